@@ -1,0 +1,295 @@
+/* base: what every other folder may include. Depends on libc and (json.c alone) on jansson.
+ *
+ * Nouns: status and error, log, clock and random, options, arena, buf, ring, pool, json.
+ * Threads: unless an entry says otherwise an object belongs to one thread at a time. */
+#ifndef CONCLAVE_BASE_H
+#define CONCLAVE_BASE_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define MOE_NODISCARD          __attribute__((warn_unused_result))
+#define MOE_PRINTF(fmt, first) __attribute__((format(printf, fmt, first)))
+#define MOE_COUNT(array)       (sizeof(array) / sizeof((array)[0]))
+#define MOE_BIT(n)             (1u << (n))
+#define MOE_MIN(a, b)          ((a) < (b) ? (a) : (b))
+#define MOE_MAX(a, b)          ((a) > (b) ? (a) : (b))
+#define MOE_CACHE_LINE         64
+
+static inline size_t moe_round_up(size_t n, size_t multiple)
+{
+    return (n + multiple - 1) / multiple * multiple;
+}
+
+/* ------------------------------------------------------------------------------------------------ status and error
+ * The last column is what the caller does, so that nobody switches on codes by hand. */
+#define MOE_STATUS_MAP(X)                                                  \
+    X(MOE_OK, 0, "ok", NONE)                                               \
+    X(MOE_ERR_INVALID_ARG, -1, "invalid argument", REJECT)                 \
+    X(MOE_ERR_BUSY, -2, "at capacity", SHED)                               \
+    X(MOE_ERR_TIMEOUT, -3, "deadline exceeded", RETRY)                     \
+    X(MOE_ERR_CORRUPT, -4, "malformed data", EVICT)                        \
+    X(MOE_ERR_NO_MEMORY, -5, "out of memory", SHED)                        \
+    X(MOE_ERR_NOT_FOUND, -6, "not found", REJECT)                          \
+    X(MOE_ERR_UNSUPPORTED, -7, "not supported", REJECT)                    \
+    X(MOE_ERR_UNAVAILABLE, -8, "unavailable", RETRY)                       \
+    X(MOE_ERR_CANCELLED, -9, "cancelled", NONE)                            \
+    X(MOE_ERR_IO, -10, "input/output error", RETRY)                        \
+    X(MOE_ERR_EXISTS, -11, "already exists", REJECT)                       \
+    X(MOE_ERR_DENIED, -12, "permission denied", REJECT)                    \
+    X(MOE_ERR_DATA_LOSS, -13, "data loss", EVICT)                          \
+    X(MOE_ERR_INTERNAL, -14, "internal error", EVICT)
+
+typedef enum {
+#define X(name, value, text, action) name = (value),
+    MOE_STATUS_MAP(X)
+#undef X
+} moe_status;
+
+typedef enum { MOE_DO_NONE, MOE_DO_REJECT, MOE_DO_SHED, MOE_DO_RETRY, MOE_DO_EVICT } moe_action;
+
+const char *moe_status_text(moe_status status); /* never NULL, also for numbers that are no status */
+moe_action moe_status_action(moe_status status);
+
+/* Why something was refused, for the person who sent it: names the field, the value and the limit. Caller's memory;
+ * functions take it as an optional last parameter (NULL: not wanted). Only written on failure. */
+typedef struct moe_error {
+    char text[384];
+} moe_error;
+
+/* Formats the reason into err (if not NULL, truncating) and returns status: `return moe_fail(err, MOE_ERR_..., "...")`. */
+moe_status moe_fail(moe_error *err, moe_status status, const char *format, ...) MOE_PRINTF(3, 4);
+
+/* For our own bugs only, never for bytes from outside. Prints the place and aborts, in every build. */
+#define MOE_ASSERT(condition) ((condition) ? (void)0 : moe_assert_failed(#condition, __FILE__, __LINE__))
+_Noreturn void moe_assert_failed(const char *condition, const char *file, int line);
+
+/* ------------------------------------------------------------------------------------------------ log
+ * Lower case, nouns and values, to standard error, one write per line, control characters escaped. Any thread. */
+typedef enum { MOE_LOG_ERROR, MOE_LOG_WARN, MOE_LOG_INFO, MOE_LOG_DEBUG, MOE_LOG_TRACE } moe_log_level;
+
+void moe_log_set_level(moe_log_level level); /* default MOE_LOG_INFO */
+MOE_NODISCARD bool moe_log_level_parse(const char *name, moe_log_level *level_out);
+bool moe_log_enabled(moe_log_level level);
+void moe_log(moe_log_level level, const char *format, ...) MOE_PRINTF(2, 3);
+
+#define MOE_ERROR(...) moe_log(MOE_LOG_ERROR, __VA_ARGS__)
+#define MOE_WARN(...)  moe_log(MOE_LOG_WARN, __VA_ARGS__)
+#define MOE_INFO(...)  moe_log(MOE_LOG_INFO, __VA_ARGS__)
+#define MOE_DEBUG(...) (moe_log_enabled(MOE_LOG_DEBUG) ? moe_log(MOE_LOG_DEBUG, __VA_ARGS__) : (void)0)
+#define MOE_TRACE(...) (moe_log_enabled(MOE_LOG_TRACE) ? moe_log(MOE_LOG_TRACE, __VA_ARGS__) : (void)0)
+
+/* ------------------------------------------------------------------------------------------------ clock and random
+ * Time comes in through this table, so that the whole cluster also runs on a virtual clock. */
+typedef struct moe_clock {
+    uint64_t (*now_ns)(void *ctx); /* monotonic */
+    void *ctx;
+} moe_clock;
+
+static inline uint64_t moe_now_ns(const moe_clock *clock)
+{
+    return clock->now_ns(clock->ctx);
+}
+
+const moe_clock *moe_clock_real(void); /* CLOCK_MONOTONIC; static storage */
+
+/* A virtual clock for tests and the simulator: stands still until it is advanced. One thread. */
+typedef struct moe_clock_virtual {
+    moe_clock clock; /* hand out &v.clock */
+    uint64_t time_ns;
+} moe_clock_virtual;
+
+void moe_clock_virtual_init(moe_clock_virtual *v, uint64_t start_ns);
+void moe_clock_virtual_advance(moe_clock_virtual *v, uint64_t by_ns);
+
+/* Seeded generator (splitmix64) for tests, back-off and the simulator. Not for sampling (model/sample.c has Philox)
+ * and not for secrets. */
+typedef struct moe_random {
+    uint64_t state;
+} moe_random;
+
+void moe_random_seed(moe_random *r, uint64_t seed);
+uint64_t moe_random_u64(moe_random *r);
+uint64_t moe_random_below(moe_random *r, uint64_t bound); /* [0, bound), bound > 0 */
+double moe_random_unit(moe_random *r);                    /* [0, 1) */
+uint64_t moe_random_entropy(void);                        /* 64 bits of the kernel's randomness */
+
+/* ------------------------------------------------------------------------------------------------ options
+ * One table per program gives parsing, --help, the environment name, --print-config and validation. Option
+ * `max_batch_tokens` is --max-batch-tokens, CONCLAVE_MAX_BATCH_TOKENS and "max_batch_tokens" in the JSON --config file.
+ * Flag beats environment beats file beats default. Unknown keys are errors. Sizes take K/M/G/T (binary). */
+typedef enum { MOE_OPT_BOOL, MOE_OPT_U32, MOE_OPT_U64, MOE_OPT_SIZE, MOE_OPT_F64, MOE_OPT_STRING, MOE_OPT_CHOICE } moe_option_kind;
+
+typedef struct moe_option {
+    const char *name; /* snake_case */
+    moe_option_kind kind;
+    size_t offset;              /* of the field in the config struct: bool, uint32_t, uint64_t, size_t, double, char * */
+    const char *fallback;       /* default, written as the user would write it; NULL = unset (0, false, NULL) */
+    double min, max;            /* numbers: inclusive; min == max means unbounded */
+    const char *const *choices; /* MOE_OPT_CHOICE (field is char *): NULL-terminated */
+    const char *value;          /* shown in --help: HOST:PORT, FILE, ... */
+    const char *help;           /* one line */
+} moe_option;
+
+
+typedef struct moe_program {
+    const char *name;    /* conclave-coordinator */
+    const char *summary; /* the first lines of --help */
+    const moe_option *options;
+    size_t n_options;
+} moe_program;
+
+typedef enum { MOE_OPTIONS_RUN, MOE_OPTIONS_EXIT_OK } moe_options_next; /* EXIT_OK: --help, --version, --print-config ran */
+
+/* Fills *config from defaults, the --config FILE, the environment and argv (flags as --name VALUE or --name=VALUE; bool as
+ * --name or --name=true|false). The options --help, --version, --config FILE, --print-config and --log-level LEVEL exist in
+ * every program. Strings are owned by the config: moe_options_fini frees them. Words without -- go to *args (borrowed from
+ * argv; at most max_args; NULL: none are allowed). env: NULL = the process's environ.
+ * Errors: MOE_ERR_INVALID_ARG with the option, its value, the limit and where it came from. */
+MOE_NODISCARD moe_status moe_options_parse(const moe_program *program, void *config, int argc, char **argv, char **env,
+                                           const char **args, size_t max_args, size_t *n_args_out, moe_options_next *next_out,
+                                           moe_error *err);
+void moe_options_fini(const moe_program *program, void *config);
+void moe_options_help(const moe_program *program, FILE *out);
+/* "512M" -> bytes. */
+MOE_NODISCARD moe_status moe_parse_size(const char *text, size_t *bytes_out);
+
+/* ------------------------------------------------------------------------------------------------ arena
+ * Scratch of one step: a bump pointer over one block that is allocated once. reset() frees all at once. */
+typedef struct moe_arena {
+    unsigned char *base; /* owned, 64-byte aligned */
+    size_t capacity, used, peak;
+} moe_arena;
+
+MOE_NODISCARD moe_status moe_arena_init(moe_arena *a, size_t capacity);
+void moe_arena_fini(moe_arena *a);
+void moe_arena_reset(moe_arena *a);
+/* 64-byte aligned, not zeroed; NULL when full or when n * size overflows. */
+void *moe_arena_alloc(moe_arena *a, size_t n, size_t size);
+
+/* Page-aligned anonymous memory, huge pages advised; zero-filled. NULL when there is none. */
+void *moe_pages_alloc(size_t bytes);
+void moe_pages_free(void *p, size_t bytes);
+
+/* ------------------------------------------------------------------------------------------------ buf
+ * Bounded little-endian bytes, written and read field by field. A failed put or get sets `failed`, writes nothing (get
+ * returns 0) and all later calls do nothing: check once at the end. */
+typedef struct moe_buf {
+    unsigned char *data; /* borrowed */
+    size_t capacity;     /* writer: room; reader: bytes there */
+    size_t used;         /* next byte */
+    bool failed;
+} moe_buf;
+
+void moe_buf_init(moe_buf *b, void *data, size_t capacity);
+void moe_put_u8(moe_buf *b, uint8_t v);
+void moe_put_u16(moe_buf *b, uint16_t v);
+void moe_put_u32(moe_buf *b, uint32_t v);
+void moe_put_u64(moe_buf *b, uint64_t v);
+void moe_put_bytes(moe_buf *b, const void *bytes, size_t n);
+void *moe_put_reserve(moe_buf *b, size_t n); /* n bytes to be filled by the caller; NULL if there is no room */
+uint8_t moe_get_u8(moe_buf *b);
+uint16_t moe_get_u16(moe_buf *b);
+uint32_t moe_get_u32(moe_buf *b);
+uint64_t moe_get_u64(moe_buf *b);
+const void *moe_get_bytes(moe_buf *b, size_t n); /* borrowed from data, any alignment; NULL if short */
+static inline size_t moe_buf_left(const moe_buf *b)
+{
+    return b->failed ? 0 : b->capacity - b->used;
+}
+
+/* A growing string with a bound, for text that is built (JSON, chat prompts, metrics). Always NUL-terminated. */
+typedef struct moe_text {
+    char *data; /* owned; NULL until the first append */
+    size_t size, capacity, limit;
+    bool failed; /* over the limit, or out of memory; later appends do nothing */
+} moe_text;
+
+void moe_text_init(moe_text *t, size_t limit);
+void moe_text_fini(moe_text *t);
+void moe_text_append(moe_text *t, const void *bytes, size_t n);
+void moe_text_printf(moe_text *t, const char *format, ...) MOE_PRINTF(2, 3);
+const char *moe_text_cstr(const moe_text *t); /* "" when empty */
+
+/* Length of the valid UTF-8 prefix; == n when all of it is valid (no surrogates, no overlong forms, <= U+10FFFF). */
+size_t moe_utf8_valid_prefix(const void *bytes, size_t n);
+
+/* ------------------------------------------------------------------------------------------------ queues
+ * Bounded queue of pointers, any number of producers, one consumer, a mutex inside. Full: MOE_ERR_BUSY. */
+typedef struct moe_queue moe_queue;
+
+MOE_NODISCARD moe_status moe_queue_open(size_t capacity, moe_queue **out);
+void moe_queue_close(moe_queue *q); /* must be empty of anything owned */
+MOE_NODISCARD moe_status moe_queue_push(moe_queue *q, void *item);
+void *moe_queue_pop(moe_queue *q); /* NULL when empty */
+size_t moe_queue_length(moe_queue *q);
+
+/* Records of bytes, one producer thread and one consumer thread, lock-free; memory is allocated at open. */
+typedef struct moe_ring moe_ring;
+
+MOE_NODISCARD moe_status moe_ring_open(size_t capacity, moe_ring **out);
+void moe_ring_close(moe_ring *r);
+size_t moe_ring_room(const moe_ring *r);               /* the largest record that push would take now */
+MOE_NODISCARD bool moe_ring_push(moe_ring *r, const void *head, size_t head_bytes, const void *tail, size_t tail_bytes);
+/* Copies the next record (head and tail joined) into out; false when empty. *bytes_out is its size; a record larger than
+ * capacity is our bug (asserted). */
+MOE_NODISCARD bool moe_ring_pop(moe_ring *r, void *out, size_t capacity, size_t *bytes_out);
+bool moe_ring_empty(const moe_ring *r);
+
+/* A sleeper that others can wake, in three stages: about 20 us of pause-spin, sched_yield up to a millisecond, then
+ * sleep on an eventfd. wake() costs a system call only if the sleeper has announced itself. One sleeper, any wakers. */
+typedef struct moe_waiter moe_waiter;
+
+MOE_NODISCARD moe_status moe_waiter_open(moe_waiter **out);
+void moe_waiter_close(moe_waiter *w);
+/* Returns when ready(ctx) is true, when woken, or after timeout_ns. ready may be NULL. */
+void moe_waiter_wait(moe_waiter *w, bool (*ready)(void *ctx), void *ctx, uint64_t timeout_ns);
+void moe_waiter_wake(moe_waiter *w);
+
+/* ------------------------------------------------------------------------------------------------ pool
+ * Compute threads. One caller at a time. Runs fn(ctx, i, thread) for i in [0, n_tasks), each once, on n_threads threads, the
+ * caller being thread 0; returns when all are done. Tasks are taken from one atomic counter, so any task may run on any
+ * thread: results must not depend on it. Idle workers spin briefly, yield, then sleep. */
+typedef struct moe_pool moe_pool;
+typedef void (*moe_pool_fn)(void *ctx, size_t task, size_t thread);
+
+/* n_threads 0: the cores this process may use (affinity and cgroup quota). thread_init runs first on every worker thread
+ * (compute_thread_init sets FTZ and DAZ there); the caller's own thread must have done it itself. */
+MOE_NODISCARD moe_status moe_pool_open(size_t n_threads, void (*thread_init)(void), moe_pool **out);
+void moe_pool_close(moe_pool *pool);
+size_t moe_pool_threads(const moe_pool *pool);
+void moe_pool_run(moe_pool *pool, size_t n_tasks, moe_pool_fn fn, void *ctx);
+size_t moe_cores_available(void);
+
+/* ------------------------------------------------------------------------------------------------ json
+ * Checked access to JSON from outside: size and depth limits, duplicate keys refused, integers stay 64-bit. Values are
+ * jansson's; only files that need more than this include jansson.h. */
+typedef struct json_t moe_json; /* jansson's json_t */
+
+/* Parses text (need not be NUL-terminated). max_depth bounds nesting. Errors: MOE_ERR_CORRUPT with line and reason.
+ * *out is owned: moe_json_free. Numbers too large for a 64-bit integer are refused; "1e3" and "1.0" stay reals. */
+MOE_NODISCARD moe_status moe_json_parse(const char *text, size_t bytes, size_t max_depth, moe_json **out, moe_error *err);
+MOE_NODISCARD moe_status moe_json_load(const char *path, size_t max_bytes, size_t max_depth, moe_json **out, moe_error *err);
+void moe_json_free(moe_json *json);
+
+/* Typed fields of an object. Absent or null: MOE_OK, *found = false and the output untouched. Wrong type or out of
+ * [min, max]: MOE_ERR_INVALID_ARG naming the key, the value and the limit. found may be NULL. A real with an integral value
+ * (1.0) is accepted where an integer is asked for. */
+MOE_NODISCARD moe_status moe_json_int(const moe_json *object, const char *key, int64_t min, int64_t max, int64_t *out, bool *found,
+                                      moe_error *err);
+MOE_NODISCARD moe_status moe_json_real(const moe_json *object, const char *key, double min, double max, double *out, bool *found,
+                                       moe_error *err);
+MOE_NODISCARD moe_status moe_json_bool(const moe_json *object, const char *key, bool *out, bool *found, moe_error *err);
+MOE_NODISCARD moe_status moe_json_string(const moe_json *object, const char *key, const char **out, bool *found, moe_error *err);
+
+/* Appends text as a JSON string with quotes. */
+void moe_text_json_string(moe_text *t, const char *bytes, size_t n);
+
+/* ------------------------------------------------------------------------------------------------ files
+ * The whole regular file, read into malloc'ed memory with a NUL after the last byte. */
+MOE_NODISCARD moe_status moe_file_read(const char *path, size_t max_bytes, char **data_out, size_t *bytes_out, moe_error *err);
+
+#endif

@@ -1,0 +1,83 @@
+/* checkpoint: files of others, never trusted.
+ *
+ * Nouns:
+ *   checkpoint         a directory's safetensors, memory-mapped: tensors by name, immutable, shared by all threads
+ *   checkpoint_tensor  one tensor as the file has it; data is borrowed from the checkpoint
+ *   checkpoint_manifest the logical tensors (one per layer, expert and matrix, whatever the file layout) with their SHA-256,
+ *                      and the fingerprint over all of it
+ *
+ * Threads: open and close on one thread; all reads from any. */
+#ifndef CONCLAVE_CHECKPOINT_H
+#define CONCLAVE_CHECKPOINT_H
+
+#include "base/base.h"
+#include "compute/compute.h"
+
+#define CHECKPOINT_MAX_RANK 8
+#define CHECKPOINT_MAX_NAME 512
+
+typedef struct checkpoint checkpoint;
+
+typedef struct checkpoint_tensor {
+    const char *name;    /* borrowed */
+    compute_dtype dtype; /* F32, BF16, F16; any other dtype in the file is kept as COMPUTE_DTYPE_OTHER */
+    char dtype_name[12]; /* as the file spells it, for messages */
+    size_t rank;
+    size_t shape[CHECKPOINT_MAX_RANK];
+    const unsigned char *data; /* row-major, little-endian, any alignment */
+    size_t bytes;
+} checkpoint_tensor;
+
+/* Opens DIR/model.safetensors.index.json with its shards, or DIR/model.safetensors. Checks, in the order of the format's
+ * rules, before any tensor is used: header length, strict UTF-8 JSON without duplicate keys, dtype, shape products, offsets that
+ * tile the data exactly, the index against the shards (every mapped tensor in its shard, every shard's tensors mapped, base names
+ * only). Files are mapped read-only; never a pointer into a file that was not checked in full.
+ * Errors: MOE_ERR_NOT_FOUND (no such files), MOE_ERR_CORRUPT naming file, rule and tensor, MOE_ERR_IO. */
+MOE_NODISCARD moe_status checkpoint_open(const char *dir, checkpoint **out, moe_error *err);
+/* One safetensors image in memory (borrowed): the fuzz target and the tests. file names it in messages. */
+MOE_NODISCARD moe_status checkpoint_open_memory(const void *image, size_t bytes, const char *file, checkpoint **out, moe_error *err);
+void checkpoint_close(checkpoint *c);
+
+size_t checkpoint_n_tensors(const checkpoint *c);
+const checkpoint_tensor *checkpoint_at(const checkpoint *c, size_t i);               /* name order (byte-wise) */
+const checkpoint_tensor *checkpoint_find(const checkpoint *c, const char *name);     /* NULL when absent */
+size_t checkpoint_total_bytes(const checkpoint *c);
+/* Advises the kernel that the bytes of a tensor were copied and its pages may go. */
+void checkpoint_forget(const checkpoint *c, const void *data, size_t bytes);
+
+/* A logical tensor: a whole checkpoint tensor or a contiguous slice of one (fused layouts). */
+typedef struct checkpoint_logical {
+    char name[CHECKPOINT_MAX_NAME]; /* the canonical per-expert name */
+    compute_dtype dtype;
+    size_t rank;
+    size_t shape[CHECKPOINT_MAX_RANK];
+    const unsigned char *data; /* borrowed from the checkpoint */
+    size_t bytes;
+} checkpoint_logical;
+
+typedef struct checkpoint_digest {
+    unsigned char bytes[32];
+} checkpoint_digest;
+
+typedef struct checkpoint_manifest {
+    checkpoint_digest fingerprint; /* SHA-256 over the canonical manifest text */
+    checkpoint_digest *tensors;    /* owned [n_tensors], in the order of the logical tensors given */
+    size_t n_tensors;
+    bool from_cache;
+} checkpoint_manifest;
+
+/* Hashes all logical tensors on the pool and the canonical configuration text with them. Manifest text, one line each, LF:
+ * "conclave-manifest 1", the config text as given, then per tensor in name order "name dtype d0,d1,... sha256hex".
+ * Cached under cache_dir (NULL: $XDG_CACHE_HOME/conclave or ~/.cache/conclave; "" : no cache), keyed by path, size, mtime and inode of
+ * every file of the checkpoint and by the config text; a cache that does not fit exactly is ignored and rewritten. progress
+ * (may be NULL) is called on the caller's thread at most every 100 ms with bytes done and total. */
+typedef void (*checkpoint_progress)(void *ctx, size_t done, size_t total);
+MOE_NODISCARD moe_status checkpoint_manifest_build(const checkpoint *c, const char *config_text, const checkpoint_logical *tensors,
+                                                   size_t n_tensors, moe_pool *pool, const char *cache_dir, checkpoint_progress progress,
+                                                   void *progress_ctx, checkpoint_manifest *out, moe_error *err);
+void checkpoint_manifest_fini(checkpoint_manifest *m);
+
+checkpoint_digest checkpoint_sha256(const void *bytes, size_t n);
+void checkpoint_digest_hex(const checkpoint_digest *d, char hex[65]);
+
+#endif

@@ -1,0 +1,28 @@
+# moe_flags: warnings, the numeric contract's code generation flags, and the sanitizer of this build.
+add_library(moe_flags INTERFACE)
+target_compile_definitions(moe_flags INTERFACE _GNU_SOURCE MOE_VERSION="${PROJECT_VERSION}")
+# docs/numeric.md: no contraction (an FMA stands only where the contract writes one), no fast-math, errno-free sqrt.
+target_compile_options(moe_flags INTERFACE -ffp-contract=off -fno-math-errno -fno-trapping-math
+  -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla
+  -fstack-protector-strong -fvisibility=hidden)
+if(MOE_WERROR)
+  target_compile_options(moe_flags INTERFACE -Werror)
+endif()
+if(MOE_SANITIZE STREQUAL "address")
+  set(sanitize -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+elseif(MOE_SANITIZE STREQUAL "thread")
+  set(sanitize -fsanitize=thread -fno-omit-frame-pointer)
+elseif(MOE_SANITIZE STREQUAL "fuzz")
+  set(sanitize -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-omit-frame-pointer)
+elseif(MOE_SANITIZE STREQUAL "coverage")
+  set(sanitize -fprofile-instr-generate -fcoverage-mapping)
+elseif(NOT MOE_SANITIZE STREQUAL "")
+  message(FATAL_ERROR "MOE_SANITIZE=${MOE_SANITIZE}: expected empty, address, thread, fuzz or coverage")
+endif()
+if(sanitize)
+  target_compile_options(moe_flags INTERFACE ${sanitize})
+  target_link_options(moe_flags INTERFACE ${sanitize})
+else()
+  target_compile_definitions(moe_flags INTERFACE $<$<NOT:$<CONFIG:Debug>>:_FORTIFY_SOURCE=2>)
+endif()
+target_link_options(moe_flags INTERFACE -Wl,-z,relro,-z,now)

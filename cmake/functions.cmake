@@ -1,0 +1,43 @@
+# moe_library(name SOURCES ... PUBLIC libs PRIVATE libs): one folder, one static library.
+function(moe_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${name} PUBLIC ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE} moe_flags)
+endfunction()
+
+function(moe_program name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${name} PRIVATE ${ARG_LIBS} moe_flags)
+endfunction()
+
+# moe_test(name LABELS unit LIBS libs [SOURCES extra] [SLOW seconds]): tests/<dir>/<name>.c as one cmocka program.
+function(moe_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LIBS;LABELS" ${ARGN})
+  if(NOT ARG_SOURCES)
+    set(ARG_SOURCES ${name}.c)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  moe_program(${name} SOURCES ${ARG_SOURCES} LIBS ${ARG_LIBS} moe_test_support PkgConfig::CMOCKA)
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT} SKIP_RETURN_CODE 77)
+endfunction()
+
+# moe_fuzz(name LIBS libs): tests/fuzz/<name>.c defines LLVMFuzzerTestOneInput. Under MOE_SANITIZE=fuzz it is a libFuzzer
+# program; in every other build it is linked with a replayer and the corpus tests/fuzz/corpus/<name>/ becomes a test.
+function(moe_fuzz name)
+  cmake_parse_arguments(ARG "" "" "LIBS;SOURCES" ${ARGN})
+  if(MOE_SANITIZE STREQUAL "fuzz")
+    moe_program(${name} SOURCES ${name}.c ${ARG_SOURCES} LIBS ${ARG_LIBS})
+    target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  else()
+    moe_program(${name} SOURCES ${name}.c replay.c ${ARG_SOURCES} LIBS ${ARG_LIBS})
+    target_compile_options(${name} PRIVATE -Wno-missing-prototypes)
+    add_test(NAME ${name} COMMAND ${name} ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
+    set_tests_properties(${name} PROPERTIES LABELS "fuzz" TIMEOUT 300)
+  endif()
+endfunction()

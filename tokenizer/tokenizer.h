@@ -1,0 +1,91 @@
+/* tokenizer: text <-> token ids, chat templates, UTF-8-safe streaming.
+ *
+ * Nouns:
+ *   tokenizer          immutable after open; shared by all threads (the piece cache has its own lock)
+ *   tokenizer_decode   one stream of ids -> text; one thread
+ *   tokenizer_chat     the chat template of a model; part of the tokenizer
+ *
+ * Files come from outside: every field is checked, unknown `type` values are a load error, never ignored. Bounds:
+ * tokenizer.json <= 256 MiB, vocabulary <= 4,194,304 entries, one token's text <= 4 KiB.
+ * Source: models' own tokenizer.json files; byte-level BPE (GPT-2), Unicode data by utf8proc. */
+#ifndef CONCLAVE_TOKENIZER_H
+#define CONCLAVE_TOKENIZER_H
+
+#include "base/base.h"
+
+typedef struct tokenizer tokenizer;
+
+/* Ids from the model's config: never guessed from strings. */
+typedef struct tokenizer_specials {
+    const int32_t *ids; /* borrowed during open: bos, eos, pad ids, skipped in decoded text beside `special: true` tokens */
+    size_t n_ids;
+    int32_t bos_id, eos_id; /* for chat templates and TemplateProcessing; -1: none */
+} tokenizer_specials;
+
+/* Opens DIR/tokenizer.json (and DIR/tokenizer_config.json, DIR/chat_template.jinja where present).
+ * vocab_size: the model's; every id of the file must be below it. specials may be NULL (no ids).
+ * Errors: MOE_ERR_NOT_FOUND when there is no tokenizer file (the server then works with token ids only);
+ * MOE_ERR_CORRUPT / MOE_ERR_UNSUPPORTED naming the field. */
+MOE_NODISCARD moe_status tokenizer_open(const char *dir, size_t vocab_size, const tokenizer_specials *specials, tokenizer **out,
+                                        moe_error *err);
+/* The same from memory: the fuzz target and the tests. config_json and chat_template may be NULL. */
+MOE_NODISCARD moe_status tokenizer_open_memory(const char *json, size_t json_bytes, const char *config_json, size_t config_bytes,
+                                               const char *chat_template, size_t template_bytes, size_t vocab_size,
+                                               const tokenizer_specials *specials, tokenizer **out, moe_error *err);
+void tokenizer_close(tokenizer *t);
+
+/* Encodes UTF-8 text. Adds no special tokens unless add_special (then what the post-processor and tokenizer_config say).
+ *   text      any bytes that are valid UTF-8, NUL included
+ *   raw_mask  optional: n_spans byte ranges [begin, end) of text, ascending, in which added tokens with normalized:false are
+ *             not matched (text typed by a user inside a chat prompt)
+ *   ids       out, at most max_ids
+ * Errors: MOE_ERR_INVALID_ARG for invalid UTF-8 (names the byte offset) and when more than max_ids come out (names the limit;
+ * stops as soon as it is certain). Work and memory are O(n log n) in the text. Any thread. */
+typedef struct tokenizer_span {
+    size_t begin, end;
+} tokenizer_span;
+MOE_NODISCARD moe_status tokenizer_encode(tokenizer *t, const char *text, size_t bytes, bool add_special, const tokenizer_span *spans,
+                                          size_t n_spans, int32_t *ids, size_t max_ids, size_t *n_ids_out, moe_error *err);
+
+/* Bytes of one token as the decoder writes them (not yet UTF-8-safe); 0 for ids without text. Borrowed for the
+ * tokenizer's life. For logprobs and Detokenize of single ids. */
+const char *tokenizer_token_bytes(const tokenizer *t, int32_t id, size_t *bytes_out);
+bool tokenizer_is_special(const tokenizer *t, int32_t id);
+size_t tokenizer_longest_token_bytes(const tokenizer *t);
+/* Longest text that can encode to at most n_ids tokens; longer text may be refused unread. */
+size_t tokenizer_max_text_bytes(const tokenizer *t, size_t n_ids);
+
+/* Decoding stream: at most 3 bytes are held back until a code point is complete; invalid bytes become U+FFFD (each maximal
+ * invalid subpart). Chunks joined equal the one-shot decode. */
+typedef struct tokenizer_decode {
+    const tokenizer *t; /* borrowed */
+    bool skip_special;
+    bool first;               /* next token is the first of its sequence (left strip of some decoders) */
+    unsigned char pending[8]; /* head of an unfinished code point */
+    size_t n_pending;
+    unsigned char byte_run[64]; /* ByteFallback decoders: run of byte tokens not yet judged */
+    size_t n_byte_run;
+} tokenizer_decode;
+
+void tokenizer_decode_init(tokenizer_decode *d, const tokenizer *t, bool skip_special);
+/* Appends the text that id completes, possibly none. Ids without text append nothing. */
+void tokenizer_decode_push(tokenizer_decode *d, int32_t id, moe_text *out);
+/* Flushes what is held back: an unfinished code point as one U+FFFD. */
+void tokenizer_decode_finish(tokenizer_decode *d, moe_text *out);
+
+/* Chat: renders messages with the model's template and encodes them. Templates are recognised (no Jinja engine):
+ * tokenizer_chat_name says which one, or "" when the model has none that is known. */
+typedef enum { TOKENIZER_ROLE_SYSTEM, TOKENIZER_ROLE_USER, TOKENIZER_ROLE_ASSISTANT } tokenizer_role;
+typedef struct tokenizer_message {
+    tokenizer_role role;
+    const char *content; /* UTF-8 */
+    size_t bytes;
+} tokenizer_message;
+
+const char *tokenizer_chat_name(const tokenizer *t);
+/* Names a template by hand ("tulu", "olmo2", ...), for models whose file is not recognised. Before the first encode. */
+MOE_NODISCARD moe_status tokenizer_chat_select(tokenizer *t, const char *name, moe_error *err);
+MOE_NODISCARD moe_status tokenizer_chat_encode(tokenizer *t, const tokenizer_message *messages, size_t n_messages,
+                                               bool add_generation_prompt, int32_t *ids, size_t max_ids, size_t *n_ids_out,
+                                               moe_error *err);
+#endif
