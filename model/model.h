@@ -1,0 +1,202 @@
+/* model: tokens -> logits, with a hook where the experts go. What the family decides stands in one table per family
+ * (family/<name>.c); the rest of the folder serves all families.
+ *
+ * Nouns:
+ *   model_config    validated hyper-parameters of a checkpoint
+ *   model_family    one table per family: config, tensors, gate rule
+ *   model_tensors   the logical tensors of a checkpoint, checked to be exactly the expected set
+ *   model           the coordinator's part: embeddings, attention, routers, norms, head; immutable after open, its ops run on one device
+ *   model_kv        paged KV cache: pages, their reference counts, prefix cache keyed by (expert set, tokens)
+ *   model_batch     the rows of one micro-batch on their way through the layers
+ *   model_sampler   sampling state of one choice (sample.c)
+ *
+ * A step: model_batch_begin; for every layer model_batch_route, then the caller has the picked experts computed (exchange), then
+ * model_batch_combine; at last model_batch_logits. No file here dereferences an activation.
+ * Threads: a model, its kv and its batches belong to the engine thread. Configs and tensors are constant after open. */
+#ifndef CONCLAVE_MODEL_H
+#define CONCLAVE_MODEL_H
+
+#include "base/base.h"
+#include "checkpoint/checkpoint.h"
+#include "compute/compute.h"
+#include "router/router.h"
+
+/* ------------------------------------------------------------------------------------------------ config */
+#define MODEL_MAX_LAYERS   512
+#define MODEL_MAX_EXPERTS  4096
+#define MODEL_MAX_EOS      16
+
+typedef struct model_family model_family;
+
+typedef struct model_config {
+    const model_family *family;
+    char model_type[32];
+    uint32_t n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab_size;
+    uint32_t n_experts; /* of every layer of the checkpoint; sets may differ by layer */
+    router_gate_rule gate;
+    uint32_t max_positions;      /* max_position_embeddings */
+    bool positions_are_a_limit;  /* OLMoE: a context beyond max_positions is refused */
+    float norm_eps;
+    double rope_theta;
+    bool clip_qkv;
+    float clip_qkv_bound;
+    bool attention_bias, tied_head;
+    compute_ffn ffn;
+    int32_t bos_id, pad_id; /* -1: none */
+    int32_t eos_ids[MODEL_MAX_EOS];
+    uint32_t n_eos;
+    /* generation_config.json; negative: not given */
+    double default_temperature, default_top_p;
+    int32_t default_top_k;
+} model_config;
+
+/* Reads DIR/config.json and DIR/generation_config.json. Errors name the key, the value and the limit. */
+MOE_NODISCARD moe_status model_config_load(const char *dir, model_config *out, moe_error *err);
+/* The same from memory (fuzz target, tests). generation_json may be NULL. */
+MOE_NODISCARD moe_status model_config_parse(const char *json, size_t bytes, const char *generation_json, size_t generation_bytes,
+                                            model_config *out, moe_error *err);
+/* Canonical text of everything that decides an answer, for the manifest: "key value" lines. */
+void model_config_text(const model_config *c, moe_text *out);
+
+/* ------------------------------------------------------------------------------------------------ tensors */
+typedef struct model_tensors model_tensors;
+
+/* Resolves the checkpoint's tensors into logical ones; set equality with what the config demands: a missing, unexpected or
+ * misshapen tensor is an error that names it; norms and router weights must be finite. checkpoint is borrowed for its life. */
+MOE_NODISCARD moe_status model_tensors_open(const model_config *c, const checkpoint *cp, model_tensors **out, moe_error *err);
+void model_tensors_close(model_tensors *t);
+size_t model_tensors_count(const model_tensors *t);
+const checkpoint_logical *model_tensors_all(const model_tensors *t); /* [count], name order */
+const checkpoint_logical *model_tensors_find(const model_tensors *t, const char *name);
+/* --dtype auto: BF16 when every matrix of the checkpoint is BF16, else F32. */
+compute_class model_tensors_auto_class(const model_tensors *t);
+
+/* Prepares one expert of a layer for a device: what an expert node loads. Its logical tensors' indices (for checking against a
+ * manifest) go to tensor_idx [3] if not NULL. */
+MOE_NODISCARD moe_status model_expert_open(const model_config *c, const model_tensors *t, compute_device *d, compute_layout layout,
+                                           uint32_t layer, int32_t expert_id, compute_expert **out, moe_error *err);
+size_t model_expert_bytes(const model_config *c, const model_tensors *t); /* of one expert in the checkpoint */
+
+/* ------------------------------------------------------------------------------------------------ KV cache */
+#define MODEL_KV_PAGE_TOKENS 32
+
+typedef struct model_kv model_kv;
+typedef struct model_kv_seq model_kv_seq; /* one sequence's pages; embedded in the request's choice */
+
+struct model_kv_seq {
+    uint32_t *pages; /* owned [max_pages], allocated by model_kv_seq_init */
+    uint32_t n_pages, max_pages;
+    uint32_t n_cached;      /* tokens whose pages are registered in the prefix cache */
+    uint64_t parent;        /* serial of the last registered page; 0: none */
+};
+
+typedef struct model_kv_stats {
+    size_t n_pages, n_free, n_cached, n_used; /* cached: unreferenced but kept for their prefix */
+    uint64_t prefix_hit_tokens;
+} model_kv_stats;
+
+/* memory_bytes bounds the pages of all layers together; MOE_ERR_INVALID_ARG when not even one page fits. */
+MOE_NODISCARD moe_status model_kv_open(const model_config *c, compute_device *d, size_t memory_bytes, bool prefix_cache, model_kv **out,
+                                       moe_error *err);
+void model_kv_close(model_kv *kv);
+size_t model_kv_capacity_tokens(const model_kv *kv);
+void model_kv_get_stats(const model_kv *kv, model_kv_stats *out);
+
+MOE_NODISCARD moe_status model_kv_seq_init(model_kv_seq *s, size_t max_tokens);
+void model_kv_seq_fini(model_kv *kv, model_kv_seq *s); /* releases its pages, frees memory */
+/* Drops all pages (put back, finished). Registered pages stay in the prefix cache until their room is needed. */
+void model_kv_seq_release(model_kv *kv, model_kv_seq *s);
+/* Takes pages so that n_tokens positions fit. MOE_ERR_BUSY: none free, nothing changed. */
+MOE_NODISCARD moe_status model_kv_seq_reserve(model_kv *kv, model_kv_seq *s, size_t n_tokens);
+/* Adopts cached full pages that hold exactly this prefix under this set; s must be empty. Returns the number of tokens now
+ * present, a multiple of the page size and at most max_tokens. */
+size_t model_kv_seq_adopt(model_kv *kv, model_kv_seq *s, const router_set *set, const int32_t *tokens, size_t max_tokens);
+/* Registers pages that are complete after n_tokens tokens have been computed. */
+void model_kv_seq_register(model_kv *kv, model_kv_seq *s, const router_set *set, const int32_t *tokens, size_t n_tokens);
+
+/* ------------------------------------------------------------------------------------------------ model and batch */
+typedef struct model model;
+typedef struct model_batch model_batch;
+
+typedef struct model_row {
+    int32_t token_id;
+    uint32_t position;
+    const uint32_t *pages;   /* borrowed for the step */
+    const router_set *set;   /* borrowed for the step */
+    bool want_logits;
+} model_row;
+
+/* max_context bounds positions (rope table). Weights are read from t and packed (or mapped) on d. progress may be NULL. */
+MOE_NODISCARD moe_status model_open(const model_config *c, const model_tensors *t, compute_device *d, compute_layout layout, size_t max_context,
+                                    checkpoint_progress progress, void *progress_ctx, model **out, moe_error *err);
+void model_close(model *m);
+const model_config *model_get_config(const model *m);
+/* Bytes of weights that one step reads when every row picks among n_distinct experts in each layer (bench, metrics). */
+size_t model_coordinator_bytes(const model *m);
+
+MOE_NODISCARD moe_status model_batch_open(model *m, model_kv *kv, size_t max_rows, size_t max_logit_rows, model_batch **out);
+void model_batch_close(model_batch *b);
+
+/* Embeds the rows. Rows of one sequence are consecutive and ascending; their pages are reserved. rows is borrowed until the step
+ * ends. At most max_rows rows, max_logit_rows of them with want_logits. */
+void model_batch_begin(model_batch *b, const model_row *rows, size_t n_rows);
+/* Attention of `layer`, then the gate: picks are ready in model_batch_ids / weights, the normed rows in model_batch_x.
+ * A row whose router logits are NaN is marked failed (model_batch_failed) and gets the picks 0..k-1 with weight 0, so that the others go on. */
+MOE_NODISCARD moe_status model_batch_route(model_batch *b, uint32_t layer);
+size_t model_batch_n_rows(const model_batch *b);
+const int32_t *model_batch_ids(const model_batch *b);   /* host [n_rows, k], ascending per row, of the last routed layer */
+const float *model_batch_weights(const model_batch *b); /* host [n_rows, k] */
+const compute_mem *model_batch_x(const model_batch *b); /* class dtype [n_rows, d_model] */
+compute_mem *model_batch_results(model_batch *b);       /* class dtype [n_rows * k, d_model]: pick j of row i at i * k + j */
+bool model_batch_failed(const model_batch *b, size_t row);
+/* Adds the experts' results (all in model_batch_results) to the residual. */
+void model_batch_combine(model_batch *b);
+/* After the last layer: final norm and head of the rows that want logits, in row order: host out f32 [n_wanted, vocab_size]. */
+MOE_NODISCARD moe_status model_batch_logits(model_batch *b, float *out);
+compute_device *model_device(const model *m);
+
+/* ------------------------------------------------------------------------------------------------ sampling (sample.c)
+ * docs/numeric.md "sampling" and DESIGN: Philox4x32-10, key = seed, counter = (output index, choice index), one uniform per token.
+ * Order: repetition penalty (prompt + output), frequency and presence (output), temperature, top-k, top-p, min-p. */
+typedef struct model_sampling {
+    float temperature;        /* >= 0; 0 is greedy */
+    int32_t top_k;            /* 0: off */
+    float top_p;              /* (0, 1] */
+    float min_p;              /* [0, 1] */
+    float repetition_penalty; /* > 0; 1 is off */
+    float frequency_penalty, presence_penalty;
+    uint64_t seed;
+} model_sampling;
+
+#define MODEL_MAX_TOP_LOGPROBS 50
+
+typedef struct model_top_entry {
+    int32_t token_id;
+    float logprob;
+} model_top_entry;
+
+/* Scratch for one thread that samples: [vocab_size] sized arrays, allocated once. */
+typedef struct model_sampler model_sampler;
+MOE_NODISCARD moe_status model_sampler_open(size_t vocab_size, model_sampler **out);
+void model_sampler_close(model_sampler *s);
+
+/* Token counts of one choice for the penalties. NULL arrays when no penalty is on. */
+typedef struct model_history {
+    const int32_t *prompt; /* borrowed */
+    size_t n_prompt;
+    const int32_t *output;
+    size_t n_output;
+} model_history;
+
+/* Picks the next token from raw logits [vocab_size] (not modified). banned: ids that may not be chosen now (stop ids below
+ * min_tokens), left out as if absent. allowed_vocab: ids at or above it are left out (0: none).
+ * Errors: MOE_ERR_DATA_LOSS when a logit is NaN. */
+MOE_NODISCARD moe_status model_sample(model_sampler *s, const model_sampling *p, const float *logits, const model_history *history,
+                                      const int32_t *banned, size_t n_banned, uint32_t output_index, uint32_t choice_index, int32_t *token_out);
+/* log-softmax of the raw logits: of `token` (ignored if < 0) and the n_top largest, best first, ties to the lower id. */
+MOE_NODISCARD moe_status model_logprobs(model_sampler *s, const float *logits, int32_t token, float *logprob_out, size_t n_top,
+                                        model_top_entry *top);
+/* The generator itself: out[4] for counter and key (Salmon et al., SC11). */
+void model_philox4x32_10(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+
+#endif
