@@ -31,11 +31,20 @@ typedef struct checkpoint_tensor {
 /* Opens DIR/model.safetensors.index.json with its shards, or DIR/model.safetensors. Checks, in the order of the format's
  * rules, before any tensor is used: header length, strict UTF-8 JSON without duplicate keys, dtype, shape products, offsets that
  * tile the data exactly, the index against the shards (every mapped tensor in its shard, every shard's tensors mapped, base names
- * only). Files are mapped read-only; never a pointer into a file that was not checked in full.
+ * only). Files are mapped read-only; never a pointer into a file that was not checked in full. Links are followed, but only regular
+ * files are opened. A file that shrinks while it is open makes reads of its lost part fault (SIGBUS), so whoever serves for long
+ * copies the weights (packs them) instead of computing from the mapping.
  * Errors: MOE_ERR_NOT_FOUND (no such files), MOE_ERR_CORRUPT naming file, rule and tensor, MOE_ERR_IO. */
 MOE_NODISCARD moe_status checkpoint_open(const char *dir, checkpoint **out, moe_error *err);
 /* One safetensors image in memory (borrowed): the fuzz target and the tests. file names it in messages. */
 MOE_NODISCARD moe_status checkpoint_open_memory(const void *image, size_t bytes, const char *file, checkpoint **out, moe_error *err);
+/* A whole directory in memory (borrowed), by the same rules as checkpoint_open: the index, if there is one, and its shards. */
+typedef struct checkpoint_image {
+    const char *file; /* base name */
+    const void *data;
+    size_t bytes;
+} checkpoint_image;
+MOE_NODISCARD moe_status checkpoint_open_images(const checkpoint_image *images, size_t n_images, checkpoint **out, moe_error *err);
 void checkpoint_close(checkpoint *c);
 
 size_t checkpoint_n_tensors(const checkpoint *c);
@@ -67,10 +76,13 @@ typedef struct checkpoint_manifest {
 } checkpoint_manifest;
 
 /* Hashes all logical tensors on the pool and the canonical configuration text with them. Manifest text, one line each, LF:
- * "conclave-manifest 1", the config text as given, then per tensor in name order "name dtype d0,d1,... sha256hex".
+ * "conclave-manifest 1", the config text as given (an LF is added if it does not end in one), then per tensor in name order
+ * "name dtype d0,d1,... sha256hex" ("-" for the dimensions of rank 0).
  * Cached under cache_dir (NULL: $XDG_CACHE_HOME/conclave or ~/.cache/conclave; "" : no cache), keyed by path, size, mtime and inode of
- * every file of the checkpoint and by the config text; a cache that does not fit exactly is ignored and rewritten. progress
- * (may be NULL) is called on the caller's thread at most every 100 ms with bytes done and total. */
+ * every file of the checkpoint, by the config text and by which bytes the logical tensors are; a cache that does not fit exactly is
+ * ignored and rewritten. The caller's thread is thread 0 of the pool. progress (may be NULL) is called on it with bytes done and
+ * total, at most once per hundredth of the total, at last with done == total; not at all when the cache answers.
+ * Errors: MOE_ERR_INVALID_ARG (a name twice, empty, or with a space or control character), MOE_ERR_NO_MEMORY. */
 typedef void (*checkpoint_progress)(void *ctx, size_t done, size_t total);
 MOE_NODISCARD moe_status checkpoint_manifest_build(const checkpoint *c, const char *config_text, const checkpoint_logical *tensors,
                                                    size_t n_tensors, moe_pool *pool, const char *cache_dir, checkpoint_progress progress,
