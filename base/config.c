@@ -1,0 +1,455 @@
+#include "base/config_priv.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NAME_BYTES       128
+#define MAX_CONFIG_BYTES ((size_t)1 << 20)
+#define MAX_CONFIG_DEPTH 4
+#define MAX_PRINT_BYTES  ((size_t)4 << 20)
+#define ORIGIN_KEY       "_origin" /* of --print-config; skipped when it is read back */
+
+extern char **environ;
+
+/* In order of precedence. */
+typedef enum { ORIGIN_NONE, ORIGIN_DEFAULT, ORIGIN_FILE, ORIGIN_ENVIRONMENT, ORIGIN_FLAG } origin;
+
+static const char *const origin_names[] = {"none", "default", "file", "environment", "flag"};
+static const char *const log_levels[] = {"error", "warn", "info", "debug", "trace", NULL};
+
+/* What every program has. */
+typedef struct builtin_config {
+    bool help, version, print_config;
+    char *config, *log_level; /* owned */
+} builtin_config;
+
+static const moe_option builtin_options[] = {
+    {.name = "config",
+     .kind = MOE_OPT_STRING,
+     .offset = offsetof(builtin_config, config),
+     .value = "FILE",
+     .help = "JSON file with options under their names, with _ for -"},
+    {.name = "log_level",
+     .kind = MOE_OPT_CHOICE,
+     .offset = offsetof(builtin_config, log_level),
+     .fallback = "info",
+     .choices = log_levels,
+     .value = "LEVEL",
+     .help = "least important messages to log"},
+    {.name = "print_config",
+     .kind = MOE_OPT_BOOL,
+     .offset = offsetof(builtin_config, print_config),
+     .help = "print the effective configuration and where each value is from, then exit"},
+    {.name = "help", .kind = MOE_OPT_BOOL, .offset = offsetof(builtin_config, help), .help = "print this and exit"},
+    {.name = "version",
+     .kind = MOE_OPT_BOOL,
+     .offset = offsetof(builtin_config, version),
+     .help = "print the version and exit"},
+};
+
+/* One option of this parse, of the program's table or of the builtin one. */
+typedef struct slot {
+    const moe_option *option;
+    void *config;
+    origin from;
+    bool is_action; /* help, version, print_config: by flag only */
+} slot;
+
+typedef struct parse {
+    const moe_program *program;
+    builtin_config builtin;
+    slot *slots; /* owned */
+    size_t n_slots;
+    moe_error *err;
+} parse;
+
+static bool is_builtin_action(const moe_option *option)
+{
+    return option >= builtin_options && option < builtin_options + MOE_COUNT(builtin_options) &&
+           option->kind == MOE_OPT_BOOL;
+}
+
+/* max_batch_tokens -> --max-batch-tokens */
+static void flag_name(const moe_option *option, char out[NAME_BYTES])
+{
+    (void)snprintf(out, NAME_BYTES, "--%s", option->name);
+    for (char *p = out + 2; *p != '\0'; p++) {
+        *p = (char)(*p == '_' ? '-' : *p);
+    }
+}
+
+/* max_batch_tokens -> CONCLAVE_MAX_BATCH_TOKENS */
+static void env_name(const moe_option *option, char out[NAME_BYTES])
+{
+    (void)snprintf(out, NAME_BYTES, "CONCLAVE_%s", option->name);
+    for (char *p = out; *p != '\0'; p++) {
+        *p = (char)toupper((unsigned char)*p);
+    }
+}
+
+static slot *find_slot(parse *p, const char *name, size_t n)
+{
+    for (size_t i = 0; i < p->n_slots; i++) {
+        const char *own = p->slots[i].option->name;
+
+        if (strlen(own) == n && memcmp(own, name, n) == 0) {
+            return &p->slots[i];
+        }
+    }
+    return NULL;
+}
+
+/* Sources come from the strongest to the weakest: a value that something stronger gave stays. */
+static moe_status set(parse *p, slot *s, const char *text, origin from, const char *where)
+{
+    char flag[NAME_BYTES];
+    moe_error reason;
+    moe_status status;
+
+    if (s->from > from) {
+        return MOE_OK;
+    }
+    status = option_value_set(s->option, s->config, text, &reason);
+    if (status != MOE_OK) {
+        flag_name(s->option, flag);
+        return moe_fail(p->err, status, "%s %.128s (%.128s): %s", flag, text, where, reason.text);
+    }
+    s->from = from;
+    return MOE_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ the four sources */
+
+/* argv[*at] starts with --; *at moves on when the value is the next word. */
+static moe_status apply_flag(parse *p, int argc, char **argv, int *at)
+{
+    const char *word = argv[*at] + 2;
+    const char *equals = strchr(word, '=');
+    size_t n = equals != NULL ? (size_t)(equals - word) : strlen(word);
+    char name[NAME_BYTES];
+    slot *s = NULL;
+
+    if (n < sizeof name && memchr(word, '_', n) == NULL) {
+        for (size_t i = 0; i < n; i++) {
+            name[i] = (char)(word[i] == '-' ? '_' : word[i]);
+        }
+        s = find_slot(p, name, n);
+    }
+    if (s == NULL) {
+        return moe_fail(p->err, MOE_ERR_INVALID_ARG, "--%.*s (command line): no such option; see --help",
+                        (int)MOE_MIN(n, (size_t)128), word);
+    }
+    if (equals != NULL) {
+        return set(p, s, equals + 1, ORIGIN_FLAG, "command line");
+    }
+    if (s->option->kind == MOE_OPT_BOOL) {
+        return set(p, s, "true", ORIGIN_FLAG, "command line");
+    }
+    if (*at + 1 >= argc || strncmp(argv[*at + 1], "--", 2) == 0) {
+        return moe_fail(p->err, MOE_ERR_INVALID_ARG, "--%s (command line): needs a value: --%s %s", word, word,
+                        s->option->value != NULL ? s->option->value : "VALUE");
+    }
+    return set(p, s, argv[++*at], ORIGIN_FLAG, "command line");
+}
+
+static moe_status apply_argv(parse *p, int argc, char **argv, const char **args, size_t max_args, size_t *n_args_out)
+{
+    size_t n_args = 0;
+    moe_status status = MOE_OK;
+    bool flags_ended = false;
+
+    for (int i = 1; i < argc && status == MOE_OK; i++) {
+        if (!flags_ended && strcmp(argv[i], "--") == 0) {
+            flags_ended = true;
+        } else if (!flags_ended && strncmp(argv[i], "--", 2) == 0) {
+            status = apply_flag(p, argc, argv, &i);
+        } else if (args == NULL || n_args == max_args) {
+            status =
+                moe_fail(p->err, MOE_ERR_INVALID_ARG, "%.128s (command line): unexpected word, at most %zu are allowed",
+                         argv[i], args == NULL ? (size_t)0 : max_args);
+        } else {
+            args[n_args++] = argv[i];
+        }
+    }
+    if (n_args_out != NULL) {
+        *n_args_out = n_args;
+    }
+    return status;
+}
+
+static const char *env_get(char **env, const char *name)
+{
+    size_t n = strlen(name);
+
+    for (; *env != NULL; env++) {
+        if (strncmp(*env, name, n) == 0 && (*env)[n] == '=') {
+            return *env + n + 1;
+        }
+    }
+    return NULL;
+}
+
+/* Other CONCLAVE_ names are left alone: the environment is shared with other programs. */
+static moe_status apply_environment(parse *p, char **env)
+{
+    moe_status status = MOE_OK;
+
+    for (size_t i = 0; i < p->n_slots && status == MOE_OK; i++) {
+        char name[NAME_BYTES], where[NAME_BYTES + 16];
+        const char *text;
+
+        env_name(p->slots[i].option, name);
+        text = p->slots[i].is_action ? NULL : env_get(env, name);
+        if (text != NULL) {
+            (void)snprintf(where, sizeof where, "environment %s", name);
+            status = set(p, &p->slots[i], text, ORIGIN_ENVIRONMENT, where);
+        }
+    }
+    return status;
+}
+
+static moe_status apply_json(parse *p, slot *s, const json_t *value, const char *path)
+{
+    char text[64];
+
+    switch (json_typeof(value)) {
+    case JSON_NULL:
+        return MOE_OK;
+    case JSON_STRING:
+        return set(p, s, json_string_value(value), ORIGIN_FILE, path);
+    case JSON_TRUE:
+        return set(p, s, "true", ORIGIN_FILE, path);
+    case JSON_FALSE:
+        return set(p, s, "false", ORIGIN_FILE, path);
+    case JSON_INTEGER:
+        (void)snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        return set(p, s, text, ORIGIN_FILE, path);
+    case JSON_REAL:
+        (void)snprintf(text, sizeof text, "%.17g", json_real_value(value));
+        return set(p, s, text, ORIGIN_FILE, path);
+    default:
+        return moe_fail(p->err, MOE_ERR_INVALID_ARG, "%s (%s): must be a string, a number, true or false",
+                        s->option->name, path);
+    }
+}
+
+static moe_status apply_file(parse *p)
+{
+    const char *path = p->builtin.config, *key;
+    moe_json *json;
+    json_t *value;
+    moe_status status;
+
+    if (path == NULL) {
+        return MOE_OK;
+    }
+    status = moe_json_load(path, MAX_CONFIG_BYTES, MAX_CONFIG_DEPTH, &json, p->err);
+    if (status != MOE_OK) {
+        return status;
+    }
+    if (!json_is_object(json)) {
+        status = moe_fail(p->err, MOE_ERR_INVALID_ARG, "%s: must be a JSON object", path);
+    }
+    json_object_foreach(json, key, value)
+    {
+        slot *s = find_slot(p, key, strlen(key));
+
+        if (status != MOE_OK || strcmp(key, ORIGIN_KEY) == 0) {
+            continue;
+        }
+        if (s == NULL || s->is_action || strcmp(key, "config") == 0) {
+            status = moe_fail(p->err, MOE_ERR_INVALID_ARG, "%.128s (%s): no such option", key, path);
+        } else {
+            status = apply_json(p, s, value, path);
+        }
+    }
+    moe_json_free(json);
+    return status;
+}
+
+static moe_status apply_defaults(parse *p)
+{
+    moe_status status = MOE_OK;
+
+    for (size_t i = 0; i < p->n_slots && status == MOE_OK; i++) {
+        slot *s = &p->slots[i];
+
+        if (s->from == ORIGIN_NONE) {
+            if (s->option->fallback != NULL) {
+                status = set(p, s, s->option->fallback, ORIGIN_DEFAULT, "default");
+            }
+            s->from = ORIGIN_DEFAULT;
+        }
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ output */
+
+static void print_range(const moe_option *option, FILE *out)
+{
+    if (option->min < option->max && option->kind == MOE_OPT_SIZE) {
+        (void)fprintf(out, " [%.15g to %.15g bytes]", option->min, option->max);
+    } else if (option->min < option->max) {
+        (void)fprintf(out, " [%.15g to %.15g]", option->min, option->max);
+    }
+    for (size_t i = 0; option->choices != NULL && option->choices[i] != NULL; i++) {
+        (void)fprintf(out, "%s%s", i > 0 ? ", " : " [", option->choices[i]);
+    }
+    if (option->choices != NULL) {
+        (void)fputc(']', out);
+    }
+}
+
+static void print_option(const moe_option *option, FILE *out)
+{
+    char flag[NAME_BYTES];
+
+    flag_name(option, flag);
+    (void)fprintf(out, "  %s", flag);
+    if (option->kind != MOE_OPT_BOOL) {
+        (void)fprintf(out, " %s", option->value != NULL ? option->value : "VALUE");
+    }
+    (void)fprintf(out, "\n        %s", option->help);
+    print_range(option, out);
+    if (option->fallback != NULL) {
+        (void)fprintf(out, " (default: %s)", option->fallback);
+    }
+    (void)fputc('\n', out);
+}
+
+void moe_options_help(const moe_program *program, FILE *out)
+{
+    (void)fprintf(out, "usage: %s [OPTION]...\n%s\n\n", program->name, program->summary);
+    for (size_t i = 0; i < program->n_options; i++) {
+        print_option(&program->options[i], out);
+    }
+    for (size_t i = 0; i < MOE_COUNT(builtin_options); i++) {
+        print_option(&builtin_options[i], out);
+    }
+    (void)fprintf(
+        out, "\nAn option --some-name is also read from the environment as CONCLAVE_SOME_NAME and from the --config\n"
+             "file as \"some_name\". The command line beats the environment, which beats the file.\n");
+}
+
+static moe_status print_config(parse *p)
+{
+    moe_text text;
+    moe_status status;
+
+    moe_text_init(&text, MAX_PRINT_BYTES);
+    moe_text_printf(&text, "{\n");
+    for (size_t i = 0; i < p->n_slots; i++) {
+        if (!p->slots[i].is_action && strcmp(p->slots[i].option->name, "config") != 0) {
+            moe_text_printf(&text, "  \"%s\": ", p->slots[i].option->name);
+            option_value_print(p->slots[i].option, p->slots[i].config, &text);
+            moe_text_printf(&text, ",\n");
+        }
+    }
+    moe_text_printf(&text, "  \"" ORIGIN_KEY "\": {");
+    for (size_t i = 0, n = 0; i < p->n_slots; i++) {
+        if (!p->slots[i].is_action && strcmp(p->slots[i].option->name, "config") != 0) {
+            moe_text_printf(&text, "%s\n    \"%s\": \"%s\"", n++ > 0 ? "," : "", p->slots[i].option->name,
+                            origin_names[p->slots[i].from]);
+        }
+    }
+    moe_text_printf(&text, "\n  }\n}\n");
+    status = text.failed ? moe_fail(p->err, MOE_ERR_NO_MEMORY, "--print-config: out of memory") : MOE_OK;
+    if (status == MOE_OK && (fputs(text.data, stdout) < 0 || fflush(stdout) != 0)) {
+        status = moe_fail(p->err, MOE_ERR_IO, "--print-config: cannot write to standard output");
+    }
+    moe_text_fini(&text);
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ all of it */
+
+static void add_slots(parse *p, const moe_option *options, size_t n, void *config)
+{
+    for (size_t i = 0; i < n; i++) {
+        option_value_clear(&options[i], config);
+        p->slots[p->n_slots++] =
+            (slot){.option = &options[i], .config = config, .is_action = is_builtin_action(&options[i])};
+    }
+}
+
+static moe_status apply_all(parse *p, int argc, char **argv, char **env, const char **args, size_t max_args,
+                            size_t *n_args_out, moe_options_next *next_out)
+{
+    moe_log_level level;
+    moe_status status = apply_argv(p, argc, argv, args, max_args, n_args_out);
+
+    *next_out = MOE_OPTIONS_EXIT_OK;
+    if (status == MOE_OK && p->builtin.help) {
+        moe_options_help(p->program, stdout);
+        return MOE_OK;
+    }
+    if (status == MOE_OK && p->builtin.version) {
+        (void)printf("%s %s\n", p->program->name, MOE_VERSION);
+        return MOE_OK;
+    }
+    if (status == MOE_OK) {
+        status = apply_environment(p, env);
+    }
+    if (status == MOE_OK) {
+        status = apply_file(p);
+    }
+    if (status == MOE_OK) {
+        status = apply_defaults(p);
+    }
+    if (status != MOE_OK || p->builtin.print_config) {
+        return status == MOE_OK ? print_config(p) : status;
+    }
+    MOE_ASSERT(moe_log_level_parse(p->builtin.log_level, &level));
+    moe_log_set_level(level);
+    *next_out = MOE_OPTIONS_RUN;
+    return MOE_OK;
+}
+
+moe_status moe_options_parse(const moe_program *program, void *config, int argc, char **argv, char **env,
+                             const char **args, size_t max_args, size_t *n_args_out, moe_options_next *next_out,
+                             moe_error *err)
+{
+    parse p = {.program = program, .err = err};
+    moe_options_next next = MOE_OPTIONS_EXIT_OK;
+    size_t n_args = 0;
+    moe_status status;
+
+    p.slots = calloc(program->n_options + MOE_COUNT(builtin_options), sizeof *p.slots);
+    if (p.slots == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory");
+    }
+    add_slots(&p, program->options, program->n_options, config);
+    add_slots(&p, builtin_options, MOE_COUNT(builtin_options), &p.builtin);
+    status = apply_all(&p, argc, argv, env != NULL ? env : environ, args, max_args, &n_args, &next);
+    free(p.builtin.config);
+    free(p.builtin.log_level);
+    free(p.slots);
+    if (status != MOE_OK || next != MOE_OPTIONS_RUN) {
+        moe_options_fini(program, config);
+    }
+    if (status == MOE_OK) {
+        *next_out = next;
+        if (n_args_out != NULL) {
+            *n_args_out = n_args;
+        }
+    }
+    return status;
+}
+
+void moe_options_fini(const moe_program *program, void *config)
+{
+    for (size_t i = 0; i < program->n_options; i++) {
+        const moe_option *option = &program->options[i];
+
+        if (option_is_text(option)) {
+            char **field = (char **)(void *)((unsigned char *)config + option->offset);
+
+            free(*field);
+            *field = NULL;
+        }
+    }
+}

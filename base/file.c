@@ -1,0 +1,99 @@
+#include "base/base.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static moe_status status_of_errno(int number)
+{
+    switch (number) {
+    case ENOENT:
+    case ENOTDIR:
+        return MOE_ERR_NOT_FOUND;
+    case EACCES:
+    case EPERM:
+        return MOE_ERR_DENIED;
+    case ENOMEM:
+        return MOE_ERR_NO_MEMORY;
+    default:
+        return MOE_ERR_IO;
+    }
+}
+
+static moe_status fail_errno(moe_error *err, const char *path, int number)
+{
+    char text[128];
+
+    return moe_fail(err, status_of_errno(number), "%s: %s", path, strerror_r(number, text, sizeof text));
+}
+
+/* Up to n bytes: fewer if the file has shrunk. */
+static moe_status read_all(int fd, char *data, size_t n, size_t *bytes_out)
+{
+    size_t at = 0;
+
+    while (at < n) {
+        ssize_t got = read(fd, data + at, n - at);
+
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got < 0) {
+            return MOE_ERR_IO;
+        }
+        if (got == 0) {
+            break;
+        }
+        at += (size_t)got;
+    }
+    *bytes_out = at;
+    return MOE_OK;
+}
+
+static moe_status read_open(int fd, const char *path, size_t max_bytes, char **data_out, size_t *bytes_out,
+                            moe_error *err)
+{
+    struct stat info;
+    char *data;
+
+    if (fstat(fd, &info) != 0) {
+        return fail_errno(err, path, errno);
+    }
+    if (!S_ISREG(info.st_mode)) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: is not a regular file", path);
+    }
+    if ((uint64_t)info.st_size > max_bytes || max_bytes == SIZE_MAX) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: %lld bytes, at most %zu are allowed", path,
+                        (long long)info.st_size, max_bytes);
+    }
+    data = malloc((size_t)info.st_size + 1);
+    if (data == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "%s: no memory for %lld bytes", path, (long long)info.st_size);
+    }
+    if (read_all(fd, data, (size_t)info.st_size, bytes_out) != MOE_OK) {
+        int number = errno;
+
+        free(data);
+        return fail_errno(err, path, number);
+    }
+    data[*bytes_out] = '\0';
+    *data_out = data;
+    return MOE_OK;
+}
+
+moe_status moe_file_read(const char *path, size_t max_bytes, char **data_out, size_t *bytes_out, moe_error *err)
+{
+    /* O_NONBLOCK: opening a pipe that nobody writes must not hang before it can be refused. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    moe_status status;
+
+    if (fd < 0) {
+        return fail_errno(err, path, errno);
+    }
+    status = read_open(fd, path, max_bytes, data_out, bytes_out, err);
+    (void)close(fd);
+    return status;
+}

@@ -1,0 +1,224 @@
+#include "base/wait_priv.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#define MAX_THREADS ((size_t)1024)
+
+/* A job is open from the store to n_left until n_done reaches n_tasks. Claiming a task (n_left one less) is what lets a
+ * thread read fn, ctx and n_tasks: they cannot change before that task is reported done. So run never waits for a
+ * worker that has claimed nothing, asleep or not scheduled. */
+struct moe_pool {
+    moe_pool_fn fn; /* borrowed, while the job is open */
+    void *ctx;
+    size_t n_tasks;
+    bool running; /* the caller's: catches a run inside a run */
+
+    alignas(MOE_CACHE_LINE) atomic_size_t n_left; /* tasks nobody has claimed */
+    alignas(MOE_CACHE_LINE) atomic_size_t n_done;
+    alignas(MOE_CACHE_LINE) atomic_size_t n_asleep; /* workers that have announced to sleep */
+    atomic_bool caller_asleep;
+    atomic_bool stop;
+
+    pthread_mutex_t mutex; /* leaf; only to fall asleep and to wake sleepers */
+    pthread_cond_t work, done;
+    void (*thread_init)(void);
+    size_t n_threads;   /* with the caller */
+    size_t n_started;   /* workers to join */
+    pthread_t *threads; /* owned */
+    atomic_size_t next_thread_idx;
+};
+
+/* False when nothing is left to claim. */
+static bool claim(moe_pool *p, size_t *left_out)
+{
+    size_t left = atomic_load_explicit(&p->n_left, memory_order_relaxed);
+
+    while (left != 0) {
+        if (atomic_compare_exchange_weak_explicit(&p->n_left, &left, left - 1, memory_order_acq_rel,
+                                                  memory_order_relaxed)) {
+            *left_out = left;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void wake_caller(moe_pool *p)
+{
+    if (atomic_load(&p->caller_asleep)) {
+        (void)pthread_mutex_lock(&p->mutex);
+        (void)pthread_cond_signal(&p->done);
+        (void)pthread_mutex_unlock(&p->mutex);
+    }
+}
+
+/* Runs tasks until none is left to claim. They are reported together: the job stays open until then. */
+static void take_tasks(moe_pool *p, size_t thread)
+{
+    size_t left, n_mine = 0, n_tasks = 0;
+
+    while (claim(p, &left)) {
+        n_tasks = p->n_tasks;
+        p->fn(p->ctx, n_tasks - left, thread);
+        n_mine++;
+    }
+    if (n_mine > 0 && atomic_fetch_add(&p->n_done, n_mine) + n_mine == n_tasks && thread != 0) {
+        wake_caller(p);
+    }
+}
+
+static void sleep_until_work(moe_pool *p)
+{
+    (void)pthread_mutex_lock(&p->mutex);
+    atomic_fetch_add(&p->n_asleep, 1);
+    if (atomic_load(&p->n_left) == 0 && !atomic_load(&p->stop)) {
+        (void)pthread_cond_wait(&p->work, &p->mutex);
+    }
+    atomic_fetch_sub(&p->n_asleep, 1);
+    (void)pthread_mutex_unlock(&p->mutex);
+}
+
+static void *worker_main(void *arg)
+{
+    moe_pool *p = arg;
+    size_t thread = atomic_fetch_add(&p->next_thread_idx, 1);
+    wait_stage stage = {0};
+
+    if (p->thread_init != NULL) {
+        p->thread_init();
+    }
+    while (!atomic_load_explicit(&p->stop, memory_order_relaxed)) {
+        if (atomic_load_explicit(&p->n_left, memory_order_relaxed) != 0) {
+            take_tasks(p, thread);
+            stage = (wait_stage){0};
+        } else if (!wait_a_moment(&stage)) {
+            sleep_until_work(p);
+            stage = (wait_stage){0};
+        }
+    }
+    return NULL;
+}
+
+/* Signals stay with the threads of the program. */
+static moe_status start_workers(moe_pool *p)
+{
+    sigset_t all, before;
+    moe_status status = MOE_OK;
+
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    while (p->n_started + 1 < p->n_threads && status == MOE_OK) {
+        if (pthread_create(&p->threads[p->n_started], NULL, worker_main, p) != 0) {
+            status = MOE_ERR_NO_MEMORY;
+        } else {
+            p->n_started++;
+        }
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return status;
+}
+
+moe_status moe_pool_open(size_t n_threads, void (*thread_init)(void), moe_pool **out)
+{
+    moe_pool *p;
+    moe_status status;
+
+    if (n_threads == 0) {
+        n_threads = MOE_MIN(moe_cores_available(), MAX_THREADS);
+    }
+    if (n_threads > MAX_THREADS) {
+        return MOE_ERR_INVALID_ARG;
+    }
+    p = aligned_alloc(MOE_CACHE_LINE, sizeof *p);
+    if (p == NULL) {
+        return MOE_ERR_NO_MEMORY;
+    }
+    *p = (moe_pool){.n_threads = n_threads, .thread_init = thread_init, .next_thread_idx = 1};
+    MOE_ASSERT(pthread_mutex_init(&p->mutex, NULL) == 0);
+    MOE_ASSERT(pthread_cond_init(&p->work, NULL) == 0 && pthread_cond_init(&p->done, NULL) == 0);
+    p->threads = calloc(n_threads, sizeof *p->threads);
+    status = p->threads != NULL ? start_workers(p) : MOE_ERR_NO_MEMORY;
+    if (status != MOE_OK) {
+        moe_pool_close(p);
+        return status;
+    }
+    *out = p;
+    return MOE_OK;
+}
+
+void moe_pool_close(moe_pool *pool)
+{
+    if (pool == NULL) {
+        return;
+    }
+    MOE_ASSERT(!pool->running);
+    (void)pthread_mutex_lock(&pool->mutex);
+    atomic_store(&pool->stop, true);
+    (void)pthread_cond_broadcast(&pool->work);
+    (void)pthread_mutex_unlock(&pool->mutex);
+    for (size_t i = 0; i < pool->n_started; i++) {
+        (void)pthread_join(pool->threads[i], NULL);
+    }
+    (void)pthread_cond_destroy(&pool->done);
+    (void)pthread_cond_destroy(&pool->work);
+    (void)pthread_mutex_destroy(&pool->mutex);
+    free(pool->threads);
+    free(pool);
+}
+
+size_t moe_pool_threads(const moe_pool *pool)
+{
+    return pool->n_threads;
+}
+
+static void wake_workers(moe_pool *p)
+{
+    if (atomic_load(&p->n_asleep) > 0) {
+        (void)pthread_mutex_lock(&p->mutex);
+        (void)pthread_cond_broadcast(&p->work);
+        (void)pthread_mutex_unlock(&p->mutex);
+    }
+}
+
+static void wait_for_workers(moe_pool *p)
+{
+    wait_stage stage = {0};
+
+    while (atomic_load_explicit(&p->n_done, memory_order_acquire) != p->n_tasks) {
+        if (wait_a_moment(&stage)) {
+            continue;
+        }
+        (void)pthread_mutex_lock(&p->mutex);
+        atomic_store(&p->caller_asleep, true);
+        while (atomic_load(&p->n_done) != p->n_tasks) {
+            (void)pthread_cond_wait(&p->done, &p->mutex);
+        }
+        atomic_store(&p->caller_asleep, false);
+        (void)pthread_mutex_unlock(&p->mutex);
+    }
+}
+
+void moe_pool_run(moe_pool *pool, size_t n_tasks, moe_pool_fn fn, void *ctx)
+{
+    MOE_ASSERT(!pool->running);
+    pool->running = true;
+    if (pool->n_threads == 1 || n_tasks <= 1) {
+        for (size_t i = 0; i < n_tasks; i++) {
+            fn(ctx, i, 0);
+        }
+    } else {
+        pool->fn = fn;
+        pool->ctx = ctx;
+        pool->n_tasks = n_tasks;
+        atomic_store_explicit(&pool->n_done, 0, memory_order_relaxed);
+        atomic_store(&pool->n_left, n_tasks); /* opens the job */
+        wake_workers(pool);
+        take_tasks(pool, 0);
+        wait_for_workers(pool);
+    }
+    pool->running = false;
+}
