@@ -1,0 +1,149 @@
+/* OLMoE (arXiv 2409.02060): pre-norm decoder, RMSNorm, q and k normed over all heads, every layer of experts, top-k of the softmax
+ * without renormalising unless the config says so. */
+#include "model/config_priv.h"
+#include "model/family/family_priv.h"
+
+#include <string.h>
+
+#define LAYER     "model.layers.{l}."
+#define ATTENTION LAYER "self_attn."
+#define EXPERT    LAYER "mlp.experts.{e}."
+
+static const char *const names[MODEL_N_ROLES] = {
+    [MODEL_ROLE_EMBED] = "model.embed_tokens.weight",
+    [MODEL_ROLE_FINAL_NORM] = "model.norm.weight",
+    [MODEL_ROLE_HEAD] = "lm_head.weight",
+    [MODEL_ROLE_INPUT_NORM] = LAYER "input_layernorm.weight",
+    [MODEL_ROLE_Q] = ATTENTION "q_proj.weight",
+    [MODEL_ROLE_K] = ATTENTION "k_proj.weight",
+    [MODEL_ROLE_V] = ATTENTION "v_proj.weight",
+    [MODEL_ROLE_O] = ATTENTION "o_proj.weight",
+    [MODEL_ROLE_Q_BIAS] = ATTENTION "q_proj.bias",
+    [MODEL_ROLE_K_BIAS] = ATTENTION "k_proj.bias",
+    [MODEL_ROLE_V_BIAS] = ATTENTION "v_proj.bias",
+    [MODEL_ROLE_O_BIAS] = ATTENTION "o_proj.bias",
+    [MODEL_ROLE_Q_NORM] = ATTENTION "q_norm.weight",
+    [MODEL_ROLE_K_NORM] = ATTENTION "k_norm.weight",
+    [MODEL_ROLE_POST_NORM] = LAYER "post_attention_layernorm.weight",
+    [MODEL_ROLE_ROUTER] = LAYER "mlp.gate.weight",
+    [MODEL_ROLE_EXPERT_GATE] = EXPERT "gate_proj.weight",
+    [MODEL_ROLE_EXPERT_UP] = EXPERT "up_proj.weight",
+    [MODEL_ROLE_EXPERT_DOWN] = EXPERT "down_proj.weight",
+};
+
+static const char *const fused_names[MODEL_N_FUSED] = {
+    [MODEL_FUSED_GATE_UP] = LAYER "mlp.experts.gate_up_proj",
+    [MODEL_FUSED_DOWN] = LAYER "mlp.experts.down_proj",
+};
+
+static void olmoe_tensor_name(model_role role, uint32_t layer, uint32_t expert, char name[CHECKPOINT_MAX_NAME])
+{
+    model_format_name(names[role], layer, expert, name);
+}
+
+static void olmoe_fused_name(model_fused part, uint32_t layer, char name[CHECKPOINT_MAX_NAME])
+{
+    model_format_name(fused_names[part], layer, 0, name);
+}
+
+/* Old conversion scripts saved the rotary frequencies of each layer. */
+static bool olmoe_ignores(const char *name)
+{
+    static const char suffix[] = ".self_attn.rotary_emb.inv_freq";
+    size_t n = strlen(name);
+
+    return n >= sizeof suffix - 1 && strcmp(name + n - (sizeof suffix - 1), suffix) == 0;
+}
+
+/* The class's defaults, for keys that a config leaves out. intermediate_size has none that can be relied on. */
+static void set_defaults(model_config *c)
+{
+    c->n_layers = 16;
+    c->d_model = 2048;
+    c->n_heads = 16;
+    c->vocab_size = 50304;
+    c->n_experts = 64;
+    c->gate.k = 8;
+    c->max_positions = 4096;
+    c->positions_are_a_limit = true;
+    c->norm_eps = 1e-5f;
+    c->rope_theta = 10000.0;
+    c->ffn = COMPUTE_FFN_SWIGLU;
+    c->pad_id = 1;
+    c->eos_ids[0] = 50279;
+    c->n_eos = 1;
+}
+
+static moe_status parse_widths(const moe_json *json, model_config *c, moe_error *err)
+{
+    moe_status status = model_config_u32(json, "vocab_size", 1, MODEL_MAX_VOCAB, &c->vocab_size, err);
+
+    if (status == MOE_OK) {
+        status = model_config_u32(json, "hidden_size", 1, MODEL_MAX_WIDTH, &c->d_model, err);
+    }
+    if (status == MOE_OK) {
+        status = model_config_need_u32(json, "intermediate_size", 1, MODEL_MAX_WIDTH, &c->d_ff, err);
+    }
+    if (status == MOE_OK) {
+        status = model_config_u32(json, "num_hidden_layers", 1, MODEL_MAX_LAYERS, &c->n_layers, err);
+    }
+    if (status == MOE_OK) {
+        status = model_config_u32(json, "max_position_embeddings", 1, MODEL_MAX_POSITIONS, &c->max_positions, err);
+    }
+    return status;
+}
+
+static moe_status parse_switches(const moe_json *json, model_config *c, moe_error *err)
+{
+    moe_status status = model_config_activation(json, "silu", err);
+
+    if (status == MOE_OK) {
+        status = model_config_positive(json, "rms_norm_eps", 0.999999, &c->norm_eps, NULL, err);
+    }
+    if (status == MOE_OK) {
+        status = model_config_positive(json, "clip_qkv", 1e30, &c->clip_qkv_bound, &c->clip_qkv, err);
+    }
+    if (status == MOE_OK) {
+        status = moe_json_bool(json, "norm_topk_prob", &c->gate.renormalize, NULL, err);
+    }
+    if (status == MOE_OK) {
+        status = moe_json_bool(json, "tie_word_embeddings", &c->tied_head, NULL, err);
+    }
+    return status;
+}
+
+static moe_status parse_tokens(const moe_json *json, model_config *c, moe_error *err)
+{
+    moe_status status = model_config_token(json, "bos_token_id", &c->bos_id, err);
+
+    if (status == MOE_OK) {
+        status = model_config_token(json, "pad_token_id", &c->pad_id, err);
+    }
+    if (status == MOE_OK) {
+        status = model_config_eos(json, c, err);
+    }
+    return status;
+}
+
+static moe_status olmoe_parse(const moe_json *json, model_config *c, moe_error *err)
+{
+    static moe_status (*const parts[])(const moe_json *, model_config *, moe_error *) = {
+        parse_widths, model_config_attention, model_config_experts, model_config_rope, parse_switches, parse_tokens};
+    moe_status status = MOE_OK;
+
+    set_defaults(c);
+    for (size_t i = 0; i < MOE_COUNT(parts) && status == MOE_OK; i++) {
+        status = parts[i](json, c, err);
+    }
+    return status;
+}
+
+const model_family model_family_olmoe = {
+    .model_type = "olmoe",
+    .qk_norm = MODEL_QK_NORM_FULL,
+    .parse = olmoe_parse,
+    .tensor_name = olmoe_tensor_name,
+    .fused_name = olmoe_fused_name,
+    .tensor_shape = model_common_tensor_shape,
+    .ignores = olmoe_ignores,
+};
