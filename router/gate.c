@@ -1,0 +1,93 @@
+/* The gate: logits -> picks. */
+#include "router/router.h"
+
+#include <math.h>
+
+/* The k largest of p [n] into best (values, best first) and place (their indices). A later equal never displaces an
+ * earlier one: ties go to the lower id. Returns the largest refused value, -1 if none was. */
+static float top_k(const float *p, uint32_t n, uint32_t k, float *best, uint32_t *place)
+{
+    float refused = -1.0f;
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t filled = MOE_MIN(i, k);
+        uint32_t at = filled;
+
+        while (at > 0 && p[i] > best[at - 1]) {
+            at--;
+        }
+        if (filled == k) {
+            float out = at == k ? p[i] : best[k - 1];
+
+            refused = MOE_MAX(refused, out);
+        }
+        for (uint32_t j = MOE_MIN(filled, k - 1); j > at; j--) {
+            best[j] = best[j - 1];
+            place[j] = place[j - 1];
+        }
+        if (at < k) {
+            best[at] = p[i];
+            place[at] = i;
+        }
+    }
+    return refused;
+}
+
+static void renormalize(float *best, uint32_t k)
+{
+    float sum = 0.0f;
+
+    for (uint32_t j = 0; j < k; j++) {
+        sum += best[j];
+    }
+    for (uint32_t j = 0; j < k; j++) {
+        best[j] /= sum;
+    }
+}
+
+/* Combine adds by ascending expert id; places ascend with ids. */
+static void emit_ascending(const router_set_layer *layer, const float *best, const uint32_t *place, uint32_t k,
+                           int32_t *ids, float *weights)
+{
+    for (uint32_t j = 0; j < k; j++) {
+        int32_t id = layer->expert_ids[place[j]];
+        uint32_t at = j;
+
+        for (; at > 0 && ids[at - 1] > id; at--) {
+            ids[at] = ids[at - 1];
+            weights[at] = weights[at - 1];
+        }
+        ids[at] = id;
+        weights[at] = best[j];
+    }
+}
+
+moe_status router_gate_select(const router_gate_rule *rule, const router_set_layer *layer, const float *logits,
+                              int32_t *ids, float *weights, float *margin, float *scratch)
+{
+    uint32_t n = layer->n_experts;
+    uint32_t place[ROUTER_MAX_TOP_K] = {0};
+    float *p = scratch;
+    float *best = scratch + n;
+
+    MOE_ASSERT(rule->k >= 1 && rule->k <= ROUTER_MAX_TOP_K && rule->k <= n);
+    for (uint32_t i = 0; i < n; i++) {
+        p[i] = logits[layer->columns[i]];
+    }
+    compute_row_softmax(p, p, n);
+    /* A NaN or +inf logit (and a row of -inf alone) makes NaN of the probabilities it touches. */
+    for (uint32_t i = 0; i < n; i++) {
+        if (isnan(p[i])) {
+            return MOE_ERR_DATA_LOSS;
+        }
+    }
+    float refused = top_k(p, n, rule->k, best, place);
+    if (margin != NULL) {
+        *margin = refused < 0.0f ? INFINITY : best[rule->k - 1] - refused;
+    }
+    if (rule->renormalize) {
+        renormalize(best, rule->k);
+    }
+    emit_ascending(layer, best, place, rule->k, ids, weights);
+    return MOE_OK;
+}

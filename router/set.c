@@ -1,0 +1,205 @@
+/* Expert sets: immutable, ref-counted, named by the hash of what they route to. */
+#include "router/router.h"
+
+#include <openssl/evp.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct router_set {
+    atomic_uint refs;
+    size_t n_layers;
+    router_set_layer *layers; /* owned [n_layers]; their arrays point into ids and columns */
+    int32_t *ids;             /* owned, all layers */
+    uint32_t *columns;        /* owned, all layers */
+    char id[65];
+};
+
+static void hex(char *out, const unsigned char *bytes, size_t n)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    for (size_t i = 0; i < n; i++) {
+        out[2 * i] = digits[bytes[i] >> 4];
+        out[2 * i + 1] = digits[bytes[i] & 15];
+    }
+    out[2 * n] = '\0';
+}
+
+static bool hash_layer(EVP_MD_CTX *ctx, const router_set_layer *layer)
+{
+    char text[16];
+
+    for (uint32_t i = 0; i < layer->n_experts; i++) {
+        char end = i + 1 < layer->n_experts ? ',' : '\n';
+        int n = snprintf(text, sizeof text, "%d%c", layer->expert_ids[i], end);
+
+        if (EVP_DigestUpdate(ctx, text, (size_t)n) != 1) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static moe_status set_hash(router_set *s, const unsigned char fingerprint[32])
+{
+    unsigned char digest[32];
+    char head[96];
+    char fingerprint_hex[65];
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    bool ok;
+
+    hex(fingerprint_hex, fingerprint, 32);
+    int n = snprintf(head, sizeof head, "conclave-set 1\n%s\n", fingerprint_hex);
+    ok = ctx != NULL && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1 && EVP_DigestUpdate(ctx, head, (size_t)n) == 1;
+    for (size_t l = 0; ok && l < s->n_layers; l++) {
+        ok = hash_layer(ctx, &s->layers[l]);
+    }
+    ok = ok && EVP_DigestFinal_ex(ctx, digest, NULL) == 1;
+    EVP_MD_CTX_free(ctx);
+    if (!ok) {
+        return MOE_ERR_NO_MEMORY;
+    }
+    hex(s->id, digest, sizeof digest);
+    return MOE_OK;
+}
+
+static moe_status layer_check(const router_set_layer *layer, size_t l, uint32_t min_experts, moe_error *err)
+{
+    if (layer->n_experts == 0 || layer->n_experts < min_experts) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "expert set: layer %zu has %u experts, at least %u are needed", l,
+                        layer->n_experts, MOE_MAX(min_experts, 1u));
+    }
+    for (uint32_t i = 0; i < layer->n_experts; i++) {
+        int32_t floor = i == 0 ? -1 : layer->expert_ids[i - 1];
+
+        if (layer->expert_ids[i] <= floor) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "expert set: layer %zu expert id %d at %u is not above %d", l,
+                            layer->expert_ids[i], i, floor);
+        }
+    }
+    return MOE_OK;
+}
+
+static void set_free(router_set *s)
+{
+    free(s->layers);
+    free(s->ids);
+    free(s->columns);
+    free(s);
+}
+
+static moe_status set_copy(router_set *s, const router_set_layer *layers, size_t n_layers, size_t n_experts)
+{
+    size_t at = 0;
+
+    s->layers = calloc(n_layers, sizeof *s->layers);
+    s->ids = calloc(n_experts, sizeof *s->ids);
+    s->columns = calloc(n_experts, sizeof *s->columns);
+    if (s->layers == NULL || s->ids == NULL || s->columns == NULL) {
+        return MOE_ERR_NO_MEMORY;
+    }
+    s->n_layers = n_layers;
+    for (size_t l = 0; l < n_layers; l++) {
+        size_t n = layers[l].n_experts;
+
+        memcpy(s->ids + at, layers[l].expert_ids, n * sizeof *s->ids);
+        memcpy(s->columns + at, layers[l].columns, n * sizeof *s->columns);
+        s->layers[l] = (router_set_layer){layers[l].n_experts, s->ids + at, s->columns + at};
+        at += n;
+    }
+    return MOE_OK;
+}
+
+moe_status router_set_open(const router_set_layer *layers, size_t n_layers, uint32_t min_experts,
+                           const unsigned char model_fingerprint[32], router_set **out, moe_error *err)
+{
+    size_t n_experts = 0;
+    moe_status status;
+
+    if (n_layers == 0) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "expert set: no layers");
+    }
+    for (size_t l = 0; l < n_layers; l++) {
+        status = layer_check(&layers[l], l, min_experts, err);
+        if (status != MOE_OK) {
+            return status;
+        }
+        n_experts += layers[l].n_experts;
+    }
+    router_set *s = calloc(1, sizeof *s);
+    if (s == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "expert set: %zu experts", n_experts);
+    }
+    atomic_init(&s->refs, 1);
+    status = set_copy(s, layers, n_layers, n_experts);
+    if (status == MOE_OK) {
+        status = set_hash(s, model_fingerprint);
+    }
+    if (status != MOE_OK) {
+        set_free(s);
+        return moe_fail(err, status, "expert set: %zu experts", n_experts);
+    }
+    *out = s;
+    return MOE_OK;
+}
+
+moe_status router_set_open_base(const uint32_t *n_experts, size_t n_layers, uint32_t min_experts,
+                                const unsigned char model_fingerprint[32], router_set **out, moe_error *err)
+{
+    uint32_t most = 0;
+    moe_status status = MOE_ERR_NO_MEMORY;
+
+    for (size_t l = 0; l < n_layers; l++) {
+        most = MOE_MAX(most, n_experts[l]);
+    }
+    router_set_layer *layers = calloc(n_layers + 1, sizeof *layers);
+    int32_t *ids = calloc((size_t)most + 1, sizeof *ids);
+    uint32_t *columns = calloc((size_t)most + 1, sizeof *columns);
+    if (layers == NULL || ids == NULL || columns == NULL) {
+        moe_fail(err, status, "expert set: %zu layers of up to %u experts", n_layers, most);
+        goto out;
+    }
+    for (uint32_t e = 0; e < most; e++) {
+        ids[e] = (int32_t)e;
+        columns[e] = e;
+    }
+    for (size_t l = 0; l < n_layers; l++) {
+        layers[l] = (router_set_layer){n_experts[l], ids, columns};
+    }
+    status = router_set_open(layers, n_layers, min_experts, model_fingerprint, out, err);
+out:
+    free(layers);
+    free(ids);
+    free(columns);
+    return status;
+}
+
+router_set *router_set_ref(router_set *s)
+{
+    atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+    return s;
+}
+
+void router_set_unref(router_set *s)
+{
+    if (s != NULL && atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1) {
+        set_free(s);
+    }
+}
+
+const char *router_set_id(const router_set *s)
+{
+    return s->id;
+}
+
+size_t router_set_n_layers(const router_set *s)
+{
+    return s->n_layers;
+}
+
+const router_set_layer *router_set_at(const router_set *s, size_t layer)
+{
+    MOE_ASSERT(layer < s->n_layers);
+    return &s->layers[layer];
+}
