@@ -1,0 +1,262 @@
+/* Matrix products and the grouped expert FFN: which thread takes which panel and rows, and what happens to a finished
+ * tile. The multiplying itself is cpu_kernels.panel. */
+#include "compute/cpu_priv.h"
+
+#include <string.h>
+
+/* acc[r][0 .. CPU_PANEL) = rows x through one panel of m. A mapped panel is packed a chunk at a time. */
+static void multiply(const cpu_device *d, const compute_matrix *m, size_t panel, const void *const *x, size_t n_rows,
+                     float *acc, size_t stride, size_t thread)
+{
+    size_t per_unit = m->kind == CPU_F32 ? 1 : 2;
+    size_t k_end = m->kind == CPU_PAIR ? 2 * m->n_units : m->n_in; /* only the bf16 class feeds its padding */
+    size_t step = m->packed ? m->n_units : CPU_CHUNK_UNITS;
+
+    for (size_t begin = 0; begin < m->n_units; begin += step) {
+        size_t end = cpu_min(begin + step, m->n_units);
+        const uint32_t *w = cpu_matrix_units(d, m, panel, begin, end, thread);
+
+        d->kernels->panel[m->kind](acc, stride, x, n_rows, w, begin * per_unit, cpu_min(end * per_unit, k_end));
+    }
+}
+
+static float *thread_acc(const cpu_device *d, size_t thread)
+{
+    return d->acc + thread * 2 * CPU_TILE_ROWS * CPU_PANEL;
+}
+
+/* Copies rows of an odd width behind each other with a zero after each; rows NULL: 0, 1, 2, ... */
+static void pad_rows(cpu_device *d, const unsigned char *x, const uint32_t *rows, size_t n, size_t width, size_t at)
+{
+    uint16_t *to = (uint16_t *)(void *)d->padded + at * (width + 1);
+
+    for (size_t i = 0; i < n; i++) {
+        memcpy(to + i * (width + 1), x + (rows == NULL ? i : rows[i]) * width * 2, width * 2);
+        to[i * (width + 1) + width] = 0;
+    }
+}
+
+static bool needs_padding(const compute_matrix *m)
+{
+    return m->kind == CPU_PAIR && m->n_in % 2 != 0;
+}
+
+static size_t n_panels(const compute_matrix *m)
+{
+    return (m->n_out + CPU_PANEL - 1) / CPU_PANEL;
+}
+
+/* Parts that rows are cut into, so that there are enough tasks for the threads: whole tiles, usually one part. */
+static size_t row_parts(const cpu_device *d, size_t n_rows, size_t n_tasks)
+{
+    size_t tiles = (n_rows + CPU_TILE_ROWS - 1) / CPU_TILE_ROWS;
+
+    return d->n_threads == 1 ? 1 : MOE_MAX(1, cpu_min(tiles, 4 * d->n_threads / n_tasks));
+}
+
+/* ------------------------------------------------------------------------------------------------ matmul */
+typedef struct matmul_job {
+    const cpu_device *d;
+    const compute_matrix *w;
+    const unsigned char *x;
+    const float *bias; /* NULL: none */
+    float *out;
+    size_t row_bytes, n, parts;
+} matmul_job;
+
+static void matmul_tile(const matmul_job *job, size_t panel, size_t row, size_t n, size_t thread)
+{
+    const compute_matrix *w = job->w;
+    size_t first = panel * CPU_PANEL, width = cpu_min(CPU_PANEL, w->n_out - first);
+    bool direct = width == CPU_PANEL;
+    float *out = job->out + row * w->n_out + first;
+    float *acc = direct ? out : thread_acc(job->d, thread);
+    size_t stride = direct ? w->n_out : CPU_PANEL;
+    const void *x[CPU_TILE_ROWS];
+
+    for (size_t r = 0; r < n; r++) {
+        x[r] = job->x + (row + r) * job->row_bytes;
+    }
+    multiply(job->d, w, panel, x, n, acc, stride, thread);
+    for (size_t r = 0; r < n; r++) {
+        if (job->bias != NULL) {
+            job->d->kernels->add(acc + r * stride, job->bias + first, width);
+        }
+        if (!direct) {
+            memcpy(out + r * w->n_out, acc + r * stride, width * sizeof(*out));
+        }
+    }
+}
+
+static void matmul_task(void *ctx, size_t task, size_t thread)
+{
+    const matmul_job *job = ctx;
+    size_t part = task % job->parts;
+    size_t rows = moe_round_up((job->n + job->parts - 1) / job->parts, CPU_TILE_ROWS);
+    size_t end = cpu_min((part + 1) * rows, job->n);
+
+    for (size_t row = part * rows; row < end; row += CPU_TILE_ROWS) {
+        matmul_tile(job, task / job->parts, row, cpu_min(CPU_TILE_ROWS, end - row), thread);
+    }
+}
+
+static void matmul(cpu_device *d, float *out, const unsigned char *x, const compute_matrix *w, const float *bias,
+                   size_t n)
+{
+    matmul_job job = {d, w, x, bias, out, w->n_in * (w->kind == CPU_PAIR ? 2 : 4), n, 1};
+
+    MOE_ASSERT(n <= d->options.max_rows);
+    if (n == 0) {
+        return;
+    }
+    if (needs_padding(w)) {
+        pad_rows(d, x, NULL, n, w->n_in, 0);
+        job.x = d->padded;
+        job.row_bytes += 2;
+    }
+    job.parts = row_parts(d, n, n_panels(w));
+    moe_pool_run(d->options.pool, n_panels(w) * job.parts, matmul_task, &job);
+}
+
+void cpu_matmul(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w,
+                const compute_mem *bias, size_t n)
+{
+    MOE_ASSERT((w->kind == CPU_PAIR) == (d->numeric_class == COMPUTE_CLASS_CPU_BF16_1));
+    matmul((cpu_device *)d, (float *)(void *)out, (const unsigned char *)x, w, (const float *)(const void *)bias, n);
+}
+
+void cpu_matmul_f32(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w, size_t n)
+{
+    MOE_ASSERT(w->kind != CPU_PAIR);
+    matmul((cpu_device *)d, (float *)(void *)out, (const unsigned char *)x, w, NULL, n);
+}
+
+/* ------------------------------------------------------------------------------------------------ expert FFN
+ * Two passes over the pool: gate and up of all experts, then down of all experts. */
+typedef struct ffn_job {
+    cpu_device *d;
+    unsigned char *out;
+    const unsigned char *x;
+    const compute_group *groups;
+    size_t bytes;               /* of the class dtype */
+    size_t panels[2], parts[2]; /* the most any group has, in each pass */
+} ffn_job;
+
+/* Of every expert, whatever its width: groups must not overlap. */
+static size_t hidden_stride(const ffn_job *job)
+{
+    return moe_round_up(job->d->options.max_d_ff, 2);
+}
+
+/* Rows of a tile, rounded to the class dtype at to, rows stride elements apart. */
+static void store_class(const ffn_job *job, unsigned char *to, size_t stride, const float *tile, size_t n_rows,
+                        size_t width)
+{
+    for (size_t r = 0; r < n_rows; r++) {
+        unsigned char *row = to + r * stride * job->bytes;
+
+        if (job->bytes == 2) {
+            job->d->kernels->round_bf16((uint16_t *)(void *)row, tile + r * CPU_PANEL, width);
+        } else {
+            memcpy(row, tile + r * CPU_PANEL, width * sizeof(*tile));
+        }
+    }
+}
+
+static void inner_tile(const ffn_job *job, const compute_group *g, size_t panel, size_t row, size_t n, size_t thread)
+{
+    const compute_expert *e = g->expert;
+    size_t stride = hidden_stride(job), width = cpu_min(CPU_PANEL, e->gate.n_out - panel * CPU_PANEL);
+    float *gate = thread_acc(job->d, thread), *up = gate + CPU_TILE_ROWS * CPU_PANEL;
+    unsigned char *hidden = job->d->hidden + ((g->out_row + row) * stride + panel * CPU_PANEL) * job->bytes;
+    const void *x[CPU_TILE_ROWS];
+
+    for (size_t r = 0; r < n; r++) {
+        x[r] = needs_padding(&e->gate) ? job->d->padded + (g->out_row + row + r) * (e->gate.n_in + 1) * 2
+                                       : job->x + g->rows[row + r] * e->gate.n_in * job->bytes;
+    }
+    multiply(job->d, &e->gate, panel, x, n, gate, CPU_PANEL, thread);
+    multiply(job->d, &e->up, panel, x, n, up, CPU_PANEL, thread);
+    job->d->kernels->swiglu(gate, up, n * CPU_PANEL);
+    store_class(job, hidden, stride, gate, n, width);
+    if (needs_padding(&e->down) && panel + 1 == n_panels(&e->gate)) {
+        for (size_t r = 0; r < n; r++) {
+            memset(hidden + (r * stride + width) * job->bytes, 0, job->bytes);
+        }
+    }
+}
+
+static void outer_tile(const ffn_job *job, const compute_group *g, size_t panel, size_t row, size_t n, size_t thread)
+{
+    const compute_matrix *down = &g->expert->down;
+    size_t stride = hidden_stride(job), first = panel * CPU_PANEL;
+    float *acc = thread_acc(job->d, thread);
+    const void *x[CPU_TILE_ROWS];
+
+    for (size_t r = 0; r < n; r++) {
+        x[r] = job->d->hidden + (g->out_row + row + r) * stride * job->bytes;
+    }
+    multiply(job->d, down, panel, x, n, acc, CPU_PANEL, thread);
+    store_class(job, job->out + ((g->out_row + row) * down->n_out + first) * job->bytes, down->n_out, acc, n,
+                cpu_min(CPU_PANEL, down->n_out - first));
+}
+
+/* Task: group, then panel, then part of its rows. */
+static void ffn_task(const ffn_job *job, size_t task, size_t thread, size_t pass)
+{
+    size_t parts = job->parts[pass], part = task % parts, panel = task / parts % job->panels[pass];
+    const compute_group *g = &job->groups[task / parts / job->panels[pass]];
+    size_t rows = moe_round_up((g->n_rows + parts - 1) / parts, CPU_TILE_ROWS);
+    size_t end = cpu_min((part + 1) * rows, g->n_rows);
+
+    if (panel >= n_panels(pass == 0 ? &g->expert->gate : &g->expert->down)) {
+        return;
+    }
+    for (size_t row = part * rows; row < end; row += CPU_TILE_ROWS) {
+        (pass == 0 ? inner_tile : outer_tile)(job, g, panel, row, cpu_min(CPU_TILE_ROWS, end - row), thread);
+    }
+}
+
+static void inner_task(void *ctx, size_t task, size_t thread)
+{
+    ffn_task(ctx, task, thread, 0);
+}
+
+static void outer_task(void *ctx, size_t task, size_t thread)
+{
+    ffn_task(ctx, task, thread, 1);
+}
+
+void cpu_expert_ffn(compute_device *device, compute_mem *out, const compute_mem *x, const compute_group *groups,
+                    size_t n_groups)
+{
+    cpu_device *d = (cpu_device *)device;
+    ffn_job job = {.d = d,
+                   .out = (unsigned char *)out,
+                   .x = (const unsigned char *)x,
+                   .groups = groups,
+                   .bytes = compute_dtype_bytes(compute_class_dtype(device->numeric_class))};
+    size_t most_rows = 0;
+
+    for (size_t i = 0; i < n_groups; i++) {
+        const compute_group *g = &groups[i];
+
+        MOE_ASSERT(g->expert->ffn == COMPUTE_FFN_SWIGLU && g->out_row + g->n_rows <= d->options.max_ffn_rows);
+        MOE_ASSERT(g->expert->gate.n_in == groups[0].expert->gate.n_in);
+        most_rows = MOE_MAX(most_rows, g->n_rows);
+        job.panels[0] = MOE_MAX(job.panels[0], n_panels(&g->expert->gate));
+        job.panels[1] = MOE_MAX(job.panels[1], n_panels(&g->expert->down));
+        if (needs_padding(&g->expert->gate)) {
+            pad_rows(d, job.x, g->rows, g->n_rows, g->expert->gate.n_in, g->out_row);
+        }
+    }
+    if (most_rows == 0) {
+        return;
+    }
+    for (size_t pass = 0; pass < 2; pass++) {
+        size_t n_tasks = n_groups * job.panels[pass];
+
+        job.parts[pass] = row_parts(d, most_rows, n_tasks);
+        moe_pool_run(d->options.pool, n_tasks * job.parts[pass], pass == 0 ? inner_task : outer_task, &job);
+    }
+}

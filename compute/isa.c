@@ -1,0 +1,140 @@
+/* Classes, dtypes, which instruction sets this processor has, and the row functions that dispatch on them. */
+#include "compute/cpu_priv.h"
+
+#include <math.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+static const struct {
+    const char *name;
+    size_t bytes;
+} dtypes[] = {[COMPUTE_F32] = {"F32", 4},
+              [COMPUTE_BF16] = {"BF16", 2},
+              [COMPUTE_F16] = {"F16", 2},
+              [COMPUTE_DTYPE_OTHER] = {"other", 0}};
+
+static const struct {
+    const char *name;
+    compute_dtype dtype;
+} classes[COMPUTE_N_CLASSES] = {
+    [COMPUTE_CLASS_CPU_F32_1] = {"cpu-f32-1", COMPUTE_F32}, [COMPUTE_CLASS_CPU_BF16_1] = {"cpu-bf16-1", COMPUTE_BF16}};
+
+static const cpu_kernels *const tables[] = {
+    [COMPUTE_ISA_PORTABLE] = &cpu_kernels_portable,
+};
+
+/* Rows may be asked for by any thread; tests and benchmarks change it between runs only. */
+static _Atomic compute_isa row_isa = COMPUTE_ISA_AUTO;
+
+size_t compute_dtype_bytes(compute_dtype dtype)
+{
+    return dtypes[dtype].bytes;
+}
+
+const char *compute_dtype_name(compute_dtype dtype)
+{
+    return dtypes[dtype].name;
+}
+
+const char *compute_class_name(compute_class c)
+{
+    return classes[c].name;
+}
+
+bool compute_class_parse(const char *name, compute_class *out)
+{
+    for (int c = 0; c < COMPUTE_N_CLASSES; c++) {
+        if (strcmp(name, classes[c].name) == 0) {
+            *out = (compute_class)c;
+            return true;
+        }
+    }
+    return false;
+}
+
+compute_dtype compute_class_dtype(compute_class c)
+{
+    return classes[c].dtype;
+}
+
+void compute_thread_init(void)
+{
+#if defined(__x86_64__)
+    _mm_setcsr(_mm_getcsr() | 0x8040u); /* FTZ, DAZ */
+#endif
+}
+
+bool compute_isa_available(compute_isa isa)
+{
+    return isa == COMPUTE_ISA_PORTABLE || isa == COMPUTE_ISA_AUTO;
+}
+
+compute_isa compute_isa_best(void)
+{
+    return compute_isa_available(COMPUTE_ISA_AVX512) ? COMPUTE_ISA_AVX512
+           : compute_isa_available(COMPUTE_ISA_AVX2) ? COMPUTE_ISA_AVX2
+                                                     : COMPUTE_ISA_PORTABLE;
+}
+
+const char *compute_isa_name(compute_isa isa)
+{
+    static const char *const names[] = {"portable", "avx2", "avx512", "auto"};
+
+    return names[isa];
+}
+
+const cpu_kernels *cpu_kernels_of(compute_isa isa)
+{
+    return tables[isa == COMPUTE_ISA_AUTO ? compute_isa_best() : isa];
+}
+
+void compute_row_set_isa(compute_isa isa)
+{
+    MOE_ASSERT(compute_isa_available(isa));
+    row_isa = isa;
+}
+
+static const cpu_kernels *row_kernels(void)
+{
+    return cpu_kernels_of(row_isa);
+}
+
+float compute_row_sum(const float *x, size_t n)
+{
+    return row_kernels()->row_sum(x, n);
+}
+
+float compute_row_max(const float *x, size_t n)
+{
+    MOE_ASSERT(n > 0);
+    return row_kernels()->row_max(x, n);
+}
+
+void compute_row_exp(float *y, const float *x, float shift, size_t n)
+{
+    row_kernels()->row_exp(y, x, shift, n);
+}
+
+void compute_row_softmax(float *y, const float *x, size_t n)
+{
+    const cpu_kernels *k = row_kernels();
+
+    MOE_ASSERT(n > 0);
+    k->row_exp(y, x, k->row_max(x, n), n);
+    k->row_divide(y, k->row_sum(y, n), n);
+}
+
+void compute_row_log_sum(const float *x, size_t n, float *scratch, float *max_out, float *log_sum_out)
+{
+    const cpu_kernels *k = row_kernels();
+    float max;
+
+    MOE_ASSERT(n > 0);
+    max = k->row_max(x, n);
+    k->row_exp(scratch, x, max, n);
+    *max_out = max;
+    *log_sum_out = compute_log(k->row_sum(scratch, n));
+}

@@ -1,0 +1,191 @@
+/* The host's own exp, log, erf, ...: the scalar definitions of docs/numeric.md. The vector twins in vector_priv.h
+ * repeat them operation by operation. */
+#include "compute/compute.h"
+
+#include <math.h>
+#include <string.h>
+
+static float from_bits(uint32_t u)
+{
+    float f;
+
+    memcpy(&f, &u, sizeof(f));
+    return f;
+}
+
+static uint32_t to_bits(float f)
+{
+    uint32_t u;
+
+    memcpy(&u, &f, sizeof(u));
+    return u;
+}
+
+/* c[0] + x * (c[1] + x * (...)), each step one FMA. */
+static float horner(float x, const float *c, size_t n)
+{
+    float y = c[n - 1];
+
+    for (size_t i = n - 1; i-- > 0;) {
+        y = fmaf(y, x, c[i]);
+    }
+    return y;
+}
+
+/* 2^n * exp(r) with |r| <= ln2 / 2; the power in two factors, because n reaches 128 and -127. */
+float compute_exp(float x)
+{
+    static const float c[] = {0x1p-1f, 0x1.555556p-3f, 0x1.5554ep-5f, 0x1.1110dcp-7f, 0x1.6d4f3cp-10f, 0x1.a12fbp-13f};
+    const float magic = 0x1.8p23f; /* adding it rounds to an integer, to even, in the low bits */
+    float t, n, r, y;
+    int32_t i;
+
+    if (x < -88.0f) {
+        return 0.0f;
+    }
+    if (x > 0x1.62e42ep6f) {
+        return INFINITY;
+    }
+    if (x != x) {
+        return x;
+    }
+    t = fmaf(x, 0x1.715476p0f, magic);
+    n = t - magic;
+    i = (int32_t)(to_bits(t) - to_bits(magic));
+    r = fmaf(n, -0x1.62e4p-1f, x);
+    r = fmaf(n, -0x1.7f7d1cp-20f, r);
+    y = fmaf(r * r, horner(r, c, MOE_COUNT(c)), r) + 1.0f;
+    return y * from_bits((uint32_t)((i >> 1) + 127) << 23) * from_bits((uint32_t)(i - (i >> 1) + 127) << 23);
+}
+
+/* x = 2^e * (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)). */
+float compute_log(float x)
+{
+    static const float c[] = {0x1.555554p-2f,  -0x1.fffffcp-3f, 0x1.999d5ap-3f,  -0x1.555b4ap-3f, 0x1.23d21ap-3f,
+                              -0x1.fcf4c6p-4f, 0x1.dea282p-4f,  -0x1.d635bcp-4f, 0x1.1d8ea6p-4f};
+    uint32_t u = to_bits(x);
+    int32_t e;
+    float f, n, y;
+
+    if ((u & 0x7f800000u) == 0) {
+        return -INFINITY; /* zero, and a denormal is one */
+    }
+    if (x != x || x < 0.0f) {
+        return NAN;
+    }
+    if (u == 0x7f800000u) {
+        return x;
+    }
+    e = (int32_t)(u - 0x3f3504f3u) >> 23;
+    f = from_bits(u - ((uint32_t)e << 23)) - 1.0f;
+    n = (float)e;
+    y = fmaf(f * f, fmaf(f, horner(f, c, MOE_COUNT(c)), -0.5f), n * 0x1.7f7d1cp-20f);
+    return fmaf(n, 0x1.62e4p-1f, f + y);
+}
+
+/* log of the rounded 1 + x, plus what the rounding lost over 1 + x. */
+float compute_log1p(float x)
+{
+    float u = 1.0f + x, lost;
+
+    if (x > -0x1p-24f && x < 0x1p-24f) {
+        return x;
+    }
+    if (!(u > 0.0f) || u == INFINITY) {
+        return compute_log(u);
+    }
+    lost = x >= 1.0f ? 1.0f - (u - x) : x - (u - 1.0f);
+    return compute_log(u) + lost / u;
+}
+
+/* Below 0.921875 x + x P(x^2); above it 1 - exp(-(x^2 + Q(x))). */
+float compute_erf(float x)
+{
+    static const float p[] = {0x1.06eba8p-3f, -0x1.812746p-2f,  0x1.ce2f18p-4f,  -0x1.b82b6ep-6f,
+                              0x1.564094p-8f, -0x1.be00bep-11f, 0x1.e0a102p-14f, -0x1.59e90cp-17f};
+    static const float q[] = {-0x1.4e0356p-12f, 0x1.2156d2p0f,    -0x1.790326p-2f, 0x1.c2eac2p-4f,  -0x1.b0fd8cp-6f,
+                              0x1.381f9ap-8f,   -0x1.394e9ap-11f, 0x1.83402p-15f,  -0x1.b90e7ap-20f};
+    float a = fabsf(x), y;
+
+    if (a < 0.921875f) {
+        return fmaf(x, horner(x * x, p, MOE_COUNT(p)), x);
+    }
+    if (x != x) {
+        return x;
+    }
+    y = a >= 4.0f ? 1.0f : 1.0f - compute_exp(-fmaf(a, a, horner(a, q, MOE_COUNT(q))));
+    return copysignf(y, x);
+}
+
+/* Below 0.625 x + x^3 P(x^2); above it 1 - 2 / (exp(2x) + 1). */
+float compute_tanh(float x)
+{
+    static const float p[] = {-0x1.555556p-2f, 0x1.1110e4p-3f,  -0x1.ba0718p-5f,
+                              0x1.648e8ep-6f,  -0x1.10bbf4p-7f, 0x1.2977d8p-9f};
+    float a = fabsf(x), s;
+
+    if (a < 0.625f) {
+        s = x * x;
+        return fmaf(x * s, horner(s, p, MOE_COUNT(p)), x);
+    }
+    if (x != x) {
+        return x;
+    }
+    return copysignf(1.0f - 2.0f / (compute_exp(a + a) + 1.0f), x);
+}
+
+float compute_sigmoid(float x)
+{
+    return 1.0f / (1.0f + compute_exp(-x));
+}
+
+float compute_silu(float x)
+{
+    return x / (1.0f + compute_exp(-x));
+}
+
+/* As vcvtneps2bf16, whatever the thread's FTZ and DAZ. */
+uint16_t compute_bf16_from_f32(float x)
+{
+    uint32_t u = to_bits(x);
+
+    if ((u & 0x7f800000u) == 0) {
+        return (uint16_t)(u >> 16 & 0x8000u);
+    }
+    if ((u & 0x7fffffffu) > 0x7f800000u) {
+        return (uint16_t)(u >> 16 | 0x40u);
+    }
+    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}
+
+float compute_f32_from_f16(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, e = h >> 10 & 31u, m = h & 0x3ffu;
+    uint32_t shift;
+
+    if (e == 31) {
+        return from_bits(sign | 0x7f800000u | m << 13 | (m != 0 ? 0x400000u : 0));
+    }
+    if (e != 0) {
+        return from_bits(sign | (e + 112) << 23 | m << 13);
+    }
+    if (m == 0) {
+        return from_bits(sign);
+    }
+    shift = (uint32_t)__builtin_clz(m) - 21; /* moves the leading one to bit 10 */
+    return from_bits(sign | (113 - shift) << 23 | (m << shift & 0x3ffu) << 13);
+}
+
+void compute_rope_table(float *out, size_t n_positions, size_t head_dim, double theta)
+{
+    size_t half = head_dim / 2;
+
+    for (size_t t = 0; t < n_positions; t++) {
+        for (size_t j = 0; j < half; j++) {
+            double angle = (double)t * pow(theta, -2.0 * (double)j / (double)head_dim);
+
+            out[2 * t * half + j] = (float)cos(angle);
+            out[(2 * t + 1) * half + j] = (float)sin(angle);
+        }
+    }
+}
