@@ -1,0 +1,2 @@
+moe_fuzz(fuzz_safetensors LIBS moe_checkpoint)
+moe_fuzz(fuzz_checkpoint_index LIBS moe_checkpoint)

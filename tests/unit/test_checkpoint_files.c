@@ -1,0 +1,161 @@
+#include "tests/unit/checkpoint_image.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define HEADER "{\"a\":{\"dtype\":\"U8\",\"shape\":[20000],\"data_offsets\":[0,20000]}}"
+
+static test_folder dir;
+static image sound;
+
+static int make_dir(void **state)
+{
+    (void)state;
+    test_folder_open(&dir);
+    sound = image_of(HEADER, 20000);
+    return 0;
+}
+
+static int remove_dir(void **state)
+{
+    (void)state;
+    test_folder_close(&dir);
+    image_free(&sound);
+    return 0;
+}
+
+static void expect(moe_status status, const char *reason)
+{
+    checkpoint *c = NULL;
+    moe_error err = {.text = ""};
+
+    assert_int_equal(checkpoint_open(dir.path, &c, &err), status);
+    assert_null(c);
+    if (strstr(err.text, reason) == NULL) {
+        fail_msg("message \"%s\" does not say \"%s\"", err.text, reason);
+    }
+}
+
+static void opens_a_file(void **state)
+{
+    checkpoint *c = NULL;
+
+    (void)state;
+    test_write_file(test_folder_path(&dir, "model.safetensors"), sound.bytes, sound.n);
+    assert_int_equal(checkpoint_open(dir.path, &c, NULL), MOE_OK);
+    assert_memory_equal(checkpoint_at(c, 0)->data, sound.bytes + sound.n - 20000, 20000);
+    checkpoint_close(c);
+}
+
+static void opens_a_link_to_a_file(void **state)
+{
+    checkpoint *c = NULL;
+
+    (void)state;
+    test_write_file(test_folder_path(&dir, "blob"), sound.bytes, sound.n);
+    assert_int_equal(symlink("blob", test_folder_path(&dir, "model.safetensors")), 0);
+    assert_int_equal(checkpoint_open(dir.path, &c, NULL), MOE_OK);
+    checkpoint_close(c);
+}
+
+static void opens_shards(void **state)
+{
+    static const char index[] = "{\"weight_map\":{\"a\":\"model-00001-of-00001.safetensors\"}}";
+    checkpoint *c = NULL;
+
+    (void)state;
+    test_write_file(test_folder_path(&dir, "model.safetensors.index.json"), index, strlen(index));
+    test_write_file(test_folder_path(&dir, "model-00001-of-00001.safetensors"), sound.bytes, sound.n);
+    assert_int_equal(checkpoint_open(dir.path, &c, NULL), MOE_OK);
+    assert_int_equal(checkpoint_total_bytes(c), 20000);
+    checkpoint_close(c);
+}
+
+static void forgotten_bytes_read_the_same_again(void **state)
+{
+    checkpoint *c = NULL;
+
+    (void)state;
+    test_write_file(test_folder_path(&dir, "model.safetensors"), sound.bytes, sound.n);
+    assert_int_equal(checkpoint_open(dir.path, &c, NULL), MOE_OK);
+    checkpoint_forget(c, checkpoint_at(c, 0)->data, checkpoint_at(c, 0)->bytes);
+    assert_memory_equal(checkpoint_at(c, 0)->data, sound.bytes + sound.n - 20000, 20000);
+    checkpoint_close(c);
+}
+
+static void refuses_a_directory_that_is_not_there(void **state)
+{
+    checkpoint *c = NULL;
+
+    (void)state;
+    assert_int_equal(checkpoint_open(test_folder_path(&dir, "none"), &c, NULL), MOE_ERR_NOT_FOUND);
+}
+
+static void refuses_a_file_as_directory(void **state)
+{
+    checkpoint *c = NULL;
+
+    (void)state;
+    test_write_file(test_folder_path(&dir, "model.safetensors"), sound.bytes, sound.n);
+    assert_int_equal(checkpoint_open(test_folder_path(&dir, "model.safetensors"), &c, NULL), MOE_ERR_NOT_FOUND);
+}
+
+static void refuses_a_directory_without_a_checkpoint(void **state)
+{
+    (void)state;
+    expect(MOE_ERR_NOT_FOUND, "model.safetensors: No such file");
+}
+
+static void refuses_an_empty_file(void **state)
+{
+    (void)state;
+    test_write_file(test_folder_path(&dir, "model.safetensors"), "", 0);
+    expect(MOE_ERR_CORRUPT, "model.safetensors: 0 bytes");
+}
+
+static void refuses_a_directory_in_place_of_the_file(void **state)
+{
+    (void)state;
+    assert_int_equal(mkdir(test_folder_path(&dir, "model.safetensors"), 0700), 0);
+    expect(MOE_ERR_IO, "not a regular file");
+}
+
+static void refuses_a_pipe_without_waiting_for_it(void **state)
+{
+    (void)state;
+    assert_int_equal(mkfifo(test_folder_path(&dir, "model.safetensors"), 0600), 0);
+    expect(MOE_ERR_IO, "not a regular file");
+}
+
+static void refuses_a_shard_outside_even_if_it_is_there(void **state)
+{
+    static const char index[] = "{\"weight_map\":{\"a\":\"../model.safetensors\"}}";
+    checkpoint *c = NULL;
+
+    (void)state;
+    test_write_file(test_folder_path(&dir, "model.safetensors"), sound.bytes, sound.n);
+    assert_int_equal(mkdir(test_folder_path(&dir, "inner"), 0700), 0);
+    test_write_file(test_folder_path(&dir, "inner/model.safetensors.index.json"), index, strlen(index));
+    assert_int_equal(checkpoint_open(test_folder_path(&dir, "inner"), &c, NULL), MOE_ERR_CORRUPT);
+}
+
+#define IN_DIR(test) cmocka_unit_test_setup_teardown(test, make_dir, remove_dir)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        IN_DIR(opens_a_file),
+        IN_DIR(opens_a_link_to_a_file),
+        IN_DIR(opens_shards),
+        IN_DIR(forgotten_bytes_read_the_same_again),
+        IN_DIR(refuses_a_directory_that_is_not_there),
+        IN_DIR(refuses_a_file_as_directory),
+        IN_DIR(refuses_a_directory_without_a_checkpoint),
+        IN_DIR(refuses_an_empty_file),
+        IN_DIR(refuses_a_directory_in_place_of_the_file),
+        IN_DIR(refuses_a_pipe_without_waiting_for_it),
+        IN_DIR(refuses_a_shard_outside_even_if_it_is_there),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
