@@ -1,5 +1,5 @@
-/* Keys of config.json that families share. Every function leaves its output alone when the key is absent, so that a family sets
- * its defaults first. */
+/* Keys of config.json that families share. Every function leaves its output alone when the key is absent, so that a
+ * family sets its defaults first. */
 #ifndef CONCLAVE_MODEL_CONFIG_PRIV_H
 #define CONCLAVE_MODEL_CONFIG_PRIV_H
 
@@ -9,14 +9,15 @@
 #define MODEL_MAX_VOCAB     4194304u
 #define MODEL_MAX_POSITIONS (1u << 24)
 
-MOE_NODISCARD moe_status model_config_u32(const moe_json *json, const char *key, uint32_t min, uint32_t max, uint32_t *out, moe_error *err);
+MOE_NODISCARD moe_status model_config_u32(const moe_json *json, const char *key, uint32_t min, uint32_t max,
+                                          uint32_t *out, moe_error *err);
 /* A required one: absent is an error. */
-MOE_NODISCARD moe_status model_config_need_u32(const moe_json *json, const char *key, uint32_t min, uint32_t max, uint32_t *out,
-                                               moe_error *err);
+MOE_NODISCARD moe_status model_config_need_u32(const moe_json *json, const char *key, uint32_t min, uint32_t max,
+                                               uint32_t *out, moe_error *err);
 /* A token id, or -1: none. null is none too. */
 MOE_NODISCARD moe_status model_config_token(const moe_json *json, const char *key, int32_t *out, moe_error *err);
-/* An int or a list of ints; its ids are added to those already there, ascending, each once. The family's default is dropped by
- * setting n_eos = 0 first when the key exists. */
+/* eos_token_id: an int or a list of ints, kept ascending, each once. A key that is there, null included, replaces the
+ * default. */
 MOE_NODISCARD moe_status model_config_eos(const moe_json *json, model_config *c, moe_error *err);
 /* rope_theta, rope_scaling (refused unless null) and the newer rope_parameters. */
 MOE_NODISCARD moe_status model_config_rope(const moe_json *json, model_config *c, moe_error *err);
@@ -27,6 +28,7 @@ MOE_NODISCARD moe_status model_config_experts(const moe_json *json, model_config
 /* hidden_act must be `wanted`. */
 MOE_NODISCARD moe_status model_config_activation(const moe_json *json, const char *wanted, moe_error *err);
 /* A real in (0, max], as a float that is not denormal. */
-MOE_NODISCARD moe_status model_config_positive(const moe_json *json, const char *key, double max, float *out, bool *found, moe_error *err);
+MOE_NODISCARD moe_status model_config_positive(const moe_json *json, const char *key, double max, float *out,
+                                               bool *found, moe_error *err);
 
 #endif

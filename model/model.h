@@ -71,11 +71,14 @@ const checkpoint_logical *model_tensors_find(const model_tensors *t, const char 
 /* --dtype auto: BF16 when every matrix of the checkpoint is BF16, else F32. */
 compute_class model_tensors_auto_class(const model_tensors *t);
 
-/* Prepares one expert of a layer for a device: what an expert node loads. Its logical tensors' indices (for checking against a
- * manifest) go to tensor_idx [3] if not NULL. */
+/* Indices of an expert's gate, up and down in model_tensors_all (for checking them against a manifest).
+ * Errors: MOE_ERR_NOT_FOUND when the checkpoint has no such layer or expert. */
+MOE_NODISCARD moe_status model_expert_tensors(const model_config *c, const model_tensors *t, uint32_t layer, int32_t expert_id,
+                                              size_t idx_out[3], moe_error *err);
+/* Prepares one expert of a layer for a device: what an expert node loads. */
 MOE_NODISCARD moe_status model_expert_open(const model_config *c, const model_tensors *t, compute_device *d, compute_layout layout,
                                            uint32_t layer, int32_t expert_id, compute_expert **out, moe_error *err);
-size_t model_expert_bytes(const model_config *c, const model_tensors *t); /* of one expert in the checkpoint */
+size_t model_expert_bytes(const model_config *c, const model_tensors *t); /* of the largest expert in the checkpoint */
 
 /* ------------------------------------------------------------------------------------------------ KV cache */
 #define MODEL_KV_PAGE_TOKENS 32
@@ -156,7 +159,7 @@ MOE_NODISCARD moe_status model_batch_logits(model_batch *b, float *out);
 compute_device *model_device(const model *m);
 
 /* ------------------------------------------------------------------------------------------------ sampling (sample.c)
- * docs/numeric.md "sampling" and DESIGN: Philox4x32-10, key = seed, counter = (output index, choice index), one uniform per token.
+ * docs/sampling.md: Philox4x32-10, key = seed, counter = (output index, choice index), one uniform per token.
  * Order: repetition penalty (prompt + output), frequency and presence (output), temperature, top-k, top-p, min-p. */
 typedef struct model_sampling {
     float temperature;        /* >= 0; 0 is greedy */
@@ -189,11 +192,12 @@ typedef struct model_history {
 } model_history;
 
 /* Picks the next token from raw logits [vocab_size] (not modified). banned: ids that may not be chosen now (stop ids below
- * min_tokens), left out as if absent. allowed_vocab: ids at or above it are left out (0: none).
- * Errors: MOE_ERR_DATA_LOSS when a logit is NaN. */
+ * min_tokens), left out as if absent; ids outside the vocabulary are ignored. Allocates nothing.
+ * Errors: MOE_ERR_DATA_LOSS when a logit is NaN, MOE_ERR_INVALID_ARG when every id is banned. */
 MOE_NODISCARD moe_status model_sample(model_sampler *s, const model_sampling *p, const float *logits, const model_history *history,
                                       const int32_t *banned, size_t n_banned, uint32_t output_index, uint32_t choice_index, int32_t *token_out);
-/* log-softmax of the raw logits: of `token` (ignored if < 0) and the n_top largest, best first, ties to the lower id. */
+/* log-softmax of the raw logits: of `token` (ignored if < 0) and the n_top largest, best first, ties to the lower id. With
+ * n_top above the vocabulary the rest gets token_id -1. Errors: MOE_ERR_DATA_LOSS when a logit is NaN or +infinity. */
 MOE_NODISCARD moe_status model_logprobs(model_sampler *s, const float *logits, int32_t token, float *logprob_out, size_t n_top,
                                         model_top_entry *top);
 /* The generator itself: out[4] for counter and key (Salmon et al., SC11). */

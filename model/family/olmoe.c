@@ -1,9 +1,11 @@
-/* OLMoE (arXiv 2409.02060): pre-norm decoder, RMSNorm, q and k normed over all heads, every layer of experts, top-k of the softmax
- * without renormalising unless the config says so. */
+/* OLMoE (arXiv 2409.02060): pre-norm decoder, RMSNorm, q and k normed over all heads, every layer of experts, top-k of
+ * the softmax without renormalising unless the config says so. */
 #include "model/config_priv.h"
 #include "model/family/family_priv.h"
 
 #include <string.h>
+
+#define DEFAULT_EOS 50279
 
 #define LAYER     "model.layers.{l}."
 #define ATTENTION LAYER "self_attn."
@@ -69,9 +71,6 @@ static void set_defaults(model_config *c)
     c->norm_eps = 1e-5f;
     c->rope_theta = 10000.0;
     c->ffn = COMPUTE_FFN_SWIGLU;
-    c->pad_id = 1;
-    c->eos_ids[0] = 50279;
-    c->n_eos = 1;
 }
 
 static moe_status parse_widths(const moe_json *json, model_config *c, moe_error *err)
@@ -116,6 +115,10 @@ static moe_status parse_tokens(const moe_json *json, model_config *c, moe_error 
 {
     moe_status status = model_config_token(json, "bos_token_id", &c->bos_id, err);
 
+    if (c->vocab_size > DEFAULT_EOS) { /* else it could never be chosen */
+        c->eos_ids[0] = DEFAULT_EOS;
+        c->n_eos = 1;
+    }
     if (status == MOE_OK) {
         status = model_config_token(json, "pad_token_id", &c->pad_id, err);
     }
