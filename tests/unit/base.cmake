@@ -1,0 +1,6 @@
+foreach(noun status log clock config arena buf text queue ring waiter pool cores json file)
+  moe_test(test_base_${noun} LIBS moe_base LABELS unit)
+endforeach()
+moe_test(test_base_support LIBS moe_base LABELS unit)
+add_test(NAME check_layers COMMAND ${PROJECT_SOURCE_DIR}/tests/check_layers.sh)
+set_tests_properties(check_layers PROPERTIES LABELS unit)
