@@ -3,17 +3,21 @@
  * Nouns:
  *   router_set        the routable experts of every layer: immutable, shared (ref-counted); its id is a content hash
  *   router_gate_rule  how a family turns router logits into picks
+ *   router_placement  which nodes hold which expert: immutable, shared (ref-counted), versioned by its epoch
+ *   router_plan       which node computes which pick of one step and layer, in parts that fit a frame
  *
- * Ids: `expert_id` is model-wide within a layer (base experts keep the checkpoint's, added ones stand above). A `column` is the
- * expert's place in the layer's router matrix; a set lists the columns it routes to.
- * Threads: everything const is safe from any thread; ref/unref are atomic. */
+ * Ids: `expert_id` is model-wide within a layer (base experts keep the checkpoint's, added ones stand above). A
+ * `column` is the expert's place in the layer's router matrix; a set lists the columns it routes to. Threads:
+ * everything const is safe from any thread; ref/unref are atomic. */
 #ifndef CONCLAVE_ROUTER_H
 #define CONCLAVE_ROUTER_H
 
 #include "base/base.h"
 #include "compute/compute.h"
 
-#define ROUTER_MAX_TOP_K 64
+#define ROUTER_MAX_TOP_K   64
+#define ROUTER_MAX_NODES   64 /* in one placement */
+#define ROUTER_MAX_NODE_ID 63 /* characters */
 
 /* ------------------------------------------------------------------------------------------------ expert sets */
 typedef struct router_set router_set;
@@ -24,16 +28,18 @@ typedef struct router_set_layer {
     const uint32_t *columns;   /* [n_experts] column of each in the router matrix */
 } router_set_layer;
 
-/* Makes a set: layers [n_layers] are copied. model_fingerprint (32 bytes) goes into the id, so that the sets of two models differ:
- * id = SHA-256("conclave-set 1" LF, fingerprint hex LF, per layer its ids in decimal, comma-separated, LF).
- * Errors: MOE_ERR_INVALID_ARG when a layer has fewer than min_experts (the family's k), ids that do not ascend, or ids < 0. */
+/* Makes a set: layers [n_layers] are copied. model_fingerprint (32 bytes) goes into the id, so that the sets of two
+ * models differ: id = SHA-256("conclave-set 1" LF, fingerprint hex LF, per layer its ids in decimal, comma-separated,
+ * LF). Errors: MOE_ERR_INVALID_ARG when a layer has fewer than min_experts (the family's k), ids that do not ascend, or
+ * ids < 0. */
 MOE_NODISCARD moe_status router_set_open(const router_set_layer *layers, size_t n_layers, uint32_t min_experts,
                                          const unsigned char model_fingerprint[32], router_set **out, moe_error *err);
 /* The base set: expert ids 0 .. n_experts[l] - 1 in columns of the same number. */
 MOE_NODISCARD moe_status router_set_open_base(const uint32_t *n_experts, size_t n_layers, uint32_t min_experts,
-                                              const unsigned char model_fingerprint[32], router_set **out, moe_error *err);
+                                              const unsigned char model_fingerprint[32], router_set **out,
+                                              moe_error *err);
 router_set *router_set_ref(router_set *s);
-void router_set_unref(router_set *s); /* NULL is fine */
+void router_set_unref(router_set *s);           /* NULL is fine */
 const char *router_set_id(const router_set *s); /* 64 hex digits */
 size_t router_set_n_layers(const router_set *s);
 const router_set_layer *router_set_at(const router_set *s, size_t layer);
@@ -44,8 +50,8 @@ typedef struct router_gate_rule {
     bool renormalize; /* the k weights are divided by their sum (chain in the order best first) */
 } router_gate_rule;
 
-/* Picks the experts of one token among those of the set, and weighs them by the family's rule: softmax over the set's logits
- * (experts outside the set are left out before it), the k largest probabilities, ties to the lower id.
+/* Picks the experts of one token among those of the set, and weighs them by the family's rule: softmax over the set's
+ * logits (experts outside the set are left out before it), the k largest probabilities, ties to the lower id.
  *
  *   logits   in   [n_columns]  f32, one row of the layer's router output
  *   ids      out  [k]          expert ids, ascending: the order in which Combine adds
@@ -54,9 +60,90 @@ typedef struct router_gate_rule {
  *   scratch  [2 * layer->n_experts] floats
  *
  * Threads: pure function; the thread has called compute_thread_init.
- * Errors: MOE_ERR_DATA_LOSS when a logit of the set is NaN (the request fails, not a sort order); outputs then untouched.
- * Source: OLMoE (2409.02060) sec. 2; docs/numeric.md "gate". */
-MOE_NODISCARD moe_status router_gate_select(const router_gate_rule *rule, const router_set_layer *layer, const float *logits, int32_t *ids,
-                                            float *weights, float *margin, float *scratch);
+ * Errors: MOE_ERR_DATA_LOSS when a logit of the set is NaN (the request fails, not a sort order); outputs then
+ * untouched. Source: OLMoE (2409.02060) sec. 2; docs/numeric.md "gate". */
+MOE_NODISCARD moe_status router_gate_select(const router_gate_rule *rule, const router_set_layer *layer,
+                                            const float *logits, int32_t *ids, float *weights, float *margin,
+                                            float *scratch);
+
+/* ------------------------------------------------------------------------------------------------ placement */
+typedef struct router_placement router_placement;
+
+/* One copy of an expert: `node` is an index into the placement's nodes. */
+typedef struct router_replica {
+    uint32_t layer;
+    int32_t expert_id;
+    uint32_t node;
+} router_replica;
+
+/* Makes a placement; everything is copied. Replicas come in any order; an expert may have none (its rows then wait).
+ * Expert ids lie in [0, n_experts_max) and may be sparse.
+ * Errors: MOE_ERR_INVALID_ARG names the replica or the node: out of range, given twice, more than ROUTER_MAX_NODES, an
+ * empty or too long node id. */
+MOE_NODISCARD moe_status router_placement_open(uint64_t epoch, const char *const *node_ids, size_t n_nodes,
+                                               uint32_t n_layers, uint32_t n_experts_max,
+                                               const router_replica *replicas, size_t n_replicas,
+                                               router_placement **out, moe_error *err);
+/* One node holds every expert: the embedded default. */
+MOE_NODISCARD moe_status router_placement_open_single(uint64_t epoch, const char *node_id, uint32_t n_layers,
+                                                      uint32_t n_experts_max, router_placement **out, moe_error *err);
+router_placement *router_placement_ref(router_placement *p);
+void router_placement_unref(router_placement *p); /* NULL is fine */
+uint64_t router_placement_epoch(const router_placement *p);
+size_t router_placement_n_nodes(const router_placement *p);
+uint32_t router_placement_n_layers(const router_placement *p);
+uint32_t router_placement_n_experts_max(const router_placement *p);
+const char *router_placement_node_id(const router_placement *p, size_t node);
+/* The nodes that hold an expert, ascending; *n_out of them. */
+const uint32_t *router_placement_replicas(const router_placement *p, uint32_t layer, int32_t expert_id, size_t *n_out);
+
+/* ------------------------------------------------------------------------------------------------ plan
+ * A pick is (row i, choice j), numbered i * k + j: ids [n_rows, k] are the experts, and the pick's number is also the
+ * row of its result. A plan assigns each pick that is asked for to one usable replica so as to even out the step,
+ * counting the distinct experts a node must read as well as its rows; an expert with many rows may be split over its
+ * replicas. Equal input gives an equal plan.
+ *
+ *     router_plan_build(plan, &input);                       assigns
+ *     while (router_plan_next(plan, &part)) { ... }          one frame's worth after the other
+ *
+ * All memory is taken at open. One thread at a time. */
+typedef struct router_plan router_plan;
+
+/* One frame's worth for one node. Arrays are the plan's, valid until the next router_plan_next or _build. */
+typedef struct router_plan_group {
+    int32_t expert_id;
+    uint32_t n_picks;
+} router_plan_group;
+
+typedef struct router_plan_part {
+    uint32_t node; /* index into the placement's nodes */
+    uint32_t n_rows, n_groups, n_picks;
+    const uint32_t *rows;            /* [n_rows] unique rows of the step, ascending */
+    const router_plan_group *groups; /* [n_groups] ascending expert id; their picks follow each other below */
+    const uint32_t *pick_rows;       /* [n_picks] index into rows, ascending within a group */
+    const uint32_t *picks;           /* [n_picks] the pick's number: where its result goes */
+} router_plan_part;
+
+typedef struct router_plan_input {
+    const router_placement *placement;
+    uint32_t layer;
+    const int32_t *ids; /* [n_rows, k] expert ids; -1: nothing to compute */
+    size_t n_rows;
+    const uint8_t *skip;   /* [n_rows * k] picks with a value other than 0 are left out; NULL: none */
+    const bool *usable;    /* [nodes of the placement] */
+    size_t max_part_rows;  /* >= 1: unique rows in one part */
+    size_t max_part_picks; /* >= k */
+} router_plan_input;
+
+MOE_NODISCARD moe_status router_plan_open(size_t max_rows, uint32_t k, uint32_t n_experts_max, router_plan **out);
+void router_plan_close(router_plan *plan);
+/* Returns the number of picks that no usable node can compute; they are in no part. Expert ids at or above the
+ * placement's n_experts_max count as such. */
+size_t router_plan_build(router_plan *plan, const router_plan_input *input);
+/* The nodes ascending; within a node the rows ascending. A row's picks at one node stay in one part. False when there
+ * is no more. */
+MOE_NODISCARD bool router_plan_next(router_plan *plan, router_plan_part *part);
+/* After build: the first pick that no usable node can compute, for messages; -1 if there is none. */
+int64_t router_plan_unplaced(const router_plan *plan);
 
 #endif

@@ -1,0 +1,180 @@
+#include "tests/support/support.h"
+
+#include <math.h>
+
+#include "router/router.h"
+
+static const int32_t ids_4[] = {0, 1, 2, 3};
+static const uint32_t columns_4[] = {0, 1, 2, 3};
+static const router_set_layer all_4 = {4, ids_4, columns_4};
+static const router_gate_rule top_2 = {2, false};
+
+static void top_k_breaks_ties_toward_the_lower_expert(void **state)
+{
+    const float logits[] = {3.0f, 1.0f, 3.0f, 3.0f};
+    int32_t ids[2];
+    float weights[2], margin, scratch[8];
+
+    (void)state;
+    assert_int_equal(router_gate_select(&top_2, &all_4, logits, ids, weights, &margin, scratch), MOE_OK);
+    assert_int_equal(ids[0], 0);
+    assert_int_equal(ids[1], 2);
+    assert_true(margin == 0.0f);
+}
+
+static void picks_come_in_ascending_order_with_their_weights(void **state)
+{
+    const float logits[] = {0.0f, 2.0f, -1.0f, 5.0f};
+    int32_t ids[2];
+    float weights[2], scratch[8], probability[4];
+
+    (void)state;
+    compute_row_softmax(probability, logits, 4);
+    assert_int_equal(router_gate_select(&top_2, &all_4, logits, ids, weights, NULL, scratch), MOE_OK);
+    assert_int_equal(ids[0], 1);
+    assert_int_equal(ids[1], 3);
+    assert_memory_equal(&weights[0], &probability[1], sizeof(float));
+    assert_memory_equal(&weights[1], &probability[3], sizeof(float));
+}
+
+static void margin_is_the_gap_to_the_first_refused(void **state)
+{
+    const float logits[] = {1.0f, 2.0f, 0.5f, 5.0f};
+    int32_t ids[2];
+    float weights[2], margin, scratch[8], probability[4];
+
+    (void)state;
+    compute_row_softmax(probability, logits, 4);
+    assert_int_equal(router_gate_select(&top_2, &all_4, logits, ids, weights, &margin, scratch), MOE_OK);
+    assert_true(margin == probability[1] - probability[0]);
+}
+
+static void margin_is_infinite_when_all_experts_are_chosen(void **state)
+{
+    const router_gate_rule top_4 = {4, false};
+    const float logits[] = {1.0f, 2.0f, 0.5f, 5.0f};
+    int32_t ids[4];
+    float weights[4], margin, scratch[8];
+
+    (void)state;
+    assert_int_equal(router_gate_select(&top_4, &all_4, logits, ids, weights, &margin, scratch), MOE_OK);
+    assert_true(isinf(margin) && margin > 0.0f);
+}
+
+static void renormalized_weights_are_divided_by_their_sum_best_first(void **state)
+{
+    const router_gate_rule rule = {3, true};
+    const float logits[] = {1.0f, 2.0f, 0.5f, 1.7f};
+    int32_t ids[3];
+    float weights[3], scratch[8], p[4];
+
+    (void)state;
+    compute_row_softmax(p, logits, 4);
+    const float sum = (p[1] + p[3]) + p[0];
+    assert_int_equal(router_gate_select(&rule, &all_4, logits, ids, weights, NULL, scratch), MOE_OK);
+    assert_true(weights[0] == p[0] / sum);
+    assert_true(weights[1] == p[1] / sum);
+    assert_true(weights[2] == p[3] / sum);
+}
+
+static void an_absent_expert_is_left_out_before_the_softmax(void **state)
+{
+    const int32_t set_ids[] = {1, 7};
+    const uint32_t set_columns[] = {3, 0};
+    const router_set_layer set = {2, set_ids, set_columns};
+    const float logits[] = {1.0f, 90.0f, 80.0f, 0.25f};
+    const float kept[] = {0.25f, 1.0f};
+    int32_t ids[2];
+    float weights[2], scratch[4], p[2];
+
+    (void)state;
+    compute_row_softmax(p, kept, 2);
+    assert_int_equal(router_gate_select(&top_2, &set, logits, ids, weights, NULL, scratch), MOE_OK);
+    assert_int_equal(ids[0], 1);
+    assert_int_equal(ids[1], 7);
+    assert_memory_equal(weights, p, sizeof p);
+}
+
+static void a_nan_logit_fails_and_leaves_the_outputs(void **state)
+{
+    const float logits[] = {1.0f, NAN, 0.5f, 1.7f};
+    int32_t ids[2] = {-5, -6};
+    float weights[2] = {-1.0f, -2.0f}, scratch[8];
+
+    (void)state;
+    assert_int_equal(router_gate_select(&top_2, &all_4, logits, ids, weights, NULL, scratch), MOE_ERR_DATA_LOSS);
+    assert_int_equal(ids[0], -5);
+    assert_true(weights[1] == -2.0f);
+}
+
+static void a_nan_outside_the_set_does_not_matter(void **state)
+{
+    const router_set_layer set = {2, ids_4, columns_4};
+    const float logits[] = {1.0f, 2.0f, NAN, NAN};
+    int32_t ids[2];
+    float weights[2], scratch[4];
+
+    (void)state;
+    assert_int_equal(router_gate_select(&top_2, &set, logits, ids, weights, NULL, scratch), MOE_OK);
+}
+
+/* The k best by full sort of random rows with many ties. */
+static void picks_equal_a_full_sort(void **state)
+{
+    enum { N = 37, K = 8 };
+    int32_t set_ids[N], ids[K];
+    uint32_t columns[N];
+    float logits[N], weights[K], scratch[2 * N], p[N];
+    const router_gate_rule rule = {K, false};
+    moe_random r;
+
+    (void)state;
+    moe_random_seed(&r, 5);
+    for (uint32_t e = 0; e < N; e++) {
+        set_ids[e] = (int32_t)(3 * e);
+        columns[e] = e;
+    }
+    const router_set_layer set = {N, set_ids, columns};
+    for (int round = 0; round < 500; round++) {
+        bool chosen[N] = {false};
+
+        for (int e = 0; e < N; e++) {
+            logits[e] = (float)moe_random_below(&r, 12) * 0.5f;
+        }
+        compute_row_softmax(p, logits, N);
+        for (int j = 0; j < K; j++) {
+            int best = -1;
+
+            for (int e = 0; e < N; e++) {
+                best = !chosen[e] && (best < 0 || p[e] > p[best]) ? e : best;
+            }
+            chosen[best] = true;
+        }
+        assert_int_equal(router_gate_select(&rule, &set, logits, ids, weights, NULL, scratch), MOE_OK);
+        for (int e = 0, j = 0; e < N; e++) {
+            if (chosen[e]) {
+                assert_int_equal(ids[j], 3 * e);
+                assert_true(weights[j] == p[e]);
+                j++;
+            }
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(top_k_breaks_ties_toward_the_lower_expert),
+        cmocka_unit_test(picks_come_in_ascending_order_with_their_weights),
+        cmocka_unit_test(margin_is_the_gap_to_the_first_refused),
+        cmocka_unit_test(margin_is_infinite_when_all_experts_are_chosen),
+        cmocka_unit_test(renormalized_weights_are_divided_by_their_sum_best_first),
+        cmocka_unit_test(an_absent_expert_is_left_out_before_the_softmax),
+        cmocka_unit_test(a_nan_logit_fails_and_leaves_the_outputs),
+        cmocka_unit_test(a_nan_outside_the_set_does_not_matter),
+        cmocka_unit_test(picks_equal_a_full_sort),
+    };
+
+    compute_thread_init();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

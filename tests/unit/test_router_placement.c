@@ -1,0 +1,110 @@
+#include "tests/support/support.h"
+
+#include "router/router.h"
+
+static const char *const three[] = {"node-a", "node-b", "node-c"};
+
+static void replicas_come_back_ascending(void **state)
+{
+    const router_replica replicas[] = {{1, 5, 2}, {0, 5, 1}, {1, 5, 0}, {1, 5, 1}, {0, 0, 2}};
+    router_placement *p = NULL;
+    size_t n;
+    moe_error err;
+
+    (void)state;
+    assert_ok(router_placement_open(9, three, 3, 2, 8, replicas, 5, &p, &err), err);
+    const uint32_t *nodes = router_placement_replicas(p, 1, 5, &n);
+    assert_int_equal(n, 3);
+    assert_int_equal(nodes[0], 0);
+    assert_int_equal(nodes[1], 1);
+    assert_int_equal(nodes[2], 2);
+    assert_int_equal(router_placement_replicas(p, 0, 5, &n)[0], 1);
+    assert_int_equal(n, 1);
+    router_placement_unref(p);
+}
+
+static void an_expert_without_replicas_has_none(void **state)
+{
+    router_placement *p = NULL;
+    size_t n = 7;
+    moe_error err;
+
+    (void)state;
+    assert_ok(router_placement_open(1, three, 3, 2, 8, NULL, 0, &p, &err), err);
+    router_placement_replicas(p, 1, 7, &n);
+    assert_int_equal(n, 0);
+    router_placement_unref(p);
+}
+
+static void single_holds_everything_on_one_node(void **state)
+{
+    router_placement *p = NULL;
+    size_t n;
+    moe_error err;
+
+    (void)state;
+    assert_ok(router_placement_open_single(4, "local", 3, 5, &p, &err), err);
+    assert_int_equal(router_placement_epoch(p), 4);
+    assert_int_equal(router_placement_n_nodes(p), 1);
+    assert_string_equal(router_placement_node_id(p, 0), "local");
+    for (uint32_t l = 0; l < 3; l++) {
+        for (int32_t e = 0; e < 5; e++) {
+            assert_int_equal(router_placement_replicas(p, l, e, &n)[0], 0);
+            assert_int_equal(n, 1);
+        }
+    }
+    router_placement_unref(p);
+}
+
+static void refuses(const char *const *nodes, size_t n_nodes, const router_replica *replicas, size_t n, const char *why)
+{
+    router_placement *p = NULL;
+    moe_error err = {""};
+
+    assert_int_equal(router_placement_open(1, nodes, n_nodes, 2, 8, replicas, n, &p, &err), MOE_ERR_INVALID_ARG);
+    assert_null(p);
+    assert_contains(err.text, why);
+}
+
+static void a_replica_given_twice_is_refused(void **state)
+{
+    const router_replica replicas[] = {{1, 5, 2}, {1, 5, 0}, {1, 5, 2}};
+
+    (void)state;
+    refuses(three, 3, replicas, 3, "layer 1 expert 5 is on node node-c twice");
+}
+
+static void a_replica_out_of_range_is_refused(void **state)
+{
+    const router_replica layer = {2, 0, 0}, expert = {0, 8, 0}, negative = {0, -1, 0}, node = {0, 0, 3};
+
+    (void)state;
+    refuses(three, 3, &layer, 1, "layer 2");
+    refuses(three, 3, &expert, 1, "expert 8");
+    refuses(three, 3, &negative, 1, "expert -1");
+    refuses(three, 3, &node, 1, "node 3");
+}
+
+static void bad_node_ids_are_refused(void **state)
+{
+    const char *const twice[] = {"a", "b", "a"};
+    const char *const empty[] = {""};
+    const char *const longest[] = {"0123456789012345678901234567890123456789012345678901234567890123"};
+
+    (void)state;
+    refuses(twice, 3, NULL, 0, "node a is given twice");
+    refuses(empty, 1, NULL, 0, "0 characters");
+    refuses(longest, 1, NULL, 0, "64 characters");
+    refuses(longest, ROUTER_MAX_NODES + 1, NULL, 0, "65 nodes");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(replicas_come_back_ascending),        cmocka_unit_test(an_expert_without_replicas_has_none),
+        cmocka_unit_test(single_holds_everything_on_one_node), cmocka_unit_test(a_replica_given_twice_is_refused),
+        cmocka_unit_test(a_replica_out_of_range_is_refused),   cmocka_unit_test(bad_node_ids_are_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
