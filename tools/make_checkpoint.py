@@ -1,0 +1,337 @@
+#!/usr/bin/python3
+"""Makes an OLMoE checkpoint with random weights: for trying the service, for tests and for measurements.
+
+The directory is what a download would be: config.json, generation_config.json, the safetensors (with an index if there are
+several) and, unless --no-tokenizer, a byte-level tokenizer. Weights are scaled so that activations stay near 1. A weight depends
+only on the seed and its name, so --fused, --shards and --layers do not change the others. Needs numpy."""
+import argparse
+import collections
+import concurrent.futures
+import hashlib
+import json
+import math
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+CHUNK = 1 << 20  # values made at once
+BYTES = {"f32": 4, "bf16": 2}
+TORCH_DTYPE = {"f32": "float32", "bf16": "bfloat16"}
+NAME = {"f32": "F32", "bf16": "BF16"}
+
+SHAPES = {
+    "tiny": dict(vocab_size=320, hidden_size=64, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+                 num_key_value_heads=2, num_experts=8, num_experts_per_tok=2, max_position_embeddings=512),
+    "demo": dict(vocab_size=2048, hidden_size=256, intermediate_size=128, num_hidden_layers=4, num_attention_heads=8,
+                 num_key_value_heads=8, num_experts=16, num_experts_per_tok=4, max_position_embeddings=2048),
+    "olmoe-1b-7b": dict(vocab_size=50304, hidden_size=2048, intermediate_size=1024, num_hidden_layers=16,
+                        num_attention_heads=16, num_key_value_heads=16, num_experts=64, num_experts_per_tok=8,
+                        max_position_embeddings=4096),
+}
+COMMON = dict(model_type="olmoe", architectures=["OlmoeForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5,
+              rope_theta=10000.0, rope_scaling=None, clip_qkv=None, attention_bias=False, attention_dropout=0.0,
+              norm_topk_prob=False, tie_word_embeddings=False, pad_token_id=1, use_cache=True)
+
+# One matrix, vector or bias. The value of a weight is mean + deviation * normal.
+Piece = collections.namedtuple("Piece", "name shape mean deviation")
+# One tensor of the file: the pieces one after the other.
+Tensor = collections.namedtuple("Tensor", "name shape pieces")
+
+
+def count(shape):
+    return math.prod(shape)
+
+
+# ---------------------------------------------------------------- what the model consists of
+def matrix(name, n_out, n_in):
+    return Piece(name, (n_out, n_in), 0.0, 1.2 / math.sqrt(n_in))
+
+
+def gain(name, width):
+    return Piece(name, (width,), 1.0, 0.1)
+
+
+def attention_pieces(prefix, c):
+    hidden = c["hidden_size"]
+    kv = hidden // c["num_attention_heads"] * c["num_key_value_heads"]
+    rows = {"q_proj": hidden, "k_proj": kv, "v_proj": kv, "o_proj": hidden}
+    pieces = [matrix(f"{prefix}.{p}.weight", n, hidden) for p, n in rows.items()]
+    if c["attention_bias"]:
+        pieces += [Piece(f"{prefix}.{p}.bias", (n,), 0.0, 0.1) for p, n in rows.items()]
+    return pieces + [gain(f"{prefix}.q_norm.weight", hidden), gain(f"{prefix}.k_norm.weight", kv)]
+
+
+def expert_pieces(prefix, c):
+    hidden, width = c["hidden_size"], c["intermediate_size"]
+    return [matrix(f"{prefix}.gate_proj.weight", width, hidden), matrix(f"{prefix}.up_proj.weight", width, hidden),
+            matrix(f"{prefix}.down_proj.weight", hidden, width)]
+
+
+def single(pieces):
+    return [Tensor(p.name, p.shape, [p]) for p in pieces]
+
+
+def expert_tensors(prefix, c, fused):
+    n, hidden, width = c["num_experts"], c["hidden_size"], c["intermediate_size"]
+    experts = [expert_pieces(f"{prefix}.{e}", c) for e in range(n)]
+    if not fused:
+        return single(p for expert in experts for p in expert)
+    return [Tensor(f"{prefix}.gate_up_proj", (n, 2 * width, hidden), [p for expert in experts for p in expert[:2]]),
+            Tensor(f"{prefix}.down_proj", (n, hidden, width), [expert[2] for expert in experts])]
+
+
+def all_tensors(c, fused):
+    hidden, vocab = c["hidden_size"], c["vocab_size"]
+    tensors = single([Piece("model.embed_tokens.weight", (vocab, hidden), 0.0, 1.0), gain("model.norm.weight", hidden)])
+    if not c["tie_word_embeddings"]:
+        tensors += single([matrix("lm_head.weight", vocab, hidden)])
+    for layer in range(c["num_hidden_layers"]):
+        p = f"model.layers.{layer}"
+        tensors += single([gain(f"{p}.input_layernorm.weight", hidden), gain(f"{p}.post_attention_layernorm.weight", hidden),
+                           matrix(f"{p}.mlp.gate.weight", c["num_experts"], hidden)])
+        tensors += single(attention_pieces(f"{p}.self_attn", c))
+        tensors += expert_tensors(f"{p}.mlp.experts", c, fused)
+    return sorted(tensors, key=lambda t: t.name.encode())
+
+
+# ---------------------------------------------------------------- values
+def chunk_bytes(seed, piece, chunk, dtype):
+    """The bytes of one chunk of a piece; any thread."""
+    n = min(CHUNK, count(piece.shape) - chunk * CHUNK)
+    key = hashlib.sha256(f"{seed}/{piece.name}/{chunk}".encode()).digest()
+    values = np.random.Generator(np.random.SFC64(int.from_bytes(key, "little"))).standard_normal(n, np.float32)
+    values *= np.float32(piece.deviation)
+    values += np.float32(piece.mean)
+    if dtype == "f32":
+        return values.astype("<f4", copy=False).tobytes()
+    bits = values.view(np.uint32)
+    bits += np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))  # to nearest, ties to even
+    return (bits >> np.uint32(16)).astype("<u2").tobytes()
+
+
+def stream(seed, tensors, dtype):
+    """The bytes of the tensors in order, made a few chunks ahead on all cores."""
+    jobs = ((p, i) for t in tensors for p in t.pieces for i in range(-(-count(p.shape) // CHUNK)))
+    n_threads = len(os.sched_getaffinity(0))
+    with concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
+        ahead = collections.deque()
+        for piece, i in jobs:
+            ahead.append(pool.submit(chunk_bytes, seed, piece, i, dtype))
+            if len(ahead) > 2 * n_threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+# ---------------------------------------------------------------- files
+class Progress:
+    """A line on standard error that says how far it is; silent for what takes under two seconds."""
+
+    def __init__(self, total):
+        self.total, self.done, self.start = total, 0, time.monotonic()
+        self.next = self.start + 2
+        self.tty = sys.stderr.isatty()
+        self.shown = False
+
+    def add(self, n):
+        self.done += n
+        now = time.monotonic()
+        if now >= self.next:
+            self.next = now + (0.5 if self.tty else 5)
+            self.show(now)
+
+    def show(self, now):
+        rate = self.done / max(now - self.start, 1e-9)
+        text = f"{self.done / 1e9:.2f} of {self.total / 1e9:.2f} GB, {100 * self.done // self.total} %, " \
+               f"{rate / 1e6:.0f} MB/s, {(self.total - self.done) / rate:.0f} s left"
+        print(f"\r{text}   " if self.tty else text, end="" if self.tty else "\n", file=sys.stderr, flush=True)
+        self.shown = self.tty
+
+    def finish(self):
+        if self.shown:
+            print(file=sys.stderr)
+
+
+def header_of(tensors, dtype):
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for t in tensors:
+        end = at + count(t.shape) * BYTES[dtype]
+        header[t.name] = {"dtype": NAME[dtype], "shape": list(t.shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def write_safetensors(path, tensors, seed, dtype, progress):
+    """Under another name until it is whole."""
+    header = header_of(tensors, dtype)
+    with open(path + ".part", "wb") as f:
+        f.write(struct.pack("<Q", len(header)) + header)
+        for data in stream(seed, tensors, dtype):
+            f.write(data)
+            progress.add(len(data))
+    os.replace(path + ".part", path)
+
+
+def split(tensors, n_shards):
+    """Runs of consecutive tensors of about equal bytes, none empty."""
+    total, done, shards = sum(count(t.shape) for t in tensors), 0, [[]]
+    for i, t in enumerate(tensors):
+        left = n_shards - len(shards)
+        full = done >= total * len(shards) / n_shards
+        if shards[-1] and left > 0 and (full or len(tensors) - i == left):
+            shards.append([])
+        shards[-1].append(t)
+        done += count(t.shape)
+    return shards
+
+
+def write_json(out_dir, name, value):
+    with open(os.path.join(out_dir, name), "w", encoding="utf-8") as f:
+        json.dump(value, f, indent=2)
+        f.write("\n")
+
+
+def write_weights(out_dir, tensors, n_shards, seed, dtype):
+    total = sum(count(t.shape) for t in tensors) * BYTES[dtype]
+    free = shutil.disk_usage(out_dir).free
+    if total > free:
+        sys.exit(f"{out_dir}: the weights need {total / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+    progress = Progress(total)
+    if n_shards == 1:
+        write_safetensors(os.path.join(out_dir, "model.safetensors"), tensors, seed, dtype, progress)
+    else:
+        weight_map = {}
+        for i, shard in enumerate(split(tensors, n_shards)):
+            name = f"model-{i + 1:05d}-of-{n_shards:05d}.safetensors"
+            write_safetensors(os.path.join(out_dir, name), shard, seed, dtype, progress)
+            weight_map.update((t.name, name) for t in shard)
+        write_json(out_dir, "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
+    progress.finish()
+    return total
+
+
+# ---------------------------------------------------------------- configuration and tokenizer
+def load_json(path):
+    try:
+        with open(path, encoding="utf-8") as f:
+            return json.load(f)
+    except FileNotFoundError:
+        return {}
+
+
+def make_tokenizer(out_dir, vocab_size):
+    """Calls the script beside this one; returns what of the configuration follows from its files."""
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "make_tokenizer.py")
+    if not os.path.exists(script):
+        sys.exit("tools/make_tokenizer.py is missing; --no-tokenizer makes the weights alone")
+    subprocess.run([sys.executable, script, out_dir, "--vocab-size", str(vocab_size)], check=True)
+    tokenizer = load_json(os.path.join(out_dir, "tokenizer.json"))
+    names = load_json(os.path.join(out_dir, "tokenizer_config.json"))
+    ids = dict(tokenizer["model"]["vocab"])
+    ids.update((t["content"], t["id"]) for t in tokenizer.get("added_tokens", []))
+    found = {"vocab_size": max(vocab_size, max(ids.values()) + 1)}
+    for key in ("eos_token", "pad_token"):
+        name = names.get(key)
+        name = name.get("content") if isinstance(name, dict) else name
+        if name in ids:
+            found[key + "_id"] = ids[name]
+    return found
+
+
+def parse_set(text):
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not key=value")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def check(c):
+    for key in SHAPES["tiny"]:
+        if not isinstance(c[key], int) or isinstance(c[key], bool) or c[key] < 1:
+            sys.exit(f"{key}: {c[key]!r} is not a positive integer")
+    heads = c["num_attention_heads"]
+    if c["hidden_size"] % heads or c["hidden_size"] // heads % 2:
+        sys.exit(f"hidden_size {c['hidden_size']} is not num_attention_heads {heads} times an even number")
+    if heads % c["num_key_value_heads"]:
+        sys.exit(f"num_attention_heads {heads} is not a multiple of num_key_value_heads {c['num_key_value_heads']}")
+    if c["num_experts_per_tok"] > c["num_experts"]:
+        sys.exit(f"num_experts_per_tok {c['num_experts_per_tok']} is over num_experts {c['num_experts']}")
+
+
+def configure(args):
+    config = {**COMMON, **SHAPES[args.shape], "torch_dtype": TORCH_DTYPE[args.dtype]}
+    if args.layers is not None:
+        config["num_hidden_layers"] = args.layers
+    overrides = dict(args.set)
+    config.update(overrides)
+    check(config)
+    config["eos_token_id"] = config["vocab_size"] - 1
+    if args.tokenizer:
+        config.update(make_tokenizer(args.out_dir, config["vocab_size"]))
+        overrides.pop("vocab_size", None)  # never below what the tokenizer has
+    config.update(overrides)
+    return config
+
+
+def is_weights(name):
+    return name == "model.safetensors.index.json" or name.startswith("model") and name.endswith(".safetensors")
+
+
+def prepare(out_dir, force):
+    """Never mixes with, and never by accident replaces, weights that are there."""
+    os.makedirs(out_dir, exist_ok=True)
+    old = [name for name in os.listdir(out_dir) if is_weights(name)]
+    if old and not force:
+        sys.exit(f"{out_dir} has weights already ({old[0]}); --force replaces them")
+    for name in old:
+        os.remove(os.path.join(out_dir, name))
+
+
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+def parse_args():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("out_dir", metavar="OUT_DIR")
+    p.add_argument("--shape", choices=sorted(SHAPES), default="demo")
+    p.add_argument("--layers", type=positive, metavar="N", help="num_hidden_layers, if not the shape's")
+    p.add_argument("--set", type=parse_set, action="append", default=[], metavar="KEY=VALUE",
+                   help="any key of config.json; the value is JSON or a plain word")
+    p.add_argument("--dtype", choices=sorted(BYTES), default="bf16")
+    p.add_argument("--seed", type=int, default=1, metavar="N")
+    p.add_argument("--shards", type=positive, default=1, metavar="N")
+    p.add_argument("--fused", action="store_true", help="experts of a layer in two tensors")
+    p.add_argument("--no-tokenizer", dest="tokenizer", action="store_false")
+    p.add_argument("--force", action="store_true", help="replace weights that are there")
+    return p.parse_args()
+
+
+def main():
+    args = parse_args()
+    prepare(args.out_dir, args.force)
+    config = configure(args)
+    tensors = all_tensors(config, args.fused)
+    if args.shards > len(tensors):
+        sys.exit(f"--shards {args.shards}: there are only {len(tensors)} tensors")
+    total = write_weights(args.out_dir, tensors, args.shards, args.seed, args.dtype)
+    write_json(args.out_dir, "config.json", config)
+    write_json(args.out_dir, "generation_config.json",
+               {"_from_model_config": True, "eos_token_id": config["eos_token_id"], "pad_token_id": config["pad_token_id"]})
+    print(f"{args.out_dir}: {len(tensors)} tensors, {total / 1e6:.1f} MB {args.dtype}, seed {args.seed}")
+
+
+if __name__ == "__main__":
+    main()
