@@ -186,7 +186,7 @@ moe_status option_value_set(const moe_option *option, void *config, const char *
     case MOE_OPT_STRING:
         return set_string(field, text, err);
     }
-    MOE_ASSERT(!"an option of unknown kind");
+    moe_assert_failed("a known kind of option", __FILE__, __LINE__);
 }
 
 static void print_real(double v, moe_text *out)

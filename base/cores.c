@@ -15,7 +15,7 @@ static size_t quota_to_cores(long long quota_us, long long period_us)
     return (size_t)((quota_us - 1) / period_us) + 1;
 }
 
-/* The first line of mount/middle/path/name; false if it cannot be read. */
+/* The first line of folder/name; false if it cannot be read. */
 static bool read_line(const char *folder, const char *name, char *line, size_t bytes)
 {
     char path[PATH_BYTES + 64];
