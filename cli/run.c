@@ -1,0 +1,399 @@
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+#define PRINT_MAX_BYTES ((size_t)4 << 30)
+
+/* ---------------------------------------------------------------------------------------------------------- options */
+
+static const moe_option common_options[] = {
+    {.name = "server",
+     .kind = MOE_OPT_STRING,
+     .offset = offsetof(cli_run, server),
+     .fallback = "127.0.0.1:50051",
+     .value = "HOST:PORT",
+     .help = "the coordinator"},
+    {.name = "json",
+     .kind = MOE_OPT_BOOL,
+     .offset = offsetof(cli_run, json),
+     .help = "print each reply as JSON, one object per line"},
+    {.name = "timeout",
+     .kind = MOE_OPT_F64,
+     .offset = offsetof(cli_run, timeout),
+     .fallback = "0",
+     .min = 0,
+     .max = 1e6,
+     .value = "SECONDS",
+     .help = "give up a call after this time; 0: never"},
+    {.name = "tls_ca",
+     .kind = MOE_OPT_STRING,
+     .offset = offsetof(cli_run, tls_ca),
+     .value = "FILE",
+     .help = "use TLS; certificates (PEM) that may have signed the server's"},
+    {.name = "tls_cert",
+     .kind = MOE_OPT_STRING,
+     .offset = offsetof(cli_run, tls_cert),
+     .value = "FILE",
+     .help = "use TLS; our certificate (PEM), where the server asks for one"},
+    {.name = "tls_key",
+     .kind = MOE_OPT_STRING,
+     .offset = offsetof(cli_run, tls_key),
+     .value = "FILE",
+     .help = "private key (PEM) of --tls-cert"},
+    {.name = "tls_server_name",
+     .kind = MOE_OPT_STRING,
+     .offset = offsetof(cli_run, tls_server_name),
+     .value = "NAME",
+     .help = "use TLS; the name in the server's certificate, if it is not the host of --server"},
+    {.name = "token_file",
+     .kind = MOE_OPT_STRING,
+     .offset = offsetof(cli_run, token_file),
+     .value = "FILE",
+     .help = "file with the bearer token"},
+};
+
+static const cli_option *option_at(const cli_command *command, size_t idx)
+{
+    for (size_t g = 0; command->groups[g] != NULL; g++) {
+        if (idx < command->groups[g]->n) {
+            return &command->groups[g]->rows[idx];
+        }
+        idx -= command->groups[g]->n;
+    }
+    return NULL;
+}
+
+/* The tables of this command as one table of base; returns its length. */
+static size_t build_table(const cli_command *command, moe_option table[])
+{
+    size_t n = 0;
+    const cli_option *option;
+
+    for (; (option = option_at(command, n)) != NULL; n++) {
+        bool is_flag = option->kind == CLI_FLAG;
+
+        MOE_ASSERT(n < CLI_MAX_OPTIONS);
+        table[n] = (moe_option){
+            .name = option->name,
+            .kind = is_flag ? MOE_OPT_BOOL : MOE_OPT_STRING,
+            .offset =
+                is_flag ? offsetof(cli_run, flags) + n * sizeof(bool) : offsetof(cli_run, values) + n * sizeof(char *),
+            .value = option->value,
+            .help = option->help,
+        };
+    }
+    memcpy(table + n, common_options, sizeof(common_options));
+    return n + MOE_COUNT(common_options);
+}
+
+/* --stop-this for stop_this. */
+static bool flag_is(const char *word, size_t n, const char *name)
+{
+    if (n != strlen(name)) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (word[i] != (name[i] == '_' ? '-' : name[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool find_repeat(const cli_command *command, const char *word, size_t n, size_t *idx_out)
+{
+    const cli_option *option;
+
+    for (size_t i = 0; (option = option_at(command, i)) != NULL; i++) {
+        if (option->kind == CLI_REPEAT && flag_is(word, n, option->name)) {
+            *idx_out = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Takes the repeatable options out of argv, which base's table cannot hold: there the last value wins. `-n 3` becomes
+ * `--n 3`. Returns the new argc. */
+static moe_status take_repeats(cli_run *run, int *argc, char **argv, moe_error *err)
+{
+    static char long_n[] = "--n";
+    int kept = 1;
+
+    for (int i = 1; i < *argc; i++) {
+        const char *word = argv[i];
+        const char *equals = strchr(word, '=');
+        size_t n = equals != NULL ? (size_t)(equals - word) : strlen(word);
+        size_t idx;
+
+        if (strcmp(word, "--") == 0) {
+            while (i < *argc) {
+                argv[kept++] = argv[i++];
+            }
+        } else if (n > 2 && strncmp(word, "--", 2) == 0 && find_repeat(run->command, word + 2, n - 2, &idx) &&
+                   (equals != NULL || (i + 1 < *argc && strncmp(argv[i + 1], "--", 2) != 0))) {
+            if (run->n_repeats == CLI_MAX_REPEATS) {
+                return moe_fail(err, MOE_ERR_INVALID_ARG, "%.*s: given more than %d times", (int)n, word,
+                                CLI_MAX_REPEATS);
+            }
+            run->repeats[run->n_repeats].option = idx;
+            run->repeats[run->n_repeats++].text = equals != NULL ? equals + 1 : argv[++i];
+        } else {
+            argv[kept++] = strcmp(word, "-n") == 0 ? long_n : argv[i];
+        }
+    }
+    *argc = kept;
+    return MOE_OK;
+}
+
+moe_status cli_run_parse(cli_run *run, const cli_command *command, int argc, char **argv, char **env,
+                         moe_options_next *next_out, moe_error *err)
+{
+    moe_option table[CLI_MAX_OPTIONS + MOE_COUNT(common_options)];
+    char name[64], summary[256];
+    moe_program program = {
+        .name = name, .summary = summary, .options = table, .n_options = build_table(command, table)};
+    moe_status status;
+
+    *run = (cli_run){.command = command};
+    snprintf(name, sizeof(name), "conclave %s", command->name);
+    snprintf(summary, sizeof(summary), "%s.%s%s", command->summary, *command->arguments != '\0' ? "\n  " : "",
+             command->arguments);
+    run->args = calloc(command->max_args + 1, sizeof(*run->args));
+    if (run->args == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "arguments: out of memory");
+    }
+    status = take_repeats(run, &argc, argv, err);
+    if (status == MOE_OK) {
+        status = moe_options_parse(&program, run, argc, argv, env, run->args, command->max_args, &run->n_args, next_out,
+                                   err);
+    }
+    if (status != MOE_OK) {
+        free(run->args);
+        *run = (cli_run){0};
+    }
+    return status;
+}
+
+void cli_run_fini(cli_run *run)
+{
+    moe_option table[CLI_MAX_OPTIONS + MOE_COUNT(common_options)];
+    moe_program program = {.options = table};
+
+    if (run->command != NULL) {
+        program.n_options = build_table(run->command, table);
+        moe_options_fini(&program, run);
+    }
+    cli_client_close(run->client);
+    free(run->args);
+    *run = (cli_run){0};
+}
+
+static bool find_option(const cli_run *run, const char *name, size_t *idx_out)
+{
+    const cli_option *option;
+
+    for (size_t i = 0; (option = option_at(run->command, i)) != NULL; i++) {
+        if (strcmp(option->name, name) == 0) {
+            *idx_out = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool cli_run_flag(const cli_run *run, const char *name)
+{
+    size_t idx;
+
+    return find_option(run, name, &idx) && run->flags[idx];
+}
+
+const char *cli_run_value(const cli_run *run, const char *name)
+{
+    size_t idx;
+
+    return find_option(run, name, &idx) ? run->values[idx] : NULL;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- requests
+ */
+
+static moe_status fill_one(const cli_option *option, const char *text, ProtobufCMessage *request, moe_error *err)
+{
+    if (option->kind == CLI_LIST) {
+        return cli_message_set_list(request, option->field, text, err);
+    }
+    return cli_message_set(request, option->field, text, err);
+}
+
+static moe_status fill(const cli_run *run, ProtobufCMessage *request, moe_error *err)
+{
+    const cli_option *option;
+    moe_status status = MOE_OK;
+
+    for (size_t i = 0; status == MOE_OK && (option = option_at(run->command, i)) != NULL; i++) {
+        const char *text = option->kind == CLI_FLAG && run->flags[i] ? "true" : run->values[i];
+
+        if (option->field != NULL && text != NULL) {
+            status = fill_one(option, text, request, err);
+        }
+    }
+    for (size_t i = 0; status == MOE_OK && i < run->n_repeats; i++) {
+        status = fill_one(option_at(run->command, run->repeats[i].option), run->repeats[i].text, request, err);
+    }
+    return status;
+}
+
+static moe_status read_standard_input(moe_text *text, moe_error *err)
+{
+    char chunk[65536];
+    size_t n;
+
+    moe_text_init(text, CLI_MAX_INPUT);
+    while ((n = fread(chunk, 1, sizeof(chunk), stdin)) > 0) {
+        moe_text_append(text, chunk, n);
+    }
+    if (ferror(stdin) != 0) {
+        return moe_fail(err, MOE_ERR_IO, "standard input: cannot be read");
+    }
+    if (text->failed) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "standard input: more than %d bytes", CLI_MAX_INPUT);
+    }
+    if (text->size > 0 && memchr(text->data, '\0', text->size) != NULL) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "standard input: a NUL byte, which text cannot hold");
+    }
+    return MOE_OK;
+}
+
+moe_status cli_run_fill_prompt(const cli_run *run, ProtobufCMessage *request, moe_error *err)
+{
+    moe_text text;
+    moe_status status;
+
+    if ((run->n_args > 0) == (cli_run_value(run, "tokens") != NULL)) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "give either a text (- for standard input) or --tokens");
+    }
+    if (run->n_args == 0) {
+        return MOE_OK;
+    }
+    if (strcmp(run->args[0], "-") != 0) {
+        return cli_message_set(request, "text", run->args[0], err);
+    }
+    status = read_standard_input(&text, err);
+    if (status == MOE_OK) {
+        status = cli_message_set(request, "text", moe_text_cstr(&text), err);
+    }
+    moe_text_fini(&text);
+    return status;
+}
+
+moe_status cli_run_request(const cli_run *run, const ProtobufCMessageDescriptor *type, ProtobufCMessage **out,
+                           moe_error *err)
+{
+    ProtobufCMessage *request = cli_message_new(type);
+    moe_status status;
+
+    if (request == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "request: out of memory");
+    }
+    status = fill(run, request, err);
+    if (status != MOE_OK) {
+        cli_message_free(request);
+        return status;
+    }
+    *out = request;
+    return MOE_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- calls
+ */
+
+static moe_status print_text(moe_text *text, moe_error *err)
+{
+    moe_status status = MOE_OK;
+
+    if (text->failed) {
+        status = moe_fail(err, MOE_ERR_NO_MEMORY, "reply: out of memory for its text");
+    } else {
+        cli_put(stdout, moe_text_cstr(text), text->size);
+        fflush(stdout); /* a reader of the stream waits for it */
+    }
+    moe_text_fini(text);
+    return status;
+}
+
+moe_status cli_print_json(void *ctx, const ProtobufCMessage *reply, moe_error *err)
+{
+    moe_text line;
+
+    (void)ctx;
+    moe_text_init(&line, PRINT_MAX_BYTES);
+    cli_message_json(reply, &line);
+    moe_text_append(&line, "\n", 1);
+    return print_text(&line, err);
+}
+
+moe_status cli_print_lines(void *ctx, const ProtobufCMessage *reply, moe_error *err)
+{
+    moe_text lines;
+
+    (void)ctx;
+    moe_text_init(&lines, PRINT_MAX_BYTES);
+    cli_message_lines(reply, &lines);
+    return print_text(&lines, err);
+}
+
+static moe_status open_client(cli_run *run, moe_error *err)
+{
+    cli_client_options options = {
+        .server = run->server,
+        .tls_ca = run->tls_ca,
+        .tls_cert = run->tls_cert,
+        .tls_key = run->tls_key,
+        .tls_server_name = run->tls_server_name,
+        .token_file = run->token_file,
+        .timeout_s = run->timeout,
+    };
+
+    return run->client != NULL ? MOE_OK : cli_client_open(&options, &run->client, err);
+}
+
+moe_status cli_run_call(cli_run *run, const char *path, const ProtobufCMessage *request,
+                        const ProtobufCMessageDescriptor *reply_type, cli_reply_fn fn, void *ctx, moe_error *err)
+{
+    moe_status status = open_client(run, err);
+
+    return status == MOE_OK ? cli_client_call(run->client, path, request, reply_type, fn, ctx, err) : status;
+}
+
+moe_status cli_run_print(cli_run *run, const char *path, const ProtobufCMessageDescriptor *request_type,
+                         const ProtobufCMessageDescriptor *reply_type, cli_reply_fn print, moe_error *err)
+{
+    ProtobufCMessage *request;
+    moe_status status = cli_run_request(run, request_type, &request, err);
+
+    if (status == MOE_OK) {
+        status = cli_run_call(run, path, request, reply_type, run->json ? cli_print_json : print, run, err);
+        cli_message_free(request);
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------------------ output
+ */
+
+void cli_put(FILE *out, const char *text, size_t n)
+{
+    if (!isatty(fileno(out))) {
+        fwrite(text, 1, n, out);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)text[i];
+
+        fputc((c < ' ' && c != '\n' && c != '\t') || c == 127 ? '?' : c, out);
+    }
+}

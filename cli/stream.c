@@ -1,0 +1,169 @@
+#include "cli/stream.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include <conclave/v1/inference.pb-c.h>
+
+#include "cli/cli.h"
+
+#define TEXT_MAX_BYTES ((size_t)256 << 20)
+
+void cli_stream_init(cli_stream *s, cli_stream_form form, bool ids_if_no_text)
+{
+    *s = (cli_stream){.form = form, .ids_if_no_text = ids_if_no_text};
+    for (size_t i = 0; i < CLI_MAX_CHOICES; i++) {
+        moe_text_init(&s->choices[i].text, TEXT_MAX_BYTES);
+        moe_text_init(&s->choices[i].ids, TEXT_MAX_BYTES);
+    }
+    s->start_ns = moe_now_ns(moe_clock_real());
+}
+
+void cli_stream_fini(cli_stream *s)
+{
+    for (size_t i = 0; i < CLI_MAX_CHOICES; i++) {
+        moe_text_fini(&s->choices[i].text);
+        moe_text_fini(&s->choices[i].ids);
+    }
+}
+
+/* A token may end inside a code point; such bytes are shown in hexadecimal. */
+static void put_token(const ProtobufCBinaryData *token)
+{
+    moe_text quoted;
+
+    moe_text_init(&quoted, TEXT_MAX_BYTES);
+    if (moe_utf8_valid_prefix(token->data, token->len) == token->len) {
+        moe_text_json_string(&quoted, (const char *)token->data, token->len);
+    } else {
+        for (size_t i = 0; i < token->len; i++) {
+            moe_text_printf(&quoted, "\\x%02x", token->data[i]);
+        }
+    }
+    cli_put(stdout, moe_text_cstr(&quoted), quoted.size);
+    moe_text_fini(&quoted);
+}
+
+static void print_logprob(uint32_t choice, const Conclave__V1__TokenLogprob *row)
+{
+    printf("%" PRIu32 " %7" PRId32 " %11.6f  ", choice, row->id, (double)row->logprob);
+    put_token(&row->token);
+    for (size_t i = 0; i < row->n_top; i++) {
+        printf("%s%" PRId32 " %.6f ", i == 0 ? "  best: " : ", ", row->top[i]->id, (double)row->top[i]->logprob);
+        put_token(&row->top[i]->token);
+    }
+    putchar('\n');
+}
+
+static void print_progress(const Conclave__V1__Progress *progress)
+{
+    if (progress->queue_position > 0) {
+        fprintf(stderr, "queue position %" PRIu32 "\n", progress->queue_position);
+    } else {
+        fprintf(stderr, "prompt tokens done %" PRIu32 "\n", progress->prompt_tokens_done);
+    }
+}
+
+static void count(cli_stream *s, const Conclave__V1__GenerateResponse *chunk)
+{
+    if (chunk->n_token_ids > 0 && !chunk->echo) {
+        s->last_ns = moe_now_ns(moe_clock_real());
+        if (s->n_tokens == 0) {
+            s->first_ns = s->last_ns;
+        }
+        s->n_tokens += chunk->n_token_ids;
+    }
+    if (chunk->usage != NULL) {
+        s->n_prompt = chunk->usage->prompt_tokens;
+    }
+    s->cut_short = s->cut_short || chunk->finish_reason == CONCLAVE__V1__FINISH_REASON__FINISH_REASON_CANCELLED;
+}
+
+static void keep(cli_choice *choice, const Conclave__V1__GenerateResponse *chunk)
+{
+    moe_text_append(&choice->text, chunk->text, strlen(chunk->text));
+    for (size_t i = 0; i < chunk->n_token_ids; i++) {
+        moe_text_printf(&choice->ids, "%s%" PRId32, choice->ids.size > 0 ? " " : "", chunk->token_ids[i]);
+    }
+}
+
+static void print_chunk(const cli_stream *s, const Conclave__V1__GenerateResponse *chunk)
+{
+    if (chunk->progress != NULL) {
+        print_progress(chunk->progress);
+    }
+    if (s->form == CLI_STREAM_TABLE) {
+        for (size_t i = 0; i < chunk->n_logprobs; i++) {
+            print_logprob(chunk->index, chunk->logprobs[i]);
+        }
+    } else if (chunk->index == 0) {
+        cli_put(stdout, chunk->text, strlen(chunk->text));
+    }
+    fflush(stdout);
+}
+
+moe_status cli_stream_take(void *ctx, const ProtobufCMessage *reply, moe_error *err)
+{
+    cli_stream *s = ctx;
+    const Conclave__V1__GenerateResponse *chunk = (const Conclave__V1__GenerateResponse *)reply;
+
+    count(s, chunk);
+    if (s->form == CLI_STREAM_JSON) {
+        return cli_print_json(NULL, reply, err);
+    }
+    if (chunk->index >= CLI_MAX_CHOICES) {
+        return moe_fail(err, MOE_ERR_CORRUPT, "index %" PRIu32 ": a server sends at most %d choices", chunk->index,
+                        CLI_MAX_CHOICES);
+    }
+    keep(&s->choices[chunk->index], chunk);
+    print_chunk(s, chunk);
+    return MOE_OK;
+}
+
+static void end_line(const char *text)
+{
+    if (*text == '\0' || text[strlen(text) - 1] != '\n') {
+        putchar('\n');
+    }
+}
+
+/* The first choice has been printed as it came, unless it is ids. */
+static void finish_choice(const cli_stream *s, size_t idx)
+{
+    const cli_choice *choice = &s->choices[idx];
+    const moe_text *shown = s->ids_if_no_text && choice->text.size == 0 ? &choice->ids : &choice->text;
+
+    if (idx > 0) {
+        printf("--- choice %zu\n", idx);
+    }
+    if (idx > 0 || shown == &choice->ids) {
+        cli_put(stdout, moe_text_cstr(shown), shown->size);
+    }
+    end_line(moe_text_cstr(shown));
+}
+
+void cli_stream_finish(cli_stream *s)
+{
+    for (size_t i = 0; s->form == CLI_STREAM_TEXT && i < CLI_MAX_CHOICES; i++) {
+        if (s->choices[i].ids.size > 0) {
+            finish_choice(s, i);
+        }
+    }
+    fflush(stdout);
+}
+
+void cli_stream_stats(const cli_stream *s, FILE *out)
+{
+    double first_s = (double)(s->first_ns - s->start_ns) * 1e-9;
+    double rest_s = (double)(s->last_ns - s->first_ns) * 1e-9;
+
+    if (s->n_tokens == 0) {
+        fprintf(out, "0 tokens\n");
+        return;
+    }
+    fprintf(out, "%" PRIu64 " tokens", s->n_tokens);
+    if (s->n_tokens > 1 && rest_s > 0) {
+        fprintf(out, ", %.1f tokens/s", (double)(s->n_tokens - 1) / rest_s);
+    }
+    fprintf(out, "; prompt %" PRIu32 " tokens, first token after %.2f s\n", s->n_prompt, first_s);
+}

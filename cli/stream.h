@@ -1,0 +1,42 @@
+/* stream: what the chunks of one Generate call look like on standard output.
+ *
+ * A stream is the caller's memory between init and fini and belongs to one thread. */
+#ifndef CONCLAVE_CLI_STREAM_H
+#define CONCLAVE_CLI_STREAM_H
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "base/base.h"
+
+enum { CLI_MAX_CHOICES = 16 };
+
+typedef enum {
+    CLI_STREAM_TEXT,  /* the text of the first choice as it comes, the others after it */
+    CLI_STREAM_TABLE, /* a line per token with its log-probability */
+    CLI_STREAM_JSON,  /* a line per chunk */
+} cli_stream_form;
+
+typedef struct cli_choice {
+    moe_text text, ids; /* what has come so far */
+} cli_choice;
+
+typedef struct cli_stream {
+    cli_stream_form form;
+    bool ids_if_no_text; /* a server without a tokenizer sends no text: print token ids */
+    cli_choice choices[CLI_MAX_CHOICES];
+    bool cut_short; /* the server ended a choice with CANCELLED */
+    uint64_t start_ns, first_ns, last_ns;
+    uint64_t n_tokens;
+    uint32_t n_prompt;
+} cli_stream;
+
+void cli_stream_init(cli_stream *s, cli_stream_form form, bool ids_if_no_text);
+void cli_stream_fini(cli_stream *s);
+/* A cli_reply_fn; ctx is the stream. */
+moe_status cli_stream_take(void *ctx, const ProtobufCMessage *chunk, moe_error *err);
+/* Prints what is still to be printed, and ends the line. */
+void cli_stream_finish(cli_stream *s);
+/* Tokens and tokens per second, in one line. */
+void cli_stream_stats(const cli_stream *s, FILE *out);
+
+#endif

@@ -1,0 +1,68 @@
+#include <inttypes.h>
+#include <string.h>
+
+#include <conclave/v1/inference.pb-c.h>
+
+#include "cli/cli.h"
+
+static moe_status print_ids(void *ctx, const ProtobufCMessage *reply, moe_error *err)
+{
+    const Conclave__V1__TokenizeResponse *response = (const Conclave__V1__TokenizeResponse *)reply;
+
+    (void)ctx;
+    (void)err;
+    for (size_t i = 0; i < response->n_ids; i++) {
+        printf("%s%" PRId32, i > 0 ? " " : "", response->ids[i]);
+    }
+    putchar('\n');
+    return MOE_OK;
+}
+
+/* Not a byte more than the text, so that a file makes the round trip. At a terminal the line is ended. */
+static moe_status print_text(void *ctx, const ProtobufCMessage *reply, moe_error *err)
+{
+    const Conclave__V1__DetokenizeResponse *response = (const Conclave__V1__DetokenizeResponse *)reply;
+
+    (void)ctx;
+    (void)err;
+    cli_put(stdout, response->text, strlen(response->text));
+    return MOE_OK;
+}
+
+moe_status cli_tokenize_run(cli_run *run, moe_error *err)
+{
+    ProtobufCMessage *request;
+    moe_status status = cli_run_request(run, &conclave__v1__tokenize_request__descriptor, &request, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    status = cli_run_fill_prompt(run, request, err);
+    if (status == MOE_OK) {
+        status =
+            cli_run_call(run, "/conclave.v1.Inference/Tokenize", request, &conclave__v1__tokenize_response__descriptor,
+                         run->json ? cli_print_json : print_ids, NULL, err);
+    }
+    cli_message_free(request);
+    return status;
+}
+
+moe_status cli_detokenize_run(cli_run *run, moe_error *err)
+{
+    ProtobufCMessage *request;
+    moe_status status = cli_run_request(run, &conclave__v1__detokenize_request__descriptor, &request, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    for (size_t i = 0; i < run->n_args && status == MOE_OK; i++) {
+        status = cli_message_set_list(request, "ids", run->args[i], err);
+    }
+    if (status == MOE_OK) {
+        status = cli_run_call(run, "/conclave.v1.Inference/Detokenize", request,
+                              &conclave__v1__detokenize_response__descriptor, run->json ? cli_print_json : print_text,
+                              NULL, err);
+    }
+    cli_message_free(request);
+    return status;
+}
