@@ -265,6 +265,11 @@ size_t model_batch_n_rows(const model_batch *b)
     return b->n_rows;
 }
 
+uint32_t model_batch_layer(const model_batch *b)
+{
+    return b->layer;
+}
+
 const int32_t *model_batch_ids(const model_batch *b)
 {
     return b->ids;

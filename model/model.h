@@ -147,6 +147,7 @@ void model_batch_begin(model_batch *b, const model_row *rows, size_t n_rows);
  * A row whose router logits are NaN is marked failed (model_batch_failed) and gets the picks 0..k-1 with weight 0, so that the others go on. */
 MOE_NODISCARD moe_status model_batch_route(model_batch *b, uint32_t layer);
 size_t model_batch_n_rows(const model_batch *b);
+uint32_t model_batch_layer(const model_batch *b);        /* last routed */
 const int32_t *model_batch_ids(const model_batch *b);   /* host [n_rows, k], ascending per row, of the last routed layer */
 const float *model_batch_weights(const model_batch *b); /* host [n_rows, k] */
 const compute_mem *model_batch_x(const model_batch *b); /* class dtype [n_rows, d_model] */

@@ -1,0 +1,1 @@
+moe_test(test_model_forward LIBS moe_test_model LABELS unit)
