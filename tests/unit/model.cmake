@@ -1,0 +1,3 @@
+foreach(noun sample config)
+  moe_test(test_model_${noun} LIBS moe_model LABELS unit)
+endforeach()
