@@ -65,6 +65,7 @@ typedef struct tokenizer_decode {
     size_t n_pending;
     unsigned char byte_run[64]; /* ByteFallback decoders: run of byte tokens not yet judged */
     size_t n_byte_run;
+    size_t strip_left; /* decoders that strip: how often still; a continuation clears this and first */
 } tokenizer_decode;
 
 void tokenizer_decode_init(tokenizer_decode *d, const tokenizer *t, bool skip_special);

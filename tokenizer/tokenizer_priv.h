@@ -1,0 +1,303 @@
+/* tokenizer, inside: what the files of this folder share.
+ *
+ *   vocab, merge_table   the model: text -> id, (left id, right id) -> rank and merged id
+ *   added_set            added tokens, found in text before the model sees it
+ *   text_step            one normalizer or decoder step on text
+ *   encoding             one call of encode: where ids go, scratch; one thread
+ *
+ * Everything in `tokenizer` but the cache is constant after open. */
+#ifndef CONCLAVE_TOKENIZER_PRIV_H
+#define CONCLAVE_TOKENIZER_PRIV_H
+
+#include "tokenizer/tokenizer.h"
+
+#include <pthread.h>
+
+#define TOKENIZER_MAX_FILE   ((size_t)256 << 20)
+#define TOKENIZER_MAX_CONFIG ((size_t)16 << 20)
+#define TOKENIZER_MAX_VOCAB  ((size_t)4194304)
+#define TOKENIZER_MAX_MERGES ((size_t)16777216)
+#define TOKENIZER_MAX_TOKEN  ((size_t)4096) /* bytes of one token's text, and of one pattern */
+#define TOKENIZER_MAX_TEXT   ((size_t)16 << 20)
+#define TOKENIZER_MAX_STEPS  16
+#define TOKENIZER_MAX_AFFIX  16 /* ids a post-processor may add at one end */
+
+/* ---- unicode.c: text here is valid UTF-8 */
+typedef enum { CLASS_SPACE, CLASS_LETTER, CLASS_NUMBER, CLASS_OTHER } char_class;
+
+size_t utf8_get(const char *text, int32_t *char_out); /* one code point; its length */
+size_t utf8_put(int32_t c, char out[4]);
+/* Looks at the head of n > 0 bytes from anywhere. VALID: *length is a whole code point. INVALID: *length is a maximal
+ * invalid subpart. PARTIAL: all n bytes are a proper prefix of a code point. */
+typedef enum { UTF8_VALID, UTF8_INVALID, UTF8_PARTIAL } utf8_head;
+utf8_head utf8_look(const unsigned char *bytes, size_t n, size_t *length);
+char_class char_classify(int32_t c);
+bool char_is_word(int32_t c); /* \w: Alphabetic, Mark, Decimal_Number, Connector_Punctuation, Join_Control */
+int32_t byte_to_char(unsigned char byte); /* the byte-level alphabet: U+0021 .. U+0143 */
+int char_to_byte(int32_t c);              /* -1: not in the alphabet */
+bool nfc_is_trivial(const char *text, size_t n);
+MOE_NODISCARD moe_status nfc_append(const char *text, size_t n, moe_text *out);
+
+/* ---- vocab.c */
+typedef struct vocab_entry {
+    uint32_t offset, length; /* of text */
+    int32_t id;
+} vocab_entry;
+
+typedef struct vocab {
+    char *text; /* owned; all tokens' texts, back to back */
+    size_t text_used, text_capacity;
+    vocab_entry *entries; /* owned */
+    size_t n_entries, capacity;
+    uint32_t *slots; /* owned; entry index + 1, 0 = empty */
+    size_t slot_mask;
+    uint64_t seed;
+} vocab;
+
+typedef struct merge {
+    int32_t left, right; /* left -1: empty slot */
+    uint32_t rank;
+    int32_t merged;
+} merge;
+
+typedef struct merge_table {
+    merge *slots; /* owned */
+    size_t slot_mask;
+    uint64_t seed;
+} merge_table;
+
+uint64_t bytes_hash(const void *bytes, size_t n, uint64_t seed);
+MOE_NODISCARD moe_status vocab_init(vocab *v, size_t capacity, size_t text_capacity);
+void vocab_fini(vocab *v);
+MOE_NODISCARD moe_status vocab_add(vocab *v, const char *text, size_t n, int32_t id); /* MOE_ERR_EXISTS */
+int32_t vocab_find(const vocab *v, const char *text, size_t n);                       /* -1: not there */
+MOE_NODISCARD moe_status merge_table_init(merge_table *m, size_t capacity);
+void merge_table_fini(merge_table *m);
+MOE_NODISCARD moe_status merge_table_add(merge_table *m, merge entry); /* MOE_ERR_EXISTS */
+const merge *merge_find(const merge_table *m, int32_t left, int32_t right);
+
+/* ---- steps.c: Prepend, Replace, ... */
+typedef enum { STEP_NFC, STEP_PREPEND, STEP_REPLACE, STEP_STRIP, STEP_METASPACE } step_kind;
+
+typedef struct text_step {
+    step_kind kind;
+    char *pattern; /* owned; REPLACE: what; STRIP: the character; METASPACE: the mark */
+    size_t n_pattern;
+    char *content; /* owned; REPLACE and PREPEND */
+    size_t n_content;
+    size_t start, stop; /* STRIP: at most so many at each end */
+    bool drop_first;    /* METASPACE: marks of the first token vanish */
+} text_step;
+
+typedef struct text_steps {
+    text_step *steps; /* owned */
+    size_t n;
+} text_steps;
+
+typedef struct text_view {
+    const char *data;
+    size_t size;
+} text_view;
+
+void text_steps_fini(text_steps *s);
+/* Runs all steps over in; the result is in itself or lies in one of the two scratch texts. first: in is the head of the
+ * text (PREPEND) or the first token (METASPACE). */
+MOE_NODISCARD moe_status text_steps_run(const text_steps *s, text_view in, bool first, moe_text scratch[2],
+                                        text_view *out);
+
+/* ---- added.c */
+typedef struct added_token {
+    char *match; /* owned; what is looked for (normalized:true: the normalised content) */
+    size_t n_match;
+    int32_t id;
+    bool single_word, lstrip, rstrip;
+    bool special;
+} added_token;
+
+typedef struct added_set {
+    added_token *tokens; /* owned, ascending by match */
+    size_t n;
+    uint32_t first[257]; /* tokens that begin with byte b: [first[b], first[b + 1]) */
+    bool any_special;
+} added_set;
+
+typedef struct added_match {
+    size_t begin, end; /* with the white space it takes in */
+    int32_t id;
+} added_match;
+
+void added_set_seal(added_set *s); /* sorts */
+void added_set_fini(added_set *s);
+/* The next match at or after from, before end; spans: masked ranges (only special tokens are masked when special_only).
+ */
+bool added_set_next(const added_set *s, text_view text, size_t from, const tokenizer_span *spans, size_t n_spans,
+                    bool special_only, added_match *match_out);
+
+/* ---- split.c */
+typedef enum { PRE_NONE, PRE_BYTE_LEVEL, PRE_METASPACE } pre_kind;
+typedef enum { PREPEND_ALWAYS, PREPEND_FIRST, PREPEND_NEVER } prepend_scheme;
+
+typedef struct pre_tokenizer {
+    pre_kind kind;
+    bool use_regex, add_prefix_space; /* BYTE_LEVEL */
+    bool split;                       /* METASPACE */
+    prepend_scheme scheme;
+    char mark[4]; /* METASPACE: stands for a space */
+    size_t n_mark;
+} pre_tokenizer;
+
+size_t split_next(const char *text, size_t n, size_t from); /* end of the GPT-2 piece that begins at from < n */
+size_t split_next_mark(const pre_tokenizer *pre, const char *text, size_t n, size_t from);
+
+/* ---- bpe.c */
+#define CACHE_SETS  4096
+#define CACHE_WAYS  4
+#define CACHE_BYTES 40
+#define CACHE_IDS   12
+
+typedef struct cache_entry {
+    uint32_t stamp;
+    uint8_t n_bytes, n_ids; /* n_bytes 0: empty */
+    char bytes[CACHE_BYTES];
+    int32_t ids[CACHE_IDS];
+} cache_entry;
+
+typedef struct piece_cache {
+    pthread_mutex_t lock;
+    cache_entry *entries; /* owned; [CACHE_SETS][CACHE_WAYS] */
+    uint32_t now;
+} piece_cache;
+
+typedef struct bpe {
+    vocab vocab;
+    merge_table merges;
+    int32_t low_id[0x180]; /* ids of one-character texts below U+0180, -1: none */
+    int32_t byte_id[256];  /* ids of <0x00> .. <0xFF>, -1: none */
+    int32_t unk_id;        /* -1: none */
+    bool byte_fallback, fuse_unk, ignore_merges;
+    bool byte_level; /* pieces are bytes, symbols are characters of the byte alphabet */
+} bpe;
+
+typedef struct symbol {
+    int32_t id; /* -1: merged into its left neighbour */
+    int32_t prev, next;
+} symbol;
+
+typedef struct heap_entry {
+    uint64_t key; /* rank, position */
+    int32_t merged;
+} heap_entry;
+
+typedef struct encoding {
+    tokenizer *t;
+    int32_t *ids;
+    size_t n_ids, max_ids;
+    moe_text norm[2], pre; /* scratch of normalizer and pre-tokenizer */
+    moe_text mapped;       /* a piece in the byte alphabet */
+    symbol *symbols;
+    size_t n_symbols, symbol_capacity;
+    heap_entry *heap;
+    size_t n_heap, heap_capacity;
+    const tokenizer_span *spans; /* in the text being encoded */
+    size_t n_spans;
+    bool head; /* nothing stands before the text being encoded (Metaspace with prepend_scheme first) */
+} encoding;
+
+/* MOE_ERR_BUSY: more than max_ids. */
+MOE_NODISCARD moe_status encoding_emit(encoding *e, int32_t id);
+MOE_NODISCARD moe_status bpe_encode(encoding *e, const char *piece, size_t n);
+MOE_NODISCARD moe_status piece_cache_init(piece_cache *c);
+void piece_cache_fini(piece_cache *c);
+
+/* ---- encode.c */
+void encoding_init(encoding *e, tokenizer *t, int32_t *ids, size_t max_ids);
+void encoding_fini(encoding *e);
+/* Encodes text[begin, end) as a text of its own. */
+MOE_NODISCARD moe_status encoding_text(encoding *e, const char *text, size_t begin, size_t end);
+MOE_NODISCARD moe_status encoding_error(moe_status status, const char *what, size_t max_ids, moe_error *err);
+
+/* ---- decode.c */
+typedef struct decoder {
+    text_steps steps; /* on each token */
+    bool byte_level, byte_fallback, fused, join_with_space, has_metaspace;
+    char strip[4]; /* taken off the head of the whole text, at most n_strip times */
+    size_t strip_bytes, n_strip;
+} decoder;
+
+/* ---- chat.c */
+typedef struct chat_form chat_form;
+const chat_form *chat_recognise(const char *source, size_t n); /* NULL: not known */
+const chat_form *chat_find(const char *name);
+
+/* ---- load.c */
+enum { TOKEN_SPECIAL = 1, TOKEN_BYTE = 2 };
+
+typedef struct vocab_token {
+    const char *text; /* borrowed from vocab or added_text; NULL: no text */
+    uint32_t n_text;
+    uint32_t decoded, n_decoded; /* of tokenizer.decoded */
+    uint32_t flags;
+} vocab_token;
+
+struct tokenizer {
+    bpe bpe;
+    vocab_token *tokens; /* owned; [vocab_size] */
+    size_t vocab_size;
+    char *added_text;                     /* owned */
+    int32_t config_bos_id, config_eos_id; /* what tokenizer_config.json names; -1: nothing */
+    added_set raw, normalized;
+    text_steps normalizer;
+    pre_tokenizer pre;
+    int32_t prefix[TOKENIZER_MAX_AFFIX], suffix[TOKENIZER_MAX_AFFIX];
+    size_t n_prefix, n_suffix;
+    decoder decoder;
+    moe_text decoded;
+    size_t longest, max_bytes_per_id; /* 0: no such bound */
+    int32_t bos_id, eos_id;
+    const chat_form *chat;
+    piece_cache cache;
+};
+
+/* ---- stages.c: the objects of tokenizer.json that have a type */
+MOE_NODISCARD moe_status load_normalizer(tokenizer *t, const moe_json *json, moe_error *err);
+MOE_NODISCARD moe_status load_pre_tokenizer(tokenizer *t, const moe_json *json, moe_error *err);
+MOE_NODISCARD moe_status load_post_processor(tokenizer *t, const moe_json *json, moe_error *err);
+MOE_NODISCARD moe_status load_decoder(tokenizer *t, const moe_json *json, moe_error *err);
+/* Typed fields; path is the object's place in the file, for the message. Absent or null gives the fallback; NULL data
+ * as fallback of a text means required. */
+MOE_NODISCARD moe_status field_bool(const moe_json *object, const char *path, const char *key, bool fallback, bool *out,
+                                    moe_error *err);
+MOE_NODISCARD moe_status field_text(const moe_json *object, const char *path, const char *key, const char *fallback,
+                                    text_view *out, moe_error *err);
+MOE_NODISCARD moe_status field_id(const tokenizer *t, const moe_json *value, const char *path, int32_t *out,
+                                  moe_error *err);
+
+/* ---- model.c: vocab and merges */
+MOE_NODISCARD moe_status load_model(tokenizer *t, const moe_json *json, moe_error *err);
+
+/* ---- added_load.c: added_tokens, and added_tokens_decoder of tokenizer_config.json */
+typedef struct added_item {
+    int32_t id;
+    text_view content; /* borrowed from the JSON value */
+    bool single_word, lstrip, rstrip, normalized, special;
+} added_item;
+
+typedef struct added_list {
+    added_item *items; /* owned, ascending by id */
+    size_t n;
+} added_list;
+
+MOE_NODISCARD moe_status added_list_load(const tokenizer *t, const moe_json *json, const moe_json *config,
+                                         added_list *list, moe_error *err);
+/* Gives the tokens their texts and flags. */
+MOE_NODISCARD moe_status added_list_apply(tokenizer *t, const added_list *list, moe_error *err);
+/* Builds the sets that are matched; all TOKEN_SPECIAL flags are known by now. */
+MOE_NODISCARD moe_status added_list_match(tokenizer *t, const added_list *list, moe_error *err);
+
+/* ---- config.c: tokenizer_config.json; json may be NULL */
+MOE_NODISCARD moe_status load_config_tokens(tokenizer *t, const moe_json *json, const added_list *list, moe_error *err);
+MOE_NODISCARD moe_status load_config_affixes(tokenizer *t, const moe_json *json, moe_error *err);
+MOE_NODISCARD moe_status load_chat(tokenizer *t, const moe_json *json, const char *source, size_t bytes,
+                                   moe_error *err);
+char *text_copy(const char *text, size_t n); /* owned, NUL-terminated; NULL: no memory */
+#endif
