@@ -1,0 +1,53 @@
+/* config.json, and after the first zero byte generation_config.json: refused with a reason, or within every bound that
+ * the rest of the program relies on. */
+#include "model/model.h"
+
+#include <math.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check(const model_config *c)
+{
+    MOE_ASSERT(c->family != NULL && c->n_layers >= 1 && c->n_layers <= MODEL_MAX_LAYERS);
+    MOE_ASSERT(c->n_experts >= 1 && c->n_experts <= MODEL_MAX_EXPERTS);
+    MOE_ASSERT(c->gate.k >= 1 && c->gate.k <= c->n_experts && c->gate.k <= ROUTER_MAX_TOP_K);
+    MOE_ASSERT(c->head_dim >= 2 && c->head_dim % 2 == 0 && c->n_kv_heads >= 1 && c->n_heads % c->n_kv_heads == 0);
+    MOE_ASSERT(c->d_model <= 1u << 20 && c->d_ff >= 1 && c->d_ff <= 1u << 20);
+    MOE_ASSERT(c->vocab_size >= 1 && c->vocab_size <= 4194304u && c->max_positions >= 1);
+    MOE_ASSERT(c->norm_eps > 0.0f && c->norm_eps < 1.0f && isfinite(c->rope_theta) && c->rope_theta >= 1.0);
+    MOE_ASSERT(!c->clip_qkv || (c->clip_qkv_bound > 0.0f && isfinite(c->clip_qkv_bound)));
+    MOE_ASSERT(c->n_eos <= MODEL_MAX_EOS);
+    for (uint32_t i = 0; i < c->n_eos; i++) {
+        MOE_ASSERT(c->eos_ids[i] >= 0 && (uint32_t)c->eos_ids[i] < c->vocab_size &&
+                   (i == 0 || c->eos_ids[i - 1] < c->eos_ids[i]));
+    }
+}
+
+static void check_text(const model_config *c)
+{
+    moe_text text;
+
+    moe_text_init(&text, 1u << 16);
+    model_config_text(c, &text);
+    MOE_ASSERT(!text.failed && text.size > 0);
+    moe_text_fini(&text);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    const uint8_t *zero = size > 0 ? memchr(data, 0, size) : NULL;
+    size_t bytes = zero != NULL ? (size_t)(zero - data) : size;
+    const char *generation = zero != NULL ? (const char *)zero + 1 : NULL;
+    model_config c;
+    moe_error err = {.text = ""};
+
+    if (model_config_parse((const char *)data, bytes, generation, zero != NULL ? size - bytes - 1 : 0, &c, &err) ==
+        MOE_OK) {
+        check(&c);
+        check_text(&c);
+    } else {
+        MOE_ASSERT(err.text[0] != '\0');
+    }
+    return 0;
+}

@@ -1,0 +1,1 @@
+moe_fuzz(fuzz_config LIBS moe_model)
