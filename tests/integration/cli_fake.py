@@ -1,0 +1,468 @@
+"""The command line against a server made of python3-grpcio, so that every reply and every failure can be staged.
+
+Usage: cli_fake.py CONCLAVE PROTO_DIR [unittest arguments]
+"""
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+from concurrent import futures
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+CONCLAVE, PROTO_DIR = sys.argv[1:3]
+PROTOS = ["conclave/v1/inference.proto", "conclave/v1/admin.proto", "grpc/health/v1/health.proto"]
+WAIT_S = 30
+
+
+def load_pool():
+    with tempfile.NamedTemporaryFile(suffix=".pb") as out:
+        subprocess.run(["protoc", "-I", PROTO_DIR, "--include_imports", "--descriptor_set_out", out.name] + PROTOS, check=True)
+        files = descriptor_pb2.FileDescriptorSet.FromString(out.read())
+    pool = descriptor_pool.DescriptorPool()
+    for file in files.file:
+        pool.Add(file)
+    return pool
+
+
+POOL = load_pool()
+FACTORY = message_factory.MessageFactory(POOL)
+
+
+def message(name, /, **fields):
+    return FACTORY.GetPrototype(POOL.FindMessageTypeByName(name))(**fields)
+
+
+def v1(name, /, **fields):
+    return message("conclave.v1." + name, **fields)
+
+
+class Server(grpc.GenericRpcHandler):
+    """Answers /package.Service/Method with replies[method], a list of messages or a function (request, context) -> list."""
+
+    def __init__(self, credentials=None):
+        self.replies, self.requests, self.metadata = {}, [], []
+        self.cancelled = queue.Queue()
+        self.grpc = grpc.server(futures.ThreadPoolExecutor(4), handlers=[self])
+        address = "127.0.0.1:0"
+        self.port = self.grpc.add_secure_port(address, credentials) if credentials else self.grpc.add_insecure_port(address)
+        self.grpc.start()
+
+    def stop(self):
+        self.grpc.stop(0).wait()
+
+    def service(self, details):
+        service, method = details.method.strip("/").split("/")
+        descriptor = POOL.FindServiceByName(service).methods_by_name[method]
+
+        def answer(request, context):
+            self.requests.append(request)
+            self.metadata.append(dict(context.invocation_metadata()))
+            replies = self.replies[method]
+            yield from replies(request, context) if callable(replies) else replies
+
+        return grpc.unary_stream_rpc_method_handler(
+            answer, FACTORY.GetPrototype(descriptor.input_type).FromString,
+            lambda reply: reply if isinstance(reply, bytes) else reply.SerializeToString())
+
+
+def refuse(code, text, *trailers):
+    def answer(_, context):
+        context.set_trailing_metadata(trailers)
+        context.abort(code, text)
+        yield
+
+    return answer
+
+
+class Result:
+    def __init__(self, done):
+        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+
+
+class Case(unittest.TestCase):
+    maxDiff = None
+    credentials = None
+
+    def setUp(self):
+        self.server = Server(self.credentials)
+        self.addCleanup(self.server.stop)
+
+    def argv(self, command, *args):
+        return [CONCLAVE, command, "--server", f"127.0.0.1:{self.server.port}", *args]
+
+    def run_cli(self, command, *args, stdin=""):
+        env = {k: v for k, v in os.environ.items() if not k.startswith("CONCLAVE_")}
+        done = subprocess.run(self.argv(command, *args), input=stdin, capture_output=True, encoding="utf-8",
+                              timeout=WAIT_S, env=env)
+        return Result(done)
+
+    def ok(self, command, *args, stdin=""):
+        result = self.run_cli(command, *args, stdin=stdin)
+        self.assertEqual((result.code, result.err), (0, ""))
+        return result.out
+
+    def fails(self, code, text, command, *args, stdin=""):
+        result = self.run_cli(command, *args, stdin=stdin)
+        self.assertEqual(result.code, code, result.err)
+        self.assertIn(text, result.err)
+        return result
+
+
+CHUNKS = [
+    v1("GenerateResponse", token_ids=[5, 6], text="Hel", request_id="r", seed=2**63, set_id="s", model_fingerprint="f"),
+    v1("GenerateResponse", first_index=2, token_ids=[7], text="lo €", finish_reason=2,
+       usage=v1("Usage", prompt_tokens=3, completion_tokens=3), timings=v1("Timings", prefill_seconds=0.5)),
+]
+
+
+class Generate(Case):
+    def setUp(self):
+        super().setUp()
+        self.server.replies["Generate"] = CHUNKS
+
+    def test_text_comes_out_and_the_line_is_ended(self):
+        self.assertEqual(self.ok("generate", "hi"), "Hello €\n")
+
+    def test_request_carries_the_options(self):
+        self.ok("generate", "hi", "--max-tokens", "3", "--temperature", "0", "--stop", "a", "--stop", "b")
+        want = v1("GenerateRequest", text="hi", sampling=v1("Sampling", max_tokens=3, temperature=0, stop=["a", "b"]))
+        self.assertEqual(self.server.requests, [want])
+
+    def test_prompt_comes_from_standard_input_byte_for_byte(self):
+        self.ok("generate", "-", stdin="two\nlines €\n")
+        self.assertEqual(self.server.requests[0].text, "two\nlines €\n")
+
+    def test_json_is_one_object_per_chunk(self):
+        lines = [json.loads(line) for line in self.ok("generate", "hi", "--json").splitlines()]
+        self.assertEqual(lines, [
+            {"index": 0, "first_index": 0, "token_ids": [5, 6], "text": "Hel", "finish_reason": "FINISH_REASON_UNSPECIFIED",
+             "echo": False, "request_id": "r", "seed": 2**63, "set_id": "s", "model_fingerprint": "f"},
+            {"index": 0, "first_index": 2, "token_ids": [7], "text": "lo €", "finish_reason": "FINISH_REASON_LENGTH",
+             "echo": False, "usage": {"prompt_tokens": 3, "completion_tokens": 3, "cached_tokens": 0},
+             "timings": {"queue_seconds": 0, "prefill_seconds": 0.5, "decode_seconds": 0, "preemptions": 0}}])
+
+    def test_ids_come_out_where_there_is_no_text(self):
+        self.server.replies["Generate"] = [v1("GenerateResponse", token_ids=[5]), v1("GenerateResponse", token_ids=[6, 7])]
+        self.assertEqual(self.ok("generate", "--tokens", "1"), "5 6 7\n")
+
+    def test_choices_come_one_after_the_other(self):
+        self.server.replies["Generate"] = [
+            v1("GenerateResponse", index=1, token_ids=[1], text="one"), v1("GenerateResponse", token_ids=[2], text="zero")]
+        self.assertEqual(self.ok("generate", "hi", "-n", "2"), "zero\n--- choice 1\none\n")
+
+    def test_logprobs_are_a_table(self):
+        row = v1("TokenLogprob", id=5, logprob=-0.5, token=b"H", top=[v1("TopLogprob", id=9, logprob=-0.25, token=b"\xff")])
+        self.server.replies["Generate"] = [v1("GenerateResponse", token_ids=[5], text="H", logprobs=[row])]
+        self.assertEqual(self.ok("generate", "hi", "--logprobs", "1"), '0       5   -0.500000  "H"  best: 9 -0.250000 \\xff\n')
+
+    def test_stats_name_tokens_and_prompt(self):
+        result = self.run_cli("generate", "hi", "--stats")
+        self.assertRegex(result.err, r"^3 tokens, .* tokens/s; prompt 3 tokens, first token after \d+\.\d+ s\n$")
+
+    def test_answer_cut_short_is_a_failure(self):
+        self.server.replies["Generate"] = [v1("GenerateResponse", token_ids=[1], text="a", finish_reason=3)]
+        self.fails(1, "the server cut the answer short", "generate", "hi")
+
+    def test_choice_out_of_range_is_refused(self):
+        self.server.replies["Generate"] = [v1("GenerateResponse", index=16)]
+        self.fails(1, "index 16: a server sends at most 16 choices", "generate", "hi")
+
+    def test_reply_that_is_no_message_is_refused(self):
+        self.server.replies["Generate"] = [b"\xff\xff"]
+        self.fails(1, "not a conclave.v1.GenerateResponse", "generate", "hi")
+
+    def test_reply_over_the_default_limit_arrives(self):
+        self.server.replies["Generate"] = [v1("GenerateResponse", token_ids=[1], text="x" * (8 << 20))]
+        self.assertEqual(len(self.ok("generate", "hi")), (8 << 20) + 1)
+
+    def test_partial_answer_stays_when_the_call_fails(self):
+        def answer(_, context):
+            yield CHUNKS[0]
+            context.abort(grpc.StatusCode.DATA_LOSS, "gone")
+
+        self.server.replies["Generate"] = answer
+        result = self.fails(1, "DATA_LOSS: gone", "generate", "hi")
+        self.assertEqual(result.out, "Hel\n")
+
+
+class Failures(Case):
+    def test_status_has_its_name_and_message(self):
+        self.server.replies["Score"] = refuse(grpc.StatusCode.INVALID_ARGUMENT, "top 51: at most 50")
+        result = self.fails(1, "", "score", "hi", "--top", "51")
+        self.assertEqual(result.err, "conclave score: INVALID_ARGUMENT: top 51: at most 50\n")
+
+    def test_retry_hint_is_shown(self):
+        self.server.replies["Generate"] = refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", ("grpc-retry-pushback-ms", "250"))
+        self.fails(1, "RESOURCE_EXHAUSTED: full (try again in 250 ms)", "generate", "hi")
+
+    def test_nobody_listening(self):
+        self.server.stop()
+        self.fails(1, "UNAVAILABLE: ", "model")
+
+    def test_unknown_command(self):
+        self.fails(2, "no command 'frobnicate'", "frobnicate")
+
+    def test_bad_option_value(self):
+        self.fails(2, "max_tokens 'many': not a whole number", "generate", "hi", "--max-tokens", "many")
+
+    def test_timeout_ends_the_call(self):
+        def answer(_, context):
+            context.add_callback(lambda: self.server.cancelled.put(True))
+            self.server.cancelled.get(timeout=WAIT_S)
+            yield CHUNKS[0]
+
+        self.server.replies["Generate"] = answer
+        self.fails(1, "DEADLINE_EXCEEDED", "generate", "hi", "--timeout", "0.3")
+
+    def test_full_disk_is_a_failure(self):
+        self.server.replies["GetModel"] = [v1("GetModelResponse", name="m")]
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(self.argv("model"), stdout=full, stderr=subprocess.PIPE, encoding="utf-8", timeout=WAIT_S)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("standard output", done.stderr)
+
+    def test_interrupt_cancels_the_call(self):
+        def answer(_, context):
+            context.add_callback(lambda: self.server.cancelled.put(True))
+            yield CHUNKS[0]
+            self.server.cancelled.get(timeout=WAIT_S)
+            self.server.cancelled.put(True)
+
+        self.server.replies["Generate"] = answer
+        with subprocess.Popen(self.argv("generate", "hi"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            self.assertEqual(process.stdout.read(3), b"Hel")
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=WAIT_S)
+        self.assertEqual((process.returncode, err), (130, b"conclave generate: CANCELLED: interrupted\n"))
+        self.assertTrue(self.server.cancelled.get(timeout=WAIT_S))
+
+
+class Scores(Case):
+    def setUp(self):
+        super().setUp()
+        layer = [v1("LayerExperts", layer=0, ids=[1, 4, 9, 12])]
+        self.server.replies["Score"] = [v1("ScoreResponse", set_id="s", tokens=[
+            v1("ScoredToken", id=7, experts=layer),
+            v1("ScoredToken", id=3, logprob=-1.25, experts=layer,
+               top=[v1("TopLogprob", id=9, logprob=-0.7), v1("TopLogprob", id=3, logprob=-1.25)])])]
+
+    def test_json(self):
+        self.assertEqual(
+            self.ok("score", "--tokens", "7,3", "--top", "2", "--experts", "--json"),
+            '{"tokens":[{"id":7,"experts":[{"layer":0,"ids":[1,4,9,12]}]},{"id":3,"logprob":-1.25,"top":['
+            '{"id":9,"logprob":-0.7},{"id":3,"logprob":-1.25}],"experts":[{"layer":0,"ids":[1,4,9,12]}]}],"set_id":"s"}\n')
+
+    def test_table(self):
+        self.assertEqual(self.ok("score", "--tokens", "7,3"),
+                         "     0       7\n        layer 0: 1 4 9 12\n"
+                         "     1       3   -1.250000  best: 9 -0.700000, 3 -1.250000\n        layer 0: 1 4 9 12\n"
+                         "1 scored, sum -1.250000, mean -1.250000, perplexity 3.49034\n")
+
+    def test_classes(self):
+        self.server.replies["Classify"] = [v1("ClassifyResponse", scores=[0.5, -2])]
+        self.assertEqual(self.ok("classify", "hi"), "class 0: 0.500000\nclass 1: -2.000000\n")
+
+
+class Tokens(Case):
+    def test_tokenize(self):
+        self.server.replies["Tokenize"] = [v1("TokenizeResponse", ids=[3, 1, 2])]
+        self.assertEqual(self.ok("tokenize", "abc"), "3 1 2\n")
+        self.assertEqual(self.server.requests, [v1("TokenizeRequest", text="abc")])
+
+    def test_detokenize_takes_arguments_and_lists(self):
+        self.server.replies["Detokenize"] = [v1("DetokenizeResponse", text="abc")]
+        self.assertEqual(self.ok("detokenize", "3", "1", "2"), "abc")
+        self.ok("detokenize", "--tokens", "3,1,2", "--skip-special")
+        self.assertEqual(self.server.requests, [v1("DetokenizeRequest", ids=[3, 1, 2]),
+                                                v1("DetokenizeRequest", ids=[3, 1, 2], skip_special=True)])
+
+
+class Chat(Case):
+    def setUp(self):
+        super().setUp()
+        self.server.replies["Generate"] = [v1("GenerateResponse", token_ids=[1], text="Yes.", finish_reason=1)]
+
+    def conversations(self):
+        return [[(m.role, m.content) for m in request.messages.messages] for request in self.server.requests]
+
+    def test_conversation_grows(self):
+        self.assertEqual(self.ok("chat", "--system", "Be kind.", stdin="One?\n\nTwo?\n"), "Yes.\nYes.\n")
+        self.assertEqual(self.conversations(), [[(1, "Be kind."), (2, "One?")],
+                                                [(1, "Be kind."), (2, "One?"), (3, "Yes."), (2, "Two?")]])
+
+    def test_reset_keeps_the_system_message(self):
+        self.ok("chat", "--system", "Be kind.", stdin="One?\n/reset\nTwo?")
+        self.assertEqual(self.conversations()[1], [(1, "Be kind."), (2, "Two?")])
+
+    def test_reset_without_a_system_message(self):
+        self.ok("chat", stdin="/reset\nOne?\n/reset\nTwo?\n")
+        self.assertEqual(self.conversations(), [[(2, "One?")], [(2, "Two?")]])
+
+    def test_failure_ends_a_piped_conversation(self):
+        self.server.replies["Generate"] = refuse(grpc.StatusCode.UNAVAILABLE, "draining")
+        self.fails(1, "UNAVAILABLE: draining", "chat", stdin="One?\nTwo?\n")
+        self.assertEqual(len(self.server.requests), 1)
+
+
+class Cluster(Case):
+    def setUp(self):
+        super().setUp()
+        replica = [v1("ExpertReplica", node_id="a", ready=True), v1("ExpertReplica", node_id="b")]
+        experts = [v1("ExpertPlacement", layer=0, expert_id=i, replicas=replica) for i in range(3)]
+        experts += [v1("ExpertPlacement", layer=0, expert_id=4, replicas=replica), v1("ExpertPlacement", layer=1, expert_id=0)]
+        self.server.replies["ListExperts"] = [v1("ListExpertsResponse", epoch=3, set_id="s", experts=experts)]
+        self.server.replies["GetExpertStats"] = [v1("GetExpertStatsResponse", tokens=10, experts=[
+            v1("ExpertStats", layer=0, expert_id=1, rows=2**40), v1("ExpertStats", layer=0, expert_id=0, rows=7)])]
+        self.cluster = v1("GetClusterResponse", cluster="c", model_fingerprint="f", numeric_class="cpu-f32-1", epoch=3, ready=True,
+                          nodes=[v1("Node", id="a", incarnation=2**64 - 1, address="in-process", state=2, device="cpu-avx2",
+                                    transport="loopback", n_experts=5)])
+
+    def test_placement_joins_neighbours(self):
+        self.assertEqual(self.ok("placement"),
+                         "epoch 3, set s\nlayer 0 experts 0-2: a b (loading)\nlayer 0 experts 4: a b (loading)\n"
+                         "layer 1 experts 0: nobody\n")
+
+    def test_experts_are_listed_in_order_with_their_rows(self):
+        out = self.ok("experts", "--layer", "0")
+        self.assertEqual([line.split() for line in out.splitlines()[-3:]],
+                         [["layer", "expert", "rows"], ["0", "0", "7"], ["0", "1", str(2**40)]])
+        self.assertEqual(self.server.requests, [v1("ListExpertsRequest", layer=0), v1("GetExpertStatsRequest", layer=0)])
+
+    def test_experts_in_json_are_two_objects(self):
+        lines = [json.loads(line) for line in self.ok("experts", "--json").splitlines()]
+        self.assertEqual([line.get("epoch") or line.get("tokens") for line in lines], [3, 10])
+
+    def test_nodes(self):
+        self.server.replies["GetCluster"] = [self.cluster]
+        self.assertIn("node a at in-process, UP, cpu-avx2, loopback, 5 experts", self.ok("nodes"))
+
+    def test_nodes_json_keeps_64_bits(self):
+        self.server.replies["GetCluster"] = [self.cluster]
+        self.assertEqual(json.loads(self.ok("nodes", "--json"))["nodes"][0]["incarnation"], 2**64 - 1)
+
+    def test_watch_prints_every_change(self):
+        self.server.replies["WatchCluster"] = [self.cluster, self.cluster]
+        self.assertEqual(self.ok("nodes", "--watch").count("cluster c"), 2)
+
+    def test_model(self):
+        self.server.replies["GetModel"] = [v1("GetModelResponse", name="m", n_layers=2, n_experts=[8, 6])]
+        out = self.ok("model")
+        self.assertIn('name: "m"\n', out)
+        self.assertIn("n_experts: [8,6]\n", out)
+
+    def test_serving_is_success(self):
+        self.server.replies["Check"] = [message("grpc.health.v1.HealthCheckResponse", status=1)]
+        self.assertEqual(self.ok("health", "--json"), '{"status":"SERVING"}\n')
+
+    def test_not_serving_is_a_failure(self):
+        self.server.replies["Check"] = [message("grpc.health.v1.HealthCheckResponse", status=2)]
+        self.fails(1, "the server is not serving", "health")
+
+    def test_health_of_one_service(self):
+        self.server.replies["Check"] = refuse(grpc.StatusCode.NOT_FOUND, "unknown service")
+        self.fails(1, "NOT_FOUND", "health", "--service", "x")
+        self.assertEqual(self.server.requests[0].service, "x")
+
+
+class Token(Case):
+    def setUp(self):
+        super().setUp()
+        self.server.replies["GetModel"] = [v1("GetModelResponse", name="m")]
+        self.file = tempfile.NamedTemporaryFile("w")
+        self.addCleanup(self.file.close)
+
+    def write(self, text):
+        self.file.write(text)
+        self.file.flush()
+        return self.file.name
+
+    def test_first_line_of_the_file_is_sent(self):
+        self.ok("model", "--token-file", self.write("s3cret\nother\n"))
+        self.assertEqual(self.server.metadata[0]["authorization"], "Bearer s3cret")
+
+    def test_empty_file_is_refused(self):
+        self.fails(2, "its first line is empty", "model", "--token-file", self.write("\n"))
+
+    def test_missing_file_is_refused(self):
+        self.fails(1, "missing", "model", "--token-file", self.file.name + ".missing")
+
+
+class Tls(Case):
+    """One certificate authority, one certificate for the server and one for us; the name in the first is localhost."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.folder.cleanup)
+        cls.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+                    "/CN=test authority", "-keyout", "ca.key", "-out", "ca.pem")
+        for name in ("server", "client"):
+            cls.openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
+                        "-keyout", f"{name}.key", "-out", f"{name}.csr")
+            with open(cls.path("ext"), "w") as ext:
+                ext.write("subjectAltName=DNS:conclave.test\n")
+            cls.openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
+                        "-extfile", "ext", "-out", f"{name}.pem")
+        pair = (cls.read("server.key"), cls.read("server.pem"))
+        cls.credentials = grpc.ssl_server_credentials([pair], cls.read("ca.pem"), cls.mutual)
+
+    mutual = False
+
+    @classmethod
+    def path(cls, name):
+        return os.path.join(cls.folder.name, name)
+
+    @classmethod
+    def read(cls, name):
+        with open(cls.path(name), "rb") as file:
+            return file.read()
+
+    @classmethod
+    def openssl(cls, *args):
+        subprocess.run(["openssl", *args], cwd=cls.folder.name, check=True, capture_output=True)
+
+    def setUp(self):
+        super().setUp()
+        self.server.replies["GetModel"] = [v1("GetModelResponse", name="m")]
+
+    def test_server_is_checked_against_the_authority(self):
+        self.assertIn('name: "m"', self.ok("model", "--tls-ca", self.path("ca.pem"), "--tls-server-name", "conclave.test"))
+
+    def test_another_name_is_refused(self):
+        self.fails(1, "UNAVAILABLE", "model", "--tls-ca", self.path("ca.pem"), "--tls-server-name", "other.test")
+
+    def test_another_authority_is_refused(self):
+        self.fails(1, "UNAVAILABLE", "model", "--tls-ca", self.path("client.pem"), "--tls-server-name", "conclave.test")
+
+    def test_key_without_certificate_is_refused(self):
+        self.fails(2, "--tls-cert and --tls-key", "model", "--tls-key", self.path("client.key"))
+
+
+class MutualTls(Tls):
+    mutual = True
+
+    def test_server_is_checked_against_the_authority(self):
+        self.ok("model", "--tls-ca", self.path("ca.pem"), "--tls-server-name", "conclave.test", "--tls-cert",
+                self.path("client.pem"), "--tls-key", self.path("client.key"))
+
+    def test_no_certificate_of_ours_is_refused(self):
+        self.fails(1, "UNAVAILABLE", "model", "--tls-ca", self.path("ca.pem"), "--tls-server-name", "conclave.test")
+
+
+class Help(Case):
+    def test_every_command_has_help(self):
+        listed = subprocess.run([CONCLAVE, "--help"], capture_output=True, encoding="utf-8", check=True).stdout
+        names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
+        self.assertGreater(len(names), 8)
+        for name in names:
+            self.assertIn("--server HOST:PORT", self.ok(name, "--help"))
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]])
