@@ -1,0 +1,179 @@
+/* wire: the frames between members. docs/wire.md is the authority: byte tables, rules, and what a violation costs.
+ *
+ * Nouns:
+ *   frame     one message: a header of 16 bytes (magic, version, type, length, CRC-32C) and a body; little-endian,
+ * field by field request   names one dispatch: coordinator, step, layer, micro-batch, attempt view      a decoded
+ * DISPATCH or RESULT: checked counts and pointers into the frame, valid as long as the frame's bytes
+ *
+ * Decoding never trusts a byte: every length and count is checked against the buffer before it is used, and the index
+ * arrays are checked entry by entry, so that a view can be used without further checks of its structure. The receiver
+ * compares counts and shapes with what was negotiated in HELLO. Encoding writes into a moe_buf: ..._begin, what belongs
+ * to the body, wire_finish. A frame that does not fit sets buf->failed. Threads: pure functions. Errors:
+ * MOE_ERR_CORRUPT (or MOE_ERR_UNSUPPORTED for another version) with the field, value and limit. */
+#ifndef CONCLAVE_PROTO_WIRE_H
+#define CONCLAVE_PROTO_WIRE_H
+
+#include "base/base.h"
+
+#define WIRE_VERSION      1
+#define WIRE_HEADER_BYTES 16
+#define WIRE_MAX_NAME     63  /* cluster, member, numeric class: characters */
+#define WIRE_MAX_TEXT     200 /* bytes of a reason */
+#define WIRE_MAX_D_MODEL  (1u << 20)
+#define WIRE_SMALL_BYTES  512 /* every frame but DISPATCH and RESULT fits */
+
+typedef enum {
+    WIRE_HELLO = 1,
+    WIRE_DISPATCH = 2,
+    WIRE_RESULT = 3,
+    WIRE_REFUSE = 4,
+    WIRE_PING = 5,
+    WIRE_PONG = 6,
+    WIRE_GOODBYE = 7
+} wire_type;
+
+typedef enum { WIRE_F32 = 1, WIRE_BF16 = 2 } wire_dtype;
+size_t wire_dtype_bytes(uint16_t dtype); /* 0 for a number that is no dtype */
+
+/* CRC-32C (Castagnoli): with SSE4.2 when the machine has it, else by table; equal. crc is 0 or the value so far. */
+uint32_t wire_crc32c(uint32_t crc, const void *bytes, size_t n);
+uint32_t wire_crc32c_portable(uint32_t crc, const void *bytes, size_t n);
+
+/* ------------------------------------------------------------------------------------------------ frame
+ * Checks header and checksum of a received frame of n bytes. The body is then read by the decoder of its type. */
+MOE_NODISCARD moe_status wire_open(const void *frame, size_t n, wire_type *type_out, moe_error *err);
+/* Ends a frame begun in b (which must start at b->data): writes length and checksum. Returns its bytes; 0 when it did
+ * not fit. */
+size_t wire_finish(moe_buf *b);
+
+/* ------------------------------------------------------------------------------------------------ HELLO */
+typedef enum { WIRE_COORDINATOR = 1, WIRE_NODE = 2 } wire_role;
+
+typedef struct wire_hello {
+    uint16_t role; /* wire_role */
+    char member[WIRE_MAX_NAME + 1];
+    uint64_t incarnation; /* drawn at each start of the process */
+    char cluster[WIRE_MAX_NAME + 1];
+    char numeric_class[WIRE_MAX_NAME + 1];
+    unsigned char fingerprint[32]; /* of the model */
+    uint32_t d_model;
+    uint64_t max_message; /* bytes this member receives in one frame */
+    uint32_t max_rows;    /* unique rows in one DISPATCH */
+    uint32_t max_picks;   /* (row, expert) pairs in one DISPATCH */
+    /* Proof of the cluster secret; empty without one. */
+    uint8_t n_nonce, n_mac; /* 0 or 32 */
+    unsigned char nonce[32], mac[32];
+} wire_hello;
+
+void wire_put_hello(moe_buf *b, const wire_hello *h);
+MOE_NODISCARD moe_status wire_get_hello(const void *frame, size_t n, wire_hello *out, moe_error *err);
+/* Whether two members belong together: cluster, fingerprint, numeric class and width equal, roles different.
+ * Errors: MOE_ERR_DENIED names what differs. */
+MOE_NODISCARD moe_status wire_hello_check(const wire_hello *mine, const wire_hello *theirs, moe_error *err);
+
+/* ------------------------------------------------------------------------------------------------ DISPATCH and RESULT
+ */
+typedef struct wire_request {
+    uint64_t coordinator, step;
+    uint32_t layer, micro_batch, attempt;
+} wire_request;
+bool wire_request_equal(const wire_request *a, const wire_request *b);
+
+/* Body of DISPATCH: this head, n_groups groups, n_picks row indices, n_rows rows. */
+typedef struct wire_dispatch {
+    wire_request request;
+    uint64_t epoch;
+    uint32_t d_model;
+    uint16_t dtype;
+    uint32_t n_rows, n_groups, n_picks;
+    /* views, filled by decoding */
+    const unsigned char *groups;    /* read with wire_group_at */
+    const unsigned char *pick_rows; /* read with wire_u32_at: index of each pick's row, ascending within a group */
+    const unsigned char *rows;      /* [n_rows, d_model] dtype, alignment 4 relative to the frame */
+} wire_dispatch;
+
+typedef struct wire_group {
+    int32_t expert_id;
+    uint32_t n_picks;
+} wire_group;
+
+/* Bytes of the whole frame; SIZE_MAX when that overflows or dtype is unknown. */
+size_t wire_dispatch_bytes(size_t n_rows, size_t n_groups, size_t n_picks, size_t d_model, uint16_t dtype);
+/* begin, n_groups times put_group, n_picks times moe_put_u32, put_rows, finish. put_rows returns where the caller
+ * writes the rows (before finish), NULL when they do not fit. */
+void wire_dispatch_begin(moe_buf *b, const wire_dispatch *d);
+void wire_put_group(moe_buf *b, wire_group g);
+void *wire_put_rows(moe_buf *b, size_t n_rows, size_t d_model, uint16_t dtype);
+/* Structure checked: groups ascend by expert, none is empty, their picks add up, row indices ascend within a group and
+ * are in range. */
+MOE_NODISCARD moe_status wire_get_dispatch(const void *frame, size_t n, wire_dispatch *out, moe_error *err);
+
+/* Body of RESULT: this head, n_picks rows in the order asked. */
+typedef struct wire_result {
+    wire_request request;
+    uint32_t d_model;
+    uint16_t dtype;
+    uint32_t n_picks;
+    uint32_t queued_rows; /* at the node when this left */
+    const unsigned char *rows;
+} wire_result;
+
+size_t wire_result_bytes(size_t n_picks, size_t d_model, uint16_t dtype);
+/* begin, put_rows, finish */
+void wire_result_begin(moe_buf *b, const wire_result *r);
+MOE_NODISCARD moe_status wire_get_result(const void *frame, size_t n, wire_result *out, moe_error *err);
+
+static inline uint32_t wire_u32_at(const unsigned char *array, size_t i)
+{
+    const unsigned char *p = array + 4 * i;
+
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static inline wire_group wire_group_at(const unsigned char *groups, size_t i)
+{
+    return (wire_group){(int32_t)wire_u32_at(groups, 2 * i), wire_u32_at(groups, 2 * i + 1)};
+}
+
+/* ------------------------------------------------------------------------------------------------ small frames */
+typedef enum {
+    WIRE_REFUSE_CLASS = 1,    /* dtype is not the numeric class's */
+    WIRE_REFUSE_EXPERT = 2,   /* not held here */
+    WIRE_REFUSE_TOO_MANY = 3, /* rows or picks above what was negotiated */
+    WIRE_REFUSE_SHAPE = 4,    /* d_model or layer */
+    WIRE_REFUSE_EPOCH = 5,    /* older than this node still honours */
+    WIRE_REFUSE_BUSY = 6,     /* no buffer now */
+    WIRE_REFUSE_FAILED = 7    /* the node's device failed */
+} wire_refuse_reason;
+
+typedef struct wire_refuse {
+    wire_request request;
+    uint16_t reason; /* wire_refuse_reason; unknown numbers are kept */
+    char text[WIRE_MAX_TEXT + 1];
+} wire_refuse;
+
+void wire_put_refuse(moe_buf *b, const wire_refuse *r);
+MOE_NODISCARD moe_status wire_get_refuse(const void *frame, size_t n, wire_refuse *out, moe_error *err);
+
+typedef struct wire_pong {
+    uint64_t token; /* of the PING */
+    uint32_t queued_frames, queued_rows;
+    uint64_t frames, rows; /* since start */
+} wire_pong;
+
+void wire_put_ping(moe_buf *b, uint64_t token);
+MOE_NODISCARD moe_status wire_get_ping(const void *frame, size_t n, uint64_t *token_out, moe_error *err);
+void wire_put_pong(moe_buf *b, const wire_pong *p);
+MOE_NODISCARD moe_status wire_get_pong(const void *frame, size_t n, wire_pong *out, moe_error *err);
+
+typedef enum { WIRE_GOODBYE_DRAINING = 1, WIRE_GOODBYE_REFUSED = 2 } wire_goodbye_reason;
+
+typedef struct wire_goodbye {
+    uint16_t reason; /* wire_goodbye_reason; unknown numbers are kept */
+    char text[WIRE_MAX_TEXT + 1];
+} wire_goodbye;
+
+void wire_put_goodbye(moe_buf *b, const wire_goodbye *g);
+MOE_NODISCARD moe_status wire_get_goodbye(const void *frame, size_t n, wire_goodbye *out, moe_error *err);
+
+#endif

@@ -1,0 +1,1 @@
+moe_fuzz(fuzz_wire LIBS moe_wire)
