@@ -225,8 +225,10 @@ def load_json(path):
         return {}
 
 
-def make_tokenizer(out_dir, vocab_size):
-    """Calls the script beside this one; returns what of the configuration follows from its files."""
+def make_tokenizer(out_dir, vocab_size, exact):
+    """Calls the script beside this one; returns what of the configuration follows from its files. It may find fewer ids than it
+    was asked for: then, unless exact, the vocabulary shrinks to them, or a random model would mostly answer with ids that mean
+    nothing."""
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "make_tokenizer.py")
     if not os.path.exists(script):
         sys.exit("tools/make_tokenizer.py is missing; --no-tokenizer makes the weights alone")
@@ -235,7 +237,8 @@ def make_tokenizer(out_dir, vocab_size):
     names = load_json(os.path.join(out_dir, "tokenizer_config.json"))
     ids = dict(tokenizer["model"]["vocab"])
     ids.update((t["content"], t["id"]) for t in tokenizer.get("added_tokens", []))
-    found = {"vocab_size": max(vocab_size, max(ids.values()) + 1)}
+    n_ids = max(ids.values()) + 1
+    found = {"vocab_size": max(vocab_size, n_ids) if exact else -(-n_ids // 64) * 64}
     for key in ("eos_token", "pad_token"):
         name = names.get(key)
         name = name.get("content") if isinstance(name, dict) else name
@@ -276,7 +279,8 @@ def configure(args):
     check(config)
     config["eos_token_id"] = config["vocab_size"] - 1
     if args.tokenizer:
-        config.update(make_tokenizer(args.out_dir, config["vocab_size"]))
+        exact = args.shape == "olmoe-1b-7b" or "vocab_size" in overrides
+        config.update(make_tokenizer(args.out_dir, config["vocab_size"], exact))
         overrides.pop("vocab_size", None)  # never below what the tokenizer has
     config.update(overrides)
     return config
