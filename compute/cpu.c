@@ -513,7 +513,7 @@ static moe_status device_init(cpu_device *d, moe_error *err)
         return moe_fail(err, MOE_ERR_INVALID_ARG, "max_ffn_rows %zu of max_d_ff %zu: too large", o->max_ffn_rows,
                         o->max_d_ff);
     }
-    d->score_stride = moe_round_up(o->max_context, 16);
+    d->score_stride = moe_round_up(o->max_context, 16) + 16; /* tiles write past the last key */
     d->acc = thread_scratch(d->n_threads, 2 * CPU_TILE_ROWS * CPU_PANEL);
     d->chunk = thread_scratch(d->n_threads, 2 * CPU_CHUNK_UNITS * CPU_PANEL);
     d->scores = thread_scratch(d->n_threads, CPU_ATTENTION_ROWS * d->score_stride);

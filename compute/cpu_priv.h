@@ -29,7 +29,7 @@ typedef struct cpu_attention {
     const compute_row *rows; /* ascending positions, one page table */
     size_t n_rows;           /* <= CPU_ATTENTION_ROWS */
     float *scores;           /* [n_rows][score_stride] scratch, 64-byte aligned */
-    size_t score_stride;     /* >= positions rounded up to 16 */
+    size_t score_stride;     /* >= positions + 16 */
     float scale;
 } cpu_attention;
 

@@ -24,6 +24,10 @@ static const struct {
 
 static const cpu_kernels *const tables[] = {
     [COMPUTE_ISA_PORTABLE] = &cpu_kernels_portable,
+#if defined(__x86_64__)
+    [COMPUTE_ISA_AVX2] = &cpu_kernels_avx2,
+    [COMPUTE_ISA_AVX512] = &cpu_kernels_avx512,
+#endif
 };
 
 /* Rows may be asked for by any thread; tests and benchmarks change it between runs only. */
@@ -67,9 +71,27 @@ void compute_thread_init(void)
 #endif
 }
 
+/* __builtin_cpu_supports asks cpuid and, for AVX and AVX-512, xgetbv. */
 bool compute_isa_available(compute_isa isa)
 {
-    return isa == COMPUTE_ISA_PORTABLE || isa == COMPUTE_ISA_AUTO;
+    switch (isa) {
+    case COMPUTE_ISA_PORTABLE:
+    case COMPUTE_ISA_AUTO:
+        return true;
+#if defined(__x86_64__)
+    case COMPUTE_ISA_AVX2:
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    case COMPUTE_ISA_AVX512:
+        return compute_isa_available(COMPUTE_ISA_AVX2) && __builtin_cpu_supports("avx512f") &&
+               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bf16");
+#else
+    case COMPUTE_ISA_AVX2:
+    case COMPUTE_ISA_AVX512:
+#endif
+    default:
+        return false;
+    }
 }
 
 compute_isa compute_isa_best(void)
