@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-const double engine_bucket_seconds[16] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 1e9};
+const double engine_bucket_seconds[16] = {0.005, 0.01, 0.025, 0.05, 0.1,  0.2,  0.4,   0.8,
+                                          1.6,   3.2,  6.4,   12.8, 25.6, 51.2, 102.4, 1e9};
 
 #define IDLE_WAIT_NS 50000000u /* an idle loop looks at deadlines this often */
 
@@ -12,8 +13,8 @@ const double engine_bucket_seconds[16] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.
 static moe_status check_options(const engine_options *o, moe_error *err)
 {
     if (o->prefill_chunk == 0 || o->prefill_chunk > o->max_batch_tokens) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "prefill_chunk %u: must be within [1, max_batch_tokens %u]", o->prefill_chunk,
-                        o->max_batch_tokens);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "prefill_chunk %u: must be within [1, max_batch_tokens %u]",
+                        o->prefill_chunk, o->max_batch_tokens);
     }
     if (o->micro_batches < 1 || o->micro_batches > ENGINE_MAX_MICRO_BATCHES) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "micro_batches %u: must be 1 or 2", o->micro_batches);
@@ -82,7 +83,8 @@ moe_status engine_open(const engine_options *options, engine **out, moe_error *e
     status = open_buffers(e);
     if (status != MOE_OK) {
         engine_close(e);
-        return moe_fail(err, status, "engine: %s for steps of %u rows", moe_status_text(status), options->max_batch_tokens);
+        return moe_fail(err, status, "engine: %s for steps of %u rows", moe_status_text(status),
+                        options->max_batch_tokens);
     }
     *out = e;
     return MOE_OK;
@@ -175,7 +177,8 @@ static bool id_is_live(const engine *e, const char *id)
 static moe_status admit_locked(engine *e, engine_request *r, moe_error *err)
 {
     if (atomic_load(&e->draining) || !atomic_load(&e->warm)) {
-        return moe_fail(err, MOE_ERR_UNAVAILABLE, atomic_load(&e->draining) ? "the server is draining" : "the server is starting");
+        return moe_fail(err, MOE_ERR_UNAVAILABLE,
+                        atomic_load(&e->draining) ? "the server is draining" : "the server is starting");
     }
     if (atomic_load(&e->n_waiting) >= e->options.max_queue) {
         return moe_fail(err, MOE_ERR_BUSY, "the queue is full: %u requests wait (max_queue)", e->options.max_queue);

@@ -1,14 +1,14 @@
-/* engine: the step loop behind the API. Requests join and leave between steps; chunked prefill shares steps with decode; KV pages
- * are taken as needed and the youngest request is put back when none is free.
+/* engine: the step loop behind the API. Requests join and leave between steps; chunked prefill shares steps with
+ * decode; KV pages are taken as needed and the youngest request is put back when none is free.
  *
  * Nouns:
  *   engine           owns the model, the KV cache and the one thread that steps them
  *   engine_request   one admitted request with its choices; ref-counted between the engine and the API call
  *   engine_event     what the engine tells a request: tokens, progress, the end
  *
- * Threads: engine_submit, engine_cancel, engine_next, engine_release and the getters may be called from any thread (one consumer per
- * request for engine_next). wake() is called on the engine thread (and must neither block nor call back into the engine).
- * A consumer that stops reading pauses its own request only: its ring has a bound. */
+ * Threads: engine_submit, engine_cancel, engine_next, engine_release and the getters may be called from any thread (one
+ * consumer per request for engine_next). wake() is called on the engine thread (and must neither block nor call back
+ * into the engine). A consumer that stops reading pauses its own request only: its ring has a bound. */
 #ifndef CONCLAVE_COORDINATOR_ENGINE_H
 #define CONCLAVE_COORDINATOR_ENGINE_H
 
@@ -20,11 +20,11 @@
 typedef struct engine engine;
 typedef struct engine_request engine_request;
 
-#define ENGINE_MAX_CHOICES        16
-#define ENGINE_MAX_STOP_STRINGS   16
-#define ENGINE_MAX_STOP_BYTES     256
-#define ENGINE_MAX_STOP_IDS       64
-#define ENGINE_MAX_REQUEST_ID     128
+#define ENGINE_MAX_CHOICES      16
+#define ENGINE_MAX_STOP_STRINGS 16
+#define ENGINE_MAX_STOP_BYTES   256
+#define ENGINE_MAX_STOP_IDS     64
+#define ENGINE_MAX_REQUEST_ID   128
 
 typedef enum { ENGINE_GENERATE, ENGINE_SCORE } engine_kind;
 
@@ -34,7 +34,7 @@ typedef struct engine_spec {
     const char *request_id; /* NULL: one is drawn; a live duplicate is MOE_ERR_EXISTS */
     const int32_t *prompt;
     size_t n_prompt;
-    router_set *set; /* NULL: the current set */
+    router_set *set;      /* NULL: the current set */
     uint64_t deadline_ns; /* of moe_clock_real; 0: none. Work whose deadline has passed is ended with MOE_ERR_TIMEOUT */
 
     /* generate */
@@ -44,7 +44,7 @@ typedef struct engine_spec {
     bool has_seed;
     uint32_t n_choices;
     bool want_logprobs;
-    uint32_t n_top; /* alternatives beside the chosen token; score: per token */
+    uint32_t n_top;          /* alternatives beside the chosen token; score: per token */
     const char *const *stop; /* NUL-terminated UTF-8, not empty */
     size_t n_stop;
     const int32_t *stop_ids;
@@ -61,7 +61,15 @@ typedef struct engine_spec {
     void *wake_ctx;
 } engine_spec;
 
-typedef enum { ENGINE_STARTED, ENGINE_TOKEN, ENGINE_SCORED, ENGINE_PROGRESS, ENGINE_CHOICE_DONE, ENGINE_DONE, ENGINE_FAILED } engine_event_kind;
+typedef enum {
+    ENGINE_STARTED,
+    ENGINE_TOKEN,
+    ENGINE_SCORED,
+    ENGINE_PROGRESS,
+    ENGINE_CHOICE_DONE,
+    ENGINE_DONE,
+    ENGINE_FAILED
+} engine_event_kind;
 typedef enum { ENGINE_FINISH_NONE, ENGINE_FINISH_STOP, ENGINE_FINISH_LENGTH, ENGINE_FINISH_CANCELLED } engine_finish;
 
 typedef struct engine_usage {
@@ -71,10 +79,9 @@ typedef struct engine_usage {
 
 /* One event, as engine_next hands it out. Arrays and text are borrowed until the next engine_next of this request.
  *   STARTED      left the queue (once)
- *   TOKEN        one generated token: choice, index (of the generated tokens, resumed ones included), token_id, text (what it completed,
- *                often ""), logprob and top if asked for
- *   SCORED       one prompt token of a score request: index = position, token_id, has_logprob (not for the first), top, experts
- *                [n_layers * k] ascending per layer if asked for
+ *   TOKEN        one generated token: choice, index (of the generated tokens, resumed ones included), token_id, text
+ * (what it completed, often ""), logprob and top if asked for SCORED       one prompt token of a score request: index =
+ * position, token_id, has_logprob (not for the first), top, experts [n_layers * k] ascending per layer if asked for
  *   PROGRESS     queue_position, prompt_tokens_done
  *   CHOICE_DONE  finish, stop_match / stop_token_id, text (flushed tail)
  *   DONE         all choices ended: usage. Last event
@@ -115,7 +122,7 @@ typedef struct engine_info {
 typedef struct engine_stats {
     uint64_t requests_admitted, requests_done, requests_failed, requests_cancelled, requests_refused;
     uint64_t prompt_tokens, generated_tokens, steps, preemptions;
-    uint32_t queued, running;                      /* now */
+    uint32_t queued, running;                          /* now */
     uint64_t kv_pages, kv_pages_used, kv_pages_cached; /* now */
     uint64_t prefix_hit_tokens;
     uint64_t last_step_ns; /* moe_clock_real when the loop last turned */
@@ -127,15 +134,18 @@ extern const double engine_bucket_seconds[16];
 
 const engine_info *engine_get_info(const engine *e);
 void engine_get_stats(engine *e, engine_stats *out);
-/* Rows per (layer, expert) since start: copies n_layers * n_experts counters (base ids dense); returns the rows that went through. */
+/* Rows per (layer, expert) since start: copies n_layers * n_experts counters (base ids dense); returns the rows that
+ * went through. */
 uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n);
 router_set *engine_current_set(engine *e); /* referenced: router_set_unref */
 /* MOE_ERR_NOT_FOUND: no such set. The result is referenced. */
 MOE_NODISCARD moe_status engine_find_set(engine *e, const char *id, router_set **out);
-bool engine_ready(engine *e); /* a real token went through all layers with the current placement, and it is not draining */
+bool engine_ready(
+    engine *e); /* a real token went through all layers with the current placement, and it is not draining */
 
-/* Errors, text in err: MOE_ERR_INVALID_ARG (names the field and the limit), MOE_ERR_BUSY (queue full), MOE_ERR_UNAVAILABLE (starting,
- * draining), MOE_ERR_EXISTS. On success *out holds a reference of the caller's: engine_release. */
+/* Errors, text in err: MOE_ERR_INVALID_ARG (names the field and the limit), MOE_ERR_BUSY (queue full),
+ * MOE_ERR_UNAVAILABLE (starting, draining), MOE_ERR_EXISTS. On success *out holds a reference of the caller's:
+ * engine_release. */
 MOE_NODISCARD moe_status engine_submit(engine *e, const engine_spec *spec, engine_request **out, moe_error *err);
 const char *engine_request_id(const engine_request *r);
 uint64_t engine_request_seed(const engine_request *r);

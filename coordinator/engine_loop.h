@@ -20,12 +20,13 @@ typedef struct engine_options {
     uint32_t max_running;      /* choices that run at once; at most max_batch_tokens */
     uint32_t max_queue;        /* requests that wait */
     uint32_t max_context, default_max_tokens;
-    uint32_t micro_batches;    /* 1 or 2: alternate halves of a step, to hide the network */
-    uint64_t step_timeout_ns;  /* how long a step waits for an expert without a live owner */
+    uint32_t micro_batches;   /* 1 or 2: alternate halves of a step, to hide the network */
+    uint64_t step_timeout_ns; /* how long a step waits for an expert without a live owner */
 } engine_options;
 
 MOE_NODISCARD moe_status engine_open(const engine_options *options, engine **out, moe_error *err);
-/* Runs one token through all layers; the engine is ready afterwards. The caller's thread steps the engine until engine_start. */
+/* Runs one token through all layers; the engine is ready afterwards. The caller's thread steps the engine until
+ * engine_start. */
 MOE_NODISCARD moe_status engine_warm_up(engine *e, moe_error *err);
 /* One step: joins, leaves, rows, tokens. False when there was nothing to run. */
 bool engine_step(engine *e);

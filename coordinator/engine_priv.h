@@ -20,7 +20,7 @@ struct engine {
     model_sampler *sampler;
     float *logits; /* owned [max_logit_rows, vocab_size] */
     engine_request *oldest, *newest;
-    router_set *set; /* the current set; referenced */
+    router_set *set;    /* the current set; referenced */
     engine_stats stats; /* published under the lock after every step */
 
     /* any thread */
@@ -32,7 +32,7 @@ struct engine {
     atomic_uint n_live;
     atomic_bool warm, draining, stopping;
 
-    pthread_mutex_t lock;    /* docs/threads.md: leaf */
+    pthread_mutex_t lock;     /* docs/threads.md: leaf */
     engine_request *live_ids; /* under lock: all live requests, by next_id */
     engine_stats published;   /* under lock */
     pthread_t thread;

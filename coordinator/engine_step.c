@@ -1,4 +1,5 @@
-/* One step: plan, all layers with the experts' exchange in between, then one more token for everyone whose last token was read. */
+/* One step: plan, all layers with the experts' exchange in between, then one more token for everyone whose last token
+ * was read. */
 #include "coordinator/engine_priv.h"
 
 #include <stdlib.h>
@@ -41,8 +42,8 @@ typedef struct micro_batch {
     uint32_t first_row, n_rows;
 } micro_batch;
 
-/* Two micro-batches alternate only when each gets a row. A sequence may straddle them: the first half's K and V of a layer are
- * stored before the second half attends. */
+/* Two micro-batches alternate only when each gets a row. A sequence may straddle them: the first half's K and V of a
+ * layer are stored before the second half attends. */
 static uint32_t split(const engine *e, micro_batch *mb)
 {
     uint32_t n = e->step.n_rows, half = n / 2;
@@ -82,8 +83,8 @@ static void keep_experts(engine *e, const micro_batch *mb, const int32_t *ids, u
             uint32_t row = work->first_row + i;
             if (row >= mb->first_row && row < mb->first_row + mb->n_rows) {
                 size_t position = e->step.rows[row].position;
-                memcpy(r->experts + position * r->n_experts_per_token + (size_t)layer * k, ids + (size_t)(row - mb->first_row) * k,
-                       k * sizeof *ids);
+                memcpy(r->experts + position * r->n_experts_per_token + (size_t)layer * k,
+                       ids + (size_t)(row - mb->first_row) * k, k * sizeof *ids);
             }
         }
     }
@@ -152,7 +153,8 @@ static moe_status run_rows(engine *e, moe_error *err)
     moe_status status = run_layers(e, mb, n_mb, err);
 
     for (uint32_t b = 0; b < n_mb && status == MOE_OK; b++) {
-        status = model_batch_logits(e->batches[b], e->logits + (size_t)logits_before(e, mb[b].first_row) * e->info.config->vocab_size);
+        status = model_batch_logits(e->batches[b],
+                                    e->logits + (size_t)logits_before(e, mb[b].first_row) * e->info.config->vocab_size);
     }
     /* Failed exchanges leave the other micro-batch's job behind: it is dropped, late results are ignored. */
     for (uint32_t b = 0; b < n_mb && status != MOE_OK; b++) {
@@ -183,8 +185,8 @@ static moe_status score_rows(engine *e, const step_work *w)
         const model_row *row = &e->step.rows[w->first_row + i];
         uint32_t next = row->position + 1;
         if (row->want_logits) {
-            moe_status status = model_logprobs(e->sampler, e->logits + (size_t)logit++ * vocab, c->tokens[next], &r->logprobs[next],
-                                               r->n_top, r->top + (size_t)next * r->n_top);
+            moe_status status = model_logprobs(e->sampler, e->logits + (size_t)logit++ * vocab, c->tokens[next],
+                                               &r->logprobs[next], r->n_top, r->top + (size_t)next * r->n_top);
             if (status != MOE_OK) {
                 return status;
             }
@@ -241,12 +243,13 @@ static moe_status next_token(engine *e, const step_work *w)
     const float *logits = e->logits + (size_t)w->first_logit * e->info.config->vocab_size;
     uint32_t n_output = choice_n_output(c), n_top = 0;
     bool early = n_output < r->min_tokens;
-    model_history history = {.prompt = c->tokens, .n_prompt = r->n_prompt, .output = c->tokens + r->n_prompt, .n_output = n_output};
+    model_history history = {
+        .prompt = c->tokens, .n_prompt = r->n_prompt, .output = c->tokens + r->n_prompt, .n_output = n_output};
     model_top_entry top[MODEL_MAX_TOP_LOGPROBS];
     float logprob = 0.0f;
     int32_t token;
-    moe_status status = model_sample(e->sampler, &r->sampling, logits, &history, early ? r->stop_ids : NULL, early ? r->n_stop_ids : 0,
-                                     n_output, c->index, &token);
+    moe_status status = model_sample(e->sampler, &r->sampling, logits, &history, early ? r->stop_ids : NULL,
+                                     early ? r->n_stop_ids : 0, n_output, c->index, &token);
 
     if (status == MOE_OK && r->want_logprobs) {
         n_top = MOE_MIN(r->n_top, e->info.config->vocab_size);
@@ -330,7 +333,8 @@ static void emit_progress(engine *e)
 
     for (engine_request *r = e->oldest; r != NULL; r = r->newer) {
         position += !r->started;
-        if (r->want_progress && r->first_token_ns == 0 && !r->ended && now - r->progress_ns >= 1000000000u && request_has_room(r)) {
+        if (r->want_progress && r->first_token_ns == 0 && !r->ended && now - r->progress_ns >= 1000000000u &&
+            request_has_room(r)) {
             r->progress_ns = now;
             request_emit_progress(r, r->started ? 0 : position);
         }
@@ -352,7 +356,8 @@ bool engine_step(engine *e)
     }
     status = run_rows(e, &err);
     if (status != MOE_OK) {
-        MOE_ERROR("step of %u rows failed: %s", e->step.n_rows, err.text[0] != '\0' ? err.text : moe_status_text(status));
+        MOE_ERROR("step of %u rows failed: %s", e->step.n_rows,
+                  err.text[0] != '\0' ? err.text : moe_status_text(status));
         fail_step(e, status, err.text[0] != '\0' ? err.text : moe_status_text(status));
     } else {
         finish_step(e);

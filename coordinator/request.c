@@ -18,7 +18,8 @@ static const struct {
 void choice_move(choice *c, choice_state to)
 {
     MOE_ASSERT((choice_states[c->state].next & MOE_BIT(to)) != 0);
-    MOE_TRACE("request %s choice %u %s -> %s", c->request->id, c->index, choice_states[c->state].name, choice_states[to].name);
+    MOE_TRACE("request %s choice %u %s -> %s", c->request->id, c->index, choice_states[c->state].name,
+              choice_states[to].name);
     c->state = to;
 }
 
@@ -44,7 +45,8 @@ typedef struct event_head {
     engine_usage usage;
 } event_head;
 
-/* Longest text of one event: a held-back head of a stop string and the token that released it; every byte may have become U+FFFD. */
+/* Longest text of one event: a held-back head of a stop string and the token that released it; every byte may have
+ * become U+FFFD. */
 static size_t text_bound(const engine_info *info)
 {
     size_t longest = info->tokenizer != NULL ? tokenizer_longest_token_bytes(info->tokenizer) : 0;
@@ -52,7 +54,8 @@ static size_t text_bound(const engine_info *info)
     return 3 * (ENGINE_MAX_STOP_BYTES + longest + 16);
 }
 
-static void emit(engine_request *r, const event_head *head, const model_top_entry *top, const char *text, const char *error)
+static void emit(engine_request *r, const event_head *head, const model_top_entry *top, const char *text,
+                 const char *error)
 {
     unsigned char *tail = r->tail_memory;
     size_t top_bytes = head->n_top * sizeof *top;
@@ -107,7 +110,8 @@ void request_emit_failed(engine_request *r, moe_status status, const char *why)
     emit(r, &head, NULL, NULL, why);
 }
 
-static void emit_choice_done(choice *c, engine_finish finish, int32_t stop_match, bool has_stop_token, int32_t stop_token)
+static void emit_choice_done(choice *c, engine_finish finish, int32_t stop_match, bool has_stop_token,
+                             int32_t stop_token)
 {
     event_head head = {.kind = ENGINE_CHOICE_DONE,
                        .choice = c->index,
@@ -245,7 +249,8 @@ static moe_status check_ids(const char *field, const int32_t *ids, size_t n, uin
 {
     for (size_t i = 0; i < n; i++) {
         if (ids[i] < 0 || (uint32_t)ids[i] >= vocab_size) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "%s[%zu] %d: must be within [0, %u]", field, i, ids[i], vocab_size - 1);
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "%s[%zu] %d: must be within [0, %u]", field, i, ids[i],
+                            vocab_size - 1);
         }
     }
     return MOE_OK;
@@ -254,8 +259,8 @@ static moe_status check_ids(const char *field, const int32_t *ids, size_t n, uin
 static moe_status check_real(const char *field, float value, float min, float max, bool open_min, moe_error *err)
 {
     if (!(value >= min && value <= max) || (open_min && value == min)) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s %g: must be within %c%g, %g]", field, (double)value, open_min ? '(' : '[', (double)min,
-                        (double)max);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s %g: must be within %c%g, %g]", field, (double)value,
+                        open_min ? '(' : '[', (double)min, (double)max);
     }
     return MOE_OK;
 }
@@ -274,7 +279,8 @@ static moe_status check_sampling(const model_sampling *s, uint32_t vocab_size, m
                  {"sampling.presence_penalty", s->presence_penalty, -100.0f, 100.0f, false}};
 
     for (size_t i = 0; i < MOE_COUNT(reals); i++) {
-        moe_status status = check_real(reals[i].field, reals[i].value, reals[i].min, reals[i].max, reals[i].open_min, err);
+        moe_status status =
+            check_real(reals[i].field, reals[i].value, reals[i].min, reals[i].max, reals[i].open_min, err);
         if (status != MOE_OK) {
             return status;
         }
@@ -288,7 +294,8 @@ static moe_status check_sampling(const model_sampling *s, uint32_t vocab_size, m
 static moe_status check_stops(const engine_info *info, const engine_spec *spec, moe_error *err)
 {
     if (spec->n_stop > ENGINE_MAX_STOP_STRINGS) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.stop: %zu strings, at most %d", spec->n_stop, ENGINE_MAX_STOP_STRINGS);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.stop: %zu strings, at most %d", spec->n_stop,
+                        ENGINE_MAX_STOP_STRINGS);
     }
     if (spec->n_stop > 0 && info->tokenizer == NULL) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.stop: this model has no tokenizer; use stop_token_ids");
@@ -296,12 +303,13 @@ static moe_status check_stops(const engine_info *info, const engine_spec *spec, 
     for (size_t i = 0; i < spec->n_stop; i++) {
         size_t bytes = strlen(spec->stop[i]);
         if (bytes == 0 || bytes > ENGINE_MAX_STOP_BYTES) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.stop[%zu] of %zu bytes: must be within [1, %d]", i, bytes,
-                            ENGINE_MAX_STOP_BYTES);
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.stop[%zu] of %zu bytes: must be within [1, %d]", i,
+                            bytes, ENGINE_MAX_STOP_BYTES);
         }
     }
     if (spec->n_stop_ids > ENGINE_MAX_STOP_IDS) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.stop_token_ids: %zu ids, at most %d", spec->n_stop_ids, ENGINE_MAX_STOP_IDS);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.stop_token_ids: %zu ids, at most %d", spec->n_stop_ids,
+                        ENGINE_MAX_STOP_IDS);
     }
     return check_ids("sampling.stop_token_ids", spec->stop_ids, spec->n_stop_ids, info->config->vocab_size, err);
 }
@@ -318,13 +326,15 @@ static moe_status check_resume(const engine_info *info, const engine_spec *spec,
         return moe_fail(err, MOE_ERR_INVALID_ARG, "resume_from: needs sampling.seed, the seed of the first try");
     }
     if (spec->n_resume > max_tokens) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "resume_from: %zu tokens, but sampling.max_tokens is %u", spec->n_resume, max_tokens);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "resume_from: %zu tokens, but sampling.max_tokens is %u",
+                        spec->n_resume, max_tokens);
     }
     return check_ids("resume_from", spec->resume, spec->n_resume, info->config->vocab_size, err);
 }
 
 /* The answer's length: what was asked for, or the default within what the context and the KV memory leave. */
-static moe_status choose_length(const engine_info *info, const engine_spec *spec, uint32_t *max_tokens_out, moe_error *err)
+static moe_status choose_length(const engine_info *info, const engine_spec *spec, uint32_t *max_tokens_out,
+                                moe_error *err)
 {
     size_t kv = info->kv_capacity_tokens, limit = MOE_MIN((size_t)info->max_context, kv);
     const char *what = kv < info->max_context ? "tokens that fit in kv_memory" : "max_context";
@@ -336,14 +346,17 @@ static moe_status choose_length(const engine_info *info, const engine_spec *spec
         return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.max_tokens 0: must be at least 1");
     }
     if (spec->n_prompt > limit || ask > limit - spec->n_prompt) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "prompt of %zu tokens and sampling.max_tokens %zu: together at most %zu (%s)", spec->n_prompt,
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "prompt of %zu tokens and sampling.max_tokens %zu: together at most %zu (%s)", spec->n_prompt,
                         ask, limit, what);
     }
-    *max_tokens_out = spec->kind == ENGINE_SCORE   ? 0
-                      : spec->has_max_tokens ? spec->max_tokens
-                                             : (uint32_t)MOE_MIN((size_t)info->default_max_tokens, limit - spec->n_prompt);
+    *max_tokens_out = spec->kind == ENGINE_SCORE ? 0
+                      : spec->has_max_tokens
+                          ? spec->max_tokens
+                          : (uint32_t)MOE_MIN((size_t)info->default_max_tokens, limit - spec->n_prompt);
     if (spec->min_tokens > *max_tokens_out) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.min_tokens %u: at most max_tokens, %u", spec->min_tokens, *max_tokens_out);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.min_tokens %u: at most max_tokens, %u", spec->min_tokens,
+                        *max_tokens_out);
     }
     return MOE_OK;
 }
@@ -353,7 +366,8 @@ static moe_status check_id_text(const char *id, moe_error *err)
     size_t n = strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-");
 
     if (n == 0 || n > ENGINE_MAX_REQUEST_ID || id[n] != '\0') {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "request_id: must match [A-Za-z0-9._:-]{1,%d}", ENGINE_MAX_REQUEST_ID);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "request_id: must match [A-Za-z0-9._:-]{1,%d}",
+                        ENGINE_MAX_REQUEST_ID);
     }
     return MOE_OK;
 }
@@ -366,8 +380,8 @@ static moe_status check_spec(const engine_info *info, const engine_spec *spec, u
         return moe_fail(err, MOE_ERR_INVALID_ARG, "prompt: empty; at least 1 token is needed");
     }
     if (spec->n_top > MODEL_MAX_TOP_LOGPROBS) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s %u: must be within [0, %d]", spec->kind == ENGINE_SCORE ? "top" : "sampling.logprobs",
-                        spec->n_top, MODEL_MAX_TOP_LOGPROBS);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s %u: must be within [0, %d]",
+                        spec->kind == ENGINE_SCORE ? "top" : "sampling.logprobs", spec->n_top, MODEL_MAX_TOP_LOGPROBS);
     }
     if ((status = choose_length(info, spec, max_tokens_out, err)) != MOE_OK ||
         (status = check_ids("prompt", spec->prompt, spec->n_prompt, info->config->vocab_size, err)) != MOE_OK ||
@@ -378,7 +392,8 @@ static moe_status check_spec(const engine_info *info, const engine_spec *spec, u
         return MOE_OK;
     }
     if (spec->n_choices < 1 || spec->n_choices > ENGINE_MAX_CHOICES) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.n %u: must be within [1, %d]", spec->n_choices, ENGINE_MAX_CHOICES);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.n %u: must be within [1, %d]", spec->n_choices,
+                        ENGINE_MAX_CHOICES);
     }
     if ((status = check_sampling(&spec->sampling, info->config->vocab_size, err)) != MOE_OK ||
         (status = check_stops(info, spec, err)) != MOE_OK) {
@@ -392,7 +407,11 @@ static moe_status alloc_choice(engine_request *r, uint32_t index, const engine_i
     choice *c = &r->choices[index];
     size_t capacity = spec->n_prompt + r->max_tokens;
 
-    *c = (choice){.request = r, .index = index, .state = CHOICE_WAITING, .n_tokens = (uint32_t)spec->n_prompt, .capacity = (uint32_t)capacity};
+    *c = (choice){.request = r,
+                  .index = index,
+                  .state = CHOICE_WAITING,
+                  .n_tokens = (uint32_t)spec->n_prompt,
+                  .capacity = (uint32_t)capacity};
     moe_text_init(&c->text, text_bound(info));
     c->tokens = malloc(capacity * sizeof *c->tokens);
     if (c->tokens == NULL || model_kv_seq_init(&c->kv, capacity) != MOE_OK) {
@@ -415,12 +434,14 @@ static moe_status alloc_score(engine_request *r, const engine_info *info)
     r->n_tops = calloc(n, sizeof *r->n_tops);
     r->top = calloc(n * MOE_MAX(r->n_top, 1u), sizeof *r->top);
     r->experts = calloc(n * MOE_MAX(r->n_experts_per_token, 1u), sizeof *r->experts);
-    return r->logprobs != NULL && r->n_tops != NULL && r->top != NULL && r->experts != NULL ? MOE_OK : MOE_ERR_NO_MEMORY;
+    return r->logprobs != NULL && r->n_tops != NULL && r->top != NULL && r->experts != NULL ? MOE_OK
+                                                                                            : MOE_ERR_NO_MEMORY;
 }
 
 static moe_status alloc_events(engine_request *r, const engine_info *info)
 {
-    r->event_bound = sizeof(event_head) + r->n_top * sizeof(model_top_entry) + text_bound(info) + sizeof((engine_event *)0)->error;
+    r->event_bound =
+        sizeof(event_head) + r->n_top * sizeof(model_top_entry) + text_bound(info) + sizeof((engine_event *)0)->error;
     r->event_memory = malloc(r->event_bound);
     r->tail_memory = malloc(r->event_bound);
     if (r->event_memory == NULL || r->tail_memory == NULL) {
@@ -497,8 +518,8 @@ static moe_status alloc_all(engine_request *r, const engine_info *info, const en
     return status == MOE_OK ? alloc_events(r, info) : status;
 }
 
-moe_status request_open(engine *owner, const engine_info *info, router_set *current_set, const engine_spec *spec, uint64_t now_ns,
-                        engine_request **out, moe_error *err)
+moe_status request_open(engine *owner, const engine_info *info, router_set *current_set, const engine_spec *spec,
+                        uint64_t now_ns, engine_request **out, moe_error *err)
 {
     engine_request *r;
     uint32_t max_tokens = 0;
@@ -551,7 +572,8 @@ void request_unref(engine_request *r)
     }
     router_set_unref(r->set);
     moe_ring_close(r->ring);
-    void *owned[] = {r->choices, r->resume, r->logprobs, r->n_tops, r->top, r->experts, r->event_memory, r->tail_memory};
+    void *owned[] = {r->choices, r->resume,  r->logprobs,     r->n_tops,
+                     r->top,     r->experts, r->event_memory, r->tail_memory};
     for (size_t i = 0; i < MOE_COUNT(owned); i++) {
         free(owned[i]);
     }
@@ -605,8 +627,8 @@ bool engine_next(engine_request *r, engine_event *event)
 {
     size_t bytes;
 
-    /* Scored tokens come before the ring's DONE: the engine raises the count before it pushes DONE, so one more look at the count
-     * after the pop sees them all; DONE is then held until they are read. */
+    /* Scored tokens come before the ring's DONE: the engine raises the count before it pushes DONE, so one more look at
+     * the count after the pop sees them all; DONE is then held until they are read. */
     if (r->n_read < atomic_load_explicit(&r->n_scored, memory_order_acquire)) {
         next_scored(r, event);
         return true;

@@ -1,7 +1,7 @@
 /* request: one admitted request and its choices; what the scheduler moves and the step fills.
  *
- * Ownership: ref-counted between the engine (one reference while it lives) and the API call. All memory is allocated at admission.
- * Threads: fields are the engine thread's, except those marked "any" and the consumer's side of the ring. */
+ * Ownership: ref-counted between the engine (one reference while it lives) and the API call. All memory is allocated at
+ * admission. Threads: fields are the engine thread's, except those marked "any" and the consumer's side of the ring. */
 #ifndef CONCLAVE_COORDINATOR_REQUEST_H
 #define CONCLAVE_COORDINATOR_REQUEST_H
 
@@ -24,9 +24,9 @@ typedef struct choice {
 } choice;
 
 struct engine_request {
-    atomic_uint refs;       /* any */
-    atomic_bool cancelled;  /* any */
-    engine *owner;          /* borrowed */
+    atomic_uint refs;              /* any */
+    atomic_bool cancelled;         /* any */
+    engine *owner;                 /* borrowed */
     engine_request *older, *newer; /* the engine's list in order of arrival */
     engine_request *next_id;       /* the live-id list, under the engine's lock */
 
@@ -53,17 +53,17 @@ struct engine_request {
     uint64_t submitted_ns, started_ns, first_token_ns, last_token_ns, progress_ns;
     uint32_t progress_tokens;
 
-    moe_ring *ring; /* engine -> consumer */
-    size_t event_bound; /* bytes of the largest event of a choice */
+    moe_ring *ring;             /* engine -> consumer */
+    size_t event_bound;         /* bytes of the largest event of a choice */
     unsigned char *tail_memory; /* owned [event_bound]: the event being built */
     void (*wake)(void *ctx);
     void *wake_ctx;
 
     /* score: results by position, filled by the step, published by n_scored (release) */
-    float *logprobs;         /* owned [n_prompt] */
-    model_top_entry *top;    /* owned [n_prompt, n_top] */
-    uint32_t *n_tops;        /* owned [n_prompt] */
-    int32_t *experts;        /* owned [n_prompt, n_experts_per_token] */
+    float *logprobs;      /* owned [n_prompt] */
+    model_top_entry *top; /* owned [n_prompt, n_top] */
+    uint32_t *n_tops;     /* owned [n_prompt] */
+    int32_t *experts;     /* owned [n_prompt, n_experts_per_token] */
     uint32_t n_experts_per_token;
     atomic_uint n_scored;
 
@@ -73,9 +73,10 @@ struct engine_request {
     bool held;                   /* event_memory waits until all scored tokens are read */
 };
 
-/* Checks spec against the limits and copies it. The request starts with two references: the engine's and the caller's. */
-MOE_NODISCARD moe_status request_open(engine *owner, const engine_info *info, router_set *current_set, const engine_spec *spec, uint64_t now_ns,
-                                      engine_request **out, moe_error *err);
+/* Checks spec against the limits and copies it. The request starts with two references: the engine's and the caller's.
+ */
+MOE_NODISCARD moe_status request_open(engine *owner, const engine_info *info, router_set *current_set,
+                                      const engine_spec *spec, uint64_t now_ns, engine_request **out, moe_error *err);
 engine_request *request_ref(engine_request *r);
 void request_unref(engine_request *r);
 
@@ -85,8 +86,9 @@ void choice_move(choice *c, choice_state to);
 bool request_has_room(const engine_request *r);
 uint32_t choice_n_output(const choice *c);
 
-/* Appends a generated token: text, stop strings and ids, length; gives out the TOKEN event and, at the end, CHOICE_DONE.
- * Returns true when the choice has ended. quiet: a resumed token that the client already has (text state only). */
+/* Appends a generated token: text, stop strings and ids, length; gives out the TOKEN event and, at the end,
+ * CHOICE_DONE. Returns true when the choice has ended. quiet: a resumed token that the client already has (text state
+ * only). */
 bool choice_append(choice *c, const engine_info *info, int32_t token, bool has_logprob, float logprob, uint32_t n_top,
                    const model_top_entry *top, bool quiet);
 void request_emit_started(engine_request *r);

@@ -97,7 +97,8 @@ static void add_rows(planner *p, choice *c, uint32_t n)
 
 static void plan_decode(planner *p, choice *c)
 {
-    if (p->out->n_rows < p->limits->max_batch_tokens && p->out->n_logits < p->limits->max_logit_rows && reserve(p, c, c->n_tokens)) {
+    if (p->out->n_rows < p->limits->max_batch_tokens && p->out->n_logits < p->limits->max_logit_rows &&
+        reserve(p, c, c->n_tokens)) {
         add_rows(p, c, 1);
     }
 }
@@ -143,7 +144,8 @@ static void plan_waiting(planner *p, choice *c)
         p->admitting = false;
         return;
     }
-    /* The last known token is always computed: its logits are what the choice is here for. A score needs every row's. */
+    /* The last known token is always computed: its logits are what the choice is here for. A score needs every row's.
+     */
     if (c->request->kind != ENGINE_SCORE) {
         c->n_computed = (uint32_t)model_kv_seq_adopt(p->kv, &c->kv, c->request->set, c->tokens, c->n_tokens - 1);
     }
@@ -178,7 +180,8 @@ static void plan_choice(planner *p, choice *c)
 void scheduler_plan(const scheduler_limits *limits, model_kv *kv, engine_request *oldest, engine_request *newest,
                     void (*admit)(void *ctx, choice *c), void *ctx, step *out)
 {
-    planner p = {.limits = limits, .kv = kv, .newest = newest, .admit = admit, .ctx = ctx, .out = out, .admitting = true};
+    planner p = {
+        .limits = limits, .kv = kv, .newest = newest, .admit = admit, .ctx = ctx, .out = out, .admitting = true};
     uint32_t n_decode = 0;
 
     out->n_rows = out->n_work = out->n_logits = out->n_running = out->n_preempted = 0;

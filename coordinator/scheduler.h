@@ -1,8 +1,9 @@
 /* scheduler: which tokens run in the next step.
  *
- * Requests are walked in order of arrival: running choices get their next rows (one for decode, a chunk for prefill), waiting ones are
- * admitted while there are slots and pages. When no page is free for a choice, the youngest running choice is put back: it gives up
- * its pages and is recomputed later. The oldest request can always go on, because admission refuses what the cache cannot hold.
+ * Requests are walked in order of arrival: running choices get their next rows (one for decode, a chunk for prefill),
+ * waiting ones are admitted while there are slots and pages. When no page is free for a choice, the youngest running
+ * choice is put back: it gives up its pages and is recomputed later. The oldest request can always go on, because
+ * admission refuses what the cache cannot hold.
  *
  * Pure of time and threads; belongs to the engine thread. */
 #ifndef CONCLAVE_COORDINATOR_SCHEDULER_H
@@ -25,15 +26,15 @@ typedef struct step {
     model_row *rows; /* owned [max_batch_tokens] */
     step_work *work; /* owned [max_batch_tokens] */
     uint32_t n_rows, n_work, n_logits;
-    uint32_t n_running;  /* choices that hold pages after planning */
+    uint32_t n_running;   /* choices that hold pages after planning */
     uint32_t n_preempted; /* choices put back by this plan */
 } step;
 
 MOE_NODISCARD moe_status step_init(step *s, const scheduler_limits *limits);
 void step_fini(step *s);
 
-/* Plans one step over the requests oldest .. newest (linked by ->newer). admit(ctx, choice) is called when a waiting choice starts or
- * starts again, after its cached prefix was adopted. */
+/* Plans one step over the requests oldest .. newest (linked by ->newer). admit(ctx, choice) is called when a waiting
+ * choice starts or starts again, after its cached prefix was adopted. */
 void scheduler_plan(const scheduler_limits *limits, model_kv *kv, engine_request *oldest, engine_request *newest,
                     void (*admit)(void *ctx, choice *c), void *ctx, step *out);
 

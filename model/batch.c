@@ -1,4 +1,5 @@
-/* The rows of one micro-batch on their way through the layers. The device's ops see the activations; this file only names them.
+/* The rows of one micro-batch on their way through the layers. The device's ops see the activations; this file only
+ * names them.
  *
  * Shapes: R rows, d = d_model, A = n_heads * head_dim, G = n_kv_heads * head_dim, E experts, k picks. */
 #include "model/model_priv.h"
@@ -21,25 +22,25 @@ struct model_batch {
     bool *failed;         /* owned [max_rows] */
 
     /* picks of the last routed layer, host */
-    int32_t *ids;         /* owned [max_rows, k] */
-    float *weights;       /* owned [max_rows, k] */
-    compute_pick *picks;  /* owned [max_rows, k] */
-    float *gate_logits;   /* owned [max_rows, E] */
-    float *gate_scratch;  /* owned [2 * E] */
+    int32_t *ids;        /* owned [max_rows, k] */
+    float *weights;      /* owned [max_rows, k] */
+    compute_pick *picks; /* owned [max_rows, k] */
+    float *gate_logits;  /* owned [max_rows, E] */
+    float *gate_scratch; /* owned [2 * E] */
 
     /* device memory, owned */
-    compute_mem *x;        /* f32 [R, d]: the residual */
-    compute_mem *norm;     /* f32 [R, d] */
-    compute_mem *in;       /* class [R, d]: rounded norm */
-    compute_mem *q;        /* f32 [R, A], then attention's output */
-    compute_mem *k, *v;    /* f32 [R, G] */
-    compute_mem *q_class;  /* class [R, A]: rounded q, then rounded attention */
-    compute_mem *out;      /* f32 [R, d]: O's output */
-    compute_mem *router;   /* f32 [R, E] */
-    compute_mem *results;  /* class [R * k, d] */
-    compute_mem *last;     /* f32 [L, d] */
-    compute_mem *last_in;  /* class [L, d] */
-    compute_mem *logits;   /* f32 [L, V] */
+    compute_mem *x;       /* f32 [R, d]: the residual */
+    compute_mem *norm;    /* f32 [R, d] */
+    compute_mem *in;      /* class [R, d]: rounded norm */
+    compute_mem *q;       /* f32 [R, A], then attention's output */
+    compute_mem *k, *v;   /* f32 [R, G] */
+    compute_mem *q_class; /* class [R, A]: rounded q, then rounded attention */
+    compute_mem *out;     /* f32 [R, d]: O's output */
+    compute_mem *router;  /* f32 [R, E] */
+    compute_mem *results; /* class [R * k, d] */
+    compute_mem *last;    /* f32 [L, d] */
+    compute_mem *last_in; /* class [L, d] */
+    compute_mem *logits;  /* f32 [L, V] */
 };
 
 static bool alloc_host(model_batch *b, const model_config *c)
@@ -55,8 +56,8 @@ static bool alloc_host(model_batch *b, const model_config *c)
     b->picks = calloc(n * k, sizeof *b->picks);
     b->gate_logits = calloc(n * c->n_experts, sizeof *b->gate_logits);
     b->gate_scratch = calloc(2 * (size_t)c->n_experts, sizeof *b->gate_scratch);
-    return b->places && b->token_ids && b->logit_rows && b->failed && b->ids && b->weights && b->picks && b->gate_logits &&
-           b->gate_scratch;
+    return b->places && b->token_ids && b->logit_rows && b->failed && b->ids && b->weights && b->picks &&
+           b->gate_logits && b->gate_scratch;
 }
 
 static bool alloc_device(model_batch *b, const model_config *c)
@@ -116,7 +117,8 @@ void model_batch_close(model_batch *b)
     }
     compute_mem *device[] = {b->x,   b->norm,   b->in,      b->q,    b->k,       b->v,     b->q_class,
                              b->out, b->router, b->results, b->last, b->last_in, b->logits};
-    void *host[] = {b->places, b->token_ids, b->logit_rows, b->failed, b->ids, b->weights, b->picks, b->gate_logits, b->gate_scratch};
+    void *host[] = {b->places,  b->token_ids, b->logit_rows,  b->failed,      b->ids,
+                    b->weights, b->picks,     b->gate_logits, b->gate_scratch};
 
     for (size_t i = 0; i < MOE_COUNT(device); i++) {
         b->m->device->ops->free(b->m->device, device[i]);
@@ -137,7 +139,8 @@ void model_batch_begin(model_batch *b, const model_row *rows, size_t n_rows)
     b->n_rows = n_rows;
     b->n_logit_rows = 0;
     for (size_t i = 0; i < n_rows; i++) {
-        MOE_ASSERT(rows[i].position < b->m->max_context && rows[i].token_id >= 0 && (uint32_t)rows[i].token_id < c->vocab_size);
+        MOE_ASSERT(rows[i].position < b->m->max_context && rows[i].token_id >= 0 &&
+                   (uint32_t)rows[i].token_id < c->vocab_size);
         b->places[i] = (compute_row){.pages = rows[i].pages, .position = rows[i].position};
         b->token_ids[i] = rows[i].token_id;
         b->failed[i] = false;
@@ -149,7 +152,8 @@ void model_batch_begin(model_batch *b, const model_row *rows, size_t n_rows)
     d->ops->embed(d, b->x, b->m->embedding, b->m->embedding_dtype, c->d_model, b->token_ids, n_rows);
 }
 
-/* q, k, v of the normed rows: projections, q and k normed over the whole vector, clamped, rotated; K and V go to their pages. */
+/* q, k, v of the normed rows: projections, q and k normed over the whole vector, clamped, rotated; K and V go to their
+ * pages. */
 static void project(model_batch *b, uint32_t layer)
 {
     compute_device *d = b->m->device;
@@ -208,8 +212,8 @@ static void gate(model_batch *b, uint32_t layer)
 
     for (size_t i = 0; i < b->n_rows; i++) {
         const router_set_layer *set = router_set_at(b->rows[i].set, layer);
-        if (b->failed[i] || router_gate_select(&c->gate, set, b->gate_logits + i * c->n_experts, b->ids + i * k, b->weights + i * k, NULL,
-                                               b->gate_scratch) != MOE_OK) {
+        if (b->failed[i] || router_gate_select(&c->gate, set, b->gate_logits + i * c->n_experts, b->ids + i * k,
+                                               b->weights + i * k, NULL, b->gate_scratch) != MOE_OK) {
             fail_row(b, i, set);
         }
     }

@@ -1,8 +1,9 @@
 /* The paged KV cache: which page belongs to whom. The bytes live on the device and are touched by its ops only.
  *
- * A page is free, used (n_refs > 0) or cached (n_refs == 0 but registered for its prefix). Registered pages are found by the exact
- * key (serial of the page before it, expert set, its tokens): serials are never reused, so a chain of equal keys is an equal
- * prefix under an equal set, with no trust in the hash. Cached pages are given up oldest first when none is free. */
+ * A page is free, used (n_refs > 0) or cached (n_refs == 0 but registered for its prefix). Registered pages are found
+ * by the exact key (serial of the page before it, expert set, its tokens): serials are never reused, so a chain of
+ * equal keys is an equal prefix under an equal set, with no trust in the hash. Cached pages are given up oldest first
+ * when none is free. */
 #include "model/model_priv.h"
 
 #include <stdlib.h>
@@ -13,10 +14,10 @@
 
 typedef struct kv_page {
     uint32_t n_refs;
-    uint32_t next_in_bucket;  /* hash chain of registered pages; PAGE_NONE ends */
-    uint32_t older, newer;    /* the list of cached pages; `newer` also links the free list */
-    uint64_t serial;          /* of this registered page; 0: not registered */
-    uint64_t parent;          /* serial of the page before it; 0: first page */
+    uint32_t next_in_bucket; /* hash chain of registered pages; PAGE_NONE ends */
+    uint32_t older, newer;   /* the list of cached pages; `newer` also links the free list */
+    uint64_t serial;         /* of this registered page; 0: not registered */
+    uint64_t parent;         /* serial of the page before it; 0: first page */
     char set_id[SET_ID_HEX];
     int32_t tokens[MODEL_KV_PAGE_TOKENS];
 } kv_page;
@@ -78,7 +79,8 @@ static void unregister(model_kv *kv, uint32_t p)
     page->serial = 0;
 }
 
-/* ------------------------------------------------------------------------------------------------ free and cached lists */
+/* ------------------------------------------------------------------------------------------------ free and cached
+ * lists */
 static void cached_append(model_kv *kv, uint32_t p)
 {
     kv->pages[p].older = kv->newest;
@@ -168,7 +170,8 @@ static moe_status kv_alloc(model_kv *kv, size_t n_pages)
     return kv->memory != NULL && kv->pages != NULL && kv->buckets != NULL ? MOE_OK : MOE_ERR_NO_MEMORY;
 }
 
-moe_status model_kv_open(const model_config *c, compute_device *d, size_t memory_bytes, bool prefix_cache, model_kv **out, moe_error *err)
+moe_status model_kv_open(const model_config *c, compute_device *d, size_t memory_bytes, bool prefix_cache,
+                         model_kv **out, moe_error *err)
 {
     model_kv *kv = calloc(1, sizeof *kv);
     size_t page_bytes, n_pages;
@@ -282,7 +285,8 @@ moe_status model_kv_seq_reserve(model_kv *kv, model_kv_seq *s, size_t n_tokens)
     return MOE_OK;
 }
 
-size_t model_kv_seq_adopt(model_kv *kv, model_kv_seq *s, const router_set *set, const int32_t *tokens, size_t max_tokens)
+size_t model_kv_seq_adopt(model_kv *kv, model_kv_seq *s, const router_set *set, const int32_t *tokens,
+                          size_t max_tokens)
 {
     MOE_ASSERT(s->n_pages == 0);
     if (!kv->prefix_cache) {

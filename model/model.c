@@ -40,7 +40,8 @@ static void advance(loader *l, const checkpoint_logical *t)
 static void fail(loader *l, moe_status status, const checkpoint_logical *t)
 {
     if (l->status == MOE_OK) {
-        l->status = moe_fail(l->err, status, "%s: %s while loading %zu bytes", t->name, moe_status_text(status), t->bytes);
+        l->status =
+            moe_fail(l->err, status, "%s: %s while loading %zu bytes", t->name, moe_status_text(status), t->bytes);
     }
 }
 
@@ -93,8 +94,9 @@ static compute_matrix *load_matrix(loader *l, model_role role, uint32_t layer)
     const checkpoint_logical *t = find(l, role, layer);
     compute_weight w = weight_of(t);
     compute_matrix *matrix = NULL;
-    moe_status status = role == MODEL_ROLE_ROUTER ? l->m->device->ops->matrix_open_f32(l->m->device, &w, &matrix)
-                                                  : l->m->device->ops->matrix_open(l->m->device, &w, l->layout, &matrix);
+    moe_status status = role == MODEL_ROLE_ROUTER
+                            ? l->m->device->ops->matrix_open_f32(l->m->device, &w, &matrix)
+                            : l->m->device->ops->matrix_open(l->m->device, &w, l->layout, &matrix);
 
     if (status != MOE_OK) {
         fail(l, status, t);
@@ -166,8 +168,8 @@ static void load_rope(loader *l)
     free(table);
 }
 
-moe_status model_open(const model_config *c, const model_tensors *t, compute_device *d, compute_layout layout, size_t max_context,
-                      checkpoint_progress progress, void *progress_ctx, model **out, moe_error *err)
+moe_status model_open(const model_config *c, const model_tensors *t, compute_device *d, compute_layout layout,
+                      size_t max_context, checkpoint_progress progress, void *progress_ctx, model **out, moe_error *err)
 {
     model *m = calloc(1, sizeof *m);
     loader l = {.m = m, .tensors = t, .layout = layout, .progress = progress, .progress_ctx = progress_ctx, .err = err};
@@ -201,7 +203,8 @@ moe_status model_open(const model_config *c, const model_tensors *t, compute_dev
 
 static void close_layer(compute_device *d, layer_weights *w)
 {
-    compute_mem *vectors[] = {w->input_norm, w->post_norm, w->q_norm, w->k_norm, w->q_bias, w->k_bias, w->v_bias, w->o_bias};
+    compute_mem *vectors[] = {w->input_norm, w->post_norm, w->q_norm, w->k_norm,
+                              w->q_bias,     w->k_bias,    w->v_bias, w->o_bias};
     compute_matrix *matrices[] = {w->q, w->k, w->v, w->o, w->router};
 
     for (size_t i = 0; i < MOE_COUNT(vectors); i++) {

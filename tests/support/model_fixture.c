@@ -20,7 +20,8 @@ model_fixture_options model_fixture_defaults(const char *dir)
 static void open_device(model_fixture *f, const model_fixture_options *o)
 {
     moe_error err;
-    compute_device_options d = {.numeric_class = o->auto_class ? model_tensors_auto_class(f->tensors) : o->numeric_class,
+    compute_device_options d = {.numeric_class =
+                                    o->auto_class ? model_tensors_auto_class(f->tensors) : o->numeric_class,
                                 .isa = o->isa,
                                 .pool = f->pool,
                                 .max_rows = o->max_rows,
@@ -46,19 +47,21 @@ void model_fixture_open(model_fixture *f, const model_fixture_options *o)
     assert_ok(model_tensors_open(&f->config, f->checkpoint, &f->tensors, &err), err);
     assert_int_equal(moe_pool_open(o->n_threads, compute_thread_init, &f->pool), MOE_OK);
     open_device(f, o);
-    assert_ok(model_open(&f->config, f->tensors, f->device, o->layout, o->max_context, NULL, NULL, &f->model, &err), err);
+    assert_ok(model_open(&f->config, f->tensors, f->device, o->layout, o->max_context, NULL, NULL, &f->model, &err),
+              err);
     shape = (compute_kv_shape){.page_tokens = MODEL_KV_PAGE_TOKENS,
                                .n_kv_heads = f->config.n_kv_heads,
                                .head_dim = f->config.head_dim,
                                .dtype = compute_class_dtype(f->device->numeric_class)};
     assert_ok(model_kv_open(&f->config, f->device,
-                            compute_kv_page_bytes(&shape) * f->config.n_layers * (o->kv_tokens / MODEL_KV_PAGE_TOKENS), o->prefix_cache,
-                            &f->kv, &err),
+                            compute_kv_page_bytes(&shape) * f->config.n_layers * (o->kv_tokens / MODEL_KV_PAGE_TOKENS),
+                            o->prefix_cache, &f->kv, &err),
               err);
     for (uint32_t l = 0; l < f->config.n_layers; l++) {
         n_experts[l] = f->config.n_experts;
     }
-    assert_ok(router_set_open_base(n_experts, f->config.n_layers, f->config.gate.k, no_fingerprint, &f->set, &err), err);
+    assert_ok(router_set_open_base(n_experts, f->config.n_layers, f->config.gate.k, no_fingerprint, &f->set, &err),
+              err);
 }
 
 void model_fixture_load_experts(model_fixture *f)
@@ -70,7 +73,8 @@ void model_fixture_load_experts(model_fixture *f)
     assert_non_null(f->experts);
     for (uint32_t l = 0; l < f->config.n_layers; l++) {
         for (uint32_t e = 0; e < n; e++) {
-            assert_ok(model_expert_open(&f->config, f->tensors, f->device, COMPUTE_PACKED, l, (int32_t)e, &f->experts[l * n + e], &err),
+            assert_ok(model_expert_open(&f->config, f->tensors, f->device, COMPUTE_PACKED, l, (int32_t)e,
+                                        &f->experts[l * n + e], &err),
                       err);
         }
     }
@@ -85,8 +89,10 @@ void model_fixture_compute(model_fixture *f, model_batch *batch)
     /* One (row, pick) at a time: the slowest and plainest order there is. */
     for (size_t i = 0; i < rows * k; i++) {
         uint32_t row = (uint32_t)(i / k);
-        compute_group group = {.expert = f->experts[model_batch_layer(batch) * n + (size_t)ids[i]], .rows = &row, .n_rows = 1};
-        f->device->ops->expert_ffn(f->device, compute_at(model_batch_results(batch), i * row_bytes), model_batch_x(batch), &group, 1);
+        compute_group group = {
+            .expert = f->experts[model_batch_layer(batch) * n + (size_t)ids[i]], .rows = &row, .n_rows = 1};
+        f->device->ops->expert_ffn(f->device, compute_at(model_batch_results(batch), i * row_bytes),
+                                   model_batch_x(batch), &group, 1);
     }
 }
 
@@ -105,7 +111,8 @@ void model_fixture_close(model_fixture *f)
     checkpoint_close(f->checkpoint);
 }
 
-/* ------------------------------------------------------------------------------------------------ the oracle's answers */
+/* ------------------------------------------------------------------------------------------------ the oracle's answers
+ */
 static void *copy_tensor(const checkpoint *c, const char *name, size_t *n_out)
 {
     const checkpoint_tensor *t = checkpoint_find(c, name);

@@ -1,5 +1,6 @@
-/* tokens -> logits against the oracle's vectors: log-probabilities within 1e-4, experts and greedy tokens equal. Further checkpoints
- * made by the same recipe (tests/vectors/README.md) can be named in CONCLAVE_ORACLE_DIRS, separated by colons. */
+/* tokens -> logits against the oracle's vectors: log-probabilities within 1e-4, experts and greedy tokens equal.
+ * Further checkpoints made by the same recipe (tests/vectors/README.md) can be named in CONCLAVE_ORACLE_DIRS, separated
+ * by colons. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -35,22 +36,27 @@ static double largest_difference(const float *got, const float *want, size_t n)
     return worst;
 }
 
-/* Runs tokens [first, first + n) of one sequence; logits of every row go to logits. experts, if not NULL, is checked per layer. */
-static void run_chunk(model_fixture *f, model_batch *batch, model_kv_seq *seq, const int32_t *tokens, size_t first, size_t n, float *logits,
-                      const oracle_answers *a)
+/* Runs tokens [first, first + n) of one sequence; logits of every row go to logits. experts, if not NULL, is checked
+ * per layer. */
+static void run_chunk(model_fixture *f, model_batch *batch, model_kv_seq *seq, const int32_t *tokens, size_t first,
+                      size_t n, float *logits, const oracle_answers *a)
 {
     model_row *rows = calloc(n, sizeof *rows);
 
     assert_int_equal(model_kv_seq_reserve(f->kv, seq, first + n), MOE_OK);
     for (size_t i = 0; i < n; i++) {
-        rows[i] = (model_row){
-            .token_id = tokens[i], .position = (uint32_t)(first + i), .pages = seq->pages, .set = f->set, .want_logits = true};
+        rows[i] = (model_row){.token_id = tokens[i],
+                              .position = (uint32_t)(first + i),
+                              .pages = seq->pages,
+                              .set = f->set,
+                              .want_logits = true};
     }
     model_batch_begin(batch, rows, n);
     for (uint32_t l = 0; l < f->config.n_layers; l++) {
         assert_int_equal(model_batch_route(batch, l), MOE_OK);
         if (a != NULL) {
-            assert_memory_equal(model_batch_ids(batch), a->experts + (l * a->n_tokens + first) * a->k, n * a->k * sizeof(int32_t));
+            assert_memory_equal(model_batch_ids(batch), a->experts + (l * a->n_tokens + first) * a->k,
+                                n * a->k * sizeof(int32_t));
         }
         model_fixture_compute(f, batch);
         model_batch_combine(batch);
@@ -109,7 +115,8 @@ static void check_against_oracle(const char *dir, const model_fixture_options *o
 
 static void for_each_vector(void (*check)(const char *dir, void *ctx), void *ctx)
 {
-    static const char *const committed[] = {"tests/vectors/olmoe-gqa", "tests/vectors/olmoe-norm-clip", "tests/vectors/olmoe-tied"};
+    static const char *const committed[] = {"tests/vectors/olmoe-gqa", "tests/vectors/olmoe-norm-clip",
+                                            "tests/vectors/olmoe-tied"};
     const char *more = getenv("CONCLAVE_ORACLE_DIRS");
 
     for (size_t i = 0; i < MOE_COUNT(committed); i++) {

@@ -1,0 +1,47 @@
+# Thin: every target is a few lines over CMake presets, ctest and the scripts in tools/. `make help` lists them.
+SHELL   := /bin/bash
+JOBS    ?= $(shell nproc)
+PRESETS := release
+SAN_ENV := UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1
+
+.PHONY: help build demo test bench fuzz coverage check-peers format clean packages-build packages-test packages-fuzz
+
+help:           ## this list
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
+
+packages-build packages-test packages-fuzz:
+	@tools/install_packages.sh build $(patsubst packages-%,%,$@)
+
+build: packages-build    ## programs in bin/ (installs what the build needs)
+	@cmake --preset release $(CMAKE_ARGS) >build/configure-release.log 2>&1 || { mkdir -p build; cmake --preset release $(CMAKE_ARGS); }
+	@cmake --build --preset release -j $(JOBS) --target programs
+	@mkdir -p bin && for p in conclave conclave-coordinator; do ln -sf ../build/release/bin/$$p bin/$$p; done
+	@echo "built: bin/conclave-coordinator bin/conclave"
+
+demo: build     ## a model answers a prompt (MODEL=DIR for a checkpoint of yours)
+	@tools/demo.sh "$(MODEL)"
+
+test: packages-test      ## everything: unit, simulator, integration, fuzz corpora; plain, then ASan+UBSan, then TSan
+	@$(SAN_ENV) tools/test.sh $(JOBS)
+
+bench: packages-build    ## speed against the limits of this machine
+	@cmake --preset release >/dev/null && cmake --build --preset release -j $(JOBS) --target benches
+	@tools/bench.sh
+
+fuzz: packages-fuzz      ## every fuzz target for FUZZ_SECONDS (default 60) each
+	@cmake --preset fuzz >/dev/null && cmake --build --preset fuzz -j $(JOBS) --target fuzzers
+	@tools/fuzz.sh build/fuzz/bin $${FUZZ_SECONDS:-60}
+
+coverage: packages-fuzz  ## line coverage of the parsers by the fuzz corpora
+	@cmake --preset coverage >/dev/null && cmake --build --preset coverage -j $(JOBS) --target fuzzers
+	@tools/fuzz_coverage.sh build/coverage/bin
+
+check-peers: packages-test   ## the tokenizer against the Python `tokenizers` package (CONCLAVE_TOKENIZERS=DIR with real files)
+	@cmake --preset release >/dev/null && cmake --build --preset release -j $(JOBS) --target tokenizer_probe
+	@tools/check_peers.sh build/release/bin
+
+format:         ## clang-format over the sources
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+clean:          ## build output and demo files
+	@rm -rf build bin .demo

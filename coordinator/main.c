@@ -1,0 +1,416 @@
+/* conclave-coordinator: loads a model, starts the engine and the listeners, waits for a signal, drains. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "coordinator/api.h"
+#include "coordinator/embedded.h"
+#include "coordinator/engine_loop.h"
+#include "coordinator/options.h"
+
+/* Everything that lives as long as the process, in the order in which it is opened; closed in reverse. */
+typedef struct coordinator {
+    coordinator_config config;
+    model_config model_config;
+    checkpoint *checkpoint;
+    model_tensors *tensors;
+    tokenizer *tokenizer;
+    moe_pool *pool;
+    checkpoint_manifest manifest;
+    compute_device *device;
+    model *model;
+    model_kv *kv;
+    router_set *base_set;
+    embedded *embedded;
+    engine *engine;
+    api_server *server, *admin;
+    api_http *http;
+    uint32_t max_context;
+} coordinator;
+
+/* Progress of anything that takes more than a second: a line per tenth. */
+typedef struct progress_line {
+    const char *what;
+    int last_tenth;
+} progress_line;
+
+static void report_progress(void *ctx, size_t done, size_t total)
+{
+    progress_line *p = ctx;
+    int tenth = total > 0 ? (int)(10.0 * (double)done / (double)total) : 10;
+
+    if (tenth != p->last_tenth && total > ((size_t)256 << 20)) {
+        p->last_tenth = tenth;
+        MOE_INFO("%s: %d %% of %.1f GB", p->what, tenth * 10, (double)total * 1e-9);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ loading */
+static moe_status open_tokenizer(coordinator *c, moe_error *err)
+{
+    const model_config *m = &c->model_config;
+    int32_t ids[MODEL_MAX_EOS + 2];
+    tokenizer_specials specials = {.ids = ids, .bos_id = m->bos_id, .eos_id = m->n_eos > 0 ? m->eos_ids[0] : -1};
+    moe_status status;
+
+    for (uint32_t i = 0; i < m->n_eos; i++) {
+        ids[specials.n_ids++] = m->eos_ids[i];
+    }
+    if (m->bos_id >= 0) {
+        ids[specials.n_ids++] = m->bos_id;
+    }
+    if (m->pad_id >= 0) {
+        ids[specials.n_ids++] = m->pad_id;
+    }
+    status = tokenizer_open(c->config.model, m->vocab_size, &specials, &c->tokenizer, err);
+    if (status == MOE_ERR_NOT_FOUND) {
+        MOE_WARN("%s has no tokenizer.json: requests must give token ids", c->config.model);
+        return MOE_OK;
+    }
+    if (status == MOE_OK && c->config.chat_template != NULL) {
+        status = tokenizer_chat_select(c->tokenizer, c->config.chat_template, err);
+    }
+    return status;
+}
+
+static compute_class choose_class(const coordinator *c)
+{
+    if (strcmp(c->config.dtype, "f32") == 0) {
+        return COMPUTE_CLASS_CPU_F32_1;
+    }
+    return strcmp(c->config.dtype, "bf16") == 0 ? COMPUTE_CLASS_CPU_BF16_1 : model_tensors_auto_class(c->tensors);
+}
+
+static compute_isa choose_isa(const char *name)
+{
+    compute_isa isa = COMPUTE_ISA_PORTABLE;
+
+    if (strcmp(name, "auto") == 0) {
+        return COMPUTE_ISA_AUTO;
+    }
+    while (strcmp(compute_isa_name(isa), name) != 0) {
+        isa++;
+    }
+    return isa;
+}
+
+static compute_layout choose_layout(const coordinator *c)
+{
+    return strcmp(c->config.weights, "mapped") == 0 ? COMPUTE_MAPPED : COMPUTE_PACKED;
+}
+
+static moe_status choose_context(coordinator *c, moe_error *err)
+{
+    const model_config *m = &c->model_config;
+
+    c->max_context = c->config.max_context != 0 ? c->config.max_context : m->max_positions;
+    if (m->positions_are_a_limit && c->max_context > m->max_positions) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "max_context %u: at most max_position_embeddings, %u", c->max_context,
+                        m->max_positions);
+    }
+    return MOE_OK;
+}
+
+static moe_status build_manifest(coordinator *c, moe_error *err)
+{
+    progress_line progress = {.what = "hashing the checkpoint", .last_tenth = -1};
+    moe_text text;
+    moe_status status;
+
+    moe_text_init(&text, (size_t)1 << 20);
+    model_config_text(&c->model_config, &text);
+    status = checkpoint_manifest_build(c->checkpoint, moe_text_cstr(&text), model_tensors_all(c->tensors),
+                                       model_tensors_count(c->tensors), c->pool, c->config.cache_dir, report_progress,
+                                       &progress, &c->manifest, err);
+    moe_text_fini(&text);
+    return status;
+}
+
+static moe_status load_files(coordinator *c, moe_error *err)
+{
+    moe_status status = model_config_load(c->config.model, &c->model_config, err);
+
+    if (status == MOE_OK) {
+        status = choose_context(c, err);
+    }
+    if (status == MOE_OK) {
+        status = checkpoint_open(c->config.model, &c->checkpoint, err);
+    }
+    if (status == MOE_OK) {
+        status = model_tensors_open(&c->model_config, c->checkpoint, &c->tensors, err);
+    }
+    if (status == MOE_OK) {
+        status = open_tokenizer(c, err);
+    }
+    if (status == MOE_OK) {
+        status = moe_pool_open(c->config.threads, compute_thread_init, &c->pool);
+    }
+    return status == MOE_OK ? build_manifest(c, err) : status;
+}
+
+/* No more pages than all choices together could ever use. */
+static size_t kv_bytes(const coordinator *c)
+{
+    const model_config *m = &c->model_config;
+    compute_kv_shape shape = {.page_tokens = MODEL_KV_PAGE_TOKENS,
+                              .n_kv_heads = m->n_kv_heads,
+                              .head_dim = m->head_dim,
+                              .dtype = compute_class_dtype(c->device->numeric_class)};
+    size_t page = compute_kv_page_bytes(&shape) * m->n_layers;
+    size_t most = (size_t)c->config.max_running * (c->max_context / MODEL_KV_PAGE_TOKENS + 1);
+
+    return MOE_MIN(c->config.kv_memory, page * most);
+}
+
+static moe_status open_device(coordinator *c, moe_error *err)
+{
+    const model_config *m = &c->model_config;
+    compute_device_options options = {.numeric_class = choose_class(c),
+                                      .isa = choose_isa(c->config.isa),
+                                      .pool = c->pool,
+                                      .max_rows = c->config.max_batch_tokens,
+                                      .max_ffn_rows = (size_t)c->config.max_batch_tokens * m->gate.k,
+                                      .max_d_ff = m->d_ff,
+                                      .max_context = c->max_context};
+
+    return compute_cpu_open(&options, &c->device, err);
+}
+
+static moe_status open_model(coordinator *c, moe_error *err)
+{
+    progress_line progress = {.what = "loading the coordinator's weights", .last_tenth = -1};
+    uint32_t n_experts[MODEL_MAX_LAYERS];
+    moe_status status = open_device(c, err);
+
+    if (status == MOE_OK) {
+        status = model_open(&c->model_config, c->tensors, c->device, choose_layout(c), c->max_context, report_progress,
+                            &progress, &c->model, err);
+    }
+    if (status == MOE_OK) {
+        status = model_kv_open(&c->model_config, c->device, kv_bytes(c), !c->config.no_prefix_cache, &c->kv, err);
+    }
+    for (uint32_t l = 0; l < c->model_config.n_layers; l++) {
+        n_experts[l] = c->model_config.n_experts;
+    }
+    if (status == MOE_OK) {
+        status = router_set_open_base(n_experts, c->model_config.n_layers, c->model_config.gate.k,
+                                      c->manifest.fingerprint.bytes, &c->base_set, err);
+    }
+    return status;
+}
+
+static moe_status open_experts(coordinator *c, const char *fingerprint, moe_error *err)
+{
+    progress_line progress = {.what = "loading experts", .last_tenth = -1};
+    embedded_options options = {.config = &c->model_config,
+                                .tensors = c->tensors,
+                                .device = c->device,
+                                .layout = choose_layout(c),
+                                .fingerprint = fingerprint,
+                                .max_rows = c->config.max_batch_tokens,
+                                .micro_batches = c->config.micro_batches,
+                                .progress = report_progress,
+                                .progress_ctx = &progress};
+
+    return embedded_open(&options, &c->embedded, err);
+}
+
+static moe_status open_engine(coordinator *c, moe_error *err)
+{
+    engine_options options = {.model = c->model,
+                              .kv = c->kv,
+                              .tokenizer = c->tokenizer,
+                              .base_set = c->base_set,
+                              .clock = moe_clock_real(),
+                              .max_batch_tokens = c->config.max_batch_tokens,
+                              .prefill_chunk =
+                                  c->config.prefill_chunk != 0 ? c->config.prefill_chunk : c->config.max_batch_tokens,
+                              .max_running = c->config.max_running,
+                              .max_queue = c->config.max_queue,
+                              .max_context = c->max_context,
+                              .default_max_tokens = c->config.default_max_tokens,
+                              .micro_batches = c->config.micro_batches,
+                              .step_timeout_ns = (uint64_t)c->config.step_timeout_ms * 1000000u};
+    moe_status status;
+
+    checkpoint_digest_hex(&c->manifest.fingerprint, options.fingerprint);
+    status = open_experts(c, options.fingerprint, err);
+    if (status != MOE_OK) {
+        return status;
+    }
+    options.exchange = embedded_exchange(c->embedded);
+    status = engine_open(&options, &c->engine, err);
+    if (status == MOE_OK) {
+        status = engine_warm_up(c->engine, err);
+    }
+    return status == MOE_OK ? engine_start(c->engine, err) : status;
+}
+
+/* ------------------------------------------------------------------------------------------------ listening */
+static const char *base_name(const char *dir)
+{
+    static char name[256];
+    size_t n = strlen(dir);
+
+    while (n > 1 && dir[n - 1] == '/') {
+        n--;
+    }
+    size_t begin = n;
+    while (begin > 0 && dir[begin - 1] != '/') {
+        begin--;
+    }
+    snprintf(name, sizeof name, "%.*s", (int)(n - begin), dir + begin);
+    return name;
+}
+
+static moe_status open_listeners(coordinator *c, moe_error *err)
+{
+    const coordinator_config *o = &c->config;
+    const cluster_view *view = embedded_view(c->embedded);
+    api_options api = {.listen = o->listen,
+                       .tls_cert = o->tls_cert,
+                       .tls_key = o->tls_key,
+                       .tls_ca = o->tls_ca,
+                       .token_file = o->token_file,
+                       .insecure = o->insecure,
+                       .reflection = !o->no_reflection,
+                       .services = o->admin_listen != NULL ? API_SERVE_INFERENCE : 0,
+                       .model_name = o->model_name != NULL ? o->model_name : base_name(o->model)};
+    api_options admin = api;
+    moe_status status = api_server_open(&api, c->engine, view, &c->server, err);
+
+    if (status == MOE_OK && o->admin_listen != NULL) {
+        admin.listen = o->admin_listen;
+        admin.services = API_SERVE_ADMIN;
+        admin.token_file = o->admin_token_file != NULL ? o->admin_token_file : o->token_file;
+        status = api_server_open(&admin, c->engine, view, &c->admin, err);
+        if (status == MOE_OK) {
+            MOE_INFO("admin on port %u", api_server_port(c->admin));
+        }
+    }
+    if (status == MOE_OK && o->http != NULL) {
+        api_http_options http = {.listen = o->http, .model_name = api.model_name};
+        status = api_http_open(&http, c->engine, view, c->server, &c->http, err);
+        if (status == MOE_OK) {
+            MOE_INFO("http on port %u", api_http_port(c->http));
+        }
+    }
+    return status;
+}
+
+/* The one line on standard output, for whoever started us. */
+static void print_ready(const coordinator *c)
+{
+    const char *colon = strrchr(c->config.listen, ':');
+
+    printf("READY %.*s:%u\n", (int)(colon - c->config.listen), c->config.listen, api_server_port(c->server));
+    fflush(stdout);
+}
+
+static void wait_for_signal(const sigset_t *signals)
+{
+    int signal = 0;
+
+    while (sigwait(signals, &signal) != 0) {
+    }
+    MOE_INFO("signal %d: draining", signal);
+}
+
+/* Running requests may end; then the listeners close, cancelling what is left. */
+static void drain(coordinator *c)
+{
+    uint64_t end = moe_now_ns(moe_clock_real()) + (uint64_t)c->config.drain_timeout_ms * 1000000u;
+
+    engine_begin_drain(c->engine);
+    api_server_begin_drain(c->server);
+    if (c->admin != NULL) {
+        api_server_begin_drain(c->admin);
+    }
+    while (!engine_idle(c->engine) && moe_now_ns(moe_clock_real()) < end) {
+        usleep(5000);
+    }
+}
+
+static void close_all(coordinator *c)
+{
+    api_http_close(c->http);
+    api_server_close(c->admin, 1000);
+    api_server_close(c->server, 1000);
+    engine_close(c->engine);
+    embedded_close(c->embedded);
+    router_set_unref(c->base_set);
+    model_kv_close(c->kv);
+    model_close(c->model);
+    compute_close(c->device);
+    checkpoint_manifest_fini(&c->manifest);
+    moe_pool_close(c->pool);
+    tokenizer_close(c->tokenizer);
+    model_tensors_close(c->tensors);
+    checkpoint_close(c->checkpoint);
+    moe_options_fini(&coordinator_program, &c->config);
+}
+
+static moe_status start(coordinator *c, moe_error *err)
+{
+    moe_status status = load_files(c, err);
+
+    if (status == MOE_OK) {
+        status = open_model(c, err);
+    }
+    if (status == MOE_OK) {
+        status = open_engine(c, err);
+    }
+    return status == MOE_OK ? open_listeners(c, err) : status;
+}
+
+static int fail(const coordinator *c, moe_status status, const moe_error *err)
+{
+    (void)c;
+    MOE_ERROR("%s", err->text[0] != '\0' ? err->text : moe_status_text(status));
+    return 1;
+}
+
+int main(int argc, char **argv)
+{
+    coordinator c = {.model = NULL};
+    moe_error err = {""};
+    moe_options_next next;
+    sigset_t signals;
+    moe_status status;
+    int result = 0;
+
+    /* Blocked before any thread starts, so that every thread inherits it and sigwait gets them. */
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+
+    status = moe_options_parse(&coordinator_program, &c.config, argc, argv, NULL, NULL, 0, NULL, &next, &err);
+    if (status != MOE_OK) {
+        return fail(&c, status, &err);
+    }
+    if (next == MOE_OPTIONS_EXIT_OK) {
+        return 0;
+    }
+    if (c.config.model == NULL) {
+        moe_options_fini(&coordinator_program, &c.config);
+        err = (moe_error){"--model DIR is needed: a checkpoint directory (see --help)"};
+        return fail(&c, MOE_ERR_INVALID_ARG, &err);
+    }
+    compute_thread_init();
+    status = start(&c, &err);
+    if (status == MOE_OK) {
+        MOE_INFO("serving %s, class %s, %s, fingerprint %.12s, %zu KV tokens", c.model_config.model_type,
+                 compute_class_name(c.device->numeric_class), c.device->ops->name,
+                 engine_get_info(c.engine)->fingerprint, model_kv_capacity_tokens(c.kv));
+        print_ready(&c);
+        wait_for_signal(&signals);
+        drain(&c);
+    } else {
+        result = fail(&c, status, &err);
+    }
+    close_all(&c);
+    return result;
+}

@@ -1,0 +1,18 @@
+/* The coordinator's command line: one table gives parsing, --help, the environment names, --print-config and validation. */
+#ifndef CONCLAVE_COORDINATOR_OPTIONS_H
+#define CONCLAVE_COORDINATOR_OPTIONS_H
+
+#include "base/base.h"
+
+typedef struct coordinator_config {
+    char *model, *model_name, *listen, *http, *admin_listen, *dtype, *isa, *weights, *cache_dir;
+    uint32_t threads, max_batch_tokens, prefill_chunk, max_context, max_running, max_queue, default_max_tokens, micro_batches;
+    size_t kv_memory;
+    char *tls_cert, *tls_key, *tls_ca, *token_file, *admin_token_file, *chat_template;
+    bool insecure, no_prefix_cache, no_reflection;
+    uint32_t drain_timeout_ms, step_timeout_ms;
+} coordinator_config;
+
+extern const moe_program coordinator_program;
+
+#endif

@@ -1,0 +1,25 @@
+#!/bin/bash
+# make test: builds and runs everything, plain first, then under sanitizers. Stops at the first configuration that fails.
+#   release   unit, simulator, integration, fuzz corpora
+#   asan      the same under AddressSanitizer and UndefinedBehaviorSanitizer
+#   tsan      what runs in one process, under ThreadSanitizer
+set -euo pipefail
+cd "$(dirname "$0")/.."
+jobs=${1:-2}
+
+run() { # preset, further ctest arguments
+    local preset=$1
+    shift
+    echo "== $preset: configure and build"
+    cmake --preset "$preset" > /dev/null
+    cmake --build --preset "$preset" -j "$jobs" -- --quiet
+    echo "== $preset: tests"
+    ctest --test-dir "build/$preset" --output-on-failure -j "$jobs" "$@"
+}
+
+run release
+if [ "${TEST_SANITIZERS:-1}" = 1 ]; then
+    run asan
+    run tsan -LE integration
+fi
+echo "== all configurations passed"
