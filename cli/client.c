@@ -95,16 +95,6 @@ static moe_status make_tls(const cli_client_options *options, grpc_channel_crede
     return status;
 }
 
-static moe_status make_credentials(const cli_client_options *options, grpc_channel_credentials **out, moe_error *err)
-{
-    if (is_set(options->tls_ca) || is_set(options->tls_cert) || is_set(options->tls_key) ||
-        is_set(options->tls_server_name)) {
-        return make_tls(options, out, err);
-    }
-    *out = grpc_insecure_credentials_create();
-    return MOE_OK;
-}
-
 static bool is_loopback(const char *server)
 {
     static const char *const prefixes[] = {"127.", "localhost:", "[::1]:", "unix:"};
@@ -115,6 +105,24 @@ static bool is_loopback(const char *server)
         }
     }
     return false;
+}
+
+static bool wants_tls(const cli_client_options *options)
+{
+    return is_set(options->tls_ca) || is_set(options->tls_cert) || is_set(options->tls_key) ||
+           is_set(options->tls_server_name);
+}
+
+static moe_status make_credentials(const cli_client_options *options, grpc_channel_credentials **out, moe_error *err)
+{
+    if (wants_tls(options)) {
+        return make_tls(options, out, err);
+    }
+    if (is_set(options->token_file) && !is_loopback(options->server)) {
+        MOE_WARN("token goes to %s in plain text; --tls-ca FILE protects it", options->server);
+    }
+    *out = grpc_insecure_credentials_create();
+    return MOE_OK;
 }
 
 static grpc_arg int_arg(char *key, int v)

@@ -1,5 +1,6 @@
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <conclave/v1/inference.pb-c.h>
 
@@ -26,6 +27,9 @@ static moe_status print_text(void *ctx, const ProtobufCMessage *reply, moe_error
     (void)ctx;
     (void)err;
     cli_put(stdout, response->text, strlen(response->text));
+    if (isatty(STDOUT_FILENO)) {
+        putchar('\n');
+    }
     return MOE_OK;
 }
 

@@ -1,0 +1,232 @@
+"""The command line and the examples against the real coordinator, on a small checkpoint made for the purpose.
+
+Usage: cli_coordinator.py CONCLAVE COORDINATOR MAKE_CHECKPOINT [unittest arguments]
+"""
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+CONCLAVE, COORDINATOR, MAKE_CHECKPOINT = sys.argv[1:4]
+EXAMPLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "examples", "python")
+WAIT_S = 120
+PROMPT = "A mixture of experts is"
+
+
+def clean_env():
+    return {k: v for k, v in os.environ.items() if not k.startswith("CONCLAVE_")}
+
+
+class Coordinator:
+    def __init__(self, model, *args):
+        self.process = subprocess.Popen([COORDINATOR, "--model", model, "--listen", "127.0.0.1:0", "--dtype", "f32",
+                                         "--threads", "2", *args], stdout=subprocess.PIPE, encoding="utf-8", env=clean_env())
+        line = self.process.stdout.readline().split()
+        if len(line) != 2 or line[0] != "READY":
+            self.process.kill()
+            self.process.communicate()
+            raise RuntimeError(f"the coordinator printed {line}")
+        self.address = line[1]
+
+    def stop(self):
+        """SIGTERM; the exit code and whatever else was printed on standard output."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            rest, _ = self.process.communicate(timeout=WAIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+            raise
+        return self.process.returncode, rest
+
+
+class Case(unittest.TestCase):
+    maxDiff = None
+    tokenizer = True
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        model = os.path.join(folder.name, "tiny")
+        extra = [] if cls.tokenizer else ["--no-tokenizer"]
+        subprocess.run([sys.executable, MAKE_CHECKPOINT, model, "--shape", "tiny", "--dtype", "f32", *extra], check=True,
+                       capture_output=True)
+        cls.coordinator = Coordinator(model)
+        cls.addClassCleanup(cls.coordinator.stop)
+
+    def argv(self, command, *args):
+        return [CONCLAVE, command, "--server", self.coordinator.address, *args]
+
+    def run_cli(self, command, *args, stdin=""):
+        return subprocess.run(self.argv(command, *args), input=stdin, capture_output=True, encoding="utf-8", timeout=WAIT_S,
+                              env=clean_env())
+
+    def ok(self, command, *args, stdin=""):
+        done = self.run_cli(command, *args, stdin=stdin)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return done.stdout
+
+    def lines(self, command, *args):
+        return [json.loads(line) for line in self.ok(command, *args, "--json").splitlines()]
+
+    def tokens(self, *args):
+        """The generated tokens of choice 0, after a look at the order in which they came."""
+        tokens = []
+        for chunk in self.lines("generate", *args):
+            if chunk.get("token_ids") and not chunk["echo"] and chunk["index"] == 0:
+                self.assertEqual(chunk["first_index"], len(tokens))
+                tokens += chunk["token_ids"]
+        return tokens
+
+
+def listed(ids):
+    return ",".join(str(i) for i in ids)
+
+
+class WithTokenizer(Case):
+    def test_health_is_serving(self):
+        self.assertEqual(self.lines("health"), [{"status": "SERVING"}])
+        self.assertEqual(self.lines("health", "--service", "conclave.v1.Inference"), [{"status": "SERVING"}])
+
+    def test_model_has_its_shape(self):
+        model = self.lines("model")[0]
+        self.assertEqual((model["family"], model["n_layers"], model["n_experts"]), ("olmoe", 2, [8, 8]))
+        self.assertTrue(model["has_tokenizer"])
+
+    def test_text_goes_round(self):
+        text = "Hello, €!\n"
+        ids = self.lines("tokenize", text)[0]["ids"]
+        self.assertEqual(self.ok("tokenize", "-", stdin=text), " ".join(map(str, ids)) + "\n")
+        self.assertEqual(self.ok("detokenize", *map(str, ids)), text)
+
+    def test_greedy_answers_are_equal(self):
+        args = (PROMPT, "--max-tokens", "12", "--temperature", "0", "--ignore-eos")
+        tokens = self.tokens(*args)
+        self.assertEqual(len(tokens), 12)
+        self.assertEqual(tokens, self.tokens(*args))
+
+    def test_a_seed_gives_the_same_answer_again(self):
+        chunks = self.lines("generate", PROMPT, "--max-tokens", "8", "--ignore-eos")
+        seed = str(chunks[0]["seed"])
+        again = self.lines("generate", PROMPT, "--max-tokens", "8", "--ignore-eos", "--seed", seed)
+        self.assertEqual([c.get("text") for c in chunks], [c.get("text") for c in again])
+
+    def test_text_equals_the_chunks(self):
+        args = (PROMPT, "--max-tokens", "12", "--seed", "3", "--ignore-eos")
+        text = "".join(chunk.get("text", "") for chunk in self.lines("generate", *args))
+        self.assertEqual(self.ok("generate", *args), text if text.endswith("\n") else text + "\n")
+
+    def test_score_equals_generate(self):
+        prompt = self.lines("tokenize", PROMPT)[0]["ids"]
+        chunks = self.lines("generate", "--tokens", listed(prompt), "--max-tokens", "10", "--seed", "5", "--ignore-eos",
+                            "--logprobs", "3")
+        rows = [row for chunk in chunks for row in chunk.get("logprobs", [])]
+        self.assertEqual(len(rows), 10)
+        scored = self.lines("score", "--tokens", listed(prompt + [row["id"] for row in rows]), "--top", "3")[0]["tokens"]
+        self.assertEqual([(t["id"], t["logprob"]) for t in scored[len(prompt):]], [(r["id"], r["logprob"]) for r in rows])
+        self.assertEqual([[(b["id"], b["logprob"]) for b in t["top"]] for t in scored[len(prompt):]],
+                         [[(b["id"], b["logprob"]) for b in r["top"]] for r in rows])
+
+    def test_score_names_the_experts(self):
+        tokens = self.lines("score", "--tokens", "7,3,9", "--top", "2", "--experts")[0]["tokens"]
+        self.assertNotIn("logprob", tokens[0])
+        for token in tokens:
+            self.assertEqual([layer["layer"] for layer in token["experts"]], [0, 1])
+            for layer in token["experts"]:
+                self.assertEqual(len(layer["ids"]), 2)
+                self.assertEqual(layer["ids"], sorted(layer["ids"]))
+        for token in tokens[1:]:
+            self.assertEqual(len(token["top"]), 2)
+            self.assertLessEqual(token["logprob"], 0)
+
+    def test_an_answer_is_resumed_at_every_token(self):
+        args = (PROMPT, "--max-tokens", "6", "--seed", "11", "--ignore-eos")
+        whole = self.tokens(*args)
+        for n in range(1, 6):
+            chunks = self.lines("generate", *args, "--resume-from", listed(whole[:n]))
+            rest = [i for chunk in chunks for i in chunk.get("token_ids", [])]
+            self.assertEqual(rest, whole[n:], f"after {n} tokens")
+
+    def test_choices_are_numbered(self):
+        chunks = self.lines("generate", PROMPT, "-n", "3", "--max-tokens", "4", "--seed", "2", "--ignore-eos")
+        counts = [sum(len(c.get("token_ids", [])) for c in chunks if c["index"] == i) for i in range(3)]
+        self.assertEqual(counts, [4, 4, 4])
+
+    def test_echo_prints_the_prompt(self):
+        out = self.ok("generate", PROMPT, "--echo", "--max-tokens", "4", "--seed", "2")
+        self.assertTrue(out.startswith(PROMPT), out)
+
+    def test_a_stop_token_ends_the_answer(self):
+        args = (PROMPT, "--max-tokens", "8", "--temperature", "0", "--ignore-eos")
+        tokens = self.tokens(*args)
+        stopped = self.tokens(*args, "--stop-token-ids", str(tokens[3]))
+        self.assertEqual(stopped, tokens[:tokens.index(tokens[3]) + 1])
+
+    def test_rows_are_counted_by_expert(self):
+        before = self.lines("experts")[1]["tokens"]
+        self.ok("score", "--tokens", "1,2,3,4")
+        placement, stats = self.lines("experts")
+        self.assertEqual(stats["tokens"], before + 4)
+        self.assertEqual(len(placement["experts"]), 16)
+        self.assertEqual(sum(e["rows"] for e in stats["experts"]), stats["tokens"] * 2 * 2)
+
+    def test_placement_names_the_node_of_every_expert(self):
+        self.assertIn("layer 1 experts 0-7: ", self.ok("placement", "--layer", "1"))
+
+    def test_nodes_show_the_embedded_one(self):
+        cluster = self.lines("nodes")[0]
+        self.assertTrue(cluster["ready"])
+        self.assertEqual([node["state"] for node in cluster["nodes"]], ["NODE_STATE_UP"])
+
+    def test_refusals_name_field_and_status(self):
+        for args, field in [(("generate", "x", "--top-p", "5"), "top_p"), (("generate", "x", "--temperature", "nan"), "temperature"),
+                            (("generate", "--tokens", "999999"), "token_ids"), (("score", "x", "--top", "51"), "top")]:
+            done = self.run_cli(*args)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("INVALID_ARGUMENT: ", done.stderr)
+            self.assertIn(field, done.stderr)
+
+    def test_interrupt_ends_a_long_answer(self):
+        argv = self.argv("generate", PROMPT, "--max-tokens", "400", "--ignore-eos", "--json")
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_env()) as process:
+            self.assertTrue(process.stdout.readline())
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=WAIT_S)
+        self.assertIn(process.returncode, (0, 130))  # 0: the answer was quicker than the signal
+        self.assertEqual(self.lines("health"), [{"status": "SERVING"}])
+
+    def test_python_examples_run(self):
+        for script, args in [("generate.py", [PROMPT, "--max-tokens", "5", "--seed", "1"]), ("score.py", [PROMPT, "--top", "2"])]:
+            done = subprocess.run([sys.executable, "-B", os.path.join(EXAMPLES, script), "--server", self.coordinator.address, *args],
+                                  capture_output=True, encoding="utf-8", timeout=WAIT_S)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertTrue(done.stdout)
+
+
+class WithoutTokenizer(Case):
+    tokenizer = False
+
+    def test_token_ids_work(self):
+        ids = self.ok("generate", "--tokens", "1,2,3", "--max-tokens", "5", "--temperature", "0", "--ignore-eos").split()
+        self.assertEqual(len(ids), 5)
+        self.assertEqual(ids, [str(i) for i in self.tokens("--tokens", "1,2,3", "--max-tokens", "5", "--temperature", "0",
+                                                           "--ignore-eos")])
+
+    def test_text_is_refused(self):
+        self.assertEqual(self.run_cli("generate", "hello").returncode, 1)
+
+
+class Shutdown(unittest.TestCase):
+    def test_sigterm_ends_with_success_and_ready_was_the_only_line(self):
+        with tempfile.TemporaryDirectory() as folder:
+            model = os.path.join(folder, "tiny")
+            subprocess.run([sys.executable, MAKE_CHECKPOINT, model, "--shape", "tiny"], check=True, capture_output=True)
+            self.assertEqual(Coordinator(model).stop(), (0, ""))
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[4:]])
