@@ -1,0 +1,155 @@
+/* transport: send a frame to a member, be told when it is gone. It moves bytes and knows nothing of what they mean.
+ *
+ * Nouns:
+ *   transport        one endpoint of this process; implementations open it (loopback below; ucx) and fill the ops table
+ *   transport_peer   one connection. The number is never used again by this endpoint, so it is the connection's
+ * incarnation as well: whoever connects a second time has another number transport_msg    one frame to be sent; the
+ * caller's memory, borrowed until done transport_frames a fixed pool of send buffers (frames.c)
+ *
+ * Threads: an endpoint belongs to the thread that makes it progress; all callbacks come on it. Callbacks may send,
+ * connect and close peers; they must not call progress, wait or close the endpoint. Order: frames of one connection
+ * arrive once and in the order sent, or the connection goes down. That a send is done does not mean that the frame has
+ * arrived. */
+#ifndef CONCLAVE_TRANSPORT_H
+#define CONCLAVE_TRANSPORT_H
+
+#include "base/base.h"
+
+typedef struct transport transport;
+typedef struct transport_msg transport_msg;
+typedef uint64_t transport_peer; /* 0 is none */
+
+#define TRANSPORT_MAX_PARTS 2
+
+typedef enum {
+    TRANSPORT_UP,  /* frames can be sent: an own connect succeeded, or a stranger connected */
+    TRANSPORT_DOWN /* gone for good; why says what is known. Sends that were under way are done with an error before
+                      this */
+} transport_peer_event;
+
+typedef struct transport_handler {
+    void *ctx;
+    /* bytes [n] are valid during the call only; n <= the endpoint's max_message. */
+    void (*on_message)(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n);
+    void (*on_peer)(void *ctx, transport_peer peer, transport_peer_event event, const char *why);
+} transport_handler;
+
+typedef struct transport_part {
+    const void *data;
+    size_t bytes;
+} transport_part;
+
+/* The frame is its parts one after the other. The msg and what the parts point to are borrowed from send until done is
+ * called, which happens exactly once for every send that returned MOE_OK, later or during send itself. */
+struct transport_msg {
+    transport_part parts[TRANSPORT_MAX_PARTS];
+    size_t n_parts;
+    void (*done)(transport_msg *msg, moe_status status);
+    transport_msg *next; /* the transport's while it borrows */
+};
+
+typedef struct transport_ops {
+    const char *name; /* "loopback", "tcp" */
+    /* Begins to connect; UP or DOWN follows. MOE_ERR_UNAVAILABLE: nobody is there (when that is known at once),
+     * MOE_ERR_BUSY: too many connections, MOE_ERR_INVALID_ARG: not an address. */
+    MOE_NODISCARD moe_status (*connect)(transport *t, const char *address, transport_peer *peer_out);
+    /* MOE_ERR_BUSY: the way is full, try after progress. MOE_ERR_UNAVAILABLE: the peer is gone. MOE_ERR_INVALID_ARG:
+     * above max_message. After an error the msg is not borrowed and done is not called. */
+    MOE_NODISCARD moe_status (*send)(transport *t, transport_peer peer, transport_msg *msg);
+    /* Delivers what has arrived; never blocks; returns the number of events handled. */
+    unsigned (*progress)(transport *t);
+    /* Sleeps until something may have happened or timeout_ns have passed; may return early. Optional: NULL means
+     * progress is all there is. */
+    void (*wait)(transport *t, uint64_t timeout_ns);
+    /* Ends a connection; the other end sees DOWN. No event comes here. Sends under way are done with MOE_ERR_CANCELLED.
+     * Unknown or closed peers are ignored. */
+    void (*peer_close)(transport *t, transport_peer peer);
+    void (*close)(transport *t);
+} transport_ops;
+
+struct transport {
+    const transport_ops *ops;
+    size_t max_message;        /* bytes of one frame, both ways */
+    transport_handler handler; /* set before the first progress */
+    /* private fields follow */
+};
+
+static inline void transport_close(transport *t)
+{
+    if (t != NULL) {
+        t->ops->close(t);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ loopback
+ * A network inside one process, for the embedded default and for tests. All its endpoints belong to one thread. Frames
+ * are not copied: they are handed to the receiver from the sender's buffers (two parts are joined once). */
+typedef struct transport_loopback_net transport_loopback_net;
+
+MOE_NODISCARD moe_status transport_loopback_net_open(size_t max_endpoints, transport_loopback_net **out);
+void transport_loopback_net_close(transport_loopback_net *net); /* its endpoints are closed before */
+
+typedef struct transport_loopback_options {
+    transport_loopback_net *net; /* borrowed until close */
+    const char *address;         /* any text, unique among the open endpoints of the net; copied */
+    size_t max_message;
+    size_t max_peers;  /* connections at a time */
+    size_t max_queued; /* frames waiting for this endpoint; beyond it senders get MOE_ERR_BUSY */
+} transport_loopback_options;
+
+/* Errors: MOE_ERR_EXISTS (address taken), MOE_ERR_BUSY (max_endpoints), MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status transport_loopback_open(const transport_loopback_options *options, transport **out);
+/* poll runs at the end of every progress of t, and what it returns is added: so an embedded expert node lives on the
+ * thread of the coordinator's endpoint. NULL: none. */
+void transport_loopback_set_member_poll(transport *t, unsigned (*poll)(void *ctx), void *ctx);
+
+/* ------------------------------------------------------------------------------------------------ faulty
+ * Wraps an endpoint and damages what it sends, by seed. For tests and the simulator; allocates as it likes. */
+typedef enum {
+    TRANSPORT_FAULT_DROP,
+    TRANSPORT_FAULT_DUPLICATE,
+    TRANSPORT_FAULT_DELAY,
+    TRANSPORT_FAULT_REORDER, /* held back until a later frame to the same peer has gone */
+    TRANSPORT_FAULT_TRUNCATE,
+    TRANSPORT_FAULT_FLIP,
+    TRANSPORT_FAULT_KILL, /* the connection breaks; both ends see DOWN */
+    TRANSPORT_N_FAULTS
+} transport_fault;
+extern const char *const transport_fault_names[TRANSPORT_N_FAULTS];
+
+typedef struct transport_faulty_options {
+    transport *inner;       /* owned from open on: closed with the wrapper */
+    const moe_clock *clock; /* borrowed */
+    uint64_t seed;
+    uint32_t per_mille[TRANSPORT_N_FAULTS]; /* of the frames sent */
+    uint64_t max_delay_ns;
+} transport_faulty_options;
+
+MOE_NODISCARD moe_status transport_faulty_open(const transport_faulty_options *options, transport **out);
+/* Off: frames still held are sent on, and no more faults happen. */
+void transport_faulty_enable(transport *t, bool on);
+/* How often each fault was injected. */
+const uint64_t *transport_faulty_counts(const transport *t);
+
+/* ------------------------------------------------------------------------------------------------ frames
+ * A fixed pool of equal send buffers, so that a step allocates nothing. A frame is taken, written, and sent or
+ * released. */
+typedef struct transport_frames transport_frames;
+
+typedef struct transport_frame {
+    transport_msg msg; /* first: done() finds the frame by it */
+    transport_frames *pool;
+    unsigned char *data; /* [capacity] 64-byte aligned; pages are touched only when used */
+    struct transport_frame *next;
+} transport_frame;
+
+MOE_NODISCARD moe_status transport_frames_open(size_t n_frames, size_t capacity, transport_frames **out);
+void transport_frames_close(transport_frames *pool);            /* all frames are back */
+transport_frame *transport_frames_take(transport_frames *pool); /* NULL when all are out */
+void transport_frames_release(transport_frame *f);
+size_t transport_frames_capacity(const transport_frames *pool);
+size_t transport_frames_out(const transport_frames *pool); /* taken or being sent */
+/* Sends the first n_bytes and releases the frame when that is done, also after an error. */
+MOE_NODISCARD moe_status transport_frame_send(transport_frame *f, transport *t, transport_peer peer, size_t n_bytes);
+
+#endif
