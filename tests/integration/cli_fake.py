@@ -4,6 +4,7 @@ Usage: cli_fake.py CONCLAVE PROTO_DIR [unittest arguments]
 """
 import json
 import os
+import pty
 import queue
 import signal
 import subprocess
@@ -453,6 +454,34 @@ class MutualTls(Tls):
 
     def test_no_certificate_of_ours_is_refused(self):
         self.fails(1, "UNAVAILABLE", "model", "--tls-ca", self.path("ca.pem"), "--tls-server-name", "conclave.test")
+
+
+class Terminal(Case):
+    def at_terminal(self, *args):
+        master, slave = pty.openpty()
+        with subprocess.Popen(self.argv(*args), stdin=slave, stdout=slave, stderr=slave) as process:
+            os.close(slave)
+            out = b""
+            try:
+                while part := os.read(master, 4096):
+                    out += part
+            except OSError:  # Linux's end of file for a terminal whose other end is closed
+                pass
+        os.close(master)
+        self.assertEqual(process.returncode, 0, out)
+        return out
+
+    def test_control_characters_do_not_reach_it(self):
+        self.server.replies["Generate"] = [v1("GenerateResponse", token_ids=[1], text="a\x1b[2J\tb\x07")]
+        self.assertTrue(self.at_terminal("generate", "hi", "--quiet").startswith(b"a?[2J\tb?"))
+
+    def test_stats_follow_the_answer(self):
+        self.server.replies["Generate"] = CHUNKS
+        self.assertIn(b"\r\n3 tokens, ", self.at_terminal("generate", "hi"))
+
+    def test_quiet_leaves_the_stats_out(self):
+        self.server.replies["Generate"] = CHUNKS
+        self.assertNotIn(b"tokens", self.at_terminal("generate", "hi", "--quiet"))
 
 
 class Examples(Case):
