@@ -128,7 +128,7 @@ static void *copy_tensor(const checkpoint *c, const char *name, size_t *n_out)
     return copy;
 }
 
-void oracle_answers_load(oracle_answers *a, const char *dir, const model_config *c)
+void oracle_answers_load(oracle_answers *a, const char *dir, const char *file_name, const model_config *c)
 {
     char path[512];
     size_t bytes, n;
@@ -136,9 +136,9 @@ void oracle_answers_load(oracle_answers *a, const char *dir, const model_config 
     checkpoint *file;
     moe_error err;
 
-    snprintf(path, sizeof path, "%s/expected.safetensors", dir);
+    snprintf(path, sizeof path, "%s/%s", dir, file_name);
     image = test_read_file(path, &bytes);
-    assert_ok(checkpoint_open_memory(image, bytes, "expected.safetensors", &file, &err), err);
+    assert_ok(checkpoint_open_memory(image, bytes, file_name, &file, &err), err);
     *a = (oracle_answers){.vocab_size = c->vocab_size, .n_layers = c->n_layers, .k = c->gate.k};
     a->token_ids = copy_tensor(file, "token_ids", &a->n_tokens);
     a->greedy = copy_tensor(file, "greedy", &a->n_greedy);

@@ -36,7 +36,7 @@ void model_fixture_load_experts(model_fixture *f);
 /* Computes all picks of a routed batch in place: what the exchange does over nodes. */
 void model_fixture_compute(model_fixture *f, model_batch *batch);
 
-/* The oracle's answers beside a checkpoint (expected.safetensors). Arrays are owned. */
+/* The oracle's answers beside a checkpoint (expected.safetensors, say). Arrays are owned. */
 typedef struct oracle_answers {
     size_t n_tokens, n_greedy, vocab_size, n_layers, k;
     int32_t *token_ids; /* [n_tokens] */
@@ -46,7 +46,7 @@ typedef struct oracle_answers {
     int32_t *greedy;    /* [n_greedy] */
 } oracle_answers;
 
-void oracle_answers_load(oracle_answers *a, const char *dir, const model_config *c);
+void oracle_answers_load(oracle_answers *a, const char *dir, const char *file_name, const model_config *c);
 void oracle_answers_free(oracle_answers *a);
 
 #endif

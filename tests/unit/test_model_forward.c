@@ -75,7 +75,8 @@ static int32_t argmax(const float *x, size_t n)
     return (int32_t)best;
 }
 
-static void check_against_oracle(const char *dir, const model_fixture_options *options)
+/* set: NULL for the base set. */
+static void check_against_oracle(const char *dir, const char *answers, const model_fixture_options *options, router_set *set)
 {
     model_fixture f;
     model_batch *batch;
@@ -86,8 +87,12 @@ static void check_against_oracle(const char *dir, const model_fixture_options *o
     size_t chunk = 7;
 
     model_fixture_open(&f, options);
+    if (set != NULL) {
+        router_set_unref(f.set);
+        f.set = router_set_ref(set);
+    }
     model_fixture_load_experts(&f);
-    oracle_answers_load(&a, dir, &f.config);
+    oracle_answers_load(&a, dir, answers, &f.config);
     logits = malloc((a.n_tokens + 64) * a.vocab_size * sizeof *logits);
     assert_int_equal(model_batch_open(f.model, f.kv, 64, 64, &batch), MOE_OK);
     assert_int_equal(model_kv_seq_init(&seq, a.n_tokens + a.n_greedy), MOE_OK);
@@ -138,7 +143,7 @@ static void check_isa(const char *dir, void *ctx)
     o.numeric_class = COMPUTE_CLASS_CPU_F32_1;
     o.auto_class = false;
     o.isa = *(const compute_isa *)ctx;
-    check_against_oracle(dir, &o);
+    check_against_oracle(dir, "expected.safetensors", &o, NULL);
 }
 
 static void check_guarded(const char *dir, void *ctx)
@@ -148,7 +153,24 @@ static void check_guarded(const char *dir, void *ctx)
     (void)ctx;
     o.guarded = true;
     o.n_threads = 1;
-    check_against_oracle(dir, &o);
+    check_against_oracle(dir, "expected.safetensors", &o, NULL);
+}
+
+/* olmoe-gqa: 8 experts; without 1 and 5 in layer 0 and without 0 in layer 1, as in its absent.json. */
+static void experts_outside_the_set_are_absent_from_the_router(void **state)
+{
+    static const unsigned char no_fingerprint[32];
+    const int32_t ids_0[] = {0, 2, 3, 4, 6, 7}, ids_1[] = {1, 2, 3, 4, 5, 6, 7};
+    const uint32_t columns_0[] = {0, 2, 3, 4, 6, 7}, columns_1[] = {1, 2, 3, 4, 5, 6, 7};
+    const router_set_layer layers[] = {{6, ids_0, columns_0}, {7, ids_1, columns_1}};
+    model_fixture_options o = model_fixture_defaults("tests/vectors/olmoe-gqa");
+    router_set *set;
+    moe_error err;
+
+    (void)state;
+    assert_ok(router_set_open(layers, 2, 2, no_fingerprint, &set, &err), err);
+    check_against_oracle(o.dir, "expected_absent.safetensors", &o, set);
+    router_set_unref(set);
 }
 
 static void portable_code_agrees_with_the_oracle(void **state)
@@ -178,6 +200,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(portable_code_agrees_with_the_oracle),
         cmocka_unit_test(the_best_instruction_set_agrees_with_the_oracle),
+        cmocka_unit_test(experts_outside_the_set_are_absent_from_the_router),
         cmocka_unit_test(model_code_never_touches_an_activation),
     };
 
