@@ -669,6 +669,43 @@ static void frequencies_of_what_top_k_keeps_follow_the_softmax(void **state)
     assert_true(chi_square(&p, logits, 16, wanted) < 26.0); /* 5 degrees of freedom: p = 0.0001 */
 }
 
+/* With n equal weights all sums are whole numbers, and some uniforms hit one exactly. */
+static void a_sum_that_only_equals_the_threshold_is_passed(void **state)
+{
+    enum { N = 1 << 14 };
+    static const float logits[N];
+    model_sampler *s;
+    int32_t token = -1;
+    size_t n_hits = 0;
+
+    (void)state;
+    assert_int_equal(model_sampler_open(N, &s), MOE_OK);
+    for (uint32_t i = 0; i < 8192; i++) {
+        float threshold = ref_uniform(plain.seed, i, 0) * (float)N;
+
+        if (threshold == floorf(threshold)) {
+            assert_int_equal(model_sample(s, &plain, logits, NULL, NULL, 0, i, 0, &token), MOE_OK);
+            assert_int_equal(token, (int32_t)threshold);
+            n_hits++;
+        }
+    }
+    model_sampler_close(s);
+    assert_true(n_hits > 0);
+}
+
+/* Candidates are gathered in tiers of weights; the first ends at 2^-7. */
+static void a_weight_on_the_edge_of_a_tier_is_not_lost(void **state)
+{
+    float x = -4.8519f;
+
+    (void)state;
+    while (x > -4.8522f && compute_exp(x) != 0x1p-7f) {
+        x = nextafterf(x, -5.0f);
+    }
+    assert_true(compute_exp(x) == 0x1p-7f);
+    assert_int_equal(drawn_ids(&plain, (const float[]){0.0f, x}, 2, -1), MOE_BIT(0) | MOE_BIT(1));
+}
+
 static void choices_of_one_request_draw_differently(void **state)
 {
     const float logits[64] = {0};
@@ -815,6 +852,8 @@ int main(void)
         cmocka_unit_test(frequencies_follow_the_softmax),
         cmocka_unit_test(frequencies_follow_the_temperature),
         cmocka_unit_test(frequencies_of_what_top_k_keeps_follow_the_softmax),
+        cmocka_unit_test(a_sum_that_only_equals_the_threshold_is_passed),
+        cmocka_unit_test(a_weight_on_the_edge_of_a_tier_is_not_lost),
         cmocka_unit_test(choices_of_one_request_draw_differently),
         cmocka_unit_test(the_upper_half_of_the_seed_counts),
         cmocka_unit_test(log_probabilities_are_those_of_the_softmax),

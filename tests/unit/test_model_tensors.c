@@ -21,6 +21,7 @@ enum {
 typedef struct variation {
     const char *leave_out;     /* name of a tensor */
     const char *add;           /* [1] F32 */
+    const char *deepen;        /* gets a last dimension of 1 */
     const char *misshape;      /* gets one row more */
     const char *retype, *type; /* a name (or its part), its dtype */
     const char *poison;        /* its last value is infinite */
@@ -57,6 +58,9 @@ static void add_tensor(test_tensors *out, const variation *v, const char *name, 
     for (size_t i = 0; i < rank; i++) {
         shape[i] = dims[i] + (i == 0 && v->misshape != NULL && strcmp(v->misshape, name) == 0);
         n *= shape[i];
+    }
+    if (v->deepen != NULL && strcmp(v->deepen, name) == 0) {
+        shape[rank++] = 1;
     }
     assert_true(n <= MAX_ELEMENTS);
     bytes = n * width_of(dtype);
@@ -399,6 +403,13 @@ static void a_misshapen_vector_is_refused(void **state)
                    "shape [3], the config demands [2]");
 }
 
+static void a_tensor_of_another_rank_is_refused(void **state)
+{
+    (void)state;
+    assert_refused(&(variation){.deepen = "model.norm.weight"}, MOE_ERR_INVALID_ARG,
+                   "tensor model.norm.weight: shape [4, 1], the config demands [4]");
+}
+
 static void a_misshapen_fused_tensor_is_refused(void **state)
 {
     (void)state;
@@ -619,6 +630,7 @@ int main(void)
         cmocka_unit_test(a_plain_layer_with_one_fused_tensor_is_refused),
         cmocka_unit_test(a_misshapen_tensor_is_named_with_both_shapes),
         cmocka_unit_test(a_misshapen_vector_is_refused),
+        cmocka_unit_test(a_tensor_of_another_rank_is_refused),
         cmocka_unit_test(a_misshapen_fused_tensor_is_refused),
         cmocka_unit_test(another_dtype_is_refused),
         cmocka_unit_test(an_infinite_norm_weight_is_refused),
