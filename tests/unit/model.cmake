@@ -1,3 +1,3 @@
-foreach(noun sample config tensors)
+foreach(noun sample logprobs config tensors)
   moe_test(test_model_${noun} LIBS moe_model LABELS unit)
 endforeach()
