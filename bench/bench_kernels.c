@@ -1,0 +1,386 @@
+/* How near the kernels come to the machine's limit, max(bytes / bandwidth, flop / peak), both probed in the same run.
+ *
+ *     bench_kernels [--isa portable|avx2|avx512] [--seconds S] [THREADS ...]     (default 1 and 2 threads)
+ *
+ * OLMoE's shapes, random distinct weights, 64 different experts (805 MB) so that every weight comes from memory.
+ * Reported is the 5th percentile of the times (what repeats on a machine that others use) and the median. */
+#include "bench/probe.h"
+#include "compute/compute.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    D_MODEL = 2048,
+    D_FF = 1024,
+    VOCAB = 50304,
+    N_EXPERTS = 64,
+    N_HEADS = 16,
+    HEAD_DIM = 128,
+    PAGE_TOKENS = 16,
+    N_PAGES = 64,
+    MAX_ROWS = 512,
+    TOP_K = 8,
+    MAX_SAMPLES = 4096
+};
+
+typedef struct bench {
+    moe_pool *pool;
+    compute_device *d;
+    double bandwidth, peak, seconds;
+    compute_expert *experts[N_EXPERTS];
+    compute_matrix *projections[8], *lm_head, *router;
+    unsigned char *probe;
+    compute_mem *x, *wide, *rounded, *out, *results, *q, *k, *v, *kv, *gain, *table, *logits;
+    size_t next; /* which expert or projection comes next: the coldest */
+} bench;
+
+enum { PROBE_BYTES = 256 << 20 };
+
+static double now_s(void)
+{
+    return (double)moe_now_ns(moe_clock_real()) * 1e-9;
+}
+
+/* bf16 in +-(2^-7, 2^-6). */
+static void fill_bf16(uint16_t *to, size_t n, uint64_t seed)
+{
+    moe_random r;
+
+    moe_random_seed(&r, seed);
+    for (size_t i = 0; i < n; i += 4) {
+        uint64_t u = (moe_random_u64(&r) & 0x807f807f807f807fu) | 0x3c003c003c003c00u;
+
+        memcpy(to + i, &u, MOE_MIN(sizeof(u), (n - i) * 2));
+    }
+}
+
+static void *check(void *p)
+{
+    MOE_ASSERT(p != NULL);
+    return p;
+}
+
+static compute_matrix *open_matrix(bench *b, uint16_t *scratch, size_t n_out, uint64_t seed, bool f32)
+{
+    compute_weight w = {scratch, COMPUTE_BF16, n_out, D_MODEL};
+    compute_matrix *m = NULL;
+
+    fill_bf16(scratch, n_out * D_MODEL, seed);
+    if (f32) {
+        MOE_ASSERT(b->d->ops->matrix_open_f32(b->d, &w, &m) == MOE_OK);
+    } else {
+        MOE_ASSERT(b->d->ops->matrix_open(b->d, &w, COMPUTE_PACKED, &m) == MOE_OK);
+    }
+    return m;
+}
+
+static void open_weights(bench *b)
+{
+    uint16_t *scratch = check(moe_pages_alloc((size_t)VOCAB * D_MODEL * 2));
+    size_t part = (size_t)D_FF * D_MODEL;
+
+    for (size_t e = 0; e < N_EXPERTS; e++) {
+        compute_weight gate = {scratch, COMPUTE_BF16, D_FF, D_MODEL}, up = gate,
+                       down = {scratch + 2 * part, COMPUTE_BF16, D_MODEL, D_FF};
+
+        fill_bf16(scratch, 3 * part, e);
+        up.data = scratch + part;
+        MOE_ASSERT(b->d->ops->expert_open(b->d, COMPUTE_FFN_SWIGLU, &gate, &up, &down, COMPUTE_PACKED,
+                                          &b->experts[e]) == MOE_OK);
+    }
+    for (size_t i = 0; i < MOE_COUNT(b->projections); i++) {
+        b->projections[i] = open_matrix(b, scratch, D_MODEL, 100 + i, false);
+    }
+    b->router = open_matrix(b, scratch, N_EXPERTS, 200, true);
+    b->lm_head = open_matrix(b, scratch, VOCAB, 300, false);
+    moe_pages_free(scratch, (size_t)VOCAB * D_MODEL * 2);
+}
+
+static compute_mem *room(bench *b, size_t bytes)
+{
+    return check(b->d->ops->alloc(b->d, bytes));
+}
+
+static void open_activations(bench *b)
+{
+    size_t n = (size_t)MAX_ROWS * D_MODEL;
+    uint16_t *x = check(malloc(n * 2));
+    float *table = check(malloc((size_t)MAX_ROWS * HEAD_DIM * 4)), *wide = check(malloc(n * 4));
+    compute_kv_shape shape = {1, N_PAGES, PAGE_TOKENS, N_HEADS, HEAD_DIM, COMPUTE_BF16};
+
+    fill_bf16(x, n, 7);
+    for (size_t i = 0; i < n; i++) {
+        wide[i] = compute_f32_from_bf16(x[i]);
+    }
+    compute_rope_table(table, MAX_ROWS, HEAD_DIM, 10000.0);
+    b->rounded = room(b, n * 4);
+    b->wide = room(b, n * 4);
+    b->x = room(b, n * 4);
+    b->out = room(b, (size_t)64 * VOCAB * 4);
+    b->results = room(b, n * TOP_K * 2);
+    b->q = room(b, n * 4);
+    b->k = room(b, n * 4);
+    b->v = room(b, n * 4);
+    b->kv = room(b, N_PAGES * compute_kv_page_bytes(&shape));
+    b->gain = room(b, D_MODEL * 4);
+    b->table = room(b, (size_t)MAX_ROWS * HEAD_DIM * 4);
+    b->logits = room(b, (size_t)MAX_ROWS * N_EXPERTS * 4);
+    b->d->ops->upload(b->d, b->rounded, x, n * 2);
+    b->d->ops->upload(b->d, b->wide, wide, n * 4);
+    b->d->ops->upload(b->d, b->gain, wide, D_MODEL * 4);
+    b->d->ops->upload(b->d, b->table, table, (size_t)MAX_ROWS * HEAD_DIM * 4);
+    free(x);
+    free(table);
+    free(wide);
+}
+
+/* ------------------------------------------------------------------------------------------------ measuring */
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+typedef void (*measured_fn)(bench *b, size_t n);
+
+static void measure(bench *b, const char *name, measured_fn fn, size_t n, double bytes, double flop)
+{
+    static double samples[MAX_SAMPLES];
+    double end = now_s() + b->seconds, bound = MOE_MAX(bytes / b->bandwidth, flop / b->peak), best, median;
+    size_t n_samples = 0;
+
+    fn(b, n);
+    while (n_samples < 5 || (n_samples < MAX_SAMPLES && now_s() < end)) {
+        double start = now_s();
+
+        fn(b, n);
+        samples[n_samples++] = now_s() - start;
+    }
+    qsort(samples, n_samples, sizeof(*samples), by_value);
+    best = samples[n_samples / 20];
+    median = samples[n_samples / 2];
+    printf("%-24s %5zu %10.0f %10.0f %8.1f %8.1f %7s %6.0f %% %6.0f %%\n", name, n, best * 1e6, median * 1e6,
+           bytes / best * 1e-9, flop / best * 1e-9, bytes / b->bandwidth > flop / b->peak ? "memory" : "flop",
+           100.0 * bound / best, 100.0 * bound / median);
+    (void)fflush(stdout);
+}
+
+/* 8 experts, n rows each: a layer of n decoding sequences that all differ would spread them further. */
+static void run_experts(bench *b, size_t n)
+{
+    static uint32_t rows[MAX_ROWS];
+    compute_group groups[TOP_K];
+
+    for (size_t i = 0; i < n; i++) {
+        rows[i] = (uint32_t)i;
+    }
+    for (size_t i = 0; i < TOP_K; i++) {
+        groups[i] = (compute_group){b->experts[b->next++ % N_EXPERTS], rows, n, i * n};
+    }
+    b->d->ops->expert_ffn(b->d, b->results, b->rounded, groups, TOP_K);
+}
+
+static void run_projection(bench *b, size_t n)
+{
+    b->d->ops->matmul(b->d, b->out, b->rounded, b->projections[b->next++ % MOE_COUNT(b->projections)], NULL, n);
+}
+
+static void run_lm_head(bench *b, size_t n)
+{
+    b->d->ops->matmul(b->d, b->out, b->rounded, b->lm_head, NULL, n);
+}
+
+static void measure_products(bench *b)
+{
+    static const size_t rows[] = {1, 2, 4, 8, 16, 32, 64, 128};
+    const double expert = 3.0 * D_FF * D_MODEL * TOP_K, projection = (double)D_MODEL * D_MODEL,
+                 head = (double)VOCAB * D_MODEL;
+
+    for (size_t i = 0; i < MOE_COUNT(rows) && TOP_K * rows[i] <= TOP_K * MAX_ROWS; i++) {
+        measure(b, "8 experts", run_experts, rows[i], expert * 2, 2.0 * expert * (double)rows[i]);
+    }
+    for (size_t i = 0; i < MOE_COUNT(rows); i++) {
+        measure(b, "projection 2048x2048", run_projection, rows[i], projection * 2, 2.0 * projection * (double)rows[i]);
+    }
+    for (size_t i = 0; i < 7; i += 2) {
+        measure(b, "lm_head 50304x2048", run_lm_head, rows[i], head * 2, 2.0 * head * (double)rows[i]);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ a prefilled layer */
+typedef enum { T_NORMS, T_PROJECTIONS, T_ROPE, T_ATTENTION, T_ROUTER, T_EXPERTS, T_COMBINE, N_TIMES } layer_part;
+static const char *const part_names[N_TIMES] = {"norms",  "projections", "rope and KV", "attention",
+                                                "router", "experts",     "combine"};
+
+static double times[N_TIMES];
+
+static double lap(double *since, layer_part part)
+{
+    double now = now_s(), t = now - *since;
+
+    times[part] += t;
+    *since = now;
+    return t;
+}
+
+/* Every row picks 8 of 64 experts; each expert gets n / 8 rows. */
+static void layer(bench *b, size_t n)
+{
+    static uint32_t members[N_EXPERTS][MAX_ROWS];
+    static compute_pick picks[MAX_ROWS * TOP_K];
+    static compute_group groups[N_EXPERTS];
+    static compute_row rows[MAX_ROWS];
+    static uint32_t pages[N_PAGES];
+    const compute_kv_shape shape = {1, N_PAGES, PAGE_TOKENS, N_HEADS, HEAD_DIM, COMPUTE_BF16};
+    const compute_ops *o = b->d->ops;
+    size_t n_members[N_EXPERTS] = {0}, at = 0;
+    double t;
+
+    for (uint32_t i = 0; i < N_PAGES; i++) {
+        pages[i] = (i * 37) % N_PAGES;
+    }
+    for (size_t i = 0; i < n * TOP_K; i++) {
+        size_t e = (i / TOP_K * 13 + i % TOP_K * 8) % N_EXPERTS;
+
+        members[e][n_members[e]++] = (uint32_t)(i / TOP_K);
+        picks[i] = (compute_pick){0.125f, (uint32_t)i};
+        rows[i / TOP_K] = (compute_row){pages, (uint32_t)(i / TOP_K)};
+    }
+    for (size_t e = 0; e < N_EXPERTS; e++) {
+        groups[e] = (compute_group){b->experts[e], members[e], n_members[e], at};
+        at += n_members[e];
+    }
+    t = now_s();
+    o->rms_norm(b->d, b->x, b->rounded, b->wide, D_MODEL, b->gain, 1e-5f, D_MODEL, n);
+    (void)lap(&t, T_NORMS);
+    o->matmul(b->d, b->q, b->rounded, b->projections[0], NULL, n);
+    o->matmul(b->d, b->k, b->rounded, b->projections[1], NULL, n);
+    o->matmul(b->d, b->v, b->rounded, b->projections[2], NULL, n);
+    (void)lap(&t, T_PROJECTIONS);
+    o->rms_norm(b->d, b->q, NULL, b->q, D_MODEL, b->gain, 1e-5f, D_MODEL, n);
+    o->rms_norm(b->d, b->k, NULL, b->k, D_MODEL, b->gain, 1e-5f, D_MODEL, n);
+    (void)lap(&t, T_NORMS);
+    o->rope(b->d, b->q, b->table, N_HEADS, HEAD_DIM, rows, n);
+    o->rope(b->d, b->k, b->table, N_HEADS, HEAD_DIM, rows, n);
+    o->kv_store(b->d, b->kv, &shape, 0, b->k, b->v, rows, n);
+    o->to_class(b->d, b->k, b->q, n * D_MODEL);
+    (void)lap(&t, T_ROPE);
+    o->attention(b->d, b->out, b->k, b->kv, &shape, 0, N_HEADS, rows, n);
+    (void)lap(&t, T_ATTENTION);
+    o->to_class(b->d, b->k, b->out, n * D_MODEL);
+    o->matmul(b->d, b->out, b->k, b->projections[3], NULL, n);
+    o->add(b->d, b->out, b->wide, n * D_MODEL);
+    (void)lap(&t, T_PROJECTIONS);
+    o->rms_norm(b->d, b->x, b->k, b->out, D_MODEL, b->gain, 1e-5f, D_MODEL, n);
+    (void)lap(&t, T_NORMS);
+    o->matmul_f32(b->d, b->logits, b->x, b->router, n);
+    (void)lap(&t, T_ROUTER);
+    o->expert_ffn(b->d, b->results, b->k, groups, N_EXPERTS);
+    (void)lap(&t, T_EXPERTS);
+    o->combine(b->d, b->out, b->results, picks, NULL, TOP_K, D_MODEL, n);
+    (void)lap(&t, T_COMBINE);
+}
+
+static void measure_layer(bench *b, size_t n)
+{
+    const double weights = 4.0 * D_MODEL * D_MODEL + 3.0 * D_FF * D_MODEL * TOP_K + (double)N_EXPERTS * D_MODEL;
+    const double scores = 2.0 * (double)n * (double)n / 2.0 * D_MODEL;
+    double total = 0.0;
+
+    memset(times, 0, sizeof(times));
+    measure(b, "prefill of a layer", layer, n, (4.0 * D_MODEL * D_MODEL + 3.0 * D_FF * D_MODEL * N_EXPERTS) * 2,
+            2.0 * (weights * (double)n + scores));
+    for (size_t i = 0; i < N_TIMES; i++) {
+        total += times[i];
+    }
+    for (size_t i = 0; i < N_TIMES; i++) {
+        printf("    %-20s %5.1f %%\n", part_names[i], 100.0 * times[i] / total);
+    }
+}
+
+static void close_bench(bench *b)
+{
+    compute_mem *const all[] = {b->x, b->wide, b->rounded, b->out,  b->results, b->q,
+                                b->k, b->v,    b->kv,      b->gain, b->table,   b->logits};
+
+    for (size_t e = 0; e < N_EXPERTS; e++) {
+        b->d->ops->expert_close(b->d, b->experts[e]);
+    }
+    for (size_t i = 0; i < MOE_COUNT(b->projections); i++) {
+        b->d->ops->matrix_close(b->d, b->projections[i]);
+    }
+    b->d->ops->matrix_close(b->d, b->lm_head);
+    b->d->ops->matrix_close(b->d, b->router);
+    for (size_t i = 0; i < MOE_COUNT(all); i++) {
+        b->d->ops->free(b->d, all[i]);
+    }
+    moe_pages_free(b->probe, PROBE_BYTES);
+    compute_close(b->d);
+    moe_pool_close(b->pool);
+}
+
+static void run(size_t n_threads, compute_isa isa, double seconds)
+{
+    bench b = {.seconds = seconds};
+    compute_device_options o = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
+                                .isa = isa,
+                                .max_rows = MAX_ROWS,
+                                .max_ffn_rows = MAX_ROWS * TOP_K,
+                                .max_d_ff = D_FF,
+                                .max_context = MAX_ROWS};
+
+    MOE_ASSERT(moe_pool_open(n_threads, compute_thread_init, &b.pool) == MOE_OK);
+    o.pool = b.pool;
+    MOE_ASSERT(compute_cpu_open(&o, &b.d, NULL) == MOE_OK);
+    open_weights(&b);
+    open_activations(&b);
+    b.probe = check(moe_pages_alloc(PROBE_BYTES));
+    fill_bf16((uint16_t *)(void *)b.probe, PROBE_BYTES / 2, 1);
+    b.bandwidth = probe_bandwidth(b.pool, b.probe, PROBE_BYTES);
+    b.peak = probe_peak_bf16(b.pool);
+    printf("\n%s, %zu threads: bandwidth %.1f GB/s, f32 peak %.0f GFLOP/s, bf16 peak %.0f GFLOP/s\n", b.d->ops->name,
+           n_threads, b.bandwidth * 1e-9, probe_peak_f32(b.pool) * 1e-9, b.peak * 1e-9);
+    if (b.peak == 0.0) {
+        b.peak = probe_peak_f32(b.pool);
+    }
+    printf("%-24s %5s %10s %10s %8s %8s %7s %8s %8s\n", "", "rows", "p5 us", "median us", "GB/s", "GFLOP/s", "limit",
+           "of limit", "median");
+    measure_products(&b);
+    measure_layer(&b, MAX_ROWS);
+    printf("bandwidth after: %.1f GB/s, bf16 peak after: %.0f GFLOP/s\n",
+           probe_bandwidth(b.pool, b.probe, PROBE_BYTES) * 1e-9, probe_peak_bf16(b.pool) * 1e-9);
+    close_bench(&b);
+}
+
+int main(int argc, char **argv)
+{
+    compute_isa isa = COMPUTE_ISA_AUTO;
+    double seconds = 0.5;
+    bool any = false;
+
+    compute_thread_init();
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--isa") == 0 && i + 1 < argc) {
+            const char *name = argv[++i];
+
+            for (isa = COMPUTE_ISA_PORTABLE; isa < COMPUTE_ISA_AUTO && strcmp(name, compute_isa_name(isa)) != 0;) {
+                isa++;
+            }
+        } else if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc) {
+            seconds = atof(argv[++i]);
+        } else if (atoi(argv[i]) > 0) {
+            run((size_t)atoi(argv[i]), isa, seconds);
+            any = true;
+        } else {
+            (void)fprintf(stderr, "bench_kernels [--isa portable|avx2|avx512] [--seconds S] [THREADS ...]\n");
+            return 2;
+        }
+    }
+    if (!any) {
+        run(1, isa, seconds);
+        run(2, isa, seconds);
+    }
+    return 0;
+}
