@@ -315,26 +315,30 @@ static inline __attribute__((always_inline)) void panel(cpu_kind kind, float *ac
 }
 
 static void panel_pair(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
-                       size_t k_begin, size_t k_end)
+                       size_t k_begin, size_t k_end, const uint32_t *next)
 {
+    (void)next;
     panel(CPU_PAIR, acc, stride, x, n_rows, w, k_begin, k_end);
 }
 
 static void panel_f32(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w, size_t k_begin,
-                      size_t k_end)
+                      size_t k_end, const uint32_t *next)
 {
+    (void)next;
     panel(CPU_F32, acc, stride, x, n_rows, w, k_begin, k_end);
 }
 
 static void panel_bf16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
-                       size_t k_begin, size_t k_end)
+                       size_t k_begin, size_t k_end, const uint32_t *next)
 {
+    (void)next;
     panel(CPU_BF16, acc, stride, x, n_rows, w, k_begin, k_end);
 }
 
 static void panel_f16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w, size_t k_begin,
-                      size_t k_end)
+                      size_t k_end, const uint32_t *next)
 {
+    (void)next;
     panel(CPU_F16, acc, stride, x, n_rows, w, k_begin, k_end);
 }
 

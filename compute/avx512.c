@@ -261,10 +261,11 @@ static inline __attribute__((always_inline)) void unit_f32(v16 (*c)[4], size_t n
     unit_chain(c, n, v, x, at);
 }
 
-/* n (a constant, <= V_TILE_ROWS) rows; kind is a constant too. */
+/* n (a constant, <= V_TILE_ROWS) rows; kind and whether fetch is NULL are constants too. fetch: half of a 256-byte unit
+ * to bring near for each unit that is multiplied. */
 static inline __attribute__((always_inline)) void tile(cpu_kind kind, size_t n, float *acc, size_t stride,
                                                        const void *const *x, const uint32_t *w, size_t k_begin,
-                                                       size_t k_end)
+                                                       size_t k_end, const uint32_t *fetch)
 {
     size_t x_bytes = kind == CPU_PAIR ? 2 : 4, k = k_begin, n_units = (k_end - k_begin) / (kind == CPU_F32 ? 1 : 2);
     const unsigned char *row[V_TILE_ROWS];
@@ -279,6 +280,10 @@ static inline __attribute__((always_inline)) void tile(cpu_kind kind, size_t n, 
         }
     }
     for (size_t u = 0; u < n_units; u++, w += CPU_PANEL) {
+        if (fetch != NULL) {
+            _mm_prefetch((const char *)(fetch + u * CPU_PANEL), _MM_HINT_T0);
+            _mm_prefetch((const char *)(fetch + u * CPU_PANEL + 16), _MM_HINT_T0);
+        }
         if (kind == CPU_PAIR) {
             unit_pair(c, n, w, row, k * x_bytes);
             k += 2;
@@ -303,31 +308,47 @@ static inline __attribute__((always_inline)) void tile(cpu_kind kind, size_t n, 
     }
 }
 
-/* Rows in tiles of about equal height. */
-static inline __attribute__((always_inline)) void panel(cpu_kind kind, float *acc, size_t stride, const void *const *x,
-                                                        size_t n_rows, const uint32_t *w, size_t k_begin, size_t k_end)
+static inline __attribute__((always_inline)) void tile_of(size_t n, cpu_kind kind, float *acc, size_t stride,
+                                                          const void *const *x, const uint32_t *w, size_t k_begin,
+                                                          size_t k_end, const uint32_t *fetch)
 {
-    for (size_t tiles = (n_rows + V_TILE_ROWS - 1) / V_TILE_ROWS; tiles > 0; tiles--) {
-        size_t n = (n_rows + tiles - 1) / tiles;
+    switch (n) {
+    case 1:
+        tile(kind, 1, acc, stride, x, w, k_begin, k_end, fetch);
+        break;
+    case 2:
+        tile(kind, 2, acc, stride, x, w, k_begin, k_end, fetch);
+        break;
+    case 3:
+        tile(kind, 3, acc, stride, x, w, k_begin, k_end, fetch);
+        break;
+    case 4:
+        tile(kind, 4, acc, stride, x, w, k_begin, k_end, fetch);
+        break;
+    case 5:
+        tile(kind, 5, acc, stride, x, w, k_begin, k_end, fetch);
+        break;
+    default:
+        tile(kind, 6, acc, stride, x, w, k_begin, k_end, fetch);
+    }
+}
 
-        switch (n) {
-        case 1:
-            tile(kind, 1, acc, stride, x, w, k_begin, k_end);
-            break;
-        case 2:
-            tile(kind, 2, acc, stride, x, w, k_begin, k_end);
-            break;
-        case 3:
-            tile(kind, 3, acc, stride, x, w, k_begin, k_end);
-            break;
-        case 4:
-            tile(kind, 4, acc, stride, x, w, k_begin, k_end);
-            break;
-        case 5:
-            tile(kind, 5, acc, stride, x, w, k_begin, k_end);
-            break;
-        default:
-            tile(kind, 6, acc, stride, x, w, k_begin, k_end);
+/* Rows in tiles of about equal height. One tile leaves the streaming to the hardware; of several, the first two, which
+ * are computing on what is already near, fetch one half of the next units each, so that memory never waits for
+ * arithmetic. */
+static inline __attribute__((always_inline)) void panel(cpu_kind kind, float *acc, size_t stride, const void *const *x,
+                                                        size_t n_rows, const uint32_t *w, size_t k_begin, size_t k_end,
+                                                        const uint32_t *next)
+{
+    size_t n_tiles = (n_rows + V_TILE_ROWS - 1) / V_TILE_ROWS;
+
+    for (size_t i = 0; i < n_tiles; i++) {
+        size_t n = (n_rows + n_tiles - i - 1) / (n_tiles - i);
+
+        if (next != NULL && n_tiles > 1 && i < 2) {
+            tile_of(n, kind, acc, stride, x, w, k_begin, k_end, next + i * 32);
+        } else {
+            tile_of(n, kind, acc, stride, x, w, k_begin, k_end, NULL);
         }
         acc += n * stride;
         x += n;
@@ -336,27 +357,27 @@ static inline __attribute__((always_inline)) void panel(cpu_kind kind, float *ac
 }
 
 static void panel_pair(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
-                       size_t k_begin, size_t k_end)
+                       size_t k_begin, size_t k_end, const uint32_t *next)
 {
-    panel(CPU_PAIR, acc, stride, x, n_rows, w, k_begin, k_end);
+    panel(CPU_PAIR, acc, stride, x, n_rows, w, k_begin, k_end, next);
 }
 
 static void panel_f32(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w, size_t k_begin,
-                      size_t k_end)
+                      size_t k_end, const uint32_t *next)
 {
-    panel(CPU_F32, acc, stride, x, n_rows, w, k_begin, k_end);
+    panel(CPU_F32, acc, stride, x, n_rows, w, k_begin, k_end, next);
 }
 
 static void panel_bf16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
-                       size_t k_begin, size_t k_end)
+                       size_t k_begin, size_t k_end, const uint32_t *next)
 {
-    panel(CPU_BF16, acc, stride, x, n_rows, w, k_begin, k_end);
+    panel(CPU_BF16, acc, stride, x, n_rows, w, k_begin, k_end, next);
 }
 
 static void panel_f16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w, size_t k_begin,
-                      size_t k_end)
+                      size_t k_end, const uint32_t *next)
 {
-    panel(CPU_F16, acc, stride, x, n_rows, w, k_begin, k_end);
+    panel(CPU_F16, acc, stride, x, n_rows, w, k_begin, k_end, next);
 }
 
 /* ---------------------------------------------------------------------------------------------- packing */

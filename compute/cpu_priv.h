@@ -9,8 +9,8 @@
 #include "compute/compute.h"
 
 #define CPU_PANEL          64  /* outputs */
-#define CPU_TILE_ROWS      48  /* rows that pass over a panel together */
-#define CPU_CHUNK_UNITS    128 /* of a panel that is packed on the fly (32 KB) */
+#define CPU_TILE_ROWS      96  /* rows that pass over a panel together */
+#define CPU_CHUNK_UNITS    128 /* of a panel that all rows of a tile use before the next (32 KB) */
 #define CPU_ATTENTION_ROWS 8   /* rows of one sequence that share a pass over its keys */
 
 /* What a product multiplies: CPU_PAIR is the bf16 class (x bf16, w bf16, odd element first), the others are the f32
@@ -36,9 +36,10 @@ typedef struct cpu_attention {
 typedef struct cpu_kernels {
     const char *name; /* of the ops table: "cpu-avx512" */
     /* acc[r * stride + 0 .. CPU_PANEL) continues (k_begin == 0: starts from +0) the chains of n_rows rows over k in
-     * [k_begin, k_end). x[r] is row r at k = 0; w is the panel from k_begin on. CPU_PAIR: k_end is even. */
+     * [k_begin, k_end). x[r] is row r at k = 0; w is the panel from k_begin on. CPU_PAIR: k_end is even. next: as many
+     * units that will be read after these, for prefetching; NULL: not known. */
     void (*panel[CPU_N_KINDS])(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
-                               size_t k_begin, size_t k_end);
+                               size_t k_begin, size_t k_end, const uint32_t *next);
     /* panel[unit][r] = dword `unit` of row r, for n_rows <= CPU_PANEL rows row_bytes apart; the other columns zero. */
     void (*pack)(uint32_t *panel, const unsigned char *rows, size_t row_bytes, size_t n_rows, size_t n_units);
     void (*widen)(float *out, const void *in, compute_dtype dtype, size_t n);

@@ -4,19 +4,24 @@
 
 #include <string.h>
 
-/* acc[r][0 .. CPU_PANEL) = rows x through one panel of m. A mapped panel is packed a chunk at a time. */
+#define FEW_ROWS 6 /* that a kernel takes at once */
+
+/* acc[r][0 .. CPU_PANEL) = rows x through one panel of m, chunk by chunk, so that every row has used a chunk while it
+ * is near. A mapped panel is packed a chunk at a time. A few rows pass over a packed panel at once. after: the panel
+ * that this thread reads next, if it knows. */
 static void multiply(const cpu_device *d, const compute_matrix *m, size_t panel, const void *const *x, size_t n_rows,
-                     float *acc, size_t stride, size_t thread)
+                     float *acc, size_t stride, size_t thread, const uint32_t *after)
 {
     size_t per_unit = m->kind == CPU_F32 ? 1 : 2;
     size_t k_end = m->kind == CPU_PAIR ? 2 * m->n_units : m->n_in; /* only the bf16 class feeds its padding */
-    size_t step = m->packed ? m->n_units : CPU_CHUNK_UNITS;
+    size_t step = m->packed && n_rows <= FEW_ROWS ? m->n_units : CPU_CHUNK_UNITS;
 
     for (size_t begin = 0; begin < m->n_units; begin += step) {
         size_t end = cpu_min(begin + step, m->n_units);
         const uint32_t *w = cpu_matrix_units(d, m, panel, begin, end, thread);
+        const uint32_t *next = !m->packed ? NULL : end + step <= m->n_units ? w + step * CPU_PANEL : after;
 
-        d->kernels->panel[m->kind](acc, stride, x, n_rows, w, begin * per_unit, cpu_min(end * per_unit, k_end));
+        d->kernels->panel[m->kind](acc, stride, x, n_rows, w, begin * per_unit, cpu_min(end * per_unit, k_end), next);
     }
 }
 
@@ -77,7 +82,7 @@ static void matmul_tile(const matmul_job *job, size_t panel, size_t row, size_t 
     for (size_t r = 0; r < n; r++) {
         x[r] = job->x + (row + r) * job->row_bytes;
     }
-    multiply(job->d, w, panel, x, n, acc, stride, thread);
+    multiply(job->d, w, panel, x, n, acc, stride, thread, NULL);
     for (size_t r = 0; r < n; r++) {
         if (job->bias != NULL) {
             job->d->kernels->add(acc + r * stride, job->bias + first, width);
@@ -175,8 +180,9 @@ static void inner_tile(const ffn_job *job, const compute_group *g, size_t panel,
         x[r] = needs_padding(&e->gate) ? job->d->padded + (g->out_row + row + r) * (e->gate.n_in + 1) * 2
                                        : job->x + g->rows[row + r] * e->gate.n_in * job->bytes;
     }
-    multiply(job->d, &e->gate, panel, x, n, gate, CPU_PANEL, thread);
-    multiply(job->d, &e->up, panel, x, n, up, CPU_PANEL, thread);
+    multiply(job->d, &e->gate, panel, x, n, gate, CPU_PANEL, thread,
+             e->up.packed ? cpu_matrix_units(job->d, &e->up, panel, 0, 1, thread) : NULL);
+    multiply(job->d, &e->up, panel, x, n, up, CPU_PANEL, thread, NULL);
     job->d->kernels->swiglu(gate, up, n * CPU_PANEL);
     store_class(job, hidden, stride, gate, n, width);
     if (needs_padding(&e->down) && panel + 1 == n_panels(&e->gate)) {
@@ -196,7 +202,7 @@ static void outer_tile(const ffn_job *job, const compute_group *g, size_t panel,
     for (size_t r = 0; r < n; r++) {
         x[r] = job->d->hidden + (g->out_row + row + r) * stride * job->bytes;
     }
-    multiply(job->d, down, panel, x, n, acc, CPU_PANEL, thread);
+    multiply(job->d, down, panel, x, n, acc, CPU_PANEL, thread, NULL);
     store_class(job, job->out + ((g->out_row + row) * down->n_out + first) * job->bytes, down->n_out, acc, n,
                 cpu_min(CPU_PANEL, down->n_out - first));
 }

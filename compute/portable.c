@@ -106,8 +106,9 @@ static float weight(const uint32_t *w, compute_dtype dtype, size_t k, size_t j)
 }
 
 static void panel_pair(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
-                       size_t k_begin, size_t k_end)
+                       size_t k_begin, size_t k_end, const uint32_t *next)
 {
+    (void)next;
     for (size_t r = 0; r < n_rows; r++) {
         for (size_t j = 0; j < CPU_PANEL; j++) {
             float a = k_begin == 0 ? 0.0f : acc[r * stride + j];
@@ -137,20 +138,23 @@ static void panel_chain(float *acc, size_t stride, const void *const *x, size_t 
 }
 
 static void panel_f32(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w, size_t k_begin,
-                      size_t k_end)
+                      size_t k_end, const uint32_t *next)
 {
+    (void)next;
     panel_chain(acc, stride, x, n_rows, w, k_begin, k_end, COMPUTE_F32);
 }
 
 static void panel_bf16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
-                       size_t k_begin, size_t k_end)
+                       size_t k_begin, size_t k_end, const uint32_t *next)
 {
+    (void)next;
     panel_chain(acc, stride, x, n_rows, w, k_begin, k_end, COMPUTE_BF16);
 }
 
 static void panel_f16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w, size_t k_begin,
-                      size_t k_end)
+                      size_t k_end, const uint32_t *next)
 {
+    (void)next;
     panel_chain(acc, stride, x, n_rows, w, k_begin, k_end, COMPUTE_F16);
 }
 
