@@ -23,6 +23,7 @@ typedef struct writer {
     const random_olmoe *o;
     test_tensors *tensors;
     moe_random random;
+    uint32_t nan_row; /* of the next matrix; 0: none */
 } writer;
 
 static float normal(moe_random *r)
@@ -43,7 +44,7 @@ static void add(writer *w, const char *name, size_t rows, size_t columns, float 
         union {
             float f;
             uint32_t u;
-        } v = {scale * normal(&w->random) + shift};
+        } v = {w->nan_row > 0 && i / columns == w->nan_row ? NAN : scale * normal(&w->random) + shift};
         wide[i] = v.f;
         narrow[i] = (uint16_t)((v.u + 0x7FFFu + ((v.u >> 16) & 1u)) >> 16);
     }
@@ -122,7 +123,9 @@ void random_olmoe_write(const random_olmoe *o, const char *dir)
     char path[512];
 
     moe_random_seed(&w.random, o->seed);
+    w.nan_row = o->nan_token;
     add(&w, "model.embed_tokens.weight", o->vocab_size, o->hidden_size, o->tied ? 0.2f : 1.0f, 0.0f);
+    w.nan_row = 0;
     for (uint32_t l = 0; l < o->n_layers; l++) {
         add_layer(&w, l);
     }

@@ -8,6 +8,7 @@ typedef struct random_olmoe {
     uint32_t vocab_size, hidden_size, intermediate_size, n_layers, n_heads, n_kv_heads, n_experts, top_k, max_positions;
     bool bf16, norm_topk, tied;
     double clip_qkv; /* 0: none */
+    uint32_t nan_token; /* its embedding is not a number; 0: none */
     uint64_t seed;
 } random_olmoe;
 

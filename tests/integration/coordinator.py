@@ -1,0 +1,64 @@
+"""What the Python tests share: a coordinator process and the command line beside it."""
+import json
+import os
+import signal
+import subprocess
+import threading
+
+WAIT_S = 300
+
+
+def clean_env():
+    return {k: v for k, v in os.environ.items() if not k.startswith("CONCLAVE_")}
+
+
+class Coordinator:
+    """Starts PROGRAM --model DIR on a free port and waits for its READY line. Logs are kept in .log."""
+
+    def __init__(self, program, model, *args):
+        self.process = subprocess.Popen([program, "--model", model, "--listen", "127.0.0.1:0", *args], stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, encoding="utf-8", env=clean_env())
+        self.log = []
+        self.reader = threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True)
+        self.reader.start()
+        line = self.process.stdout.readline().split()
+        if len(line) != 2 or line[0] != "READY":
+            self.process.kill()
+            self.process.wait()
+            self.reader.join()
+            raise RuntimeError(f"the coordinator printed {line}: {''.join(self.log)[-2000:]}")
+        self.address = line[1]
+
+    def resident_kib(self):
+        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+    def stop(self):
+        """SIGTERM; the exit code and whatever else was printed on standard output."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(timeout=WAIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        self.reader.join()
+        rest = self.process.stdout.read()
+        self.process.stdout.close()
+        return code, rest
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.stop()
+
+
+def run_json(conclave, coordinator, command, *args):
+    """The objects that `conclave COMMAND --json` prints, one a line."""
+    done = subprocess.run([conclave, command, "--server", coordinator.address, "--json", *args], capture_output=True, encoding="utf-8",
+                          timeout=WAIT_S, env=clean_env())
+    if done.returncode != 0:
+        raise RuntimeError(f"conclave {command} exited {done.returncode}: {done.stderr}")
+    return [json.loads(line) for line in done.stdout.splitlines()]

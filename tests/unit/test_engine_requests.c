@@ -1,0 +1,452 @@
+/* What a request may ask for and what it gets: stopping, choices, cancelling, bounds, refusals. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "tests/support/engine_fixture.h"
+#include "tests/support/random_olmoe.h"
+#include "tests/support/support.h"
+
+#define TOKENIZER_DIR "tests/vectors/tokenizer"
+#define VOCAB         512
+#define NAN_TOKEN     77
+
+typedef struct world {
+    test_folder folder;
+    engine_fixture f;
+    int32_t prompt[64];
+} world;
+
+static void open_world(world *w, void (*adjust)(engine_fixture_options *o))
+{
+    random_olmoe m = random_olmoe_defaults();
+    engine_fixture_options o;
+
+    test_folder_open(&w->folder);
+    m.vocab_size = VOCAB;
+    m.n_layers = 2;
+    m.nan_token = NAN_TOKEN;
+    random_olmoe_write(&m, w->folder.path);
+    o = engine_fixture_defaults(w->folder.path);
+    o.tokenizer_dir = TOKENIZER_DIR;
+    if (adjust != NULL) {
+        adjust(&o);
+    }
+    engine_fixture_open(&w->f, &o);
+    random_prompt(w->prompt, MOE_COUNT(w->prompt), NAN_TOKEN, 3);
+}
+
+static int setup(void **state)
+{
+    world *w = calloc(1, sizeof *w);
+
+    open_world(w, NULL);
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    world *w = *state;
+
+    engine_fixture_close(&w->f);
+    test_folder_close(&w->folder);
+    free(w);
+    return 0;
+}
+
+static engine_spec plain(const world *w, uint32_t max_tokens)
+{
+    return ask_spec(w->prompt, MOE_COUNT(w->prompt), max_tokens, 11);
+}
+
+static asked *run(world *w, const engine_spec *spec)
+{
+    asked *a = malloc(sizeof *a);
+
+    ask(&w->f, a, spec);
+    ask_finish(&w->f, a);
+    return a;
+}
+
+static uint64_t pages_used(world *w)
+{
+    engine_stats stats;
+
+    engine_get_stats(w->f.engine, &stats);
+    return stats.kv_pages_used;
+}
+
+/* ------------------------------------------------------------------------------------------------ stopping */
+static void an_answer_ends_at_max_tokens_with_length(void **state)
+{
+    engine_spec spec = plain(*state, 9);
+    asked *a = run(*state, &spec);
+
+    assert_int_equal(a->choices[0].n, 9);
+    assert_int_equal(a->choices[0].finish, ENGINE_FINISH_LENGTH);
+    assert_int_equal(a->usage.completion_tokens, 9);
+    free(a);
+}
+
+static void text_is_what_the_tokens_decode_to(void **state)
+{
+    world *w = *state;
+    engine_spec spec = plain(w, 40);
+    asked *a = run(w, &spec);
+    tokenizer_decode d;
+    moe_text text;
+
+    moe_text_init(&text, ANSWER_MAX_TEXT);
+    tokenizer_decode_init(&d, w->f.tokenizer, true);
+    d.first = false;
+    for (uint32_t i = 0; i < a->choices[0].n; i++) {
+        tokenizer_decode_push(&d, a->choices[0].tokens[i], &text);
+    }
+    tokenizer_decode_finish(&d, &text);
+    assert_int_equal(text.size, a->choices[0].text_bytes);
+    assert_memory_equal(moe_text_cstr(&text), a->choices[0].text, text.size);
+    moe_text_fini(&text);
+    free(a);
+}
+
+static void a_stop_string_is_cut_wherever_it_begins(void **state)
+{
+    world *w = *state;
+    engine_spec spec = plain(w, 40);
+    asked *whole = run(w, &spec);
+    const answer *said = &whole->choices[0];
+    unsigned tried = 0;
+
+    for (size_t at = 0; at + 5 <= said->text_bytes; at++) {
+        char stop[6] = {0};
+        const char *stops[] = {"never said \x7f", stop};
+        asked *a;
+        memcpy(stop, said->text + at, 5);
+        if (moe_utf8_valid_prefix(stop, 5) != 5 || strlen(stop) != 5) {
+            continue;
+        }
+        spec.stop = stops;
+        spec.n_stop = 2;
+        a = run(w, &spec);
+        assert_int_equal(a->choices[0].finish, ENGINE_FINISH_STOP);
+        assert_string_equal(a->choices[0].stop_match, stop);
+        assert_int_equal(a->choices[0].text_bytes, (char *)memmem(said->text, said->text_bytes, stop, 5) - said->text);
+        assert_memory_equal(a->choices[0].text, said->text, a->choices[0].text_bytes);
+        assert_memory_equal(a->choices[0].tokens, said->tokens, a->choices[0].n * sizeof(int32_t));
+        free(a);
+        tried++;
+    }
+    assert_true(tried > 5);
+    free(whole);
+}
+
+static void a_stop_id_ends_the_answer_and_stays_in_its_tokens(void **state)
+{
+    engine_spec spec = plain(*state, 40);
+    asked *whole = run(*state, &spec), *a;
+    int32_t stop = whole->choices[0].tokens[12];
+    uint32_t first = 0;
+
+    while (whole->choices[0].tokens[first] != stop) {
+        first++;
+    }
+    spec.stop_ids = &stop;
+    spec.n_stop_ids = 1;
+    a = run(*state, &spec);
+    assert_int_equal(a->choices[0].n, first + 1);
+    assert_int_equal(a->choices[0].finish, ENGINE_FINISH_STOP);
+    assert_true(a->choices[0].has_stop_token);
+    assert_int_equal(a->choices[0].stop_token, stop);
+    free(a);
+    free(whole);
+}
+
+static void a_stop_id_cannot_be_chosen_before_min_tokens(void **state)
+{
+    engine_spec spec = plain(*state, 40);
+    asked *whole = run(*state, &spec), *a;
+    int32_t stop = whole->choices[0].tokens[0];
+
+    spec.stop_ids = &stop;
+    spec.n_stop_ids = 1;
+    spec.min_tokens = 20;
+    a = run(*state, &spec);
+    assert_true(a->choices[0].n >= 20);
+    for (uint32_t i = 0; i < 20; i++) {
+        assert_int_not_equal(a->choices[0].tokens[i], stop);
+    }
+    free(a);
+    free(whole);
+}
+
+static void a_resumed_answer_repeats_no_text(void **state)
+{
+    world *w = *state;
+    engine_spec spec = plain(w, 40);
+    asked *whole = run(w, &spec);
+    const answer *said = &whole->choices[0];
+    char stop[7] = {0};
+    const char *stops[] = {stop};
+
+    memcpy(stop, said->text + said->text_bytes / 2, 6);
+    spec.stop = stops;
+    spec.n_stop = moe_utf8_valid_prefix(stop, 6) == 6 ? 1 : 0;
+    free(whole);
+    whole = run(w, &spec);
+    for (uint32_t n = 1; n <= whole->choices[0].n; n++) {
+        asked *rest;
+        spec.resume = whole->choices[0].tokens;
+        spec.n_resume = n;
+        rest = run(w, &spec);
+        assert_int_equal(rest->choices[0].n, whole->choices[0].n - n);
+        assert_int_equal(rest->choices[0].finish, whole->choices[0].finish);
+        assert_true(rest->choices[0].text_bytes <= whole->choices[0].text_bytes);
+        assert_memory_equal(rest->choices[0].text,
+                            whole->choices[0].text + whole->choices[0].text_bytes - rest->choices[0].text_bytes,
+                            rest->choices[0].text_bytes);
+        free(rest);
+    }
+    free(whole);
+}
+
+/* ------------------------------------------------------------------------------------------------ choices */
+static void choices_differ_and_the_first_is_the_lone_answer(void **state)
+{
+    engine_spec spec = plain(*state, 20);
+    asked *lone = run(*state, &spec), *many;
+
+    spec.n_choices = 5;
+    many = run(*state, &spec);
+    assert_answers_equal(&lone->choices[0], &many->choices[0]);
+    for (uint32_t i = 1; i < 5; i++) {
+        assert_int_equal(many->choices[i].n, 20);
+        assert_memory_not_equal(many->choices[i].tokens, many->choices[0].tokens, 20 * sizeof(int32_t));
+    }
+    assert_int_equal(many->usage.completion_tokens, 100);
+    free(lone);
+    free(many);
+}
+
+/* ------------------------------------------------------------------------------------------------ leaving */
+static void a_cancelled_request_frees_its_pages_within_one_step(void **state)
+{
+    world *w = *state;
+    engine_spec spec = plain(w, 200);
+    asked *a = malloc(sizeof *a);
+
+    ask(&w->f, a, &spec);
+    for (size_t i = 0; i < 5; i++) {
+        assert_true(engine_step(w->f.engine));
+    }
+    assert_true(pages_used(w) > 0);
+    engine_cancel(a->request);
+    (void)engine_step(w->f.engine);
+    assert_int_equal(pages_used(w), 0);
+    assert_true(engine_idle(w->f.engine));
+    ask_finish(&w->f, a);
+    assert_int_equal(a->choices[0].finish, ENGINE_FINISH_CANCELLED);
+    free(a);
+}
+
+static void work_past_its_deadline_is_ended(void **state)
+{
+    world *w = *state;
+    engine_spec spec = plain(w, 200);
+    asked *a;
+
+    spec.deadline_ns = moe_now_ns(moe_clock_real());
+    a = run(w, &spec);
+    assert_int_equal(a->status, MOE_ERR_TIMEOUT);
+    assert_int_equal(pages_used(w), 0);
+    free(a);
+}
+
+static void a_reader_that_stops_pauses_only_its_own_request(void **state)
+{
+    world *w = *state;
+    engine_spec spec = plain(w, 200);
+    asked *slow = malloc(sizeof *slow), *quick = malloc(sizeof *quick);
+
+    ask(&w->f, slow, &spec);
+    spec.request_id = "quick";
+    ask(&w->f, quick, &spec);
+    ask_finish(&w->f, quick);
+    assert_int_equal(quick->choices[0].n, 200);
+    while (engine_step(w->f.engine)) {
+    }
+    assert_false(engine_idle(w->f.engine)); /* it waits for its reader, not for the engine */
+    ask_finish(&w->f, slow);
+    assert_answers_equal(&slow->choices[0], &quick->choices[0]);
+    free(slow);
+    free(quick);
+}
+
+static void a_row_that_is_not_a_number_fails_its_request_alone(void **state)
+{
+    world *w = *state;
+    int32_t poisoned[3] = {1, NAN_TOKEN, 2};
+    engine_spec bad = ask_spec(poisoned, 3, 10, 1), good = plain(w, 10);
+    asked *a = malloc(sizeof *a), *b = malloc(sizeof *b);
+
+    ask(&w->f, a, &bad);
+    ask(&w->f, b, &good);
+    ask_finish(&w->f, a);
+    ask_finish(&w->f, b);
+    assert_int_equal(a->status, MOE_ERR_DATA_LOSS);
+    assert_int_equal(b->status, MOE_OK);
+    assert_int_equal(b->choices[0].n, 10);
+    assert_int_equal(pages_used(w), 0);
+    free(a);
+    free(b);
+}
+
+/* ------------------------------------------------------------------------------------------------ bounds */
+static void short_queue(engine_fixture_options *o)
+{
+    o->max_queue = 2;
+    o->max_running = 1;
+}
+
+static void a_full_queue_refuses_at_once(void **state)
+{
+    world *w = calloc(1, sizeof *w);
+    asked *all = calloc(3, sizeof *all);
+    engine_request *refused;
+    engine_spec spec;
+    moe_error err;
+
+    (void)state;
+    open_world(w, short_queue);
+    spec = plain(w, 5);
+    ask(&w->f, &all[0], &spec);
+    (void)engine_step(w->f.engine);
+    ask(&w->f, &all[1], &spec);
+    ask(&w->f, &all[2], &spec);
+    assert_int_equal(engine_submit(w->f.engine, &spec, &refused, &err), MOE_ERR_BUSY);
+    assert_contains(err.text, "max_queue");
+    for (size_t i = 0; i < 3; i++) {
+        ask_finish(&w->f, &all[i]);
+        assert_int_equal(all[i].status, MOE_OK);
+    }
+    free(all);
+    engine_fixture_close(&w->f);
+    test_folder_close(&w->folder);
+    free(w);
+}
+
+static void a_live_request_id_cannot_be_taken_twice(void **state)
+{
+    world *w = *state;
+    engine_spec spec = plain(w, 5);
+    engine_request *refused;
+    asked *a = malloc(sizeof *a);
+    moe_error err;
+
+    spec.request_id = "twice";
+    ask(&w->f, a, &spec);
+    assert_int_equal(engine_submit(w->f.engine, &spec, &refused, &err), MOE_ERR_EXISTS);
+    ask_finish(&w->f, a);
+    free(run(w, &spec)); /* free again */
+    free(a);
+}
+
+static void a_draining_engine_refuses_and_finishes(void **state)
+{
+    world *w = calloc(1, sizeof *w);
+    asked *a = malloc(sizeof *a);
+    engine_request *refused;
+    engine_spec spec;
+    moe_error err;
+
+    (void)state;
+    open_world(w, NULL);
+    spec = plain(w, 5);
+    ask(&w->f, a, &spec);
+    engine_begin_drain(w->f.engine);
+    assert_false(engine_ready(w->f.engine));
+    assert_int_equal(engine_submit(w->f.engine, &spec, &refused, &err), MOE_ERR_UNAVAILABLE);
+    ask_finish(&w->f, a);
+    assert_int_equal(a->choices[0].n, 5);
+    free(a);
+    engine_fixture_close(&w->f);
+    test_folder_close(&w->folder);
+    free(w);
+}
+
+static void refusals_name_the_field(void **state)
+{
+    world *w = *state;
+    static const char *const too_long[] = {
+        "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"
+        "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"
+        "01234567890123456789012345678901234567890123456789012345678901234567890123456789"};
+    static const char *const empty[] = {""};
+    int32_t bad_id[] = {VOCAB}, negative[] = {3, -1};
+    engine_request *r;
+    moe_error err;
+
+#define REFUSED(field, change)                                                                                                   \
+    do {                                                                                                                         \
+        engine_spec spec = plain(w, 5);                                                                                          \
+        change;                                                                                                                  \
+        assert_int_equal(engine_submit(w->f.engine, &spec, &r, &err), MOE_ERR_INVALID_ARG);                                      \
+        assert_contains(err.text, field);                                                                                        \
+    } while (0)
+
+    REFUSED("prompt", spec.n_prompt = 0);
+    REFUSED("prompt[0]", (spec.prompt = bad_id, spec.n_prompt = 1));
+    REFUSED("prompt[1] -1", (spec.prompt = negative, spec.n_prompt = 2));
+    REFUSED("max_tokens", spec.max_tokens = 0);
+    REFUSED("max_context", spec.max_tokens = 1000);
+    REFUSED("max_tokens", spec.max_tokens = UINT32_MAX);
+    REFUSED("min_tokens", spec.min_tokens = 6);
+    REFUSED("temperature", spec.sampling.temperature = NAN);
+    REFUSED("temperature", spec.sampling.temperature = -0.5f);
+    REFUSED("temperature", spec.sampling.temperature = INFINITY);
+    REFUSED("top_k", spec.sampling.top_k = -1);
+    REFUSED("top_p", spec.sampling.top_p = 0.0f);
+    REFUSED("top_p", spec.sampling.top_p = 1.5f);
+    REFUSED("min_p", spec.sampling.min_p = NAN);
+    REFUSED("repetition_penalty", spec.sampling.repetition_penalty = 0.0f);
+    REFUSED("frequency_penalty", spec.sampling.frequency_penalty = 101.0f);
+    REFUSED("presence_penalty", spec.sampling.presence_penalty = -INFINITY);
+    REFUSED("sampling.n", spec.n_choices = 0);
+    REFUSED("sampling.n", spec.n_choices = 17);
+    REFUSED("logprobs", spec.n_top = 51);
+    REFUSED("sampling.stop", spec.n_stop = 10000);
+    REFUSED("sampling.stop[0]", (spec.stop = empty, spec.n_stop = 1));
+    REFUSED("sampling.stop[0]", (spec.stop = too_long, spec.n_stop = 1));
+    REFUSED("stop_token_ids", spec.n_stop_ids = 65);
+    REFUSED("stop_token_ids[0]", (spec.stop_ids = bad_id, spec.n_stop_ids = 1));
+    REFUSED("resume_from", (spec.resume = w->prompt, spec.n_resume = 2, spec.n_choices = 2));
+    REFUSED("resume_from", (spec.resume = w->prompt, spec.n_resume = 2, spec.has_seed = false));
+    REFUSED("resume_from", (spec.resume = w->prompt, spec.n_resume = 6));
+    REFUSED("resume_from[0]", (spec.resume = bad_id, spec.n_resume = 1));
+    REFUSED("request_id", spec.request_id = "no spaces");
+    REFUSED("request_id", spec.request_id = "");
+#undef REFUSED
+    assert_true(engine_idle(w->f.engine));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_answer_ends_at_max_tokens_with_length),
+        cmocka_unit_test(text_is_what_the_tokens_decode_to),
+        cmocka_unit_test(a_stop_string_is_cut_wherever_it_begins),
+        cmocka_unit_test(a_stop_id_ends_the_answer_and_stays_in_its_tokens),
+        cmocka_unit_test(a_stop_id_cannot_be_chosen_before_min_tokens),
+        cmocka_unit_test(a_resumed_answer_repeats_no_text),
+        cmocka_unit_test(choices_differ_and_the_first_is_the_lone_answer),
+        cmocka_unit_test(a_cancelled_request_frees_its_pages_within_one_step),
+        cmocka_unit_test(work_past_its_deadline_is_ended),
+        cmocka_unit_test(a_reader_that_stops_pauses_only_its_own_request),
+        cmocka_unit_test(a_row_that_is_not_a_number_fails_its_request_alone),
+        cmocka_unit_test(a_full_queue_refuses_at_once),
+        cmocka_unit_test(a_live_request_id_cannot_be_taken_twice),
+        cmocka_unit_test(a_draining_engine_refuses_and_finishes),
+        cmocka_unit_test(refusals_name_the_field),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
