@@ -112,6 +112,11 @@ static bool pair_of_array(const json_t *json, text_view *left, text_view *right)
     return true;
 }
 
+static int shown(text_view text)
+{
+    return (int)MOE_MIN(text.size, (size_t)64);
+}
+
 /* A merge may only name known tokens, and make a longer one: so none can undo another, and merging ends. */
 static moe_status merge_add(bpe *b, const json_t *json, size_t rank, moe_error *err)
 {
@@ -132,15 +137,15 @@ static moe_status merge_add(bpe *b, const json_t *json, size_t rank, moe_error *
         entry.merged = vocab_find(&b->vocab, joined, left.size + right.size);
     }
     if (entry.left < 0 || entry.right < 0 || entry.merged < 0) {
-        return moe_fail(err, MOE_ERR_CORRUPT, PATH ".merges[%zu]: \"%.64s\" + \"%.64s\": %s is not in the vocabulary",
-                        rank, left.data, right.data,
+        return moe_fail(err, MOE_ERR_CORRUPT, PATH ".merges[%zu]: \"%.*s\" + \"%.*s\": %s is not in the vocabulary",
+                        rank, shown(left), left.data, shown(right), right.data,
                         entry.left < 0    ? "the first"
                         : entry.right < 0 ? "the second"
                                           : "the result");
     }
     if (merge_table_add(&b->merges, entry) != MOE_OK) {
-        return moe_fail(err, MOE_ERR_CORRUPT, PATH ".merges[%zu]: \"%.64s\" + \"%.64s\" is merged before", rank,
-                        left.data, right.data);
+        return moe_fail(err, MOE_ERR_CORRUPT, PATH ".merges[%zu]: \"%.*s\" + \"%.*s\" is merged before", rank,
+                        shown(left), left.data, shown(right), right.data);
     }
     return MOE_OK;
 }

@@ -99,12 +99,13 @@ def make_tokenizer(vocab_size, eos_id):
         vocab[left + right] = next(free_ids)
     tokens = [added(eos_id, "<|endoftext|>", True, False), added(pad_id, "<|padding|>", True, False)]
     tokens += [added(next(free_ids), " " * n, False, True) for n in SPACE_RUNS]
+    vocab.update((token["content"], token["id"]) for token in tokens)  # readers may number those that are only listed anew
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": sorted(tokens, key=lambda t: t["id"]),
             "normalizer": {"type": "NFC"}, "pre_tokenizer": byte_level, "post_processor": byte_level, "decoder": byte_level,
             "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
                       "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-                      "vocab": vocab, "merges": [" ".join(pair) for pair in merges]}}
+                      "vocab": dict(sorted(vocab.items(), key=lambda item: item[1])), "merges": [" ".join(pair) for pair in merges]}}
 
 
 def write_json(folder, name, value):
@@ -128,8 +129,8 @@ def main():
                {"tokenizer_class": "GPTNeoXTokenizer", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>",
                 "pad_token": "<|padding|>", "unk_token": None, "add_bos_token": False, "add_eos_token": False,
                 "clean_up_tokenization_spaces": False, "chat_template": CHAT_TEMPLATE})
-    n_ids = len(tokenizer["model"]["vocab"]) + len(tokenizer["added_tokens"])
-    print(f"{args.out_dir}: {n_ids} ids, {len(tokenizer['model']['merges'])} merges")
+    model = tokenizer["model"]
+    print(f"{args.out_dir}: {len(model['vocab'])} ids, {len(model['merges'])} merges")
 
 
 if __name__ == "__main__":

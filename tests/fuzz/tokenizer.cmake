@@ -1,0 +1,2 @@
+moe_fuzz(fuzz_tokenizer_json LIBS moe_tokenizer)
+moe_fuzz(fuzz_tokenizer_text LIBS moe_tokenizer)
