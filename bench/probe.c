@@ -2,7 +2,7 @@
 
 #include "compute/compute.h"
 
-enum { ROUNDS = 7, SPINS = 200000, BLOCK = 1 << 20 };
+enum { ROUNDS = 3, SPINS = 200000, BLOCK = 1 << 20 };
 
 typedef void (*spin_fn)(size_t n);
 

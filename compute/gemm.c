@@ -51,12 +51,33 @@ static size_t n_panels(const compute_matrix *m)
     return (m->n_out + CPU_PANEL - 1) / CPU_PANEL;
 }
 
-/* Parts that rows are cut into, so that there are enough tasks for the threads: whole tiles, usually one part. */
+/* Parts that the rows of a matrix are cut into when its panels alone are too few tasks for the threads. */
 static size_t row_parts(const cpu_device *d, size_t n_rows, size_t n_tasks)
 {
-    size_t tiles = (n_rows + CPU_TILE_ROWS - 1) / CPU_TILE_ROWS;
+    return d->n_threads == 1 ? 1 : MOE_MAX(1, cpu_min((n_rows + FEW_ROWS - 1) / FEW_ROWS, 4 * d->n_threads / n_tasks));
+}
 
-    return d->n_threads == 1 ? 1 : MOE_MAX(1, cpu_min(tiles, 4 * d->n_threads / n_tasks));
+/* n rows in equal pieces of at most `most`, a multiple of what a kernel takes at once. */
+static size_t equal_rows(size_t n, size_t most)
+{
+    size_t pieces = (n + most - 1) / most;
+
+    return pieces <= 1 ? most : moe_round_up((n + pieces - 1) / pieces, FEW_ROWS);
+}
+
+/* The first rows and number of rows of one of the parts. */
+static size_t part_rows(size_t n, size_t parts, size_t part, size_t *first)
+{
+    size_t each = moe_round_up((n + parts - 1) / parts, FEW_ROWS);
+
+    *first = cpu_min(part * each, n);
+    return cpu_min(each, n - *first);
+}
+
+/* Where packed panel `panel` starts, for prefetching; NULL: there is none. */
+static const uint32_t *panel_start(const cpu_device *d, const compute_matrix *m, size_t panel)
+{
+    return m->packed && panel < n_panels(m) ? cpu_matrix_units(d, m, panel, 0, 1, 0) : NULL;
 }
 
 /* ------------------------------------------------------------------------------------------------ matmul */
@@ -69,7 +90,7 @@ typedef struct matmul_job {
     size_t row_bytes, n, parts;
 } matmul_job;
 
-static void matmul_tile(const matmul_job *job, size_t panel, size_t row, size_t n, size_t thread)
+static void matmul_tile(const matmul_job *job, size_t panel, size_t row, size_t n, size_t thread, const uint32_t *after)
 {
     const compute_matrix *w = job->w;
     size_t first = panel * CPU_PANEL, width = cpu_min(CPU_PANEL, w->n_out - first);
@@ -77,12 +98,12 @@ static void matmul_tile(const matmul_job *job, size_t panel, size_t row, size_t 
     float *out = job->out + row * w->n_out + first;
     float *acc = direct ? out : thread_acc(job->d, thread);
     size_t stride = direct ? w->n_out : CPU_PANEL;
-    const void *x[CPU_TILE_ROWS];
+    const void *x[CPU_TILE_ROWS] = {NULL};
 
     for (size_t r = 0; r < n; r++) {
         x[r] = job->x + (row + r) * job->row_bytes;
     }
-    multiply(job->d, w, panel, x, n, acc, stride, thread, NULL);
+    multiply(job->d, w, panel, x, n, acc, stride, thread, after);
     for (size_t r = 0; r < n; r++) {
         if (job->bias != NULL) {
             job->d->kernels->add(acc + r * stride, job->bias + first, width);
@@ -93,15 +114,15 @@ static void matmul_tile(const matmul_job *job, size_t panel, size_t row, size_t 
     }
 }
 
+/* Tasks are handed out in order, so this thread's next one is probably n_threads on. */
 static void matmul_task(void *ctx, size_t task, size_t thread)
 {
     const matmul_job *job = ctx;
-    size_t part = task % job->parts;
-    size_t rows = moe_round_up((job->n + job->parts - 1) / job->parts, CPU_TILE_ROWS);
-    size_t end = cpu_min((part + 1) * rows, job->n);
+    size_t first, n = part_rows(job->n, job->parts, task % job->parts, &first), each = equal_rows(n, CPU_TILE_ROWS);
+    const uint32_t *after = panel_start(job->d, job->w, (task + job->d->n_threads) / job->parts);
 
-    for (size_t row = part * rows; row < end; row += CPU_TILE_ROWS) {
-        matmul_tile(job, task / job->parts, row, cpu_min(CPU_TILE_ROWS, end - row), thread);
+    for (size_t row = 0; row < n; row += each) {
+        matmul_tile(job, task / job->parts, first + row, cpu_min(each, n - row), thread, row + each < n ? NULL : after);
     }
 }
 
@@ -143,6 +164,7 @@ typedef struct ffn_job {
     unsigned char *out;
     const unsigned char *x;
     const compute_group *groups;
+    size_t n_groups;
     size_t bytes;               /* of the class dtype */
     size_t panels[2], parts[2]; /* the most any group has, in each pass */
 } ffn_job;
@@ -168,21 +190,21 @@ static void store_class(const ffn_job *job, unsigned char *to, size_t stride, co
     }
 }
 
-static void inner_tile(const ffn_job *job, const compute_group *g, size_t panel, size_t row, size_t n, size_t thread)
+static void inner_tile(const ffn_job *job, const compute_group *g, size_t panel, size_t row, size_t n, size_t thread,
+                       const uint32_t *after)
 {
     const compute_expert *e = g->expert;
     size_t stride = hidden_stride(job), width = cpu_min(CPU_PANEL, e->gate.n_out - panel * CPU_PANEL);
     float *gate = thread_acc(job->d, thread), *up = gate + CPU_TILE_ROWS * CPU_PANEL;
     unsigned char *hidden = job->d->hidden + ((g->out_row + row) * stride + panel * CPU_PANEL) * job->bytes;
-    const void *x[CPU_TILE_ROWS];
+    const void *x[CPU_TILE_ROWS] = {NULL};
 
     for (size_t r = 0; r < n; r++) {
         x[r] = needs_padding(&e->gate) ? job->d->padded + (g->out_row + row + r) * (e->gate.n_in + 1) * 2
                                        : job->x + g->rows[row + r] * e->gate.n_in * job->bytes;
     }
-    multiply(job->d, &e->gate, panel, x, n, gate, CPU_PANEL, thread,
-             e->up.packed ? cpu_matrix_units(job->d, &e->up, panel, 0, 1, thread) : NULL);
-    multiply(job->d, &e->up, panel, x, n, up, CPU_PANEL, thread, NULL);
+    multiply(job->d, &e->gate, panel, x, n, gate, CPU_PANEL, thread, panel_start(job->d, &e->up, panel));
+    multiply(job->d, &e->up, panel, x, n, up, CPU_PANEL, thread, after);
     job->d->kernels->swiglu(gate, up, n * CPU_PANEL);
     store_class(job, hidden, stride, gate, n, width);
     if (needs_padding(&e->down) && panel + 1 == n_panels(&e->gate)) {
@@ -192,34 +214,51 @@ static void inner_tile(const ffn_job *job, const compute_group *g, size_t panel,
     }
 }
 
-static void outer_tile(const ffn_job *job, const compute_group *g, size_t panel, size_t row, size_t n, size_t thread)
+static void outer_tile(const ffn_job *job, const compute_group *g, size_t panel, size_t row, size_t n, size_t thread,
+                       const uint32_t *after)
 {
     const compute_matrix *down = &g->expert->down;
     size_t stride = hidden_stride(job), first = panel * CPU_PANEL;
     float *acc = thread_acc(job->d, thread);
-    const void *x[CPU_TILE_ROWS];
+    const void *x[CPU_TILE_ROWS] = {NULL};
 
     for (size_t r = 0; r < n; r++) {
         x[r] = job->d->hidden + (g->out_row + row + r) * stride * job->bytes;
     }
-    multiply(job->d, down, panel, x, n, acc, CPU_PANEL, thread, NULL);
+    multiply(job->d, down, panel, x, n, acc, CPU_PANEL, thread, after);
     store_class(job, job->out + ((g->out_row + row) * down->n_out + first) * job->bytes, down->n_out, acc, n,
                 cpu_min(CPU_PANEL, down->n_out - first));
+}
+
+static const compute_matrix *first_matrix(const compute_group *g, size_t pass)
+{
+    return pass == 0 ? &g->expert->gate : &g->expert->down;
+}
+
+/* What this thread probably reads after `task`. */
+static const uint32_t *after_task(const ffn_job *job, size_t task, size_t pass)
+{
+    size_t next = (task + job->d->n_threads) / job->parts[pass], group = next / job->panels[pass];
+
+    return group < job->n_groups
+               ? panel_start(job->d, first_matrix(&job->groups[group], pass), next % job->panels[pass])
+               : NULL;
 }
 
 /* Task: group, then panel, then part of its rows. */
 static void ffn_task(const ffn_job *job, size_t task, size_t thread, size_t pass)
 {
-    size_t parts = job->parts[pass], part = task % parts, panel = task / parts % job->panels[pass];
+    size_t parts = job->parts[pass], panel = task / parts % job->panels[pass];
     const compute_group *g = &job->groups[task / parts / job->panels[pass]];
-    size_t rows = moe_round_up((g->n_rows + parts - 1) / parts, CPU_TILE_ROWS);
-    size_t end = cpu_min((part + 1) * rows, g->n_rows);
+    size_t first, n = part_rows(g->n_rows, parts, task % parts, &first), each = equal_rows(n, CPU_TILE_ROWS);
 
-    if (panel >= n_panels(pass == 0 ? &g->expert->gate : &g->expert->down)) {
+    if (panel >= n_panels(first_matrix(g, pass))) {
         return;
     }
-    for (size_t row = part * rows; row < end; row += CPU_TILE_ROWS) {
-        (pass == 0 ? inner_tile : outer_tile)(job, g, panel, row, cpu_min(CPU_TILE_ROWS, end - row), thread);
+    for (size_t row = 0; row < n; row += each) {
+        const uint32_t *after = row + each < n ? NULL : after_task(job, task, pass);
+
+        (pass == 0 ? inner_tile : outer_tile)(job, g, panel, first + row, cpu_min(each, n - row), thread, after);
     }
 }
 
@@ -241,6 +280,7 @@ void cpu_expert_ffn(compute_device *device, compute_mem *out, const compute_mem 
                    .out = (unsigned char *)out,
                    .x = (const unsigned char *)x,
                    .groups = groups,
+                   .n_groups = n_groups,
                    .bytes = compute_dtype_bytes(compute_class_dtype(device->numeric_class))};
     size_t most_rows = 0;
 
