@@ -31,6 +31,7 @@ endfunction()
 # program; in every other build it is linked with a replayer and the corpus tests/fuzz/corpus/<name>/ becomes a test.
 function(moe_fuzz name)
   cmake_parse_arguments(ARG "" "" "LIBS;SOURCES" ${ARGN})
+  set_property(GLOBAL APPEND PROPERTY MOE_FUZZERS ${name})
   if(MOE_SANITIZE STREQUAL "fuzz")
     moe_program(${name} SOURCES ${name}.c ${ARG_SOURCES} LIBS ${ARG_LIBS})
     target_link_options(${name} PRIVATE -fsanitize=fuzzer)

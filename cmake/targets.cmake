@@ -1,0 +1,20 @@
+# What the Makefile builds: `programs` (what is shipped), `benches`, `fuzzers`. Included last, when all targets are known.
+add_custom_target(programs)
+foreach(name conclave conclave-coordinator)
+  if(TARGET ${name})
+    add_dependencies(programs ${name})
+  endif()
+endforeach()
+
+add_custom_target(benches)
+foreach(name bench_kernels bench_model)
+  if(TARGET ${name})
+    add_dependencies(benches ${name})
+  endif()
+endforeach()
+
+add_custom_target(fuzzers)
+get_property(fuzzer_names GLOBAL PROPERTY MOE_FUZZERS)
+foreach(name ${fuzzer_names})
+  add_dependencies(fuzzers ${name})
+endforeach()
