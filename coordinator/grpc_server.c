@@ -375,6 +375,7 @@ static bool turn(api_server *s)
         tag->done(tag->ctx, event.success != 0);
     }
     if (now - s->last_poll_ns >= POLL_NS || atomic_load(&s->stop) != (s->stage != SERVER_RUNNING)) {
+        now = now_ns(); /* not before anything that the event has begun */
         poll_calls(s, now);
     }
     advance_stage(s, now);
@@ -482,6 +483,11 @@ uint64_t api_server_count(const api_server *s, size_t method_idx, size_t code)
 uint32_t api_server_open_calls(const api_server *s)
 {
     return atomic_load_explicit(&s->n_calls, memory_order_relaxed);
+}
+
+bool api_server_draining(const api_server *s)
+{
+    return atomic_load(&s->draining);
 }
 
 uint64_t api_server_last_turn_ns(const api_server *s)

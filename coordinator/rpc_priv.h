@@ -11,11 +11,10 @@
 #include <grpc/grpc.h>
 #include <protobuf-c/protobuf-c.h>
 
-#include "coordinator/api.h"
+#include "coordinator/rpc_counters_priv.h"
 
 #define RPC_MAX_WATCHES       64
 #define RPC_MAX_REPLY_BYTES   ((size_t)64 << 20)
-#define RPC_N_STATUS          17
 #define RPC_RETRY_BUSY_MS     500
 #define RPC_RETRY_STARTING_MS 1000
 
@@ -105,13 +104,5 @@ const descriptors *rpc_descriptors(const rpc_call *call);
 
 extern const rpc_method inference_methods[], admin_methods[], health_methods[], reflection_methods[];
 extern const size_t n_inference_methods, n_admin_methods, n_health_methods, n_reflection_methods;
-
-/* ------------------------------------------------------------------------------------------------ counters, for
- * metrics.c: any thread */
-size_t api_server_n_methods(const api_server *s);
-const char *api_server_method_path(const api_server *s, size_t method_idx);
-uint64_t api_server_count(const api_server *s, size_t method_idx, size_t code);
-uint32_t api_server_open_calls(const api_server *s);
-uint64_t api_server_last_turn_ns(const api_server *s);
 
 #endif

@@ -121,11 +121,14 @@ static bool files_changed(tls *t)
     return changed;
 }
 
+/* gRPC 1.51 aborts on a fetched configuration without authorities, also where no client is asked for a certificate:
+ * then the server's own stands in, which is never looked at. */
 static grpc_ssl_server_certificate_config *config_of(const tls_files *f)
 {
+    const char *authorities = f->text[TLS_CA] != NULL ? f->text[TLS_CA] : f->text[TLS_CERT];
     grpc_ssl_pem_key_cert_pair pair = {.private_key = f->text[TLS_KEY], .cert_chain = f->text[TLS_CERT]};
 
-    return grpc_ssl_server_certificate_config_create(f->text[TLS_CA], &pair, 1);
+    return grpc_ssl_server_certificate_config_create(authorities, &pair, 1);
 }
 
 static grpc_ssl_certificate_config_reload_status fetch(tls *t, grpc_ssl_server_certificate_config **config)

@@ -1,0 +1,20 @@
+/* metrics: the counters of the process as Prometheus text. Labels come from closed sets (methods, codes, layers,
+ * experts, nodes). */
+#ifndef CONCLAVE_COORDINATOR_METRICS_PRIV_H
+#define CONCLAVE_COORDINATOR_METRICS_PRIV_H
+
+#include "coordinator/rpc_counters_priv.h"
+
+typedef struct metrics_source {
+    engine *engine;
+    const cluster_view *view;
+    const api_server *server; /* may be NULL */
+    const char *model_name;
+} metrics_source;
+
+/* Appends one whole page; out->failed when it does not fit. Any thread. */
+void metrics_render(const metrics_source *source, moe_text *out);
+/* A label value with backslash, quote and line feed escaped, at most 128 bytes of it. */
+void metrics_label(moe_text *out, const char *value);
+
+#endif

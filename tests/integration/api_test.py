@@ -1,0 +1,834 @@
+"""The API as a foreign gRPC client sees it: Debian's python3-grpcio against tests/integration/api_server.c.
+
+Run by ctest; by hand: api_test.py --server PATH --descriptors PATH [name of a test ...]
+"""
+import argparse
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import urllib.error
+import urllib.request
+
+try:
+    import grpc
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+except ImportError:
+    print("skipped: python3-grpcio and python3-protobuf are not installed")
+    sys.exit(77)
+
+ARGS = None
+POOL = descriptor_pool.DescriptorPool()
+FACTORY = message_factory.MessageFactory(POOL)
+TESTS = []
+STREAMS = {"Generate": (False, True), "WatchCluster": (False, True), "Watch": (False, True), "ServerReflectionInfo": (True, True)}
+
+
+def test(function):
+    TESTS.append(function)
+    return function
+
+
+def load_descriptors(path):
+    files = descriptor_pb2.FileDescriptorSet()
+    files.ParseFromString(open(path, "rb").read())
+    for file in files.file:
+        POOL.Add(file)
+
+
+def message(name):
+    return FACTORY.GetPrototype(POOL.FindMessageTypeByName(name))
+
+
+def M(name, **fields):
+    return message("conclave.v1." + name)(**fields)
+
+
+class Server:
+    """One api_server process; commands go to its standard input."""
+
+    def __init__(self, **flags):
+        words = [ARGS.server] + ["%s=%s" % item for item in flags.items()]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.line = self.process.stdout.readline().split(None, 1)
+        self.refusal = self.line[1] if self.line and self.line[0] == "REFUSED" else None
+        if self.refusal is None:
+            assert self.line and self.line[0] == "READY", self.line
+            self.port, self.http_port = map(int, self.line[1].split())
+        self.channels = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        for channel in self.channels:
+            channel.close()
+        if self.refusal is not None:
+            self.process.communicate()
+            return
+        if self.process.poll() is None:
+            self.process.stdin.close()
+        try:
+            code = self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        self.process.stdout.close()
+        assert code == 0 or exc[0] is not None, "the server exited with %d" % code
+
+    def tell(self, command):
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def channel(self, credentials=None, options=(), host="127.0.0.1"):
+        options = list(options) + [("grpc.use_local_subchannel_pool", 1)]
+        target = "%s:%d" % (host, self.port)
+        made = grpc.secure_channel(target, credentials, options) if credentials else grpc.insecure_channel(target, options)
+        self.channels.append(made)
+        return made
+
+    def client(self, *args, **kwargs):
+        return Client(self.channel(*args, **kwargs))
+
+    def rss_kb(self):
+        for line in open("/proc/%d/status" % self.process.pid):
+            if line.startswith("VmRSS"):
+                return int(line.split()[1])
+
+    def get(self, path):
+        try:
+            with urllib.request.urlopen("http://127.0.0.1:%d%s" % (self.http_port, path), timeout=30) as reply:
+                return reply.status, reply.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+
+class Client:
+    def __init__(self, channel, service="conclave.v1.Inference", metadata=None):
+        self.channel = channel
+        self.service = service
+        self.metadata = metadata
+
+    def of(self, service):
+        return Client(self.channel, service, self.metadata)
+
+    def with_token(self, token):
+        return Client(self.channel, self.service, (("authorization", "Bearer " + token),))
+
+    def method(self, name, raw=False):
+        described = POOL.FindServiceByName(self.service).FindMethodByName(name)
+        reply = FACTORY.GetPrototype(described.output_type)
+        streams = STREAMS.get(name, (False, False))
+        kind = {(False, False): "unary_unary", (False, True): "unary_stream", (True, True): "stream_stream"}[streams]
+        pack = (lambda b: b) if raw else (lambda m: m.SerializeToString())
+        return getattr(self.channel, kind)("/%s/%s" % (self.service, name), pack, reply.FromString)
+
+    def call(self, name, request, raw=False, timeout=30):
+        return self.method(name, raw)(request, timeout=timeout, metadata=self.metadata)
+
+
+def fails(code, function, text=None):
+    try:
+        result = function()
+        if hasattr(result, "__next__"):
+            list(result)
+    except grpc.RpcError as error:
+        assert error.code() == code, "expected %s, got %s: %s" % (code, error.code(), error.details())
+        assert text is None or text in error.details(), error.details()
+        return error
+    raise AssertionError("expected %s, but the call succeeded" % code)
+
+
+def eventually(condition, what, seconds=20):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, "timed out: " + what
+        time.sleep(0.02)
+
+
+def trailers(error):
+    return dict(error.trailing_metadata() or ())
+
+
+CODE = grpc.StatusCode
+
+
+# ------------------------------------------------------------------------------------------------ generation
+@test
+def generate_streams_every_token_once_and_in_order():
+    with Server() as s:
+        request = M("GenerateRequest", text="hello", sampling=M("Sampling", max_tokens=300, seed=3, n=3))
+        chunks = list(s.client().call("Generate", request))
+        for choice in range(3):
+            ids, text = [], ""
+            for chunk in chunks:
+                if chunk.index == choice:
+                    assert not chunk.token_ids or chunk.first_index == len(ids)
+                    ids += chunk.token_ids
+                    text += chunk.text
+            assert ids == [ord("a") + (3 + i + choice) % 26 for i in range(300)]
+            assert text == "".join(map(chr, ids))
+        assert chunks[0].seed == 3 and chunks[0].set_id == "a" * 64 and chunks[0].model_fingerprint == "f" * 64
+        assert chunks[0].request_id and not any(c.HasField("seed") for c in chunks[1:])
+        assert chunks[-1].usage.prompt_tokens == 5 and chunks[-1].HasField("timings")
+        assert sum(c.finish_reason == 2 for c in chunks) == 3 and chunks[-1].finish_reason == 2
+        assert not any(c.HasField("usage") for c in chunks[:-1])
+
+
+@test
+def generate_marks_an_echoed_prompt():
+    with Server() as s:
+        chunks = list(s.client().call("Generate", M("GenerateRequest", text="hello", echo=True, sampling=M("Sampling", max_tokens=2))))
+        assert chunks[0].echo and chunks[0].text == "hello" and list(chunks[0].token_ids) == list(b"hello") and chunks[0].HasField("seed")
+        assert not any(c.echo for c in chunks[1:]) and sum(len(c.token_ids) for c in chunks[1:]) == 2
+
+
+@test
+def generate_reports_stop_match_and_logprobs():
+    with Server() as s:
+        request = M("GenerateRequest", text="!stop", sampling=M("Sampling", stop=["xy"], logprobs=2))
+        chunks = list(s.client().call("Generate", request))
+        assert chunks[-1].stop_match == "xy" and chunks[-1].finish_reason == 1 and not chunks[-1].HasField("stop_token_id")
+        logprobs = [p for c in chunks for p in c.logprobs]
+        assert len(logprobs) == 3 and logprobs[0].token == b"a" and logprobs[0].logprob == -0.5
+        assert [t.token for t in logprobs[0].top] == [b"a", b"b"]
+        chunks = list(s.client().call("Generate", M("GenerateRequest", text="!stop")))
+        assert chunks[-1].stop_token_id == 256 and not chunks[-1].HasField("stop_match")
+
+
+@test
+def text_is_flushed_at_code_points_and_may_hold_nul():
+    with Server() as s:
+        chunks = list(s.client().call("Generate", M("GenerateRequest", text="!utf8", sampling=M("Sampling", max_tokens=5))))
+        assert "".join(c.text for c in chunks) == "\u00e9\u00e9\ufffd"
+        reply = s.client().call("Complete", M("GenerateRequest", text="!nul", sampling=M("Sampling", max_tokens=3)))
+        assert reply.choices[0].text == "\0\0\0"
+        assert s.client().call("Detokenize", M("DetokenizeRequest", ids=[65, 0, 66])).text == "A\0B"
+
+
+@test
+def complete_joins_what_generate_streams():
+    with Server() as s:
+        request = M("GenerateRequest", text="hello", echo=True, request_id="mine-1",
+                    sampling=M("Sampling", max_tokens=500, seed=9, n=2, logprobs=0))
+        reply = s.client().call("Complete", request)
+        assert [c.index for c in reply.choices] == [0, 1] and len(reply.choices[1].token_ids) == 500
+        assert reply.choices[1].text == "".join(map(chr, reply.choices[1].token_ids)) and len(reply.choices[0].logprobs) == 500
+        assert reply.seed == 9 and reply.request_id == "mine-1" and reply.prompt_text == "hello"
+        assert list(reply.prompt_token_ids) == list(b"hello") and reply.usage.prompt_tokens == 5
+        assert reply.choices[0].finish_reason == 2
+
+
+@test
+def progress_sends_headers_before_the_first_token():
+    with Server() as s:
+        call = s.client().call("Generate", M("GenerateRequest", text="!hang", progress=True))
+        chunk = next(call)
+        assert chunk.HasField("progress") and chunk.HasField("request_id") and not chunk.token_ids
+        chunk = next(call)
+        while not chunk.progress.prompt_tokens_done:
+            chunk = next(call)
+        next(call)  # the reminder of a stream that would be silent
+        call.cancel()
+        eventually(lambda: s.tell("live") == "0", "cancelled work ends")
+
+
+@test
+def resume_starts_at_the_tokens_delivered():
+    with Server() as s:
+        request = M("GenerateRequest", text="x", resume_from=M("TokenIds", ids=[97, 98]), sampling=M("Sampling", seed=0, max_tokens=4))
+        chunks = list(s.client().call("Generate", request))
+        assert chunks[0].first_index == 2 and [i for c in chunks for i in c.token_ids] == [99, 100]
+
+
+@test
+def a_failure_before_the_first_token_is_trailers_only():
+    with Server() as s:
+        call = s.client().call("Generate", M("GenerateRequest", text="!fail 8"))
+        error = fails(CODE.UNAVAILABLE, lambda: call)
+        assert not list(call.initial_metadata() or ()), call.initial_metadata()
+        assert int(trailers(error)["grpc-retry-pushback-ms"]) > 0 and "tokens_emitted" not in trailers(error)
+
+
+@test
+def a_failure_in_mid_stream_says_how_many_tokens_left():
+    with Server() as s:
+        call = s.client().call("Generate", M("GenerateRequest", text="!break 8 5"))
+        got = []
+        error = fails(CODE.UNAVAILABLE, lambda: got.extend(i for c in call for i in c.token_ids))
+        assert len(got) == 5 and trailers(error)["tokens_emitted"] == "5"
+
+
+@test
+def statuses_follow_the_table():
+    with Server() as s:
+        for number, code in ((1, CODE.INVALID_ARGUMENT), (2, CODE.RESOURCE_EXHAUSTED), (3, CODE.DEADLINE_EXCEEDED), (4, CODE.DATA_LOSS),
+                             (5, CODE.RESOURCE_EXHAUSTED), (6, CODE.NOT_FOUND), (7, CODE.UNIMPLEMENTED), (8, CODE.UNAVAILABLE),
+                             (9, CODE.CANCELLED), (10, CODE.UNAVAILABLE), (11, CODE.ALREADY_EXISTS), (12, CODE.PERMISSION_DENIED),
+                             (13, CODE.DATA_LOSS), (14, CODE.INTERNAL)):
+            for name in ("Generate", "Complete", "Score"):
+                kind = "ScoreRequest" if name == "Score" else "GenerateRequest"
+                if name == "Score":
+                    continue
+                error = fails(code, lambda: s.client().call(name, M(kind, text="!fail %d" % number)))
+                assert ("grpc-retry-pushback-ms" in trailers(error)) == (code in (CODE.RESOURCE_EXHAUSTED, CODE.UNAVAILABLE))
+        error = fails(CODE.INTERNAL, lambda: s.client().call("Complete", M("GenerateRequest", text="!fail 14")), "incident")
+        assert "told to fail" not in error.details()
+
+
+@test
+def requests_beyond_the_queue_are_refused_at_once():
+    with Server() as s:
+        client = s.client()
+        calls = [client.call("Generate", M("GenerateRequest", text="!hang"), timeout=60) for _ in range(64)]
+        eventually(lambda: s.tell("live") == "64", "the queue is full")
+        error = fails(CODE.RESOURCE_EXHAUSTED, lambda: client.call("Complete", M("GenerateRequest", text="x")), "queue")
+        assert "grpc-retry-pushback-ms" in trailers(error)
+        for call in calls:
+            call.cancel()
+        eventually(lambda: s.tell("live") == "0", "cancelled work ends")
+
+
+@test
+def a_live_request_id_is_refused():
+    with Server() as s:
+        call = s.client().call("Generate", M("GenerateRequest", text="!hang", request_id="twice"))
+        eventually(lambda: s.tell("live") == "1", "the first is live")
+        fails(CODE.ALREADY_EXISTS, lambda: s.client().call("Complete", M("GenerateRequest", text="x", request_id="twice")), "request_id")
+        call.cancel()
+
+
+@test
+def cancel_and_deadline_end_the_work():
+    with Server() as s:
+        call = s.client().call("Generate", M("GenerateRequest", text="!slow", sampling=M("Sampling", max_tokens=4000)))
+        next(call)
+        call.cancel()
+        eventually(lambda: s.tell("live") == "0", "cancelled work ends")
+        fails(CODE.DEADLINE_EXCEEDED, lambda: s.client().call("Generate", M("GenerateRequest", text="!hang"), timeout=0.3))
+        fails(CODE.DEADLINE_EXCEEDED, lambda: s.client().call("Complete", M("GenerateRequest", text="!hang"), timeout=0.3))
+        eventually(lambda: s.tell("live") == "0", "late work ends")
+
+
+@test
+def a_killed_client_frees_its_work():
+    with Server() as s:
+        code = ("import grpc,sys\nc=grpc.insecure_channel('127.0.0.1:%d')\n"
+                "r=c.unary_stream('/conclave.v1.Inference/Generate')(bytes([10,5])+b'!hang')\nprint('on',flush=True)\nlist(r)" % s.port)
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        child.stdout.readline()
+        eventually(lambda: s.tell("live") == "1", "the request is there")
+        child.kill()
+        child.communicate()
+        eventually(lambda: s.tell("live") == "0", "its work ends")
+
+
+@test
+def a_slow_reader_pauses_its_own_request_and_loses_nothing():
+    with Server() as s:
+        call = s.client(options=[("grpc.http2.lookahead_bytes", 1024)]).call(
+            "Generate", M("GenerateRequest", text="x", sampling=M("Sampling", max_tokens=3000, seed=0, logprobs=50)), timeout=120)
+        time.sleep(1.5)
+        ids = [i for c in call for i in c.token_ids]
+        assert ids == [97 + i % 26 for i in range(3000)]
+
+
+# ------------------------------------------------------------------------------------------------ the other calls
+@test
+def score_returns_every_prompt_token():
+    with Server() as s:
+        reply = s.client().call("Score", M("ScoreRequest", text="abcd", top=2, experts=True))
+        assert [t.id for t in reply.tokens] == list(b"abcd") and not reply.tokens[0].HasField("logprob")
+        assert reply.tokens[1].logprob == -0.5 and len(reply.tokens[1].top) == 2
+        assert [(e.layer, list(e.ids)) for e in reply.tokens[1].experts] == [(0, [0, 1]), (1, [0, 1])]
+        assert reply.usage.prompt_tokens == 4 and reply.set_id == "a" * 64
+        assert len(s.client().call("Score", M("ScoreRequest", token_ids=M("TokenIds", ids=[1] * 4000))).tokens) == 4000
+
+
+@test
+def tokenize_and_detokenize_are_inverse():
+    with Server() as s:
+        ids = s.client().call("Tokenize", M("TokenizeRequest", text="h\u00e9")).ids
+        assert list(ids) == list("h\u00e9".encode())
+        assert s.client().call("Detokenize", M("DetokenizeRequest", ids=ids)).text == "h\u00e9"
+        messages = M("Messages", messages=[M("Message", role=2, content="q")])
+        assert list(s.client().call("Tokenize", M("TokenizeRequest", messages=messages)).ids) == list(b"uq>")
+        assert list(s.client().call("Tokenize", M("TokenizeRequest", messages=messages, add_generation_prompt=False)).ids) == list(b"uq")
+
+
+@test
+def the_model_describes_itself():
+    with Server() as s:
+        m = s.client().call("GetModel", M("GetModelRequest"))
+        assert m.name == "fake-model" and m.family == "fake" and list(m.n_experts) == [4, 4] and m.base_set_id == "a" * 64
+        assert m.max_context == 4096 and list(m.eos_token_ids) == [256] and m.has_tokenizer and m.chat_template == "fake" and m.version
+
+
+@test
+def admin_shows_the_cluster():
+    with Server() as s:
+        admin = s.client().of("conclave.v1.Admin")
+        cluster = admin.call("GetCluster", M("GetClusterRequest"))
+        assert cluster.nodes[0].id == 'node "one"' and cluster.nodes[0].rows == 11 and cluster.ready and cluster.coordinators[0].controller
+        experts = admin.call("ListExperts", M("ListExpertsRequest", layer=1))
+        assert [(e.layer, e.expert_id) for e in experts.experts] == [(1, i) for i in range(4)] and experts.epoch == 3
+        assert experts.experts[2].replicas[0].node_id == 'node "one"' and experts.experts[2].replicas[0].ready
+        assert len(admin.call("ListExperts", M("ListExpertsRequest")).experts) == 8
+        stats = admin.call("GetExpertStats", M("GetExpertStatsRequest"))
+        assert stats.tokens == 7 and [e.rows for e in stats.experts] == [i * 10 for i in range(8)]
+        fails(CODE.INVALID_ARGUMENT, lambda: admin.call("ListExperts", M("ListExpertsRequest", layer=2)), "layer")
+        fails(CODE.INVALID_ARGUMENT, lambda: admin.call("GetExpertStats", M("GetExpertStatsRequest", layer=2)), "layer")
+        fails(CODE.NOT_FOUND, lambda: admin.call("ListExperts", M("ListExpertsRequest", set_id="b")), "set_id")
+
+
+@test
+def watching_the_cluster_tells_every_change():
+    with Server() as s:
+        watch = s.client().of("conclave.v1.Admin").call("WatchCluster", M("GetClusterRequest"))
+        assert next(watch).nodes[0].state == 2
+        s.tell("node 3")
+        assert next(watch).nodes[0].state == 3
+        s.tell("ready 0")
+        assert not next(watch).ready
+        watch.cancel()
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+def sampling(**fields):
+    return M("GenerateRequest", text="secret", sampling=M("Sampling", **fields))
+
+
+@test
+def every_field_out_of_range_is_named():
+    nan = float("nan")
+    ids = lambda *i: M("TokenIds", ids=i)
+    cases = [("temperature", sampling(temperature=-1)), ("temperature", sampling(temperature=101)), ("temperature", sampling(temperature=nan)),
+             ("top_p", sampling(top_p=0)), ("top_p", sampling(top_p=1.5)), ("top_p", sampling(top_p=nan)), ("min_p", sampling(min_p=-0.1)),
+             ("repetition_penalty", sampling(repetition_penalty=0)), ("frequency_penalty", sampling(frequency_penalty=1000)),
+             ("presence_penalty", sampling(presence_penalty=-float("inf"))), ("top_k", sampling(top_k=2**31)), ("sampling.n", sampling(n=0)),
+             ("sampling.n", sampling(n=17)), ("logprobs", sampling(logprobs=51)), ("stop[1]", sampling(stop=["a", ""])),
+             ("stop[0]", sampling(stop=["x" * 257])), ("sampling.stop", sampling(stop=["x"] * 17)),
+             ("stop_token_ids[0]", sampling(stop_token_ids=[300])), ("stop_token_ids", sampling(stop_token_ids=[1] * 65)),
+             ("min_tokens", sampling(min_tokens=5, max_tokens=4)), ("max_tokens", sampling(max_tokens=4096)),
+             ("input", M("GenerateRequest")), ("empty", M("GenerateRequest", text="")), ("empty", M("GenerateRequest", token_ids=ids())),
+             ("token_ids[1]", M("GenerateRequest", token_ids=ids(1, -1))), ("token_ids[0]", M("GenerateRequest", token_ids=ids(300))),
+             ("token_ids", M("GenerateRequest", token_ids=ids(*[1] * 4097))), ("text", M("GenerateRequest", text="x" * 4097)),
+             ("request_id", M("GenerateRequest", text="x", request_id="a b")), ("request_id", M("GenerateRequest", text="x", request_id="")),
+             ("request_id", M("GenerateRequest", text="x", request_id="a" * 129)),
+             ("messages[0].role", M("GenerateRequest", messages=M("Messages", messages=[M("Message", role=9)]))),
+             ("messages", M("GenerateRequest", messages=M("Messages"))),
+             ("sampling.n", M("GenerateRequest", text="x", resume_from=ids(1), sampling=M("Sampling", n=2, seed=1))),
+             ("seed", M("GenerateRequest", text="x", resume_from=ids(1))), ("NUL", M("GenerateRequest", text="a\0b"))]
+    with Server() as s:
+        client = s.client()
+        for text, request in cases:
+            for name in ("Generate", "Complete"):
+                error = fails(CODE.INVALID_ARGUMENT, lambda: client.call(name, request), text)
+                assert "secret" not in error.details()
+        fails(CODE.INVALID_ARGUMENT, lambda: client.call("Score", M("ScoreRequest", text="x", top=51)), "top")
+        fails(CODE.INVALID_ARGUMENT, lambda: client.call("Tokenize", M("TokenizeRequest")), "input")
+        fails(CODE.INVALID_ARGUMENT, lambda: client.call("Detokenize", M("DetokenizeRequest", ids=[-5])), "ids[0]")
+        fails(CODE.NOT_FOUND, lambda: client.call("Complete", M("GenerateRequest", text="x", set=M("ExpertSet", id="nope"))), "set.id")
+        fails(CODE.NOT_FOUND, lambda: client.call("Complete", M("GenerateRequest", text="x", set=M("ExpertSet", include=["p"]))), "set.include")
+        fails(CODE.UNIMPLEMENTED, lambda: client.call("Classify", M("ClassifyRequest", text="x")), "classification")
+        client.call("Complete", M("GenerateRequest", text="x", set=M("ExpertSet", id="a" * 64)))
+
+
+@test
+def without_tokenizer_only_token_ids_are_served():
+    with Server(no_tokenizer=1) as s:
+        client = s.client()
+        fails(CODE.INVALID_ARGUMENT, lambda: client.call("Complete", M("GenerateRequest", text="x")), "tokenizer")
+        fails(CODE.UNIMPLEMENTED, lambda: client.call("Tokenize", M("TokenizeRequest", text="x")))
+        assert not client.call("GetModel", M("GetModelRequest")).has_tokenizer
+    with Server(no_chat=1) as s:
+        messages = M("Messages", messages=[M("Message", role=2, content="q")])
+        fails(CODE.INVALID_ARGUMENT, lambda: s.client().call("Complete", M("GenerateRequest", messages=messages)), "chat template")
+
+
+@test
+def unknown_methods_are_unimplemented():
+    with Server() as s:
+        channel = s.channel()
+        for path in ("/conclave.v1.Inference/Nope", "/nope", "/conclave.v1.Inference/Generate/x"):
+            fails(CODE.UNIMPLEMENTED, lambda: channel.unary_unary(path)(b"", timeout=30))
+
+
+def malformed_messages():
+    deep = b""
+    for _ in range(10000):
+        deep = b"\x22" + varint(len(deep)) + deep
+    return [b"\xff", b"\x0a", b"\x0a\x05ab", b"\x08", b"\x0f", b"\x0b\x0c", b"\x00", deep, b"\x0a\x02\xff\xfe", b"\x0a\xff\xff\xff\xff\x7f",
+            b"\x22\x02\x1d\x00", b"\x22\x05\x1d\x00\x00", b"\x80" * 11, b"\x12\x03\x0a\x02\x80\x80", b"\x0a\x01\x00" + b"\x52" * 7]
+
+
+def varint(n):
+    out = b""
+    while True:
+        out += bytes([n & 0x7f | (0x80 if n > 0x7f else 0)])
+        n >>= 7
+        if n == 0:
+            return out
+
+
+@test
+def malformed_messages_are_refused_and_cost_no_memory():
+    with Server() as s:
+        client = s.client()
+        call = client.method("Complete", raw=True)
+        bad = malformed_messages()
+        for b in bad:
+            error = fails(CODE.INVALID_ARGUMENT, lambda: call(b, timeout=30))
+        rounds = 10000 if not ARGS.quick else 600
+
+        def storm(n):
+            for i in range(0, n, 50):
+                futures = [call.future(bad[(i + k) % len(bad)], timeout=60) for k in range(50)]
+                for f in futures:
+                    assert f.code() == CODE.INVALID_ARGUMENT, (f.code(), f.details())
+
+        storm(1000)
+        before = s.rss_kb()
+        storm(rounds)
+        after = s.rss_kb()
+        if not ARGS.quick:
+            assert after - before < 4096, (before, after)
+        client.call("Complete", M("GenerateRequest", text="still here"))
+
+
+@test
+def amplifying_and_oversized_messages_are_refused():
+    with Server() as s:
+        client = s.client()
+        call = client.method("Complete", raw=True)
+        stops = b"\x5a\x00" * 20000
+        fails(CODE.INVALID_ARGUMENT, lambda: call(b"\x0a\x01x\x22" + varint(len(stops)) + stops, timeout=30), "too many parts")
+        ids = b"\x08\x01" * 4000
+        reply = call(b"\x12" + varint(len(ids)) + ids + b"\x22\x02\x08\x01", timeout=30)
+        assert reply.usage.prompt_tokens == 4000, "unpacked ids are valid"
+        fails(CODE.RESOURCE_EXHAUSTED, lambda: call(b"\x0a" + varint(1 << 20) + b"x" * (1 << 20), timeout=30))
+        zipped = client.channel.unary_unary("/conclave.v1.Inference/GetModel")
+        fails(CODE.UNIMPLEMENTED, lambda: zipped(b"\x0a\x80\x08" + b"x" * 1024, timeout=30, compression=grpc.Compression.Gzip))
+        client.call("GetModel", M("GetModelRequest"))
+
+
+@test
+def a_call_without_its_request_is_ended():
+    with Server(first_message_ms=300) as s:
+        channel = s.channel()
+        stream = channel.stream_stream("/conclave.v1.Inference/Generate")
+        hold = threading.Event()
+
+        def nothing():
+            hold.wait(20)
+            return
+            yield
+
+        fails(CODE.DEADLINE_EXCEEDED, lambda: stream(nothing(), timeout=30), "request message")
+        hold.set()
+        fails(CODE.INVALID_ARGUMENT, lambda: stream(iter(()), timeout=30), "no request message")
+
+
+@test
+def a_reader_that_never_reads_is_cut_off():
+    with Server(send_timeout_ms=500) as s:
+        call = s.client(options=[("grpc.http2.bdp_probe", 0)]).call(
+            "Generate", M("GenerateRequest", text="x", sampling=M("Sampling", max_tokens=4000, n=16, logprobs=50)), timeout=120)
+        eventually(lambda: s.tell("live") == "1", "the request is there")
+        eventually(lambda: s.tell("live") == "0", "its work ends", 60)
+        call.cancel()
+
+
+@test
+def open_calls_are_bounded():
+    with Server(max_calls=4) as s:
+        calls = [s.client().call("Generate", M("GenerateRequest", text="!hang"), timeout=60) for _ in range(4)]
+        eventually(lambda: s.tell("live") == "4", "four are open")
+        error = fails(CODE.RESOURCE_EXHAUSTED, lambda: s.client().call("GetModel", M("GetModelRequest")), "too many calls")
+        assert "grpc-retry-pushback-ms" in trailers(error)
+        for call in calls:
+            call.cancel()
+
+
+# ------------------------------------------------------------------------------------------------ health and reflection
+def health(s, channel=None):
+    client = Client(channel or s.channel(), "grpc.health.v1.Health")
+    request = message("grpc.health.v1.HealthCheckRequest")
+    return lambda name, service="", timeout=30: client.call(name, request(service=service), timeout=timeout)
+
+
+@test
+def health_follows_readiness():
+    with Server() as s:
+        call = health(s)
+        assert call("Check").status == 1 and call("Check", "conclave.v1.Inference").status == 1
+        fails(CODE.NOT_FOUND, lambda: call("Check", "nope"))
+        watch, unknown = call("Watch"), call("Watch", "nope")
+        assert next(watch).status == 1 and next(unknown).status == 3
+        s.tell("ready 0")
+        assert next(watch).status == 2 and call("Check").status == 2 and call("Check", "conclave.v1.Admin").status == 1
+        s.tell("ready 1")
+        assert next(watch).status == 1
+        watch.cancel()
+        unknown.cancel()
+
+
+@test
+def reflection_serves_both_versions():
+    for version in ("v1", "v1alpha"):
+        with Server() as s:
+            client = Client(s.channel(), "grpc.reflection.%s.ServerReflection" % version)
+            request = message("grpc.reflection.%s.ServerReflectionRequest" % version)
+            asked = [request(list_services=""), request(file_containing_symbol="conclave.v1.Inference"),
+                     request(file_containing_symbol="conclave.v1.Sampling.top_p"), request(file_by_filename="grpc/health/v1/health.proto"),
+                     request(file_containing_symbol="conclave.v1.Nope"), request(file_by_filename="nope.proto"),
+                     request(all_extension_numbers_of_type="conclave.v1.Usage"), request(), request(file_containing_symbol="conclave.v1.Admin.GetCluster"),
+                     request(file_containing_symbol="grpc.health.v1.HealthCheckResponse.SERVING")]
+            replies = list(client.call("ServerReflectionInfo", iter(asked)))
+            assert len(replies) == len(asked)
+            names = {x.name for x in replies[0].list_services_response.service}
+            assert {"conclave.v1.Inference", "conclave.v1.Admin", "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"} <= names
+            pool = descriptor_pool.DescriptorPool()
+            for data in replies[1].file_descriptor_response.file_descriptor_proto:
+                pool.Add(descriptor_pb2.FileDescriptorProto.FromString(data))
+            assert pool.FindServiceByName("conclave.v1.Inference").FindMethodByName("Generate").output_type.name == "GenerateResponse"
+            assert pool.FindMessageTypeByName("conclave.v1.Sampling").fields_by_name["top_p"].containing_oneof is not None
+            for i in (2, 3, 8, 9):
+                assert len(replies[i].file_descriptor_response.file_descriptor_proto) == 1, i
+            assert [replies[i].error_response.error_code for i in (4, 5)] == [5, 5] and replies[7].error_response.error_code == 3
+            assert replies[6].all_extension_numbers_response.base_type_name == "conclave.v1.Usage"
+            assert replies[1].original_request.file_containing_symbol == "conclave.v1.Inference"
+
+
+# ------------------------------------------------------------------------------------------------ drain
+@test
+def a_drain_lets_running_work_end_and_refuses_new():
+    with Server() as s:
+        client = s.client()
+        running = client.call("Generate", M("GenerateRequest", text="!slow", sampling=M("Sampling", max_tokens=20)), timeout=60)
+        first = next(running)
+        watch = health(s)("Watch")
+        assert next(watch).status == 1
+        cluster = client.of("conclave.v1.Admin").call("WatchCluster", M("GetClusterRequest"))
+        next(cluster)
+        s.tell("drain")
+        error = fails(CODE.UNAVAILABLE, lambda: client.call("Complete", M("GenerateRequest", text="x")), "draining")
+        assert "grpc-retry-pushback-ms" in trailers(error)
+        assert next(watch).status == 2
+        fails(CODE.UNAVAILABLE, lambda: watch)
+        fails(CODE.UNAVAILABLE, lambda: cluster)
+        assert s.get("/readyz")[0] == 503 and s.get("/livez")[0] == 200
+        s.process.stdin.write("close 20000\n")
+        s.process.stdin.flush()
+        ids = list(first.token_ids) + [i for c in running for i in c.token_ids]
+        assert len(ids) == 20
+        assert s.process.stdout.readline() == "CLOSED\n"
+
+
+@test
+def a_close_cancels_what_outlives_the_grace():
+    with Server() as s:
+        call = s.client().call("Generate", M("GenerateRequest", text="!hang"), timeout=60)
+        eventually(lambda: s.tell("live") == "1", "the request is there")
+        s.process.stdin.write("close 100\n")
+        s.process.stdin.flush()
+        try:
+            list(call)
+            raise AssertionError("the stream ended well")
+        except grpc.RpcError as error:
+            assert error.code() in (CODE.CANCELLED, CODE.UNAVAILABLE), error.code()
+        assert s.process.stdout.readline() == "CLOSED\n"
+
+
+# ------------------------------------------------------------------------------------------------ TLS and tokens
+def openssl(*words):
+    subprocess.run(("openssl",) + words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def make_ca(folder, name):
+    key, cert = os.path.join(folder, name + ".key"), os.path.join(folder, name + ".pem")
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
+            "-subj", "/CN=" + name)
+    return key, cert
+
+
+def make_cert(folder, name, ca):
+    key, cert, csr, ext = (os.path.join(folder, name + end) for end in (".key", ".pem", ".csr", ".ext"))
+    open(ext, "w").write("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out", csr, "-subj", "/CN=" + name)
+    openssl("x509", "-req", "-in", csr, "-CA", ca[1], "-CAkey", ca[0], "-CAcreateserial", "-days", "2", "-extfile", ext, "-out", cert)
+    return key, cert
+
+
+def read(path):
+    return open(path, "rb").read()
+
+
+class Folder:
+    def __enter__(self):
+        self.path = tempfile.mkdtemp()
+        return self.path
+
+    def __exit__(self, *exc):
+        shutil.rmtree(self.path)
+
+
+@test
+def tls_serves_and_takes_up_new_certificates():
+    with Folder() as folder:
+        ca = make_ca(folder, "ca")
+        key, cert = make_cert(folder, "server", ca)
+        trust = grpc.ssl_channel_credentials(read(ca[1]))
+        with Server(tls_cert=cert, tls_key=key) as s:
+            model = lambda credentials: s.client(credentials).call("GetModel", M("GetModelRequest"), timeout=20)
+            model(trust)
+            fails(CODE.UNAVAILABLE, lambda: s.client().call("GetModel", M("GetModelRequest"), timeout=5))
+            new_ca = make_ca(folder, "ca2")
+            new_key, new_cert = make_cert(folder, "server2", new_ca)
+            new_trust = grpc.ssl_channel_credentials(read(new_ca[1]))
+            os.replace(new_cert, cert)  # half a change: the key is still the old one
+            model(trust)
+            os.replace(new_key, key)
+            model(new_trust)
+            fails(CODE.UNAVAILABLE, lambda: s.client(trust).call("GetModel", M("GetModelRequest"), timeout=3))
+            open(cert, "w").write("garbage")
+            model(new_trust)
+
+
+@test
+def mutual_tls_wants_a_certificate_of_the_authority():
+    with Folder() as folder:
+        ca, other = make_ca(folder, "ca"), make_ca(folder, "other")
+        key, cert = make_cert(folder, "server", ca)
+        good, bad = make_cert(folder, "client", ca), make_cert(folder, "stranger", other)
+        with Server(tls_cert=cert, tls_key=key, tls_ca=ca[1]) as s:
+            call = lambda c: s.client(c).call("GetModel", M("GetModelRequest"), timeout=5)
+            call(grpc.ssl_channel_credentials(read(ca[1]), read(good[0]), read(good[1])))
+            fails(CODE.UNAVAILABLE, lambda: call(grpc.ssl_channel_credentials(read(ca[1]))))
+            fails(CODE.UNAVAILABLE, lambda: call(grpc.ssl_channel_credentials(read(ca[1]), read(bad[0]), read(bad[1]))))
+
+
+@test
+def tokens_are_wanted_and_reloaded():
+    with Folder() as folder:
+        path = os.path.join(folder, "tokens")
+        open(path, "w").write("# two\nfirst-token\nsecond-token\n")
+        with Server(token_file=path) as s:
+            client = s.client()
+            model = lambda c: c.call("GetModel", M("GetModelRequest"))
+            fails(CODE.UNAUTHENTICATED, lambda: model(client))
+            for wrong in ("", "first-toke", "first-tokenx", "second", "# two", "x" * 5000):
+                fails(CODE.UNAUTHENTICATED, lambda: model(client.with_token(wrong)))
+            model(client.with_token("first-token"))
+            model(client.with_token("second-token"))
+            fails(CODE.UNAUTHENTICATED, lambda: client.channel.unary_unary("/x/y")(b"", timeout=30))
+            reflection = message("grpc.reflection.v1.ServerReflectionRequest")
+            fails(CODE.UNAUTHENTICATED, lambda: Client(client.channel, "grpc.reflection.v1.ServerReflection").call(
+                "ServerReflectionInfo", iter([reflection(list_services="")])))
+            assert health(s)("Check").status == 1
+            open(path, "w").write("third-token\n")
+
+            def taken_up():
+                try:
+                    model(client.with_token("third-token"))
+                    return True
+                except grpc.RpcError:
+                    return False
+
+            eventually(taken_up, "the new token is taken up")
+            fails(CODE.UNAUTHENTICATED, lambda: model(client.with_token("first-token")))
+            open(path, "w").write("\n")
+            time.sleep(1.5)
+            model(client.with_token("third-token"))
+
+
+@test
+def exposed_listeners_without_protection_are_refused():
+    with Folder() as folder:
+        path = os.path.join(folder, "tokens")
+        open(path, "w").write("t\n")
+        empty = os.path.join(folder, "empty")
+        open(empty, "w").close()
+        for flags, text in (({"listen": "0.0.0.0:0"}, "tls-cert"), ({"listen": ":0"}, "tls-cert"), ({"listen": "[::]:0", "token_file": path}, "tls-cert"),
+                            ({"tls_cert": path}, "go together"), ({"tls_ca": path}, "tls-ca"), ({"token_file": empty}, "no token"),
+                            ({"token_file": os.path.join(folder, "nope")}, "nope"), ({"tls_cert": path, "tls_key": path}, "no PEM"),
+                            ({"listen": "127.0.0.1:99999"}, "65535"), ({"listen": "nothing"}, "HOST:PORT"), ({"listen": "::1:0"}, "brackets")):
+            with Server(**flags) as s:
+                assert s.refusal is not None and text in s.refusal, (flags, s.refusal)
+        with Server(listen="0.0.0.0:0", insecure=1) as s:
+            s.client().call("GetModel", M("GetModelRequest"))
+            with Server(listen="127.0.0.1:%d" % s.port) as second:
+                assert second.refusal and "bound" in second.refusal
+
+
+# ------------------------------------------------------------------------------------------------ HTTP
+@test
+def http_shows_life_readiness_and_metrics():
+    with Server() as s:
+        s.client().call("Complete", M("GenerateRequest", text="x"))
+        assert s.get("/livez") == (200, "ok\n") and s.get("/readyz") == (200, "ok\n") and s.get("/nope")[0] == 404
+        code, text = s.get("/metrics")
+        assert code == 200
+        for line in ('conclave_build_info{version=', 'conclave_requests_total{event="admitted"} 1',
+                     'conclave_grpc_calls_total{method="/conclave.v1.Inference/Complete",code="OK"} 1',
+                     'conclave_expert_rows_total{layer="1",expert="3"} 70', 'conclave_node_rows_total{node="node \\"one\\"",transport="loopback"} 11',
+                     'conclave_time_to_first_token_seconds_bucket{le="+Inf"} 0', 'conclave_loop_last_progress_seconds{loop="api"}'):
+            assert line in text, line
+        for line in text.splitlines():
+            assert line.startswith("#") or float(line.rsplit(" ", 1)[1]) >= 0
+        s.tell("ready 0")
+        assert s.get("/readyz")[0] == 503
+
+
+@test
+def http_survives_garbage():
+    with Server() as s:
+        for data in (b"\0" * 5000, b"GET " + b"x" * 60000, b"POST /metrics HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", b"GET /livez HTTP/1.1\r\n" + b"a: b\r\n" * 9000):
+            c = socket.create_connection(("127.0.0.1", s.http_port))
+            try:
+                c.sendall(data)
+                c.settimeout(0.5)
+                c.recv(1000)
+            except OSError:
+                pass
+            c.close()
+        g = socket.create_connection(("127.0.0.1", s.port))
+        g.sendall(struct.pack(">I", 7) * 1000)
+        g.close()
+        assert s.get("/livez")[0] == 200
+        s.client().call("GetModel", M("GetModelRequest"))
+
+
+def main():
+    global ARGS
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--server", required=True)
+    parser.add_argument("--descriptors", required=True)
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions, no memory figures: for sanitizers")
+    parser.add_argument("names", nargs="*")
+    ARGS = parser.parse_args()
+    load_descriptors(ARGS.descriptors)
+    failed = 0
+    for function in TESTS:
+        if ARGS.names and function.__name__ not in ARGS.names:
+            continue
+        begun = time.time()
+        try:
+            function()
+            print("ok      %s (%.2f s)" % (function.__name__, time.time() - begun), flush=True)
+        except Exception:
+            failed += 1
+            print("FAILED  %s" % function.__name__, flush=True)
+            traceback.print_exc()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

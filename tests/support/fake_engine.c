@@ -1,0 +1,716 @@
+#include "tests/support/fake_engine.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define RING 64
+
+struct router_set {
+    atomic_int n_refs;
+    router_set_layer layers[FAKE_LAYERS];
+    int32_t ids[FAKE_EXPERTS];
+    uint32_t columns[FAKE_EXPERTS];
+    char id[65];
+};
+
+struct tokenizer {
+    bool chat;
+};
+
+struct engine_request {
+    engine *engine;
+    int n_refs; /* under the engine's mutex */
+    char id[ENGINE_MAX_REQUEST_ID + 1];
+    router_set *set;
+    engine_kind kind;
+    int32_t *prompt, *resume;
+    size_t n_prompt;
+    char command[64], stop[ENGINE_MAX_STOP_BYTES + 1];
+    uint32_t n_choices, max_tokens, n_top;
+    bool want_logprobs, want_progress, want_experts, has_stop;
+    uint64_t seed, deadline_ns, next_ns;
+    void (*wake)(void *ctx);
+    void *wake_ctx;
+    /* what the loop has done */
+    bool started, ended;
+    uint32_t choice, index, first;
+    tokenizer_decode decode;
+    /* events */
+    engine_event ring[RING];
+    char text[RING][32];
+    size_t head, tail;
+    model_top_entry top[MODEL_MAX_TOP_LOGPROBS];
+    int32_t experts[FAKE_LAYERS * FAKE_TOP_K];
+    engine_request *next;
+};
+
+struct engine {
+    model_config config;
+    tokenizer tokenizer;
+    engine_info info;
+    router_set *set;
+    atomic_bool ready, stop;
+    atomic_uint_least64_t last_step_ns, tokens, admitted, cancelled;
+    pthread_mutex_t mutex;
+    pthread_t thread;
+    engine_request *requests;
+    uint64_t n_drawn;
+};
+
+const double engine_bucket_seconds[16] = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2,
+                                          0.5,   1,     2,     5,    10,   20,   50,  100};
+
+/* ------------------------------------------------------------------------------------------------ sets and names */
+router_set *router_set_ref(router_set *s)
+{
+    atomic_fetch_add(&s->n_refs, 1);
+    return s;
+}
+
+void router_set_unref(router_set *s)
+{
+    if (s != NULL && atomic_fetch_sub(&s->n_refs, 1) == 1) {
+        free(s);
+    }
+}
+
+const char *router_set_id(const router_set *s)
+{
+    return s->id;
+}
+
+size_t router_set_n_layers(const router_set *s)
+{
+    (void)s;
+    return FAKE_LAYERS;
+}
+
+const router_set_layer *router_set_at(const router_set *s, size_t layer)
+{
+    return &s->layers[layer];
+}
+
+const char *compute_class_name(compute_class c)
+{
+    (void)c;
+    return "cpu-f32-1";
+}
+
+static router_set *set_new(void)
+{
+    router_set *s = calloc(1, sizeof(*s));
+
+    MOE_ASSERT(s != NULL);
+    atomic_init(&s->n_refs, 1);
+    memset(s->id, 'a', 64);
+    for (int i = 0; i < FAKE_EXPERTS; i++) {
+        s->ids[i] = i;
+        s->columns[i] = (uint32_t)i;
+    }
+    for (int i = 0; i < FAKE_LAYERS; i++) {
+        s->layers[i] = (router_set_layer){FAKE_EXPERTS, s->ids, s->columns};
+    }
+    return s;
+}
+
+/* ------------------------------------------------------------------------------------------------ tokenizer */
+moe_status tokenizer_encode(tokenizer *t, const char *text, size_t bytes, bool add_special, const tokenizer_span *spans,
+                            size_t n_spans, int32_t *ids, size_t max_ids, size_t *n_ids_out, moe_error *err)
+{
+    (void)t, (void)add_special, (void)spans, (void)n_spans;
+    if (bytes > max_ids) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "text: more than %zu tokens", max_ids);
+    }
+    for (size_t i = 0; i < bytes; i++) {
+        ids[i] = (unsigned char)text[i];
+    }
+    *n_ids_out = bytes;
+    return MOE_OK;
+}
+
+moe_status tokenizer_chat_encode(tokenizer *t, const tokenizer_message *messages, size_t n_messages,
+                                 bool add_generation_prompt, int32_t *ids, size_t max_ids, size_t *n_ids_out,
+                                 moe_error *err)
+{
+    size_t n = 0, got = 0;
+
+    for (size_t i = 0; i < n_messages; i++) {
+        if (n == max_ids) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "messages: more than %zu tokens", max_ids);
+        }
+        ids[n++] = "sua"[messages[i].role];
+        moe_status status = tokenizer_encode(t, messages[i].content, messages[i].bytes, false, NULL, 0, ids + n,
+                                             max_ids - n, &got, err);
+        if (status != MOE_OK) {
+            return status;
+        }
+        n += got;
+    }
+    if (add_generation_prompt && n < max_ids) {
+        ids[n++] = '>';
+    }
+    *n_ids_out = n;
+    return MOE_OK;
+}
+
+const char *tokenizer_chat_name(const tokenizer *t)
+{
+    return t->chat ? "fake" : "";
+}
+
+const char *tokenizer_token_bytes(const tokenizer *t, int32_t id, size_t *bytes_out)
+{
+    static char bytes[256];
+
+    (void)t;
+    for (int i = 0; i < 256; i++) {
+        bytes[i] = (char)i;
+    }
+    *bytes_out = id < 256 ? 1 : 0;
+    return id < 256 ? &bytes[id] : NULL;
+}
+
+size_t tokenizer_max_text_bytes(const tokenizer *t, size_t n_ids)
+{
+    (void)t;
+    return n_ids;
+}
+
+void tokenizer_decode_init(tokenizer_decode *d, const tokenizer *t, bool skip_special)
+{
+    *d = (tokenizer_decode){.t = t, .skip_special = skip_special};
+}
+
+static size_t sequence_length(unsigned char first)
+{
+    return first < 0x80 ? 1 : first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc2 ? 2 : 1;
+}
+
+void tokenizer_decode_push(tokenizer_decode *d, int32_t id, moe_text *out)
+{
+    if (id >= 256) {
+        moe_text_append(out, "<s>", d->skip_special ? 0 : 3);
+        return;
+    }
+    d->pending[d->n_pending++] = (unsigned char)id;
+    if (d->n_pending < sequence_length(d->pending[0])) {
+        return;
+    }
+    if (moe_utf8_valid_prefix(d->pending, d->n_pending) == d->n_pending) {
+        moe_text_append(out, d->pending, d->n_pending);
+    } else {
+        moe_text_append(out, "\xef\xbf\xbd", 3);
+    }
+    d->n_pending = 0;
+}
+
+void tokenizer_decode_finish(tokenizer_decode *d, moe_text *out)
+{
+    if (d->n_pending > 0) {
+        moe_text_append(out, "\xef\xbf\xbd", 3);
+        d->n_pending = 0;
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ events */
+static size_t ring_room(const engine_request *r)
+{
+    return RING - (r->tail - r->head);
+}
+
+static engine_event *push(engine_request *r, engine_event_kind kind)
+{
+    size_t at = r->tail++ % RING;
+
+    r->ring[at] = (engine_event){.kind = kind, .text = r->text[at]};
+    return &r->ring[at];
+}
+
+static void set_text(engine_event *event, const moe_text *text)
+{
+    MOE_ASSERT(text->size < 32);
+    memcpy((char *)(uintptr_t)event->text, moe_text_cstr(text), text->size);
+    event->text_bytes = text->size;
+}
+
+static void end(engine_request *r, moe_status status)
+{
+    engine_event *event = push(r, status == MOE_OK ? ENGINE_DONE : ENGINE_FAILED);
+
+    event->status = status;
+    snprintf(event->error, sizeof(event->error), "the fake engine was told to fail");
+    event->usage =
+        (engine_usage){.prompt_tokens = (uint32_t)r->n_prompt, .completion_tokens = r->max_tokens * r->n_choices};
+    r->ended = true;
+}
+
+static int32_t next_token(const engine_request *r)
+{
+    if (strncmp(r->command, "!utf8", 5) == 0) {
+        return r->index % 2 == 0 ? 0xc3 : 0xa9;
+    }
+    if (strncmp(r->command, "!nul", 4) == 0) {
+        return 0;
+    }
+    if (strncmp(r->command, "!echo", 5) == 0) {
+        return r->prompt[r->index % r->n_prompt];
+    }
+    return 'a' + (int32_t)((r->seed + r->index + r->choice) % 26);
+}
+
+static void add_logprobs(engine_request *r, engine_event *event)
+{
+    event->has_logprob = true;
+    event->logprob = -0.5f;
+    event->n_top = r->n_top;
+    event->top = r->top;
+}
+
+static void token(engine_request *r)
+{
+    engine_event *event = push(r, ENGINE_TOKEN);
+    moe_text text;
+
+    moe_text_init(&text, 64);
+    event->choice = r->choice;
+    event->index = r->index;
+    event->token_id = next_token(r);
+    if (r->want_logprobs) {
+        add_logprobs(r, event);
+    }
+    tokenizer_decode_push(&r->decode, event->token_id, &text);
+    set_text(event, &text);
+    moe_text_fini(&text);
+    atomic_fetch_add(&r->engine->tokens, 1);
+    r->index++;
+}
+
+static void choice_done(engine_request *r, bool stopped)
+{
+    engine_event *event = push(r, ENGINE_CHOICE_DONE);
+    moe_text text;
+
+    moe_text_init(&text, 64);
+    tokenizer_decode_finish(&r->decode, &text);
+    set_text(event, &text);
+    moe_text_fini(&text);
+    event->choice = r->choice;
+    event->finish = stopped ? ENGINE_FINISH_STOP : ENGINE_FINISH_LENGTH;
+    event->stop_match = stopped && r->has_stop ? r->stop : NULL;
+    event->has_stop_token = stopped && !r->has_stop;
+    event->stop_token_id = 256;
+    r->choice++;
+    r->index = 0;
+    tokenizer_decode_init(&r->decode, r->decode.t, false);
+}
+
+static bool step_generate(engine_request *r)
+{
+    int status, after = 0;
+
+    if (sscanf(r->command, "!fail %d", &status) == 1 ||
+        (sscanf(r->command, "!break %d %d", &status, &after) == 2 && r->index >= (uint32_t)after)) {
+        end(r, (moe_status)-status);
+    } else if (r->choice == r->n_choices) {
+        end(r, MOE_OK);
+    } else if (strncmp(r->command, "!stop", 5) == 0 && r->index == 3) {
+        choice_done(r, true);
+    } else if (r->index >= r->max_tokens) {
+        choice_done(r, false);
+    } else {
+        token(r);
+        r->next_ns = strncmp(r->command, "!slow", 5) == 0 ? moe_now_ns(moe_clock_real()) + 50000000u : 0;
+    }
+    return true;
+}
+
+static bool step_score(engine_request *r)
+{
+    if (r->index == r->n_prompt) {
+        end(r, MOE_OK);
+        return true;
+    }
+    engine_event *event = push(r, ENGINE_SCORED);
+    event->index = r->index;
+    event->token_id = r->prompt[r->index];
+    add_logprobs(r, event);
+    event->has_logprob = r->index > 0;
+    event->n_experts = r->want_experts ? FAKE_LAYERS * FAKE_TOP_K : 0;
+    event->experts = r->experts;
+    r->index++;
+    return true;
+}
+
+static bool step(engine_request *r)
+{
+    uint64_t now = moe_now_ns(moe_clock_real());
+
+    if (r->ended || ring_room(r) < 4 || now < r->next_ns) {
+        return false;
+    }
+    if (!r->started) {
+        r->started = true;
+        push(r, ENGINE_STARTED);
+        if (r->want_progress) {
+            push(r, ENGINE_PROGRESS)->prompt_tokens_done = (uint32_t)r->n_prompt;
+        }
+        return true;
+    }
+    if (r->deadline_ns != 0 && now >= r->deadline_ns) {
+        end(r, MOE_ERR_TIMEOUT);
+        return true;
+    }
+    if (strncmp(r->command, "!hang", 5) == 0) {
+        return false;
+    }
+    return r->kind == ENGINE_SCORE ? step_score(r) : step_generate(r);
+}
+
+static void *loop(void *ctx)
+{
+    engine *e = ctx;
+    struct timespec pause = {.tv_nsec = 200000};
+
+    while (!atomic_load(&e->stop)) {
+        atomic_store(&e->last_step_ns, moe_now_ns(moe_clock_real()));
+        pthread_mutex_lock(&e->mutex);
+        for (engine_request *r = e->requests; r != NULL; r = r->next) {
+            if (step(r)) {
+                r->wake(r->wake_ctx);
+            }
+        }
+        pthread_mutex_unlock(&e->mutex);
+        nanosleep(&pause, NULL);
+    }
+    return NULL;
+}
+
+/* ------------------------------------------------------------------------------------------------ the engine */
+static void request_free(engine_request *r)
+{
+    router_set_unref(r->set);
+    free(r->prompt);
+    free(r->resume);
+    free(r);
+}
+
+static bool duplicate(const engine *e, const char *id)
+{
+    for (const engine_request *r = e->requests; r != NULL; r = r->next) {
+        if (!r->ended && strcmp(r->id, id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void fill(engine_request *r, engine *e, const engine_spec *spec)
+{
+    r->engine = e;
+    r->n_refs = 1;
+    r->kind = spec->kind;
+    r->set = router_set_ref(spec->set != NULL ? spec->set : e->set);
+    r->prompt = malloc(spec->n_prompt * sizeof(int32_t));
+    MOE_ASSERT(r->prompt != NULL);
+    memcpy(r->prompt, spec->prompt, spec->n_prompt * sizeof(int32_t));
+    r->n_prompt = spec->n_prompt;
+    for (size_t i = 0; i < spec->n_prompt && i < sizeof(r->command) - 1; i++) {
+        r->command[i] = (char)spec->prompt[i];
+    }
+    r->n_choices = spec->n_choices;
+    r->max_tokens = spec->has_max_tokens ? spec->max_tokens : e->info.default_max_tokens;
+    r->want_logprobs = spec->want_logprobs;
+    r->want_progress = spec->want_progress;
+    r->want_experts = spec->want_experts;
+    r->n_top = spec->n_top;
+    r->seed = spec->has_seed ? spec->sampling.seed : 0;
+    r->deadline_ns = spec->deadline_ns;
+    r->wake = spec->wake;
+    r->wake_ctx = spec->wake_ctx;
+    r->index = (uint32_t)spec->n_resume;
+    r->has_stop = spec->n_stop > 0;
+    if (r->has_stop) {
+        snprintf(r->stop, sizeof(r->stop), "%s", spec->stop[0]);
+    }
+    for (int i = 0; i < MODEL_MAX_TOP_LOGPROBS; i++) {
+        r->top[i] = (model_top_entry){.token_id = 'a' + i, .logprob = -0.5f - (float)i};
+    }
+    for (int i = 0; i < FAKE_LAYERS * FAKE_TOP_K; i++) {
+        r->experts[i] = i % FAKE_TOP_K;
+    }
+    tokenizer_decode_init(&r->decode, e->info.tokenizer, false);
+    if (spec->request_id != NULL) {
+        snprintf(r->id, sizeof(r->id), "%s", spec->request_id);
+    } else {
+        snprintf(r->id, sizeof(r->id), "drawn-%llu", (unsigned long long)++e->n_drawn);
+    }
+}
+
+static moe_status admit(engine *e, const engine_spec *spec, moe_error *err)
+{
+    size_t n = 0;
+
+    if (!atomic_load(&e->ready)) {
+        return moe_fail(err, MOE_ERR_UNAVAILABLE, "the engine is starting");
+    }
+    if (spec->n_prompt + (spec->has_max_tokens ? spec->max_tokens : 0) > e->info.max_context) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "max_tokens: prompt and max_tokens exceed max_context, %u",
+                        e->info.max_context);
+    }
+    for (const engine_request *r = e->requests; r != NULL; r = r->next) {
+        n += !r->ended;
+    }
+    if (n >= FAKE_MAX_QUEUE) {
+        return moe_fail(err, MOE_ERR_BUSY, "the queue is full");
+    }
+    return spec->request_id != NULL && duplicate(e, spec->request_id)
+               ? moe_fail(err, MOE_ERR_EXISTS, "request_id: is live already")
+               : MOE_OK;
+}
+
+moe_status engine_submit(engine *e, const engine_spec *spec, engine_request **out, moe_error *err)
+{
+    engine_request *r = calloc(1, sizeof(*r));
+
+    MOE_ASSERT(r != NULL);
+    pthread_mutex_lock(&e->mutex);
+    moe_status status = admit(e, spec, err);
+    if (status == MOE_OK) {
+        fill(r, e, spec);
+        r->next = e->requests;
+        e->requests = r;
+        atomic_fetch_add(&e->admitted, 1);
+        *out = r;
+    } else {
+        free(r);
+    }
+    pthread_mutex_unlock(&e->mutex);
+    return status;
+}
+
+const char *engine_request_id(const engine_request *r)
+{
+    return r->id;
+}
+
+uint64_t engine_request_seed(const engine_request *r)
+{
+    return r->seed;
+}
+
+const char *engine_request_set_id(const engine_request *r)
+{
+    return r->set->id;
+}
+
+bool engine_next(engine_request *r, engine_event *event)
+{
+    bool any;
+
+    pthread_mutex_lock(&r->engine->mutex);
+    any = r->head != r->tail;
+    if (any) {
+        *event = r->ring[r->head++ % RING];
+    }
+    pthread_mutex_unlock(&r->engine->mutex);
+    return any;
+}
+
+void engine_cancel(engine_request *r)
+{
+    pthread_mutex_lock(&r->engine->mutex);
+    if (!r->ended) {
+        r->ended = true;
+        atomic_fetch_add(&r->engine->cancelled, 1);
+    }
+    pthread_mutex_unlock(&r->engine->mutex);
+}
+
+void engine_release(engine_request *r)
+{
+    engine *e = r->engine;
+
+    pthread_mutex_lock(&e->mutex);
+    for (engine_request **at = &e->requests; *at != NULL; at = &(*at)->next) {
+        if (*at == r) {
+            *at = r->next;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&e->mutex);
+    request_free(r);
+}
+
+const engine_info *engine_get_info(const engine *e)
+{
+    return &e->info;
+}
+
+void engine_get_stats(engine *e, engine_stats *out)
+{
+    *out = (engine_stats){.requests_admitted = atomic_load(&e->admitted),
+                          .requests_cancelled = atomic_load(&e->cancelled),
+                          .generated_tokens = atomic_load(&e->tokens),
+                          .last_step_ns = atomic_load(&e->last_step_ns)};
+}
+
+uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n)
+{
+    (void)e;
+    for (size_t i = 0; i < n; i++) {
+        out[i] = i * 10;
+    }
+    return 7;
+}
+
+router_set *engine_current_set(engine *e)
+{
+    return router_set_ref(e->set);
+}
+
+moe_status engine_find_set(engine *e, const char *id, router_set **out)
+{
+    if (strcmp(id, e->set->id) != 0) {
+        return MOE_ERR_NOT_FOUND;
+    }
+    *out = router_set_ref(e->set);
+    return MOE_OK;
+}
+
+bool engine_ready(engine *e)
+{
+    return atomic_load(&e->ready);
+}
+
+/* ------------------------------------------------------------------------------------------------ for tests */
+engine *fake_engine_open(const fake_options *options)
+{
+    engine *e = calloc(1, sizeof(*e));
+
+    MOE_ASSERT(e != NULL);
+    e->tokenizer.chat = !options->no_chat;
+    e->config = (model_config){.model_type = "fake",
+                               .n_layers = FAKE_LAYERS,
+                               .d_model = 8,
+                               .vocab_size = FAKE_VOCAB,
+                               .n_experts = FAKE_EXPERTS,
+                               .gate = {.k = FAKE_TOP_K},
+                               .eos_ids = {256},
+                               .n_eos = 1,
+                               .default_temperature = -1,
+                               .default_top_p = -1,
+                               .default_top_k = -1};
+    e->info = (engine_info){.config = &e->config,
+                            .tokenizer = options->no_tokenizer ? NULL : &e->tokenizer,
+                            .max_context = options->max_context != 0 ? options->max_context : FAKE_MAX_CONTEXT,
+                            .default_max_tokens = 16,
+                            .max_queue = FAKE_MAX_QUEUE,
+                            .max_running = 16};
+    memset(e->info.fingerprint, 'f', 64);
+    e->set = set_new();
+    atomic_init(&e->ready, true);
+    pthread_mutex_init(&e->mutex, NULL);
+    int rc = pthread_create(&e->thread, NULL, loop, e);
+    MOE_ASSERT(rc == 0);
+    return e;
+}
+
+void fake_engine_close(engine *e)
+{
+    atomic_store(&e->stop, true);
+    pthread_join(e->thread, NULL);
+    MOE_ASSERT(e->requests == NULL);
+    router_set_unref(e->set);
+    pthread_mutex_destroy(&e->mutex);
+    free(e);
+}
+
+void fake_engine_set_ready(engine *e, bool ready)
+{
+    atomic_store(&e->ready, ready);
+}
+
+size_t fake_engine_live(engine *e)
+{
+    size_t n = 0;
+
+    pthread_mutex_lock(&e->mutex);
+    for (const engine_request *r = e->requests; r != NULL; r = r->next) {
+        n += !r->ended;
+    }
+    pthread_mutex_unlock(&e->mutex);
+    return n;
+}
+
+struct fake_cluster {
+    cluster_view view;
+    atomic_int state;
+};
+
+typedef struct fake_snapshot {
+    cluster_snapshot base;
+    cluster_node node;
+    cluster_coordinator coordinator;
+    cluster_replica replicas[FAKE_LAYERS * FAKE_EXPERTS];
+} fake_snapshot;
+
+static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
+{
+    fake_cluster *c = ctx;
+    fake_snapshot *s = calloc(1, sizeof(*s));
+
+    MOE_ASSERT(s != NULL);
+    s->node = (cluster_node){.id = "node \"one\"",
+                             .address = "in-process",
+                             .state = (cluster_node_state)atomic_load(&c->state),
+                             .transport = "loopback",
+                             .rows = 11};
+    s->coordinator = (cluster_coordinator){.id = "c0", .epoch = 3, .controller = true};
+    for (uint32_t i = 0; i < FAKE_LAYERS * FAKE_EXPERTS; i++) {
+        s->replicas[i] =
+            (cluster_replica){.layer = i / FAKE_EXPERTS, .expert_id = (int32_t)(i % FAKE_EXPERTS), .ready = true};
+    }
+    s->base = (cluster_snapshot){.cluster = "fake",
+                                 .epoch = 3,
+                                 .n_nodes = 1,
+                                 .n_coordinators = 1,
+                                 .nodes = &s->node,
+                                 .coordinators = &s->coordinator,
+                                 .n_replicas = want_replicas ? FAKE_LAYERS * FAKE_EXPERTS : 0,
+                                 .replicas = s->replicas};
+    return &s->base;
+}
+
+static void release(void *ctx, const cluster_snapshot *snapshot)
+{
+    (void)ctx;
+    free((void *)(uintptr_t)snapshot);
+}
+
+fake_cluster *fake_cluster_open(void)
+{
+    fake_cluster *c = calloc(1, sizeof(*c));
+
+    MOE_ASSERT(c != NULL);
+    c->view = (cluster_view){.acquire = acquire, .release = release, .ctx = c};
+    atomic_init(&c->state, CLUSTER_NODE_UP);
+    return c;
+}
+
+void fake_cluster_close(fake_cluster *c)
+{
+    free(c);
+}
+
+const cluster_view *fake_cluster_view(fake_cluster *c)
+{
+    return &c->view;
+}
+
+void fake_cluster_set_state(fake_cluster *c, cluster_node_state state)
+{
+    atomic_store(&c->state, (int)state);
+}

@@ -1,0 +1,37 @@
+/* An engine, a tokenizer and expert sets without a model, behind the real headers: for tests of the API.
+ *
+ * Tokens are bytes (0..255), 256 is special. Output token i of choice c is the letter 'a' + (seed + i + c) % 26. A
+ * prompt that begins with '!' is a command: !fail N        ends with status -N before its first token !break N K the
+ * same after K tokens !hang          never produces anything !slow          a token every 50 ms !utf8          the
+ * bytes of U+00E9, one per token !nul           NUL bytes !stop          ends after 3 tokens with the first stop string
+ * of the request !echo          the prompt's own bytes */
+#ifndef CONCLAVE_TESTS_FAKE_ENGINE_H
+#define CONCLAVE_TESTS_FAKE_ENGINE_H
+
+#include "coordinator/api.h"
+
+#define FAKE_VOCAB       300
+#define FAKE_LAYERS      2
+#define FAKE_EXPERTS     4
+#define FAKE_TOP_K       2
+#define FAKE_MAX_CONTEXT 4096
+#define FAKE_MAX_QUEUE   64
+
+typedef struct fake_options {
+    bool no_tokenizer, no_chat;
+    uint32_t max_context; /* 0: FAKE_MAX_CONTEXT */
+} fake_options;
+
+engine *fake_engine_open(const fake_options *options);
+void fake_engine_close(engine *e);
+void fake_engine_set_ready(engine *e, bool ready);
+size_t fake_engine_live(engine *e); /* requests that have neither ended nor been cancelled */
+
+/* A cluster of one node and one coordinator whose state can be changed. */
+typedef struct fake_cluster fake_cluster;
+fake_cluster *fake_cluster_open(void);
+void fake_cluster_close(fake_cluster *c);
+const cluster_view *fake_cluster_view(fake_cluster *c);
+void fake_cluster_set_state(fake_cluster *c, cluster_node_state state);
+
+#endif
