@@ -288,8 +288,8 @@ static void timed_add(compute_device *d, compute_mem *x, const compute_mem *y, s
     leave(d, TIMED_SMALL);
 }
 
-static void timed_gather(compute_device *d, compute_mem *out, const compute_mem *x, const uint32_t *index,
-                         size_t width, size_t n)
+static void timed_gather(compute_device *d, compute_mem *out, const compute_mem *x, const uint32_t *index, size_t width,
+                         size_t n)
 {
     compute_device *i = enter(d);
 

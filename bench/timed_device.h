@@ -7,20 +7,20 @@
 
 #include "compute/compute.h"
 
-#define TIMED_PART_MAP(X)                                 \
-    X(TIMED_ATTENTION, "attention")                       \
-    X(TIMED_PROJECTIONS, "q, k, v, o projections")        \
-    X(TIMED_ROUTER, "router product")                     \
-    X(TIMED_EXPERTS, "experts")                           \
-    X(TIMED_HEAD, "head product")                         \
-    X(TIMED_NORM, "norms")                                \
-    X(TIMED_ROPE, "rope")                                 \
-    X(TIMED_KV_STORE, "KV store")                         \
-    X(TIMED_COMBINE, "combine")                           \
-    X(TIMED_SMALL, "embed, round, clamp, add, gather")    \
-    X(TIMED_COPY, "copies to and from the host")          \
-    X(TIMED_BEFORE, "scheduler (before the first op)")    \
-    X(TIMED_BETWEEN, "gate and frames (between ops)")     \
+#define TIMED_PART_MAP(X)                                                                                              \
+    X(TIMED_ATTENTION, "attention")                                                                                    \
+    X(TIMED_PROJECTIONS, "q, k, v, o projections")                                                                     \
+    X(TIMED_ROUTER, "router product")                                                                                  \
+    X(TIMED_EXPERTS, "experts")                                                                                        \
+    X(TIMED_HEAD, "head product")                                                                                      \
+    X(TIMED_NORM, "norms")                                                                                             \
+    X(TIMED_ROPE, "rope")                                                                                              \
+    X(TIMED_KV_STORE, "KV store")                                                                                      \
+    X(TIMED_COMBINE, "combine")                                                                                        \
+    X(TIMED_SMALL, "embed, round, clamp, add, gather")                                                                 \
+    X(TIMED_COPY, "copies to and from the host")                                                                       \
+    X(TIMED_BEFORE, "scheduler (before the first op)")                                                                 \
+    X(TIMED_BETWEEN, "gate and frames (between ops)")                                                                  \
     X(TIMED_AFTER, "sampling (after the last op)")
 
 typedef enum {

@@ -1,0 +1,401 @@
+/* How near a whole model comes to the machine's limit: OLMoE-1B-7B's shape with random weights, through the engine with
+ * its embedded node and frames.
+ *
+ *     bench_model [--layers N] [--windows N] [--window-seconds S] [THREADS ...]     (default: all cores, then 1 thread)
+ *
+ * Decode at batch 1, 8 and 32 after prompts of 16 random tokens, prefill of 512. The limit of a step is
+ * max(bytes / bandwidth, flop / peak): bytes of the weights it reads (the coordinator's, and of every expert that a row
+ * of it picked) and of its KV cache; bandwidth and peak are probed by the same threads right before and after each
+ * window. docs/benchmarks.md explains the figures. */
+#include "bench/frames.h"
+#include "bench/rig.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_WINDOWS = 32, MIN_STEPS = 3, MAX_STEPS = 16, PROMPT_TOKENS = 16, N_MEASURES = 4, FRAME_ROUNDS = 9 };
+
+typedef struct bench_config {
+    uint32_t layers, windows;
+    double window_seconds;
+} bench_config;
+
+static const moe_option options[] = {
+    {"layers", MOE_OPT_U32, offsetof(bench_config, layers), "0", 0, OLMOE_N_LAYERS, NULL, "N",
+     "layers to measure of 16; 0: as many as fit into free memory"},
+    {"windows", MOE_OPT_U32, offsetof(bench_config, windows), "5", 1, MAX_WINDOWS, NULL, "N",
+     "windows of each measurement, each between two probes"},
+    {"window_seconds", MOE_OPT_F64, offsetof(bench_config, window_seconds), "0.7", 0.01, 60, NULL, "S",
+     "length of a decode window"},
+};
+static const moe_program program = {.name = "bench_model",
+                                    .summary =
+                                        "bench_model [OPTIONS] [THREADS ...]\n"
+                                        "Speed of a model of OLMoE-1B-7B's shape against the limits of this machine.",
+                                    .options = options,
+                                    .n_options = MOE_COUNT(options)};
+
+/* One stretch of steps between two probes. */
+typedef struct window {
+    double tokens, seconds, limit_seconds;
+} window;
+
+typedef struct measure {
+    const char *name;
+    size_t batch, n_prompt; /* sequences; tokens of their prompts */
+    bool prefill;           /* the prompt is what is measured */
+    double target;          /* of the limit */
+    window windows[MAX_WINDOWS];
+    size_t n_windows, n_steps;
+    rig_work work;     /* sums over all steps */
+    double n_distinct; /* (layer, expert) pairs, the same */
+    double bandwidth_min, bandwidth_max, peak_max;
+    timed_report report;
+} measure;
+
+typedef struct bench {
+    rig rig;
+    bench_config config;
+    moe_random random;
+    engine_request *requests[RIG_MAX_RUNNING];
+    uint32_t n_tokens[RIG_MAX_RUNNING]; /* generated so far */
+    size_t n_requests;
+    uint64_t expert_rows[OLMOE_N_LAYERS * OLMOE_N_EXPERTS];
+} bench;
+
+static double now_s(void)
+{
+    return (double)moe_now_ns(moe_clock_real()) * 1e-9;
+}
+
+/* ------------------------------------------------------------------------------------------------ requests */
+static moe_status submit(bench *b, size_t n_prompt, uint32_t max_tokens, moe_error *err)
+{
+    int32_t prompt[RIG_MAX_ROWS];
+    engine_spec spec = {.kind = ENGINE_GENERATE,
+                        .prompt = prompt,
+                        .n_prompt = n_prompt,
+                        .has_max_tokens = true,
+                        .max_tokens = max_tokens,
+                        .sampling = {.temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = 1.0f},
+                        .n_choices = 1,
+                        .ignore_eos = true};
+    moe_status status;
+
+    for (size_t i = 0; i < n_prompt; i++) {
+        prompt[i] = (int32_t)moe_random_below(&b->random, OLMOE_VOCAB);
+    }
+    status = engine_submit(b->rig.engine, &spec, &b->requests[b->n_requests], err);
+    if (status == MOE_OK) {
+        b->n_tokens[b->n_requests++] = 0;
+    }
+    return status;
+}
+
+/* Takes what the engine has said, so that no ring fills up. */
+static moe_status read_events(bench *b, moe_error *err)
+{
+    engine_event ev;
+
+    for (size_t i = 0; i < b->n_requests; i++) {
+        while (engine_next(b->requests[i], &ev)) {
+            b->n_tokens[i] += ev.kind == ENGINE_TOKEN;
+            if (ev.kind == ENGINE_FAILED) {
+                return moe_fail(err, ev.status, "a request failed: %s", ev.error);
+            }
+        }
+    }
+    return MOE_OK;
+}
+
+static void end_requests(bench *b)
+{
+    moe_error err;
+
+    for (size_t i = 0; i < b->n_requests; i++) {
+        engine_cancel(b->requests[i]);
+    }
+    while (engine_step(b->rig.engine)) {
+        if (read_events(b, &err) != MOE_OK) {
+            break;
+        }
+    }
+    while (b->n_requests > 0) {
+        engine_release(b->requests[--b->n_requests]);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ steps */
+static size_t count_distinct(bench *b)
+{
+    uint64_t now[OLMOE_N_LAYERS * OLMOE_N_EXPERTS];
+    size_t n = (size_t)b->rig.config.n_layers * OLMOE_N_EXPERTS, n_distinct = 0;
+
+    (void)engine_get_expert_rows(b->rig.engine, now, n);
+    for (size_t i = 0; i < n; i++) {
+        n_distinct += now[i] != b->expert_rows[i];
+    }
+    memcpy(b->expert_rows, now, n * sizeof *now);
+    return n_distinct;
+}
+
+/* What the coming step works on, before it generates. */
+static rig_work step_work(const bench *b, const measure *m, size_t n_distinct, const uint32_t *n_tokens_before)
+{
+    size_t n = m->n_prompt, n_positions = 0;
+
+    if (m->prefill) {
+        return rig_step_work(&b->rig, n, 1, n * (n + 1) / 2, n, n_distinct);
+    }
+    for (size_t i = 0; i < b->n_requests; i++) {
+        n_positions += n + n_tokens_before[i];
+    }
+    return rig_step_work(&b->rig, b->n_requests, b->n_requests, n_positions, n_positions, n_distinct);
+}
+
+/* One timed step; its work is added to the measure's. */
+static moe_status step(bench *b, measure *m, window *w, rig_work *work, moe_error *err)
+{
+    uint32_t before[RIG_MAX_RUNNING];
+    size_t n_distinct;
+    double start;
+
+    memcpy(before, b->n_tokens, sizeof before);
+    (void)count_distinct(b);
+    timed_device_begin(b->rig.device, &m->report);
+    start = now_s();
+    (void)engine_step(b->rig.engine);
+    w->seconds += now_s() - start;
+    timed_device_end(b->rig.device);
+    n_distinct = count_distinct(b);
+    *work = step_work(b, m, n_distinct, before);
+    w->tokens += (double)(m->prefill ? m->n_prompt : b->n_requests);
+    m->n_steps++;
+    m->n_distinct += (double)n_distinct;
+    m->work.bytes += work->bytes;
+    m->work.flop += work->flop;
+    return read_events(b, err);
+}
+
+static bool all_decode(const bench *b)
+{
+    for (size_t i = 0; i < b->n_requests; i++) {
+        if (b->n_tokens[i] == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Submits; for decode also reads the prompts. */
+static moe_status start(bench *b, const measure *m, moe_error *err)
+{
+    uint32_t max_tokens = m->prefill ? 1 : 1 + (uint32_t)b->config.windows * MAX_STEPS;
+    moe_status status = MOE_OK;
+
+    for (size_t i = 0; i < m->batch && status == MOE_OK; i++) {
+        status = submit(b, m->n_prompt, MOE_MIN(max_tokens, (uint32_t)(RIG_MAX_CONTEXT - m->n_prompt)), err);
+    }
+    while (status == MOE_OK && !m->prefill && !all_decode(b)) {
+        (void)engine_step(b->rig.engine);
+        status = read_events(b, err);
+    }
+    return status;
+}
+
+static moe_status run_window(bench *b, measure *m, moe_error *err)
+{
+    window *w = &m->windows[m->n_windows];
+    rig_work work[MAX_STEPS];
+    rig_limits before = rig_probe(&b->rig), after, mean;
+    size_t n = 0, most = m->prefill ? 1 : MAX_STEPS;
+    moe_status status = MOE_OK;
+
+    *w = (window){.tokens = 0.0};
+    while (status == MOE_OK && n < most && (n < MIN_STEPS || w->seconds < b->config.window_seconds)) {
+        status = step(b, m, w, &work[n++], err);
+    }
+    after = rig_probe(&b->rig);
+    mean = rig_limits_mean(before, after);
+    for (size_t i = 0; i < n; i++) {
+        w->limit_seconds += rig_limit_seconds(work[i], mean);
+    }
+    m->bandwidth_min = m->n_windows == 0 ? mean.bandwidth : MOE_MIN(m->bandwidth_min, mean.bandwidth);
+    m->bandwidth_max = MOE_MAX(m->bandwidth_max, mean.bandwidth);
+    m->peak_max = MOE_MAX(m->peak_max, mean.peak);
+    m->n_windows++;
+    return status;
+}
+
+static moe_status run_measure(bench *b, measure *m, moe_error *err)
+{
+    moe_status status = m->prefill ? MOE_OK : start(b, m, err);
+
+    while (status == MOE_OK && m->n_windows < b->config.windows) {
+        if (m->prefill) {
+            status = start(b, m, err);
+        }
+        if (status == MOE_OK) {
+            status = run_window(b, m, err);
+        }
+        if (m->prefill) {
+            end_requests(b);
+        }
+    }
+    end_requests(b);
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ printing */
+static int by_share_of_limit(const void *a, const void *b)
+{
+    const window *x = a, *y = b;
+    double p = x->limit_seconds / x->seconds, q = y->limit_seconds / y->seconds;
+
+    return (p > q) - (p < q);
+}
+
+static void print_measure(const bench *b, measure *m)
+{
+    const window *median, *best;
+    double steps = (double)m->n_steps;
+
+    qsort(m->windows, m->n_windows, sizeof *m->windows, by_share_of_limit);
+    median = &m->windows[m->n_windows / 2];
+    best = &m->windows[m->n_windows - 1];
+    printf("%-16s %8.1f %8.1f %8.1f   %6.1f %% %6.1f %% %6.0f %%   %8.1f %8.2f %8.0f   %5.1f-%.1f %6.0f\n", m->name,
+           median->tokens / median->seconds, best->tokens / best->seconds, median->tokens / median->limit_seconds,
+           100.0 * median->limit_seconds / median->seconds, 100.0 * best->limit_seconds / best->seconds,
+           100.0 * m->target, m->n_distinct / steps / b->rig.config.n_layers, m->work.bytes / steps * 1e-9,
+           m->work.flop / steps * 1e-9, m->bandwidth_min * 1e-9, m->bandwidth_max * 1e-9, m->peak_max * 1e-9);
+    (void)fflush(stdout);
+}
+
+static double report_ns(const timed_report *r)
+{
+    double sum = 0.0;
+
+    for (size_t p = 0; p < TIMED_N_PARTS; p++) {
+        sum += (double)r->ns[p];
+    }
+    return sum;
+}
+
+static void print_parts(const measure *all)
+{
+    printf("\nwhere a step's time goes (ms, share)\n%-34s", "");
+    for (size_t i = 0; i < N_MEASURES; i++) {
+        printf(" %18s", all[i].name);
+    }
+    for (timed_part p = 0; p < TIMED_N_PARTS; p++) {
+        printf("\n%-34s", timed_part_name(p));
+        for (size_t i = 0; i < N_MEASURES; i++) {
+            double ns = (double)all[i].report.ns[p];
+            printf(" %9.2f %6.1f %%", ns * 1e-6 / (double)all[i].n_steps, 100.0 * ns / report_ns(&all[i].report));
+        }
+    }
+    printf("\n");
+}
+
+static moe_status print_frames(bench *b, moe_error *err)
+{
+    static const struct {
+        const char *name;
+        size_t n_sequences, n_rows;
+    } cases[] = {{"1 row", 1, 1}, {"8 rows", 8, 8}, {"32 rows", 32, 32}, {"512 rows", 1, 512}};
+    moe_status status = MOE_OK;
+
+    printf("\nframes against a direct call, all layers without head and sampling (ms, median)\n");
+    printf("%-16s %10s %10s %8s   %10s %10s %8s\n", "", "experts", "by frames", "ratio", "layers", "by frames",
+           "ratio");
+    for (size_t i = 0; i < MOE_COUNT(cases) && status == MOE_OK; i++) {
+        frames_result r;
+        status = frames_measure(&b->rig, cases[i].n_sequences, cases[i].n_rows, FRAME_ROUNDS, &r, err);
+        if (status == MOE_OK) {
+            printf("%-16s %10.2f %10.2f %8.3f   %10.2f %10.2f %8.3f\n", cases[i].name, r.direct_experts * 1e3,
+                   r.frames_experts * 1e3, r.frames_experts / r.direct_experts, r.direct_all * 1e3, r.frames_all * 1e3,
+                   r.frames_all / r.direct_all);
+        }
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ run */
+static moe_status measure_all(bench *b, moe_error *err)
+{
+    measure all[N_MEASURES] = {
+        {.name = "decode batch 1", .batch = 1, .n_prompt = PROMPT_TOKENS, .target = 0.90},
+        {.name = "decode batch 8", .batch = 8, .n_prompt = PROMPT_TOKENS, .target = 0.80},
+        {.name = "decode batch 32", .batch = 32, .n_prompt = PROMPT_TOKENS, .target = 0.60},
+        {.name = "prefill 512", .batch = 1, .n_prompt = RIG_MAX_ROWS, .prefill = true, .target = 0.55},
+    };
+    moe_status status = MOE_OK;
+
+    printf("%-16s %8s %8s %8s   %8s %8s %8s   %8s %8s %8s   %9s %6s\n", "", "tokens/s", "tokens/s", "tokens/s",
+           "of limit", "of limit", "of limit", "experts", "GB", "GFLOP", "GB/s", "GFLOP/s");
+    printf("%-16s %8s %8s %8s   %8s %8s %8s   %8s %8s %8s   %9s %6s\n", "", "median", "best", "limit", "median", "best",
+           "target", "a layer", "a step", "a step", "probed", "probed");
+    for (size_t i = 0; i < N_MEASURES && status == MOE_OK; i++) {
+        status = run_measure(b, &all[i], err);
+        if (status == MOE_OK) {
+            print_measure(b, &all[i]);
+        }
+    }
+    if (status == MOE_OK) {
+        print_parts(all);
+    }
+    return status == MOE_OK ? print_frames(b, err) : status;
+}
+
+static moe_status run(const bench_config *config, size_t n_threads, moe_error *err)
+{
+    bench *b = calloc(1, sizeof *b);
+    uint32_t n_layers = config->layers != 0 ? config->layers : rig_layers_that_fit();
+    double opened = now_s();
+    moe_status status;
+
+    if (b == NULL || n_layers == 0) {
+        free(b);
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "not even one layer fits into free memory");
+    }
+    b->config = *config;
+    moe_random_seed(&b->random, 5);
+    status = rig_open(&b->rig, n_threads, n_layers, err);
+    if (status == MOE_OK) {
+        printf("\nOLMoE-1B-7B's shape, bf16, %u of %d layers%s, %s, %zu threads; packed in %.1f s\n", n_layers,
+               OLMOE_N_LAYERS, n_layers < OLMOE_N_LAYERS ? " (tokens per second are those of this smaller model)" : "",
+               b->rig.device_name, moe_pool_threads(b->rig.pool), now_s() - opened);
+        status = measure_all(b, err);
+        rig_close(&b->rig);
+    }
+    free(b);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    bench_config config;
+    const char *args[8];
+    size_t n_args = 0;
+    moe_options_next next;
+    moe_error err;
+    moe_status status =
+        moe_options_parse(&program, &config, argc, argv, NULL, args, MOE_COUNT(args), &n_args, &next, &err);
+
+    compute_thread_init();
+    moe_log_set_level(MOE_LOG_WARN);
+    if (status == MOE_OK && next == MOE_OPTIONS_RUN && n_args == 0) {
+        args[n_args++] = "0"; /* all cores */
+        if (moe_cores_available() > 1) {
+            args[n_args++] = "1";
+        }
+    }
+    for (size_t i = 0; i < n_args && status == MOE_OK; i++) {
+        status = run(&config, (size_t)strtoul(args[i], NULL, 10), &err);
+    }
+    if (status != MOE_OK) {
+        (void)fprintf(stderr, "bench_model: %s\n", err.text);
+    }
+    moe_options_fini(&program, &config);
+    return status == MOE_OK ? 0 : 1;
+}

@@ -1,0 +1,236 @@
+#include "bench/rig.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bench/probe.h"
+
+enum { KV_TOKENS = RIG_MAX_RUNNING * 128 + RIG_MAX_ROWS, PROBE_BYTES = 256 << 20 };
+
+static const char no_fingerprint[] = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/* ------------------------------------------------------------------------------------------------ memory */
+static size_t memory_available(void)
+{
+    FILE *f = fopen("/proc/meminfo", "re");
+    char line[128];
+    size_t kb = 0;
+
+    while (f != NULL && fgets(line, sizeof line, f) != NULL && sscanf(line, "MemAvailable: %zu kB", &kb) != 1) {
+    }
+    if (f != NULL) {
+        (void)fclose(f);
+    }
+    return kb * 1024;
+}
+
+static compute_kv_shape kv_shape(void)
+{
+    return (compute_kv_shape){.page_tokens = MODEL_KV_PAGE_TOKENS,
+                              .n_kv_heads = OLMOE_N_HEADS,
+                              .head_dim = OLMOE_D_MODEL / OLMOE_N_HEADS,
+                              .dtype = COMPUTE_BF16};
+}
+
+static size_t kv_layer_bytes(void)
+{
+    compute_kv_shape shape = kv_shape();
+
+    return compute_kv_page_bytes(&shape) * (KV_TOKENS / MODEL_KV_PAGE_TOKENS);
+}
+
+uint32_t rig_layers_that_fit(void)
+{
+    /* Embeddings twice, head, the image's pattern, the probe's memory and the buffers of 512 rows; a tenth stays free.
+     */
+    const size_t fixed = (size_t)2500 << 20, available = memory_available() / 10 * 9;
+    size_t n = available > fixed ? (available - fixed) / (olmoe_layer_bytes() + kv_layer_bytes()) : 0;
+
+    return (uint32_t)MOE_MIN(n, (size_t)OLMOE_N_LAYERS);
+}
+
+/* ------------------------------------------------------------------------------------------------ open */
+static void show_progress(void *ctx, size_t done, size_t total)
+{
+    int *last = ctx, tenth = total > 0 ? (int)(10.0 * (double)done / (double)total) : 10;
+
+    if (tenth != *last && isatty(STDERR_FILENO)) {
+        *last = tenth;
+        (void)fprintf(stderr, "\rpacking weights: %3d %% of %.1f GB %s", tenth * 10, (double)total * 1e-9,
+                      tenth == 10 ? "\n" : "");
+    }
+}
+
+static moe_status open_checkpoint(rig *r, uint32_t n_layers, moe_error *err)
+{
+    moe_text config;
+    moe_status status = olmoe_image_open(n_layers, r->pool, &r->image, err);
+
+    moe_text_init(&config, 4096);
+    olmoe_image_config(n_layers, &config);
+    if (status == MOE_OK) {
+        status = model_config_parse(moe_text_cstr(&config), config.size, NULL, 0, &r->config, err);
+    }
+    moe_text_fini(&config);
+    if (status == MOE_OK) {
+        status = checkpoint_open_memory(r->image.data, r->image.bytes, "random", &r->checkpoint, err);
+    }
+    if (status == MOE_OK) {
+        status = model_tensors_open(&r->config, r->checkpoint, &r->tensors, err);
+    }
+    return status;
+}
+
+static moe_status open_device(rig *r, moe_error *err)
+{
+    compute_device_options options = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
+                                      .isa = COMPUTE_ISA_AUTO,
+                                      .pool = r->pool,
+                                      .max_rows = RIG_MAX_ROWS,
+                                      .max_ffn_rows = (size_t)RIG_MAX_ROWS * OLMOE_TOP_K,
+                                      .max_d_ff = OLMOE_D_FF,
+                                      .max_context = RIG_MAX_CONTEXT};
+    compute_device *inner;
+    moe_status status = compute_cpu_open(&options, &inner, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    r->device_name = inner->ops->name;
+    status = timed_device_open(inner, OLMOE_VOCAB, &r->device);
+    return status == MOE_OK ? status : moe_fail(err, status, "device: out of memory");
+}
+
+static moe_status open_model(rig *r, moe_error *err)
+{
+    static const unsigned char fingerprint[32];
+    uint32_t n_experts[OLMOE_N_LAYERS];
+    int last_tenth = -1;
+    moe_status status = model_open(&r->config, r->tensors, r->device, COMPUTE_PACKED, RIG_MAX_CONTEXT, show_progress,
+                                   &last_tenth, &r->model, err);
+
+    for (uint32_t i = 0; i < r->config.n_layers; i++) {
+        n_experts[i] = OLMOE_N_EXPERTS;
+    }
+    if (status == MOE_OK) {
+        status = model_kv_open(&r->config, r->device, kv_layer_bytes() * r->config.n_layers, false, &r->kv, err);
+    }
+    if (status == MOE_OK) {
+        status = router_set_open_base(n_experts, r->config.n_layers, OLMOE_TOP_K, fingerprint, &r->set, err);
+    }
+    return status;
+}
+
+static moe_status open_engine(rig *r, moe_error *err)
+{
+    int last_tenth = -1;
+    embedded_options node = {.config = &r->config,
+                             .tensors = r->tensors,
+                             .device = r->device,
+                             .layout = COMPUTE_PACKED,
+                             .fingerprint = no_fingerprint,
+                             .max_rows = RIG_MAX_ROWS,
+                             .micro_batches = 1,
+                             .progress = show_progress,
+                             .progress_ctx = &last_tenth};
+    engine_options options = {.model = r->model,
+                              .kv = r->kv,
+                              .base_set = r->set,
+                              .clock = moe_clock_real(),
+                              .max_batch_tokens = RIG_MAX_ROWS,
+                              .prefill_chunk = RIG_MAX_ROWS,
+                              .max_running = RIG_MAX_RUNNING,
+                              .max_queue = RIG_MAX_RUNNING,
+                              .max_context = RIG_MAX_CONTEXT,
+                              .default_max_tokens = 64,
+                              .micro_batches = 1,
+                              .step_timeout_ns = 600000000000u};
+    moe_status status = embedded_open(&node, &r->embedded, err);
+
+    memcpy(options.fingerprint, no_fingerprint, sizeof options.fingerprint);
+    if (status == MOE_OK) {
+        options.exchange = embedded_exchange(r->embedded);
+        status = engine_open(&options, &r->engine, err);
+    }
+    return status == MOE_OK ? engine_warm_up(r->engine, err) : status;
+}
+
+moe_status rig_open(rig *r, size_t n_threads, uint32_t n_layers, moe_error *err)
+{
+    moe_status status;
+
+    *r = (rig){.probe_memory = moe_pages_alloc(PROBE_BYTES)};
+    if (r->probe_memory == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "probe: out of memory");
+    }
+    memset(r->probe_memory, 1, PROBE_BYTES);
+    status = moe_pool_open(n_threads, compute_thread_init, &r->pool);
+    if (status == MOE_OK) {
+        status = open_checkpoint(r, n_layers, err);
+    }
+    if (status == MOE_OK) {
+        r->expert_bytes = model_expert_bytes(&r->config, r->tensors);
+        status = open_device(r, err);
+    }
+    if (status == MOE_OK) {
+        status = open_model(r, err);
+    }
+    if (status == MOE_OK) {
+        status = open_engine(r, err);
+    }
+    if (status != MOE_OK) {
+        rig_close(r);
+    }
+    return status;
+}
+
+void rig_close(rig *r)
+{
+    engine_close(r->engine);
+    embedded_close(r->embedded);
+    router_set_unref(r->set);
+    model_kv_close(r->kv);
+    model_close(r->model);
+    compute_close(r->device);
+    model_tensors_close(r->tensors);
+    checkpoint_close(r->checkpoint);
+    olmoe_image_close(&r->image);
+    moe_pool_close(r->pool);
+    moe_pages_free(r->probe_memory, PROBE_BYTES);
+}
+
+/* ------------------------------------------------------------------------------------------------ limits */
+rig_limits rig_probe(rig *r)
+{
+    double peak = probe_peak_bf16(r->pool);
+
+    return (rig_limits){.bandwidth = probe_bandwidth(r->pool, r->probe_memory, PROBE_BYTES),
+                        .peak = peak > 0.0 ? peak : probe_peak_f32(r->pool)};
+}
+
+rig_limits rig_limits_mean(rig_limits a, rig_limits b)
+{
+    return (rig_limits){.bandwidth = (a.bandwidth + b.bandwidth) / 2.0, .peak = (a.peak + b.peak) / 2.0};
+}
+
+rig_work rig_step_work(const rig *r, size_t n_rows, size_t n_logits, size_t n_positions, size_t n_kv_positions,
+                       size_t n_distinct)
+{
+    const double d = OLMOE_D_MODEL, layers = r->config.n_layers;
+    const double row =
+        4.0 * d * d + OLMOE_N_EXPERTS * d + 3.0 * d * OLMOE_D_FF * OLMOE_TOP_K; /* weights met, a layer */
+
+    return (rig_work){
+        .bytes = (double)model_coordinator_bytes(r->model) + (double)n_distinct * (double)r->expert_bytes +
+                 layers * (double)n_kv_positions * 2.0 * d * 2.0,
+        .flop = 2.0 *
+                (layers * ((double)n_rows * row + 2.0 * (double)n_positions * d) + (double)n_logits * d * OLMOE_VOCAB),
+    };
+}
+
+double rig_limit_seconds(rig_work work, rig_limits limits)
+{
+    return MOE_MAX(work.bytes / limits.bandwidth, work.flop / limits.peak);
+}

@@ -1,0 +1,52 @@
+/* rig: an engine over a model of OLMoE-1B-7B's shape with its embedded node, on a device that counts where time goes,
+ * and the probes of the machine's limits on the same threads. Everything belongs to the calling thread. */
+#ifndef CONCLAVE_BENCH_RIG_H
+#define CONCLAVE_BENCH_RIG_H
+
+#include "bench/olmoe_image.h"
+#include "bench/timed_device.h"
+#include "coordinator/embedded.h"
+#include "coordinator/engine_loop.h"
+
+enum { RIG_MAX_ROWS = 512, RIG_MAX_RUNNING = 32, RIG_MAX_CONTEXT = 1024 };
+
+typedef struct rig {
+    moe_pool *pool;
+    olmoe_image image;
+    model_config config;
+    checkpoint *checkpoint;
+    model_tensors *tensors;
+    compute_device *device;  /* timed */
+    const char *device_name; /* of the device behind it */
+    model *model;
+    model_kv *kv;
+    router_set *set;
+    embedded *embedded;
+    engine *engine;
+    size_t expert_bytes;
+    unsigned char *probe_memory;
+} rig;
+
+/* How many layers fit into the memory that is free now: image, packed weights, caches and buffers. 0: not even one. */
+uint32_t rig_layers_that_fit(void);
+MOE_NODISCARD moe_status rig_open(rig *r, size_t n_threads, uint32_t n_layers, moe_error *err);
+void rig_close(rig *r);
+
+typedef struct rig_limits {
+    double bandwidth; /* bytes per second */
+    double peak;      /* flop per second of bf16 products, of f32 FMAs where there are none */
+} rig_limits;
+rig_limits rig_probe(rig *r);
+rig_limits rig_limits_mean(rig_limits a, rig_limits b);
+
+/* What a step must at least read and compute. */
+typedef struct rig_work {
+    double bytes, flop;
+} rig_work;
+/* n_rows rows, of which n_logits go through the head; n_positions: sum of the positions they attend to; n_kv_positions:
+ * those of them that are distinct; n_distinct: (layer, expert) pairs that were picked. */
+rig_work rig_step_work(const rig *r, size_t n_rows, size_t n_logits, size_t n_positions, size_t n_kv_positions,
+                       size_t n_distinct);
+double rig_limit_seconds(rig_work work, rig_limits limits);
+
+#endif
