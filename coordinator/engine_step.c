@@ -159,7 +159,8 @@ static moe_status run_rows(engine *e, moe_error *err)
     /* Failed exchanges leave the other micro-batch's job behind: it is dropped, late results are ignored. */
     for (uint32_t b = 0; b < n_mb && status != MOE_OK; b++) {
         if (exchange_state(e->options.exchange, b) == EXCHANGE_RUNNING) {
-            (void)exchange_wait(e->options.exchange, b, moe_now_ns(e->options.clock), NULL);
+            moe_status dropped = exchange_wait(e->options.exchange, b, moe_now_ns(e->options.clock), NULL);
+            MOE_DEBUG("micro-batch %u of a failed step: %s", b, moe_status_text(dropped));
         }
     }
     return status;

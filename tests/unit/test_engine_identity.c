@@ -1,6 +1,6 @@
-/* Placement, company and arithmetic never change an answer: tokens and log-probabilities are equal bit for bit over instruction
- * sets, threads, batch-mates, prefill chunks, KV memory so small that requests are put back, Score against Generate, and a resume at
- * every position. Both numeric classes. */
+/* Placement, company and arithmetic never change an answer: tokens and log-probabilities are equal bit for bit over
+ * instruction sets, threads, batch-mates, prefill chunks, KV memory so small that requests are put back, Score against
+ * Generate, and a resume at every position. Both numeric classes. */
 #include <stdlib.h>
 
 #include "tests/support/engine_fixture.h"
@@ -12,9 +12,9 @@
 #define N_OTHERS 16
 
 typedef struct world {
-    test_folder folders[2];          /* f32, bf16 */
+    test_folder folders[2]; /* f32, bf16 */
     int32_t prompt[N_PROMPT];
-    answer want[2][2];               /* [class][greedy, sampled]: portable, one thread, alone, one chunk */
+    answer want[2][2]; /* [class][greedy, sampled]: portable, one thread, alone, one chunk */
 } world;
 
 static engine_spec subject(const world *w, bool sampled)

@@ -8,7 +8,7 @@
 
 #define TOKENIZER_DIR "tests/vectors/tokenizer"
 #define VOCAB         512
-#define NAN_TOKEN     77
+#define NAN_TOKEN     (VOCAB - 1) /* the end of sequence: it ends an answer and is never read again */
 
 typedef struct world {
     test_folder folder;
@@ -16,7 +16,7 @@ typedef struct world {
     int32_t prompt[64];
 } world;
 
-static void open_world(world *w, void (*adjust)(engine_fixture_options *o))
+static void open_world(world *w, uint32_t nan_token, void (*adjust)(engine_fixture_options *o))
 {
     random_olmoe m = random_olmoe_defaults();
     engine_fixture_options o;
@@ -24,7 +24,7 @@ static void open_world(world *w, void (*adjust)(engine_fixture_options *o))
     test_folder_open(&w->folder);
     m.vocab_size = VOCAB;
     m.n_layers = 2;
-    m.nan_token = NAN_TOKEN;
+    m.nan_token = nan_token;
     random_olmoe_write(&m, w->folder.path);
     o = engine_fixture_defaults(w->folder.path);
     o.tokenizer_dir = TOKENIZER_DIR;
@@ -39,18 +39,21 @@ static int setup(void **state)
 {
     world *w = calloc(1, sizeof *w);
 
-    open_world(w, NULL);
+    open_world(w, 0, NULL);
     *state = w;
     return 0;
 }
 
-static int teardown(void **state)
+static void close_world(world *w)
 {
-    world *w = *state;
-
     engine_fixture_close(&w->f);
     test_folder_close(&w->folder);
     free(w);
+}
+
+static int teardown(void **state)
+{
+    close_world(*state);
     return 0;
 }
 
@@ -283,21 +286,26 @@ static void a_reader_that_stops_pauses_only_its_own_request(void **state)
 
 static void a_row_that_is_not_a_number_fails_its_request_alone(void **state)
 {
-    world *w = *state;
+    world *w = calloc(1, sizeof *w);
     int32_t poisoned[3] = {1, NAN_TOKEN, 2};
-    engine_spec bad = ask_spec(poisoned, 3, 10, 1), good = plain(w, 10);
     asked *a = malloc(sizeof *a), *b = malloc(sizeof *b);
+    engine_spec bad = ask_spec(poisoned, 3, 10, 1), good;
 
+    (void)state;
+    open_world(w, NAN_TOKEN, NULL);
+    good = plain(w, 200);
+    good.ignore_eos = false;
     ask(&w->f, a, &bad);
     ask(&w->f, b, &good);
     ask_finish(&w->f, a);
     ask_finish(&w->f, b);
     assert_int_equal(a->status, MOE_ERR_DATA_LOSS);
     assert_int_equal(b->status, MOE_OK);
-    assert_int_equal(b->choices[0].n, 10);
+    assert_true(b->choices[0].n > 3);
     assert_int_equal(pages_used(w), 0);
     free(a);
     free(b);
+    close_world(w);
 }
 
 /* ------------------------------------------------------------------------------------------------ bounds */
@@ -316,7 +324,7 @@ static void a_full_queue_refuses_at_once(void **state)
     moe_error err;
 
     (void)state;
-    open_world(w, short_queue);
+    open_world(w, 0, short_queue);
     spec = plain(w, 5);
     ask(&w->f, &all[0], &spec);
     (void)engine_step(w->f.engine);
@@ -329,9 +337,7 @@ static void a_full_queue_refuses_at_once(void **state)
         assert_int_equal(all[i].status, MOE_OK);
     }
     free(all);
-    engine_fixture_close(&w->f);
-    test_folder_close(&w->folder);
-    free(w);
+    close_world(w);
 }
 
 static void a_live_request_id_cannot_be_taken_twice(void **state)
@@ -359,7 +365,7 @@ static void a_draining_engine_refuses_and_finishes(void **state)
     moe_error err;
 
     (void)state;
-    open_world(w, NULL);
+    open_world(w, 0, NULL);
     spec = plain(w, 5);
     ask(&w->f, a, &spec);
     engine_begin_drain(w->f.engine);
@@ -368,9 +374,7 @@ static void a_draining_engine_refuses_and_finishes(void **state)
     ask_finish(&w->f, a);
     assert_int_equal(a->choices[0].n, 5);
     free(a);
-    engine_fixture_close(&w->f);
-    test_folder_close(&w->folder);
-    free(w);
+    close_world(w);
 }
 
 static void refusals_name_the_field(void **state)
@@ -385,12 +389,12 @@ static void refusals_name_the_field(void **state)
     engine_request *r;
     moe_error err;
 
-#define REFUSED(field, change)                                                                                                   \
-    do {                                                                                                                         \
-        engine_spec spec = plain(w, 5);                                                                                          \
-        change;                                                                                                                  \
-        assert_int_equal(engine_submit(w->f.engine, &spec, &r, &err), MOE_ERR_INVALID_ARG);                                      \
-        assert_contains(err.text, field);                                                                                        \
+#define REFUSED(field, change)                                                                                         \
+    do {                                                                                                               \
+        engine_spec spec = plain(w, 5);                                                                                \
+        change;                                                                                                        \
+        assert_int_equal(engine_submit(w->f.engine, &spec, &r, &err), MOE_ERR_INVALID_ARG);                            \
+        assert_contains(err.text, field);                                                                              \
     } while (0)
 
     REFUSED("prompt", spec.n_prompt = 0);

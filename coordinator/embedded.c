@@ -1,0 +1,284 @@
+#include "coordinator/embedded.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "expert_node/expert_node.h"
+#include "proto/wire.h"
+
+#define NODE_ID          "embedded"
+#define COORDINATOR_ID   "coordinator"
+#define CLUSTER          "embedded"
+#define DISPATCH_TIMEOUT UINT64_C(600000000000) /* the node computes on this very thread: it cannot be late */
+
+struct embedded {
+    transport_loopback_net *net;
+    transport *coordinator_end, *node_end;
+    expert_checkpoint checkpoint;
+    expert_node *node;
+    exchange *exchange;
+    router_placement *placement;
+    const char *device_name;
+    size_t expert_bytes;
+
+    /* the view: constant but for the counters, which are copied by whoever asks */
+    cluster_view view;
+    cluster_coordinator coordinator;
+    cluster_replica *replicas; /* owned [n_replicas] */
+    size_t n_replicas;
+    _Atomic uint64_t rows, frames;
+};
+
+/* ------------------------------------------------------------------------------------------------ the view */
+typedef struct snapshot {
+    cluster_snapshot base;
+    cluster_node node;
+} snapshot;
+
+static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
+{
+    static const cluster_snapshot nothing;
+    embedded *e = ctx;
+    snapshot *s = calloc(1, sizeof *s);
+
+    if (s == NULL) {
+        return &nothing;
+    }
+    s->node = (cluster_node){.id = NODE_ID,
+                             .address = "in-process",
+                             .state = CLUSTER_NODE_UP,
+                             .device = e->device_name,
+                             .transport = "loopback",
+                             .version = MOE_VERSION,
+                             .used_bytes = e->n_replicas * e->expert_bytes,
+                             .n_experts = (uint32_t)e->n_replicas,
+                             .rows = e->rows,
+                             .frames = e->frames};
+    s->base = (cluster_snapshot){.cluster = CLUSTER,
+                                 .epoch = router_placement_epoch(e->placement),
+                                 .n_nodes = 1,
+                                 .nodes = &s->node,
+                                 .n_coordinators = 1,
+                                 .coordinators = &e->coordinator,
+                                 .n_replicas = want_replicas ? e->n_replicas : 0,
+                                 .replicas = e->replicas};
+    return &s->base;
+}
+
+static void release(void *ctx, const cluster_snapshot *s)
+{
+    (void)ctx;
+    if (s->n_nodes > 0) {
+        free((void *)(uintptr_t)s);
+    }
+}
+
+static moe_status fill_view(embedded *e, const model_config *c)
+{
+    e->replicas = calloc((size_t)c->n_layers * c->n_experts, sizeof *e->replicas);
+    if (e->replicas == NULL) {
+        return MOE_ERR_NO_MEMORY;
+    }
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        for (uint32_t x = 0; x < c->n_experts; x++) {
+            e->replicas[e->n_replicas++] =
+                (cluster_replica){.layer = l, .expert_id = (int32_t)x, .node = 0, .ready = true};
+        }
+    }
+    e->coordinator = (cluster_coordinator){.id = COORDINATOR_ID, .epoch = 1, .controller = true};
+    e->view = (cluster_view){.acquire = acquire, .release = release, .ctx = e};
+    return MOE_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ the node */
+/* Runs on the engine's thread whenever the coordinator's endpoint makes progress. */
+static unsigned poll_node(void *ctx)
+{
+    embedded *e = ctx;
+    unsigned events = expert_node_progress(e->node);
+
+    if (events > 0) {
+        expert_node_stats stats;
+        expert_node_get_stats(e->node, &stats);
+        e->rows = stats.rows;
+        e->frames = stats.frames;
+    }
+    return events;
+}
+
+/* A whole step goes in one frame each way, so that every expert's weights are read once. */
+static size_t frame_bytes(const embedded_options *o)
+{
+    size_t row = o->config->d_model * compute_dtype_bytes(compute_class_dtype(o->device->numeric_class));
+    size_t picks = o->max_rows * o->config->gate.k;
+
+    return WIRE_SMALL_BYTES + 16 * picks + 64 * (size_t)o->config->n_experts + picks * row + o->max_rows * row;
+}
+
+static moe_status open_ends(embedded *e, const embedded_options *o)
+{
+    transport_loopback_options end = {
+        .max_message = frame_bytes(o), .max_peers = 2, .max_queued = 16, .address = COORDINATOR_ID};
+    moe_status status = transport_loopback_net_open(2, &e->net);
+
+    end.net = e->net;
+    if (status == MOE_OK) {
+        status = transport_loopback_open(&end, &e->coordinator_end);
+    }
+    end.address = NODE_ID;
+    if (status == MOE_OK) {
+        status = transport_loopback_open(&end, &e->node_end);
+    }
+    return status;
+}
+
+static moe_status open_node(embedded *e, const embedded_options *o, const unsigned char fingerprint[32], moe_error *err)
+{
+    expert_node_options node = {.id = NODE_ID,
+                                .cluster = CLUSTER,
+                                .incarnation = moe_random_entropy(),
+                                .transport = e->node_end,
+                                .device = o->device,
+                                .n_layers = o->config->n_layers,
+                                .n_experts_max = o->config->n_experts,
+                                .d_model = o->config->d_model,
+                                .max_rows = (uint32_t)o->max_rows,
+                                .max_picks = (uint32_t)o->max_rows * o->config->gate.k,
+                                .max_ffn_rows = o->max_rows * o->config->gate.k,
+                                .max_peers = 1};
+    moe_status status;
+
+    memcpy(node.fingerprint, fingerprint, sizeof node.fingerprint);
+    e->checkpoint =
+        (expert_checkpoint){.config = o->config, .tensors = o->tensors, .device = o->device, .layout = o->layout};
+    node.source = expert_source_checkpoint(&e->checkpoint);
+    status = expert_node_open(&node, &e->node, err);
+    if (status == MOE_OK) {
+        transport_loopback_set_member_poll(e->coordinator_end, poll_node, e);
+    }
+    return status;
+}
+
+static moe_status load_experts(embedded *e, const embedded_options *o, moe_error *err)
+{
+    size_t each = model_expert_bytes(o->config, o->tensors), total = each * o->config->n_layers * o->config->n_experts,
+           done = 0;
+
+    e->expert_bytes = each;
+    for (uint32_t l = 0; l < o->config->n_layers; l++) {
+        for (uint32_t x = 0; x < o->config->n_experts; x++) {
+            moe_status status = expert_node_load(e->node, l, (int32_t)x, err);
+            if (status != MOE_OK) {
+                return status;
+            }
+            done += each;
+            if (o->progress != NULL) {
+                o->progress(o->progress_ctx, done, total);
+            }
+        }
+    }
+    return MOE_OK;
+}
+
+static moe_status open_exchange(embedded *e, const embedded_options *o, const unsigned char fingerprint[32],
+                                moe_error *err)
+{
+    exchange_options x = {.transport = e->coordinator_end,
+                          .device = o->device,
+                          .clock = moe_clock_real(),
+                          .coordinator_id = moe_random_entropy(),
+                          .n_layers = o->config->n_layers,
+                          .n_experts_max = o->config->n_experts,
+                          .k = o->config->gate.k,
+                          .d_model = o->config->d_model,
+                          .max_rows = o->max_rows,
+                          .micro_batches = o->micro_batches,
+                          .dispatch_timeout_ns = DISPATCH_TIMEOUT,
+                          .id = COORDINATOR_ID,
+                          .cluster = CLUSTER,
+                          .incarnation = moe_random_entropy()};
+    moe_status status;
+
+    memcpy(x.fingerprint, fingerprint, sizeof x.fingerprint);
+    status = exchange_open(&x, &e->exchange, err);
+    if (status == MOE_OK) {
+        status = exchange_add_node(e->exchange, NODE_ID, NODE_ID, err);
+    }
+    if (status == MOE_OK) {
+        status =
+            router_placement_open_single(1, NODE_ID, o->config->n_layers, o->config->n_experts, &e->placement, err);
+    }
+    if (status == MOE_OK) {
+        exchange_set_placement(e->exchange, e->placement);
+    }
+    return status;
+}
+
+static void parse_fingerprint(const char *hex, unsigned char out[32])
+{
+    for (size_t i = 0; i < 32; i++) {
+        unsigned byte = 0;
+        MOE_ASSERT(sscanf(hex + 2 * i, "%2x", &byte) == 1);
+        out[i] = (unsigned char)byte;
+    }
+}
+
+moe_status embedded_open(const embedded_options *options, embedded **out, moe_error *err)
+{
+    embedded *e = calloc(1, sizeof *e);
+    unsigned char fingerprint[32];
+    moe_status status;
+
+    if (e == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "embedded node: out of memory");
+    }
+    parse_fingerprint(options->fingerprint, fingerprint);
+    e->device_name = options->device->ops->name;
+    status = open_ends(e, options);
+    if (status != MOE_OK) {
+        embedded_close(e);
+        return moe_fail(err, status, "embedded node: %s for frames of %zu bytes", moe_status_text(status),
+                        frame_bytes(options));
+    }
+    status = open_node(e, options, fingerprint, err);
+    if (status == MOE_OK) {
+        status = load_experts(e, options, err);
+    }
+    if (status == MOE_OK) {
+        status = open_exchange(e, options, fingerprint, err);
+    }
+    if (status == MOE_OK && (status = fill_view(e, options->config)) != MOE_OK) {
+        (void)moe_fail(err, status, "embedded node: out of memory");
+    }
+    if (status != MOE_OK) {
+        embedded_close(e);
+        return status;
+    }
+    *out = e;
+    return MOE_OK;
+}
+
+void embedded_close(embedded *e)
+{
+    if (e == NULL) {
+        return;
+    }
+    transport_close(e->coordinator_end);
+    exchange_close(e->exchange);
+    transport_close(e->node_end);
+    expert_node_close(e->node);
+    transport_loopback_net_close(e->net);
+    router_placement_unref(e->placement);
+    free(e->replicas);
+    free(e);
+}
+
+exchange *embedded_exchange(embedded *e)
+{
+    return e->exchange;
+}
+
+const cluster_view *embedded_view(embedded *e)
+{
+    return &e->view;
+}

@@ -1,0 +1,195 @@
+"""The whole coordinator as a foreign client sees it: Debian's python3-grpcio, a small checkpoint, the real engine.
+
+Usage: service.py COORDINATOR MAKE_CHECKPOINT DESCRIPTORS
+"""
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+import urllib.request
+
+try:
+    import grpc
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+except ImportError:
+    print("skipped: python3-grpcio and python3-protobuf are not installed")
+    sys.exit(77)
+
+from coordinator import Coordinator
+
+PROGRAM, MAKE_CHECKPOINT, DESCRIPTORS = sys.argv[1:4]
+WAIT_S = 120
+POOL = descriptor_pool.DescriptorPool()
+
+
+def load_descriptors():
+    files = descriptor_pb2.FileDescriptorSet()
+    with open(DESCRIPTORS, "rb") as f:
+        files.ParseFromString(f.read())
+    for file in files.file:
+        POOL.Add(file)
+
+
+def message(name, /, **fields):
+    return message_factory.MessageFactory(POOL).GetPrototype(POOL.FindMessageTypeByName(name))(**fields)
+
+
+def v1(name, /, **fields):
+    return message("conclave.v1." + name, **fields)
+
+
+def generate(ids, **fields):
+    sampling = v1("Sampling", **{"ignore_eos": True, "max_tokens": 16, "seed": 5, "logprobs": 2, **fields})
+    return v1("GenerateRequest", token_ids=v1("TokenIds", ids=ids), sampling=sampling)
+
+
+class Service(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        load_descriptors()
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        model = os.path.join(folder.name, "tiny")
+        subprocess.run(["/usr/bin/python3", MAKE_CHECKPOINT, model, "--shape", "tiny"], check=True, capture_output=True)
+        cls.coordinator = Coordinator(PROGRAM, model, "--http", "127.0.0.1:0", "--cache-dir", "", "--max-queue", "64")
+        cls.addClassCleanup(lambda: cls.assertEqual(cls(), cls.coordinator.stop(), (0, "")))
+        port = re.search(r"http on port (\d+)", "".join(cls.coordinator.log)).group(1)
+        cls.http = "http://127.0.0.1:" + port
+        cls.channel = grpc.insecure_channel(cls.coordinator.address)
+        cls.addClassCleanup(cls.channel.close)
+
+    def runTest(self):
+        pass
+
+    def stream(self, method, request):
+        reply = {"Generate": "GenerateResponse"}[method]
+        call = self.channel.unary_stream("/conclave.v1.Inference/" + method, request_serializer=lambda m: m.SerializeToString(),
+                                         response_deserializer=type(v1(reply)).FromString)
+        return call(request, timeout=WAIT_S)
+
+    def unary(self, path, request, reply, raw=False):
+        call = self.channel.unary_unary(path, request_serializer=(lambda m: m) if raw else (lambda m: m.SerializeToString()),
+                                        response_deserializer=type(message(reply)).FromString)
+        return call(request, timeout=WAIT_S)
+
+    def metric(self, name):
+        with urllib.request.urlopen(self.http + "/metrics", timeout=WAIT_S) as page:
+            text = page.read().decode()
+        return float(re.search(rf"^{re.escape(name)} (\S+)$", text, re.M).group(1))
+
+    def answer(self, request):
+        """Tokens and the bits of their log-probabilities, after a look at the order in which they came."""
+        tokens, logprobs = [], []
+        for chunk in self.stream("Generate", request):
+            if chunk.token_ids:
+                self.assertEqual(chunk.first_index, len(tokens))
+            tokens += chunk.token_ids
+            logprobs += [(entry.logprob, tuple((top.id, top.logprob) for top in entry.top)) for entry in chunk.logprobs]
+        return tokens, logprobs
+
+    def test_company_changes_no_stream(self):
+        prompts = [[random.Random(i).randrange(200) for _ in range(3 + 9 * i)] for i in range(17)]
+        alone = [self.answer(generate(ids)) for ids in prompts]
+        together = [None] * len(prompts)
+
+        def run(i):
+            together[i] = self.answer(generate(prompts[i]))
+
+        threads = [threading.Thread(target=run, args=(i,)) for i in range(len(prompts))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(alone, together)
+        self.assertTrue(all(len(tokens) == 16 for tokens, _ in alone))
+
+    def test_a_cancelled_stream_frees_slot_and_pages(self):
+        steps = self.metric("conclave_steps_total")
+        call = self.stream("Generate", generate([1, 2, 3], max_tokens=200))
+        next(iter(call))
+        self.assertGreater(self.metric("conclave_kv_pages_used"), 0)
+        begun = time.monotonic()
+        call.cancel()
+        while self.metric("conclave_kv_pages_used") > 0 or self.metric("conclave_requests_running") > 0:
+            self.assertLess(time.monotonic() - begun, WAIT_S)
+            time.sleep(0.0005)
+        print(f"cancelled: slot and pages free after {1000 * (time.monotonic() - begun):.1f} ms, as seen through /metrics")
+        self.assertLess(self.metric("conclave_steps_total") - steps, 200)
+
+    def test_a_client_deadline_ends_the_request(self):
+        call = self.channel.unary_unary("/conclave.v1.Inference/Complete", request_serializer=lambda m: m.SerializeToString())
+        with self.assertRaises(grpc.RpcError) as caught:
+            call(generate([1, 2, 3], max_tokens=250, n=16), timeout=0.02)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+        begun = time.monotonic()
+        while self.metric("conclave_kv_pages_used") > 0:
+            self.assertLess(time.monotonic() - begun, WAIT_S)
+            time.sleep(0.001)
+
+    def test_a_resumed_stream_goes_on(self):
+        whole, logprobs = self.answer(generate([9, 8, 7], max_tokens=12))
+        for n in range(len(whole) + 1):
+            request = generate([9, 8, 7], max_tokens=12)
+            request.resume_from.CopyFrom(v1("TokenIds", ids=whole[:n]))
+            tokens = [id for chunk in self.stream("Generate", request) for id in chunk.token_ids]
+            self.assertEqual(tokens, whole[n:])
+
+    def test_ten_thousand_malformed_requests_leave_nothing_behind(self):
+        good = generate([1, 2, 3]).SerializeToString()
+        rng = random.Random(1)
+
+        def mutate():
+            bytes_ = bytearray(good)
+            for _ in range(rng.randrange(1, 6)):
+                bytes_[rng.randrange(len(bytes_))] = rng.randrange(256)
+            return bytes(bytes_[:rng.randrange(len(bytes_) + 1)]) + rng.randbytes(rng.randrange(20))
+
+        call = self.channel.unary_unary("/conclave.v1.Inference/Complete", request_serializer=lambda m: m)
+        codes, settled = {}, None
+        for i in range(10000):
+            if i == 2000:
+                settled = self.coordinator.resident_kib()
+            try:
+                call(mutate(), timeout=WAIT_S)
+                code = "OK"
+            except grpc.RpcError as error:
+                code = error.code().name
+                self.assertIn(code, ("INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION"),
+                              error.details())
+            codes[code] = codes.get(code, 0) + 1
+        grown = self.coordinator.resident_kib() - settled
+        print(f"malformed requests: {codes}; resident memory {settled} KiB, {grown:+d} KiB after")
+        self.assertGreater(codes.get("INVALID_ARGUMENT", 0), 1000)
+        self.assertLess(grown, 8192)
+        self.assertEqual(len(self.answer(generate([1, 2, 3]))[0]), 16)
+        self.assertEqual(self.metric("conclave_kv_pages_used"), 0)
+
+    def test_health_ready_and_metrics_agree(self):
+        reply = self.unary("/grpc.health.v1.Health/Check", message("grpc.health.v1.HealthCheckRequest"),
+                           "grpc.health.v1.HealthCheckResponse")
+        self.assertEqual(reply.status, 1)
+        for page in ("/livez", "/readyz"):
+            with urllib.request.urlopen(self.http + page, timeout=WAIT_S) as got:
+                self.assertEqual(got.status, 200)
+        self.assertEqual(self.metric("conclave_ready"), 1)
+
+    def test_expert_counters_add_up(self):
+        model = self.unary("/conclave.v1.Inference/GetModel", v1("GetModelRequest"), "conclave.v1.GetModelResponse")
+        self.answer(generate([1, 2, 3, 4]))
+        stats = self.unary("/conclave.v1.Admin/GetExpertStats", v1("GetExpertStatsRequest"), "conclave.v1.GetExpertStatsResponse")
+        for layer in range(model.n_layers):
+            picks = sum(e.rows for e in stats.experts if e.layer == layer)
+            self.assertEqual(picks, stats.tokens * model.experts_per_token)
+        cluster = self.unary("/conclave.v1.Admin/GetCluster", v1("GetClusterRequest"), "conclave.v1.GetClusterResponse")
+        self.assertEqual([node.address for node in cluster.nodes], ["in-process"])
+        self.assertEqual(cluster.nodes[0].n_experts, sum(model.n_experts))
+        self.assertGreater(cluster.nodes[0].rows, 0)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0]] + sys.argv[4:])
