@@ -24,8 +24,9 @@ typedef struct cli_stream {
     cli_stream_form form;
     bool ids_if_no_text; /* a server without a tokenizer sends no text: print token ids */
     cli_choice choices[CLI_MAX_CHOICES];
-    bool cut_short; /* the server ended a choice with CANCELLED */
-    uint64_t start_ns, first_ns, last_ns;
+    bool cut_short;                       /* the server ended a choice with CANCELLED */
+    uint64_t start_ns, first_ns, last_ns; /* our clock: the call, the first and the last tokens */
+    double decode_s;                      /* the server's, from the first token to the last; 0: not told */
     uint64_t n_tokens;
     uint32_t n_prompt;
 } cli_stream;

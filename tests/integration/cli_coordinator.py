@@ -167,12 +167,13 @@ class WithTokenizer(Case):
         self.assertEqual(stopped, tokens[:tokens.index(tokens[3]) + 1])
 
     def test_rows_are_counted_by_expert(self):
-        before = self.lines("experts")[1]["tokens"]
+        before = self.lines("experts")[1]
         self.ok("score", "--tokens", "1,2,3,4")
-        placement, stats = self.lines("experts")
-        self.assertEqual(stats["tokens"], before + 4)
-        self.assertEqual(len(placement["experts"]), 16)
-        self.assertEqual(sum(e["rows"] for e in stats["experts"]), stats["tokens"] * 2 * 2)
+        placement, after = self.lines("experts")
+        rows = [sum(e["rows"] for e in stats["experts"]) for stats in (before, after)]
+        self.assertEqual(len(placement["experts"]), 2 * 8)
+        self.assertEqual(after["tokens"] - before["tokens"], 4)
+        self.assertEqual(rows[1] - rows[0], 4 * 2 * 2)  # tokens, layers, experts per token
 
     def test_placement_names_the_node_of_every_expert(self):
         self.assertIn("layer 1 experts 0-7: ", self.ok("placement", "--layer", "1"))

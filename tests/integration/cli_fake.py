@@ -166,6 +166,11 @@ class Generate(Case):
         result = self.run_cli("generate", "hi", "--stats")
         self.assertRegex(result.err, r"^3 tokens, .* tokens/s; prompt 3 tokens, first token after \d+\.\d+ s\n$")
 
+    def test_stats_of_a_single_chunk_use_the_time_of_the_server(self):
+        self.server.replies["Generate"] = [v1("GenerateResponse", token_ids=[1, 2, 3], usage=v1("Usage", prompt_tokens=4),
+                                              timings=v1("Timings", decode_seconds=0.5))]
+        self.assertRegex(self.run_cli("generate", "hi", "--stats").err, r"^3 tokens, 4\.0 tokens/s; prompt 4 tokens, ")
+
     def test_answer_cut_short_is_a_failure(self):
         self.server.replies["Generate"] = [v1("GenerateResponse", token_ids=[1], text="a", finish_reason=3)]
         self.fails(1, "the server cut the answer short", "generate", "hi")
