@@ -4,13 +4,15 @@
 #include <stdlib.h>
 
 struct transport_frames {
+    transport *transport; /* borrowed */
     size_t n_frames, capacity, bytes, n_out;
     unsigned char *memory;   /* owned [bytes] */
     transport_frame *frames; /* owned [n_frames] */
     transport_frame *free;
+    transport_frame *waiting, **waiting_end; /* posted while the transport was busy */
 };
 
-moe_status transport_frames_open(size_t n_frames, size_t capacity, transport_frames **out)
+moe_status transport_frames_open(transport *t, size_t n_frames, size_t capacity, transport_frames **out)
 {
     size_t stride = moe_round_up(capacity, 64);
     size_t bytes;
@@ -22,7 +24,8 @@ moe_status transport_frames_open(size_t n_frames, size_t capacity, transport_fra
     if (pool == NULL) {
         return MOE_ERR_NO_MEMORY;
     }
-    *pool = (transport_frames){.n_frames = n_frames, .capacity = capacity, .bytes = bytes};
+    *pool = (transport_frames){.transport = t, .n_frames = n_frames, .capacity = capacity, .bytes = bytes};
+    pool->waiting_end = &pool->waiting;
     pool->memory = moe_pages_alloc(bytes);
     pool->frames = calloc(n_frames, sizeof *pool->frames);
     if (pool->memory == NULL || pool->frames == NULL) {
@@ -42,6 +45,12 @@ void transport_frames_close(transport_frames *pool)
     if (pool == NULL) {
         return;
     }
+    while (pool->waiting != NULL) {
+        transport_frame *f = pool->waiting;
+
+        pool->waiting = f->next;
+        transport_frame_release(f);
+    }
     MOE_ASSERT(pool->n_out == 0);
     moe_pages_free(pool->memory, pool->bytes);
     free(pool->frames);
@@ -60,7 +69,7 @@ transport_frame *transport_frames_take(transport_frames *pool)
     return f;
 }
 
-void transport_frames_release(transport_frame *f)
+void transport_frame_release(transport_frame *f)
 {
     transport_frames *pool = f->pool;
 
@@ -83,16 +92,51 @@ size_t transport_frames_out(const transport_frames *pool)
 static void frame_done(transport_msg *msg, moe_status status)
 {
     (void)status; /* a peer that is gone is told by on_peer */
-    transport_frames_release((transport_frame *)(void *)msg);
+    transport_frame_release((transport_frame *)(void *)msg);
 }
 
-moe_status transport_frame_send(transport_frame *f, transport *t, transport_peer peer, size_t n_bytes)
+/* False while the transport is busy. */
+static bool frame_send(transport_frame *f)
 {
-    MOE_ASSERT(n_bytes <= f->pool->capacity);
-    f->msg = (transport_msg){.parts = {{f->data, n_bytes}}, .n_parts = 1, .done = frame_done};
-    moe_status status = t->ops->send(t, peer, &f->msg);
-    if (status != MOE_OK) {
-        transport_frames_release(f);
+    transport *t = f->pool->transport;
+    moe_status status = t->ops->send(t, f->peer, &f->msg);
+
+    if (status != MOE_OK && status != MOE_ERR_BUSY) {
+        transport_frame_release(f);
     }
-    return status;
+    return status != MOE_ERR_BUSY;
+}
+
+void transport_frame_post(transport_frame *f, transport_peer peer, size_t n_bytes)
+{
+    transport_frames *pool = f->pool;
+
+    MOE_ASSERT(n_bytes <= pool->capacity);
+    f->peer = peer;
+    f->msg = (transport_msg){.parts = {{f->data, n_bytes}}, .n_parts = 1, .done = frame_done};
+    if (pool->waiting != NULL || !frame_send(f)) {
+        f->next = NULL;
+        *pool->waiting_end = f;
+        pool->waiting_end = &f->next;
+    }
+}
+
+unsigned transport_frames_flush(transport_frames *pool)
+{
+    unsigned n = 0;
+
+    while (pool->waiting != NULL) {
+        transport_frame *f = pool->waiting;
+        transport_frame *next = f->next; /* a frame that is sent belongs to somebody else */
+
+        if (!frame_send(f)) {
+            break;
+        }
+        pool->waiting = next;
+        n++;
+    }
+    if (pool->waiting == NULL) {
+        pool->waiting_end = &pool->waiting;
+    }
+    return n;
 }

@@ -132,7 +132,7 @@ void transport_faulty_enable(transport *t, bool on);
 const uint64_t *transport_faulty_counts(const transport *t);
 
 /* ------------------------------------------------------------------------------------------------ frames
- * A fixed pool of equal send buffers, so that a step allocates nothing. A frame is taken, written, and sent or
+ * A fixed pool of equal send buffers, so that a step allocates nothing. A frame is taken, written, and posted or
  * released. */
 typedef struct transport_frames transport_frames;
 
@@ -140,16 +140,21 @@ typedef struct transport_frame {
     transport_msg msg; /* first: done() finds the frame by it */
     transport_frames *pool;
     unsigned char *data; /* [capacity] 64-byte aligned; pages are touched only when used */
+    transport_peer peer;
     struct transport_frame *next;
 } transport_frame;
 
-MOE_NODISCARD moe_status transport_frames_open(size_t n_frames, size_t capacity, transport_frames **out);
-void transport_frames_close(transport_frames *pool);            /* all frames are back */
+/* All frames go out by t (borrowed). */
+MOE_NODISCARD moe_status transport_frames_open(transport *t, size_t n_frames, size_t capacity, transport_frames **out);
+void transport_frames_close(transport_frames *pool);            /* none is being sent: the endpoint was closed before */
 transport_frame *transport_frames_take(transport_frames *pool); /* NULL when all are out */
-void transport_frames_release(transport_frame *f);
+void transport_frame_release(transport_frame *f);
 size_t transport_frames_capacity(const transport_frames *pool);
-size_t transport_frames_out(const transport_frames *pool); /* taken or being sent */
-/* Sends the first n_bytes and releases the frame when that is done, also after an error. */
-MOE_NODISCARD moe_status transport_frame_send(transport_frame *f, transport *t, transport_peer peer, size_t n_bytes);
+size_t transport_frames_out(const transport_frames *pool); /* taken, waiting or being sent */
+/* Sends the first n_bytes and releases the frame when that is done or has failed. While the transport is busy the frame
+ * waits in the pool, in order, for transport_frames_flush. */
+void transport_frame_post(transport_frame *f, transport_peer peer, size_t n_bytes);
+/* Tries again what waits; returns how many frames left. */
+unsigned transport_frames_flush(transport_frames *pool);
 
 #endif

@@ -2,21 +2,39 @@
 
 #include "transport/transport.h"
 
+/* A transport that is busy as long as it is told to be and keeps what it was sent. */
+static moe_status answer;
+static transport_msg *sent[8];
+static size_t n_sent;
+
+static moe_status fake_send(transport *t, transport_peer peer, transport_msg *msg)
+{
+    (void)t;
+    (void)peer;
+    if (answer == MOE_OK) {
+        sent[n_sent++] = msg;
+    }
+    return answer;
+}
+
+static const transport_ops fake_ops = {.name = "fake", .send = fake_send};
+static transport fake = {.ops = &fake_ops, .max_message = 1000};
+
 static void a_taken_frame_is_nobody_elses(void **state)
 {
     transport_frames *pool = NULL;
 
     (void)state;
-    assert_int_equal(transport_frames_open(2, 100, &pool), MOE_OK);
+    assert_int_equal(transport_frames_open(&fake, 2, 100, &pool), MOE_OK);
     transport_frame *a = transport_frames_take(pool);
     transport_frame *b = transport_frames_take(pool);
     assert_ptr_not_equal(a, b);
     assert_true(a->data + 100 <= b->data || b->data + 100 <= a->data);
     assert_null(transport_frames_take(pool));
-    transport_frames_release(a);
+    transport_frame_release(a);
     assert_ptr_equal(transport_frames_take(pool), a);
-    transport_frames_release(a);
-    transport_frames_release(b);
+    transport_frame_release(a);
+    transport_frame_release(b);
     transport_frames_close(pool);
 }
 
@@ -25,7 +43,7 @@ static void frames_are_aligned(void **state)
     transport_frames *pool = NULL;
 
     (void)state;
-    assert_int_equal(transport_frames_open(3, 65, &pool), MOE_OK);
+    assert_int_equal(transport_frames_open(&fake, 3, 65, &pool), MOE_OK);
     transport_frame *f[3];
     for (int i = 0; i < 3; i++) {
         f[i] = transport_frames_take(pool);
@@ -33,7 +51,7 @@ static void frames_are_aligned(void **state)
     }
     assert_int_equal(transport_frames_out(pool), 3);
     for (int i = 0; i < 3; i++) {
-        transport_frames_release(f[i]);
+        transport_frame_release(f[i]);
     }
     transport_frames_close(pool);
 }
@@ -43,8 +61,69 @@ static void sizes_that_overflow_are_refused(void **state)
     transport_frames *pool = NULL;
 
     (void)state;
-    assert_int_equal(transport_frames_open(SIZE_MAX / 4, 64, &pool), MOE_ERR_NO_MEMORY);
-    assert_int_equal(transport_frames_open(1, SIZE_MAX, &pool), MOE_ERR_NO_MEMORY);
+    assert_int_equal(transport_frames_open(&fake, SIZE_MAX / 4, 64, &pool), MOE_ERR_NO_MEMORY);
+    assert_int_equal(transport_frames_open(&fake, 1, SIZE_MAX, &pool), MOE_ERR_NO_MEMORY);
+}
+
+static transport_frames *posted(moe_status status, size_t n)
+{
+    transport_frames *pool = NULL;
+
+    answer = status;
+    n_sent = 0;
+    assert_int_equal(transport_frames_open(&fake, 4, 100, &pool), MOE_OK);
+    for (size_t i = 0; i < n; i++) {
+        transport_frame *f = transport_frames_take(pool);
+
+        f->data[0] = (unsigned char)i;
+        transport_frame_post(f, 1, 10);
+    }
+    return pool;
+}
+
+static void a_frame_is_back_when_its_send_is_done(void **state)
+{
+    transport_frames *pool = posted(MOE_OK, 1);
+
+    (void)state;
+    assert_int_equal(transport_frames_out(pool), 1);
+    sent[0]->done(sent[0], MOE_OK);
+    assert_int_equal(transport_frames_out(pool), 0);
+    transport_frames_close(pool);
+}
+
+static void a_frame_that_cannot_be_sent_is_back_at_once(void **state)
+{
+    transport_frames *pool = posted(MOE_ERR_UNAVAILABLE, 1);
+
+    (void)state;
+    assert_int_equal(transport_frames_out(pool), 0);
+    transport_frames_close(pool);
+}
+
+static void frames_wait_in_order_while_the_transport_is_busy(void **state)
+{
+    transport_frames *pool = posted(MOE_ERR_BUSY, 3);
+
+    (void)state;
+    assert_int_equal(transport_frames_flush(pool), 0);
+    answer = MOE_OK;
+    assert_int_equal(transport_frames_flush(pool), 3);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(*(const unsigned char *)sent[i]->parts[0].data, i);
+        sent[i]->done(sent[i], MOE_OK);
+    }
+    assert_int_equal(transport_frames_out(pool), 0);
+    transport_frames_close(pool);
+}
+
+static void waiting_frames_go_with_the_pool(void **state)
+{
+    transport_frames *pool = posted(MOE_ERR_BUSY, 2);
+
+    (void)state;
+    assert_int_equal(transport_frames_out(pool), 2);
+    transport_frames_close(pool);
 }
 
 int main(void)
@@ -52,6 +131,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_taken_frame_is_nobody_elses),
         cmocka_unit_test(frames_are_aligned),
+        cmocka_unit_test(a_frame_is_back_when_its_send_is_done),
+        cmocka_unit_test(a_frame_that_cannot_be_sent_is_back_at_once),
+        cmocka_unit_test(frames_wait_in_order_while_the_transport_is_busy),
+        cmocka_unit_test(waiting_frames_go_with_the_pool),
         cmocka_unit_test(sizes_that_overflow_are_refused),
     };
 

@@ -1,0 +1,82 @@
+/* expert_node: a shard of experts behind a transport endpoint, as a library, so that the coordinator can embed it.
+ * Stateless: an answer is a function of (layer, expert, rows); a dispatch computed twice gives equal results.
+ *
+ * Nouns:
+ *   expert_node     one member with its experts, its peers and the dispatches that wait
+ *   expert_source   where experts come from: a checkpoint, or a test's random weights
+ *   batch           the dispatches taken so far; all are run at once, rows of one expert together, however many asked
+ *
+ * Threads: everything belongs to the thread that calls expert_node_progress (it has called compute_thread_init).
+ * After open and load nothing is allocated. */
+#ifndef CONCLAVE_EXPERT_NODE_H
+#define CONCLAVE_EXPERT_NODE_H
+
+#include "base/base.h"
+#include "compute/compute.h"
+#include "model/model.h"
+#include "transport/transport.h"
+
+typedef struct expert_node expert_node;
+
+typedef struct expert_source {
+    void *ctx;
+    /* Prepares one expert on the node's device; the node closes it with the device's expert_close. */
+    MOE_NODISCARD moe_status (*open)(void *ctx, uint32_t layer, int32_t expert_id, compute_expert **out,
+                                     moe_error *err);
+} expert_source;
+
+/* Experts of a checkpoint. c and what it points to are borrowed as long as the source is used. */
+typedef struct expert_checkpoint {
+    const model_config *config;
+    const model_tensors *tensors;
+    compute_device *device;
+    compute_layout layout;
+} expert_checkpoint;
+expert_source expert_source_checkpoint(expert_checkpoint *c);
+
+typedef struct expert_node_options {
+    const char *id, *cluster; /* names: 1..63 of A-Z a-z 0-9 . - _ */
+    unsigned char fingerprint[32];
+    uint64_t incarnation;   /* drawn at each start */
+    transport *transport;   /* borrowed; open sets its handler, and it is closed before the node */
+    compute_device *device; /* borrowed; its numeric class is the node's */
+    expert_source source;
+    uint32_t n_layers, n_experts_max, d_model;
+    size_t memory_bytes, expert_bytes; /* bound on loaded experts (0: none), and what one of them takes */
+    uint32_t max_rows, max_picks;      /* of one dispatch: unique rows, (row, expert) pairs */
+    uint32_t batch_rows, batch_picks;  /* of one batch; at least the two above; 0: equal to them */
+    uint32_t batch_frames;             /* dispatches in one batch; 0: 16 */
+    size_t max_ffn_rows;               /* compute_device_options.max_ffn_rows: a larger batch is split */
+    uint32_t max_peers;                /* coordinators connected at a time; 0: 64 */
+} expert_node_options;
+
+/* Errors: MOE_ERR_INVALID_ARG names the option; MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status expert_node_open(const expert_node_options *options, expert_node **out, moe_error *err);
+void expert_node_close(expert_node *node); /* after its transport */
+
+/* Errors: MOE_ERR_EXISTS, MOE_ERR_BUSY (memory bound, named), MOE_ERR_INVALID_ARG, or the source's. */
+MOE_NODISCARD moe_status expert_node_load(expert_node *node, uint32_t layer, int32_t expert_id, moe_error *err);
+/* Dispatches taken before are answered first. Not held: nothing happens. */
+void expert_node_drop(expert_node *node, uint32_t layer, int32_t expert_id);
+bool expert_node_holds(const expert_node *node, uint32_t layer, int32_t expert_id);
+
+/* Makes the transport progress and runs what has arrived; returns the number of events handled. Never blocks for
+ * others. */
+unsigned expert_node_progress(expert_node *node);
+/* Dispatches planned with an older epoch are refused from now on. */
+void expert_node_set_min_epoch(expert_node *node, uint64_t epoch);
+/* Tells every coordinator to send nothing new; what comes is still answered. */
+void expert_node_drain(expert_node *node);
+
+typedef struct expert_node_stats {
+    uint64_t frames, rows, picks; /* dispatches answered, with their unique rows and (row, expert) pairs */
+    uint64_t batches;             /* grouped FFN runs; frames / batches is what was merged */
+    uint64_t refusals, bad_frames;
+    size_t experts, memory_bytes; /* loaded now */
+    size_t frames_out;            /* send buffers in use now */
+} expert_node_stats;
+void expert_node_get_stats(const expert_node *node, expert_node_stats *out);
+/* (row, expert) pairs computed by one expert since it was loaded. */
+uint64_t expert_node_expert_rows(const expert_node *node, uint32_t layer, int32_t expert_id);
+
+#endif

@@ -1,0 +1,83 @@
+/* What the files of expert_node share. */
+#ifndef CONCLAVE_EXPERT_NODE_PRIV_H
+#define CONCLAVE_EXPERT_NODE_PRIV_H
+
+#include "expert_node/expert_node.h"
+#include "proto/wire.h"
+
+#define NODE_NO_GROUP UINT32_MAX
+
+/* One expert's place in the shard, also for those not held. */
+typedef struct node_slot {
+    compute_expert *expert; /* owned; NULL: not held */
+    uint64_t rows;
+    uint32_t first_group, last_group; /* its groups in the batch, chained by node_group.next; NODE_NO_GROUP: none */
+} node_slot;
+
+typedef enum { PEER_FREE, PEER_NEW, PEER_GREETED, PEER_REFUSED } node_peer_state;
+
+typedef struct node_peer {
+    node_peer_state state;
+    transport_peer peer;
+    wire_hello hello;
+} node_peer;
+
+/* The rows of one dispatch for one expert. */
+typedef struct node_group {
+    uint32_t first, n; /* in pick_rows */
+    uint32_t out_row;  /* where its results are after the run */
+    uint32_t next;
+} node_group;
+
+/* One dispatch that waits, with the buffer its answer will leave in. */
+typedef struct node_frame {
+    transport_peer peer;
+    wire_request request;
+    uint32_t n_rows, n_picks, first_group, n_groups;
+    transport_frame *answer; /* owned until it is posted */
+} node_frame;
+
+typedef struct node_batch {
+    compute_mem *x, *out;  /* owned: [batch_rows, d_model], [batch_picks, d_model] class dtype */
+    node_frame *frames;    /* owned [batch_frames] */
+    node_group *groups;    /* owned [batch_picks] */
+    uint32_t *pick_rows;   /* owned [batch_picks] rows of x in the order they came */
+    uint32_t *touched;     /* owned [batch_picks] slots with groups */
+    uint32_t *merged_rows; /* owned [batch_picks] rows of x, one expert after the other */
+    compute_group *ffn;    /* owned [batch_picks] one per expert */
+    compute_group *call;   /* owned [batch_picks] those of one expert_ffn call */
+    uint32_t n_frames, n_rows, n_picks, n_groups, n_touched;
+} node_batch;
+
+struct expert_node {
+    expert_node_options o; /* strings are not kept */
+    wire_hello hello;
+    uint16_t dtype; /* wire_dtype */
+    size_t row_bytes;
+    uint64_t min_epoch;
+    node_slot *slots; /* owned [n_layers * n_experts_max] */
+    node_peer *peers; /* owned [max_peers] */
+    transport_frames *small, *answers;
+    node_batch batch;
+    expert_node_stats stats;
+};
+
+/* shard.c */
+uint32_t node_slot_idx(const expert_node *node, uint32_t layer, int32_t expert_id);
+void node_shard_close(expert_node *node);
+
+/* inbox.c: what arrives */
+void node_on_message(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n);
+void node_on_peer(void *ctx, transport_peer peer, transport_peer_event event, const char *why);
+void node_goodbye(expert_node *node, transport_peer peer, wire_goodbye_reason reason, const char *text);
+void node_refuse(expert_node *node, transport_peer peer, const wire_request *request, wire_refuse_reason reason,
+                 const char *text);
+
+/* worker.c: the batch */
+MOE_NODISCARD moe_status node_batch_open(expert_node *node);
+void node_batch_close(expert_node *node);
+/* Takes a checked dispatch; runs the batch first when it does not fit. MOE_ERR_BUSY: no buffer for the answer. */
+MOE_NODISCARD moe_status node_batch_add(expert_node *node, transport_peer peer, const wire_dispatch *d);
+void node_batch_run(expert_node *node);
+
+#endif

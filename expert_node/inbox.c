@@ -1,0 +1,239 @@
+/* What arrives at a node: HELLO first, then dispatches. Nothing here trusts a byte; a bad frame costs the peer its
+ * connection. */
+#include "expert_node/expert_node_priv.h"
+
+static node_peer *find_peer(expert_node *node, transport_peer peer)
+{
+    for (uint32_t i = 0; i < node->o.max_peers; i++) {
+        if (node->peers[i].state != PEER_FREE && node->peers[i].peer == peer) {
+            return &node->peers[i];
+        }
+    }
+    return NULL;
+}
+
+/* A place for a new peer: a free one, else that of the oldest which has not been accepted. NULL: all are in use. */
+static node_peer *place_for_peer(expert_node *node)
+{
+    node_peer *oldest = NULL;
+
+    for (uint32_t i = 0; i < node->o.max_peers; i++) {
+        node_peer *p = &node->peers[i];
+
+        if (p->state == PEER_FREE) {
+            return p;
+        }
+        if (p->state != PEER_GREETED && (oldest == NULL || p->peer < oldest->peer)) {
+            oldest = p;
+        }
+    }
+    if (oldest != NULL) {
+        node->o.transport->ops->peer_close(node->o.transport, oldest->peer);
+    }
+    return oldest;
+}
+
+void node_on_peer(void *ctx, transport_peer peer, transport_peer_event event, const char *why)
+{
+    expert_node *node = ctx;
+    node_peer *known = find_peer(node, peer);
+
+    if (event == TRANSPORT_DOWN) {
+        if (known != NULL) {
+            MOE_DEBUG("node %s: peer %s is gone: %s", node->o.id, known->hello.member, why);
+            known->state = PEER_FREE;
+        }
+        return;
+    }
+    node_peer *place = place_for_peer(node);
+    if (place != NULL) {
+        *place = (node_peer){.state = PEER_NEW, .peer = peer};
+        return;
+    }
+    MOE_WARN("node %s: connection refused, limit %u peers", node->o.id, node->o.max_peers);
+    node->o.transport->ops->peer_close(node->o.transport, peer);
+}
+
+/* A small frame to write into, or NULL when all are out: the peer will ask again. */
+static transport_frame *small_begin(expert_node *node, moe_buf *b)
+{
+    transport_frame *f = transport_frames_take(node->small);
+
+    if (f != NULL) {
+        moe_buf_init(b, f->data, WIRE_SMALL_BYTES);
+    }
+    return f;
+}
+
+static void small_post(transport_frame *f, moe_buf *b, transport_peer peer)
+{
+    size_t n = wire_finish(b);
+
+    MOE_ASSERT(n > 0);
+    transport_frame_post(f, peer, n);
+}
+
+void node_goodbye(expert_node *node, transport_peer peer, wire_goodbye_reason reason, const char *text)
+{
+    wire_goodbye g = {.reason = (uint16_t)reason};
+    moe_buf b;
+    transport_frame *f = small_begin(node, &b);
+
+    if (f != NULL) {
+        (void)snprintf(g.text, sizeof g.text, "%s", text);
+        wire_put_goodbye(&b, &g);
+        small_post(f, &b, peer);
+    }
+}
+
+void node_refuse(expert_node *node, transport_peer peer, const wire_request *request, wire_refuse_reason reason,
+                 const char *text)
+{
+    wire_refuse r = {.request = *request, .reason = (uint16_t)reason};
+    moe_buf b;
+    transport_frame *f = small_begin(node, &b);
+
+    node->stats.refusals++;
+    if (f != NULL) {
+        (void)snprintf(r.text, sizeof r.text, "%s", text);
+        wire_put_refuse(&b, &r);
+        small_post(f, &b, peer);
+    }
+}
+
+static moe_status on_hello(expert_node *node, node_peer *p, const unsigned char *bytes, size_t n, moe_error *err)
+{
+    moe_status status = wire_get_hello(bytes, n, &p->hello, err);
+    moe_buf b;
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    if (wire_hello_check(&node->hello, &p->hello, err) != MOE_OK) {
+        MOE_WARN("node %s: %s", node->o.id, err->text);
+        node_goodbye(node, p->peer, WIRE_GOODBYE_REFUSED, err->text);
+        p->state = PEER_REFUSED;
+        return MOE_OK;
+    }
+    transport_frame *f = small_begin(node, &b);
+    if (f == NULL) {
+        return moe_fail(err, MOE_ERR_BUSY, "no send buffer for HELLO");
+    }
+    wire_put_hello(&b, &node->hello);
+    p->state = PEER_GREETED;
+    small_post(f, &b, p->peer);
+    return MOE_OK;
+}
+
+/* 0 when the node can serve it. */
+static wire_refuse_reason why_not(const expert_node *node, const node_peer *p, const wire_dispatch *d, moe_error *why)
+{
+    const expert_node_options *o = &node->o;
+
+    if (d->dtype != node->dtype) {
+        moe_fail(why, MOE_ERR_DENIED, "dtype %u, this class has %u", d->dtype, node->dtype);
+        return WIRE_REFUSE_CLASS;
+    }
+    if (d->d_model != o->d_model || d->request.layer >= o->n_layers) {
+        moe_fail(why, MOE_ERR_DENIED, "width %u layer %u, this model has width %u and %u layers", d->d_model,
+                 d->request.layer, o->d_model, o->n_layers);
+        return WIRE_REFUSE_SHAPE;
+    }
+    if (d->n_rows > o->max_rows || d->n_picks > o->max_picks ||
+        wire_result_bytes(d->n_picks, d->d_model, d->dtype) > MOE_MIN(p->hello.max_message, node->hello.max_message)) {
+        moe_fail(why, MOE_ERR_DENIED, "%u rows, %u picks, limits %u and %u", d->n_rows, d->n_picks, o->max_rows,
+                 o->max_picks);
+        return WIRE_REFUSE_TOO_MANY;
+    }
+    if (d->epoch < node->min_epoch) {
+        moe_fail(why, MOE_ERR_DENIED, "epoch %llu, this node honours %llu and later", (unsigned long long)d->epoch,
+                 (unsigned long long)node->min_epoch);
+        return WIRE_REFUSE_EPOCH;
+    }
+    for (uint32_t g = 0; g < d->n_groups; g++) {
+        int32_t expert_id = wire_group_at(d->groups, g).expert_id;
+
+        if (!expert_node_holds(node, d->request.layer, expert_id)) {
+            moe_fail(why, MOE_ERR_NOT_FOUND, "layer %u expert %d is not held here", d->request.layer, expert_id);
+            return WIRE_REFUSE_EXPERT;
+        }
+    }
+    return 0;
+}
+
+static moe_status on_dispatch(expert_node *node, const node_peer *p, const unsigned char *bytes, size_t n,
+                              moe_error *err)
+{
+    wire_dispatch d;
+    moe_error why = {""};
+    moe_status status = wire_get_dispatch(bytes, n, &d, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    wire_refuse_reason reason = why_not(node, p, &d, &why);
+    if (reason == 0 && node_batch_add(node, p->peer, &d) != MOE_OK) {
+        reason = WIRE_REFUSE_BUSY;
+        moe_fail(&why, MOE_ERR_BUSY, "no send buffer for the answer");
+    }
+    if (reason != 0) {
+        node_refuse(node, p->peer, &d.request, reason, why.text);
+    }
+    return MOE_OK;
+}
+
+static moe_status on_ping(expert_node *node, const node_peer *p, const unsigned char *bytes, size_t n, moe_error *err)
+{
+    wire_pong pong = {.queued_frames = node->batch.n_frames,
+                      .queued_rows = node->batch.n_rows,
+                      .frames = node->stats.frames,
+                      .rows = node->stats.rows};
+    moe_status status = wire_get_ping(bytes, n, &pong.token, err);
+    moe_buf b;
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    transport_frame *f = small_begin(node, &b);
+    if (f != NULL) {
+        wire_put_pong(&b, &pong);
+        small_post(f, &b, p->peer);
+    }
+    return MOE_OK;
+}
+
+static moe_status on_frame(expert_node *node, node_peer *p, const unsigned char *bytes, size_t n, moe_error *err)
+{
+    wire_type type;
+    moe_status status = wire_open(bytes, n, &type, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    if (p->state == PEER_NEW && type == WIRE_HELLO) {
+        return on_hello(node, p, bytes, n, err);
+    }
+    if (p->state == PEER_GREETED && type == WIRE_DISPATCH) {
+        return on_dispatch(node, p, bytes, n, err);
+    }
+    if (p->state == PEER_GREETED && type == WIRE_PING) {
+        return on_ping(node, p, bytes, n, err);
+    }
+    return moe_fail(err, MOE_ERR_CORRUPT, "frame of type %d %s", type,
+                    p->state == PEER_GREETED ? "is not for a node" : "before HELLO was accepted");
+}
+
+void node_on_message(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n)
+{
+    expert_node *node = ctx;
+    node_peer *p = find_peer(node, peer);
+    moe_error err = {""};
+
+    if (p != NULL && on_frame(node, p, bytes, n, &err) != MOE_OK) {
+        MOE_WARN("node %s: closing the connection of %s: %s", node->o.id,
+                 p->hello.member[0] != '\0' ? p->hello.member : "a stranger", err.text);
+        node->stats.bad_frames++;
+        p->state = PEER_FREE;
+        node->o.transport->ops->peer_close(node->o.transport, peer);
+    }
+}

@@ -1,0 +1,156 @@
+/* Opening, closing and turning a node. */
+#include "expert_node/expert_node_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SMALL_FRAMES 64
+
+static moe_status check_options(const expert_node_options *o, moe_error *err)
+{
+    if (o->d_model == 0 || o->d_model > WIRE_MAX_D_MODEL || o->n_layers == 0 || o->n_experts_max == 0 ||
+        o->n_experts_max > INT32_MAX || (uint64_t)o->n_layers * o->n_experts_max >= UINT32_MAX) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "expert node: %u layers of up to %u experts, width %u", o->n_layers,
+                        o->n_experts_max, o->d_model);
+    }
+    if (o->max_rows == 0 || o->max_picks < o->max_rows || o->batch_rows < o->max_rows ||
+        o->batch_picks < o->max_picks || o->max_ffn_rows == 0) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "expert node: %u rows and %u picks in a frame, %u and %u in a batch, %zu in a call",
+                        o->max_rows, o->max_picks, o->batch_rows, o->batch_picks, o->max_ffn_rows);
+    }
+    if (o->transport->max_message < WIRE_SMALL_BYTES) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "expert node: frames of %zu bytes, at least %d are needed",
+                        o->transport->max_message, WIRE_SMALL_BYTES);
+    }
+    if (strlen(o->id) == 0 || strlen(o->id) > WIRE_MAX_NAME || strlen(o->cluster) == 0 ||
+        strlen(o->cluster) > WIRE_MAX_NAME) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "expert node: id \"%s\", cluster \"%s\": 1 to %d characters", o->id,
+                        o->cluster, WIRE_MAX_NAME);
+    }
+    return MOE_OK;
+}
+
+static void node_init(expert_node *node, const expert_node_options *options)
+{
+    expert_node_options *o = &node->o;
+    compute_dtype dtype = compute_class_dtype(options->device->numeric_class);
+
+    *o = *options;
+    o->batch_rows = o->batch_rows == 0 ? o->max_rows : o->batch_rows;
+    o->batch_picks = o->batch_picks == 0 ? o->max_picks : o->batch_picks;
+    o->batch_frames = o->batch_frames == 0 ? 16 : o->batch_frames;
+    o->max_peers = o->max_peers == 0 ? 64 : o->max_peers;
+    node->dtype = dtype == COMPUTE_BF16 ? WIRE_BF16 : WIRE_F32;
+    node->row_bytes = o->d_model * compute_dtype_bytes(dtype);
+}
+
+static void hello_init(expert_node *node)
+{
+    const expert_node_options *o = &node->o;
+    wire_hello *h = &node->hello;
+
+    *h = (wire_hello){.role = WIRE_NODE,
+                      .incarnation = o->incarnation,
+                      .d_model = o->d_model,
+                      .max_message = o->transport->max_message,
+                      .max_rows = o->max_rows,
+                      .max_picks = o->max_picks};
+    (void)snprintf(h->member, sizeof h->member, "%s", o->id);
+    (void)snprintf(h->cluster, sizeof h->cluster, "%s", o->cluster);
+    (void)snprintf(h->numeric_class, sizeof h->numeric_class, "%s", compute_class_name(o->device->numeric_class));
+    memcpy(h->fingerprint, o->fingerprint, sizeof h->fingerprint);
+    node->o.id = node->hello.member;
+    node->o.cluster = node->hello.cluster;
+}
+
+static moe_status buffers_open(expert_node *node)
+{
+    const expert_node_options *o = &node->o;
+    size_t n_slots = (size_t)o->n_layers * o->n_experts_max;
+    size_t answer_bytes = MOE_MIN(wire_result_bytes(o->max_picks, o->d_model, node->dtype), o->transport->max_message);
+
+    node->slots = calloc(n_slots, sizeof *node->slots);
+    node->peers = calloc(o->max_peers, sizeof *node->peers);
+    if (node->slots == NULL || node->peers == NULL) {
+        return MOE_ERR_NO_MEMORY;
+    }
+    for (size_t i = 0; i < n_slots; i++) {
+        node->slots[i].first_group = node->slots[i].last_group = NODE_NO_GROUP;
+    }
+    moe_status status = transport_frames_open(o->transport, SMALL_FRAMES, WIRE_SMALL_BYTES, &node->small);
+    if (status == MOE_OK) {
+        /* One batch is being filled while the answers of another are under way. */
+        status = transport_frames_open(o->transport, 2 * (size_t)o->batch_frames, answer_bytes, &node->answers);
+    }
+    return status == MOE_OK ? node_batch_open(node) : status;
+}
+
+moe_status expert_node_open(const expert_node_options *options, expert_node **out, moe_error *err)
+{
+    expert_node *node = calloc(1, sizeof *node);
+
+    if (node == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "expert node");
+    }
+    node_init(node, options);
+    moe_status status = check_options(&node->o, err);
+    if (status != MOE_OK) {
+        free(node);
+        return status;
+    }
+    hello_init(node);
+    status = buffers_open(node);
+    if (status != MOE_OK) {
+        moe_fail(err, status, "expert node %s: %u rows and %u picks of width %u in a batch", node->o.id,
+                 node->o.batch_rows, node->o.batch_picks, node->o.d_model);
+        expert_node_close(node);
+        return status;
+    }
+    node->o.transport->handler = (transport_handler){node, node_on_message, node_on_peer};
+    *out = node;
+    return MOE_OK;
+}
+
+void expert_node_close(expert_node *node)
+{
+    if (node == NULL) {
+        return;
+    }
+    node_batch_close(node);
+    node_shard_close(node);
+    transport_frames_close(node->answers);
+    transport_frames_close(node->small);
+    free(node->peers);
+    free(node->slots);
+    free(node);
+}
+
+unsigned expert_node_progress(expert_node *node)
+{
+    unsigned n = node->o.transport->ops->progress(node->o.transport);
+
+    n += node->batch.n_frames;
+    node_batch_run(node);
+    return n + transport_frames_flush(node->small) + transport_frames_flush(node->answers);
+}
+
+void expert_node_set_min_epoch(expert_node *node, uint64_t epoch)
+{
+    node->min_epoch = epoch;
+}
+
+void expert_node_drain(expert_node *node)
+{
+    for (uint32_t i = 0; i < node->o.max_peers; i++) {
+        if (node->peers[i].state == PEER_GREETED) {
+            node_goodbye(node, node->peers[i].peer, WIRE_GOODBYE_DRAINING, "draining");
+        }
+    }
+}
+
+void expert_node_get_stats(const expert_node *node, expert_node_stats *out)
+{
+    *out = node->stats;
+    out->frames_out = transport_frames_out(node->small) + transport_frames_out(node->answers);
+}

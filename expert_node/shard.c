@@ -1,0 +1,78 @@
+/* The experts a node owns. */
+#include "expert_node/expert_node_priv.h"
+
+#include <stdlib.h>
+
+uint32_t node_slot_idx(const expert_node *node, uint32_t layer, int32_t expert_id)
+{
+    MOE_ASSERT(layer < node->o.n_layers && expert_id >= 0 && (uint32_t)expert_id < node->o.n_experts_max);
+    return layer * node->o.n_experts_max + (uint32_t)expert_id;
+}
+
+static bool in_range(const expert_node *node, uint32_t layer, int32_t expert_id)
+{
+    return layer < node->o.n_layers && expert_id >= 0 && (uint32_t)expert_id < node->o.n_experts_max;
+}
+
+bool expert_node_holds(const expert_node *node, uint32_t layer, int32_t expert_id)
+{
+    return in_range(node, layer, expert_id) && node->slots[node_slot_idx(node, layer, expert_id)].expert != NULL;
+}
+
+uint64_t expert_node_expert_rows(const expert_node *node, uint32_t layer, int32_t expert_id)
+{
+    return in_range(node, layer, expert_id) ? node->slots[node_slot_idx(node, layer, expert_id)].rows : 0;
+}
+
+moe_status expert_node_load(expert_node *node, uint32_t layer, int32_t expert_id, moe_error *err)
+{
+    const expert_node_options *o = &node->o;
+    compute_expert *expert = NULL;
+
+    if (!in_range(node, layer, expert_id)) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "layer %u expert %d: limits are %u layers and %u experts", layer,
+                        expert_id, o->n_layers, o->n_experts_max);
+    }
+    node_slot *slot = &node->slots[node_slot_idx(node, layer, expert_id)];
+    if (slot->expert != NULL) {
+        return moe_fail(err, MOE_ERR_EXISTS, "layer %u expert %d is loaded", layer, expert_id);
+    }
+    if (o->memory_bytes != 0 && o->expert_bytes > o->memory_bytes - node->stats.memory_bytes) {
+        return moe_fail(err, MOE_ERR_BUSY, "layer %u expert %d: %zu bytes more than the %zu of %zu in use", layer,
+                        expert_id, o->expert_bytes, node->stats.memory_bytes, o->memory_bytes);
+    }
+    moe_status status = o->source.open(o->source.ctx, layer, expert_id, &expert, err);
+    if (status != MOE_OK) {
+        return status;
+    }
+    slot->expert = expert;
+    slot->rows = 0;
+    node->stats.experts++;
+    node->stats.memory_bytes += o->expert_bytes;
+    return MOE_OK;
+}
+
+static void slot_close(expert_node *node, node_slot *slot)
+{
+    node->o.device->ops->expert_close(node->o.device, slot->expert);
+    slot->expert = NULL;
+    node->stats.experts--;
+    node->stats.memory_bytes -= node->o.expert_bytes;
+}
+
+void expert_node_drop(expert_node *node, uint32_t layer, int32_t expert_id)
+{
+    if (expert_node_holds(node, layer, expert_id)) {
+        node_batch_run(node);
+        slot_close(node, &node->slots[node_slot_idx(node, layer, expert_id)]);
+    }
+}
+
+void node_shard_close(expert_node *node)
+{
+    for (size_t i = 0; node->slots != NULL && i < (size_t)node->o.n_layers * node->o.n_experts_max; i++) {
+        if (node->slots[i].expert != NULL) {
+            slot_close(node, &node->slots[i]);
+        }
+    }
+}

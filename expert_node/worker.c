@@ -1,0 +1,220 @@
+/* The batch: dispatches are taken until the node turns, then run as one grouped FFN, each expert over the rows of all
+ * who asked, and answered in the order asked. */
+#include "expert_node/expert_node_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+moe_status node_batch_open(expert_node *node)
+{
+    const expert_node_options *o = &node->o;
+    const compute_ops *ops = o->device->ops;
+    node_batch *b = &node->batch;
+    size_t n = o->batch_picks;
+
+    b->x = ops->alloc(o->device, o->batch_rows * node->row_bytes);
+    b->out = ops->alloc(o->device, n * node->row_bytes);
+    b->frames = calloc(o->batch_frames, sizeof *b->frames);
+    b->groups = calloc(n, sizeof *b->groups);
+    b->pick_rows = calloc(n, sizeof *b->pick_rows);
+    b->touched = calloc(n, sizeof *b->touched);
+    b->merged_rows = calloc(n, sizeof *b->merged_rows);
+    b->ffn = calloc(n, sizeof *b->ffn);
+    b->call = calloc(n, sizeof *b->call);
+    bool ok = b->x != NULL && b->out != NULL && b->frames != NULL && b->groups != NULL && b->pick_rows != NULL &&
+              b->touched != NULL && b->merged_rows != NULL && b->ffn != NULL && b->call != NULL;
+    return ok ? MOE_OK : MOE_ERR_NO_MEMORY;
+}
+
+void node_batch_close(expert_node *node)
+{
+    node_batch *b = &node->batch;
+
+    for (uint32_t i = 0; i < b->n_frames; i++) {
+        transport_frame_release(b->frames[i].answer);
+    }
+    node->o.device->ops->free(node->o.device, b->x);
+    node->o.device->ops->free(node->o.device, b->out);
+    free(b->frames);
+    free(b->groups);
+    free(b->pick_rows);
+    free(b->touched);
+    free(b->merged_rows);
+    free(b->ffn);
+    free(b->call);
+    *b = (node_batch){0};
+}
+
+static bool fits(const expert_node *node, const wire_dispatch *d)
+{
+    const node_batch *b = &node->batch;
+
+    return b->n_frames < node->o.batch_frames && d->n_rows <= node->o.batch_rows - b->n_rows &&
+           d->n_picks <= node->o.batch_picks - b->n_picks;
+}
+
+static void add_group(expert_node *node, uint32_t slot_idx, uint32_t first, uint32_t n)
+{
+    node_batch *b = &node->batch;
+    node_slot *slot = &node->slots[slot_idx];
+    uint32_t group = b->n_groups++;
+
+    b->groups[group] = (node_group){.first = first, .n = n, .next = NODE_NO_GROUP};
+    if (slot->first_group == NODE_NO_GROUP) {
+        b->touched[b->n_touched++] = slot_idx;
+        slot->first_group = group;
+    } else {
+        b->groups[slot->last_group].next = group;
+    }
+    slot->last_group = group;
+}
+
+moe_status node_batch_add(expert_node *node, transport_peer peer, const wire_dispatch *d)
+{
+    node_batch *b = &node->batch;
+    compute_device *device = node->o.device;
+
+    if (!fits(node, d)) {
+        node_batch_run(node);
+    }
+    transport_frame *answer = transport_frames_take(node->answers);
+    if (answer == NULL) {
+        return MOE_ERR_BUSY;
+    }
+    b->frames[b->n_frames++] = (node_frame){.peer = peer,
+                                            .request = d->request,
+                                            .n_rows = d->n_rows,
+                                            .n_picks = d->n_picks,
+                                            .first_group = b->n_groups,
+                                            .n_groups = d->n_groups,
+                                            .answer = answer};
+    device->ops->upload(device, compute_at(b->x, b->n_rows * node->row_bytes), d->rows, d->n_rows * node->row_bytes);
+    for (uint32_t i = 0; i < d->n_picks; i++) {
+        b->pick_rows[b->n_picks + i] = b->n_rows + wire_u32_at(d->pick_rows, i);
+    }
+    for (uint32_t g = 0; g < d->n_groups; g++) {
+        wire_group group = wire_group_at(d->groups, g);
+
+        add_group(node, node_slot_idx(node, d->request.layer, group.expert_id), b->n_picks, group.n_picks);
+        b->n_picks += group.n_picks;
+    }
+    b->n_rows += d->n_rows;
+    return MOE_OK;
+}
+
+/* Joins the groups of each expert; afterwards ffn [n_touched] covers out [0, n_picks) in order. */
+static void merge(expert_node *node)
+{
+    node_batch *b = &node->batch;
+    uint32_t at = 0;
+
+    for (uint32_t i = 0; i < b->n_touched; i++) {
+        node_slot *slot = &node->slots[b->touched[i]];
+        uint32_t begin = at;
+
+        for (uint32_t g = slot->first_group; g != NODE_NO_GROUP; g = b->groups[g].next) {
+            b->groups[g].out_row = at;
+            memcpy(b->merged_rows + at, b->pick_rows + b->groups[g].first, b->groups[g].n * sizeof *b->merged_rows);
+            at += b->groups[g].n;
+        }
+        b->ffn[i] = (compute_group){
+            .expert = slot->expert, .rows = b->merged_rows + begin, .n_rows = at - begin, .out_row = begin};
+        slot->rows += at - begin;
+        slot->first_group = slot->last_group = NODE_NO_GROUP;
+    }
+}
+
+/* One call if it fits, else several: an expert's rows may be cut anywhere, a row's result does not depend on its
+ * neighbours. */
+static void run_ffn(node_batch *b, compute_device *device, size_t row_bytes, size_t max_rows)
+{
+    size_t g = 0;
+    size_t taken = 0; /* of group g */
+
+    while (g < b->n_touched) {
+        compute_mem *out = compute_at(b->out, (b->ffn[g].out_row + taken) * row_bytes);
+        size_t n = 0;
+
+        for (size_t rows = 0; g < b->n_touched && rows < max_rows;) {
+            const compute_group *from = &b->ffn[g];
+            size_t take = MOE_MIN(from->n_rows - taken, max_rows - rows);
+
+            b->call[n++] =
+                (compute_group){.expert = from->expert, .rows = from->rows + taken, .n_rows = take, .out_row = rows};
+            rows += take;
+            taken += take;
+            if (taken == from->n_rows) {
+                g++;
+                taken = 0;
+            }
+        }
+        device->ops->expert_ffn(device, out, b->x, b->call, n);
+    }
+}
+
+/* The results of a frame's groups in the order asked; neighbours in `out` are fetched together. */
+static moe_status fetch_results(expert_node *node, const node_frame *f, unsigned char *to)
+{
+    const node_batch *b = &node->batch;
+    compute_device *device = node->o.device;
+
+    for (uint32_t g = 0; g < f->n_groups;) {
+        const node_group *group = &b->groups[f->first_group + g];
+        uint32_t n = 0;
+
+        do {
+            n += b->groups[f->first_group + g].n;
+            g++;
+        } while (g < f->n_groups && b->groups[f->first_group + g].out_row == group->out_row + n);
+        moe_status status = device->ops->download(
+            device, to, compute_at_const(b->out, group->out_row * node->row_bytes), n * node->row_bytes);
+        if (status != MOE_OK) {
+            return status;
+        }
+        to += n * node->row_bytes;
+    }
+    return MOE_OK;
+}
+
+static void answer(expert_node *node, const node_frame *f)
+{
+    const wire_result head = {.request = f->request,
+                              .d_model = node->o.d_model,
+                              .dtype = node->dtype,
+                              .n_picks = f->n_picks,
+                              .queued_rows = node->batch.n_rows};
+    moe_buf b;
+
+    moe_buf_init(&b, f->answer->data, transport_frames_capacity(node->answers));
+    wire_result_begin(&b, &head);
+    unsigned char *rows = wire_put_rows(&b, f->n_picks, node->o.d_model, node->dtype);
+    MOE_ASSERT(rows != NULL); /* the inbox has compared the size with the limits */
+    moe_status status = fetch_results(node, f, rows);
+    if (status != MOE_OK) {
+        MOE_ERROR("node %s: layer %u: %s while fetching results", node->o.id, f->request.layer,
+                  moe_status_text(status));
+        transport_frame_release(f->answer);
+        node_refuse(node, f->peer, &f->request, WIRE_REFUSE_FAILED, moe_status_text(status));
+        return;
+    }
+    transport_frame_post(f->answer, f->peer, wire_finish(&b));
+    node->stats.frames++;
+    node->stats.rows += f->n_rows;
+    node->stats.picks += f->n_picks;
+}
+
+void node_batch_run(expert_node *node)
+{
+    node_batch *b = &node->batch;
+
+    if (b->n_frames == 0) {
+        return;
+    }
+    merge(node);
+    run_ffn(b, node->o.device, node->row_bytes, node->o.max_ffn_rows);
+    for (uint32_t i = 0; i < b->n_frames; i++) {
+        answer(node, &b->frames[i]);
+    }
+    node->stats.batches++;
+    b->n_frames = b->n_rows = b->n_picks = b->n_groups = b->n_touched = 0;
+}

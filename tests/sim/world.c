@@ -1,0 +1,471 @@
+#include "tests/sim/world.h"
+
+#include <stdlib.h>
+
+#define PATTERN 0xA5
+
+static world *the_world; /* compute ops carry no context of the test's */
+
+/* ------------------------------------------------------------------------------------------------ device and experts
+ */
+/* Results may be written once each, while their job is open, and only with what the oracle says. */
+static void watch_upload(world *w, const unsigned char *to, const unsigned char *from, size_t bytes)
+{
+    for (uint32_t c = 0; c < w->o.n_coordinators; c++) {
+        for (uint32_t mb = 0; mb < w->o.micro_batches; mb++) {
+            world_job *j = &w->jobs[c][mb];
+            const unsigned char *results = (const unsigned char *)j->results;
+
+            if (to < results || to >= results + w->o.max_rows * w->o.k * w->row_bytes) {
+                continue;
+            }
+            size_t pick = (size_t)(to - results) / w->row_bytes;
+            assert_true(j->open);
+            assert_int_equal(bytes % w->row_bytes, 0);
+            assert_memory_equal(from, j->expected + pick * w->row_bytes, bytes);
+            for (size_t i = 0; i < bytes / w->row_bytes; i++) {
+                assert_int_equal(j->written[pick + i]++, 0);
+            }
+        }
+    }
+}
+
+static void upload(compute_device *d, compute_mem *to, const void *from, size_t bytes)
+{
+    watch_upload(the_world, (const unsigned char *)to, from, bytes);
+    the_world->upload(d, to, from, bytes);
+}
+
+static void device_open(world *w)
+{
+    moe_error err;
+
+    assert_int_equal(moe_pool_open(1, compute_thread_init, &w->pool), MOE_OK);
+    const compute_device_options options = {.numeric_class = w->o.numeric_class,
+                                            .isa = COMPUTE_ISA_PORTABLE,
+                                            .pool = w->pool,
+                                            .max_rows = w->o.max_rows * w->o.k,
+                                            .max_ffn_rows = w->o.max_rows * w->o.k * 4,
+                                            .max_d_ff = w->o.d_ff,
+                                            .max_context = 16};
+    assert_ok(compute_cpu_open(&options, &w->device, &err), err);
+    w->ops = *w->device->ops;
+    w->upload = w->ops.upload;
+    w->ops.upload = upload;
+    w->device->ops = &w->ops;
+    w->row_bytes = w->o.d_model * compute_dtype_bytes(compute_class_dtype(w->o.numeric_class));
+}
+
+static moe_status source_open(void *ctx, uint32_t layer, int32_t expert_id, compute_expert **out, moe_error *err)
+{
+    const world *w = ctx;
+    const unsigned char *data = w->weights[layer][expert_id];
+    compute_dtype dtype = compute_class_dtype(w->o.numeric_class);
+    size_t bytes = (size_t)w->o.d_model * w->o.d_ff * compute_dtype_bytes(dtype);
+    const compute_weight gate = {data, dtype, w->o.d_ff, w->o.d_model};
+    const compute_weight up = {data + bytes, dtype, w->o.d_ff, w->o.d_model};
+    const compute_weight down = {data + 2 * bytes, dtype, w->o.d_model, w->o.d_ff};
+
+    (void)err;
+    return w->ops.expert_open(w->device, COMPUTE_FFN_SWIGLU, &gate, &up, &down, COMPUTE_MAPPED, out);
+}
+
+static float small(moe_random *r)
+{
+    return (float)(moe_random_unit(r) - 0.5);
+}
+
+static void experts_open(world *w)
+{
+    compute_dtype dtype = compute_class_dtype(w->o.numeric_class);
+    size_t n = 3 * (size_t)w->o.d_model * w->o.d_ff;
+
+    for (uint32_t l = 0; l < w->o.n_layers; l++) {
+        for (uint32_t e = 0; e < w->o.n_experts; e++) {
+            float *wide = malloc(n * sizeof *wide);
+            uint16_t *narrow = malloc(n * sizeof *narrow);
+
+            assert_true(wide != NULL && narrow != NULL);
+            for (size_t i = 0; i < n; i++) {
+                wide[i] = small(&w->random);
+                narrow[i] = compute_bf16_from_f32(wide[i]);
+            }
+            w->weights[l][e] = dtype == COMPUTE_BF16 ? (void *)narrow : (void *)wide;
+            free(dtype == COMPUTE_BF16 ? (void *)wide : (void *)narrow);
+            assert_int_equal(source_open(w, l, (int32_t)e, &w->experts[l][e], NULL), MOE_OK);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ members */
+static transport *endpoint_open(world *w, const char *address, uint64_t seed)
+{
+    const transport_loopback_options loopback = {
+        .net = w->net, .address = address, .max_message = 1 << 16, .max_peers = 16, .max_queued = 32};
+    transport *t;
+
+    assert_int_equal(transport_loopback_open(&loopback, &t), MOE_OK);
+    if (!w->o.faulty) {
+        return t;
+    }
+    transport_faulty_options faulty = {
+        .inner = t, .clock = &w->clock.clock, .seed = seed, .max_delay_ns = 2 * w->o.dispatch_timeout_ns};
+    memcpy(faulty.per_mille, w->o.per_mille, sizeof faulty.per_mille);
+    assert_int_equal(transport_faulty_open(&faulty, &t), MOE_OK);
+    transport_faulty_enable(t, !w->faults_off);
+    return t;
+}
+
+static void endpoint_close(world *w, transport *t)
+{
+    for (int i = 0; w->o.faulty && i < TRANSPORT_N_FAULTS; i++) {
+        w->faults[i] += transport_faulty_counts(t)[i];
+    }
+    transport_close(t);
+}
+
+void world_node_start(world *w, uint32_t i)
+{
+    world_node *n = &w->nodes[i];
+    uint32_t rows = w->o.node_rows == 0 ? (uint32_t)w->o.max_rows : w->o.node_rows;
+    moe_error err;
+
+    n->incarnation++;
+    n->t = endpoint_open(w, n->id, moe_random_u64(&w->random));
+    const expert_node_options options = {
+        .id = n->id,
+        .cluster = "sim",
+        .incarnation = n->incarnation,
+        .transport = n->t,
+        .device = w->device,
+        .source = {w, source_open},
+        .n_layers = w->o.n_layers,
+        .n_experts_max = WORLD_MAX_EXPERTS,
+        .d_model = w->o.d_model,
+        .max_rows = rows,
+        .max_picks = rows * w->o.k,
+        .batch_rows = 2 * rows,
+        .batch_picks = 2 * rows * w->o.k,
+        .batch_frames = 4,
+        .max_ffn_rows = w->o.max_ffn_rows == 0 ? w->o.max_rows * w->o.k * 4 : w->o.max_ffn_rows,
+    };
+    assert_ok(expert_node_open(&options, &n->node, &err), err);
+    for (uint32_t l = 0; l < w->o.n_layers; l++) {
+        for (uint32_t e = 0; e < w->o.n_experts; e++) {
+            if (n->holds[l][e]) {
+                assert_ok(expert_node_load(n->node, l, (int32_t)e, &err), err);
+            }
+        }
+    }
+}
+
+void world_node_kill(world *w, uint32_t i)
+{
+    endpoint_close(w, w->nodes[i].t);
+    expert_node_close(w->nodes[i].node);
+    w->nodes[i].t = NULL;
+    w->nodes[i].node = NULL;
+}
+
+static void place_experts(world *w)
+{
+    router_replica replicas[WORLD_MAX_LAYERS * WORLD_MAX_EXPERTS * WORLD_MAX_NODES];
+    const char *ids[WORLD_MAX_NODES];
+    size_t n = 0;
+    moe_error err;
+
+    for (uint32_t i = 0; i < w->o.n_nodes; i++) {
+        (void)snprintf(w->nodes[i].id, sizeof w->nodes[i].id, "node-%u", i);
+        ids[i] = w->nodes[i].id;
+    }
+    for (uint32_t l = 0; l < w->o.n_layers; l++) {
+        for (uint32_t e = 0; e < w->o.n_experts; e++) {
+            uint32_t copies =
+                w->o.replication != 0 ? w->o.replication : 1 + (uint32_t)moe_random_below(&w->random, w->o.n_nodes);
+            uint32_t first = (uint32_t)moe_random_below(&w->random, w->o.n_nodes);
+
+            for (uint32_t r = 0; r < MOE_MIN(copies, w->o.n_nodes); r++) {
+                uint32_t node = (first + r) % w->o.n_nodes;
+
+                w->nodes[node].holds[l][e] = true;
+                replicas[n++] = (router_replica){l, (int32_t)e, node};
+            }
+        }
+    }
+    assert_ok(
+        router_placement_open(1, ids, w->o.n_nodes, w->o.n_layers, WORLD_MAX_EXPERTS, replicas, n, &w->placement, &err),
+        err);
+}
+
+static void coordinator_start(world *w, uint32_t i)
+{
+    world_coordinator *c = &w->coordinators[i];
+    char id[16];
+    moe_error err;
+
+    (void)snprintf(id, sizeof id, "coord-%u", i);
+    c->t = endpoint_open(w, id, moe_random_u64(&w->random));
+    const exchange_options options = {.transport = c->t,
+                                      .device = w->device,
+                                      .clock = &w->clock.clock,
+                                      .coordinator_id = 100 + i,
+                                      .n_layers = w->o.n_layers,
+                                      .n_experts_max = WORLD_MAX_EXPERTS,
+                                      .k = w->o.k,
+                                      .d_model = w->o.d_model,
+                                      .max_rows = w->o.max_rows,
+                                      .micro_batches = w->o.micro_batches,
+                                      .dispatch_timeout_ns = w->o.dispatch_timeout_ns,
+                                      .id = id,
+                                      .cluster = "sim",
+                                      .incarnation = 1,
+                                      .max_frame_rows = w->o.max_frame_rows,
+                                      .heartbeat_ns = w->o.heartbeat_ns};
+    assert_ok(exchange_open(&options, &c->x, &err), err);
+    for (uint32_t n = 0; n < w->o.n_nodes; n++) {
+        assert_ok(exchange_add_node(c->x, w->nodes[n].id, w->nodes[n].id, &err), err);
+    }
+    exchange_set_placement(c->x, w->placement);
+}
+
+static void job_open(world *w, world_job *j)
+{
+    size_t n = w->o.max_rows * w->o.k;
+
+    j->x = w->ops.alloc(w->device, w->o.max_rows * w->row_bytes);
+    j->results = w->ops.alloc(w->device, n * w->row_bytes);
+    j->expected = malloc(n * w->row_bytes);
+    j->written = calloc(n, 1);
+    assert_true(j->x != NULL && j->results != NULL && j->expected != NULL && j->written != NULL);
+}
+
+static void job_close(world *w, world_job *j)
+{
+    w->ops.free(w->device, j->x);
+    w->ops.free(w->device, j->results);
+    free(j->expected);
+    free(j->written);
+}
+
+void world_open(world *w, const world_options *o)
+{
+    *w = (world){.o = *o};
+    the_world = w;
+    moe_random_seed(&w->random, o->seed);
+    moe_clock_virtual_init(&w->clock, 1000000);
+    device_open(w);
+    experts_open(w);
+    assert_int_equal(transport_loopback_net_open(WORLD_MAX_NODES + WORLD_MAX_COORDINATORS, &w->net), MOE_OK);
+    place_experts(w);
+    for (uint32_t i = 0; i < o->n_nodes; i++) {
+        world_node_start(w, i);
+    }
+    for (uint32_t i = 0; i < o->n_coordinators; i++) {
+        coordinator_start(w, i);
+        for (uint32_t mb = 0; mb < o->micro_batches; mb++) {
+            job_open(w, &w->jobs[i][mb]);
+        }
+    }
+}
+
+static void coordinator_stop(world *w, uint32_t i)
+{
+    exchange_stats stats;
+
+    exchange_get_stats(w->coordinators[i].x, &stats);
+    assert_int_equal(stats.attempts_out, 0);
+    endpoint_close(w, w->coordinators[i].t);
+    exchange_get_stats(w->coordinators[i].x, &stats);
+    assert_int_equal(stats.frames_out, 0);
+    exchange_close(w->coordinators[i].x);
+}
+
+void world_close(world *w)
+{
+    for (uint32_t i = 0; i < w->o.n_coordinators; i++) {
+        coordinator_stop(w, i);
+        for (uint32_t mb = 0; mb < w->o.micro_batches; mb++) {
+            job_close(w, &w->jobs[i][mb]);
+        }
+    }
+    for (uint32_t i = 0; i < w->o.n_nodes; i++) {
+        if (w->nodes[i].node != NULL) {
+            world_node_kill(w, i);
+        }
+    }
+    transport_loopback_net_close(w->net);
+    router_placement_unref(w->placement);
+    for (uint32_t l = 0; l < w->o.n_layers; l++) {
+        for (uint32_t e = 0; e < w->o.n_experts; e++) {
+            w->ops.expert_close(w->device, w->experts[l][e]);
+            free(w->weights[l][e]);
+        }
+    }
+    compute_close(w->device);
+    moe_pool_close(w->pool);
+}
+
+/* ------------------------------------------------------------------------------------------------ jobs */
+/* Each row's ids ascend and differ, as the gate's do; now and then a pick is empty. */
+static void draw_ids(world *w, world_job *j)
+{
+    for (size_t row = 0; row < j->job.n_rows; row++) {
+        int32_t *ids = j->ids + row * w->o.k;
+        uint32_t taken = 0;
+
+        for (uint32_t e = 0; e < w->o.n_experts; e++) {
+            uint64_t left = w->o.n_experts - e;
+
+            if (taken < w->o.k && moe_random_below(&w->random, left) < w->o.k - taken) {
+                ids[taken++] = (int32_t)e;
+            }
+        }
+        if (moe_random_below(&w->random, 20) == 0) {
+            ids[moe_random_below(&w->random, w->o.k)] = -1;
+        }
+    }
+}
+
+static void draw_rows(world *w, world_job *j)
+{
+    float wide[256];
+    uint16_t narrow[256];
+    bool bf16 = compute_class_dtype(w->o.numeric_class) == COMPUTE_BF16;
+
+    for (size_t row = 0; row < j->job.n_rows; row++) {
+        for (uint32_t i = 0; i < w->o.d_model; i++) {
+            wide[i] = small(&w->random) * 4.0f;
+            narrow[i] = compute_bf16_from_f32(wide[i]);
+        }
+        const void *from = bf16 ? (const void *)narrow : (const void *)wide;
+        w->upload(w->device, compute_at(j->x, row * w->row_bytes), from, w->row_bytes);
+    }
+}
+
+/* The oracle: each expert directly over all its rows of the whole job. */
+static void expect(world *w, world_job *j)
+{
+    size_t n_picks = j->job.n_rows * w->o.k;
+    compute_mem *out = w->ops.alloc(w->device, n_picks * w->row_bytes);
+
+    memset(j->expected, PATTERN, w->o.max_rows * w->o.k * w->row_bytes);
+    for (uint32_t e = 0; e < w->o.n_experts; e++) {
+        uint32_t rows[WORLD_MAX_ROWS], to[WORLD_MAX_ROWS];
+        compute_group group = {.expert = w->experts[j->job.layer][e], .rows = rows};
+
+        for (size_t pick = 0; pick < n_picks; pick++) {
+            if (j->ids[pick] == (int32_t)e) {
+                to[group.n_rows] = (uint32_t)pick;
+                rows[group.n_rows++] = (uint32_t)(pick / w->o.k);
+            }
+        }
+        w->ops.expert_ffn(w->device, out, j->x, &group, group.n_rows == 0 ? 0 : 1);
+        for (size_t i = 0; i < group.n_rows; i++) {
+            assert_int_equal(w->ops.download(w->device, j->expected + to[i] * w->row_bytes,
+                                             compute_at_const(out, i * w->row_bytes), w->row_bytes),
+                             MOE_OK);
+        }
+    }
+    w->ops.free(w->device, out);
+}
+
+void world_job_make(world *w, uint32_t coordinator, uint32_t micro_batch)
+{
+    world_job *j = &w->jobs[coordinator][micro_batch];
+    size_t n = w->o.max_rows * w->o.k;
+
+    j->job = (exchange_job){.layer = (uint32_t)moe_random_below(&w->random, w->o.n_layers),
+                            .micro_batch = micro_batch,
+                            .n_rows = 1 + moe_random_below(&w->random, w->o.max_rows),
+                            .ids = j->ids,
+                            .x = j->x,
+                            .results = j->results};
+    draw_ids(w, j);
+    draw_rows(w, j);
+    expect(w, j);
+    memset(j->written, 0, n);
+    unsigned char *pattern = malloc(n * w->row_bytes);
+    assert_non_null(pattern);
+    memset(pattern, PATTERN, n * w->row_bytes);
+    w->upload(w->device, j->results, pattern, n * w->row_bytes);
+    free(pattern);
+    j->open = true;
+}
+
+void world_job_check(world *w, uint32_t coordinator, uint32_t micro_batch)
+{
+    world_job *j = &w->jobs[coordinator][micro_batch];
+    size_t n = w->o.max_rows * w->o.k;
+    unsigned char *got = malloc(n * w->row_bytes);
+
+    assert_non_null(got);
+    assert_int_equal(w->ops.download(w->device, got, j->results, n * w->row_bytes), MOE_OK);
+    assert_memory_equal(got, j->expected, n * w->row_bytes);
+    for (size_t pick = 0; pick < j->job.n_rows * w->o.k; pick++) {
+        assert_int_equal(j->written[pick], j->ids[pick] >= 0);
+    }
+    free(got);
+    j->open = false;
+}
+
+/* ------------------------------------------------------------------------------------------------ time */
+void world_turn(world *w, uint64_t by_ns)
+{
+    for (uint32_t i = 0; i < w->o.n_coordinators; i++) {
+        (void)exchange_progress(w->coordinators[i].x);
+    }
+    for (uint32_t i = 0; i < w->o.n_nodes; i++) {
+        if (w->nodes[i].node != NULL) {
+            (void)expert_node_progress(w->nodes[i].node);
+        }
+    }
+    moe_clock_virtual_advance(&w->clock, by_ns);
+}
+
+static bool settled(const world *w)
+{
+    for (uint32_t i = 0; i < w->o.n_coordinators; i++) {
+        for (uint32_t n = 0; n < w->o.n_nodes; n++) {
+            if (!exchange_node_ready(w->coordinators[i].x, w->nodes[n].id)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+void world_settle(world *w)
+{
+    for (int turn = 0; turn < 1000 && !settled(w); turn++) {
+        world_turn(w, 1000);
+    }
+    assert_true(settled(w));
+}
+
+void world_calm(world *w)
+{
+    w->faults_off = true;
+    for (uint32_t i = 0; i < w->o.n_coordinators; i++) {
+        transport_faulty_enable(w->coordinators[i].t, false);
+    }
+    for (uint32_t i = 0; i < w->o.n_nodes; i++) {
+        if (w->nodes[i].node == NULL) {
+            world_node_start(w, i);
+        } else {
+            transport_faulty_enable(w->nodes[i].t, false);
+        }
+    }
+}
+
+void world_count_faults(world *w, uint64_t counts[TRANSPORT_N_FAULTS])
+{
+    for (int f = 0; f < TRANSPORT_N_FAULTS; f++) {
+        counts[f] += w->faults[f];
+        for (uint32_t i = 0; i < w->o.n_coordinators; i++) {
+            counts[f] += transport_faulty_counts(w->coordinators[i].t)[f];
+        }
+        for (uint32_t i = 0; i < w->o.n_nodes; i++) {
+            counts[f] += w->nodes[i].t == NULL ? 0 : transport_faulty_counts(w->nodes[i].t)[f];
+        }
+    }
+}

@@ -1,0 +1,410 @@
+/* The exchange over real expert nodes on a loopback network without faults: whatever the placement, the bits are those
+ * of the experts run directly (world_job_check). */
+#include "tests/sim/world.h"
+
+static world w;
+
+static world_options options(uint32_t n_nodes, uint32_t replication)
+{
+    return (world_options){.numeric_class = COMPUTE_CLASS_CPU_F32_1,
+                           .n_layers = 2,
+                           .n_experts = 10,
+                           .k = 3,
+                           .d_model = 20,
+                           .d_ff = 12,
+                           .max_rows = 24,
+                           .n_nodes = n_nodes,
+                           .n_coordinators = 1,
+                           .micro_batches = 1,
+                           .replication = replication,
+                           .seed = 77,
+                           .dispatch_timeout_ns = 5000000};
+}
+
+static void run_job(uint32_t coordinator, uint32_t micro_batch)
+{
+    exchange *x = w.coordinators[coordinator].x;
+
+    world_job_make(&w, coordinator, micro_batch);
+    assert_int_equal(exchange_begin(x, &w.jobs[coordinator][micro_batch].job), MOE_OK);
+    for (int turn = 0; turn < 2000 && exchange_state(x, micro_batch) == EXCHANGE_RUNNING; turn++) {
+        world_turn(&w, 10000);
+    }
+    assert_int_equal(exchange_state(x, micro_batch), EXCHANGE_DONE);
+    world_job_check(&w, coordinator, micro_batch);
+}
+
+static void run_jobs(const world_options *o, int n)
+{
+    world_open(&w, o);
+    world_settle(&w);
+    for (int i = 0; i < n; i++) {
+        run_job(0, 0);
+    }
+}
+
+static exchange_stats stats_of(uint32_t coordinator)
+{
+    exchange_stats stats;
+
+    exchange_get_stats(w.coordinators[coordinator].x, &stats);
+    return stats;
+}
+
+static void check_placement(uint32_t n_nodes, uint32_t replication)
+{
+    world_options o = options(n_nodes, replication);
+
+    run_jobs(&o, 20);
+    exchange_stats stats = stats_of(0);
+    assert_int_equal(stats.rows_combined, stats.rows_dispatched);
+    assert_int_equal(stats.late_results + stats.retries + stats.hedges + stats.bad_frames + stats.refusals, 0);
+    world_close(&w);
+}
+
+static void one_node_gives_the_bits_of_the_experts(void **state)
+{
+    (void)state;
+    check_placement(1, 1);
+}
+
+static void two_nodes_give_the_bits_of_the_experts(void **state)
+{
+    (void)state;
+    check_placement(2, 1);
+}
+
+static void two_nodes_with_everything_twice_give_the_bits_of_the_experts(void **state)
+{
+    (void)state;
+    check_placement(2, 2);
+}
+
+static void five_nodes_give_the_bits_of_the_experts(void **state)
+{
+    (void)state;
+    check_placement(5, 1);
+}
+
+static void five_nodes_with_everything_twice_give_the_bits_of_the_experts(void **state)
+{
+    (void)state;
+    check_placement(5, 2);
+}
+
+static void the_bf16_class_gives_the_bits_of_the_experts(void **state)
+{
+    world_options o = options(3, 2);
+
+    (void)state;
+    o.numeric_class = COMPUTE_CLASS_CPU_BF16_1;
+    o.d_model = 21; /* odd rows: 42 bytes */
+    run_jobs(&o, 10);
+    world_close(&w);
+}
+
+static void jobs_are_cut_to_what_a_node_takes(void **state)
+{
+    world_options o = options(1, 1);
+
+    (void)state;
+    o.node_rows = 5;
+    o.max_ffn_rows = 4;
+    run_jobs(&o, 10);
+    assert_true(stats_of(0).frames_sent > 15);
+    assert_int_equal(stats_of(0).refusals, 0);
+    world_close(&w);
+}
+
+static void dispatches_that_wait_together_are_run_together(void **state)
+{
+    world_options o = options(1, 1);
+    expert_node_stats stats;
+
+    (void)state;
+    o.n_coordinators = 2;
+    world_open(&w, &o);
+    world_settle(&w);
+    for (uint32_t c = 0; c < 2; c++) {
+        world_job_make(&w, c, 0);
+        assert_int_equal(exchange_begin(w.coordinators[c].x, &w.jobs[c][0].job), MOE_OK);
+    }
+    for (int turn = 0; turn < 4; turn++) {
+        world_turn(&w, 10000);
+    }
+    expert_node_get_stats(w.nodes[0].node, &stats);
+    assert_int_equal(stats.frames, 2);
+    assert_int_equal(stats.batches, 1);
+    world_job_check(&w, 0, 0);
+    world_job_check(&w, 1, 0);
+    world_close(&w);
+}
+
+static void micro_batches_do_not_mix(void **state)
+{
+    world_options o = options(3, 2);
+
+    (void)state;
+    o.micro_batches = 2;
+    world_open(&w, &o);
+    world_settle(&w);
+    for (uint32_t mb = 0; mb < 2; mb++) {
+        world_job_make(&w, 0, mb);
+        assert_int_equal(exchange_begin(w.coordinators[0].x, &w.jobs[0][mb].job), MOE_OK);
+    }
+    for (int turn = 0; turn < 6; turn++) {
+        world_turn(&w, 10000);
+    }
+    world_job_check(&w, 0, 0);
+    world_job_check(&w, 0, 1);
+    world_close(&w);
+}
+
+static void a_row_goes_once_to_each_node(void **state)
+{
+    world_options o = options(1, 1);
+
+    (void)state;
+    run_jobs(&o, 1);
+    expert_node_stats stats;
+    expert_node_get_stats(w.nodes[0].node, &stats);
+    assert_int_equal(stats.rows, w.jobs[0][0].job.n_rows);
+    assert_int_equal(stats.picks, stats_of(0).rows_dispatched);
+    world_close(&w);
+}
+
+static void a_job_with_nothing_to_compute_is_done_at_once(void **state)
+{
+    world_options o = options(1, 1);
+
+    (void)state;
+    world_open(&w, &o);
+    world_job_make(&w, 0, 0);
+    for (size_t i = 0; i < MOE_COUNT(w.jobs[0][0].ids); i++) {
+        w.jobs[0][0].ids[i] = -1;
+    }
+    assert_int_equal(exchange_begin(w.coordinators[0].x, &w.jobs[0][0].job), MOE_OK);
+    assert_int_equal(exchange_state(w.coordinators[0].x, 0), EXCHANGE_DONE);
+    world_close(&w);
+}
+
+static void a_dead_nodes_rows_go_to_the_replica(void **state)
+{
+    world_options o = options(2, 2);
+
+    (void)state;
+    world_open(&w, &o);
+    world_settle(&w);
+    world_job_make(&w, 0, 0);
+    assert_int_equal(exchange_begin(w.coordinators[0].x, &w.jobs[0][0].job), MOE_OK);
+    world_node_kill(&w, 1);
+    for (int turn = 0; turn < 6; turn++) {
+        world_turn(&w, 10);
+    }
+    assert_int_equal(exchange_state(w.coordinators[0].x, 0), EXCHANGE_DONE);
+    assert_true(stats_of(0).retries > 0);
+    world_job_check(&w, 0, 0);
+    world_close(&w);
+}
+
+static void a_silent_node_is_hedged_after_its_deadline(void **state)
+{
+    world_options o = options(2, 2);
+
+    (void)state;
+    world_open(&w, &o);
+    world_settle(&w);
+    world_job_make(&w, 0, 0);
+    exchange *x = w.coordinators[0].x;
+    assert_int_equal(exchange_begin(x, &w.jobs[0][0].job), MOE_OK);
+    for (int turn = 0; turn < 20 && exchange_state(x, 0) == EXCHANGE_RUNNING; turn++) {
+        (void)expert_node_progress(w.nodes[0].node); /* node 1 stands still */
+        (void)exchange_progress(x);
+        moe_clock_virtual_advance(&w.clock, 1000000);
+    }
+    assert_int_equal(exchange_state(x, 0), EXCHANGE_DONE);
+    assert_int_equal(stats_of(0).hedges, 1);
+    world_job_check(&w, 0, 0);
+    for (int turn = 0; turn < 4; turn++) {
+        world_turn(&w, 10);
+    }
+    assert_int_equal(stats_of(0).late_results, 1);
+    world_close(&w);
+}
+
+static void a_silent_node_is_lost_after_four_beats(void **state)
+{
+    world_options o = options(1, 1);
+
+    (void)state;
+    o.heartbeat_ns = 1000000;
+    world_open(&w, &o);
+    world_settle(&w);
+    for (int turn = 0; turn < 20; turn++) {
+        world_turn(&w, 500000);
+        assert_true(exchange_node_ready(w.coordinators[0].x, "node-0"));
+    }
+    for (int turn = 0; turn < 10; turn++) {
+        (void)exchange_progress(w.coordinators[0].x);
+        moe_clock_virtual_advance(&w.clock, 500000);
+    }
+    assert_false(exchange_node_ready(w.coordinators[0].x, "node-0"));
+    world_close(&w);
+}
+
+static void a_dropped_expert_is_refused_and_found_elsewhere(void **state)
+{
+    world_options o = options(2, 2);
+
+    (void)state;
+    world_open(&w, &o);
+    world_settle(&w);
+    for (uint32_t l = 0; l < o.n_layers; l++) {
+        for (int32_t e = 0; e < (int32_t)o.n_experts; e++) {
+            expert_node_drop(w.nodes[1].node, l, e);
+        }
+    }
+    run_job(0, 0);
+    assert_int_equal(stats_of(0).refusals, 1);
+    world_close(&w);
+}
+
+static void without_an_owner_the_wait_names_the_expert(void **state)
+{
+    world_options o = options(1, 1);
+    moe_error err = {""};
+    char expected[64];
+
+    (void)state;
+    world_open(&w, &o);
+    world_job_make(&w, 0, 0);
+    world_job *j = &w.jobs[0][0];
+    j->ids[0] = 4;
+    assert_int_equal(exchange_begin(w.coordinators[0].x, &j->job), MOE_OK);
+    assert_int_equal(exchange_wait(w.coordinators[0].x, 0, 1, &err), MOE_ERR_UNAVAILABLE);
+    (void)snprintf(expected, sizeof expected, "layer %u expert 4 has no live owner", j->job.layer);
+    assert_string_equal(err.text, expected);
+    assert_int_equal(exchange_state(w.coordinators[0].x, 0), EXCHANGE_IDLE);
+    world_close(&w);
+}
+
+static void a_dropped_job_is_not_written_to(void **state)
+{
+    world_options o = options(2, 1);
+    moe_error err;
+
+    (void)state;
+    world_open(&w, &o);
+    world_settle(&w);
+    world_job_make(&w, 0, 0);
+    assert_int_equal(exchange_begin(w.coordinators[0].x, &w.jobs[0][0].job), MOE_OK);
+    assert_int_equal(exchange_wait(w.coordinators[0].x, 0, 1, &err), MOE_ERR_TIMEOUT);
+    w.jobs[0][0].open = false;
+    for (int turn = 0; turn < 6; turn++) {
+        world_turn(&w, 10);
+    }
+    assert_true(stats_of(0).late_results > 0);
+    run_job(0, 0);
+    world_close(&w);
+}
+
+static void a_draining_node_gets_nothing_new(void **state)
+{
+    world_options o = options(2, 2);
+
+    (void)state;
+    world_open(&w, &o);
+    world_settle(&w);
+    expert_node_drain(w.nodes[0].node);
+    world_turn(&w, 10);
+    world_turn(&w, 10);
+    assert_false(exchange_node_ready(w.coordinators[0].x, "node-0"));
+    run_job(0, 0);
+    expert_node_stats stats;
+    expert_node_get_stats(w.nodes[0].node, &stats);
+    assert_int_equal(stats.frames, 0);
+    world_close(&w);
+}
+
+static void a_stale_epoch_is_refused(void **state)
+{
+    world_options o = options(1, 1);
+    router_placement *newer = NULL;
+    moe_error err;
+
+    (void)state;
+    world_open(&w, &o);
+    world_settle(&w);
+    expert_node_set_min_epoch(w.nodes[0].node, 2);
+    world_job_make(&w, 0, 0);
+    exchange *x = w.coordinators[0].x;
+    assert_int_equal(exchange_begin(x, &w.jobs[0][0].job), MOE_OK);
+    for (int turn = 0; turn < 4; turn++) {
+        world_turn(&w, 10);
+    }
+    assert_int_equal(exchange_state(x, 0), EXCHANGE_RUNNING);
+    assert_ok(router_placement_open_single(2, "node-0", o.n_layers, WORLD_MAX_EXPERTS, &newer, &err), err);
+    exchange_set_placement(x, newer);
+    router_placement_unref(newer);
+    for (int turn = 0; turn < 10; turn++) {
+        world_turn(&w, 1000000);
+    }
+    assert_int_equal(exchange_state(x, 0), EXCHANGE_DONE);
+    world_job_check(&w, 0, 0);
+    world_close(&w);
+}
+
+static void options_out_of_range_are_refused(void **state)
+{
+    world_options o = options(1, 1);
+    exchange *x = NULL;
+    moe_error err = {""};
+
+    (void)state;
+    world_open(&w, &o);
+    const exchange_options bad = {.transport = w.coordinators[0].t,
+                                  .device = w.device,
+                                  .clock = &w.clock.clock,
+                                  .n_layers = 1,
+                                  .n_experts_max = 4,
+                                  .k = 2,
+                                  .d_model = 8,
+                                  .max_rows = 4,
+                                  .micro_batches = 3,
+                                  .dispatch_timeout_ns = 1,
+                                  .id = "c",
+                                  .cluster = "c"};
+    assert_int_equal(exchange_open(&bad, &x, &err), MOE_ERR_INVALID_ARG);
+    assert_contains(err.text, "3 micro-batches");
+    world_close(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_node_gives_the_bits_of_the_experts),
+        cmocka_unit_test(two_nodes_give_the_bits_of_the_experts),
+        cmocka_unit_test(two_nodes_with_everything_twice_give_the_bits_of_the_experts),
+        cmocka_unit_test(five_nodes_give_the_bits_of_the_experts),
+        cmocka_unit_test(five_nodes_with_everything_twice_give_the_bits_of_the_experts),
+        cmocka_unit_test(the_bf16_class_gives_the_bits_of_the_experts),
+        cmocka_unit_test(jobs_are_cut_to_what_a_node_takes),
+        cmocka_unit_test(dispatches_that_wait_together_are_run_together),
+        cmocka_unit_test(micro_batches_do_not_mix),
+        cmocka_unit_test(a_row_goes_once_to_each_node),
+        cmocka_unit_test(a_job_with_nothing_to_compute_is_done_at_once),
+        cmocka_unit_test(a_dead_nodes_rows_go_to_the_replica),
+        cmocka_unit_test(a_silent_node_is_hedged_after_its_deadline),
+        cmocka_unit_test(a_silent_node_is_lost_after_four_beats),
+        cmocka_unit_test(a_dropped_expert_is_refused_and_found_elsewhere),
+        cmocka_unit_test(without_an_owner_the_wait_names_the_expert),
+        cmocka_unit_test(a_dropped_job_is_not_written_to),
+        cmocka_unit_test(a_draining_node_gets_nothing_new),
+        cmocka_unit_test(a_stale_epoch_is_refused),
+        cmocka_unit_test(options_out_of_range_are_refused),
+    };
+
+    moe_log_set_level(MOE_LOG_ERROR);
+    compute_thread_init();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
