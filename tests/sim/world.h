@@ -63,7 +63,7 @@ typedef struct world {
     compute_ops ops; /* the device's, with upload watched */
     void (*upload)(compute_device *d, compute_mem *to, const void *from, size_t bytes);
     size_t row_bytes;
-    float *weights[WORLD_MAX_LAYERS][WORLD_MAX_EXPERTS];          /* owned: gate, up, down */
+    void *weights[WORLD_MAX_LAYERS][WORLD_MAX_EXPERTS];           /* owned: gate, up, down in class dtype */
     compute_expert *experts[WORLD_MAX_LAYERS][WORLD_MAX_EXPERTS]; /* the oracle's */
     transport_loopback_net *net;
     world_node nodes[WORLD_MAX_NODES];
