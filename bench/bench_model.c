@@ -297,6 +297,53 @@ static void print_parts(const measure *all)
     printf("\n");
 }
 
+/* Seconds of drawing a token: of logits as flat as those of an untrained model, where half the vocabulary is sorted. */
+static moe_status sample_seconds(float deviation, double *out, moe_error *err)
+{
+    static float logits[OLMOE_VOCAB];
+    const model_sampling sampling = {.temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = 1.0f};
+    enum { N = 50 };
+    model_sampler *sampler;
+    moe_random random;
+    double start;
+    int32_t token;
+    moe_status status = model_sampler_open(OLMOE_VOCAB, &sampler);
+
+    if (status != MOE_OK) {
+        return moe_fail(err, status, "sampler: out of memory");
+    }
+    moe_random_seed(&random, 9);
+    for (size_t i = 0; i < OLMOE_VOCAB; i++) {
+        double sum = -6.0; /* of twelve uniforms: nearly normal */
+        for (int j = 0; j < 12; j++) {
+            sum += moe_random_unit(&random);
+        }
+        logits[i] = deviation * (float)sum;
+    }
+    start = now_s();
+    for (uint32_t i = 0; i < N && status == MOE_OK; i++) {
+        status = model_sample(sampler, &sampling, logits, NULL, NULL, 0, i, 0, &token);
+    }
+    *out = (now_s() - start) / N;
+    model_sampler_close(sampler);
+    return status == MOE_OK ? status : moe_fail(err, status, "sampling: %s", moe_status_text(status));
+}
+
+static moe_status print_sampling(moe_error *err)
+{
+    double peaked, flat;
+    moe_status status = sample_seconds(4.5f, &peaked, err);
+
+    if (status == MOE_OK) {
+        status = sample_seconds(0.9f, &flat, err);
+    }
+    if (status == MOE_OK) {
+        printf("\nsampling a token at temperature 1: %.0f us from peaked logits, %.0f us from flat ones\n",
+               peaked * 1e6, flat * 1e6);
+    }
+    return status;
+}
+
 static moe_status print_frames(bench *b, moe_error *err)
 {
     static const struct {
@@ -343,6 +390,9 @@ static moe_status measure_all(bench *b, moe_error *err)
     }
     if (status == MOE_OK) {
         print_parts(all);
+    }
+    if (status == MOE_OK) {
+        status = print_sampling(err);
     }
     return status == MOE_OK ? print_frames(b, err) : status;
 }

@@ -51,10 +51,10 @@ static void put_experts(header *h, uint32_t layer)
     }
 }
 
-/* Small tensors first: norms, embeddings, routers, in this order (fill_own relies on it); then the matrices.
- * Every tensor is a whole number of pages. */
+/* First what has memory of its own: norms, embeddings, routers, head, in this order (fill_own relies on it); then the
+ * matrices. Every tensor is a whole number of pages. */
 typedef struct layout {
-    size_t norms_end, embeddings_end, own_end, end; /* offsets in the data */
+    size_t norms_end, embeddings_end, routers_end, own_end, end; /* offsets in the data */
 } layout;
 
 static layout put_all(header *h, uint32_t n_layers)
@@ -75,6 +75,8 @@ static layout put_all(header *h, uint32_t n_layers)
     for (uint32_t i = 0; i < n_layers; i++) {
         put_layer_tensor(h, i, "mlp.gate", OLMOE_N_EXPERTS, OLMOE_D_MODEL);
     }
+    l.routers_end = h->offset;
+    put_tensor(h, "lm_head.weight", OLMOE_VOCAB, OLMOE_D_MODEL);
     l.own_end = h->offset;
     for (uint32_t i = 0; i < n_layers; i++) {
         for (size_t j = 0; j < 4; j++) {
@@ -82,7 +84,6 @@ static layout put_all(header *h, uint32_t n_layers)
         }
         put_experts(h, i);
     }
-    put_tensor(h, "lm_head.weight", OLMOE_VOCAB, OLMOE_D_MODEL);
     l.end = h->offset;
     moe_text_append(&h->text, "}", 1);
     while ((8 + h->text.size) % PAGE != 0 && !h->text.failed) {
@@ -133,7 +134,8 @@ static void fill_own(moe_pool *pool, unsigned char *data, const layout *l)
         norms[i] = compute_bf16_from_f32(1.0f);
     }
     fill_uniform(pool, data + l->norms_end, l->embeddings_end - l->norms_end, 1.0f, 1);
-    fill_uniform(pool, data + l->embeddings_end, l->own_end - l->embeddings_end, 0.02f, 2);
+    fill_uniform(pool, data + l->embeddings_end, l->routers_end - l->embeddings_end, 0.02f, 2);
+    fill_uniform(pool, data + l->routers_end, l->own_end - l->routers_end, 0.1f, 4);
 }
 
 /* Maps the pattern over [to, to + bytes) as often as it takes. */

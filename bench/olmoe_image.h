@@ -1,7 +1,7 @@
 /* olmoe_image: a checkpoint of OLMoE-1B-7B's shape as one safetensors image in memory, bf16, random.
  *
- * Embeddings, norms and routers have memory of their own. The matrices all show the same 256 MB of random numbers, each
- * from another place on, so that 13 GB of checkpoint cost half a GB until they are packed. */
+ * Embeddings, norms, routers and head have memory of their own. The other matrices all show the same 256 MB of random
+ * numbers, each from another place on, so that 13 GB of checkpoint cost less than one GB until they are packed. */
 #ifndef CONCLAVE_BENCH_OLMOE_IMAGE_H
 #define CONCLAVE_BENCH_OLMOE_IMAGE_H
 
@@ -23,8 +23,9 @@ typedef struct olmoe_image {
     size_t bytes;
 } olmoe_image;
 
-/* Weights are uniform: deviation 1 for embeddings (so that tokens keep apart through the layers), 0.02 for matrices and
- * routers (router logits of deviation 0.9: picks spread); norms are 1. The caller's thread is thread 0 of the pool. */
+/* Weights are uniform: deviation 1 for embeddings (so that tokens keep apart through the layers), 0.1 for the head
+ * (logits as peaked as a trained model's, the best token at about a tenth), 0.02 for the rest (router logits of
+ * deviation 0.9: picks spread); norms are 1. The caller's thread is thread 0 of the pool. */
 MOE_NODISCARD moe_status olmoe_image_open(uint32_t n_layers, moe_pool *pool, olmoe_image *out, moe_error *err);
 void olmoe_image_close(olmoe_image *image);
 /* Its config.json; the text is the caller's. */
