@@ -104,7 +104,9 @@ static moe_status route(engine *e, uint32_t b, const micro_batch *mb, uint32_t l
     if (status != MOE_OK) {
         return status;
     }
-    count_rows(e, mb, job.ids, layer);
+    if (atomic_load_explicit(&e->warm, memory_order_relaxed)) { /* the warm-up token is nobody's */
+        count_rows(e, mb, job.ids, layer);
+    }
     keep_experts(e, mb, job.ids, layer);
     return exchange_begin(e->options.exchange, &job);
 }

@@ -1,9 +1,11 @@
 """What the Python tests share: a coordinator process and the command line beside it."""
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
+import time
 
 WAIT_S = 300
 
@@ -28,6 +30,16 @@ class Coordinator:
             self.reader.join()
             raise RuntimeError(f"the coordinator printed {line}: {''.join(self.log)[-2000:]}")
         self.address = line[1]
+
+    def log_match(self, pattern):
+        """The first match in the log; waits for the line to come."""
+        end = time.monotonic() + WAIT_S
+        while time.monotonic() < end:
+            found = re.search(pattern, "".join(list(self.log)))
+            if found:
+                return found
+            time.sleep(0.01)
+        raise RuntimeError(f"no {pattern} in the log: {''.join(self.log)}")
 
     def resident_kib(self):
         with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:

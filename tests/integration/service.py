@@ -58,7 +58,7 @@ class Service(unittest.TestCase):
         subprocess.run(["/usr/bin/python3", MAKE_CHECKPOINT, model, "--shape", "tiny"], check=True, capture_output=True)
         cls.coordinator = Coordinator(PROGRAM, model, "--http", "127.0.0.1:0", "--cache-dir", "", "--max-queue", "64")
         cls.addClassCleanup(lambda: cls.assertEqual(cls(), cls.coordinator.stop(), (0, "")))
-        port = re.search(r"http on port (\d+)", "".join(cls.coordinator.log)).group(1)
+        port = cls.coordinator.log_match(r"http on port (\d+)").group(1)
         cls.http = "http://127.0.0.1:" + port
         cls.channel = grpc.insecure_channel(cls.coordinator.address)
         cls.addClassCleanup(cls.channel.close)
