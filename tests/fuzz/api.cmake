@@ -1,0 +1,1 @@
+moe_fuzz(fuzz_grpc_request LIBS moe_api moe_fake_engine)

@@ -1,0 +1,77 @@
+/* Bytes of a client: unpacked within a budget, checked, and made into what the engine gets. The first byte picks the message. */
+#include "conclave/v1/admin.pb-c.h"
+#include "coordinator/intake_priv.h"
+#include "coordinator/proto_check_priv.h"
+#include "grpc/reflection/v1/reflection.pb-c.h"
+#include "tests/support/fake_engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void check_spec(const engine_spec *spec)
+{
+    MOE_ASSERT(spec->n_prompt >= 1 && spec->n_prompt <= FAKE_MAX_CONTEXT);
+    MOE_ASSERT(spec->n_choices >= 1 && spec->n_choices <= ENGINE_MAX_CHOICES);
+    MOE_ASSERT(spec->n_top <= MODEL_MAX_TOP_LOGPROBS && spec->n_stop <= ENGINE_MAX_STOP_STRINGS && spec->n_stop_ids <= ENGINE_MAX_STOP_IDS);
+    MOE_ASSERT(spec->sampling.temperature >= 0 && spec->sampling.top_p > 0 && spec->sampling.top_p <= 1);
+    for (size_t i = 0; i < spec->n_prompt; i++) {
+        MOE_ASSERT(spec->prompt[i] >= 0 && spec->prompt[i] < FAKE_VOCAB);
+    }
+    for (size_t i = 0; i < spec->n_stop; i++) {
+        MOE_ASSERT(spec->stop[i][0] != '\0');
+    }
+}
+
+static void take(engine *e, unsigned kind, const ProtobufCMessage *m)
+{
+    moe_error err;
+    intake in;
+    moe_text text;
+    int32_t *ids;
+    size_t n;
+
+    if (kind == 0 && intake_generate(e, (const generate_request *)m, &in, &err) == MOE_OK) {
+        check_spec(&in.spec);
+        intake_fini(&in);
+    } else if (kind == 1 && intake_score(e, (const score_request *)m, &in, &err) == MOE_OK) {
+        check_spec(&in.spec);
+        intake_fini(&in);
+    } else if (kind == 2 && intake_tokenize(e, (const tokenize_request *)m, &ids, &n, &err) == MOE_OK) {
+        free(ids);
+    } else if (kind == 3) {
+        moe_text_init(&text, 1 << 20);
+        if (intake_detokenize(e, (const detokenize_request *)m, &text, &err) == MOE_OK) {
+            MOE_ASSERT(moe_utf8_valid_prefix(moe_text_cstr(&text), text.size) == text.size);
+        }
+        moe_text_fini(&text);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const ProtobufCMessageDescriptor *const types[] = {
+        &conclave__v1__generate_request__descriptor,   &conclave__v1__score_request__descriptor,
+        &conclave__v1__tokenize_request__descriptor,   &conclave__v1__detokenize_request__descriptor,
+        &conclave__v1__classify_request__descriptor,   &conclave__v1__list_experts_request__descriptor,
+        &grpc__reflection__v1__server_reflection_request__descriptor,
+    };
+    static engine *e;
+    fake_options options = {.no_tokenizer = false};
+    ProtobufCMessage *m;
+    moe_error err;
+
+    if (size == 0) {
+        return 0;
+    }
+    if (e == NULL) {
+        e = fake_engine_open(&options);
+    }
+    unsigned kind = data[0] % MOE_COUNT(types);
+    if (proto_unpack(types[kind], data + 1, size - 1, &m, &err) == MOE_OK) {
+        take(e, kind, m);
+        proto_free(m);
+    }
+    return 0;
+}

@@ -1,0 +1,125 @@
+#include "coordinator/auth_priv.h"
+#include "tests/support/support.h"
+
+static auth *open_tokens(const test_folder *folder, const char *text)
+{
+    auth *a = NULL;
+    moe_error err;
+
+    test_write_text(test_folder_path(folder, "tokens"), text);
+    assert_ok(auth_open(test_folder_path(folder, "tokens"), &a, &err), err);
+    return a;
+}
+
+static bool accepts(const auth *a, const char *value)
+{
+    return auth_accepts(a, value, strlen(value));
+}
+
+static void every_token_of_the_file_is_accepted(void **state)
+{
+    auth *a = open_tokens(*state, "one\r\n\n# comment\ntwo");
+
+    assert_true(accepts(a, "Bearer one"));
+    assert_true(accepts(a, "bearer two"));
+    auth_close(a);
+}
+
+static void other_values_are_refused(void **state)
+{
+    static const char *const wrong[] = {
+        "", "Bearer", "Bearer ", "Bearer on", "Bearer onee", "Bearer one ", "one", "Basic one", "Bearer # comment"};
+    auth *a = open_tokens(*state, "one\n# comment\n");
+
+    for (size_t i = 0; i < MOE_COUNT(wrong); i++) {
+        assert_false(accepts(a, wrong[i]));
+    }
+    auth_close(a);
+}
+
+static void a_longer_value_than_any_token_is_refused(void **state)
+{
+    char value[2000];
+    auth *a = open_tokens(*state, "one\n");
+
+    memset(value, 'x', sizeof(value));
+    memcpy(value, "Bearer ", 7);
+    assert_false(auth_accepts(a, value, sizeof(value)));
+    auth_close(a);
+}
+
+static void a_token_padded_with_zeroes_is_refused(void **state)
+{
+    auth *a = open_tokens(*state, "one\n");
+
+    assert_false(auth_accepts(a, "Bearer one\0\0", 12));
+    auth_close(a);
+}
+
+static void assert_file_refused(const test_folder *folder, const char *text, const char *why)
+{
+    auth *a = NULL;
+    moe_error err;
+
+    test_write_text(test_folder_path(folder, "tokens"), text);
+    assert_int_equal(auth_open(test_folder_path(folder, "tokens"), &a, &err), MOE_ERR_INVALID_ARG);
+    assert_contains(err.text, why);
+}
+
+static void a_file_without_token_is_refused(void **state)
+{
+    assert_file_refused(*state, "# nothing\n\n", "no token");
+}
+
+static void a_token_with_blanks_is_refused(void **state)
+{
+    assert_file_refused(*state, "one\ntw o\n", "line 2");
+}
+
+static void a_token_that_is_too_long_is_refused(void **state)
+{
+    char text[AUTH_MAX_TOKEN_BYTES + 3];
+
+    memset(text, 'x', sizeof(text));
+    text[sizeof(text) - 2] = '\n';
+    text[sizeof(text) - 1] = '\0';
+    assert_file_refused(*state, text, "at most");
+}
+
+static void a_changed_file_is_taken_up(void **state)
+{
+    auth *a = open_tokens(*state, "one\n");
+
+    test_write_text(test_folder_path(*state, "tokens"), "three\n");
+    auth_refresh(a);
+    assert_true(accepts(a, "Bearer three"));
+    assert_false(accepts(a, "Bearer one"));
+    auth_close(a);
+}
+
+static void a_bad_new_file_leaves_the_old_tokens(void **state)
+{
+    auth *a = open_tokens(*state, "one\n");
+
+    test_write_text(test_folder_path(*state, "tokens"), "");
+    auth_refresh(a);
+    assert_true(accepts(a, "Bearer one"));
+    auth_close(a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(every_token_of_the_file_is_accepted, test_folder_setup, test_folder_teardown),
+        cmocka_unit_test_setup_teardown(other_values_are_refused, test_folder_setup, test_folder_teardown),
+        cmocka_unit_test_setup_teardown(a_longer_value_than_any_token_is_refused, test_folder_setup,
+                                        test_folder_teardown),
+        cmocka_unit_test_setup_teardown(a_token_padded_with_zeroes_is_refused, test_folder_setup, test_folder_teardown),
+        cmocka_unit_test_setup_teardown(a_file_without_token_is_refused, test_folder_setup, test_folder_teardown),
+        cmocka_unit_test_setup_teardown(a_token_with_blanks_is_refused, test_folder_setup, test_folder_teardown),
+        cmocka_unit_test_setup_teardown(a_token_that_is_too_long_is_refused, test_folder_setup, test_folder_teardown),
+        cmocka_unit_test_setup_teardown(a_changed_file_is_taken_up, test_folder_setup, test_folder_teardown),
+        cmocka_unit_test_setup_teardown(a_bad_new_file_leaves_the_old_tokens, test_folder_setup, test_folder_teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,132 @@
+/* What reaches the engine of a valid request; what is refused is tested through the wire by
+ * tests/integration/api_test.py. */
+#include "coordinator/intake_priv.h"
+#include "tests/support/fake_engine.h"
+#include "tests/support/support.h"
+
+static int open_engine(void **state)
+{
+    fake_options options = {.no_tokenizer = false};
+
+    *state = fake_engine_open(&options);
+    return 0;
+}
+
+static int close_engine(void **state)
+{
+    fake_engine_close(*state);
+    return 0;
+}
+
+static generate_request text_request(const char *text)
+{
+    generate_request r = CONCLAVE__V1__GENERATE_REQUEST__INIT;
+
+    r.input_case = CONCLAVE__V1__GENERATE_REQUEST__INPUT_TEXT;
+    r.text = (char *)(uintptr_t)text;
+    return r;
+}
+
+static void unset_fields_take_the_defaults(void **state)
+{
+    generate_request r = text_request("ab");
+    intake in;
+    moe_error err;
+
+    assert_ok(intake_generate(*state, &r, &in, &err), err);
+    assert_int_equal(in.spec.n_prompt, 2);
+    assert_int_equal(in.spec.n_choices, 1);
+    assert_true(in.spec.sampling.temperature == 1.0f && in.spec.sampling.top_p == 1.0f &&
+                in.spec.sampling.repetition_penalty == 1.0f);
+    assert_false(in.spec.has_max_tokens || in.spec.has_seed || in.spec.want_logprobs || in.spec.ignore_eos ||
+                 in.spec.want_progress);
+    intake_fini(&in);
+}
+
+static void the_models_own_defaults_come_first(void **state)
+{
+    model_config *c = (model_config *)(uintptr_t)engine_get_info(*state)->config;
+    generate_request r = text_request("ab");
+    intake in;
+    moe_error err;
+
+    c->default_temperature = 0.25;
+    c->default_top_p = 0.5;
+    c->default_top_k = 7;
+    assert_ok(intake_generate(*state, &r, &in, &err), err);
+    assert_true(in.spec.sampling.temperature == 0.25f && in.spec.sampling.top_p == 0.5f);
+    assert_int_equal(in.spec.sampling.top_k, 7);
+    intake_fini(&in);
+}
+
+static void zero_is_not_unset(void **state)
+{
+    generate_request r = text_request("ab");
+    Conclave__V1__Sampling s = CONCLAVE__V1__SAMPLING__INIT;
+    intake in;
+    moe_error err;
+
+    s.has_temperature_case = CONCLAVE__V1__SAMPLING__HAS_TEMPERATURE_TEMPERATURE;
+    s.has_max_tokens_case = CONCLAVE__V1__SAMPLING__HAS_MAX_TOKENS_MAX_TOKENS;
+    s.has_seed_case = CONCLAVE__V1__SAMPLING__HAS_SEED_SEED;
+    s.has_logprobs_case = CONCLAVE__V1__SAMPLING__HAS_LOGPROBS_LOGPROBS;
+    r.sampling = &s;
+    assert_ok(intake_generate(*state, &r, &in, &err), err);
+    assert_true(in.spec.sampling.temperature == 0.0f);
+    assert_true(in.spec.has_max_tokens && in.spec.has_seed && in.spec.want_logprobs);
+    intake_fini(&in);
+}
+
+static void messages_get_the_generation_prompt_but_not_in_score(void **state)
+{
+    Conclave__V1__Message m = CONCLAVE__V1__MESSAGE__INIT, *all[] = {&m};
+    Conclave__V1__Messages messages = CONCLAVE__V1__MESSAGES__INIT;
+    generate_request g = CONCLAVE__V1__GENERATE_REQUEST__INIT;
+    score_request s = CONCLAVE__V1__SCORE_REQUEST__INIT;
+    intake in;
+    moe_error err;
+
+    m.role = CONCLAVE__V1__ROLE__ROLE_USER;
+    m.content = (char *)(uintptr_t) "q";
+    messages.n_messages = 1;
+    messages.messages = all;
+    g.input_case = CONCLAVE__V1__GENERATE_REQUEST__INPUT_MESSAGES;
+    g.messages = &messages;
+    assert_ok(intake_generate(*state, &g, &in, &err), err);
+    assert_int_equal(in.spec.n_prompt, 3);
+    intake_fini(&in);
+    s.input_case = CONCLAVE__V1__SCORE_REQUEST__INPUT_MESSAGES;
+    s.messages = &messages;
+    assert_ok(intake_score(*state, &s, &in, &err), err);
+    assert_int_equal(in.spec.n_prompt, 2);
+    intake_fini(&in);
+}
+
+static void a_known_set_is_taken(void **state)
+{
+    generate_request r = text_request("ab");
+    Conclave__V1__ExpertSet set = CONCLAVE__V1__EXPERT_SET__INIT;
+    router_set *current = engine_current_set(*state);
+    intake in;
+    moe_error err;
+
+    set.has_id_case = CONCLAVE__V1__EXPERT_SET__HAS_ID_ID;
+    set.id = (char *)(uintptr_t)router_set_id(current);
+    r.set = &set;
+    assert_ok(intake_generate(*state, &r, &in, &err), err);
+    assert_ptr_equal(in.spec.set, current);
+    intake_fini(&in);
+    router_set_unref(current);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(unset_fields_take_the_defaults, open_engine, close_engine),
+        cmocka_unit_test_setup_teardown(the_models_own_defaults_come_first, open_engine, close_engine),
+        cmocka_unit_test_setup_teardown(zero_is_not_unset, open_engine, close_engine),
+        cmocka_unit_test_setup_teardown(messages_get_the_generation_prompt_but_not_in_score, open_engine, close_engine),
+        cmocka_unit_test_setup_teardown(a_known_set_is_taken, open_engine, close_engine),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
