@@ -75,7 +75,7 @@ size_t split_next(const char *text, size_t n, size_t from)
 
 size_t split_next_mark(const pre_tokenizer *pre, const char *text, size_t n, size_t from)
 {
-    const char *mark = n - from > 1 ? memmem(text + from + 1, n - from - 1, pre->mark, pre->n_mark) : NULL;
+    const char *mark = n - from > 1 ? text_find(text + from + 1, n - from - 1, pre->mark, pre->n_mark) : NULL;
 
     return mark ? (size_t)(mark - text) : n;
 }

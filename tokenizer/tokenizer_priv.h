@@ -99,6 +99,7 @@ typedef struct text_view {
     size_t size;
 } text_view;
 
+const char *text_find(const char *text, size_t n, const char *pattern, size_t n_pattern); /* NULL: not there */
 void text_steps_fini(text_steps *s);
 /* Runs all steps over in; the result is in itself or lies in one of the two scratch texts. first: in is the head of the
  * text (PREPEND) or the first token (METASPACE). */
