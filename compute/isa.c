@@ -5,6 +5,7 @@
 #include <string.h>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -71,6 +72,15 @@ void compute_thread_init(void)
 #endif
 }
 
+#if defined(__x86_64__)
+static bool has_f16c(void) /* not a name that every compiler's __builtin_cpu_supports knows */
+{
+    unsigned a, b, c, d;
+
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
 /* __builtin_cpu_supports asks cpuid and, for AVX and AVX-512, xgetbv. */
 bool compute_isa_available(compute_isa isa)
 {
@@ -80,7 +90,7 @@ bool compute_isa_available(compute_isa isa)
         return true;
 #if defined(__x86_64__)
     case COMPUTE_ISA_AVX2:
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     case COMPUTE_ISA_AVX512:
         return compute_isa_available(COMPUTE_ISA_AVX2) && __builtin_cpu_supports("avx512f") &&
                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
