@@ -1,0 +1,1 @@
+moe_test(sim_exchange SOURCES sim_exchange.c world.c LIBS moe_exchange moe_expert_node LABELS sim)
