@@ -25,6 +25,8 @@ extern const size_t moe_proto_descriptors_bytes;
 #define MAX_STREAMS      1024 /* of one connection */
 #define RECEIVE_FLOOR    ((size_t)64 << 10)
 #define RECEIVE_LIMIT    ((size_t)64 << 20)
+#define QUOTA_FLOOR      ((size_t)256 << 20)
+#define QUOTA_MESSAGES   16 /* of the largest size, under way at once */
 #define SEND_TIMEOUT_MS  60000
 #define FIRST_MESSAGE_MS 10000
 
@@ -524,7 +526,7 @@ static size_t receive_bytes(const api_options *o, const engine_info *info)
     size_t text = info->tokenizer == NULL ? 0 : tokenizer_max_text_bytes(info->tokenizer, info->max_context);
 
     if (o->max_receive_bytes != 0) {
-        return o->max_receive_bytes;
+        return MOE_MIN(o->max_receive_bytes, INT32_MAX);
     }
     return MOE_MIN(MOE_MAX(ids, text) + RECEIVE_FLOOR, RECEIVE_LIMIT);
 }
@@ -534,8 +536,18 @@ static grpc_arg int_arg(const char *key, int value)
     return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)(uintptr_t)key, .value.integer = value};
 }
 
+/* Under memory pressure gRPC refuses new connections and shrinks its windows instead of growing. */
+static grpc_resource_quota *create_quota(size_t max_receive_bytes)
+{
+    grpc_resource_quota *quota = grpc_resource_quota_create("api");
+
+    grpc_resource_quota_resize(quota, QUOTA_FLOOR + QUOTA_MESSAGES * max_receive_bytes);
+    return quota;
+}
+
 static grpc_server *create_server(size_t max_receive_bytes)
 {
+    grpc_resource_quota *quota = create_quota(max_receive_bytes);
     grpc_arg args[] = {
         int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0), /* a second server on this port must fail */
         int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)max_receive_bytes),
@@ -549,10 +561,15 @@ static grpc_server *create_server(size_t max_receive_bytes)
         /* a compressed message could become any size */
         int_arg(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
         int_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE),
+        {.type = GRPC_ARG_POINTER,
+         .key = (char *)(uintptr_t)GRPC_ARG_RESOURCE_QUOTA,
+         .value.pointer = {.p = quota, .vtable = grpc_resource_quota_arg_vtable()}},
     };
     grpc_channel_args all = {.num_args = MOE_COUNT(args), .args = args};
+    grpc_server *server = grpc_server_create(&all, NULL);
 
-    return grpc_server_create(&all, NULL);
+    grpc_resource_quota_unref(quota);
+    return server;
 }
 
 static moe_status bind_port(api_server *s, const listen_address *a, const char *text, moe_error *err)

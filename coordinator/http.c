@@ -18,26 +18,38 @@
 struct api_http {
     metrics_source source;
     uint64_t live_timeout_ns;
-    char *model_name; /* owned */
+    uint64_t seen_step_ns, seen_at_ns; /* the engine's last turn as a probe with work saw it first, and when */
+    char *model_name;                  /* owned */
     struct MHD_Daemon *daemon;
     uint16_t port;
 };
 
 /* ------------------------------------------------------------------------------------------------ pages */
-/* An engine without work may sleep as long as it likes. */
-static bool live(const api_http *h, moe_text *page)
+/* An engine without work may sleep as long as it likes, and is not stuck in the moment in which work arrives: it is
+ * when one probe after another has seen work and the same last turn. The HTTP thread alone comes here. */
+static double engine_stuck_seconds(api_http *h, uint64_t now)
 {
-    uint64_t now = moe_now_ns(moe_clock_real());
     engine_stats stats;
 
     engine_get_stats(h->source.engine, &stats);
-    if (stats.queued + stats.running > 0 && now > stats.last_step_ns && now - stats.last_step_ns > h->live_timeout_ns) {
-        moe_text_printf(page, "the engine loop has not turned for %.1f s\n", (double)(now - stats.last_step_ns) * 1e-9);
-        return false;
+    if (stats.queued + stats.running == 0 || stats.last_step_ns != h->seen_step_ns) {
+        h->seen_step_ns = stats.last_step_ns;
+        h->seen_at_ns = now;
     }
+    return (double)(now - h->seen_at_ns) * 1e-9;
+}
+
+static bool live(api_http *h, moe_text *page)
+{
+    uint64_t now = moe_now_ns(moe_clock_real());
+    double limit = (double)h->live_timeout_ns * 1e-9;
+    double engine_s = engine_stuck_seconds(h, now);
     uint64_t turned = h->source.server == NULL ? now : api_server_last_turn_ns(h->source.server);
-    if (now > turned && now - turned > h->live_timeout_ns) {
-        moe_text_printf(page, "the api loop has not turned for %.1f s\n", (double)(now - turned) * 1e-9);
+    double api_s = now > turned ? (double)(now - turned) * 1e-9 : 0.0;
+
+    if (engine_s > limit || api_s > limit) {
+        moe_text_printf(page, "the %s loop has not turned for %.1f s\n", engine_s > limit ? "engine" : "api",
+                        MOE_MAX(engine_s, api_s));
         return false;
     }
     moe_text_printf(page, "ok\n");
@@ -52,7 +64,7 @@ static bool ready(const api_http *h, moe_text *page)
     return yes;
 }
 
-static unsigned render(const api_http *h, const char *url, const char **type_out, moe_text *page)
+static unsigned render(api_http *h, const char *url, const char **type_out, moe_text *page)
 {
     *type_out = "text/plain; charset=utf-8";
     if (strcmp(url, "/livez") == 0) {
@@ -88,7 +100,7 @@ static enum MHD_Result respond(struct MHD_Connection *connection, unsigned code,
 static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, const char *url, const char *method,
                                   const char *version, const char *upload, size_t *n_upload, void **state)
 {
-    const api_http *h = ctx;
+    api_http *h = ctx;
     const char *type = "text/plain; charset=utf-8";
     unsigned code = MHD_HTTP_METHOD_NOT_ALLOWED;
     moe_text page;

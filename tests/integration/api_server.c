@@ -33,6 +33,8 @@ static bool obey(const char *line, engine *e, fake_cluster *c, api_server *s, ui
 
     if (sscanf(line, "ready %u", &value) == 1) {
         fake_engine_set_ready(e, value != 0);
+    } else if (sscanf(line, "freeze %u", &value) == 1) {
+        fake_engine_freeze(e, value != 0);
     } else if (sscanf(line, "node %u", &value) == 1) {
         fake_cluster_set_state(c, (cluster_node_state)value);
     } else if (strcmp(line, "live\n") == 0) {
@@ -59,10 +61,11 @@ int main(int argc, char **argv)
                            .insecure = flag(argc, argv, "insecure") != NULL,
                            .reflection = true,
                            .model_name = "fake-model",
+                           .services = number(argc, argv, "services"),
                            .max_calls = number(argc, argv, "max_calls"),
                            .send_timeout_ms = number(argc, argv, "send_timeout_ms"),
                            .first_message_ms = number(argc, argv, "first_message_ms")};
-    api_http_options http_options = {.listen = "127.0.0.1:0", .model_name = "fake-model"};
+    api_http_options http_options = {.listen = "127.0.0.1:0", .model_name = "fake-model", .live_timeout_ms = 300};
     api_server *server;
     api_http *http;
     moe_error err;

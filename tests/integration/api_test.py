@@ -3,6 +3,7 @@
 Run by ctest; by hand: api_test.py --server PATH --descriptors PATH [name of a test ...]
 """
 import argparse
+import json
 import os
 import shutil
 import socket
@@ -258,6 +259,18 @@ def a_failure_before_the_first_token_is_trailers_only():
 
 
 @test
+def only_a_failure_before_the_headers_is_retried_by_the_client():
+    policy = {"maxAttempts": 3, "initialBackoff": "0.01s", "maxBackoff": "0.01s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}
+    options = [("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]}))]
+    seen = lambda s, n: eventually(lambda: 'Inference/Generate",code="UNAVAILABLE"} %d\n' % n in s.get("/metrics")[1], "%d attempts" % n)
+    with Server() as s:
+        fails(CODE.UNAVAILABLE, lambda: s.client(options=options).call("Generate", M("GenerateRequest", text="!fail 8")))
+        seen(s, 3)
+        fails(CODE.UNAVAILABLE, lambda: s.client(options=options).call("Generate", M("GenerateRequest", text="!break 8 1")))
+        seen(s, 4)
+
+
+@test
 def a_failure_in_mid_stream_says_how_many_tokens_left():
     with Server() as s:
         call = s.client().call("Generate", M("GenerateRequest", text="!break 8 5"))
@@ -336,7 +349,10 @@ def a_slow_reader_pauses_its_own_request_and_loses_nothing():
         call = s.client(options=[("grpc.http2.lookahead_bytes", 1024)]).call(
             "Generate", M("GenerateRequest", text="x", sampling=M("Sampling", max_tokens=3000, seed=0, logprobs=50)), timeout=120)
         time.sleep(1.5)
-        ids = [i for c in call for i in c.token_ids]
+        chunks = list(call)
+        assert max(len(c.token_ids) for c in chunks) > 1, "tokens that wait share a chunk"
+        assert all(len(c.logprobs) == len(c.token_ids) for c in chunks)
+        ids = [i for c in chunks for i in c.token_ids]
         assert ids == [97 + i % 26 for i in range(3000)]
 
 
@@ -386,6 +402,19 @@ def admin_shows_the_cluster():
         fails(CODE.INVALID_ARGUMENT, lambda: admin.call("ListExperts", M("ListExpertsRequest", layer=2)), "layer")
         fails(CODE.INVALID_ARGUMENT, lambda: admin.call("GetExpertStats", M("GetExpertStatsRequest", layer=2)), "layer")
         fails(CODE.NOT_FOUND, lambda: admin.call("ListExperts", M("ListExpertsRequest", set_id="b")), "set_id")
+
+
+@test
+def admin_may_have_a_listener_of_its_own():
+    with Server(services=2) as s:
+        client = s.client()
+        client.of("conclave.v1.Admin").call("GetCluster", M("GetClusterRequest"))
+        fails(CODE.UNIMPLEMENTED, lambda: client.call("GetModel", M("GetModelRequest")))
+        fails(CODE.NOT_FOUND, lambda: health(s)("Check", "conclave.v1.Inference"))
+        s.tell("ready 0")
+        assert health(s)("Check").status == 1
+    with Server(services=1) as s:
+        fails(CODE.UNIMPLEMENTED, lambda: s.client().of("conclave.v1.Admin").call("GetCluster", M("GetClusterRequest")))
 
 
 @test
@@ -785,6 +814,22 @@ def http_shows_life_readiness_and_metrics():
             assert line.startswith("#") or float(line.rsplit(" ", 1)[1]) >= 0
         s.tell("ready 0")
         assert s.get("/readyz")[0] == 503
+
+
+@test
+def a_loop_that_stands_still_with_work_is_not_live():
+    with Server() as s:
+        s.tell("freeze 1")
+        for _ in range(5):
+            assert s.get("/livez")[0] == 200, "without work it may stand still"
+            time.sleep(0.15)
+        call = s.client().call("Generate", M("GenerateRequest", text="!hang"))
+        eventually(lambda: s.tell("live") == "1", "the request is there")
+        assert s.get("/livez")[0] == 200, "work has only just come"
+        eventually(lambda: s.get("/livez")[0] == 503, "it is seen to be stuck")
+        s.tell("freeze 0")
+        assert s.get("/livez")[0] == 200
+        call.cancel()
 
 
 @test

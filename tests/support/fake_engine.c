@@ -52,7 +52,7 @@ struct engine {
     tokenizer tokenizer;
     engine_info info;
     router_set *set;
-    atomic_bool ready, stop;
+    atomic_bool ready, stop, frozen;
     atomic_uint_least64_t last_step_ns, tokens, admitted, cancelled;
     pthread_mutex_t mutex;
     pthread_t thread;
@@ -554,7 +554,8 @@ void engine_get_stats(engine *e, engine_stats *out)
     *out = (engine_stats){.requests_admitted = atomic_load(&e->admitted),
                           .requests_cancelled = atomic_load(&e->cancelled),
                           .generated_tokens = atomic_load(&e->tokens),
-                          .last_step_ns = atomic_load(&e->last_step_ns)};
+                          .running = (uint32_t)fake_engine_live(e),
+                          .last_step_ns = atomic_load(&e->frozen) ? 1 : atomic_load(&e->last_step_ns)};
 }
 
 uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n)
@@ -631,6 +632,11 @@ void fake_engine_close(engine *e)
 void fake_engine_set_ready(engine *e, bool ready)
 {
     atomic_store(&e->ready, ready);
+}
+
+void fake_engine_freeze(engine *e, bool frozen)
+{
+    atomic_store(&e->frozen, frozen);
 }
 
 size_t fake_engine_live(engine *e)

@@ -25,7 +25,8 @@ typedef struct fake_options {
 engine *fake_engine_open(const fake_options *options);
 void fake_engine_close(engine *e);
 void fake_engine_set_ready(engine *e, bool ready);
-size_t fake_engine_live(engine *e); /* requests that have neither ended nor been cancelled */
+void fake_engine_freeze(engine *e, bool frozen); /* its loop seems to stand still */
+size_t fake_engine_live(engine *e);              /* requests that have neither ended nor been cancelled */
 
 /* A cluster of one node and one coordinator whose state can be changed. */
 typedef struct fake_cluster fake_cluster;
