@@ -36,8 +36,8 @@ void tokenizer_close(tokenizer *t);
 
 /* Encodes UTF-8 text. Adds no special tokens unless add_special (then what the post-processor and tokenizer_config say).
  *   text      any bytes that are valid UTF-8, NUL included
- *   raw_mask  optional: n_spans byte ranges [begin, end) of text, ascending, in which added tokens with normalized:false are
- *             not matched (text typed by a user inside a chat prompt)
+ *   spans     optional: n_spans byte ranges [begin, end) of text, ascending, in which added tokens that are special or have
+ *             normalized:false are not matched (text typed by a user inside a chat prompt)
  *   ids       out, at most max_ids
  * Errors: MOE_ERR_INVALID_ARG for invalid UTF-8 (names the byte offset) and when more than max_ids come out (names the limit;
  * stops as soon as it is certain). Work and memory are O(n log n) in the text. Any thread. */

@@ -1,5 +1,7 @@
 #include "tests/unit/test_tokenizer_support.h"
 
+#include <pthread.h>
+
 /* Characters are symbols; no pre-tokenizer. */
 #define LETTERS "'vocab':{'a':0,'b':1,'c':2,'ab':3,'bc':4,'abc':5,'aa':6,'<unk>':7,'ac':8}"
 #define MERGES  "'merges':['a b','b c',['ab','c'],'a a']"
@@ -450,6 +452,52 @@ static void text_that_cannot_fit_is_refused_unread(void **state)
     tokenizer_close(t);
 }
 
+/* ------------------------------------------------------------------------------------------------ threads */
+typedef struct reader {
+    tokenizer *t;
+    size_t n_wrong;
+} reader;
+
+/* More pieces than one set of the cache holds, so that threads take each other's entries. */
+static void *encode_pieces(void *argument)
+{
+    reader *r = argument;
+
+    for (unsigned i = 0; i < 20000; i++) {
+        char text[12];
+        int32_t ids[12];
+        size_t n = 0, length = 2 + i % 10;
+
+        for (size_t k = 0; k < length; k++) {
+            text[k] = (i * 2654435761u >> k) & 64 ? 'x' : '!';
+        }
+        r->n_wrong += tokenizer_encode(r->t, text, length, false, NULL, 0, ids, 12, &n, NULL) != MOE_OK;
+        for (size_t k = 0, at = 0; k < n; at += ids[k] == 15 || ids[k] == 19 ? 2 : 1, k++) {
+            r->n_wrong += text[at] != (ids[k] == 4 ? '!' : 'x'); /* x xx x! are 0 15 19 */
+        }
+    }
+    return NULL;
+}
+
+static void threads_share_a_tokenizer(void **state)
+{
+    tokenizer *t = must_open(BYTE_LEVEL("'add_prefix_space':false,'use_regex':false"), NULL, NULL);
+    reader readers[3] = {{t, 0}, {t, 0}, {t, 0}};
+    pthread_t threads[3];
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(threads); i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, encode_pieces, &readers[i]), 0);
+    }
+    for (size_t i = 0; i < MOE_COUNT(threads); i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
+    for (size_t i = 0; i < MOE_COUNT(threads); i++) {
+        assert_int_equal(readers[i].n_wrong, 0);
+    }
+    tokenizer_close(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -496,6 +544,7 @@ int main(void)
         cmocka_unit_test(invalid_utf8_is_an_error_that_names_the_byte),
         cmocka_unit_test(spans_out_of_order_are_an_error),
         cmocka_unit_test(text_that_cannot_fit_is_refused_unread),
+        cmocka_unit_test(threads_share_a_tokenizer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Writes the seed corpora of fuzz_tokenizer_json and fuzz_tokenizer_text: sound files of each kind, chat templates, and one file
+per rule that a tokenizer.json or tokenizer_config.json breaks. Parts of a seed are joined by NUL bytes.
+
+usage: make_tokenizer_corpus.py tests/fuzz/corpus"""
+import json
+import pathlib
+import sys
+
+JSON_DIR, TEXT_DIR = (pathlib.Path(sys.argv[1]) / name for name in ("fuzz_tokenizer_json", "fuzz_tokenizer_text"))
+MARK = "\u2581"
+TULU, OLMO2 = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ '<|system|>\\n' + message['content'] + '\\n' }}"
+    "{% elif message['role'] == 'user' %}{{ '<|user|>\\n' + message[\"content\"] + '\\n' }}{% elif message['role'] == 'assistant' %}"
+    + answer + "{% endif %}{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}{% endfor %}"
+    for answer in ("{{ '<|assistant|>\\n' + message['content'] + eos_token + '\\n' }}",
+                   "{% if not loop.last %}{{ '<|assistant|>\\n' + message.content + eos_token + '\\n' }}{% else %}"
+                   "{{ '<|assistant|>\\n' + message['content'] + eos_token }}{% endif %}"))
+SMALL = '"model":{"vocab":{"a":0},"merges":[]}'  # @ below
+REFUSED = [
+    ('{"normalizer":{"type":"Lowercase"},@}',),
+    ('{"normalizer":{"type":"Replace","pattern":{"Regex":"a"},"content":"b"},@}',),
+    ('{"pre_tokenizer":{"type":"Digits"},@}',),
+    ('{"pre_tokenizer":{"type":"Metaspace","prepend_scheme":"often"},@}',),
+    ('{"decoder":{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"ByteFallback"}]},@}',),
+    ('{"decoder":{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"Strip","content":"a","start":0,"stop":1}]},@}',),
+    ('{"model":{"type":"Unigram","vocab":[]}}',),
+    ('{"model":{"dropout":0.1,"vocab":{"a":0},"merges":[]}}',),
+    ('{"model":{"continuing_subword_prefix":"##","vocab":{"a":0},"merges":[]}}',),
+    ('[]',),
+    ('{"model":{"type":3}}',),
+    ('{"model":{"vocab":[]}}',),
+    ('{"model":{"vocab":{"a":0}}}',),
+    ('{"model":{"fuse_unk":1,"vocab":{"a":0},"merges":[]}}',),
+    ('{"model":{"unk_token":"u","vocab":{"a":0},"merges":[]}}',),
+    ('{"normalizer":"NFC",@}',),
+    ('{"normalizer":{"type":"Sequence"},@}',),
+    ('{"normalizer":{"type":"Replace","content":""},@}',),
+    ('{"normalizer":{"type":"Replace","pattern":{"String":""},"content":""},@}',),
+    ('{"pre_tokenizer":{"type":"Metaspace","replacement":"ab"},@}',),
+    ('{"decoder":{"type":"Strip","content":"a","start":-1,"stop":0},@}',),
+    ('{"post_processor":{"type":"TemplateProcessing","single":[]},@}',),
+    ('{"post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"B"}}]},@}',),
+    ('{"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}}]},@}',),
+    ('{"added_tokens":{},@}',),
+    ('{"added_tokens":[3],@}',),
+    ('{"added_tokens":[{"id":1,"content":""}],@}',),
+    ('{"added_tokens":[{"content":"x"}],@}',),
+    ('{"model":{"vocab":{"a":0,"b":0},"merges":[]}}',),
+    ('{"model":{"vocab":{"a":-1},"merges":[]}}',),
+    ('{"model":{"vocab":{"a":0,"b":1},"merges":["a b"]}}',),
+    ('{"model":{"vocab":{"a":0,"b":1,"ab":2},"merges":["a b","a b"]}}',),
+    ('{"model":{"vocab":{"":0,"a":1},"merges":[["","a"]]}}',),
+    ('{"model":{"vocab":{"a":0},"merges":["a"]}}',),
+    ('{"model":{"vocab":{"a":0},"merges":[["a"]]}}',),
+    ('{"added_tokens":[{"id":1,"content":"x"},{"id":1,"content":"y"}],@}',),
+    ('{"added_tokens":[{"id":1,"content":"x"},{"id":2,"content":"x"}],@}',),
+    ('{"added_tokens":[{"id":1,"content":"a"}],@}',),
+    ('{"added_tokens":[{"id":1,"content":"x"}],@}', '[]'),
+    ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"eos_token":3}'),
+    ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"chat_template":{}}'),
+    ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"added_tokens_decoder":[]}'),
+    ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"added_tokens_decoder":{"x":{"content":"x"}}}'),
+    ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"added_tokens_decoder":{"1":{"content":"other"}}}'),
+    ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"added_tokens_decoder":{"2":{"content":"y"},"02":{"content":"z"}}}'),
+]
+TEMPLATES = ["{", "{{", "{{ x }}", "{{ 'a }}", "{{ '\\x' }}", "{{ bos_token + }}", "{{ bos_token x }}", "{% %", OLMO2,
+             "{{ bos_token }}{%- for message in messages -%}\n  {% if \"x\" %}\ny{{ 'a\\\\' + \"b\" }}\n"]
+TEXTS = ["ab abab  a\n\n it's don't we'll 12 <e>", "e\u0301\u0323\u0334 \u1100\u1161\u11a8 \uac00\u11a8 \u212b\u1fbe\u0308\u0301",
+         "\u65e5\u672c\u8a9e \U0001F600\u2581x", "   <e>  <e   ", "\u00a0\u3000\u2028x\u1680 \t\t\r\n",
+         "".join(chr(0x300 + i % 64) for i in range(60))]
+BYTES = [b"a\xe2\x82b\xed\xa0\x80\xff\xc3", b"\xf0\x9f\x98", b"\xf4\x90\x80\x80\xf0\x80\x80\xc0\xaf\xe0\x9f\x80"]
+
+
+def dump(value):
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def write(name, *parts):
+    JSON_DIR.mkdir(parents=True, exist_ok=True)
+    (JSON_DIR / name).write_bytes(b"\0".join(part.encode() for part in parts))
+
+
+def byte_level():
+    stage = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    added = [{"id": 6, "content": "<s>", "normalized": False, "special": True}, {"id": 7, "content": "  ", "normalized": True},
+             {"id": 8, "content": "it", "single_word": True, "lstrip": True, "rstrip": True, "normalized": True}]
+    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "",
+             "vocab": {"a": 0, "b": 1, "ab": 2, "\u0120": 3, "\u0120a": 4, "\u010a": 5}, "merges": ["a b", ["\u0120", "a"]]}
+    config = {"bos_token": "<s>", "eos_token": {"content": "<s>"}, "pad_token": "a", "unk_token": None, "add_bos_token": True,
+              "add_eos_token": False, "chat_template": TULU,
+              "added_tokens_decoder": {"7": {"content": "  ", "special": True}, "9": {"content": "<x>", "special": True}}}
+    return dump({"version": "1.0", "added_tokens": added, "normalizer": {"type": "NFC"}, "pre_tokenizer": stage,
+                 "post_processor": stage, "decoder": stage, "model": model}), dump(config)
+
+
+VOCAB = {"<unk>": 0, "<s>": 1, "</s>": 2, "<0xC3>": 3, "<0xA9>": 4, MARK: 5, "a": 6, MARK + "a": 7, "b": 8, "<0x20>": 9, "e": 10}
+LLAMA = {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "ignore_merges": True, "vocab": VOCAB,
+         "merges": [MARK + " a"]}
+ADDED = [{"id": 1, "content": "<s>", "special": True}, {"id": 2, "content": "</s>", "special": True, "normalized": True}]
+
+
+def llama():
+    template = {"type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "</s>"}}],
+                "special_tokens": {"<s>": {"ids": [1]}, "</s>": {"ids": [2]}}}
+    decoders = [{"type": "Replace", "pattern": {"String": MARK}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0}]
+    normalizers = [{"type": "Prepend", "prepend": MARK}, {"type": "Replace", "pattern": {"String": " "}, "content": MARK}]
+    config = {"add_bos_token": False, "bos_token": "<s>", "add_eos_token": True, "eos_token": "</s>",
+              "chat_template": [{"name": "x", "template": "y"}, {"name": "default", "template": TULU}]}
+    return dump({"added_tokens": ADDED, "normalizer": {"type": "Sequence", "normalizers": normalizers}, "pre_tokenizer": None,
+                 "post_processor": template, "decoder": {"type": "Sequence", "decoders": decoders}, "model": LLAMA}), dump(config)
+
+
+def main():
+    write("byte_level", *byte_level())
+    write("llama", *llama())
+    for scheme in ("always", "first", "never"):
+        stage = {"type": "Metaspace", "replacement": MARK, "prepend_scheme": scheme, "split": scheme != "never"}
+        write("metaspace_" + scheme, dump({"added_tokens": ADDED, "pre_tokenizer": stage, "decoder": stage, "model": LLAMA}))
+    write("metaspace_old", dump({"pre_tokenizer": {"type": "Metaspace", "add_prefix_space": False},
+                                 "decoder": {"type": "Strip", "content": "a", "start": 1, "stop": 1},
+                                 "model": {"vocab": VOCAB, "merges": []}}))
+    write("fallback_only", dump({"decoder": {"type": "ByteFallback"},
+                                 "model": {"byte_fallback": True, "vocab": {f"<0x{b:02X}>": b for b in range(256)}, "merges": []}}))
+    for i, template in enumerate(TEMPLATES):
+        write(f"chat_{i}", "{" + SMALL + "}", "{}", template)
+    for i, parts in enumerate(REFUSED):
+        write(f"refused_{i:02}", *(part.replace("@", SMALL) for part in parts))
+    TEXT_DIR.mkdir(parents=True, exist_ok=True)
+    for i, text in enumerate([text.encode() for text in TEXTS] + BYTES):
+        (TEXT_DIR / f"text_{i}").write_bytes(text)
+
+
+if __name__ == "__main__":
+    main()
