@@ -7,7 +7,7 @@
 
 #include "bench/probe.h"
 
-enum { KV_TOKENS = RIG_MAX_RUNNING * 128 + RIG_MAX_ROWS, PROBE_BYTES = 256 << 20 };
+enum { PROBE_BYTES = 256 << 20 };
 
 static const char no_fingerprint[] = "0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -38,7 +38,7 @@ static size_t kv_layer_bytes(void)
 {
     compute_kv_shape shape = kv_shape();
 
-    return compute_kv_page_bytes(&shape) * (KV_TOKENS / MODEL_KV_PAGE_TOKENS);
+    return compute_kv_page_bytes(&shape) * (RIG_KV_TOKENS / MODEL_KV_PAGE_TOKENS);
 }
 
 uint32_t rig_layers_that_fit(void)

@@ -8,7 +8,7 @@
 #include "coordinator/embedded.h"
 #include "coordinator/engine_loop.h"
 
-enum { RIG_MAX_ROWS = 512, RIG_MAX_RUNNING = 32, RIG_MAX_CONTEXT = 1024 };
+enum { RIG_MAX_ROWS = 512, RIG_MAX_RUNNING = 32, RIG_MAX_CONTEXT = 1024, RIG_KV_TOKENS = RIG_MAX_RUNNING * 128 };
 
 typedef struct rig {
     moe_pool *pool;
