@@ -39,13 +39,14 @@ static compute_mem *device_alloc(compute_device *d, size_t bytes)
 
 static void device_free(compute_device *d, compute_mem *m)
 {
-    unsigned char *p = (unsigned char *)m - HEADER;
+    unsigned char *p;
     size_t total;
 
     (void)d;
     if (m == NULL) {
         return;
     }
+    p = (unsigned char *)m - HEADER;
     memcpy(&total, p, sizeof(total));
     if (total != 0) {
         moe_pages_free(p, total);
