@@ -346,7 +346,7 @@ def a_killed_client_frees_its_work():
 @test
 def a_slow_reader_pauses_its_own_request_and_loses_nothing():
     with Server() as s:
-        call = s.client(options=[("grpc.http2.lookahead_bytes", 1024)]).call(
+        call = s.client(options=[("grpc.http2.bdp_probe", 0)]).call(
             "Generate", M("GenerateRequest", text="x", sampling=M("Sampling", max_tokens=3000, seed=0, logprobs=50)), timeout=120)
         time.sleep(1.5)
         chunks = list(call)
