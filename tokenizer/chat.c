@@ -277,6 +277,19 @@ static moe_status render_id(rendering *r, int32_t id)
     return status;
 }
 
+/* The ids around messages: config.json's, else tokenizer_config.json's. OLMoE names no bos; its templates begin with the eos. */
+static int32_t end_id(const tokenizer *t)
+{
+    return t->eos_id >= 0 ? t->eos_id : t->config_eos_id;
+}
+
+static int32_t begin_id(const tokenizer *t)
+{
+    const int32_t id = t->bos_id >= 0 ? t->bos_id : t->config_bos_id;
+
+    return id >= 0 ? id : end_id(t);
+}
+
 static moe_status render_message(rendering *r, const tokenizer_message *message, bool last)
 {
     static const char *const tags[] = {"<|system|>\n", "<|user|>\n", "<|assistant|>\n"};
@@ -289,7 +302,7 @@ static moe_status render_message(rendering *r, const tokenizer_message *message,
     moe_text_append(&r->text, message->content, message->bytes);
     r->spans[r->e.n_spans++].end = r->text.size;
     if (message->role == TOKENIZER_ROLE_ASSISTANT) {
-        status = render_id(r, t->eos_id);
+        status = render_id(r, end_id(t));
         if (last && t->chat->last_answer_is_open) {
             return status;
         }
@@ -300,7 +313,7 @@ static moe_status render_message(rendering *r, const tokenizer_message *message,
 
 static moe_status render(rendering *r, const tokenizer_message *messages, size_t n_messages, bool add_generation_prompt)
 {
-    moe_status status = render_id(r, r->e.t->bos_id);
+    moe_status status = render_id(r, begin_id(r->e.t));
 
     for (size_t i = 0; i < n_messages && status == MOE_OK; i++) {
         status = render_message(r, &messages[i], i + 1 == n_messages);
@@ -317,10 +330,9 @@ static moe_status check_messages(const tokenizer *t, const tokenizer_message *me
     if (!t->chat) {
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "messages: the model has no chat template that is known");
     }
-    if (t->bos_id < 0 || t->eos_id < 0) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED,
-                        "messages: chat template %s needs bos and eos ids, the model has bos %d, eos %d", t->chat->name,
-                        (int)t->bos_id, (int)t->eos_id);
+    if (end_id(t) < 0) {
+        return moe_fail(err, MOE_ERR_UNSUPPORTED, "messages: chat template %s needs an eos id, the model names none",
+                        t->chat->name);
     }
     if (n_messages == 0) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "messages: at least one is needed");
