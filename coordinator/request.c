@@ -421,6 +421,7 @@ static moe_status alloc_choice(engine_request *r, uint32_t index, const engine_i
     if (info->tokenizer != NULL) {
         tokenizer_decode_init(&c->decode, info->tokenizer, true);
         c->decode.first = false; /* an answer continues its prompt */
+        c->decode.strip_left = 0;
     }
     return MOE_OK;
 }

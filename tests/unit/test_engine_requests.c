@@ -102,6 +102,7 @@ static void text_is_what_the_tokens_decode_to(void **state)
     moe_text_init(&text, ANSWER_MAX_TEXT);
     tokenizer_decode_init(&d, w->f.tokenizer, true);
     d.first = false;
+    d.strip_left = 0;
     for (uint32_t i = 0; i < a->choices[0].n; i++) {
         tokenizer_decode_push(&d, a->choices[0].tokens[i], &text);
     }
