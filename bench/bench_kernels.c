@@ -21,7 +21,8 @@ enum {
     N_PAGES = 64,
     MAX_ROWS = 512,
     TOP_K = 8,
-    MAX_SAMPLES = 4096
+    MAX_SAMPLES = 4096,
+    N_PROJECTIONS = 8
 };
 
 typedef struct bench {
@@ -29,7 +30,9 @@ typedef struct bench {
     compute_device *d;
     double bandwidth, peak, seconds;
     compute_expert *experts[N_EXPERTS];
-    compute_matrix *projections[8], *lm_head, *router;
+    compute_matrix *projections[N_PROJECTIONS], *mapped[N_PROJECTIONS], *lm_head, *router;
+    uint16_t *rows; /* row-major weights of the mapped projections */
+    double pack_seconds;
     unsigned char *probe;
     compute_mem *x, *wide, *rounded, *out, *results, *q, *k, *v, *kv, *gain, *table, *logits;
     size_t next; /* which expert or projection comes next: the coldest */
@@ -84,13 +87,21 @@ static void open_weights(bench *b)
         compute_weight gate = {scratch, COMPUTE_BF16, D_FF, D_MODEL}, up = gate,
                        down = {scratch + 2 * part, COMPUTE_BF16, D_MODEL, D_FF};
 
+        double start;
+
         fill_bf16(scratch, 3 * part, e);
         up.data = scratch + part;
+        start = now_s();
         MOE_ASSERT(b->d->ops->expert_open(b->d, COMPUTE_FFN_SWIGLU, &gate, &up, &down, COMPUTE_PACKED,
                                           &b->experts[e]) == MOE_OK);
+        b->pack_seconds += now_s() - start;
     }
-    for (size_t i = 0; i < MOE_COUNT(b->projections); i++) {
-        b->projections[i] = open_matrix(b, scratch, D_MODEL, 100 + i, false);
+    b->rows = check(moe_pages_alloc((size_t)N_PROJECTIONS * D_MODEL * D_MODEL * 2));
+    for (size_t i = 0; i < N_PROJECTIONS; i++) {
+        compute_weight w = {b->rows + i * D_MODEL * D_MODEL, COMPUTE_BF16, D_MODEL, D_MODEL};
+
+        b->projections[i] = open_matrix(b, b->rows + i * D_MODEL * D_MODEL, D_MODEL, 100 + i, false);
+        MOE_ASSERT(b->d->ops->matrix_open(b->d, &w, COMPUTE_MAPPED, &b->mapped[i]) == MOE_OK);
     }
     b->router = open_matrix(b, scratch, N_EXPERTS, 200, true);
     b->lm_head = open_matrix(b, scratch, VOCAB, 300, false);
@@ -196,7 +207,12 @@ static void run_experts(bench *b, size_t n)
 
 static void run_projection(bench *b, size_t n)
 {
-    b->d->ops->matmul(b->d, b->out, b->rounded, b->projections[b->next++ % MOE_COUNT(b->projections)], NULL, n);
+    b->d->ops->matmul(b->d, b->out, b->rounded, b->projections[b->next++ % N_PROJECTIONS], NULL, n);
+}
+
+static void run_mapped(bench *b, size_t n)
+{
+    b->d->ops->matmul(b->d, b->out, b->rounded, b->mapped[b->next++ % N_PROJECTIONS], NULL, n);
 }
 
 static void run_lm_head(bench *b, size_t n)
@@ -210,11 +226,14 @@ static void measure_products(bench *b)
     const double expert = 3.0 * D_FF * D_MODEL * TOP_K, projection = (double)D_MODEL * D_MODEL,
                  head = (double)VOCAB * D_MODEL;
 
-    for (size_t i = 0; i < MOE_COUNT(rows) && TOP_K * rows[i] <= TOP_K * MAX_ROWS; i++) {
+    for (size_t i = 0; i < MOE_COUNT(rows); i++) {
         measure(b, "8 experts", run_experts, rows[i], expert * 2, 2.0 * expert * (double)rows[i]);
     }
     for (size_t i = 0; i < MOE_COUNT(rows); i++) {
         measure(b, "projection 2048x2048", run_projection, rows[i], projection * 2, 2.0 * projection * (double)rows[i]);
+    }
+    for (size_t i = 0; i < MOE_COUNT(rows); i++) {
+        measure(b, "the same, mapped", run_mapped, rows[i], projection * 2, 2.0 * projection * (double)rows[i]);
     }
     for (size_t i = 0; i < 7; i += 2) {
         measure(b, "lm_head 50304x2048", run_lm_head, rows[i], head * 2, 2.0 * head * (double)rows[i]);
@@ -320,9 +339,11 @@ static void close_bench(bench *b)
     for (size_t e = 0; e < N_EXPERTS; e++) {
         b->d->ops->expert_close(b->d, b->experts[e]);
     }
-    for (size_t i = 0; i < MOE_COUNT(b->projections); i++) {
+    for (size_t i = 0; i < N_PROJECTIONS; i++) {
         b->d->ops->matrix_close(b->d, b->projections[i]);
+        b->d->ops->matrix_close(b->d, b->mapped[i]);
     }
+    moe_pages_free(b->rows, (size_t)N_PROJECTIONS * D_MODEL * D_MODEL * 2);
     b->d->ops->matrix_close(b->d, b->lm_head);
     b->d->ops->matrix_close(b->d, b->router);
     for (size_t i = 0; i < MOE_COUNT(all); i++) {
@@ -355,6 +376,7 @@ static void run(size_t n_threads, compute_isa isa, double seconds)
     }
     printf("\n%s, %zu threads: bandwidth %.1f GB/s, f32 peak %.0f GFLOP/s, bf16 peak %.0f GFLOP/s\n", b.d->ops->name,
            n_threads, b.bandwidth * 1e-9, probe_peak_f32(b.pool) * 1e-9, b.peak * 1e-9);
+    printf("packing: %.1f GB/s, page faults included\n", N_EXPERTS * 3.0 * D_FF * D_MODEL * 2 / b.pack_seconds * 1e-9);
     printf("%-24s %5s %10s %10s %8s %8s %7s %8s %8s\n", "", "rows", "p5 us", "median us", "GB/s", "GFLOP/s", "limit",
            "of limit", "median");
     measure_products(&b);

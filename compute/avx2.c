@@ -209,7 +209,8 @@ static inline __attribute__((always_inline)) void v16_fold_tile(const v16 *p, fl
 #include "compute/vector_priv.h"
 
 /* ---------------------------------------------------------------------------------------------- products
- * A panel is 8 vectors wide. One row takes all 8 at once, two rows take them in two halves of 4. */
+ * A panel is 8 vectors wide. One row takes all 8 at once, two rows take them in two halves of 4 (a third would not fit
+ * the registers). */
 #define V_TILE_ROWS 2
 
 /* The odd (high) or even elements of 8 units of 2-byte weights, widened. */
@@ -223,23 +224,16 @@ static inline __attribute__((always_inline)) __m256 half_unit(cpu_kind kind, __m
     return _mm256_cvtph_ps(_mm256_castsi256_si128(w));
 }
 
-static inline __m256 broadcast_bf16(const unsigned char *p)
+static inline __m256i broadcast(const unsigned char *p)
 {
-    uint16_t h;
+    int x;
 
-    memcpy(&h, p, sizeof(h));
-    return _mm256_set1_ps(compute_f32_from_bf16(h));
+    memcpy(&x, p, sizeof(x));
+    return _mm256_set1_epi32(x);
 }
 
-static inline __m256 broadcast_f32(const unsigned char *p)
-{
-    float f;
-
-    memcpy(&f, p, sizeof(f));
-    return _mm256_set1_ps(f);
-}
-
-/* One k of `width` vectors of weights at w into n rows. half: 0 the dword itself, 1 its low, 2 its high half. */
+/* One k of `width` vectors of weights at w into n rows. half: 0 the dword itself, 1 its low, 2 its high half. x + at is
+ * the f32 input of that k or, of CPU_PAIR, the unit's pair. */
 static inline __attribute__((always_inline)) void step(cpu_kind kind, __m256 (*c)[8], size_t n, size_t width,
                                                        const uint32_t *w, int half, const unsigned char *const *x,
                                                        size_t at)
@@ -248,7 +242,9 @@ static inline __attribute__((always_inline)) void step(cpu_kind kind, __m256 (*c
 
 #pragma GCC unroll 2
     for (size_t r = 0; r < n; r++) {
-        y[r] = kind == CPU_PAIR ? broadcast_bf16(x[r] + at) : broadcast_f32(x[r] + at);
+        __m256i v = broadcast(x[r] + at);
+
+        y[r] = kind == CPU_PAIR ? half_unit(kind, v, half == 2) : _mm256_castsi256_ps(v);
     }
 #pragma GCC unroll 8
     for (size_t j = 0; j < width; j++) {
@@ -281,7 +277,7 @@ static inline __attribute__((always_inline)) void tile(cpu_kind kind, size_t n, 
     }
     for (; k + per_unit <= k_end; k += per_unit, w += CPU_PANEL) {
         if (kind == CPU_PAIR) {
-            step(kind, c, n, width, w, 2, row, (k + 1) * 2);
+            step(kind, c, n, width, w, 2, row, k * 2);
             step(kind, c, n, width, w, 1, row, k * 2);
         } else if (kind == CPU_F32) {
             step(kind, c, n, width, w, 0, row, k * 4);
@@ -399,6 +395,7 @@ static void pack(uint32_t *panel_out, const unsigned char *rows, size_t row_byte
 
 const cpu_kernels cpu_kernels_avx2 = {
     .name = "cpu-avx2",
+    .rows_at_once = 1,
     .panel = {[CPU_PAIR] = panel_pair, [CPU_F32] = panel_f32, [CPU_BF16] = panel_bf16, [CPU_F16] = panel_f16},
     .pack = pack,
     .widen = vector_widen,

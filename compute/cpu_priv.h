@@ -34,7 +34,8 @@ typedef struct cpu_attention {
 } cpu_attention;
 
 typedef struct cpu_kernels {
-    const char *name; /* of the ops table: "cpu-avx512" */
+    const char *name;    /* of the ops table: "cpu-avx512" */
+    size_t rows_at_once; /* that `panel` takes through in one pass over w */
     /* acc[r * stride + 0 .. CPU_PANEL) continues (k_begin == 0: starts from +0) the chains of n_rows rows over k in
      * [k_begin, k_end). x[r] is row r at k = 0; w is the panel from k_begin on. CPU_PAIR: k_end is even. next: as many
      * units that will be read after these, for prefetching; NULL: not known. */

@@ -4,14 +4,14 @@
 
 #include <string.h>
 
-#define FEW_ROWS  6  /* that a kernel takes at once */
+#define FEW_ROWS  6  /* parts of rows are multiples of it: what AVX-512 takes at once */
 #define SOME_ROWS 36 /* still near the memory limit */
 
 /* Measured on OLMoE's experts: short chunks keep memory busy while few rows are computed, long ones save the
  * accumulators' way to L1 and back. */
-static size_t chunk_units(const compute_matrix *m, size_t n_rows)
+static size_t chunk_units(const cpu_device *d, const compute_matrix *m, size_t n_rows)
 {
-    if (m->packed && n_rows <= FEW_ROWS) {
+    if (m->packed && n_rows <= d->kernels->rows_at_once) {
         return m->n_units;
     }
     return m->packed && n_rows <= SOME_ROWS ? CPU_CHUNK_UNITS / 2 : CPU_CHUNK_UNITS;
@@ -25,7 +25,7 @@ static void multiply(const cpu_device *d, const compute_matrix *m, size_t panel,
 {
     size_t per_unit = m->kind == CPU_F32 ? 1 : 2;
     size_t k_end = m->kind == CPU_PAIR ? 2 * m->n_units : m->n_in; /* only the bf16 class feeds its padding */
-    size_t step = chunk_units(m, n_rows);
+    size_t step = chunk_units(d, m, n_rows);
 
     for (size_t begin = 0; begin < m->n_units; begin += step) {
         size_t end = cpu_min(begin + step, m->n_units);
