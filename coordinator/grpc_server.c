@@ -316,6 +316,10 @@ static void on_shutdown(void *ctx, bool ok)
 
 static void cut_off(rpc_call *call, const char *why)
 {
+    if (!call->finished) {
+        call->finished = true;
+        call->status = GRPC_STATUS_RESOURCE_EXHAUSTED;
+    }
     grpc_call_cancel_with_status(call->call, GRPC_STATUS_RESOURCE_EXHAUSTED, why, NULL);
 }
 

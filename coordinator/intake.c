@@ -353,8 +353,9 @@ static moe_status take_resume(const engine_info *info, const generate_request *r
     if (out->n_choices != 1) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "resume_from: needs sampling.n = 1, not %u", out->n_choices);
     }
-    if (!out->has_seed) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "resume_from: needs sampling.seed, the seed of the first try");
+    if (!out->has_seed && out->sampling.temperature > 0) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "resume_from: needs sampling.seed, the seed of the first try, unless temperature is 0");
     }
     out->resume = r->resume_from->ids;
     out->n_resume = r->resume_from->n_ids;

@@ -247,6 +247,9 @@ def resume_starts_at_the_tokens_delivered():
         request = M("GenerateRequest", text="x", resume_from=M("TokenIds", ids=[97, 98]), sampling=M("Sampling", seed=0, max_tokens=4))
         chunks = list(s.client().call("Generate", request))
         assert chunks[0].first_index == 2 and [i for c in chunks for i in c.token_ids] == [99, 100]
+        request.sampling.ClearField("seed")
+        request.sampling.temperature = 0
+        assert next(s.client().call("Generate", request)).first_index == 2, "a greedy answer needs no seed"
 
 
 @test
@@ -572,6 +575,7 @@ def a_reader_that_never_reads_is_cut_off():
             "Generate", M("GenerateRequest", text="x", sampling=M("Sampling", max_tokens=4000, n=16, logprobs=50)), timeout=120)
         eventually(lambda: s.tell("live") == "1", "the request is there")
         eventually(lambda: s.tell("live") == "0", "its work ends", 60)
+        eventually(lambda: 'Inference/Generate",code="RESOURCE_EXHAUSTED"} 1' in s.get("/metrics")[1], "it is counted")
         call.cancel()
 
 
