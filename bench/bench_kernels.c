@@ -1,6 +1,7 @@
 /* How near the kernels come to the machine's limit, max(bytes / bandwidth, flop / peak), both probed in the same run.
  *
- *     bench_kernels [--isa portable|avx2|avx512] [--seconds S] [THREADS ...]     (default 1 and 2 threads)
+ *     bench_kernels [--isa portable|avx2|avx512] [--seconds S] [--only NAME] [THREADS ...]     (default 1 and 2
+ * threads)
  *
  * OLMoE's shapes, random distinct weights, 64 different experts (805 MB) so that every weight comes from memory.
  * Reported is the 5th percentile of the times (what repeats on a machine that others use) and the median. */
@@ -18,7 +19,8 @@ enum {
     N_HEADS = 16,
     HEAD_DIM = 128,
     PAGE_TOKENS = 16,
-    N_PAGES = 64,
+    MAX_CONTEXT = 4096,
+    N_PAGES = MAX_CONTEXT / PAGE_TOKENS,
     MAX_ROWS = 512,
     TOP_K = 8,
     MAX_SAMPLES = 4096,
@@ -29,6 +31,7 @@ typedef struct bench {
     moe_pool *pool;
     compute_device *d;
     double bandwidth, peak, seconds;
+    const char *only; /* measure what has this in its name */
     compute_expert *experts[N_EXPERTS];
     compute_matrix *projections[N_PROJECTIONS], *mapped[N_PROJECTIONS], *lm_head, *router;
     uint16_t *rows; /* row-major weights of the mapped projections */
@@ -171,6 +174,9 @@ static void measure(bench *b, const char *name, measured_fn fn, size_t n, double
     double end, bound, best, median;
     size_t n_samples = 0;
 
+    if (strstr(name, b->only) == NULL) {
+        return;
+    }
     probe(b);
     bound = MOE_MAX(bytes / b->bandwidth, flop / b->peak);
     end = now_s() + b->seconds;
@@ -220,6 +226,19 @@ static void run_lm_head(bench *b, size_t n)
     b->d->ops->matmul(b->d, b->out, b->rounded, b->lm_head, NULL, n);
 }
 
+/* One decoding row that sees n positions. */
+static void run_attention(bench *b, size_t n)
+{
+    static uint32_t pages[N_PAGES];
+    const compute_kv_shape shape = {1, N_PAGES, PAGE_TOKENS, N_HEADS, HEAD_DIM, COMPUTE_BF16};
+    const compute_row row = {pages, (uint32_t)n - 1};
+
+    for (uint32_t i = 0; i < N_PAGES; i++) {
+        pages[i] = (i * 37) % N_PAGES;
+    }
+    b->d->ops->attention(b->d, b->out, b->rounded, b->kv, &shape, 0, N_HEADS, &row, 1);
+}
+
 static void measure_products(bench *b)
 {
     static const size_t rows[] = {1, 2, 4, 8, 16, 32, 64, 128};
@@ -237,6 +256,9 @@ static void measure_products(bench *b)
     }
     for (size_t i = 0; i < 7; i += 2) {
         measure(b, "lm_head 50304x2048", run_lm_head, rows[i], head * 2, 2.0 * head * (double)rows[i]);
+    }
+    for (size_t n = 512; n <= MAX_CONTEXT; n *= 8) {
+        measure(b, "attention of 1 row over", run_attention, n, 4.0 * D_MODEL * (double)n, 4.0 * D_MODEL * (double)n);
     }
 }
 
@@ -323,6 +345,9 @@ static void measure_layer(bench *b, size_t n)
     memset(times, 0, sizeof(times));
     measure(b, "prefill of a layer", layer, n, (4.0 * D_MODEL * D_MODEL + 3.0 * D_FF * D_MODEL * N_EXPERTS) * 2,
             2.0 * (weights * (double)n + scores));
+    if (times[T_EXPERTS] == 0.0) {
+        return;
+    }
     for (size_t i = 0; i < N_TIMES; i++) {
         total += times[i];
     }
@@ -354,15 +379,15 @@ static void close_bench(bench *b)
     moe_pool_close(b->pool);
 }
 
-static void run(size_t n_threads, compute_isa isa, double seconds)
+static void run(size_t n_threads, compute_isa isa, double seconds, const char *only)
 {
-    bench b = {.seconds = seconds};
+    bench b = {.seconds = seconds, .only = only};
     compute_device_options o = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
                                 .isa = isa,
                                 .max_rows = MAX_ROWS,
                                 .max_ffn_rows = MAX_ROWS * TOP_K,
                                 .max_d_ff = D_FF,
-                                .max_context = MAX_ROWS};
+                                .max_context = MAX_CONTEXT};
 
     MOE_ASSERT(moe_pool_open(n_threads, compute_thread_init, &b.pool) == MOE_OK);
     o.pool = b.pool;
@@ -389,6 +414,7 @@ int main(int argc, char **argv)
 {
     compute_isa isa = COMPUTE_ISA_AUTO;
     double seconds = 0.5;
+    const char *only = "";
     bool any = false;
 
     compute_thread_init();
@@ -401,17 +427,20 @@ int main(int argc, char **argv)
             }
         } else if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc) {
             seconds = atof(argv[++i]);
+        } else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
+            only = argv[++i];
         } else if (atoi(argv[i]) > 0) {
-            run((size_t)atoi(argv[i]), isa, seconds);
+            run((size_t)atoi(argv[i]), isa, seconds, only);
             any = true;
         } else {
-            (void)fprintf(stderr, "bench_kernels [--isa portable|avx2|avx512] [--seconds S] [THREADS ...]\n");
+            (void)fprintf(stderr,
+                          "bench_kernels [--isa portable|avx2|avx512] [--seconds S] [--only NAME] [THREADS ...]\n");
             return 2;
         }
     }
     if (!any) {
-        run(1, isa, seconds);
-        run(2, isa, seconds);
+        run(1, isa, seconds, only);
+        run(2, isa, seconds, only);
     }
     return 0;
 }

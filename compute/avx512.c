@@ -414,27 +414,37 @@ static inline __attribute__((always_inline)) void transpose(__m512i *v)
     }
 }
 
+static inline __attribute__((always_inline)) void pack_block(uint32_t *to, const unsigned char *rows, size_t row_bytes,
+                                                             size_t n_rows, size_t n_units)
+{
+    __mmask16 mask = first_lanes(n_units);
+    __m512i v[16];
+
+#pragma GCC unroll 16
+    for (size_t i = 0; i < 16; i++) {
+        v[i] = i < n_rows ? _mm512_maskz_loadu_epi32(mask, rows + i * row_bytes) : _mm512_setzero_si512();
+    }
+    transpose(v);
+#pragma GCC unroll 16
+    for (size_t i = 0; i < 16; i++) {
+        if (i < n_units) {
+            _mm512_storeu_si512(to + i * CPU_PANEL, v[i]);
+        }
+    }
+}
+
+/* 16 rows to their end, then the next 16: few enough streams for the hardware to follow. */
 static void pack(uint32_t *panel_out, const unsigned char *rows, size_t row_bytes, size_t n_rows, size_t n_units)
 {
-    for (size_t u = 0; u < n_units; u += 16) {
-        size_t n = cpu_min(16, n_units - u);
-        __mmask16 mask = first_lanes(n);
+    for (size_t first = 0; first < CPU_PANEL; first += 16) {
+        size_t n = n_rows > first ? cpu_min(16, n_rows - first) : 0, u = 0;
+        const unsigned char *row = rows + first * row_bytes;
 
-        for (size_t first = 0; first < CPU_PANEL; first += 16) {
-            __m512i v[16];
-
-#pragma GCC unroll 16
-            for (size_t i = 0; i < 16; i++) {
-                v[i] = first + i < n_rows ? _mm512_maskz_loadu_epi32(mask, rows + (first + i) * row_bytes + u * 4)
-                                          : _mm512_setzero_si512();
-            }
-            transpose(v);
-#pragma GCC unroll 16
-            for (size_t i = 0; i < 16; i++) {
-                if (i < n) {
-                    _mm512_storeu_si512(panel_out + (u + i) * CPU_PANEL + first, v[i]);
-                }
-            }
+        for (; u + 16 <= n_units && n == 16; u += 16) {
+            pack_block(panel_out + u * CPU_PANEL + first, row + u * 4, row_bytes, 16, 16);
+        }
+        for (; u < n_units; u += 16) {
+            pack_block(panel_out + u * CPU_PANEL + first, row + u * 4, row_bytes, n, cpu_min(16, n_units - u));
         }
     }
 }
