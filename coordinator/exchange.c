@@ -7,10 +7,17 @@
 #include <time.h>
 
 #define N_ATTEMPTS    256
-#define N_DISPATCHES  64
+#define N_DISPATCHES  64 /* at most; fewer when they are large, but two for each job */
+#define DISPATCH_POOL ((size_t)1 << 30)
 #define N_SMALL       (2 * ROUTER_MAX_NODES)
 #define SLOW_TIMEOUTS 4 /* how long a node that let a deadline pass is avoided */
-#define PAUSE_SHARE   4 /* a refusing node and picks without an owner wait this part of a timeout */
+#define PAUSE_SHARE   4 /* a refusing node and picks without an owner wait this part of a timeout, */
+#define PAUSE_MOST_NS UINT64_C(10000000)
+
+static uint64_t pause_ns(const exchange *x)
+{
+    return MOE_MIN(x->o.dispatch_timeout_ns / PAUSE_SHARE, PAUSE_MOST_NS);
+}
 
 /* ------------------------------------------------------------------------------------------------ open, close */
 static moe_status check_options(const exchange_options *o, moe_error *err)
@@ -101,7 +108,8 @@ static moe_status buffers_open(exchange *x)
         status = transport_frames_open(o->transport, N_SMALL, WIRE_SMALL_BYTES, &x->small);
     }
     if (status == MOE_OK) {
-        status = transport_frames_open(o->transport, N_DISPATCHES, frame_bytes, &x->dispatches);
+        size_t n = MOE_MIN(MOE_MAX(DISPATCH_POOL / frame_bytes, 2 * (size_t)o->micro_batches), N_DISPATCHES);
+        status = transport_frames_open(o->transport, n, frame_bytes, &x->dispatches);
     }
     return status == MOE_OK ? attempts_open(x) : status;
 }
@@ -393,7 +401,7 @@ static moe_status plan_and_send(exchange *x, exchange_run *run, uint64_t now)
         }
         with_slow = true;
     }
-    run->replan_ns = run->n_waiting == 0 ? UINT64_MAX : now + x->o.dispatch_timeout_ns / PAUSE_SHARE;
+    run->replan_ns = run->n_waiting == 0 ? UINT64_MAX : now + pause_ns(x);
     exchange_wake_at(x, run->replan_ns);
     return status == MOE_ERR_BUSY ? MOE_OK : status;
 }
@@ -474,7 +482,7 @@ void exchange_on_refuse(exchange *x, transport_peer peer, const wire_refuse *r)
         return;
     }
     MOE_DEBUG("node %s refuses: %s", x->nodes[a->node].id, r->text);
-    x->nodes[a->node].hold_until_ns = moe_now_ns(x->o.clock) + x->o.dispatch_timeout_ns / PAUSE_SHARE;
+    x->nodes[a->node].hold_until_ns = moe_now_ns(x->o.clock) + pause_ns(x);
     if (a->state == ATTEMPT_OPEN) {
         requeue(x, a);
     }

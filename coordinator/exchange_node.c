@@ -5,7 +5,8 @@
 
 #define BACKOFF_FIRST_NS  UINT64_C(10000000)
 #define BACKOFF_MOST_NS   UINT64_C(1000000000)
-#define GREETING_PATIENCE 8 /* dispatch timeouts */
+#define GREETING_TIMEOUTS 8 /* a greeting may take this many dispatch timeouts, */
+#define GREETING_MOST_NS  UINT64_C(2000000000)
 #define SILENT_BEATS      4
 
 static exchange_node *find_peer(exchange *x, transport_peer peer)
@@ -129,7 +130,7 @@ static void connect_node(exchange *x, exchange_node *node, uint64_t now)
         return;
     }
     node->state = NODE_CONNECTING;
-    set_timer(x, node, now + GREETING_PATIENCE * x->o.dispatch_timeout_ns);
+    set_timer(x, node, now + MOE_MIN(GREETING_TIMEOUTS * x->o.dispatch_timeout_ns, GREETING_MOST_NS));
 }
 
 static bool post_small(exchange *x, transport_peer peer, void (*put)(moe_buf *b, const void *what), const void *what)

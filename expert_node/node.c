@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define SMALL_FRAMES 64
+#define ANSWER_POOL  ((size_t)1 << 30) /* bytes of address space; large frames get fewer buffers, but two */
 
 static moe_status check_options(const expert_node_options *o, moe_error *err)
 {
@@ -81,7 +82,8 @@ static moe_status buffers_open(expert_node *node)
     moe_status status = transport_frames_open(o->transport, SMALL_FRAMES, WIRE_SMALL_BYTES, &node->small);
     if (status == MOE_OK) {
         /* One batch is being filled while the answers of another are under way. */
-        status = transport_frames_open(o->transport, 2 * (size_t)o->batch_frames, answer_bytes, &node->answers);
+        size_t n = MOE_MIN(MOE_MAX(ANSWER_POOL / answer_bytes, 2), 2 * (size_t)o->batch_frames);
+        status = transport_frames_open(o->transport, n, answer_bytes, &node->answers);
     }
     return status == MOE_OK ? node_batch_open(node) : status;
 }

@@ -70,6 +70,11 @@ static moe_status source_open(void *ctx, uint32_t layer, int32_t expert_id, comp
     return w->ops.expert_open(w->device, COMPUTE_FFN_SWIGLU, &gate, &up, &down, COMPUTE_MAPPED, out);
 }
 
+expert_source world_source(world *w)
+{
+    return (expert_source){w, source_open};
+}
+
 static float small(moe_random *r)
 {
     return (float)(moe_random_unit(r) - 0.5);
@@ -138,7 +143,7 @@ void world_node_start(world *w, uint32_t i)
         .incarnation = n->incarnation,
         .transport = n->t,
         .device = w->device,
-        .source = {w, source_open},
+        .source = world_source(w),
         .n_layers = w->o.n_layers,
         .n_experts_max = WORLD_MAX_EXPERTS,
         .d_model = w->o.d_model,

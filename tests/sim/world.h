@@ -77,6 +77,7 @@ typedef struct world {
 void world_open(world *w, const world_options *o);
 void world_close(world *w); /* asserts that nothing leaked */
 
+expert_source world_source(world *w);        /* the same weights everywhere */
 void world_node_start(world *w, uint32_t i); /* with a new incarnation, and what the placement gives it */
 void world_node_kill(world *w, uint32_t i);
 /* Fills a job with random rows and picks (some of them empty) and the results the oracle gives. */

@@ -1,0 +1,349 @@
+/* A node against a hand-made coordinator: what it honours, refuses, and closes the connection for. */
+#include "proto/wire.h"
+#include "tests/sim/world.h"
+
+enum { WIDTH = 8, ROWS = 4, TOP_K = 2 };
+
+static world w;
+static transport *end;
+static transport_peer peer;
+static bool is_down;
+static unsigned char got[8][4096]; /* frames that came, in order */
+static size_t n_got, got_bytes[8];
+static unsigned char frame[4096];
+
+static void on_message(void *ctx, transport_peer from, const unsigned char *bytes, size_t n)
+{
+    (void)ctx;
+    (void)from;
+    assert_true(n_got < 8 && n <= sizeof got[0]);
+    memcpy(got[n_got], bytes, n);
+    got_bytes[n_got++] = n;
+}
+
+static void on_peer(void *ctx, transport_peer from, transport_peer_event event, const char *why)
+{
+    (void)ctx;
+    (void)from;
+    (void)why;
+    is_down = event == TRANSPORT_DOWN;
+}
+
+static void turn(void)
+{
+    for (int i = 0; i < 3; i++) {
+        end->ops->progress(end);
+        (void)expert_node_progress(w.nodes[0].node);
+    }
+}
+
+static int setup(void **state)
+{
+    const world_options o = {.n_layers = 2,
+                             .n_experts = 4,
+                             .k = TOP_K,
+                             .d_model = WIDTH,
+                             .d_ff = 4,
+                             .max_rows = ROWS,
+                             .n_nodes = 1,
+                             .replication = 1};
+
+    (void)state;
+    world_open(&w, &o);
+    const transport_loopback_options loopback = {
+        .net = w.net, .address = "client", .max_message = 1 << 16, .max_peers = 2, .max_queued = 16};
+    assert_int_equal(transport_loopback_open(&loopback, &end), MOE_OK);
+    end->handler = (transport_handler){NULL, on_message, on_peer};
+    n_got = 0;
+    is_down = false;
+    assert_int_equal(end->ops->connect(end, "node-0", &peer), MOE_OK);
+    turn();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    transport_close(end);
+    world_close(&w);
+    return 0;
+}
+
+static void done(transport_msg *msg, moe_status status)
+{
+    (void)msg;
+    (void)status;
+}
+
+static void send_bytes(size_t n)
+{
+    transport_msg msg = {.parts = {{frame, n}}, .n_parts = 1, .done = done};
+
+    assert_true(n > 0);
+    assert_int_equal(end->ops->send(end, peer, &msg), MOE_OK);
+    turn();
+}
+
+static void send_hello(const char *cluster)
+{
+    wire_hello h = {.role = WIRE_COORDINATOR,
+                    .member = "client",
+                    .d_model = WIDTH,
+                    .max_message = 1 << 16,
+                    .max_rows = ROWS,
+                    .max_picks = ROWS * TOP_K};
+    moe_buf b;
+
+    (void)snprintf(h.cluster, sizeof h.cluster, "%s", cluster);
+    (void)snprintf(h.numeric_class, sizeof h.numeric_class, "%s", compute_class_name(w.o.numeric_class));
+    moe_buf_init(&b, frame, sizeof frame);
+    wire_put_hello(&b, &h);
+    send_bytes(wire_finish(&b));
+}
+
+static void greet(void)
+{
+    send_hello("sim");
+    assert_int_equal(n_got, 1);
+    n_got = 0;
+}
+
+static wire_dispatch good(void)
+{
+    return (wire_dispatch){
+        .request = {1, 2, 1, 0, 3}, .d_model = WIDTH, .dtype = WIRE_F32, .n_rows = 2, .n_groups = 1, .n_picks = 2};
+}
+
+/* All rows to one expert. */
+static size_t put_dispatch(const wire_dispatch *d, int32_t expert_id)
+{
+    moe_buf b;
+
+    moe_buf_init(&b, frame, sizeof frame);
+    wire_dispatch_begin(&b, d);
+    wire_put_group(&b, (wire_group){expert_id, d->n_picks});
+    for (uint32_t i = 0; i < d->n_picks; i++) {
+        moe_put_u32(&b, i);
+    }
+    unsigned char *rows = wire_put_rows(&b, d->n_rows, d->d_model, d->dtype);
+    assert_non_null(rows);
+    memset(rows, 0x3f, (size_t)d->n_rows * d->d_model * wire_dtype_bytes(d->dtype));
+    return wire_finish(&b);
+}
+
+static wire_type type_of(size_t i)
+{
+    wire_type type;
+    moe_error err;
+
+    assert_true(i < n_got);
+    assert_ok(wire_open(got[i], got_bytes[i], &type, &err), err);
+    return type;
+}
+
+static void answers_a_ping(void)
+{
+    moe_buf b;
+    wire_pong pong;
+    moe_error err;
+
+    n_got = 0;
+    moe_buf_init(&b, frame, sizeof frame);
+    wire_put_ping(&b, 4711);
+    send_bytes(wire_finish(&b));
+    assert_int_equal(type_of(0), WIRE_PONG);
+    assert_ok(wire_get_pong(got[0], got_bytes[0], &pong, &err), err);
+    assert_int_equal(pong.token, 4711);
+}
+
+static void hello_is_answered_with_the_nodes_own(void **state)
+{
+    wire_hello h;
+    moe_error err;
+
+    (void)state;
+    send_hello("sim");
+    assert_int_equal(type_of(0), WIRE_HELLO);
+    assert_ok(wire_get_hello(got[0], got_bytes[0], &h, &err), err);
+    assert_string_equal(h.member, "node-0");
+    assert_int_equal(h.max_rows, ROWS);
+    answers_a_ping();
+}
+
+static void nothing_is_honoured_before_hello(void **state)
+{
+    const wire_dispatch d = good();
+
+    (void)state;
+    send_bytes(put_dispatch(&d, 0));
+    assert_true(is_down);
+    assert_int_equal(n_got, 0);
+}
+
+static void a_stranger_of_another_cluster_is_told_why(void **state)
+{
+    wire_goodbye g;
+    moe_error err;
+
+    (void)state;
+    send_hello("other");
+    assert_int_equal(type_of(0), WIRE_GOODBYE);
+    assert_ok(wire_get_goodbye(got[0], got_bytes[0], &g, &err), err);
+    assert_int_equal(g.reason, WIRE_GOODBYE_REFUSED);
+    assert_contains(g.text, "cluster other");
+}
+
+static void a_refused_stranger_is_not_honoured(void **state)
+{
+    const wire_dispatch d = good();
+
+    (void)state;
+    send_hello("other");
+    send_bytes(put_dispatch(&d, 0));
+    assert_true(is_down);
+}
+
+static void a_second_hello_costs_the_connection(void **state)
+{
+    (void)state;
+    greet();
+    send_hello("sim");
+    assert_true(is_down);
+}
+
+static void a_damaged_frame_costs_the_connection(void **state)
+{
+    const wire_dispatch d = good();
+    expert_node_stats stats;
+
+    (void)state;
+    greet();
+    size_t n = put_dispatch(&d, 0);
+    frame[n - 1] ^= 4;
+    send_bytes(n);
+    assert_true(is_down);
+    expert_node_get_stats(w.nodes[0].node, &stats);
+    assert_int_equal(stats.bad_frames, 1);
+}
+
+static void a_frame_for_coordinators_costs_the_connection(void **state)
+{
+    const wire_pong pong = {0};
+    moe_buf b;
+
+    (void)state;
+    greet();
+    moe_buf_init(&b, frame, sizeof frame);
+    wire_put_pong(&b, &pong);
+    send_bytes(wire_finish(&b));
+    assert_true(is_down);
+}
+
+static void refuses(const wire_dispatch *d, int32_t expert_id, wire_refuse_reason reason)
+{
+    wire_refuse r;
+    moe_error err;
+
+    greet();
+    send_bytes(put_dispatch(d, expert_id));
+    assert_int_equal(type_of(0), WIRE_REFUSE);
+    assert_ok(wire_get_refuse(got[0], got_bytes[0], &r, &err), err);
+    assert_int_equal(r.reason, reason);
+    assert_true(wire_request_equal(&r.request, &d->request));
+    answers_a_ping(); /* the connection stays */
+}
+
+static void another_dtype_is_refused(void **state)
+{
+    wire_dispatch d = good();
+
+    (void)state;
+    d.dtype = WIRE_BF16;
+    refuses(&d, 0, WIRE_REFUSE_CLASS);
+}
+
+static void another_width_is_refused(void **state)
+{
+    wire_dispatch d = good();
+
+    (void)state;
+    d.d_model = WIDTH + 1;
+    refuses(&d, 0, WIRE_REFUSE_SHAPE);
+}
+
+static void a_layer_beyond_the_model_is_refused(void **state)
+{
+    wire_dispatch d = good();
+
+    (void)state;
+    d.request.layer = 2;
+    refuses(&d, 0, WIRE_REFUSE_SHAPE);
+}
+
+static void too_many_rows_are_refused(void **state)
+{
+    wire_dispatch d = good();
+
+    (void)state;
+    d.n_rows = d.n_picks = ROWS + 1;
+    refuses(&d, 0, WIRE_REFUSE_TOO_MANY);
+}
+
+static void an_expert_that_is_not_here_is_refused(void **state)
+{
+    wire_dispatch d = good();
+
+    (void)state;
+    refuses(&d, 1000000, WIRE_REFUSE_EXPERT);
+}
+
+static void an_old_epoch_is_refused(void **state)
+{
+    wire_dispatch d = good();
+
+    (void)state;
+    expert_node_set_min_epoch(w.nodes[0].node, 5);
+    d.epoch = 4;
+    refuses(&d, 0, WIRE_REFUSE_EPOCH);
+}
+
+static void a_dispatch_sent_twice_is_answered_twice_alike(void **state)
+{
+    const wire_dispatch d = good();
+
+    (void)state;
+    greet();
+    send_bytes(put_dispatch(&d, 0));
+    send_bytes(put_dispatch(&d, 0));
+    assert_int_equal(n_got, 2);
+    assert_int_equal(type_of(0), WIRE_RESULT);
+    assert_int_equal(got_bytes[0], got_bytes[1]);
+    assert_memory_equal(got[0], got[1], got_bytes[0]);
+    assert_int_equal(expert_node_expert_rows(w.nodes[0].node, 1, 0), 4);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(hello_is_answered_with_the_nodes_own),
+        TEST(nothing_is_honoured_before_hello),
+        TEST(a_stranger_of_another_cluster_is_told_why),
+        TEST(a_refused_stranger_is_not_honoured),
+        TEST(a_second_hello_costs_the_connection),
+        TEST(a_damaged_frame_costs_the_connection),
+        TEST(a_frame_for_coordinators_costs_the_connection),
+        TEST(another_dtype_is_refused),
+        TEST(another_width_is_refused),
+        TEST(a_layer_beyond_the_model_is_refused),
+        TEST(too_many_rows_are_refused),
+        TEST(an_expert_that_is_not_here_is_refused),
+        TEST(an_old_epoch_is_refused),
+        TEST(a_dispatch_sent_twice_is_answered_twice_alike),
+    };
+
+    moe_log_set_level(MOE_LOG_ERROR);
+    compute_thread_init();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
