@@ -250,7 +250,7 @@ static moe_status on_hello(exchange *x, exchange_node *node, const unsigned char
         refuse_node(x, node, "its limits are below one row");
     } else {
         node->state = NODE_READY;
-        node->backoff_ns = node->slow_until_ns = node->hold_until_ns = 0;
+        node->slow_until_ns = node->hold_until_ns = 0;
         node->pinged_ns = moe_now_ns(x->o.clock);
         exchange_wake_at(x, node->pinged_ns + x->o.heartbeat_ns);
         exchange_replan(x);
@@ -315,6 +315,7 @@ static moe_status on_frame(exchange *x, exchange_node *node, const unsigned char
         return on_hello(x, node, bytes, n, err);
     }
     if (node->state >= NODE_READY && (type == WIRE_RESULT || type == WIRE_REFUSE || type == WIRE_PONG)) {
+        node->backoff_ns = 0; /* not for a HELLO alone: who then talks nonsense is met ever more slowly */
         return on_answer(x, node->peer, type, bytes, n, err);
     }
     return moe_fail(err, MOE_ERR_CORRUPT, "frame of type %d is not expected", type);

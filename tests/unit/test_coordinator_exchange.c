@@ -354,6 +354,54 @@ static void a_stale_epoch_is_refused(void **state)
     world_close(&w);
 }
 
+static unsigned poll_node(void *ctx)
+{
+    return expert_node_progress(ctx);
+}
+
+static void waiting_runs_a_member_on_the_same_thread(void **state)
+{
+    world_options o = options(1, 1);
+    moe_error err;
+
+    (void)state;
+    world_open(&w, &o);
+    transport_loopback_set_member_poll(w.coordinators[0].t, poll_node, w.nodes[0].node);
+    world_job_make(&w, 0, 0);
+    assert_int_equal(exchange_begin(w.coordinators[0].x, &w.jobs[0][0].job), MOE_OK);
+    assert_ok(exchange_wait(w.coordinators[0].x, 0, 0, &err), err);
+    world_job_check(&w, 0, 0);
+    world_close(&w);
+}
+
+/* Time passes by looking at it. */
+static uint64_t ticking(void *ctx)
+{
+    moe_clock_virtual *clock = ctx;
+
+    clock->time_ns += 10000;
+    return clock->time_ns;
+}
+
+static void waiting_ends_at_its_deadline(void **state)
+{
+    world_options o = options(1, 1);
+    moe_error err = {""};
+
+    (void)state;
+    world_open(&w, &o);
+    world_settle(&w);
+    world_job_make(&w, 0, 0);
+    exchange *x = w.coordinators[0].x;
+    assert_int_equal(exchange_begin(x, &w.jobs[0][0].job), MOE_OK);
+    w.clock.clock = (moe_clock){ticking, &w.clock};
+    uint64_t deadline = w.clock.time_ns + 3000000; /* through spinning, yielding and sleeping */
+    assert_int_equal(exchange_wait(x, 0, deadline, &err), MOE_ERR_TIMEOUT);
+    assert_contains(err.text, "did not come in time");
+    assert_in_range(w.clock.time_ns, deadline, deadline + 100000);
+    world_close(&w);
+}
+
 static void options_out_of_range_are_refused(void **state)
 {
     world_options o = options(1, 1);
@@ -401,6 +449,8 @@ int main(void)
         cmocka_unit_test(a_dropped_job_is_not_written_to),
         cmocka_unit_test(a_draining_node_gets_nothing_new),
         cmocka_unit_test(a_stale_epoch_is_refused),
+        cmocka_unit_test(waiting_runs_a_member_on_the_same_thread),
+        cmocka_unit_test(waiting_ends_at_its_deadline),
         cmocka_unit_test(options_out_of_range_are_refused),
     };
 

@@ -322,6 +322,59 @@ static void a_dispatch_sent_twice_is_answered_twice_alike(void **state)
     assert_int_equal(expert_node_expert_rows(w.nodes[0].node, 1, 0), 4);
 }
 
+/* ------------------------------------------------------------------------------------------------ hostile */
+static void mend(size_t n)
+{
+    moe_buf length, crc;
+
+    moe_buf_init(&length, frame + 8, 4);
+    moe_put_u32(&length, (uint32_t)n);
+    moe_buf_init(&crc, frame + 12, 4);
+    moe_put_u32(&crc, wire_crc32c(wire_crc32c(0, frame, 12), frame + WIRE_HEADER_BYTES, n - WIRE_HEADER_BYTES));
+}
+
+/* One to three fields of the lists and the head take another value; the checksum is right. */
+static size_t spoil(moe_random *r, size_t n)
+{
+    size_t n_words = (n - WIRE_HEADER_BYTES) / 4;
+    static const uint32_t values[] = {0, 1, 2, 3, 4, 5, 8, 255, 65536, 0x7fffffff, 0x80000000, 0xffffffff};
+
+    for (uint64_t i = 0; i <= moe_random_below(r, 3); i++) {
+        moe_buf word;
+
+        moe_buf_init(&word, frame + WIRE_HEADER_BYTES + 4 * moe_random_below(r, MOE_MIN(n_words, 22)), 4);
+        moe_put_u32(&word, values[moe_random_below(r, MOE_COUNT(values))]);
+    }
+    n += moe_random_below(r, 20) == 0 ? 4 * moe_random_below(r, 30) : 0;
+    mend(n);
+    return n;
+}
+
+static void hostile_frames_with_good_checksums_do_no_harm(void **state)
+{
+    const wire_dispatch d = good();
+    uint64_t n_closed = 0, n_answered = 0;
+    moe_random r;
+
+    (void)state;
+    moe_random_seed(&r, 9);
+    greet();
+    for (int i = 0; i < 20000; i++) {
+        n_got = 0;
+        send_bytes(spoil(&r, put_dispatch(&d, (int32_t)moe_random_below(&r, 4))));
+        n_answered += n_got;
+        if (is_down) {
+            n_closed++;
+            assert_int_equal(end->ops->connect(end, "node-0", &peer), MOE_OK);
+            turn();
+            n_got = 0;
+            greet();
+        }
+    }
+    assert_true(n_closed > 100 && n_answered > 100);
+    answers_a_ping();
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -341,6 +394,7 @@ int main(void)
         TEST(an_expert_that_is_not_here_is_refused),
         TEST(an_old_epoch_is_refused),
         TEST(a_dispatch_sent_twice_is_answered_twice_alike),
+        TEST(hostile_frames_with_good_checksums_do_no_harm),
     };
 
     moe_log_set_level(MOE_LOG_ERROR);
