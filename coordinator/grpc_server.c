@@ -1,5 +1,6 @@
 /* The gRPC listener: generic calls on one completion queue and one thread, which alone touches calls. Each call counts
  * the tags that are out for it and is freed when the last has come back. */
+#include "coordinator/accept_priv.h"
 #include "coordinator/auth_priv.h"
 #include "coordinator/descriptors_priv.h"
 #include "coordinator/grpc_server_priv.h"
@@ -562,6 +563,7 @@ static grpc_server *create_server(size_t max_receive_bytes)
         int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, 30000),
         int_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000),
         int_arg("grpc.server_handshake_timeout_ms", 10000),
+        int_arg(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 600000), /* clients connect again by themselves */
         /* a compressed message could become any size */
         int_arg(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
         int_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE),
@@ -591,6 +593,7 @@ static moe_status bind_port(api_server *s, const listen_address *a, const char *
                         "listen %s: cannot be bound: in use, or not an address of this machine", text);
     }
     s->port = (uint16_t)port;
+    accept_guard_port(s->port);
     return MOE_OK;
 }
 

@@ -5,6 +5,7 @@ Run by ctest; by hand: api_test.py --server PATH --descriptors PATH [name of a t
 import argparse
 import json
 import os
+import resource
 import shutil
 import socket
 import struct
@@ -54,9 +55,10 @@ def M(name, **fields):
 class Server:
     """One api_server process; commands go to its standard input."""
 
-    def __init__(self, **flags):
+    def __init__(self, max_files=None, **flags):
+        limit = None if max_files is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
         words = [ARGS.server] + ["%s=%s" % item for item in flags.items()]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=limit)
         self.line = self.process.stdout.readline().split(None, 1)
         self.refusal = self.line[1] if self.line and self.line[0] == "REFUSED" else None
         if self.refusal is None:
@@ -834,6 +836,29 @@ def a_loop_that_stands_still_with_work_is_not_live():
         s.tell("freeze 0")
         assert s.get("/livez")[0] == 200
         call.cancel()
+
+
+@test
+def a_flood_of_connections_does_not_close_the_listener():
+    with Server(max_files=96) as s:
+        before = s.client()
+        before.call("GetModel", M("GetModelRequest"))
+        for _ in range(3):
+            flood = [socket.create_connection(("127.0.0.1", s.port)) for _ in range(200)]
+            time.sleep(0.3)
+            before.call("GetModel", M("GetModelRequest"))
+            assert s.get("/livez")[0] == 200, "other descriptors are left"
+            for c in flood:
+                c.close()
+
+        def served():
+            try:
+                s.client().call("GetModel", M("GetModelRequest"), timeout=2)
+                return True
+            except grpc.RpcError:
+                return False
+
+        eventually(served, "new clients are served again")
 
 
 @test
