@@ -1,4 +1,5 @@
-/* Bytes of a client: unpacked within a budget, checked, and made into what the engine gets. The first byte picks the message. */
+/* Bytes of a client: unpacked within a budget, checked, and made into what the engine gets. The first byte picks the
+ * message. */
 #include "conclave/v1/admin.pb-c.h"
 #include "coordinator/intake_priv.h"
 #include "coordinator/proto_check_priv.h"
@@ -12,7 +13,8 @@ static void check_spec(const engine_spec *spec)
 {
     MOE_ASSERT(spec->n_prompt >= 1 && spec->n_prompt <= FAKE_MAX_CONTEXT);
     MOE_ASSERT(spec->n_choices >= 1 && spec->n_choices <= ENGINE_MAX_CHOICES);
-    MOE_ASSERT(spec->n_top <= MODEL_MAX_TOP_LOGPROBS && spec->n_stop <= ENGINE_MAX_STOP_STRINGS && spec->n_stop_ids <= ENGINE_MAX_STOP_IDS);
+    MOE_ASSERT(spec->n_top <= MODEL_MAX_TOP_LOGPROBS && spec->n_stop <= ENGINE_MAX_STOP_STRINGS &&
+               spec->n_stop_ids <= ENGINE_MAX_STOP_IDS);
     MOE_ASSERT(spec->sampling.temperature >= 0 && spec->sampling.top_p > 0 && spec->sampling.top_p <= 1);
     for (size_t i = 0; i < spec->n_prompt; i++) {
         MOE_ASSERT(spec->prompt[i] >= 0 && spec->prompt[i] < FAKE_VOCAB);
@@ -52,9 +54,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const ProtobufCMessageDescriptor *const types[] = {
-        &conclave__v1__generate_request__descriptor,   &conclave__v1__score_request__descriptor,
-        &conclave__v1__tokenize_request__descriptor,   &conclave__v1__detokenize_request__descriptor,
-        &conclave__v1__classify_request__descriptor,   &conclave__v1__list_experts_request__descriptor,
+        &conclave__v1__generate_request__descriptor,
+        &conclave__v1__score_request__descriptor,
+        &conclave__v1__tokenize_request__descriptor,
+        &conclave__v1__detokenize_request__descriptor,
+        &conclave__v1__classify_request__descriptor,
+        &conclave__v1__list_experts_request__descriptor,
         &grpc__reflection__v1__server_reflection_request__descriptor,
     };
     static engine *e;
