@@ -417,7 +417,8 @@ static void attention_task(void *ctx, size_t task, size_t thread)
     while (row < end) {
         size_t next = row + 1;
 
-        while (next < end && j->rows[next].pages == j->rows[row].pages) {
+        while (next < end && j->rows[next].pages == j->rows[row].pages &&
+               j->rows[next].position > j->rows[next - 1].position) {
             next++;
         }
         attention_tile(j, row, next - row, head, thread);

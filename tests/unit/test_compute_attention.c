@@ -137,12 +137,49 @@ static void attention_is_the_written_definition(void **state)
     test_device_close(&t);
 }
 
+/* Two rows that share pages need not ascend: the later one of the call sees fewer keys. */
+static void rows_that_share_pages_may_stand_anywhere(void **state)
+{
+    enum { N = 40, D = 32 };
+    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    const compute_kv_shape shape = {1, 10, 4, 1, D, COMPUTE_F32};
+    const uint32_t pages[] = {9, 8, 7, 6, 5, 4, 3, 2, 1, 0};
+    const compute_row where[] = {{pages, 30}, {pages, 3}, {pages, 17}};
+    compute_mem *k = f32_values(t.d, 1, N * D, false), *v = f32_values(t.d, 2, N * D, false);
+    compute_mem *q = f32_values(t.d, 3, 3 * D, false), *kv = t.d->ops->alloc(t.d, 10 * compute_kv_page_bytes(&shape));
+    compute_mem *together = t.d->ops->alloc(t.d, 3 * D * 4), *alone = t.d->ops->alloc(t.d, 3 * D * 4);
+    compute_row rows[N];
+    void *a, *b;
+
+    (void)state;
+    for (uint32_t i = 0; i < N; i++) {
+        rows[i] = (compute_row){pages, i};
+    }
+    t.d->ops->kv_store(t.d, kv, &shape, 0, k, v, rows, N);
+    t.d->ops->attention(t.d, together, q, kv, &shape, 0, 1, where, 3);
+    for (size_t i = 0; i < 3; i++) {
+        t.d->ops->attention(t.d, compute_at(alone, i * D * 4), compute_at(q, i * D * 4), kv, &shape, 0, 1, where + i,
+                            1);
+    }
+    a = take(t.d, together, 3 * D * 4);
+    b = take(t.d, alone, 3 * D * 4);
+    assert_same_bits(a, b, 3 * D, COMPUTE_F32, "together");
+    free(a);
+    free(b);
+    t.d->ops->free(t.d, k);
+    t.d->ops->free(t.d, v);
+    t.d->ops->free(t.d, q);
+    t.d->ops->free(t.d, kv);
+    test_device_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_has_equal_bits),
         cmocka_unit_test(attention_in_chunks_has_the_bits_of_one_call),
         cmocka_unit_test(attention_is_the_written_definition),
+        cmocka_unit_test(rows_that_share_pages_may_stand_anywhere),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
