@@ -207,7 +207,7 @@ static moe_status run_window(bench *b, measure *m, moe_error *err)
 {
     window *w = &m->windows[m->n_windows];
     rig_work work[MAX_STEPS];
-    rig_limits before = rig_probe(&b->rig), after, mean;
+    rig_limits limits = rig_probe(&b->rig);
     size_t n = 0, most = m->prefill ? 1 : MAX_STEPS;
     moe_status status = MOE_OK;
 
@@ -215,14 +215,13 @@ static moe_status run_window(bench *b, measure *m, moe_error *err)
     while (status == MOE_OK && n < most && (n < MIN_STEPS || w->seconds < b->config.window_seconds)) {
         status = step(b, m, w, &work[n++], err);
     }
-    after = rig_probe(&b->rig);
-    mean = rig_limits_mean(before, after);
+    limits = rig_limits_better(limits, rig_probe(&b->rig)); /* a probe that was disturbed flatters */
     for (size_t i = 0; i < n; i++) {
-        w->limit_seconds += rig_limit_seconds(work[i], mean);
+        w->limit_seconds += rig_limit_seconds(work[i], limits);
     }
-    m->bandwidth_min = m->n_windows == 0 ? mean.bandwidth : MOE_MIN(m->bandwidth_min, mean.bandwidth);
-    m->bandwidth_max = MOE_MAX(m->bandwidth_max, mean.bandwidth);
-    m->peak_max = MOE_MAX(m->peak_max, mean.peak);
+    m->bandwidth_min = m->n_windows == 0 ? limits.bandwidth : MOE_MIN(m->bandwidth_min, limits.bandwidth);
+    m->bandwidth_max = MOE_MAX(m->bandwidth_max, limits.bandwidth);
+    m->peak_max = MOE_MAX(m->peak_max, limits.peak);
     m->n_windows++;
     return status;
 }

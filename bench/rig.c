@@ -210,9 +210,9 @@ rig_limits rig_probe(rig *r)
                         .peak = peak > 0.0 ? peak : probe_peak_f32(r->pool)};
 }
 
-rig_limits rig_limits_mean(rig_limits a, rig_limits b)
+rig_limits rig_limits_better(rig_limits a, rig_limits b)
 {
-    return (rig_limits){.bandwidth = (a.bandwidth + b.bandwidth) / 2.0, .peak = (a.peak + b.peak) / 2.0};
+    return (rig_limits){.bandwidth = MOE_MAX(a.bandwidth, b.bandwidth), .peak = MOE_MAX(a.peak, b.peak)};
 }
 
 rig_work rig_step_work(const rig *r, size_t n_rows, size_t n_logits, size_t n_positions, size_t n_kv_positions,

@@ -37,7 +37,7 @@ typedef struct rig_limits {
     double peak;      /* flop per second of bf16 products, of f32 FMAs where there are none */
 } rig_limits;
 rig_limits rig_probe(rig *r);
-rig_limits rig_limits_mean(rig_limits a, rig_limits b);
+rig_limits rig_limits_better(rig_limits a, rig_limits b);
 
 /* What a step must at least read and compute. */
 typedef struct rig_work {
