@@ -24,15 +24,18 @@ struct embedded {
     /* the view: constant but for the counters, which are copied by whoever asks */
     cluster_view view;
     cluster_coordinator coordinator;
+    _Atomic(const char *) published_address;
     cluster_replica *replicas; /* owned [n_replicas] */
     size_t n_replicas;
     _Atomic uint64_t rows, frames;
+    char address[256]; /* written once, before it is published */
 };
 
 /* ------------------------------------------------------------------------------------------------ the view */
 typedef struct snapshot {
     cluster_snapshot base;
     cluster_node node;
+    cluster_coordinator coordinator;
 } snapshot;
 
 static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
@@ -54,12 +57,14 @@ static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
                              .n_experts = (uint32_t)e->n_replicas,
                              .rows = e->rows,
                              .frames = e->frames};
+    s->coordinator = e->coordinator;
+    s->coordinator.address = e->published_address;
     s->base = (cluster_snapshot){.cluster = CLUSTER,
                                  .epoch = router_placement_epoch(e->placement),
                                  .n_nodes = 1,
                                  .nodes = &s->node,
                                  .n_coordinators = 1,
-                                 .coordinators = &e->coordinator,
+                                 .coordinators = &s->coordinator,
                                  .n_replicas = want_replicas ? e->n_replicas : 0,
                                  .replicas = e->replicas};
     return &s->base;
@@ -281,4 +286,10 @@ exchange *embedded_exchange(embedded *e)
 const cluster_view *embedded_view(embedded *e)
 {
     return &e->view;
+}
+
+void embedded_set_address(embedded *e, const char *address)
+{
+    snprintf(e->address, sizeof e->address, "%s", address);
+    e->published_address = e->address;
 }

@@ -26,7 +26,8 @@ typedef struct embedded_options {
 MOE_NODISCARD moe_status embedded_open(const embedded_options *options, embedded **out, moe_error *err);
 void embedded_close(embedded *e); /* NULL is fine */
 exchange *embedded_exchange(embedded *e);
-/* Shows the node to the API: one node that holds every expert. */
+/* Shows the node to the API: one node that holds every expert. address (copied): the coordinator's gRPC address, once it is known. */
 const cluster_view *embedded_view(embedded *e);
+void embedded_set_address(embedded *e, const char *address);
 
 #endif

@@ -300,11 +300,15 @@ static moe_status open_listeners(coordinator *c, moe_error *err)
 }
 
 /* The one line on standard output, for whoever started us. */
-static void print_ready(const coordinator *c)
+static void print_ready(coordinator *c)
 {
     const char *colon = strrchr(c->config.listen, ':');
+    char address[300];
 
-    printf("READY %.*s:%u\n", (int)(colon - c->config.listen), c->config.listen, api_server_port(c->server));
+    snprintf(address, sizeof address, "%.*s:%u", (int)MOE_MIN(colon - c->config.listen, 256), c->config.listen,
+             api_server_port(c->server));
+    embedded_set_address(c->embedded, address);
+    printf("READY %s\n", address);
     fflush(stdout);
 }
 
@@ -364,9 +368,8 @@ static moe_status start(coordinator *c, moe_error *err)
     return status == MOE_OK ? open_listeners(c, err) : status;
 }
 
-static int fail(const coordinator *c, moe_status status, const moe_error *err)
+static int fail(moe_status status, const moe_error *err)
 {
-    (void)c;
     MOE_ERROR("%s", err->text[0] != '\0' ? err->text : moe_status_text(status));
     return 1;
 }
@@ -389,7 +392,7 @@ int main(int argc, char **argv)
 
     status = moe_options_parse(&coordinator_program, &c.config, argc, argv, NULL, NULL, 0, NULL, &next, &err);
     if (status != MOE_OK) {
-        return fail(&c, status, &err);
+        return fail(status, &err);
     }
     if (next == MOE_OPTIONS_EXIT_OK) {
         return 0;
@@ -397,7 +400,7 @@ int main(int argc, char **argv)
     if (c.config.model == NULL) {
         moe_options_fini(&coordinator_program, &c.config);
         err = (moe_error){"--model DIR is needed: a checkpoint directory (see --help)"};
-        return fail(&c, MOE_ERR_INVALID_ARG, &err);
+        return fail(MOE_ERR_INVALID_ARG, &err);
     }
     compute_thread_init();
     status = start(&c, &err);
@@ -409,7 +412,7 @@ int main(int argc, char **argv)
         wait_for_signal(&signals);
         drain(&c);
     } else {
-        result = fail(&c, status, &err);
+        result = fail(status, &err);
     }
     close_all(&c);
     return result;

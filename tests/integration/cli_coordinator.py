@@ -10,37 +10,11 @@ import sys
 import tempfile
 import unittest
 
+from coordinator import WAIT_S, Coordinator, clean_env
+
 CONCLAVE, COORDINATOR, MAKE_CHECKPOINT = sys.argv[1:4]
 EXAMPLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "examples", "python")
-WAIT_S = 120
 PROMPT = "A mixture of experts is"
-
-
-def clean_env():
-    return {k: v for k, v in os.environ.items() if not k.startswith("CONCLAVE_")}
-
-
-class Coordinator:
-    def __init__(self, model, *args):
-        self.process = subprocess.Popen([COORDINATOR, "--model", model, "--listen", "127.0.0.1:0", "--dtype", "f32",
-                                         "--threads", "2", *args], stdout=subprocess.PIPE, encoding="utf-8", env=clean_env())
-        line = self.process.stdout.readline().split()
-        if len(line) != 2 or line[0] != "READY":
-            self.process.kill()
-            self.process.communicate()
-            raise RuntimeError(f"the coordinator printed {line}")
-        self.address = line[1]
-
-    def stop(self):
-        """SIGTERM; the exit code and whatever else was printed on standard output."""
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            rest, _ = self.process.communicate(timeout=WAIT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.communicate()
-            raise
-        return self.process.returncode, rest
 
 
 class Case(unittest.TestCase):
@@ -55,7 +29,7 @@ class Case(unittest.TestCase):
         extra = [] if cls.tokenizer else ["--no-tokenizer"]
         subprocess.run([sys.executable, MAKE_CHECKPOINT, model, "--shape", "tiny", "--dtype", "f32", *extra], check=True,
                        capture_output=True)
-        cls.coordinator = Coordinator(model)
+        cls.coordinator = Coordinator(COORDINATOR, model, "--dtype", "f32", "--threads", "2")
         cls.addClassCleanup(cls.coordinator.stop)
 
     def argv(self, command, *args):
@@ -226,7 +200,7 @@ class Shutdown(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             model = os.path.join(folder, "tiny")
             subprocess.run([sys.executable, MAKE_CHECKPOINT, model, "--shape", "tiny"], check=True, capture_output=True)
-            self.assertEqual(Coordinator(model).stop(), (0, ""))
+            self.assertEqual(Coordinator(COORDINATOR, model, "--dtype", "f32", "--threads", "2").stop(), (0, ""))
 
 
 if __name__ == "__main__":
