@@ -200,7 +200,7 @@ moe_status engine_submit(engine *e, const engine_spec *spec, engine_request **ou
 {
     router_set *current = engine_current_set(e);
     engine_request *r = NULL;
-    moe_status status = request_open(e, &e->info, current, spec, moe_now_ns(e->options.clock), &r, err);
+    moe_status status = request_open(e->waiter, &e->info, current, spec, moe_now_ns(e->options.clock), &r, err);
 
     router_set_unref(current);
     if (status == MOE_OK) {
@@ -226,7 +226,7 @@ moe_status engine_submit(engine *e, const engine_spec *spec, engine_request **ou
 void engine_cancel(engine_request *r)
 {
     if (!atomic_exchange(&r->cancelled, true)) {
-        moe_waiter_wake(r->owner->waiter);
+        moe_waiter_wake(r->waiter);
     }
 }
 
@@ -282,6 +282,7 @@ void engine_retire(engine *e, engine_request *r)
         }
     }
     pthread_mutex_unlock(&e->lock);
+    atomic_store(&r->paused, false);
     if (!r->started) {
         atomic_fetch_sub(&e->n_waiting, 1);
     }

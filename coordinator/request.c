@@ -519,7 +519,7 @@ static moe_status alloc_all(engine_request *r, const engine_info *info, const en
     return status == MOE_OK ? alloc_events(r, info) : status;
 }
 
-moe_status request_open(engine *owner, const engine_info *info, router_set *current_set, const engine_spec *spec,
+moe_status request_open(moe_waiter *waiter, const engine_info *info, router_set *current_set, const engine_spec *spec,
                         uint64_t now_ns, engine_request **out, moe_error *err)
 {
     engine_request *r;
@@ -534,7 +534,7 @@ moe_status request_open(engine *owner, const engine_info *info, router_set *curr
         return moe_fail(err, MOE_ERR_NO_MEMORY, "request: out of memory");
     }
     atomic_init(&r->refs, 1);
-    r->owner = owner;
+    r->waiter = waiter;
     copy_fields(r, spec, max_tokens);
     r->set = router_set_ref(spec->set != NULL ? spec->set : current_set);
     r->submitted_ns = now_ns;
@@ -643,6 +643,9 @@ bool engine_next(engine_request *r, engine_event *event)
         return true;
     }
     next_in_ring(r, event);
+    if (atomic_exchange(&r->paused, false)) {
+        moe_waiter_wake(r->waiter);
+    }
     return true;
 }
 

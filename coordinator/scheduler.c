@@ -155,16 +155,26 @@ static void plan_waiting(planner *p, choice *c)
     plan_prefill(p, c);
 }
 
+/* Looks again after the flag is up: what is read in between is seen here, what is read later wakes the engine. */
+static bool has_room(engine_request *r)
+{
+    if (request_has_room(r)) {
+        return true;
+    }
+    atomic_store(&r->paused, true);
+    return request_has_room(r);
+}
+
 static void plan_choice(planner *p, choice *c)
 {
     switch (c->state) {
     case CHOICE_DECODE:
-        if (request_has_room(c->request)) {
+        if (has_room(c->request)) {
             plan_decode(p, c);
         }
         break;
     case CHOICE_PREFILL:
-        if (request_has_room(c->request)) {
+        if (has_room(c->request)) {
             plan_prefill(p, c);
         }
         break;
