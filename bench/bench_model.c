@@ -30,7 +30,7 @@ static const moe_option options[] = {
 };
 static const moe_program program = {.name = "bench_model",
                                     .summary =
-                                        "bench_model [OPTIONS] [THREADS ...]\n"
+                                        "bench_model [OPTION]... [THREADS]... (default: all cores, then 1)\n"
                                         "Speed of a model of OLMoE-1B-7B's shape against the limits of this machine.",
                                     .options = options,
                                     .n_options = MOE_COUNT(options)};

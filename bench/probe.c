@@ -21,7 +21,7 @@ typedef struct read_job {
 #if defined(__x86_64__)
 __attribute__((target("avx2"))) static uint64_t read_block(const unsigned char *p)
 {
-    typedef long long v4 __attribute__((vector_size(32), aligned(32)));
+    typedef unsigned long long v4 __attribute__((vector_size(32), aligned(32)));
     const v4 *v = (const v4 *)(const void *)p;
     v4 a = {0}, b = {0}, c = {0}, d = {0};
 
@@ -32,7 +32,7 @@ __attribute__((target("avx2"))) static uint64_t read_block(const unsigned char *
         d += v[i + 3];
     }
     a += b + c + d;
-    return (uint64_t)(a[0] + a[1] + a[2] + a[3]);
+    return a[0] + a[1] + a[2] + a[3];
 }
 #else
 static uint64_t read_block(const unsigned char *p)
