@@ -1,5 +1,5 @@
 #include "coordinator/auth_priv.h"
-#include "coordinator/listen_priv.h"
+#include "http/listen.h"
 
 #include <stdlib.h>
 #include <string.h>

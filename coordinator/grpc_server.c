@@ -4,7 +4,7 @@
 #include "coordinator/auth_priv.h"
 #include "coordinator/descriptors_priv.h"
 #include "coordinator/grpc_server_priv.h"
-#include "coordinator/listen_priv.h"
+#include "http/listen.h"
 #include "coordinator/tls_priv.h"
 #include "coordinator/wake_priv.h"
 

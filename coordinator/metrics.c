@@ -4,42 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_LABEL_BYTES 128
-
-void metrics_label(moe_text *out, const char *value)
-{
-    size_t n = value == NULL ? 0 : strnlen(value, MAX_LABEL_BYTES);
-
-    n = value == NULL ? 0 : moe_utf8_valid_prefix(value, n);
-    for (size_t i = 0; i < n; i++) {
-        if (value[i] == '\\' || value[i] == '"') {
-            moe_text_append(out, "\\", 1);
-        }
-        if (value[i] == '\n') {
-            moe_text_append(out, "\\n", 2);
-        } else {
-            moe_text_append(out, &value[i], 1);
-        }
-    }
-}
-
-static void head(moe_text *out, const char *name, const char *type, const char *help)
-{
-    moe_text_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
-
-static void counter(moe_text *out, const char *name, const char *help, uint64_t value)
-{
-    head(out, name, "counter", help);
-    moe_text_printf(out, "%s %" PRIu64 "\n", name, value);
-}
-
-static void gauge(moe_text *out, const char *name, const char *help, uint64_t value)
-{
-    head(out, name, "gauge", help);
-    moe_text_printf(out, "%s %" PRIu64 "\n", name, value);
-}
-
 static double seconds_since(uint64_t then_ns)
 {
     uint64_t now = moe_now_ns(moe_clock_real());
@@ -52,7 +16,7 @@ static void put_requests(moe_text *out, const engine_stats *s)
 {
     const char *name = "conclave_requests_total";
 
-    head(out, name, "counter", "Engine requests by how they ended; admitted counts their beginnings.");
+    metrics_head(out, name, "counter", "Engine requests by how they ended; admitted counts their beginnings.");
     moe_text_printf(out, "%s{event=\"admitted\"} %" PRIu64 "\n", name, s->requests_admitted);
     moe_text_printf(out, "%s{event=\"done\"} %" PRIu64 "\n", name, s->requests_done);
     moe_text_printf(out, "%s{event=\"failed\"} %" PRIu64 "\n", name, s->requests_failed);
@@ -62,24 +26,25 @@ static void put_requests(moe_text *out, const engine_stats *s)
 
 static void put_engine(moe_text *out, engine *e, const engine_stats *s)
 {
-    counter(out, "conclave_prompt_tokens_total", "Prompt tokens of admitted requests.", s->prompt_tokens);
-    counter(out, "conclave_generated_tokens_total", "Tokens generated.", s->generated_tokens);
-    counter(out, "conclave_steps_total", "Steps of the engine.", s->steps);
-    counter(out, "conclave_preemptions_total", "Requests put back for want of KV pages.", s->preemptions);
-    counter(out, "conclave_prefix_hit_tokens_total", "Prompt tokens whose KV pages were found.", s->prefix_hit_tokens);
-    gauge(out, "conclave_requests_queued", "Requests waiting.", s->queued);
-    gauge(out, "conclave_requests_running", "Requests running.", s->running);
-    gauge(out, "conclave_kv_pages", "KV pages there are.", s->kv_pages);
-    gauge(out, "conclave_kv_pages_used", "KV pages of running requests.", s->kv_pages_used);
-    gauge(out, "conclave_kv_pages_cached", "KV pages kept for their prefix.", s->kv_pages_cached);
-    gauge(out, "conclave_ready", "1 while a real token has gone through all layers with the current placement.",
-          engine_ready(e));
+    metrics_counter(out, "conclave_prompt_tokens_total", "Prompt tokens of admitted requests.", s->prompt_tokens);
+    metrics_counter(out, "conclave_generated_tokens_total", "Tokens generated.", s->generated_tokens);
+    metrics_counter(out, "conclave_steps_total", "Steps of the engine.", s->steps);
+    metrics_counter(out, "conclave_preemptions_total", "Requests put back for want of KV pages.", s->preemptions);
+    metrics_counter(out, "conclave_prefix_hit_tokens_total", "Prompt tokens whose KV pages were found.",
+                    s->prefix_hit_tokens);
+    metrics_gauge(out, "conclave_requests_queued", "Requests waiting.", s->queued);
+    metrics_gauge(out, "conclave_requests_running", "Requests running.", s->running);
+    metrics_gauge(out, "conclave_kv_pages", "KV pages there are.", s->kv_pages);
+    metrics_gauge(out, "conclave_kv_pages_used", "KV pages of running requests.", s->kv_pages_used);
+    metrics_gauge(out, "conclave_kv_pages_cached", "KV pages kept for their prefix.", s->kv_pages_cached);
+    metrics_gauge(out, "conclave_ready", "1 while a real token has gone through all layers with the current placement.",
+                  engine_ready(e));
 }
 
 static void put_histogram(moe_text *out, const char *name, const char *help, const uint64_t *buckets, uint64_t count,
                           double sum)
 {
-    head(out, name, "histogram", help);
+    metrics_head(out, name, "histogram", help);
     for (size_t i = 0; i < MOE_COUNT(engine_bucket_seconds); i++) {
         moe_text_printf(out, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, engine_bucket_seconds[i],
                         MOE_MIN(buckets[i], count));
@@ -99,8 +64,8 @@ static void put_expert_rows(moe_text *out, engine *e)
         return;
     }
     uint64_t tokens = engine_get_expert_rows(e, rows, n);
-    counter(out, "conclave_layer_rows_total", "Rows that went through the layers.", tokens);
-    head(out, "conclave_expert_rows_total", "counter", "Rows routed to an expert.");
+    metrics_counter(out, "conclave_layer_rows_total", "Rows that went through the layers.", tokens);
+    metrics_head(out, "conclave_expert_rows_total", "counter", "Rows routed to an expert.");
     for (size_t i = 0; i < n; i++) {
         moe_text_printf(out, "conclave_expert_rows_total{layer=\"%zu\",expert=\"%zu\"} %" PRIu64 "\n", i / c->n_experts,
                         i % c->n_experts, rows[i]);
@@ -117,7 +82,7 @@ static const char *const code_names[RPC_N_STATUS] = {
 
 static void put_calls(moe_text *out, const api_server *s)
 {
-    head(out, "conclave_grpc_calls_total", "counter", "gRPC calls that ended, by method and status.");
+    metrics_head(out, "conclave_grpc_calls_total", "counter", "gRPC calls that ended, by method and status.");
     for (size_t m = 0; m < api_server_n_methods(s); m++) {
         for (size_t code = 0; code < RPC_N_STATUS; code++) {
             uint64_t n = api_server_count(s, m, code);
@@ -128,7 +93,7 @@ static void put_calls(moe_text *out, const api_server *s)
             }
         }
     }
-    gauge(out, "conclave_grpc_calls_open", "gRPC calls open now.", api_server_open_calls(s));
+    metrics_gauge(out, "conclave_grpc_calls_open", "gRPC calls open now.", api_server_open_calls(s));
 }
 
 /* ------------------------------------------------------------------------------------------------ cluster */
@@ -145,19 +110,19 @@ static void put_cluster(moe_text *out, const cluster_view *view)
 {
     const cluster_snapshot *s = view->acquire(view->ctx, false);
 
-    head(out, "conclave_node_up", "gauge", "1 while the node is connected; transport is the lane in use.");
+    metrics_head(out, "conclave_node_up", "gauge", "1 while the node is connected; transport is the lane in use.");
     for (size_t i = 0; i < s->n_nodes; i++) {
         node_line(out, "conclave_node_up", &s->nodes[i], s->nodes[i].state == CLUSTER_NODE_UP);
     }
-    head(out, "conclave_node_rows_total", "counter", "Rows the node has answered since it was connected.");
+    metrics_head(out, "conclave_node_rows_total", "counter", "Rows the node has answered since it was connected.");
     for (size_t i = 0; i < s->n_nodes; i++) {
         node_line(out, "conclave_node_rows_total", &s->nodes[i], s->nodes[i].rows);
     }
-    head(out, "conclave_node_frames_total", "counter", "Frames the node has answered since it was connected.");
+    metrics_head(out, "conclave_node_frames_total", "counter", "Frames the node has answered since it was connected.");
     for (size_t i = 0; i < s->n_nodes; i++) {
         node_line(out, "conclave_node_frames_total", &s->nodes[i], s->nodes[i].frames);
     }
-    gauge(out, "conclave_placement_epoch", "Placement epoch in force.", s->epoch);
+    metrics_gauge(out, "conclave_placement_epoch", "Placement epoch in force.", s->epoch);
     view->release(view->ctx, s);
 }
 
@@ -166,7 +131,7 @@ static void put_build(moe_text *out, const metrics_source *source)
 {
     const engine_info *info = engine_get_info(source->engine);
 
-    head(out, "conclave_build_info", "gauge", "1; what runs here.");
+    metrics_head(out, "conclave_build_info", "gauge", "1; what runs here.");
     moe_text_printf(out, "conclave_build_info{version=\"%s\",model=\"", MOE_VERSION);
     metrics_label(out, source->model_name);
     moe_text_printf(out, "\",fingerprint=\"");
@@ -178,7 +143,7 @@ static void put_loops(moe_text *out, const engine_stats *stats, const api_server
 {
     const char *name = "conclave_loop_last_progress_seconds";
 
-    head(out, name, "gauge", "Seconds since a loop last turned.");
+    metrics_head(out, name, "gauge", "Seconds since a loop last turned.");
     moe_text_printf(out, "%s{loop=\"engine\"} %.3f\n", name, seconds_since(stats->last_step_ns));
     if (server != NULL) {
         moe_text_printf(out, "%s{loop=\"api\"} %.3f\n", name, seconds_since(api_server_last_turn_ns(server)));

@@ -4,6 +4,7 @@
 #define CONCLAVE_COORDINATOR_METRICS_PRIV_H
 
 #include "coordinator/rpc_counters_priv.h"
+#include "http/http.h"
 
 typedef struct metrics_source {
     engine *engine;
@@ -14,7 +15,5 @@ typedef struct metrics_source {
 
 /* Appends one whole page; out->failed when it does not fit. Any thread. */
 void metrics_render(const metrics_source *source, moe_text *out);
-/* A label value with backslash, quote and line feed escaped, at most 128 bytes of it. */
-void metrics_label(moe_text *out, const char *value);
 
 #endif

@@ -1,5 +1,5 @@
 #include "coordinator/tls_priv.h"
-#include "coordinator/listen_priv.h"
+#include "http/listen.h"
 
 #include <openssl/bio.h>
 #include <openssl/pem.h>

@@ -6,18 +6,18 @@ cd "${1:-$(dirname "$0")/..}"
 allowed() {
   case $1 in
     base) echo "" ;;
-    compute | tokenizer | proto) echo "base" ;;
+    compute | tokenizer | proto | http) echo "base" ;;
     checkpoint | router) echo "base compute" ;;
     model) echo "base compute checkpoint router" ;;
     transport | cli) echo "base proto" ;;
-    expert_node) echo "base compute checkpoint router model proto transport" ;;
-    coordinator) echo "base compute checkpoint router model proto transport expert_node tokenizer" ;;
+    expert_node) echo "base compute checkpoint router model proto http transport" ;;
+    coordinator) echo "base compute checkpoint router model proto http transport expert_node tokenizer" ;;
   esac
 }
 # What pure folders never see: sockets, clocks, and the libraries that bring them.
 impure='grpc[/_.].*|ucp/.*|ucs/.*|uct/.*|curl/.*|sys/socket\.h|netinet/.*|time\.h|sys/time\.h'
 
-folders="base compute checkpoint tokenizer router model proto transport expert_node coordinator cli"
+folders="base compute checkpoint tokenizer router model proto http transport expert_node coordinator cli"
 all=$(echo "$folders" | tr ' ' '|')
 n_lines=0
 n_bad=0

@@ -1,6 +1,6 @@
 /* listen: where a server listens, and whether others can reach it there. */
-#ifndef CONCLAVE_COORDINATOR_LISTEN_PRIV_H
-#define CONCLAVE_COORDINATOR_LISTEN_PRIV_H
+#ifndef CONCLAVE_HTTP_LISTEN_H
+#define CONCLAVE_HTTP_LISTEN_H
 
 #include "base/base.h"
 

@@ -1,4 +1,4 @@
-#include "coordinator/listen_priv.h"
+#include "http/listen.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
