@@ -1,0 +1,203 @@
+/* cluster: who is alive and who owns which expert, kept in a store that all members share (etcd; in tests, memory).
+ *
+ * Nouns:
+ *   cluster         one member of one cluster: a node or a coordinator; registers, watches, and if elected controls
+ *   cluster_state   what is known: an immutable, ref-counted snapshot; the newest one is taken with
+ * cluster_state_acquire cluster_store   the shared store (cluster/store.h); cluster_etcd_open makes the real one
+ *   incarnation     64 random bits drawn at each start of a member: tells a restarted one from the one before
+ *   epoch           version of the desired placement; every publication has a higher one
+ *   controller      the elected coordinator; it alone writes the desired placement
+ *   desired, ready  which experts a node is to hold (placement); which it has loaded and verified (bitmap)
+ *
+ * Keys and their JSON: docs/etcd.md. A key is a hint and a connection is authority: a node whose key has vanished stays
+ * in the state with registered = false until `alive` says that it does not answer. Nothing in the store can stop a
+ * member: what is malformed is logged once and ignored; a lost lease is taken anew; an unreachable store leaves the
+ * last state in force with connected = false; a wiped one is filled again.
+ *
+ * Threads: cluster_step, the store and the callbacks belong to one thread: the caller's, or the one of cluster_start.
+ * cluster_state_*, cluster_set_*, cluster_status and cluster_get_stats may be called from any thread. */
+#ifndef CONCLAVE_CLUSTER_H
+#define CONCLAVE_CLUSTER_H
+
+#include "base/base.h"
+#include "router/router.h"
+
+#define CLUSTER_MAX_ADDRESS      255  /* characters */
+#define CLUSTER_MAX_LABEL        63   /* characters of device, zone, version, family, numeric class */
+#define CLUSTER_MAX_COORDINATORS 64   /* more are ignored, and logged */
+#define CLUSTER_MAX_LAYERS       1024 /* of a model */
+#define CLUSTER_MAX_EXPERTS      4096 /* of a layer */
+
+typedef struct cluster cluster;
+typedef struct cluster_store cluster_store;
+
+/* ------------------------------------------------------------------------------------------------ members */
+typedef enum { CLUSTER_NODE, CLUSTER_COORDINATOR } cluster_role;
+
+/* What all members must agree on; the first one writes it. expert_bytes alone is not compared: it says what one expert
+ * takes in the memory of the member that reports it. */
+typedef struct cluster_model {
+    unsigned char fingerprint[32];
+    const char *family, *numeric_class; /* 1..63 characters */
+    uint32_t n_layers, n_experts, k, d_model;
+    uint64_t expert_bytes;
+} cluster_model;
+
+typedef enum { CLUSTER_ALIVE_UNKNOWN, CLUSTER_ALIVE_YES, CLUSTER_ALIVE_NO } cluster_alive;
+
+typedef struct cluster_options {
+    cluster_role role;
+    const char *cluster, *id; /* names: 1..63 of A-Z a-z 0-9 . - _; copied, as all strings here */
+    const char *address;      /* advertised HOST:PORT: of a node, for frames; of a coordinator, of its API */
+    uint64_t incarnation;     /* not 0 */
+    cluster_model model;
+
+    /* node */
+    const char *device, *zone, *version; /* NULL: "" */
+    uint64_t memory_bytes;               /* what experts may take; 0: no bound */
+
+    /* coordinator */
+    uint32_t replication; /* owners wanted per expert; 0: 1 */
+    uint32_t min_nodes;   /* the controller does not place before that many are registered; 0: 1 */
+
+    cluster_store *store;   /* borrowed; closed after the cluster */
+    const moe_clock *clock; /* borrowed; NULL: the real one */
+    uint64_t seed;          /* of back-off; 0: drawn */
+
+    void *ctx;
+    /* Does this incarnation of a member answer at this address? Asked at most once a second, of a member under our own
+     * id, and (coordinators) of nodes whose key has vanished. May take a second; UNKNOWN: it will be asked again. NULL:
+     * nobody can tell, so the key's lease decides, and vanished nodes are dropped after 15 s. */
+    cluster_alive (*alive)(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation);
+    /* A new state can be acquired, or cluster_status has changed. May be NULL. Must not call cluster_step or _close. */
+    void (*changed)(void *ctx);
+} cluster_options;
+
+/* Errors: MOE_ERR_INVALID_ARG names the option. Nothing is sent before the first step. */
+MOE_NODISCARD moe_status cluster_open(const cluster_options *options, cluster **out, moe_error *err);
+/* Stops the thread if one runs. Keys stay until the lease (15 s) ends: cluster_stop first leaves in good order. */
+void cluster_close(cluster *c);
+
+/* One turn: takes what the store has (without blocking), acts, publishes a state if something changed. Returns when, on
+ * the clock, the next turn is due at the latest. */
+uint64_t cluster_step(cluster *c);
+/* Steps on a thread of its own until cluster_stop or cluster_close. */
+MOE_NODISCARD moe_status cluster_start(cluster *c, moe_error *err);
+/* From any thread: the next turns withdraw the registration (the lease is revoked). */
+void cluster_leave(cluster *c);
+bool cluster_has_left(cluster *c);
+/* cluster_leave, waits for it at most timeout_ns, ends the thread. */
+void cluster_stop(cluster *c, uint64_t timeout_ns);
+
+/* How the registration stands:
+ *   MOE_OK               registered at this moment
+ *   MOE_ERR_UNAVAILABLE  not yet, or not now: the store does not answer, or the answer is awaited (err says what)
+ *   MOE_ERR_EXISTS       another incarnation holds the id, and answers
+ *   MOE_ERR_DENIED       the cluster serves another model, shape or numeric class (err names both values), or the store
+ *                        refuses the credentials
+ * The member goes on trying in every case: whether to give up is the program's choice (usually before it was ever
+ * registered, and never after). */
+moe_status cluster_status(cluster *c, moe_error *err);
+
+/* ------------------------------------------------------------------------------------------------ what a member tells
+ * Bitmaps of experts: [n_layers][cluster_words(n_experts)], bit e % 64 of word e / 64 is expert e. */
+static inline size_t cluster_words(uint32_t n_experts)
+{
+    return ((size_t)n_experts + 63) / 64;
+}
+static inline bool cluster_bit(const uint64_t *bitmap, uint32_t n_experts, uint32_t layer, uint32_t expert)
+{
+    return bitmap[layer * cluster_words(n_experts) + expert / 64] >> (expert % 64) & 1;
+}
+static inline void cluster_bit_set(uint64_t *bitmap, uint32_t n_experts, uint32_t layer, uint32_t expert)
+{
+    bitmap[layer * cluster_words(n_experts) + expert / 64] |= (uint64_t)1 << (expert % 64);
+}
+
+/* A node's report: what it has loaded and verified (copied), and the newest epoch for which that is all it is to hold.
+ */
+void cluster_set_ready(cluster *c, const uint64_t *bitmap, uint64_t epoch);
+/* A coordinator's report: the epoch its dispatches use from now on. */
+void cluster_set_applied(cluster *c, uint64_t epoch);
+/* A node's: it wants to leave; the controller gives it nothing more and its experts to others. */
+void cluster_set_draining(cluster *c, bool draining);
+
+/* ------------------------------------------------------------------------------------------------ state */
+typedef struct cluster_node {
+    char id[ROUTER_MAX_NODE_ID + 1];
+    uint64_t incarnation;
+    char address[CLUSTER_MAX_ADDRESS + 1];
+    char device[CLUSTER_MAX_LABEL + 1], zone[CLUSTER_MAX_LABEL + 1], version[CLUSTER_MAX_LABEL + 1];
+    uint64_t memory_bytes, expert_bytes; /* memory 0: no bound */
+    bool registered; /* false: its key has vanished, and nobody has yet said that it does not answer */
+    bool draining;
+    uint64_t ready_epoch;  /* of its report */
+    uint32_t n_ready;      /* experts in it */
+    const uint64_t *ready; /* bitmap [n_layers][cluster_words(n_experts)]; never NULL */
+} cluster_node;
+
+typedef struct cluster_coordinator {
+    char id[ROUTER_MAX_NODE_ID + 1];
+    uint64_t incarnation;
+    char address[CLUSTER_MAX_ADDRESS + 1];
+    uint64_t epoch_applied;
+} cluster_coordinator;
+
+typedef struct cluster_state {
+    bool connected;               /* the store answers; false: all below is what was last known */
+    bool registered;              /* this member is */
+    uint64_t revision;            /* of the store */
+    uint32_t n_layers, n_experts; /* of the model */
+    size_t n_nodes, n_coordinators;
+    const cluster_node *nodes;               /* [n_nodes] ascending id */
+    const cluster_coordinator *coordinators; /* [n_coordinators] ascending id */
+    char controller[ROUTER_MAX_NODE_ID + 1]; /* id; "": none */
+    bool is_controller;                      /* this member is */
+    uint64_t epoch;                          /* of desired; 0: nothing was placed yet */
+    router_placement *desired;               /* NULL: nothing was placed yet */
+    uint32_t replication;                    /* of desired */
+} cluster_state;
+
+/* The newest state; never NULL (at first: not connected, empty). Released by whoever acquired it. */
+const cluster_state *cluster_state_acquire(cluster *c);
+void cluster_state_release(const cluster_state *s);                             /* NULL is fine */
+const cluster_node *cluster_state_node(const cluster_state *s, const char *id); /* NULL: unknown */
+
+/* What dispatches are planned with: per expert its ready replicas that are in the desired placement, or if there is
+ * none, all ready replicas. Nodes are those of the state, epoch is the desired one. *out is owned
+ * (router_placement_unref). Errors: MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status cluster_state_routing(const cluster_state *s, router_placement **out, moe_error *err);
+/* Experts that no node has reported ready; the first of them in *layer and *expert (may be NULL). 0: all can be served.
+ */
+size_t cluster_state_missing(const cluster_state *s, uint32_t *layer, uint32_t *expert);
+/* The bitmap of experts that a node is to hold; bitmap [n_layers][cluster_words(n_experts)] is overwritten. Returns how
+ * many. */
+size_t cluster_state_wanted(const cluster_state *s, const char *node_id, uint64_t *bitmap);
+/* The lowest epoch that a live coordinator applies (desired epoch if there is no coordinator): a node may drop what is
+ * in no placement since then. */
+uint64_t cluster_state_epoch_applied(const cluster_state *s);
+
+typedef struct cluster_stats {
+    uint64_t steps, last_step_ns;             /* of the clock */
+    uint64_t lists, watches, watch_events;    /* reads of everything, watches begun, events taken */
+    uint64_t lease_losses, failures, ignored; /* leases found dead; requests that failed; keys that were malformed */
+    uint64_t elections, placements;           /* won; published by this member */
+} cluster_stats;
+void cluster_get_stats(cluster *c, cluster_stats *out);
+
+/* ------------------------------------------------------------------------------------------------ etcd */
+typedef struct cluster_etcd_options {
+    const char *endpoints;     /* URL[,URL...]: http(s)://host:port; at most 16; tried in turn */
+    const char *user;          /* NULL: no authentication */
+    const char *password_file; /* read at every authentication; trailing newline ignored */
+    const char *ca;            /* PEM file for https; NULL: the system's */
+    const char *cert, *key;    /* PEM files of a client certificate (without CN, docs/etcd.md); NULL: none */
+    uint64_t timeout_ns;       /* of one request; 0: 3 s */
+    size_t max_response_bytes; /* of one reply or one line of the watch; 0: 64 MiB */
+} cluster_etcd_options;
+
+/* Nothing is sent before it is stepped. Errors: MOE_ERR_INVALID_ARG names the option. */
+MOE_NODISCARD moe_status cluster_etcd_open(const cluster_etcd_options *options, cluster_store **out, moe_error *err);
+void cluster_store_close(cluster_store *store); /* NULL is fine; requests under way are dropped without a callback */
+
+#endif
