@@ -4,16 +4,16 @@ JOBS    ?= $(shell nproc)
 PRESETS := release
 SAN_ENV := UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1
 
-.PHONY: help build demo test bench fuzz coverage check-peers format clean packages-build packages-test packages-fuzz
+.PHONY: help build demo test bench fuzz coverage check-peers format clean packages-build packages-test packages-fuzz packages-format
 
 help:           ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
-packages-build packages-test packages-fuzz:
-	@tools/install_packages.sh build $(patsubst packages-%,%,$@)
+packages-build packages-test packages-fuzz packages-format:
+	@tools/install_packages.sh $(sort build $(@:packages-%=%))
 
 build: packages-build    ## programs in bin/ (installs what the build needs)
-	@cmake --preset release $(CMAKE_ARGS) >build/configure-release.log 2>&1 || { mkdir -p build; cmake --preset release $(CMAKE_ARGS); }
+	@mkdir -p build && { cmake --preset release $(CMAKE_ARGS) >build/configure-release.log 2>&1 || cmake --preset release $(CMAKE_ARGS); }
 	@cmake --build --preset release -j $(JOBS) --target programs
 	@mkdir -p bin && for p in conclave conclave-coordinator; do ln -sf ../build/release/bin/$$p bin/$$p; done
 	@echo "built: bin/conclave-coordinator bin/conclave"
@@ -40,7 +40,7 @@ check-peers: packages-test   ## the tokenizer against the Python `tokenizers` pa
 	@cmake --preset release >/dev/null && cmake --build --preset release -j $(JOBS) --target tokenizer_probe
 	@tools/check_peers.sh build/release/bin
 
-format:         ## clang-format over the sources
+format: packages-format  ## clang-format over the sources
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 
 clean:          ## build output and demo files

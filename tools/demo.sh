@@ -19,6 +19,7 @@ ready=$(mktemp)
 server=""
 cleanup() {
     if [ -n "$server" ]; then kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; fi
+    server=""
     rm -f "$log" "$ready"
 }
 trap cleanup EXIT
@@ -35,6 +36,7 @@ echo "== serving on $address"
 echo "== bin/conclave generate --server $address --max-tokens 64 --seed 1 \"$prompt\""
 printf '%s' "$prompt"
 bin/conclave generate --server "$address" --max-tokens 64 --seed 1 --stats "$prompt"
+cleanup
 echo
 cat <<END
 == it works. To go on by hand:

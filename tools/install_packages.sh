@@ -17,6 +17,6 @@ if [ "$(id -u)" -ne 0 ]; then
     run="sudo"
 fi
 echo "installing:$missing"
-$run apt-get update -qq
-# The loop is one command so that a failure names all that was asked for.
+# A source that does not answer (some third party's) is no reason to stop: the packages may well be in the others.
+$run apt-get update -qq || echo "apt-get update failed; going on with the package lists at hand" >&2
 $run env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
