@@ -354,6 +354,7 @@ bool engine_step(engine *e)
     e->stats.preemptions += e->step.n_preempted;
     emit_progress(e);
     if (e->step.n_rows == 0) {
+        (void)exchange_progress(e->options.exchange); /* connections live on without work */
         engine_publish_stats(e);
         return false;
     }

@@ -340,6 +340,7 @@ static moe_status send_part(exchange *x, exchange_run *run, const router_plan_pa
     a->peer = x->nodes[node].peer;
     a->request = request;
     a->deadline_ns = now + x->o.dispatch_timeout_ns;
+    a->n_rows = part->n_rows;
     a->n_picks = part->n_picks;
     memcpy(a->picks, part->picks, part->n_picks * sizeof *a->picks);
     for (uint32_t i = 0; i < part->n_picks; i++) {
@@ -464,6 +465,8 @@ moe_status exchange_on_result(exchange *x, transport_peer peer, const wire_resul
     }
     exchange_run *run = run_of(x, a);
     x->nodes[a->node].slow_until_ns = 0;
+    x->nodes[a->node].rows += a->n_rows;
+    x->nodes[a->node].frames++;
     a->state = ATTEMPT_FREE;
     finish_picks(x, run, a, r->rows);
     run->replan = true;
@@ -554,6 +557,9 @@ unsigned exchange_progress(exchange *x)
 {
     unsigned n = x->o.transport->ops->progress(x->o.transport);
 
+    if (x->o.poll != NULL) {
+        x->o.poll(x->o.poll_ctx);
+    }
     run_timers(x, moe_now_ns(x->o.clock));
     return n + transport_frames_flush(x->small) + transport_frames_flush(x->dispatches);
 }

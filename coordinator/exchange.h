@@ -41,6 +41,10 @@ typedef struct exchange_options {
     size_t
         max_frame_rows; /* unique rows in one dispatch; 0: max_rows, or as many as the transport's max_message takes */
     uint64_t heartbeat_ns; /* a node is asked for a sign of life this often, and lost after 4 without; 0: never */
+    /* Called at the end of every transport progress, also while a job waits: may add and remove nodes and set the
+     * placement. NULL: none. */
+    void (*poll)(void *ctx);
+    void *poll_ctx;
 } exchange_options;
 
 typedef struct exchange_job {
@@ -64,6 +68,20 @@ void exchange_on_peer(void *x, transport_peer peer, transport_peer_event event, 
 MOE_NODISCARD moe_status exchange_add_node(exchange *x, const char *id, const char *address, moe_error *err);
 void exchange_remove_node(exchange *x, const char *id);
 bool exchange_node_ready(const exchange *x, const char *id); /* connected, and its HELLO is accepted */
+
+typedef enum {
+    EXCHANGE_NODE_DOWN,
+    EXCHANGE_NODE_CONNECTING,
+    EXCHANGE_NODE_READY,
+    EXCHANGE_NODE_DRAINING
+} exchange_node_kind;
+
+typedef struct exchange_node_info {
+    exchange_node_kind kind;
+    uint64_t rows, frames; /* answered since it was added: unique rows, results */
+} exchange_node_info;
+/* False: no such node was added. */
+bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *out);
 
 /* The placement (referenced) used from now on, also for what is sent again. Its nodes are matched by id; those that
  * were not added are not used. */

@@ -103,6 +103,22 @@ bool exchange_node_ready(const exchange *x, const char *id)
     return node != NULL && node->state == NODE_READY;
 }
 
+bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *out)
+{
+    const exchange_node *node = find_id(x, id);
+    static const exchange_node_kind kinds[] = {[NODE_DOWN] = EXCHANGE_NODE_DOWN,
+                                               [NODE_CONNECTING] = EXCHANGE_NODE_CONNECTING,
+                                               [NODE_GREETING] = EXCHANGE_NODE_CONNECTING,
+                                               [NODE_READY] = EXCHANGE_NODE_READY,
+                                               [NODE_DRAINING] = EXCHANGE_NODE_DRAINING};
+
+    if (node == NULL) {
+        return false;
+    }
+    *out = (exchange_node_info){.kind = kinds[node->state], .rows = node->rows, .frames = node->frames};
+    return true;
+}
+
 /* The first connect after a loss is tried at once, later ones ever more slowly. */
 void exchange_node_lost(exchange *x, exchange_node *node, const char *why)
 {

@@ -21,6 +21,7 @@ typedef struct exchange_node {
     uint64_t hold_until_ns; /* refused: not used */
     uint64_t heard_ns, pinged_ns;
     uint32_t max_rows, max_picks; /* of one dispatch: the smaller of both members' limits */
+    uint64_t rows, frames;        /* answered */
 } exchange_node;
 
 typedef enum { ATTEMPT_FREE, ATTEMPT_OPEN, ATTEMPT_LATE } exchange_attempt_state;
@@ -31,7 +32,7 @@ typedef struct exchange_attempt {
     transport_peer peer; /* the connection it left by, and its incarnation */
     wire_request request;
     uint64_t deadline_ns;
-    uint32_t n_picks;
+    uint32_t n_rows, n_picks;
     uint32_t *picks; /* borrowed [max_picks] in the order asked */
 } exchange_attempt;
 
