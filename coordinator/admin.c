@@ -25,7 +25,7 @@ typedef struct cluster_parts {
     Conclave__V1__Coordinator **coordinator_pointers;
 } cluster_parts;
 
-static void fill_node(const cluster_node *from, bool counters, Conclave__V1__Node *to)
+static void fill_node(const cluster_view_node *from, bool counters, Conclave__V1__Node *to)
 {
     conclave__v1__node__init(to);
     to->id = text(from->id);
@@ -45,7 +45,7 @@ static void fill_node(const cluster_node *from, bool counters, Conclave__V1__Nod
     }
 }
 
-static void fill_coordinator(const cluster_coordinator *from, Conclave__V1__Coordinator *to)
+static void fill_coordinator(const cluster_view_coordinator *from, Conclave__V1__Coordinator *to)
 {
     conclave__v1__coordinator__init(to);
     to->id = text(from->id);

@@ -22,7 +22,7 @@ typedef enum {
     CLUSTER_NODE_DOWN
 } cluster_node_state;
 
-typedef struct cluster_node {
+typedef struct cluster_view_node {
     const char *id, *address; /* address: "in-process" for the embedded node */
     uint64_t incarnation;
     cluster_node_state state;
@@ -31,13 +31,13 @@ typedef struct cluster_node {
     uint64_t memory_bytes, used_bytes;
     uint32_t n_experts;
     uint64_t rows, frames; /* answered since connected */
-} cluster_node;
+} cluster_view_node;
 
-typedef struct cluster_coordinator {
+typedef struct cluster_view_coordinator {
     const char *id, *address;
     uint64_t epoch; /* placement epoch applied */
     bool controller;
-} cluster_coordinator;
+} cluster_view_coordinator;
 
 typedef struct cluster_replica {
     uint32_t layer;
@@ -51,8 +51,8 @@ typedef struct cluster_snapshot {
     const char *cluster; /* its name */
     uint64_t epoch;      /* placement epoch of this coordinator */
     size_t n_nodes, n_coordinators, n_replicas;
-    const cluster_node *nodes;
-    const cluster_coordinator *coordinators;
+    const cluster_view_node *nodes;
+    const cluster_view_coordinator *coordinators;
     const cluster_replica *replicas; /* only if asked for */
 } cluster_snapshot;
 

@@ -23,7 +23,7 @@ struct embedded {
 
     /* the view: constant but for the counters, which are copied by whoever asks */
     cluster_view view;
-    cluster_coordinator coordinator;
+    cluster_view_coordinator coordinator;
     _Atomic(const char *) published_address;
     cluster_replica *replicas; /* owned [n_replicas] */
     size_t n_replicas;
@@ -34,8 +34,8 @@ struct embedded {
 /* ------------------------------------------------------------------------------------------------ the view */
 typedef struct snapshot {
     cluster_snapshot base;
-    cluster_node node;
-    cluster_coordinator coordinator;
+    cluster_view_node node;
+    cluster_view_coordinator coordinator;
 } snapshot;
 
 static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
@@ -47,7 +47,7 @@ static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
     if (s == NULL) {
         return &nothing;
     }
-    s->node = (cluster_node){.id = NODE_ID,
+    s->node = (cluster_view_node){.id = NODE_ID,
                              .address = "in-process",
                              .state = CLUSTER_NODE_UP,
                              .device = e->device_name,
@@ -90,7 +90,7 @@ static moe_status fill_view(embedded *e, const model_config *c)
                 (cluster_replica){.layer = l, .expert_id = (int32_t)x, .node = 0, .ready = true};
         }
     }
-    e->coordinator = (cluster_coordinator){.id = COORDINATOR_ID, .epoch = 1, .controller = true};
+    e->coordinator = (cluster_view_coordinator){.id = COORDINATOR_ID, .epoch = 1, .controller = true};
     e->view = (cluster_view){.acquire = acquire, .release = release, .ctx = e};
     return MOE_OK;
 }

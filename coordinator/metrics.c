@@ -97,7 +97,7 @@ static void put_calls(moe_text *out, const api_server *s)
 }
 
 /* ------------------------------------------------------------------------------------------------ cluster */
-static void node_line(moe_text *out, const char *name, const cluster_node *n, uint64_t value)
+static void node_line(moe_text *out, const char *name, const cluster_view_node *n, uint64_t value)
 {
     moe_text_printf(out, "%s{node=\"", name);
     metrics_label(out, n->id);

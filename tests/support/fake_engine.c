@@ -658,8 +658,8 @@ struct fake_cluster {
 
 typedef struct fake_snapshot {
     cluster_snapshot base;
-    cluster_node node;
-    cluster_coordinator coordinator;
+    cluster_view_node node;
+    cluster_view_coordinator coordinator;
     cluster_replica replicas[FAKE_LAYERS * FAKE_EXPERTS];
 } fake_snapshot;
 
@@ -669,12 +669,12 @@ static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
     fake_snapshot *s = calloc(1, sizeof(*s));
 
     MOE_ASSERT(s != NULL);
-    s->node = (cluster_node){.id = "node \"one\"",
+    s->node = (cluster_view_node){.id = "node \"one\"",
                              .address = "in-process",
                              .state = (cluster_node_state)atomic_load(&c->state),
                              .transport = "loopback",
                              .rows = 11};
-    s->coordinator = (cluster_coordinator){.id = "c0", .epoch = 3, .controller = true};
+    s->coordinator = (cluster_view_coordinator){.id = "c0", .epoch = 3, .controller = true};
     for (uint32_t i = 0; i < FAKE_LAYERS * FAKE_EXPERTS; i++) {
         s->replicas[i] =
             (cluster_replica){.layer = i / FAKE_EXPERTS, .expert_id = (int32_t)(i % FAKE_EXPERTS), .ready = true};
