@@ -4,12 +4,12 @@ JOBS    ?= $(shell nproc)
 PRESETS := release
 SAN_ENV := UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1
 
-.PHONY: help build demo test bench fuzz coverage check-peers format clean packages-build packages-test packages-fuzz packages-format
+.PHONY: help build demo test bench fuzz coverage check-peers format clean packages-build packages-test packages-fuzz packages-format packages-peers
 
 help:           ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
-packages-build packages-test packages-fuzz packages-format:
+packages-build packages-test packages-fuzz packages-format packages-peers:
 	@tools/install_packages.sh $(sort build $(@:packages-%=%))
 
 build: packages-build    ## programs in bin/ (installs what the build needs)
@@ -36,7 +36,7 @@ coverage: packages-fuzz  ## line coverage of the parsers by the fuzz corpora
 	@cmake --preset coverage >/dev/null && cmake --build --preset coverage -j $(JOBS) --target fuzzers
 	@tools/fuzz_coverage.sh build/coverage/bin
 
-check-peers: packages-test   ## the tokenizer against the Python `tokenizers` package (CONCLAVE_TOKENIZERS=DIR with real files)
+check-peers: packages-peers  ## the tokenizer against the Python `tokenizers` package (CONCLAVE_TOKENIZERS=DIR with real files)
 	@cmake --preset release >/dev/null && cmake --build --preset release -j $(JOBS) --target tokenizer_probe
 	@tools/check_peers.sh build/release/bin
 
