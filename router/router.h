@@ -4,6 +4,7 @@
  *   router_set        the routable experts of every layer: immutable, shared (ref-counted); its id is a content hash
  *   router_gate_rule  how a family turns router logits into picks
  *   router_placement  which nodes hold which expert: immutable, shared (ref-counted), versioned by its epoch
+ *   router_solve      who should own what: a new placement from the nodes and the one before
  *   router_plan       which node computes which pick of one step and layer, in parts that fit a frame
  *
  * Ids: `expert_id` is model-wide within a layer (base experts keep the checkpoint's, added ones stand above). A
@@ -96,6 +97,32 @@ uint32_t router_placement_n_experts_max(const router_placement *p);
 const char *router_placement_node_id(const router_placement *p, size_t node);
 /* The nodes that hold an expert, ascending; *n_out of them. */
 const uint32_t *router_placement_replicas(const router_placement *p, uint32_t layer, int32_t expert_id, size_t *n_out);
+
+/* ------------------------------------------------------------------------------------------------ solver
+ * Who should own what. */
+typedef struct router_solver_node {
+    const char *id;
+    const char *zone;      /* NULL or "": none; replicas of one expert go to different zones where that is possible */
+    uint64_t memory_bytes; /* what experts may take; 0: no bound */
+    uint64_t expert_bytes; /* what one expert takes there; 0 only without a bound */
+} router_solver_node;
+
+typedef struct router_solver_input {
+    const router_solver_node *nodes; /* [n_nodes] */
+    size_t n_nodes;                  /* 1 .. ROUTER_MAX_NODES */
+    uint32_t n_layers, n_experts;    /* experts 0 .. n_experts - 1 of every layer */
+    uint32_t replication;            /* owners per expert, >= 1; more than there are nodes counts as one on each */
+    const router_placement *previous; /* NULL: none. What need not move stays */
+    uint64_t epoch;
+} router_solver_input;
+
+/* Every expert on min(replication, n_nodes) distinct nodes. Every layer is spread in proportion to the nodes' memory (a
+ * node without a bound counts as the largest), to within one expert, as far as bounds and distinctness allow. Equal input
+ * gives an equal placement; solving again with the result as `previous` moves nothing.
+ * Threads: pure function.
+ * Errors: MOE_ERR_BUSY when the copies do not fit: how many there are, and how many each node holds.
+ * MOE_ERR_INVALID_ARG names what is out of range; MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status router_solve(const router_solver_input *input, router_placement **out, moe_error *err);
 
 /* ------------------------------------------------------------------------------------------------ plan
  * A pick is (row i, choice j), numbered i * k + j: ids [n_rows, k] are the experts, and the pick's number is also the

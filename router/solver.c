@@ -1,0 +1,373 @@
+/* Solver: who should own what. Three steps, each exact:
+ *   1. shares: how many copies each node holds in all, in proportion to its memory, within its bound
+ *   2. quotas: how many of them in each layer, so that layers are even too (a share divided by the layers, rounded down
+ * or up; the units left over are laid end to end around the layers, which gives every layer the same number of them)
+ *   3. per layer, experts to nodes: what was there stays within the quota, the rest goes where there is room, and where
+ * an expert would come twice to a node others make place along an augmenting path (one always exists); then pairs are
+ *      swapped while that brings an expert into one more zone */
+#include "router/router.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SOLVER_MAX_COPIES (1u << 24) /* layers x experts x replication */
+
+typedef struct solver {
+    const router_solver_input *in;
+    uint32_t n_nodes, n_layers, n_experts, replication;
+    uint64_t limit[ROUTER_MAX_NODES];    /* copies that fit, at most one of every expert */
+    uint64_t weight[ROUTER_MAX_NODES];   /* memory in MiB */
+    uint32_t share[ROUTER_MAX_NODES];    /* step 1 */
+    uint32_t zone[ROUTER_MAX_NODES];     /* the first node with an equal zone */
+    uint32_t previous[ROUTER_MAX_NODES]; /* node of the previous placement; UINT32_MAX: it had none such */
+    bool has_zones;
+
+    /* of the layer under work */
+    uint32_t room[ROUTER_MAX_NODES];
+    uint8_t *on;      /* owned [n_nodes * n_experts]: 1 if the node holds the expert */
+    uint32_t *copies; /* owned [n_experts] */
+
+    router_replica *replicas; /* owned [layers * experts * replication] */
+    size_t n_replicas;
+} solver;
+
+static uint8_t *held(solver *s, uint32_t node, uint32_t expert)
+{
+    return &s->on[(size_t)node * s->n_experts + expert];
+}
+
+static moe_status check_input(const router_solver_input *in, moe_error *err)
+{
+    if (in->n_nodes == 0 || in->n_nodes > ROUTER_MAX_NODES) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "solver: %zu nodes, limits 1 and %d", in->n_nodes, ROUTER_MAX_NODES);
+    }
+    uint32_t r = MOE_MIN(in->replication, (uint32_t)in->n_nodes);
+    if (in->n_layers == 0 || in->n_experts == 0 || r == 0 || in->n_experts > SOLVER_MAX_COPIES ||
+        in->n_layers > SOLVER_MAX_COPIES / in->n_experts / r) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "solver: %u layers of %u experts, replication %u: limit %u copies",
+                        in->n_layers, in->n_experts, in->replication, SOLVER_MAX_COPIES);
+    }
+    for (size_t i = 0; i < in->n_nodes; i++) {
+        if (in->nodes[i].memory_bytes != 0 && in->nodes[i].expert_bytes == 0) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "solver: node %s: expert_bytes must not be 0", in->nodes[i].id);
+        }
+    }
+    return MOE_OK;
+}
+
+static void find_zones(solver *s)
+{
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        const char *mine = s->in->nodes[i].zone != NULL ? s->in->nodes[i].zone : "";
+
+        s->zone[i] = i;
+        for (uint32_t j = 0; j < i && s->zone[i] == i; j++) {
+            const char *other = s->in->nodes[j].zone != NULL ? s->in->nodes[j].zone : "";
+
+            s->zone[i] = strcmp(mine, other) == 0 ? j : i;
+        }
+        s->has_zones |= s->zone[i] != 0;
+    }
+}
+
+static void find_previous(solver *s)
+{
+    const router_placement *p = s->in->previous;
+    size_t n = p != NULL && router_placement_n_layers(p) == s->n_layers ? router_placement_n_nodes(p) : 0;
+
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        s->previous[i] = UINT32_MAX;
+        for (uint32_t j = 0; j < n; j++) {
+            if (strcmp(router_placement_node_id(p, j), s->in->nodes[i].id) == 0) {
+                s->previous[i] = j;
+            }
+        }
+    }
+}
+
+static void find_limits(solver *s)
+{
+    uint64_t all = (uint64_t)s->n_layers * s->n_experts;
+    uint64_t largest = 1;
+
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        largest = MOE_MAX(largest, s->in->nodes[i].memory_bytes >> 20);
+    }
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        const router_solver_node *n = &s->in->nodes[i];
+
+        s->limit[i] = n->memory_bytes == 0 ? all : MOE_MIN(all, n->memory_bytes / n->expert_bytes);
+        s->weight[i] = n->memory_bytes == 0 ? largest : MOE_MAX(n->memory_bytes >> 20, (uint64_t)1);
+    }
+}
+
+static moe_status does_not_fit(const solver *s, uint64_t wanted, uint64_t room, moe_error *err)
+{
+    char list[200] = "";
+    size_t used = 0;
+
+    for (uint32_t i = 0; i < s->n_nodes && used < sizeof list - 1; i++) {
+        int n = snprintf(list + used, sizeof list - used, "%s%s %llu", i > 0 ? ", " : "", s->in->nodes[i].id,
+                         (unsigned long long)s->limit[i]);
+
+        used += n > 0 ? (size_t)n : 0;
+    }
+    return moe_fail(
+        err, MOE_ERR_BUSY,
+        "placement: %u layers of %u experts, %u of each, are %llu copies; the nodes have room for %llu (%s)",
+        s->n_layers, s->n_experts, s->replication, (unsigned long long)wanted, (unsigned long long)room, list);
+}
+
+/* With one copy more, node a would be filled to a lower ratio than b. */
+static bool is_emptier(const solver *s, uint32_t a, uint32_t b)
+{
+    return (double)(s->share[a] + 1) * (double)s->weight[b] < (double)(s->share[b] + 1) * (double)s->weight[a];
+}
+
+static moe_status divide(solver *s, moe_error *err)
+{
+    uint64_t wanted = (uint64_t)s->n_layers * s->n_experts * s->replication, room = 0;
+
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        room += s->limit[i];
+    }
+    if (room < wanted) {
+        return does_not_fit(s, wanted, room, err);
+    }
+    for (uint64_t unit = 0; unit < wanted; unit++) {
+        uint32_t best = UINT32_MAX;
+
+        for (uint32_t i = 0; i < s->n_nodes; i++) {
+            if (s->share[i] < s->limit[i] && (best == UINT32_MAX || is_emptier(s, i, best))) {
+                best = i;
+            }
+        }
+        s->share[best]++;
+    }
+    return MOE_OK;
+}
+
+static void set_quotas(solver *s, uint32_t layer)
+{
+    uint32_t begin = 0; /* where this node's left-over units begin */
+
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        uint32_t left_over = s->share[i] % s->n_layers;
+        uint32_t place = (layer + s->n_layers - begin) % s->n_layers;
+
+        s->room[i] = s->share[i] / s->n_layers + (place < left_over);
+        begin = (begin + left_over) % s->n_layers;
+    }
+}
+
+static void put(solver *s, uint32_t node, uint32_t expert)
+{
+    *held(s, node, expert) = 1;
+    s->room[node]--;
+    s->copies[expert]++;
+}
+
+static bool was_on(const solver *s, uint32_t layer, uint32_t expert, uint32_t node)
+{
+    const router_placement *p = s->in->previous;
+    size_t n;
+
+    if (s->previous[node] == UINT32_MAX || expert >= router_placement_n_experts_max(p)) {
+        return false;
+    }
+    const uint32_t *nodes = router_placement_replicas(p, layer, (int32_t)expert, &n);
+    for (size_t i = 0; i < n; i++) {
+        if (nodes[i] == s->previous[node]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void keep_previous(solver *s, uint32_t layer)
+{
+    for (uint32_t e = 0; e < s->n_experts; e++) {
+        for (uint32_t i = 0; i < s->n_nodes && s->copies[e] < s->replication; i++) {
+            if (s->room[i] > 0 && was_on(s, layer, e, i)) {
+                put(s, i, e);
+            }
+        }
+    }
+}
+
+/* Copies of the expert in the node's zone, the node itself left out. */
+static uint32_t zone_mates(solver *s, uint32_t node, uint32_t expert)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        n += i != node && s->zone[i] == s->zone[node] && *held(s, i, expert);
+    }
+    return n;
+}
+
+static bool put_where_room(solver *s, uint32_t expert)
+{
+    uint32_t best = UINT32_MAX, best_mates = 0;
+
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        if (s->room[i] == 0 || *held(s, i, expert)) {
+            continue;
+        }
+        uint32_t mates = zone_mates(s, i, expert);
+        if (best == UINT32_MAX || mates < best_mates || (mates == best_mates && s->room[i] > s->room[best])) {
+            best = i;
+            best_mates = mates;
+        }
+    }
+    if (best != UINT32_MAX) {
+        put(s, best, expert);
+    }
+    return best != UINT32_MAX;
+}
+
+/* An expert on node a that is not on node b. */
+static bool find_movable(solver *s, uint32_t a, uint32_t b, uint32_t *expert)
+{
+    for (uint32_t e = 0; e < s->n_experts; e++) {
+        if (*held(s, a, e) && !*held(s, b, e)) {
+            *expert = e;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Every node with room holds the expert already: breadth first from the nodes that do not, over experts that can move
+ * on, to a node with room. */
+static void put_by_path(solver *s, uint32_t expert)
+{
+    uint32_t queue[ROUTER_MAX_NODES], from[ROUTER_MAX_NODES], via[ROUTER_MAX_NODES], n = 0, end = UINT32_MAX;
+    bool seen[ROUTER_MAX_NODES] = {false};
+
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        if (!*held(s, i, expert)) {
+            seen[i] = true;
+            from[i] = UINT32_MAX;
+            queue[n++] = i;
+        }
+    }
+    for (uint32_t at = 0; at < n && end == UINT32_MAX; at++) {
+        for (uint32_t to = 0; to < s->n_nodes && end == UINT32_MAX; to++) {
+            if (!seen[to] && find_movable(s, queue[at], to, &via[to])) {
+                seen[to] = true;
+                from[to] = queue[at];
+                queue[n++] = to;
+                end = s->room[to] > 0 ? to : UINT32_MAX;
+            }
+        }
+    }
+    MOE_ASSERT(end != UINT32_MAX);
+    s->room[end]--;
+    s->copies[expert]++;
+    for (; from[end] != UINT32_MAX; end = from[end]) {
+        *held(s, from[end], via[end]) = 0;
+        *held(s, end, via[end]) = 1;
+    }
+    *held(s, end, expert) = 1;
+}
+
+/* Expert e leaves node a for node c of a zone it is not in; f comes back from c to a and must not lose a zone by it. */
+static bool swap_for_zone(solver *s, uint32_t e, uint32_t a)
+{
+    for (uint32_t c = 0; c < s->n_nodes; c++) {
+        if (*held(s, c, e) || zone_mates(s, c, e) > 0) {
+            continue;
+        }
+        for (uint32_t f = 0; f < s->n_experts; f++) {
+            if (*held(s, c, f) && !*held(s, a, f) && (zone_mates(s, a, f) == 0 || zone_mates(s, c, f) > 0)) {
+                *held(s, a, e) = *held(s, c, f) = 0;
+                *held(s, c, e) = *held(s, a, f) = 1;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void spread_zones(solver *s)
+{
+    for (uint32_t e = 0; e < s->n_experts; e++) {
+        for (uint32_t a = 0; a < s->n_nodes; a++) {
+            if (*held(s, a, e) && zone_mates(s, a, e) > 0) {
+                (void)swap_for_zone(s, e, a);
+            }
+        }
+    }
+}
+
+static void solve_layer(solver *s, uint32_t layer)
+{
+    memset(s->on, 0, (size_t)s->n_nodes * s->n_experts);
+    memset(s->copies, 0, s->n_experts * sizeof *s->copies);
+    set_quotas(s, layer);
+    keep_previous(s, layer);
+    for (uint32_t e = 0; e < s->n_experts; e++) {
+        while (s->copies[e] < s->replication) {
+            if (!put_where_room(s, e)) {
+                put_by_path(s, e);
+            }
+        }
+    }
+    if (s->has_zones && s->replication > 1) {
+        spread_zones(s);
+    }
+    for (uint32_t e = 0; e < s->n_experts; e++) {
+        for (uint32_t i = 0; i < s->n_nodes; i++) {
+            if (*held(s, i, e)) {
+                s->replicas[s->n_replicas++] = (router_replica){layer, (int32_t)e, i};
+            }
+        }
+    }
+}
+
+static moe_status solve_all(solver *s, router_placement **out, moe_error *err)
+{
+    const char *ids[ROUTER_MAX_NODES];
+
+    find_zones(s);
+    find_previous(s);
+    find_limits(s);
+    moe_status status = divide(s, err);
+    if (status != MOE_OK) {
+        return status;
+    }
+    s->on = calloc(s->n_nodes, s->n_experts);
+    s->copies = calloc(s->n_experts, sizeof *s->copies);
+    s->replicas = calloc((size_t)s->n_layers * s->n_experts * s->replication, sizeof *s->replicas);
+    if (s->on == NULL || s->copies == NULL || s->replicas == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "solver: %u layers of %u experts", s->n_layers, s->n_experts);
+    }
+    for (uint32_t layer = 0; layer < s->n_layers; layer++) {
+        solve_layer(s, layer);
+    }
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        ids[i] = s->in->nodes[i].id;
+    }
+    return router_placement_open(s->in->epoch, ids, s->n_nodes, s->n_layers, s->n_experts, s->replicas, s->n_replicas,
+                                 out, err);
+}
+
+moe_status router_solve(const router_solver_input *input, router_placement **out, moe_error *err)
+{
+    moe_status status = check_input(input, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    solver s = {.in = input,
+                .n_nodes = (uint32_t)input->n_nodes,
+                .n_layers = input->n_layers,
+                .n_experts = input->n_experts,
+                .replication = MOE_MIN(input->replication, (uint32_t)input->n_nodes)};
+    status = solve_all(&s, out, err);
+    free(s.on);
+    free(s.copies);
+    free(s.replicas);
+    return status;
+}

@@ -1,0 +1,367 @@
+#include "tests/support/support.h"
+
+#include "router/router.h"
+
+#define MAX_EXPERTS 40
+
+typedef struct scene {
+    router_solver_node nodes[8];
+    router_solver_input in;
+} scene;
+
+static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+
+static void scene_init(scene *s, size_t n_nodes, uint32_t n_layers, uint32_t n_experts, uint32_t replication)
+{
+    *s = (scene){0};
+    for (size_t i = 0; i < n_nodes; i++) {
+        s->nodes[i] = (router_solver_node){.id = names[i], .memory_bytes = (uint64_t)1 << 40, .expert_bytes = 1 << 20};
+    }
+    s->in = (router_solver_input){.nodes = s->nodes,
+                                  .n_nodes = n_nodes,
+                                  .n_layers = n_layers,
+                                  .n_experts = n_experts,
+                                  .replication = replication,
+                                  .epoch = 7};
+}
+
+static router_placement *solve(const scene *s)
+{
+    router_placement *p = NULL;
+    moe_error err;
+
+    assert_ok(router_solve(&s->in, &p, &err), err);
+    return p;
+}
+
+static bool holds(const router_placement *p, uint32_t layer, int32_t expert, const char *id)
+{
+    size_t n;
+    const uint32_t *nodes = router_placement_replicas(p, layer, expert, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(router_placement_node_id(p, nodes[i]), id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Copies of p on node id; in one layer, or in all (layer < 0). */
+static size_t load(const router_placement *p, int layer, const char *id)
+{
+    size_t n = 0;
+
+    for (uint32_t l = 0; l < router_placement_n_layers(p); l++) {
+        for (uint32_t e = 0; (layer < 0 || l == (uint32_t)layer) && e < router_placement_n_experts_max(p); e++) {
+            n += holds(p, l, (int32_t)e, id);
+        }
+    }
+    return n;
+}
+
+/* Copies of `to` that were not in `from`. */
+static size_t moved(const router_placement *from, const router_placement *to)
+{
+    size_t n = 0;
+
+    for (uint32_t l = 0; l < router_placement_n_layers(to); l++) {
+        for (uint32_t e = 0; e < router_placement_n_experts_max(to); e++) {
+            for (size_t i = 0; i < router_placement_n_nodes(to); i++) {
+                const char *id = router_placement_node_id(to, i);
+
+                n += holds(to, l, (int32_t)e, id) && !holds(from, l, (int32_t)e, id);
+            }
+        }
+    }
+    return n;
+}
+
+static void check_counts(const router_placement *p, size_t wanted)
+{
+    size_t n;
+
+    for (uint32_t l = 0; l < router_placement_n_layers(p); l++) {
+        for (uint32_t e = 0; e < router_placement_n_experts_max(p); e++) {
+            router_placement_replicas(p, l, (int32_t)e, &n);
+            assert_int_equal(n, wanted);
+        }
+    }
+}
+
+static void every_expert_has_as_many_distinct_owners_as_asked(void **state)
+{
+    (void)state;
+    for (size_t n_nodes = 1; n_nodes <= 8; n_nodes++) {
+        for (uint32_t replication = 1; replication <= 4; replication++) {
+            scene s;
+            scene_init(&s, n_nodes, 3, 13, replication);
+            router_placement *p = solve(&s);
+            check_counts(p, MOE_MIN(replication, n_nodes));
+            assert_int_equal(router_placement_epoch(p), 7);
+            router_placement_unref(p);
+        }
+    }
+}
+
+static void equal_nodes_differ_by_at_most_one_expert_in_every_layer(void **state)
+{
+    (void)state;
+    for (size_t n_nodes = 1; n_nodes <= 8; n_nodes++) {
+        scene s;
+        scene_init(&s, n_nodes, 5, 16, 2);
+        router_placement *p = solve(&s);
+        for (int l = 0; l < 5; l++) {
+            size_t least = SIZE_MAX, most = 0;
+            for (size_t i = 0; i < n_nodes; i++) {
+                least = MOE_MIN(least, load(p, l, names[i]));
+                most = MOE_MAX(most, load(p, l, names[i]));
+            }
+            assert_true(most - least <= 1);
+        }
+        router_placement_unref(p);
+    }
+}
+
+static void shares_follow_memory(void **state)
+{
+    scene s;
+
+    (void)state;
+    scene_init(&s, 2, 4, 16, 1);
+    s.nodes[0].memory_bytes = (uint64_t)3 << 30;
+    s.nodes[1].memory_bytes = (uint64_t)1 << 30;
+    router_placement *p = solve(&s);
+    assert_int_equal(load(p, -1, "a"), 48);
+    assert_int_equal(load(p, -1, "b"), 16);
+    router_placement_unref(p);
+}
+
+static void memory_is_a_hard_bound(void **state)
+{
+    scene s;
+
+    (void)state;
+    scene_init(&s, 3, 4, 10, 2);
+    s.nodes[1].memory_bytes = (uint64_t)7 << 20; /* 7 experts */
+    router_placement *p = solve(&s);
+    assert_true(load(p, -1, "b") <= 7);
+    check_counts(p, 2);
+    router_placement_unref(p);
+}
+
+static void an_exact_fit_is_found(void **state)
+{
+    scene s;
+
+    (void)state;
+    scene_init(&s, 3, 3, 7, 2); /* 42 copies; no node can use more than 21 */
+    s.nodes[0].memory_bytes = (uint64_t)21 << 20;
+    s.nodes[1].memory_bytes = (uint64_t)16 << 20;
+    s.nodes[2].memory_bytes = (uint64_t)5 << 20;
+    router_placement *p = solve(&s);
+    check_counts(p, 2);
+    assert_int_equal(load(p, -1, "a"), 21);
+    assert_int_equal(load(p, -1, "b"), 16);
+    assert_int_equal(load(p, -1, "c"), 5);
+    router_placement_unref(p);
+}
+
+static void what_does_not_fit_is_named(void **state)
+{
+    scene s;
+    router_placement *p = NULL;
+    moe_error err;
+
+    (void)state;
+    scene_init(&s, 2, 3, 7, 1);
+    s.nodes[0].memory_bytes = (uint64_t)11 << 20;
+    s.nodes[1].memory_bytes = (uint64_t)9 << 20;
+    assert_int_equal(router_solve(&s.in, &p, &err), MOE_ERR_BUSY);
+    assert_contains(err.text, "21 copies");
+    assert_contains(err.text, "room for 20");
+    assert_contains(err.text, "a 11, b 9");
+}
+
+static void room_for_copies_on_one_node_is_no_room_for_replicas(void **state)
+{
+    scene s;
+    router_placement *p = NULL;
+    moe_error err;
+
+    (void)state;
+    scene_init(&s, 2, 2, 8, 2); /* node a has room for all 32 copies, but may hold each expert once */
+    s.nodes[1].memory_bytes = (uint64_t)15 << 20;
+    assert_int_equal(router_solve(&s.in, &p, &err), MOE_ERR_BUSY);
+}
+
+static void solving_again_moves_nothing(void **state)
+{
+    (void)state;
+    for (size_t n_nodes = 1; n_nodes <= 8; n_nodes++) {
+        scene s;
+        scene_init(&s, n_nodes, 5, 13, 2);
+        s.nodes[0].zone = "east";
+        router_placement *first = solve(&s);
+        s.in.previous = first;
+        router_placement *second = solve(&s);
+        assert_int_equal(moved(first, second), 0);
+        router_placement_unref(first);
+        router_placement_unref(second);
+    }
+}
+
+static void a_node_that_joins_takes_its_share_and_nothing_else_moves(void **state)
+{
+    (void)state;
+    for (size_t n_nodes = 1; n_nodes <= 3; n_nodes++) {
+        scene s;
+        scene_init(&s, n_nodes, 4, 32, 1);
+        router_placement *before = solve(&s);
+        s.nodes[n_nodes] = s.nodes[0];
+        s.nodes[n_nodes].id = names[n_nodes];
+        s.in.n_nodes++;
+        s.in.previous = before;
+        router_placement *after = solve(&s);
+        assert_int_equal(moved(before, after), load(after, -1, names[n_nodes]));
+        router_placement_unref(before);
+        router_placement_unref(after);
+    }
+}
+
+static void a_node_that_leaves_moves_only_its_own_experts(void **state)
+{
+    (void)state;
+    for (size_t n_nodes = 2; n_nodes <= 4; n_nodes++) {
+        scene s;
+        scene_init(&s, n_nodes, 4, 32, 1);
+        router_placement *before = solve(&s);
+        size_t lost = load(before, -1, names[n_nodes - 1]);
+        s.in.n_nodes--;
+        s.in.previous = before;
+        router_placement *after = solve(&s);
+        assert_int_equal(moved(before, after), lost);
+        router_placement_unref(before);
+        router_placement_unref(after);
+    }
+}
+
+static void replicas_stand_in_different_zones(void **state)
+{
+    scene s;
+
+    (void)state;
+    scene_init(&s, 4, 3, 16, 2);
+    s.nodes[0].zone = s.nodes[1].zone = "east";
+    s.nodes[2].zone = s.nodes[3].zone = "west";
+    router_placement *p = solve(&s);
+    for (uint32_t l = 0; l < 3; l++) {
+        for (int32_t e = 0; e < 16; e++) {
+            assert_int_equal(holds(p, l, e, "a") + holds(p, l, e, "b"), 1);
+        }
+    }
+    router_placement_unref(p);
+}
+
+static void zones_are_spread_when_they_become_known(void **state)
+{
+    scene s;
+
+    (void)state;
+    scene_init(&s, 4, 3, 16, 2);
+    router_placement *before = solve(&s);
+    s.nodes[0].zone = s.nodes[2].zone = "east";
+    s.nodes[1].zone = s.nodes[3].zone = "west";
+    s.in.previous = before;
+    router_placement *p = solve(&s);
+    check_counts(p, 2);
+    for (uint32_t l = 0; l < 3; l++) {
+        for (int32_t e = 0; e < 16; e++) {
+            assert_int_equal(holds(p, l, e, "a") + holds(p, l, e, "c"), 1);
+        }
+    }
+    router_placement_unref(before);
+    router_placement_unref(p);
+}
+
+/* Any memory, zones, replication and previous placement: bounds and counts hold, or the refusal is right. */
+static void random_clusters_keep_every_bound(void **state)
+{
+    moe_random r;
+    router_placement *previous = NULL;
+
+    (void)state;
+    moe_random_seed(&r, 20);
+    for (int round = 0; round < 400; round++) {
+        uint32_t n_nodes = 1 + (uint32_t)moe_random_below(&r, 8);
+        uint32_t n_experts = 1 + (uint32_t)moe_random_below(&r, MAX_EXPERTS), n_layers = 3;
+        uint32_t wanted = 1 + (uint32_t)moe_random_below(&r, 3), replication = MOE_MIN(n_nodes, wanted);
+        uint64_t room = 0, limit[8], all = (uint64_t)n_layers * n_experts;
+        scene s;
+        moe_error err;
+        router_placement *p = NULL;
+
+        scene_init(&s, n_nodes, n_layers, n_experts, replication);
+        for (uint32_t i = 0; i < n_nodes; i++) {
+            static const char *const zones[] = {"", "x", "y"};
+
+            limit[i] = 1 + moe_random_below(&r, all + all / 2);
+            s.nodes[i].memory_bytes = (limit[i] << 20) + moe_random_below(&r, 1 << 20);
+            s.nodes[i].zone = zones[moe_random_below(&r, 3)];
+            room += MOE_MIN(limit[i], all);
+        }
+        s.in.previous = previous;
+        moe_status status = router_solve(&s.in, &p, &err);
+        assert_int_equal(status, room >= all * replication ? MOE_OK : MOE_ERR_BUSY);
+        if (status == MOE_OK) {
+            check_counts(p, replication);
+            for (uint32_t i = 0; i < n_nodes; i++) {
+                assert_true(load(p, -1, names[i]) <= limit[i]);
+            }
+            router_placement_unref(previous);
+            previous = p;
+        }
+    }
+    router_placement_unref(previous);
+}
+
+static void input_out_of_range_is_refused(void **state)
+{
+    scene s;
+    router_placement *p = NULL;
+    moe_error err;
+
+    (void)state;
+    scene_init(&s, 2, 3, 7, 0);
+    assert_int_equal(router_solve(&s.in, &p, &err), MOE_ERR_INVALID_ARG);
+    scene_init(&s, 2, 1u << 20, 1u << 20, 1);
+    assert_int_equal(router_solve(&s.in, &p, &err), MOE_ERR_INVALID_ARG);
+    scene_init(&s, 2, 3, 7, 1);
+    s.nodes[1].expert_bytes = 0;
+    assert_int_equal(router_solve(&s.in, &p, &err), MOE_ERR_INVALID_ARG);
+    assert_contains(err.text, "node b");
+    s.in.n_nodes = 0;
+    assert_int_equal(router_solve(&s.in, &p, &err), MOE_ERR_INVALID_ARG);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_expert_has_as_many_distinct_owners_as_asked),
+        cmocka_unit_test(equal_nodes_differ_by_at_most_one_expert_in_every_layer),
+        cmocka_unit_test(shares_follow_memory),
+        cmocka_unit_test(memory_is_a_hard_bound),
+        cmocka_unit_test(an_exact_fit_is_found),
+        cmocka_unit_test(what_does_not_fit_is_named),
+        cmocka_unit_test(room_for_copies_on_one_node_is_no_room_for_replicas),
+        cmocka_unit_test(solving_again_moves_nothing),
+        cmocka_unit_test(a_node_that_joins_takes_its_share_and_nothing_else_moves),
+        cmocka_unit_test(a_node_that_leaves_moves_only_its_own_experts),
+        cmocka_unit_test(replicas_stand_in_different_zones),
+        cmocka_unit_test(zones_are_spread_when_they_become_known),
+        cmocka_unit_test(random_clusters_keep_every_bound),
+        cmocka_unit_test(input_out_of_range_is_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
