@@ -2,6 +2,7 @@
 #include "compute/cpu_priv.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #if defined(__x86_64__)
@@ -104,11 +105,19 @@ bool compute_isa_available(compute_isa isa)
     }
 }
 
+/* Asked once: cpuid traps in a virtual machine, and the row functions come here for every row. */
 compute_isa compute_isa_best(void)
 {
-    return compute_isa_available(COMPUTE_ISA_AVX512) ? COMPUTE_ISA_AVX512
-           : compute_isa_available(COMPUTE_ISA_AVX2) ? COMPUTE_ISA_AVX2
-                                                     : COMPUTE_ISA_PORTABLE;
+    static _Atomic int known = COMPUTE_ISA_AUTO;
+    int best = atomic_load_explicit(&known, memory_order_relaxed);
+
+    if (best == COMPUTE_ISA_AUTO) {
+        best = compute_isa_available(COMPUTE_ISA_AVX512) ? COMPUTE_ISA_AVX512
+               : compute_isa_available(COMPUTE_ISA_AVX2) ? COMPUTE_ISA_AVX2
+                                                         : COMPUTE_ISA_PORTABLE;
+        atomic_store_explicit(&known, best, memory_order_relaxed);
+    }
+    return (compute_isa)best;
 }
 
 const char *compute_isa_name(compute_isa isa)
