@@ -61,8 +61,10 @@ typedef struct transport_ops {
     /* Sleeps until something may have happened or timeout_ns have passed; may return early. Optional: NULL means
      * progress is all there is. */
     void (*wait)(transport *t, uint64_t timeout_ns);
-    /* Ends a connection; the other end sees DOWN. No event comes here. Sends under way are done with MOE_ERR_CANCELLED.
-     * Unknown or closed peers are ignored. */
+    /* Makes a wait that runs or comes next return. The only entry that any thread may call. Optional, as wait is. */
+    void (*wake)(transport *t);
+    /* Ends a connection; the other end sees DOWN. No event comes here. Sends under way are done with MOE_ERR_CANCELLED,
+     * perhaps later. Unknown or closed peers are ignored. */
     void (*peer_close)(transport *t, transport_peer peer);
     void (*close)(transport *t);
 } transport_ops;
@@ -102,6 +104,49 @@ MOE_NODISCARD moe_status transport_loopback_open(const transport_loopback_option
 /* poll runs at the end of every progress of t, and what it returns is added: so an embedded expert node lives on the
  * thread of the coordinator's endpoint. NULL: none. */
 void transport_loopback_set_member_poll(transport *t, unsigned (*poll)(void *ctx), void *ctx);
+
+/* ------------------------------------------------------------------------------------------------ ucx
+ * Connections between processes by UCX active messages. A library of its own, moe_transport_ucx, so that who has no
+ * network (the simulator, most tests) links no UCX. Neither authenticated nor encrypted: HELLO authenticates
+ * (docs/wire.md), the network is private.
+ *
+ * tcp is the default lane. rdma fails closed: it is refused unless every transport that UCX would use is one, and it
+ * never falls back. What a peer can make this endpoint hold is bounded: max_peers connections, max_sends frames to
+ * each; what does not leave within send_timeout_ns costs the connection, as does a frame above max_message.
+ *
+ * The process's UCX_... variables are respected; those not set get what docs/transport.md says. UCX's error signals are
+ * switched off and its log lines go to the log. Environment: open calls setenv, so it comes before other threads do
+ * getenv. */
+typedef enum { TRANSPORT_LANE_TCP, TRANSPORT_LANE_RDMA } transport_lane;
+
+/* Frames up to this leave in one piece; max_message is best not above. Equal in all members. */
+#define TRANSPORT_UCX_PIECE ((size_t)(1 << 20) - 4096)
+
+typedef struct transport_ucx_options {
+    const char *listen; /* HOST:PORT or [HOST]:PORT, port 0: any that is free; NULL: connects only */
+    transport_lane lane;
+    size_t max_message;
+    size_t max_peers;         /* connections at a time, below 65536; strangers beyond are refused */
+    size_t max_sends;         /* frames under way to one peer, beyond it MOE_ERR_BUSY; 0: 16 */
+    uint64_t send_timeout_ns; /* 0: 10 s */
+    const moe_clock *clock;   /* borrowed; NULL: the real one */
+} transport_ucx_options;
+
+/* Errors: MOE_ERR_INVALID_ARG (an option, named), MOE_ERR_EXISTS (address in use), MOE_ERR_UNSUPPORTED (no rdma here),
+ * MOE_ERR_UNAVAILABLE (UCX does not start), MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status transport_ucx_open(const transport_ucx_options *options, transport **out, moe_error *err);
+/* HOST:PORT this endpoint listens on, the port as it was found; "" if it does not listen. */
+const char *transport_ucx_address(const transport *t);
+/* What carries the frames, as UCX says: "tcp", "rc_mlx5". */
+const char *transport_ucx_lane(const transport *t);
+
+typedef struct transport_ucx_stats {
+    size_t peers, sends;                   /* now: connections, frames under way */
+    uint64_t connected, accepted, refused; /* own connects that succeeded; strangers taken; strangers above max_peers */
+    uint64_t violations; /* connections lost for a frame above max_message or a kind of message never sent here */
+    uint64_t timeouts;   /* connections lost because frames did not leave */
+} transport_ucx_stats;
+void transport_ucx_get_stats(const transport *t, transport_ucx_stats *out);
 
 /* ------------------------------------------------------------------------------------------------ faulty
  * Wraps an endpoint and damages what it sends, by seed. For tests and the simulator; allocates as it likes. */

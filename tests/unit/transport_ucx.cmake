@@ -1,0 +1,1 @@
+moe_test(test_transport_ucx LIBS moe_transport_ucx LABELS unit)
