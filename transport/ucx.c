@@ -17,7 +17,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <ucm/api/ucm.h>
 #include <ucp/api/ucp.h>
 #include <ucs/debug/debug.h>
 #include <ucs/debug/log_def.h>
@@ -713,12 +712,6 @@ static moe_status context_open(ucx *t, transport_lane lane, moe_error *err)
     /* Whatever UCX_TLS says, this lane has no tcp to fall back to. */
     if (lane == TRANSPORT_LANE_RDMA) {
         (void)ucp_config_modify(config, "TLS", "rc,dc,ud");
-    } else if (getenv("UCX_MEM_EVENTS") == NULL) {
-        /* Nothing is registered for tcp: no reason to patch mmap in the whole process. */
-        ucm_global_config_t memory = ucm_global_opts;
-
-        memory.enable_events = 0;
-        ucm_set_global_opts(&memory);
     }
     status = ucp_init(&params, config, &t->context);
     ucp_config_release(config);
