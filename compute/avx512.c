@@ -261,11 +261,11 @@ static inline __attribute__((always_inline)) void unit_f32(v16 (*c)[4], size_t n
     unit_chain(c, n, v, x, at);
 }
 
-/* n (a constant, <= V_TILE_ROWS) rows; kind and whether fetch is NULL are constants too. fetch: half of a 256-byte unit
- * to bring near for each unit that is multiplied. */
+/* n (a constant, <= V_TILE_ROWS) rows; kind and whether fetch is NULL are constants too. From fetch to about fetch_end
+ * is brought near meanwhile, two lines for each unit that is multiplied. */
 static inline __attribute__((always_inline)) void tile(cpu_kind kind, size_t n, float *acc, size_t stride,
                                                        const void *const *x, const uint32_t *w, size_t k_begin,
-                                                       size_t k_end, const uint32_t *fetch)
+                                                       size_t k_end, const uint32_t *fetch, const uint32_t *fetch_end)
 {
     size_t x_bytes = kind == CPU_PAIR ? 2 : 4, k = k_begin, n_units = (k_end - k_begin) / (kind == CPU_F32 ? 1 : 2);
     const unsigned char *row[V_TILE_ROWS];
@@ -281,8 +281,9 @@ static inline __attribute__((always_inline)) void tile(cpu_kind kind, size_t n, 
     }
     for (size_t u = 0; u < n_units; u++, w += CPU_PANEL) {
         if (fetch != NULL) {
-            _mm_prefetch((const char *)(fetch + u * CPU_PANEL), _MM_HINT_T0);
-            _mm_prefetch((const char *)(fetch + u * CPU_PANEL + 16), _MM_HINT_T0);
+            _mm_prefetch((const char *)fetch, _MM_HINT_T0);
+            _mm_prefetch((const char *)(fetch + 16), _MM_HINT_T0);
+            fetch += fetch < fetch_end ? 32 : 0;
         }
         if (kind == CPU_PAIR) {
             unit_pair(c, n, w, row, k * x_bytes);
@@ -310,45 +311,47 @@ static inline __attribute__((always_inline)) void tile(cpu_kind kind, size_t n, 
 
 static inline __attribute__((always_inline)) void tile_of(size_t n, cpu_kind kind, float *acc, size_t stride,
                                                           const void *const *x, const uint32_t *w, size_t k_begin,
-                                                          size_t k_end, const uint32_t *fetch)
+                                                          size_t k_end, const uint32_t *fetch,
+                                                          const uint32_t *fetch_end)
 {
     switch (n) {
     case 1:
-        tile(kind, 1, acc, stride, x, w, k_begin, k_end, fetch);
+        tile(kind, 1, acc, stride, x, w, k_begin, k_end, fetch, fetch_end);
         break;
     case 2:
-        tile(kind, 2, acc, stride, x, w, k_begin, k_end, fetch);
+        tile(kind, 2, acc, stride, x, w, k_begin, k_end, fetch, fetch_end);
         break;
     case 3:
-        tile(kind, 3, acc, stride, x, w, k_begin, k_end, fetch);
+        tile(kind, 3, acc, stride, x, w, k_begin, k_end, fetch, fetch_end);
         break;
     case 4:
-        tile(kind, 4, acc, stride, x, w, k_begin, k_end, fetch);
+        tile(kind, 4, acc, stride, x, w, k_begin, k_end, fetch, fetch_end);
         break;
     case 5:
-        tile(kind, 5, acc, stride, x, w, k_begin, k_end, fetch);
+        tile(kind, 5, acc, stride, x, w, k_begin, k_end, fetch, fetch_end);
         break;
     default:
-        tile(kind, 6, acc, stride, x, w, k_begin, k_end, fetch);
+        tile(kind, 6, acc, stride, x, w, k_begin, k_end, fetch, fetch_end);
     }
 }
 
-/* Rows in tiles of about equal height. One tile leaves the streaming to the hardware; of several, the first two, which
- * are computing on what is already near, fetch one half of the next units each, so that memory never waits for
- * arithmetic. */
+/* Rows in tiles of about equal height. One tile leaves the streaming to the hardware; of several, each fetches an equal
+ * part of the next units: memory never waits for arithmetic, and fetches never keep loads from the nearer caches. */
 static inline __attribute__((always_inline)) void panel(cpu_kind kind, float *acc, size_t stride, const void *const *x,
                                                         size_t n_rows, const uint32_t *w, size_t k_begin, size_t k_end,
                                                         const uint32_t *next)
 {
     size_t n_tiles = (n_rows + V_TILE_ROWS - 1) / V_TILE_ROWS;
+    size_t n_fetch = (k_end - k_begin) / (kind == CPU_F32 ? 1 : 2) * CPU_PANEL;
 
     for (size_t i = 0; i < n_tiles; i++) {
         size_t n = (n_rows + n_tiles - i - 1) / (n_tiles - i);
 
-        if (next != NULL && n_tiles > 1 && i < 2) {
-            tile_of(n, kind, acc, stride, x, w, k_begin, k_end, next + i * 32);
+        if (next != NULL && n_tiles > 1) {
+            tile_of(n, kind, acc, stride, x, w, k_begin, k_end, next + n_fetch * i / n_tiles,
+                    next + n_fetch * (i + 1) / n_tiles);
         } else {
-            tile_of(n, kind, acc, stride, x, w, k_begin, k_end, NULL);
+            tile_of(n, kind, acc, stride, x, w, k_begin, k_end, NULL, NULL);
         }
         acc += n * stride;
         x += n;

@@ -30,7 +30,7 @@ static void multiply(const cpu_device *d, const compute_matrix *m, size_t panel,
     for (size_t begin = 0; begin < m->n_units; begin += step) {
         size_t end = cpu_min(begin + step, m->n_units);
         const uint32_t *w = cpu_matrix_units(d, m, panel, begin, end, thread);
-        const uint32_t *next = !m->packed ? NULL : end + step <= m->n_units ? w + step * CPU_PANEL : after;
+        const uint32_t *next = !m->packed ? NULL : end < m->n_units ? w + step * CPU_PANEL : after;
 
         d->kernels->panel[m->kind](acc, stride, x, n_rows, w, begin * per_unit, cpu_min(end * per_unit, k_end), next);
     }
