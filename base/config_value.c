@@ -200,6 +200,12 @@ static void print_real(double v, moe_text *out)
     moe_text_printf(out, "%s", text);
 }
 
+/* JSON readers refuse integers beyond int64; as text they are taken. */
+static void print_integer(uint64_t v, moe_text *out)
+{
+    moe_text_printf(out, v <= INT64_MAX ? "%" PRIu64 : "\"%" PRIu64 "\"", v);
+}
+
 void option_value_print(const moe_option *option, const void *config, moe_text *out)
 {
     const void *field = field_of_const(option, config);
@@ -213,10 +219,10 @@ void option_value_print(const moe_option *option, const void *config, moe_text *
         moe_text_printf(out, "%" PRIu32, *(const uint32_t *)field);
         return;
     case MOE_OPT_U64:
-        moe_text_printf(out, "%" PRIu64, *(const uint64_t *)field);
+        print_integer(*(const uint64_t *)field, out);
         return;
     case MOE_OPT_SIZE:
-        moe_text_printf(out, "%zu", *(const size_t *)field);
+        print_integer(*(const size_t *)field, out);
         return;
     case MOE_OPT_F64:
         print_real(*(const double *)field, out);

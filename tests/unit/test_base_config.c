@@ -479,13 +479,16 @@ static void print_config_says_where_each_value_is_from(void **state)
 static void what_print_config_prints_is_a_config_file(void **state)
 {
     moe_options_next next;
-    char *text = output_of(
-        state, WORDS("--print-config", "--cache-bytes=3K", "--share=0.3", "--dry-run", "--mode=exact"), &next);
+    char *text = output_of(state,
+                           WORDS("--print-config", "--seed=18446744073709551615", "--cache-bytes=3K", "--share=0.3",
+                                 "--dry-run", "--mode=exact"),
+                           &next);
     run r;
     moe_status status = start(&r, WORDS(config_flag(state, text)), NO_WORDS);
 
     free(text);
     assert_ok(status, r.err);
+    assert_true(r.c.seed == UINT64_MAX);
     assert_int_equal(r.c.cache_bytes, 3072);
     assert_true(r.c.share == 0.3);
     assert_true(r.c.dry_run);

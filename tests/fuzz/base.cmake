@@ -1,0 +1,1 @@
+moe_fuzz(fuzz_options LIBS moe_base)

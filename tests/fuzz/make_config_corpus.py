@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Writes seeds of fuzz_options (sound --config files and one file per rule they break) and, beside the seeds that are kept there,
+those of fuzz_config that break a rule of checked JSON access.
+
+usage: make_config_corpus.py tests/fuzz/corpus"""
+import json
+import pathlib
+import sys
+
+OPTIONS = {
+    "all": '{"dry_run":true,"count":7,"seed":18446744073709551,"cache_bytes":"2M","share":0.25,"listen":"a\\u00e9\\n","mode":"exact"}',
+    "strings": '{"dry_run":"false","count":"7","seed":"18446744073709551615","cache_bytes":"1048576","share":"1e-3"}',
+    "nulls": '{"dry_run":null,"listen":null,"mode":null,"log_level":"debug"}',
+    "printed": '{"count":3,"_origin":{"count":"file"}}',
+    "empty": "",
+    "list": "[]",
+    "broken": '{"count":1',
+    "deep": '{"count":[[[[[1]]]]]}',
+    "twice": '{"count":1,"count":2}',
+    "unknown": '{"counts":1}',
+    "action": '{"help":true}',
+    "itself": '{"config":"x"}',
+    "object": '{"count":{}}',
+    "count_zero": '{"count":0}',
+    "count_real": '{"count":1.5}',
+    "count_negative": '{"count":-1}',
+    "count_long": '{"count":"99999999999999999999999"}',
+    "seed_beyond": '{"seed":18446744073709551616}',
+    "size_unit": '{"cache_bytes":"1X"}',
+    "size_wraps": '{"cache_bytes":"18446744073709551615T"}',
+    "share_beyond": '{"share":1.5}',
+    "share_hex": '{"share":"0x1"}',
+    "share_huge": '{"share":"1e999"}',
+    "bool_text": '{"dry_run":"yes"}',
+    "bool_number": '{"dry_run":1}',
+    "mode_unknown": '{"mode":"slow"}',
+    "escapes": '{"listen":"\\ud83d\\ude00\\"\\\\[{"}',
+    "nul": '{"listen":"a\\u0000b"}',
+}
+SMALL = {"model_type": "olmoe", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 3,
+         "num_attention_heads": 4, "max_position_embeddings": 512, "num_experts": 16, "num_experts_per_tok": 4}
+CONFIG = {
+    "whole_real": {"vocab_size": 256.0},
+    "fraction": {"vocab_size": 256.5},
+    "real_beyond": {"vocab_size": 1e300},
+    "integer_beyond": {"vocab_size": 1 << 40},
+    "negative": {"hidden_size": -64},
+    "integer_object": {"hidden_size": {}},
+    "integer_list": {"hidden_size": []},
+    "integer_bool": {"hidden_size": True},
+    "bool_number": {"norm_topk_prob": 1},
+    "bool_null": {"norm_topk_prob": None, "tie_word_embeddings": True},
+    "eps_beyond": {"rms_norm_eps": 2.0},
+    "eps_text": {"rms_norm_eps": "1e-5"},
+    "positions_zero": {"max_position_embeddings": 0},
+    "large_vocab": {"vocab_size": 50304},
+}
+
+
+def write(folder, inputs):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in inputs.items():
+        (folder / name).write_bytes(text.encode())
+
+
+if __name__ == "__main__":
+    corpus = pathlib.Path(sys.argv[1])
+    write(corpus / "fuzz_options", OPTIONS)
+    write(corpus / "fuzz_config", {name: json.dumps(SMALL | change) for name, change in CONFIG.items()})
