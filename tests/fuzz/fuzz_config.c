@@ -1,6 +1,6 @@
 /* config.json, and after the first zero byte generation_config.json: refused with a reason, or within every bound that
  * the rest of the program relies on. */
-#include "model/model.h"
+#include "model/family/family_priv.h"
 
 #include <math.h>
 #include <string.h>
@@ -21,6 +21,21 @@ static void check(const model_config *c)
     for (uint32_t i = 0; i < c->n_eos; i++) {
         MOE_ASSERT(c->eos_ids[i] >= 0 && (uint32_t)c->eos_ids[i] < c->vocab_size &&
                    (i == 0 || c->eos_ids[i - 1] < c->eos_ids[i]));
+    }
+}
+
+/* The longest names there can be. */
+static void check_names(const model_config *c)
+{
+    char name[CHECKPOINT_MAX_NAME];
+
+    for (int role = 0; role < MODEL_N_ROLES; role++) {
+        c->family->tensor_name((model_role)role, c->n_layers - 1, c->n_experts - 1, name);
+        MOE_ASSERT(memchr(name, '\0', sizeof name) != NULL && !c->family->ignores(name));
+    }
+    for (int part = 0; part < MODEL_N_FUSED; part++) {
+        c->family->fused_name((model_fused)part, c->n_layers - 1, name);
+        MOE_ASSERT(memchr(name, '\0', sizeof name) != NULL);
     }
 }
 
@@ -45,6 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (model_config_parse((const char *)data, bytes, generation, zero != NULL ? size - bytes - 1 : 0, &c, &err) ==
         MOE_OK) {
         check(&c);
+        check_names(&c);
         check_text(&c);
     } else {
         MOE_ASSERT(err.text[0] != '\0');

@@ -1,5 +1,5 @@
-/* Bytes of a client: unpacked within a budget, checked, and made into what the engine gets. The first byte picks the
- * message. */
+/* Bytes of a client: unpacked within a budget, checked, and made into what the engine gets; and packed again to what
+ * unpacks. The first byte picks the message and the engine. */
 #include "conclave/v1/admin.pb-c.h"
 #include "coordinator/intake_priv.h"
 #include "coordinator/proto_check_priv.h"
@@ -49,6 +49,29 @@ static void take(engine *e, unsigned kind, const ProtobufCMessage *m)
     }
 }
 
+/* What was let in can be sent on, and a nested message is its bytes. */
+static void repack(const ProtobufCMessage *m)
+{
+    ProtobufCMessage *again;
+    moe_text packed, nested, expected;
+    moe_error err = {.text = ""};
+
+    moe_text_init(&packed, 1 << 22);
+    moe_text_init(&nested, 1 << 22);
+    moe_text_init(&expected, 1 << 22);
+    proto_put_fields(&packed, m);
+    proto_put_message(&nested, 300, m);
+    proto_put_bytes(&expected, 300, moe_text_cstr(&packed), packed.size);
+    MOE_ASSERT(!packed.failed && nested.size == expected.size && memcmp(nested.data, expected.data, nested.size) == 0);
+    if (proto_unpack(m->descriptor, (const uint8_t *)moe_text_cstr(&packed), packed.size, &again, &err) != MOE_OK) {
+        moe_assert_failed(err.text, __FILE__, __LINE__);
+    }
+    proto_free(again);
+    moe_text_fini(&packed);
+    moe_text_fini(&nested);
+    moe_text_fini(&expected);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -62,20 +85,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         &conclave__v1__list_experts_request__descriptor,
         &grpc__reflection__v1__server_reflection_request__descriptor,
     };
-    static engine *e;
-    fake_options options = {.no_tokenizer = false};
+    static const fake_options options[] = {{.no_tokenizer = false}, {.no_tokenizer = true}, {.no_chat = true}};
+    static engine *engines[MOE_COUNT(options)];
     ProtobufCMessage *m;
     moe_error err;
 
     if (size == 0) {
         return 0;
     }
-    if (e == NULL) {
-        e = fake_engine_open(&options);
+    unsigned kind = data[0] % MOE_COUNT(types), which = data[0] / MOE_COUNT(types) % MOE_COUNT(options);
+    if (engines[which] == NULL) {
+        engines[which] = fake_engine_open(&options[which]);
     }
-    unsigned kind = data[0] % MOE_COUNT(types);
     if (proto_unpack(types[kind], data + 1, size - 1, &m, &err) == MOE_OK) {
-        take(e, kind, m);
+        take(engines[which], kind, m);
+        repack(m);
         proto_free(m);
     }
     return 0;

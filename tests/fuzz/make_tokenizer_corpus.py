@@ -63,12 +63,22 @@ REFUSED = [
     ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"added_tokens_decoder":{"x":{"content":"x"}}}'),
     ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"added_tokens_decoder":{"1":{"content":"other"}}}'),
     ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"added_tokens_decoder":{"2":{"content":"y"},"02":{"content":"z"}}}'),
+    ('{@}', '{'),
+    ('{@}', '{"add_bos_token":true}', '', '\x01\x02'),
+    ('{@}', '', '', ''),
+    ('{@}', '{}', '', '\x01\x01'),
+    ('{@}', '{}', '', '\xff\x02'),
+    ('{@}', '{}', '', '\x02\x02\x02\x05'),
+    ('{@}', '{}', '', '\x02\x02\xff'),
 ]
 TEMPLATES = ["{", "{{", "{{ x }}", "{{ 'a }}", "{{ '\\x' }}", "{{ bos_token + }}", "{{ bos_token x }}", "{% %", OLMO2,
-             "{{ bos_token }}{%- for message in messages -%}\n  {% if \"x\" %}\ny{{ 'a\\\\' + \"b\" }}\n"]
+             "{{ bos_token }}{%- for message in messages -%}\n  {% if \"x\" %}\ny{{ 'a\\\\' + \"b\" }}\n",
+             "a  {%- x %}b  {% y %}", "{{ 'a\x01' }}", "{{ ", "a" * 100, TULU.replace("{% if loop.last and", "{% endfor %}{% if").replace(
+                 "{% endfor %}{% endfor %}", "{% endfor %}")[:-len("{% endfor %}")]]
 TEXTS = ["ab abab  a\n\n it's don't we'll 12 <e>", "e\u0301\u0323\u0334 \u1100\u1161\u11a8 \uac00\u11a8 \u212b\u1fbe\u0308\u0301",
          "\u65e5\u672c\u8a9e \U0001F600\u2581x", "   <e>  <e   ", "\u00a0\u3000\u2028x\u1680 \t\t\r\n",
-         "".join(chr(0x300 + i % 64) for i in range(60))]
+         "".join(chr(0x300 + i % 64) for i in range(60)), "ab" * 40 + "a" * 40 + "ba" * 20 + "\n" * 21,
+         "\u0663\u00b2\u2162 \u24d0 a\u0301_\u203f " + "\uac00\u11a8" * 200]
 BYTES = [b"a\xe2\x82b\xed\xa0\x80\xff\xc3", b"\xf0\x9f\x98", b"\xf4\x90\x80\x80\xf0\x80\x80\xc0\xaf\xe0\x9f\x80"]
 
 
