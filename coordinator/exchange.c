@@ -127,6 +127,12 @@ moe_status exchange_open(const exchange_options *options, exchange **out, moe_er
     }
     x->o = *options;
     hello_init(x);
+    x->o.secret = NULL;
+    status = wire_key_init(&x->key, options->secret, options->n_secret);
+    if (status != MOE_OK) {
+        exchange_close(x);
+        return moe_fail(err, status, "exchange: secret of %zu bytes, limit %d", options->n_secret, WIRE_MAX_SECRET);
+    }
     status = limits_init(x, err);
     if (status != MOE_OK) {
         exchange_close(x);
@@ -156,6 +162,7 @@ void exchange_close(exchange *x)
     router_placement_unref(x->placement);
     free(x->attempt_picks);
     free(x->attempts);
+    wire_key_fini(&x->key);
     free(x);
 }
 

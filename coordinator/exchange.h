@@ -40,6 +40,10 @@ typedef struct exchange_options {
     uint64_t incarnation; /* drawn at each start */
     size_t
         max_frame_rows; /* unique rows in one dispatch; 0: max_rows, or as many as the transport's max_message takes */
+    /* The cluster secret; then only nodes that prove it are used. 0: none; a node's proof is not looked at. Copied as a
+     * derived key. */
+    const void *secret;
+    size_t n_secret;
     uint64_t heartbeat_ns; /* a node is asked for a sign of life this often, and lost after 4 without; 0: never */
     /* Called at the end of every transport progress, also while a job waits: may add and remove nodes and set the
      * placement. NULL: none. */
@@ -105,6 +109,7 @@ typedef struct exchange_stats {
         rows_combined; /* (row, expert) pairs; equal when nothing is in flight and no job was dropped */
     uint64_t retries, hedges, late_results, bad_frames,
         refusals;                    /* attempts lost with their node; past their deadline; ... */
+    uint64_t auth_failures;          /* nodes that did not prove the secret */
     size_t frames_out, attempts_out; /* now: send buffers in use, attempts that may still answer */
 } exchange_stats;
 void exchange_get_stats(const exchange *x, exchange_stats *out);

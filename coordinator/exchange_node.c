@@ -170,6 +170,35 @@ static void put_hello(moe_buf *b, const void *hello)
     wire_put_hello(b, hello);
 }
 
+static void put_proof(moe_buf *b, const void *mac)
+{
+    wire_put_proof(b, mac);
+}
+
+/* Our HELLO as it was sent on the node's connection. */
+static wire_hello hello_to(const exchange *x, const exchange_node *node)
+{
+    wire_hello h = x->hello;
+
+    if (x->key.present) {
+        h.n_nonce = sizeof h.nonce;
+        memcpy(h.nonce, node->nonce, sizeof h.nonce);
+    }
+    return h;
+}
+
+static moe_status send_hello(exchange *x, exchange_node *node)
+{
+    wire_hello h = x->hello;
+    moe_status status = x->key.present ? wire_hello_nonce(&h) : MOE_OK;
+
+    if (status == MOE_OK) {
+        memcpy(node->nonce, h.nonce, sizeof node->nonce);
+        status = post_small(x, node->peer, put_hello, &h) ? MOE_OK : MOE_ERR_BUSY;
+    }
+    return status;
+}
+
 static void put_ping(moe_buf *b, const void *token)
 {
     wire_put_ping(b, *(const uint64_t *)token);
@@ -177,6 +206,9 @@ static void put_ping(moe_buf *b, const void *token)
 
 static void beat(exchange *x, exchange_node *node, uint64_t now)
 {
+    if (now - node->pinged_ns > 2 * x->o.heartbeat_ns) {
+        node->heard_ns = now; /* we have not turned ourselves: that silence was not the node's */
+    }
     if (now - node->heard_ns > SILENT_BEATS * x->o.heartbeat_ns) {
         exchange_node_lost(x, node, "silent");
         return;
@@ -225,8 +257,8 @@ void exchange_on_peer(void *ctx, transport_peer peer, transport_peer_event event
         exchange_node_lost(x, node, why);
     } else if (node->state == NODE_CONNECTING) {
         node->state = NODE_GREETING;
-        if (!post_small(x, peer, put_hello, &x->hello)) {
-            exchange_node_lost(x, node, "no send buffer for HELLO");
+        if (send_hello(x, node) != MOE_OK) {
+            exchange_node_lost(x, node, "no send buffer or no randomness for HELLO");
         }
     }
 }
@@ -248,6 +280,27 @@ bool exchange_fit(const exchange *x, uint64_t max_message, uint32_t *rows, uint3
     return *rows >= 1 && *picks >= x->o.k;
 }
 
+/* With a secret: the node's proof is checked and answered with ours. */
+static moe_status prove(exchange *x, exchange_node *node, const wire_hello *theirs, moe_error *err)
+{
+    const wire_hello mine = hello_to(x, node);
+    unsigned char mac[32];
+
+    if (!x->key.present) {
+        return MOE_OK;
+    }
+    if (theirs->n_mac != sizeof theirs->mac || !wire_proves(&x->key, WIRE_NODE, &mine, theirs, theirs->mac)) {
+        x->stats.auth_failures++;
+        return moe_fail(err, MOE_ERR_DENIED, "its proof of the cluster secret is %s",
+                        theirs->n_mac == 0 ? "missing" : "wrong");
+    }
+    if (wire_prove(&x->key, WIRE_COORDINATOR, &mine, theirs, mac) != MOE_OK ||
+        !post_small(x, node->peer, put_proof, mac)) {
+        return moe_fail(err, MOE_ERR_BUSY, "no send buffer for PROOF");
+    }
+    return MOE_OK;
+}
+
 static moe_status on_hello(exchange *x, exchange_node *node, const unsigned char *bytes, size_t n, moe_error *err)
 {
     wire_hello h;
@@ -264,6 +317,8 @@ static moe_status on_hello(exchange *x, exchange_node *node, const unsigned char
         refuse_node(x, node, "another member answers at its address");
     } else if (!exchange_fit(x, MOE_MIN(h.max_message, x->hello.max_message), &node->max_rows, &node->max_picks)) {
         refuse_node(x, node, "its limits are below one row");
+    } else if (prove(x, node, &h, err) != MOE_OK) {
+        refuse_node(x, node, err->text);
     } else {
         node->state = NODE_READY;
         node->slow_until_ns = node->hold_until_ns = 0;

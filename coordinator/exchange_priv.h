@@ -20,6 +20,7 @@ typedef struct exchange_node {
     uint64_t slow_until_ns; /* let a deadline pass: used only if there is no other */
     uint64_t hold_until_ns; /* refused: not used */
     uint64_t heard_ns, pinged_ns;
+    unsigned char nonce[32];      /* of our HELLO on this connection */
     uint32_t max_rows, max_picks; /* of one dispatch: the smaller of both members' limits */
     uint64_t rows, frames;        /* answered */
 } exchange_node;
@@ -54,7 +55,8 @@ typedef struct exchange_run {
 
 struct exchange {
     exchange_options o; /* strings are not kept */
-    wire_hello hello;
+    wire_hello hello;   /* without nonce */
+    wire_key key;
     uint16_t dtype; /* wire_dtype */
     size_t row_bytes;
     exchange_node nodes[ROUTER_MAX_NODES];

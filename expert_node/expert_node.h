@@ -31,6 +31,7 @@ typedef struct expert_checkpoint {
     const model_tensors *tensors;
     compute_device *device;
     compute_layout layout;
+    const checkpoint_manifest *manifest; /* every expert's tensors must have its digests; NULL: not checked */
 } expert_checkpoint;
 expert_source expert_source_checkpoint(expert_checkpoint *c);
 
@@ -48,6 +49,11 @@ typedef struct expert_node_options {
     uint32_t batch_frames;             /* dispatches in one batch; 0: 16 */
     size_t max_ffn_rows;               /* compute_device_options.max_ffn_rows: a larger batch is split */
     uint32_t max_peers;                /* coordinators connected at a time; 0: 64 */
+    /* The cluster secret; then only coordinators that prove it are served. 0: none. Copied as a derived key. */
+    const void *secret;
+    size_t n_secret;
+    /* Borrowed. Who has not greeted (and proved) 2 s after connecting is disconnected. NULL: no limit. */
+    const moe_clock *clock;
 } expert_node_options;
 
 /* Errors: MOE_ERR_INVALID_ARG names the option; MOE_ERR_NO_MEMORY. */
@@ -72,6 +78,8 @@ typedef struct expert_node_stats {
     uint64_t frames, rows, picks; /* dispatches answered, with their unique rows and (row, expert) pairs */
     uint64_t batches;             /* grouped FFN runs; frames / batches is what was merged */
     uint64_t refusals, bad_frames;
+    uint64_t auth_failures;       /* coordinators that did not prove the secret */
+    uint64_t silent;              /* connections closed because they did not greet in time */
     size_t experts, memory_bytes; /* loaded now */
     size_t frames_out;            /* send buffers in use now */
 } expert_node_stats;

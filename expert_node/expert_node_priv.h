@@ -14,12 +14,15 @@ typedef struct node_slot {
     uint32_t first_group, last_group; /* its groups in the batch, chained by node_group.next; NODE_NO_GROUP: none */
 } node_slot;
 
-typedef enum { PEER_FREE, PEER_NEW, PEER_GREETED, PEER_REFUSED } node_peer_state;
+/* NEW: HELLO is awaited. PROVING: our HELLO has gone, the proof of the secret is awaited. GREETED: accepted. */
+typedef enum { PEER_FREE, PEER_NEW, PEER_PROVING, PEER_GREETED, PEER_REFUSED } node_peer_state;
 
 typedef struct node_peer {
     node_peer_state state;
     transport_peer peer;
-    wire_hello hello;
+    wire_hello hello;        /* theirs */
+    unsigned char nonce[32]; /* of ours on this connection */
+    uint64_t since_ns;
 } node_peer;
 
 /* The rows of one dispatch for one expert. */
@@ -51,8 +54,10 @@ typedef struct node_batch {
 
 struct expert_node {
     expert_node_options o; /* strings are not kept */
-    wire_hello hello;
-    uint16_t dtype; /* wire_dtype */
+    wire_hello hello;      /* without nonce */
+    wire_key key;
+    uint64_t peers_check_ns; /* when who has not greeted is looked for again */
+    uint16_t dtype;          /* wire_dtype */
     size_t row_bytes;
     uint64_t min_epoch;
     node_slot *slots; /* owned [n_layers * n_experts_max] */
@@ -69,6 +74,7 @@ void node_shard_close(expert_node *node);
 /* inbox.c: what arrives */
 void node_on_message(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n);
 void node_on_peer(void *ctx, transport_peer peer, transport_peer_event event, const char *why);
+void node_check_peers(expert_node *node); /* disconnects who has not greeted in time */
 void node_goodbye(expert_node *node, transport_peer peer, wire_goodbye_reason reason, const char *text);
 void node_refuse(expert_node *node, transport_peer peer, const wire_request *request, wire_refuse_reason reason,
                  const char *text);

@@ -2,6 +2,11 @@
  * connection. */
 #include "expert_node/expert_node_priv.h"
 
+#include <string.h>
+
+#define GREETING_NS UINT64_C(2000000000)
+#define CHECK_NS    UINT64_C(100000000)
+
 static node_peer *find_peer(expert_node *node, transport_peer peer)
 {
     for (uint32_t i = 0; i < node->o.max_peers; i++) {
@@ -47,11 +52,32 @@ void node_on_peer(void *ctx, transport_peer peer, transport_peer_event event, co
     }
     node_peer *place = place_for_peer(node);
     if (place != NULL) {
-        *place = (node_peer){.state = PEER_NEW, .peer = peer};
+        *place = (node_peer){
+            .state = PEER_NEW, .peer = peer, .since_ns = node->o.clock == NULL ? 0 : moe_now_ns(node->o.clock)};
         return;
     }
     MOE_WARN("node %s: connection refused, limit %u peers", node->o.id, node->o.max_peers);
     node->o.transport->ops->peer_close(node->o.transport, peer);
+}
+
+void node_check_peers(expert_node *node)
+{
+    uint64_t now = node->o.clock == NULL ? 0 : moe_now_ns(node->o.clock);
+
+    if (node->o.clock == NULL || now < node->peers_check_ns) {
+        return;
+    }
+    node->peers_check_ns = now + CHECK_NS;
+    for (uint32_t i = 0; i < node->o.max_peers; i++) {
+        node_peer *p = &node->peers[i];
+
+        if (p->state != PEER_FREE && p->state != PEER_GREETED && now - p->since_ns >= GREETING_NS) {
+            MOE_DEBUG("node %s: a connection has not greeted in time", node->o.id);
+            node->stats.silent += p->state != PEER_REFUSED;
+            p->state = PEER_FREE;
+            node->o.transport->ops->peer_close(node->o.transport, p->peer);
+        }
+    }
 }
 
 /* A small frame to write into, or NULL when all are out: the peer will ask again. */
@@ -101,16 +127,45 @@ void node_refuse(expert_node *node, transport_peer peer, const wire_request *req
     }
 }
 
+/* Our HELLO on this connection; with a secret it carries a nonce and the proof. */
+static moe_status own_hello(expert_node *node, node_peer *p, wire_hello *out)
+{
+    moe_status status = MOE_OK;
+
+    *out = node->hello;
+    if (node->key.present) {
+        status = wire_hello_nonce(out);
+        if (status == MOE_OK) {
+            status = wire_prove(&node->key, WIRE_NODE, &p->hello, out, out->mac);
+            out->n_mac = sizeof out->mac;
+            memcpy(p->nonce, out->nonce, sizeof p->nonce);
+        }
+    }
+    return status;
+}
+
+static moe_status check_hello(const expert_node *node, const wire_hello *theirs, moe_error *err)
+{
+    moe_status status = wire_hello_check(&node->hello, theirs, err);
+
+    if (status == MOE_OK && node->key.present && theirs->n_nonce == 0) {
+        return moe_fail(err, MOE_ERR_DENIED, "member %s has no nonce: this cluster has a secret", theirs->member);
+    }
+    return status;
+}
+
 static moe_status on_hello(expert_node *node, node_peer *p, const unsigned char *bytes, size_t n, moe_error *err)
 {
     moe_status status = wire_get_hello(bytes, n, &p->hello, err);
+    wire_hello mine;
     moe_buf b;
 
     if (status != MOE_OK) {
         return status;
     }
-    if (wire_hello_check(&node->hello, &p->hello, err) != MOE_OK) {
+    if (check_hello(node, &p->hello, err) != MOE_OK) {
         MOE_WARN("node %s: %s", node->o.id, err->text);
+        node->stats.auth_failures += node->key.present && p->hello.n_nonce == 0;
         node_goodbye(node, p->peer, WIRE_GOODBYE_REFUSED, err->text);
         p->state = PEER_REFUSED;
         return MOE_OK;
@@ -119,9 +174,33 @@ static moe_status on_hello(expert_node *node, node_peer *p, const unsigned char 
     if (f == NULL) {
         return moe_fail(err, MOE_ERR_BUSY, "no send buffer for HELLO");
     }
-    wire_put_hello(&b, &node->hello);
-    p->state = PEER_GREETED;
+    status = own_hello(node, p, &mine);
+    if (status != MOE_OK) {
+        transport_frame_release(f);
+        return moe_fail(err, status, "no proof for HELLO");
+    }
+    wire_put_hello(&b, &mine);
+    p->state = node->key.present ? PEER_PROVING : PEER_GREETED;
     small_post(f, &b, p->peer);
+    return MOE_OK;
+}
+
+static moe_status on_proof(expert_node *node, node_peer *p, const unsigned char *bytes, size_t n, moe_error *err)
+{
+    unsigned char mac[32];
+    wire_hello mine = node->hello;
+    moe_status status = wire_get_proof(bytes, n, mac, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    mine.n_nonce = sizeof mine.nonce;
+    memcpy(mine.nonce, p->nonce, sizeof mine.nonce);
+    if (!wire_proves(&node->key, WIRE_COORDINATOR, &p->hello, &mine, mac)) {
+        node->stats.auth_failures++;
+        return moe_fail(err, MOE_ERR_DENIED, "its proof of the cluster secret is wrong");
+    }
+    p->state = PEER_GREETED;
     return MOE_OK;
 }
 
@@ -212,6 +291,9 @@ static moe_status on_frame(expert_node *node, node_peer *p, const unsigned char 
     }
     if (p->state == PEER_NEW && type == WIRE_HELLO) {
         return on_hello(node, p, bytes, n, err);
+    }
+    if (p->state == PEER_PROVING && type == WIRE_PROOF) {
+        return on_proof(node, p, bytes, n, err);
     }
     if (p->state == PEER_GREETED && type == WIRE_DISPATCH) {
         return on_dispatch(node, p, bytes, n, err);

@@ -102,6 +102,12 @@ moe_status expert_node_open(const expert_node_options *options, expert_node **ou
         return status;
     }
     hello_init(node);
+    node->o.secret = NULL;
+    status = wire_key_init(&node->key, options->secret, options->n_secret);
+    if (status != MOE_OK) {
+        free(node);
+        return moe_fail(err, status, "expert node: secret of %zu bytes, limit %d", options->n_secret, WIRE_MAX_SECRET);
+    }
     status = buffers_open(node);
     if (status != MOE_OK) {
         moe_fail(err, status, "expert node %s: %u rows and %u picks of width %u in a batch", node->o.id,
@@ -125,6 +131,7 @@ void expert_node_close(expert_node *node)
     transport_frames_close(node->small);
     free(node->peers);
     free(node->slots);
+    wire_key_fini(&node->key);
     free(node);
 }
 
@@ -132,6 +139,7 @@ unsigned expert_node_progress(expert_node *node)
 {
     unsigned n = node->o.transport->ops->progress(node->o.transport);
 
+    node_check_peers(node);
     n += node->batch.n_frames;
     node_batch_run(node);
     return n + transport_frames_flush(node->small) + transport_frames_flush(node->answers);

@@ -47,7 +47,7 @@ moe_status wire_open(const void *frame, size_t n, wire_type *type_out, moe_error
     if (version != WIRE_VERSION) {
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "frame: version %u, this member speaks %d", version, WIRE_VERSION);
     }
-    if (type < WIRE_HELLO || type > WIRE_GOODBYE) {
+    if (type < WIRE_HELLO || type > WIRE_PROOF) {
         return moe_fail(err, MOE_ERR_CORRUPT, "frame: type %u is none", type);
     }
     *type_out = (wire_type)type;
@@ -260,6 +260,25 @@ moe_status wire_hello_check(const wire_hello *mine, const wire_hello *theirs, mo
         return moe_fail(err, MOE_ERR_DENIED, "member %s has role %u as this one", theirs->member, theirs->role);
     }
     return MOE_OK;
+}
+
+void wire_put_proof(moe_buf *b, const unsigned char mac[32])
+{
+    frame_begin(b, WIRE_PROOF);
+    moe_put_bytes(b, mac, 32);
+}
+
+moe_status wire_get_proof(const void *frame, size_t n, unsigned char mac_out[32], moe_error *err)
+{
+    moe_buf b;
+
+    body_of(&b, frame, n);
+    const void *mac = moe_get_bytes(&b, 32);
+    moe_status status = body_end(&b, "PROOF", err);
+    if (status == MOE_OK) {
+        memcpy(mac_out, mac, 32);
+    }
+    return status;
 }
 
 /* ------------------------------------------------------------------------------------------------ request */

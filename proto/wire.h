@@ -20,7 +20,8 @@
 #define WIRE_MAX_NAME     63  /* cluster, member, numeric class: characters */
 #define WIRE_MAX_TEXT     200 /* bytes of a reason */
 #define WIRE_MAX_D_MODEL  (1u << 20)
-#define WIRE_SMALL_BYTES  512 /* every frame but DISPATCH and RESULT fits */
+#define WIRE_MAX_SECRET   4096 /* bytes of the cluster secret */
+#define WIRE_SMALL_BYTES  512  /* every frame but DISPATCH and RESULT fits */
 
 typedef enum {
     WIRE_HELLO = 1,
@@ -29,7 +30,8 @@ typedef enum {
     WIRE_REFUSE = 4,
     WIRE_PING = 5,
     WIRE_PONG = 6,
-    WIRE_GOODBYE = 7
+    WIRE_GOODBYE = 7,
+    WIRE_PROOF = 8
 } wire_type;
 
 typedef enum { WIRE_F32 = 1, WIRE_BF16 = 2 } wire_dtype;
@@ -70,6 +72,27 @@ MOE_NODISCARD moe_status wire_get_hello(const void *frame, size_t n, wire_hello 
 /* Whether two members belong together: cluster, fingerprint, numeric class and width equal, roles different.
  * Errors: MOE_ERR_DENIED names what differs. */
 MOE_NODISCARD moe_status wire_hello_check(const wire_hello *mine, const wire_hello *theirs, moe_error *err);
+
+/* ------------------------------------------------------------------------------------------------ proof
+ * Both members of a connection prove that they know the cluster secret, over both HELLOs (docs/wire.md). */
+typedef struct wire_key {
+    bool present;            /* false: there is no secret, nothing is proved */
+    unsigned char bytes[32]; /* derived from the secret */
+} wire_key;
+
+/* n 0: no secret. Errors: MOE_ERR_INVALID_ARG (above WIRE_MAX_SECRET), MOE_ERR_INTERNAL. */
+MOE_NODISCARD moe_status wire_key_init(wire_key *key, const void *secret, size_t n);
+void wire_key_fini(wire_key *key);
+/* A new nonce for one connection, from the system's randomness. */
+MOE_NODISCARD moe_status wire_hello_nonce(wire_hello *h);
+/* The proof of `who`; the HELLOs' own macs are left out of it. */
+MOE_NODISCARD moe_status wire_prove(const wire_key *key, wire_role who, const wire_hello *coordinator,
+                                    const wire_hello *node, unsigned char mac[32]);
+/* Whether mac is that proof; in constant time. False when a nonce is missing. */
+MOE_NODISCARD bool wire_proves(const wire_key *key, wire_role who, const wire_hello *coordinator,
+                               const wire_hello *node, const unsigned char mac[32]);
+void wire_put_proof(moe_buf *b, const unsigned char mac[32]);
+MOE_NODISCARD moe_status wire_get_proof(const void *frame, size_t n, unsigned char mac_out[32], moe_error *err);
 
 /* ------------------------------------------------------------------------------------------------ DISPATCH and RESULT
  */

@@ -75,6 +75,7 @@ static void small(moe_buf *b, const unsigned char *frame, size_t n, wire_type ty
         wire_goodbye goodbye;
         wire_pong pong;
         uint64_t token;
+        unsigned char mac[32];
     } u;
 
     if (type == WIRE_REFUSE && wire_get_refuse(frame, n, &u.refuse, &err) == MOE_OK) {
@@ -85,6 +86,8 @@ static void small(moe_buf *b, const unsigned char *frame, size_t n, wire_type ty
         wire_put_pong(b, &u.pong);
     } else if (type == WIRE_PING && wire_get_ping(frame, n, &u.token, &err) == MOE_OK) {
         wire_put_ping(b, u.token);
+    } else if (type == WIRE_PROOF && wire_get_proof(frame, n, u.mac, &err) == MOE_OK) {
+        wire_put_proof(b, u.mac);
     } else {
         return;
     }

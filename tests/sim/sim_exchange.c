@@ -62,6 +62,7 @@ static world_options draw_options(void)
     o.n_coordinators = moe_random_below(&r, 3) == 0 ? 2 : 1;
     o.micro_batches = 1 + (uint32_t)moe_random_below(&r, 2);
     o.heartbeat_ns = moe_random_below(&r, 2) == 0 ? 0 : 20000000;
+    o.secret = moe_random_below(&r, 2) == 0 ? NULL : "the cluster's secret";
     for (int f = 0; f < TRANSPORT_N_FAULTS; f++) {
         o.per_mille[f] =
             (uint32_t)moe_random_below(&r, 2) * (uint32_t)moe_random_below(&r, f == TRANSPORT_FAULT_KILL ? 30 : 120);

@@ -132,6 +132,7 @@ static void endpoint_close(world *w, transport *t)
 void world_node_start(world *w, uint32_t i)
 {
     world_node *n = &w->nodes[i];
+    const char *secret = w->o.node_secret != NULL ? w->o.node_secret : w->o.secret;
     uint32_t rows = w->o.node_rows == 0 ? (uint32_t)w->o.max_rows : w->o.node_rows;
     moe_error err;
 
@@ -153,6 +154,9 @@ void world_node_start(world *w, uint32_t i)
         .batch_picks = 2 * rows * w->o.k,
         .batch_frames = 4,
         .max_ffn_rows = w->o.max_ffn_rows == 0 ? w->o.max_rows * w->o.k * 4 : w->o.max_ffn_rows,
+        .secret = secret,
+        .n_secret = secret == NULL ? 0 : strlen(secret),
+        .clock = &w->clock.clock,
     };
     assert_ok(expert_node_open(&options, &n->node, &err), err);
     for (uint32_t l = 0; l < w->o.n_layers; l++) {
@@ -225,6 +229,8 @@ static void coordinator_start(world *w, uint32_t i)
                                       .cluster = "sim",
                                       .incarnation = 1,
                                       .max_frame_rows = w->o.max_frame_rows,
+                                      .secret = w->o.secret,
+                                      .n_secret = w->o.secret == NULL ? 0 : strlen(w->o.secret),
                                       .heartbeat_ns = w->o.heartbeat_ns};
     assert_ok(exchange_open(&options, &c->x, &err), err);
     for (uint32_t n = 0; n < w->o.n_nodes; n++) {

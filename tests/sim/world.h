@@ -29,6 +29,7 @@ typedef struct world_options {
     uint64_t dispatch_timeout_ns, heartbeat_ns;
     bool faulty;
     uint32_t per_mille[TRANSPORT_N_FAULTS];
+    const char *secret, *node_secret; /* of the cluster; of the nodes alone when theirs differs */
 } world_options;
 
 typedef struct world_node {

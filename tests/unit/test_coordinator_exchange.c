@@ -427,6 +427,44 @@ static void options_out_of_range_are_refused(void **state)
     world_close(&w);
 }
 
+static bool used_with_secrets(const char *coordinator, const char *node)
+{
+    world_options o = options(1, 1);
+
+    o.secret = coordinator;
+    o.node_secret = node;
+    world_open(&w, &o);
+    for (int turn = 0; turn < 50; turn++) {
+        world_turn(&w, 1000);
+    }
+    bool ready = exchange_node_ready(w.coordinators[0].x, "node-0");
+    if (ready) {
+        run_job(0, 0);
+    }
+    assert_int_equal(ready, stats_of(0).auth_failures == 0);
+    assert_int_equal(stats_of(0).bad_frames, 0);
+    world_close(&w);
+    return ready;
+}
+
+static void a_node_with_the_secret_is_used(void **state)
+{
+    (void)state;
+    assert_true(used_with_secrets("one", NULL));
+}
+
+static void a_node_with_another_secret_is_not_used(void **state)
+{
+    (void)state;
+    assert_false(used_with_secrets("one", "two"));
+}
+
+static void a_node_without_the_secret_is_not_used(void **state)
+{
+    (void)state;
+    assert_false(used_with_secrets("one", ""));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -452,6 +490,9 @@ int main(void)
         cmocka_unit_test(waiting_runs_a_member_on_the_same_thread),
         cmocka_unit_test(waiting_ends_at_its_deadline),
         cmocka_unit_test(options_out_of_range_are_refused),
+        cmocka_unit_test(a_node_with_the_secret_is_used),
+        cmocka_unit_test(a_node_with_another_secret_is_not_used),
+        cmocka_unit_test(a_node_without_the_secret_is_not_used),
     };
 
     moe_log_set_level(MOE_LOG_ERROR);

@@ -37,9 +37,12 @@ static void turn(void)
     }
 }
 
-static int setup(void **state)
+static const char *const the_secret = "between members only";
+
+static void open_with(const char *secret)
 {
-    const world_options o = {.n_layers = 2,
+    const world_options o = {.secret = secret,
+                             .n_layers = 2,
                              .n_experts = 4,
                              .k = TOP_K,
                              .d_model = WIDTH,
@@ -48,7 +51,6 @@ static int setup(void **state)
                              .n_nodes = 1,
                              .replication = 1};
 
-    (void)state;
     world_open(&w, &o);
     const transport_loopback_options loopback = {
         .net = w.net, .address = "client", .max_message = 1 << 16, .max_peers = 2, .max_queued = 16};
@@ -58,6 +60,19 @@ static int setup(void **state)
     is_down = false;
     assert_int_equal(end->ops->connect(end, "node-0", &peer), MOE_OK);
     turn();
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    open_with(NULL);
+    return 0;
+}
+
+static int setup_secret(void **state)
+{
+    (void)state;
+    open_with(the_secret);
     return 0;
 }
 
@@ -84,7 +99,7 @@ static void send_bytes(size_t n)
     turn();
 }
 
-static void send_hello(const char *cluster)
+static wire_hello hello_of(const char *cluster)
 {
     wire_hello h = {.role = WIRE_COORDINATOR,
                     .member = "client",
@@ -92,13 +107,26 @@ static void send_hello(const char *cluster)
                     .max_message = 1 << 16,
                     .max_rows = ROWS,
                     .max_picks = ROWS * TOP_K};
-    moe_buf b;
 
     (void)snprintf(h.cluster, sizeof h.cluster, "%s", cluster);
     (void)snprintf(h.numeric_class, sizeof h.numeric_class, "%s", compute_class_name(w.o.numeric_class));
+    return h;
+}
+
+static void send_this_hello(const wire_hello *h)
+{
+    moe_buf b;
+
     moe_buf_init(&b, frame, sizeof frame);
-    wire_put_hello(&b, &h);
+    wire_put_hello(&b, h);
     send_bytes(wire_finish(&b));
+}
+
+static void send_hello(const char *cluster)
+{
+    const wire_hello h = hello_of(cluster);
+
+    send_this_hello(&h);
 }
 
 static void greet(void)
@@ -322,6 +350,197 @@ static void a_dispatch_sent_twice_is_answered_twice_alike(void **state)
     assert_int_equal(expert_node_expert_rows(w.nodes[0].node, 1, 0), 4);
 }
 
+/* ------------------------------------------------------------------------------------------------ secret */
+static wire_key key_of(const char *secret)
+{
+    wire_key key;
+
+    assert_int_equal(wire_key_init(&key, secret, strlen(secret)), MOE_OK);
+    return key;
+}
+
+static void send_proof(const unsigned char mac[32])
+{
+    moe_buf b;
+
+    moe_buf_init(&b, frame, sizeof frame);
+    wire_put_proof(&b, mac);
+    send_bytes(wire_finish(&b));
+}
+
+/* Greets with a nonce; what the node answered is in *theirs. */
+static wire_hello greet_with_nonce(wire_hello *theirs)
+{
+    wire_hello mine = hello_of("sim");
+    moe_error err;
+
+    assert_int_equal(wire_hello_nonce(&mine), MOE_OK);
+    send_this_hello(&mine);
+    assert_int_equal(type_of(0), WIRE_HELLO);
+    assert_ok(wire_get_hello(got[0], got_bytes[0], theirs, &err), err);
+    return mine;
+}
+
+static void prove_with(const char *secret, wire_role role)
+{
+    wire_key key = key_of(secret);
+    wire_hello theirs;
+    const wire_hello mine = greet_with_nonce(&theirs);
+    unsigned char mac[32];
+
+    assert_int_equal(wire_prove(&key, role, &mine, &theirs, mac), MOE_OK);
+    send_proof(mac);
+}
+
+static void refused_for_its_proof(void)
+{
+    expert_node_stats stats;
+
+    assert_true(is_down);
+    expert_node_get_stats(w.nodes[0].node, &stats);
+    assert_int_equal(stats.auth_failures, 1);
+}
+
+static void the_node_proves_the_secret(void **state)
+{
+    wire_key key = key_of(the_secret);
+    wire_hello theirs;
+
+    (void)state;
+    const wire_hello mine = greet_with_nonce(&theirs);
+    assert_int_equal(theirs.n_mac, 32);
+    assert_true(wire_proves(&key, WIRE_NODE, &mine, &theirs, theirs.mac));
+}
+
+static void who_proves_the_secret_is_served(void **state)
+{
+    (void)state;
+    prove_with(the_secret, WIRE_COORDINATOR);
+    answers_a_ping();
+}
+
+static void a_wrong_secret_costs_the_connection(void **state)
+{
+    (void)state;
+    prove_with("another secret", WIRE_COORDINATOR);
+    refused_for_its_proof();
+}
+
+static void the_proof_of_the_other_role_costs_the_connection(void **state)
+{
+    (void)state;
+    prove_with(the_secret, WIRE_NODE);
+    refused_for_its_proof();
+}
+
+static void the_nodes_own_proof_sent_back_costs_the_connection(void **state)
+{
+    wire_hello theirs;
+
+    (void)state;
+    (void)greet_with_nonce(&theirs);
+    send_proof(theirs.mac);
+    refused_for_its_proof();
+}
+
+static void a_greeting_played_again_costs_the_connection(void **state)
+{
+    static unsigned char hello[512], proof[512];
+    wire_key key = key_of(the_secret);
+    wire_hello theirs;
+    unsigned char mac[32];
+
+    (void)state;
+    const wire_hello mine = greet_with_nonce(&theirs);
+    memcpy(hello, frame, sizeof hello);
+    assert_int_equal(wire_prove(&key, WIRE_COORDINATOR, &mine, &theirs, mac), MOE_OK);
+    send_proof(mac);
+    memcpy(proof, frame, sizeof proof);
+    assert_int_equal(end->ops->connect(end, "node-0", &peer), MOE_OK);
+    turn();
+    memcpy(frame, hello, sizeof hello);
+    send_bytes(wire_u32_at(hello, 2));
+    memcpy(frame, proof, sizeof proof);
+    send_bytes(wire_u32_at(proof, 2));
+    refused_for_its_proof();
+}
+
+static void a_hello_without_nonce_is_told_of_the_secret(void **state)
+{
+    wire_goodbye g;
+    moe_error err;
+
+    (void)state;
+    send_hello("sim");
+    assert_int_equal(type_of(0), WIRE_GOODBYE);
+    assert_ok(wire_get_goodbye(got[0], got_bytes[0], &g, &err), err);
+    assert_contains(g.text, "secret");
+    const wire_dispatch d = good();
+    send_bytes(put_dispatch(&d, 0));
+    refused_for_its_proof();
+}
+
+static void nothing_is_honoured_before_the_proof(void **state)
+{
+    const wire_dispatch d = good();
+    wire_hello theirs;
+
+    (void)state;
+    (void)greet_with_nonce(&theirs);
+    n_got = 0;
+    send_bytes(put_dispatch(&d, 0));
+    assert_true(is_down);
+    assert_int_equal(n_got, 0);
+}
+
+static void a_proof_without_a_secret_is_a_violation(void **state)
+{
+    const unsigned char mac[32] = {0};
+
+    (void)state;
+    greet();
+    send_proof(mac);
+    assert_true(is_down);
+}
+
+static void passes(uint64_t ns)
+{
+    moe_clock_virtual_advance(&w.clock, ns);
+    turn();
+}
+
+static void who_does_not_greet_is_disconnected_after_two_seconds(void **state)
+{
+    expert_node_stats stats;
+
+    (void)state;
+    passes(1900000000);
+    assert_false(is_down);
+    passes(200000000);
+    assert_true(is_down);
+    expert_node_get_stats(w.nodes[0].node, &stats);
+    assert_int_equal(stats.silent, 1);
+}
+
+static void who_does_not_prove_is_disconnected_after_two_seconds(void **state)
+{
+    wire_hello theirs;
+
+    (void)state;
+    (void)greet_with_nonce(&theirs);
+    passes(2100000000);
+    assert_true(is_down);
+}
+
+static void who_has_greeted_may_be_silent(void **state)
+{
+    (void)state;
+    prove_with(the_secret, WIRE_COORDINATOR);
+    passes(60000000000);
+    assert_false(is_down);
+    answers_a_ping();
+}
+
 /* ------------------------------------------------------------------------------------------------ hostile */
 static void mend(size_t n)
 {
@@ -375,7 +594,8 @@ static void hostile_frames_with_good_checksums_do_no_harm(void **state)
     answers_a_ping();
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f)   cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define SECRET(f) cmocka_unit_test_setup_teardown(f, setup_secret, teardown)
 
 int main(void)
 {
@@ -395,6 +615,18 @@ int main(void)
         TEST(an_old_epoch_is_refused),
         TEST(a_dispatch_sent_twice_is_answered_twice_alike),
         TEST(hostile_frames_with_good_checksums_do_no_harm),
+        SECRET(the_node_proves_the_secret),
+        SECRET(who_proves_the_secret_is_served),
+        SECRET(a_wrong_secret_costs_the_connection),
+        SECRET(the_proof_of_the_other_role_costs_the_connection),
+        SECRET(the_nodes_own_proof_sent_back_costs_the_connection),
+        SECRET(a_greeting_played_again_costs_the_connection),
+        SECRET(a_hello_without_nonce_is_told_of_the_secret),
+        SECRET(nothing_is_honoured_before_the_proof),
+        TEST(a_proof_without_a_secret_is_a_violation),
+        TEST(who_does_not_greet_is_disconnected_after_two_seconds),
+        SECRET(who_does_not_prove_is_disconnected_after_two_seconds),
+        SECRET(who_has_greeted_may_be_silent),
     };
 
     moe_log_set_level(MOE_LOG_ERROR);
