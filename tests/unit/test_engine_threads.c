@@ -70,7 +70,8 @@ static void *client_main(void *arg)
         engine_request *r;
         engine_spec spec;
         random_prompt(prompt, n, 256, i % N_PROMPTS);
-        spec = ask_spec(prompt, n, N_TOKENS, 5);
+        /* Longer than its ring is deep, so that it cannot have ended before its reader cancels. */
+        spec = ask_spec(prompt, n, cancels(c->number, i) ? 200 : N_TOKENS, 5);
         spec.wake = on_wake;
         spec.wake_ctx = waiter;
         if (engine_submit(c->engine, &spec, &r, NULL) != MOE_OK) {
