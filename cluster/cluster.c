@@ -1,0 +1,299 @@
+/* Cluster: one member's life: open, its thread, leave, close, and what any thread may ask or tell. */
+#include "cluster/cluster_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* ------------------------------------------------------------------------------------------------ thread */
+static void *run(void *arg)
+{
+    cluster *c = arg;
+
+    while (!atomic_load(&c->stop)) {
+        uint64_t due = cluster_step(c), now = cluster_now(c);
+
+        if (due > now && !atomic_load(&c->stop)) {
+            c->store->ops->poll(c->store, due - now);
+        }
+    }
+    return NULL;
+}
+
+moe_status cluster_start(cluster *c, moe_error *err)
+{
+    MOE_ASSERT(!c->has_thread);
+    int e = pthread_create(&c->thread, NULL, run, c);
+
+    if (e != 0) {
+        return moe_fail(err, MOE_ERR_UNAVAILABLE, "cluster: thread: %s", strerror(e));
+    }
+    c->has_thread = true;
+    return MOE_OK;
+}
+
+static void wake(cluster *c)
+{
+    c->store->ops->wake(c->store);
+}
+
+static void end_thread(cluster *c)
+{
+    if (c->has_thread) {
+        atomic_store(&c->stop, true);
+        wake(c);
+        pthread_join(c->thread, NULL);
+        c->has_thread = false;
+    }
+}
+
+void cluster_leave(cluster *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->leaving = true;
+    pthread_mutex_unlock(&c->lock);
+    wake(c);
+}
+
+bool cluster_has_left(cluster *c)
+{
+    pthread_mutex_lock(&c->lock);
+    bool left = c->has_left;
+    pthread_mutex_unlock(&c->lock);
+    return left;
+}
+
+void cluster_stop(cluster *c, uint64_t timeout_ns)
+{
+    const struct timespec pause = {.tv_nsec = 5000000};
+    uint64_t end = moe_now_ns(moe_clock_real()) + timeout_ns;
+
+    cluster_leave(c);
+    while (c->has_thread && !cluster_has_left(c) && moe_now_ns(moe_clock_real()) < end) {
+        (void)nanosleep(&pause, NULL);
+    }
+    end_thread(c);
+}
+
+/* ------------------------------------------------------------------------------------------------ life */
+static moe_status check_text(const char *name, const char *text, size_t min, size_t max, moe_error *err)
+{
+    size_t n = text != NULL ? strlen(text) : 0;
+
+    if (n < min || n > max) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "cluster: %s: %zu characters, limits %zu and %zu", name, n, min, max);
+    }
+    return MOE_OK;
+}
+
+static moe_status check_model(const cluster_model *m, moe_error *err)
+{
+    if (m->n_layers == 0 || m->n_layers > CLUSTER_MAX_LAYERS || m->n_experts == 0 ||
+        m->n_experts > CLUSTER_MAX_EXPERTS || m->expert_bytes == 0 || m->expert_bytes > (uint64_t)1 << 53) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "cluster: %u layers of %u experts of %llu bytes, limits %d layers, %d experts", m->n_layers,
+                        m->n_experts, (unsigned long long)m->expert_bytes, CLUSTER_MAX_LAYERS, CLUSTER_MAX_EXPERTS);
+    }
+    return MOE_OK;
+}
+
+static moe_status check_options(const cluster_options *o, moe_error *err)
+{
+    const struct {
+        const char *name, *text;
+        size_t min, max;
+    } texts[] = {
+        {"address", o->address, 1, CLUSTER_MAX_ADDRESS},
+        {"device", o->device, 0, CLUSTER_MAX_LABEL},
+        {"zone", o->zone, 0, CLUSTER_MAX_LABEL},
+        {"version", o->version, 0, CLUSTER_MAX_LABEL},
+        {"family", o->model.family, 1, CLUSTER_MAX_LABEL},
+        {"numeric class", o->model.numeric_class, 1, CLUSTER_MAX_LABEL},
+    };
+    moe_status status = MOE_OK;
+
+    if (!cluster_name_is_valid(o->cluster) || !cluster_name_is_valid(o->id)) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "cluster: name \"%s\", id \"%s\": must be 1..%d of A-Z a-z 0-9 . - _",
+                        o->cluster != NULL ? o->cluster : "", o->id != NULL ? o->id : "", ROUTER_MAX_NODE_ID);
+    }
+    for (size_t i = 0; i < MOE_COUNT(texts) && status == MOE_OK; i++) {
+        status = check_text(texts[i].name, texts[i].text, texts[i].min, texts[i].max, err);
+    }
+    if (status == MOE_OK && (o->incarnation == 0 || o->store == NULL || o->memory_bytes > (uint64_t)1 << 53)) {
+        status = moe_fail(err, MOE_ERR_INVALID_ARG, "cluster: incarnation and store must be given, memory at most 8P");
+    }
+    return status == MOE_OK ? check_model(&o->model, err) : status;
+}
+
+static const char *copy_text(const char *text, bool *ok)
+{
+    char *copy = strdup(text != NULL ? text : "");
+
+    *ok = *ok && copy != NULL;
+    return copy;
+}
+
+static bool copy_options(cluster *c, const cluster_options *o)
+{
+    bool ok = true;
+
+    c->o = *o;
+    c->o.cluster = copy_text(o->cluster, &ok);
+    c->o.id = copy_text(o->id, &ok);
+    c->o.address = copy_text(o->address, &ok);
+    c->o.device = copy_text(o->device, &ok);
+    c->o.zone = copy_text(o->zone, &ok);
+    c->o.version = copy_text(o->version, &ok);
+    c->o.model.family = copy_text(o->model.family, &ok);
+    c->o.model.numeric_class = copy_text(o->model.numeric_class, &ok);
+    c->o.clock = o->clock != NULL ? o->clock : moe_clock_real();
+    c->o.replication = MOE_MAX(o->replication, 1u);
+    c->o.min_nodes = MOE_MAX(o->min_nodes, 1u);
+    return ok;
+}
+
+static void free_text(const char *text)
+{
+    free((void *)(uintptr_t)text);
+}
+
+static void cluster_free(cluster *c)
+{
+    const char *const texts[] = {c->o.cluster, c->o.id,      c->o.address,      c->o.device,
+                                 c->o.zone,    c->o.version, c->o.model.family, c->o.model.numeric_class};
+
+    for (size_t i = 0; i < MOE_COUNT(texts); i++) {
+        free_text(texts[i]);
+    }
+    cluster_change_fini(&c->change);
+    router_placement_unref(c->ctl.target);
+    cluster_mirror_fini(&c->mirror);
+    if (c->state != NULL) {
+        cluster_state_release(&c->state->s);
+    }
+    free(c->told.ready);
+    pthread_mutex_destroy(&c->lock);
+    free(c);
+}
+
+static bool keep_all(void *ctx, const cluster_node *n)
+{
+    (void)ctx;
+    (void)n;
+    return true;
+}
+
+moe_status cluster_open(const cluster_options *options, cluster **out, moe_error *err)
+{
+    moe_status status = check_options(options, err);
+    cluster *c = status == MOE_OK ? calloc(1, sizeof *c) : NULL;
+
+    if (c == NULL) {
+        return status != MOE_OK ? status : moe_fail(err, MOE_ERR_NO_MEMORY, "cluster");
+    }
+    MOE_ASSERT(pthread_mutex_init(&c->lock, NULL) == 0);
+    const cluster_state_input in = {
+        .mirror = &c->mirror, .model = &c->o.model, .keep = keep_all, .ignored = &c->stats.ignored};
+    bool ok = copy_options(c, options);
+    size_t words = (size_t)c->o.model.n_layers * cluster_words(c->o.model.n_experts);
+    c->told.ready = calloc(words, sizeof *c->told.ready);
+    c->state = cluster_state_build(&in);
+    if (!ok || c->told.ready == NULL || c->state == NULL) {
+        cluster_free(c);
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "cluster: state of %zu words", words);
+    }
+    c->store = options->store;
+    moe_random_seed(&c->random, options->seed != 0 ? options->seed : moe_random_entropy());
+    (void)snprintf(c->prefix, sizeof c->prefix, "/conclave/%s/", c->o.cluster);
+    (void)snprintf(c->own_key, sizeof c->own_key, "%s/%s", c->o.role == CLUSTER_NODE ? "nodes" : "coordinators",
+                   c->o.id);
+    (void)snprintf(c->ready_key, sizeof c->ready_key, "ready/%s", c->o.id);
+    c->told.version = 1;
+    c->status = MOE_ERR_UNAVAILABLE;
+    (void)snprintf(c->why.text, sizeof c->why.text, "the store has not answered yet");
+    *out = c;
+    return MOE_OK;
+}
+
+void cluster_close(cluster *c)
+{
+    if (c == NULL) {
+        return;
+    }
+    end_thread(c);
+    cluster_free(c);
+}
+
+/* ------------------------------------------------------------------------------------------------ any thread */
+moe_status cluster_status(cluster *c, moe_error *err)
+{
+    pthread_mutex_lock(&c->lock);
+    moe_status status = c->status;
+    if (err != NULL && status != MOE_OK) {
+        *err = c->why;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return status;
+}
+
+void cluster_get_stats(cluster *c, cluster_stats *out)
+{
+    pthread_mutex_lock(&c->lock);
+    *out = c->stats;
+    pthread_mutex_unlock(&c->lock);
+}
+
+const cluster_state *cluster_state_acquire(cluster *c)
+{
+    pthread_mutex_lock(&c->lock);
+    cluster_state_box *box = c->state;
+    atomic_fetch_add_explicit(&box->refs, 1, memory_order_relaxed);
+    pthread_mutex_unlock(&c->lock);
+    return &box->s;
+}
+
+void cluster_set_ready(cluster *c, const uint64_t *bitmap, uint64_t epoch)
+{
+    size_t bytes = c->o.model.n_layers * cluster_words(c->o.model.n_experts) * sizeof *bitmap;
+
+    pthread_mutex_lock(&c->lock);
+    bool is_new = memcmp(c->told.ready, bitmap, bytes) != 0 || c->told.ready_epoch != epoch;
+    memcpy(c->told.ready, bitmap, bytes);
+    c->told.ready_epoch = epoch;
+    c->told.version += is_new;
+    pthread_mutex_unlock(&c->lock);
+    if (is_new) {
+        wake(c);
+    }
+}
+
+void cluster_set_applied(cluster *c, uint64_t epoch)
+{
+    pthread_mutex_lock(&c->lock);
+    bool is_new = c->told.applied != epoch;
+    c->told.applied = epoch;
+    c->told.version += is_new;
+    pthread_mutex_unlock(&c->lock);
+    if (is_new) {
+        wake(c);
+    }
+}
+
+void cluster_set_draining(cluster *c, bool draining)
+{
+    pthread_mutex_lock(&c->lock);
+    bool is_new = c->told.draining != draining;
+    c->told.draining = draining;
+    c->told.version += is_new;
+    pthread_mutex_unlock(&c->lock);
+    if (is_new) {
+        wake(c);
+    }
+}
+
+void cluster_store_close(cluster_store *store)
+{
+    if (store != NULL) {
+        store->ops->close(store);
+    }
+}

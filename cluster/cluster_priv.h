@@ -1,0 +1,196 @@
+/* What the files of this folder share. */
+#ifndef CONCLAVE_CLUSTER_PRIV_H
+#define CONCLAVE_CLUSTER_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "cluster/store.h"
+
+#define CLUSTER_SECOND    ((uint64_t)1000000000)
+#define CLUSTER_LEASE_S   15
+#define CLUSTER_BEAT      (5 * CLUSTER_SECOND)  /* keepalive */
+#define CLUSTER_RELIST    (30 * CLUSTER_SECOND) /* everything is read again */
+#define CLUSTER_QUIET     (1 * CLUSTER_SECOND)  /* without a change of membership, before the controller places */
+#define CLUSTER_ASK       (1 * CLUSTER_SECOND)  /* between two questions to `alive` */
+#define CLUSTER_VANISHED  (15 * CLUSTER_SECOND) /* a vanished node is kept that long when nobody can be asked */
+#define CLUSTER_MAX_KEYS  4096
+#define CLUSTER_MAX_EPOCH ((uint64_t)1 << 53)
+
+/* ------------------------------------------------------------------------------------------------ mirror
+ * What the store holds under the cluster's prefix, as far as it is known. Keys without the prefix. */
+typedef struct cluster_entry {
+    char *key, *value; /* owned */
+    size_t value_bytes;
+    uint64_t create_revision, mod_revision, lease;
+    bool complained; /* its malformed value has been logged */
+} cluster_entry;
+
+typedef struct cluster_mirror {
+    cluster_entry *entries; /* owned, ascending keys */
+    size_t n, capacity;
+} cluster_mirror;
+
+void cluster_mirror_fini(cluster_mirror *m);
+cluster_entry *cluster_mirror_find(const cluster_mirror *m, const char *key);
+/* The first entry whose key is not below the text. */
+size_t cluster_mirror_lower(const cluster_mirror *m, const char *text);
+/* An older revision than the one known is ignored. create_revision 0: that of the entry, or if new, mod_revision.
+ * Errors: MOE_ERR_BUSY beyond CLUSTER_MAX_KEYS, MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status cluster_mirror_put(cluster_mirror *m, const cluster_kv *kv);
+void cluster_mirror_delete(cluster_mirror *m, const char *key, uint64_t revision);
+void cluster_mirror_clear(cluster_mirror *m);
+
+/* ------------------------------------------------------------------------------------------------ records
+ * The JSON values, docs/etcd.md. Writers append to a text; readers refuse with MOE_ERR_CORRUPT or MOE_ERR_INVALID_ARG.
+ */
+bool cluster_name_is_valid(const char *name);
+
+void cluster_write_model(moe_text *t, const cluster_model *m);
+/* MOE_ERR_DENIED when the record is of another model than mine. */
+MOE_NODISCARD moe_status cluster_check_model(const char *value, size_t bytes, const cluster_model *mine,
+                                             moe_error *err);
+void cluster_write_node(moe_text *t, const cluster_node *n);
+MOE_NODISCARD moe_status cluster_read_node(const char *value, size_t bytes, cluster_node *out, moe_error *err);
+void cluster_write_coordinator(moe_text *t, const cluster_coordinator *c);
+MOE_NODISCARD moe_status cluster_read_coordinator(const char *value, size_t bytes, cluster_coordinator *out,
+                                                  moe_error *err);
+void cluster_write_controller(moe_text *t, const char *id, uint64_t incarnation);
+MOE_NODISCARD moe_status cluster_read_controller(const char *value, size_t bytes, char id[ROUTER_MAX_NODE_ID + 1],
+                                                 uint64_t *incarnation, moe_error *err);
+typedef struct cluster_ready_record {
+    uint64_t incarnation, epoch;
+    uint64_t *bitmap; /* borrowed [n_layers][words]; overwritten */
+    uint32_t n_ready;
+} cluster_ready_record;
+void cluster_write_ready(moe_text *t, const cluster_model *m, const cluster_ready_record *r);
+MOE_NODISCARD moe_status cluster_read_ready(const char *value, size_t bytes, const cluster_model *m,
+                                            cluster_ready_record *out, moe_error *err);
+typedef struct cluster_placement_record {
+    uint64_t epoch;
+    uint32_t replication;
+    size_t n_nodes;
+    char nodes[ROUTER_MAX_NODES][ROUTER_MAX_NODE_ID + 1];
+} cluster_placement_record;
+void cluster_write_placement(moe_text *t, const router_placement *p, uint32_t replication);
+MOE_NODISCARD moe_status cluster_read_placement(const char *value, size_t bytes, const cluster_model *m,
+                                                cluster_placement_record *out, moe_error *err);
+void cluster_write_layer(moe_text *t, const router_placement *p, uint32_t layer);
+MOE_NODISCARD moe_status cluster_read_layer_epoch(const char *value, size_t bytes, uint64_t *epoch, moe_error *err);
+/* Appends the layer's replicas at *n, of at most capacity. */
+MOE_NODISCARD moe_status cluster_read_layer(const char *value, size_t bytes, uint32_t layer, uint32_t n_experts,
+                                            size_t n_nodes, router_replica *replicas, size_t capacity, size_t *n,
+                                            moe_error *err);
+
+/* ------------------------------------------------------------------------------------------------ state */
+typedef struct cluster_state_box cluster_state_box;
+struct cluster_state_box {
+    cluster_state s; /* first: a cluster_state * is one of the box */
+    atomic_uint refs;
+    uint64_t highest_epoch;  /* seen anywhere, ever */
+    bool placement_is_torn;  /* the store's tables are not all of the published epoch */
+    bool placement_is_there; /* the store has one */
+    cluster_node nodes[ROUTER_MAX_NODES];
+    cluster_coordinator coordinators[CLUSTER_MAX_COORDINATORS];
+    uint64_t ready[]; /* [n_nodes of capacity][n_layers][words] */
+};
+
+typedef struct cluster_state_input {
+    cluster_mirror *mirror;
+    const cluster_model *model;
+    const cluster_state_box *previous;                 /* NULL: none */
+    bool (*keep)(void *ctx, const cluster_node *node); /* a vanished node stays */
+    void *ctx;
+    uint64_t *ignored; /* counts malformed keys */
+} cluster_state_input;
+/* connected, registered, revision and is_controller are the caller's to fill. NULL: no memory. */
+cluster_state_box *cluster_state_build(const cluster_state_input *in);
+
+/* ------------------------------------------------------------------------------------------------ member */
+typedef enum { CLUSTER_OP_NONE, CLUSTER_OP_LIST, CLUSTER_OP_GRANT, CLUSTER_OP_TXN, CLUSTER_OP_REVOKE } cluster_op;
+
+/* A txn under way: kept, so that a success can be entered into the mirror. */
+#define CLUSTER_TXN_PUTS 100 /* etcd takes 128 operations */
+typedef struct cluster_change {
+    size_t n_compares, n_puts;
+    cluster_compare compares[2];
+    cluster_put puts[CLUSTER_TXN_PUTS];
+    char *keys[CLUSTER_TXN_PUTS + 2]; /* owned; full keys, of the compares last */
+    moe_text values[CLUSTER_TXN_PUTS];
+    size_t bytes; /* of all values */
+} cluster_change;
+
+typedef struct cluster_vanished {
+    char id[ROUTER_MAX_NODE_ID + 1];
+    uint64_t incarnation;
+    uint64_t since_ns, asked_ns;
+    bool is_gone;
+} cluster_vanished;
+
+struct cluster {
+    /* constant after open */
+    cluster_options o; /* strings owned */
+    char prefix[96];   /* /conclave/{cluster}/ */
+    char own_key[96], ready_key[96];
+    cluster_store *store;
+
+    /* the stepping thread's */
+    cluster_mirror mirror;
+    cluster_op op;
+    cluster_change change;
+    bool is_synced, is_watching, is_dirty;
+    bool beat_under_way, has_tried_revoke;
+    uint64_t revision;                      /* highest seen */
+    uint64_t list_revision, watch_revision; /* of the last list; of the watch's last event */
+    uint64_t list_floor;
+    bool went_back;             /* one list has come with a revision below list_floor */
+    uint64_t lease, beat_lease; /* beat_lease: of the keepalive under way */
+    uint64_t list_due_ns, beat_due_ns, retry_due_ns, ask_due_ns, failures_in_row;
+    uint64_t told_version; /* of `told` that the store has */
+    uint64_t sent_version; /* of `told` in the txn under way */
+    bool connected;
+    cluster_vanished vanished[ROUTER_MAX_NODES];
+    size_t n_vanished;
+    moe_random random;
+
+    /* controller.c */
+    struct {
+        uint64_t membership;      /* hash of who is there */
+        uint64_t changed_ns;      /* when it became that */
+        uint64_t solved;          /* the membership that `target` or the store's placement was solved for */
+        router_placement *target; /* owned: being published; NULL: nothing is */
+        uint32_t target_replication, next_layer;
+        bool has_complained;
+    } ctl;
+
+    /* shared; under lock, a leaf */
+    pthread_mutex_t lock;
+    cluster_state_box *state;
+    moe_status status;
+    moe_error why;
+    cluster_stats stats;
+    struct {
+        uint64_t version; /* counts changes */
+        uint64_t *ready;  /* owned bitmap */
+        uint64_t ready_epoch, applied;
+        bool draining;
+    } told;
+    bool leaving, has_left;
+    pthread_t thread;
+    bool has_thread;
+    atomic_bool stop;
+};
+
+uint64_t cluster_now(const cluster *c);
+/* A change is built up and then sent; at most one is under way. */
+void cluster_change_begin(cluster *c);
+void cluster_change_compare(cluster *c, cluster_compare_kind kind, const char *key, uint64_t revision);
+moe_text *cluster_change_put(cluster *c, const char *key, uint64_t lease); /* to be written into */
+void cluster_change_send(cluster *c);
+void cluster_change_fini(cluster_change *h);
+
+/* controller.c: true when it has sent a change. *due_ns is lowered to when it wants to be called again. */
+bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns);
+void cluster_control_reset(cluster *c); /* no longer the controller, or a publication failed */
+
+#endif

@@ -1,0 +1,206 @@
+/* Controller: what the elected coordinator does in its turn. Places when enough nodes are registered and membership was
+ * quiet for a second; publishes in transactions that compare the election's revision, the epoch last. */
+#include "cluster/cluster_priv.h"
+
+#include <string.h>
+
+#define CHANGE_BYTES ((size_t)512 << 10) /* of one transaction; etcd takes 1.5 MiB of base64 */
+
+static uint64_t hash(uint64_t h, const void *bytes, size_t n)
+{
+    const unsigned char *p = bytes;
+
+    for (size_t i = 0; i < n; i++) { /* FNV-1a */
+        h = (h ^ p[i]) * 0x100000001b3u;
+    }
+    return h;
+}
+
+/* Draining nodes are given nothing; those whose key has vanished but may answer keep what they have. */
+static bool counts(const cluster_node *n)
+{
+    return !n->draining;
+}
+
+/* What the placement depends on. Not the incarnation: who comes back as the same is given the same. */
+static uint64_t hash_membership(const cluster_state *s)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        const cluster_node *n = &s->nodes[i];
+
+        if (counts(n)) {
+            h = hash(h, n->id, strlen(n->id) + 1);
+            h = hash(h, n->zone, strlen(n->zone) + 1);
+            h = hash(h, &n->memory_bytes, sizeof n->memory_bytes);
+            h = hash(h, &n->expert_bytes, sizeof n->expert_bytes);
+        }
+    }
+    return h;
+}
+
+static size_t gather(const cluster_state *s, router_solver_node nodes[ROUTER_MAX_NODES], size_t *n_registered)
+{
+    size_t n = 0;
+
+    *n_registered = 0;
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        const cluster_node *node = &s->nodes[i];
+
+        if (counts(node)) {
+            nodes[n++] = (router_solver_node){node->id, node->zone, node->memory_bytes, node->expert_bytes};
+            *n_registered += node->registered;
+        }
+    }
+    return n;
+}
+
+/* Fewer copies than asked for are better than none. */
+static router_placement *solve(cluster *c, const router_solver_node *nodes, size_t n, uint64_t epoch,
+                               uint32_t *replication)
+{
+    router_placement *p = NULL;
+    moe_error err;
+    router_solver_input in = {.nodes = nodes,
+                              .n_nodes = n,
+                              .n_layers = c->o.model.n_layers,
+                              .n_experts = c->o.model.n_experts,
+                              .replication = MOE_MIN(c->o.replication, (uint32_t)n),
+                              .previous = c->state->s.desired,
+                              .epoch = epoch};
+
+    for (; in.replication > 0; in.replication--) {
+        if (router_solve(&in, &p, &err) == MOE_OK) {
+            break;
+        }
+        if (!c->ctl.has_complained) {
+            MOE_WARN("cluster: controller: %s", err.text);
+        }
+    }
+    c->ctl.has_complained = in.replication < MOE_MIN(c->o.replication, (uint32_t)n);
+    *replication = in.replication;
+    return p;
+}
+
+static bool same_owners(const router_placement *a, const router_placement *b, uint32_t layer, int32_t expert)
+{
+    size_t n_a, n_b;
+    const uint32_t *of_a = router_placement_replicas(a, layer, expert, &n_a);
+    const uint32_t *of_b = router_placement_replicas(b, layer, expert, &n_b);
+
+    return n_a == n_b && (n_a == 0 || memcmp(of_a, of_b, n_a * sizeof *of_a) == 0);
+}
+
+static bool is_same(const router_placement *a, const router_placement *b)
+{
+    if (a == NULL || router_placement_n_nodes(a) != router_placement_n_nodes(b)) {
+        return false;
+    }
+    for (size_t i = 0; i < router_placement_n_nodes(a); i++) {
+        if (strcmp(router_placement_node_id(a, i), router_placement_node_id(b, i)) != 0) {
+            return false;
+        }
+    }
+    for (uint32_t layer = 0; layer < router_placement_n_layers(b); layer++) {
+        for (uint32_t e = 0; e < router_placement_n_experts_max(b); e++) {
+            if (!same_owners(a, b, layer, (int32_t)e)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* The store's tables are missing, torn, or older than what somebody has seen: they are written anew even if nothing
+ * moves. */
+static bool needs_repair(const cluster_state_box *box)
+{
+    return box->placement_is_torn || box->highest_epoch > box->s.epoch ||
+           (box->s.epoch != 0 && !box->placement_is_there);
+}
+
+static void aim(cluster *c)
+{
+    const cluster_state_box *box = c->state;
+    router_solver_node nodes[ROUTER_MAX_NODES];
+    size_t n_registered, n = gather(&box->s, nodes, &n_registered);
+    uint32_t replication;
+
+    if (n == 0 || n_registered < c->o.min_nodes || box->highest_epoch + 1 >= CLUSTER_MAX_EPOCH) {
+        return;
+    }
+    router_placement *p = solve(c, nodes, n, box->highest_epoch + 1, &replication);
+    c->ctl.solved = c->ctl.membership;
+    if (p == NULL) {
+        return;
+    }
+    if (!needs_repair(box) && is_same(box->s.desired, p)) {
+        router_placement_unref(p);
+        return;
+    }
+    c->ctl.target = p;
+    c->ctl.target_replication = replication;
+    c->ctl.next_layer = 0;
+}
+
+/* One transaction of the publication: as many layers as it takes, and after the last one the epoch. */
+static void publish_part(cluster *c, uint64_t create_revision)
+{
+    uint32_t n_layers = c->o.model.n_layers;
+    size_t bytes = 0;
+
+    cluster_change_begin(c);
+    cluster_change_compare(c, CLUSTER_COMPARE_CREATE, "controller", create_revision);
+    while (c->ctl.next_layer < n_layers && c->change.n_puts < CLUSTER_TXN_PUTS - 1 && bytes < CHANGE_BYTES) {
+        char key[32];
+
+        (void)snprintf(key, sizeof key, "placement/%u", c->ctl.next_layer);
+        moe_text *t = cluster_change_put(c, key, 0);
+        cluster_write_layer(t, c->ctl.target, c->ctl.next_layer++);
+        bytes += t->size;
+    }
+    if (c->ctl.next_layer == n_layers) {
+        cluster_write_placement(cluster_change_put(c, "placement", 0), c->ctl.target, c->ctl.target_replication);
+        MOE_INFO("cluster: controller %s places %u layers of %u experts on %zu nodes, %u of each, epoch %llu", c->o.id,
+                 n_layers, c->o.model.n_experts, router_placement_n_nodes(c->ctl.target), c->ctl.target_replication,
+                 (unsigned long long)router_placement_epoch(c->ctl.target));
+        router_placement_unref(c->ctl.target);
+        c->ctl.target = NULL;
+        pthread_mutex_lock(&c->lock);
+        c->stats.placements++;
+        pthread_mutex_unlock(&c->lock);
+    }
+    cluster_change_send(c);
+}
+
+bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns)
+{
+    const cluster_entry *e = cluster_mirror_find(&c->mirror, "controller");
+    uint64_t membership = hash_membership(&c->state->s);
+
+    if (membership != c->ctl.membership || c->ctl.changed_ns == 0) {
+        c->ctl.membership = membership;
+        c->ctl.changed_ns = now;
+    }
+    if (c->ctl.target == NULL && (c->ctl.solved != membership || needs_repair(c->state))) {
+        if (now - c->ctl.changed_ns < CLUSTER_QUIET) {
+            *due_ns = MOE_MIN(*due_ns, c->ctl.changed_ns + CLUSTER_QUIET);
+            return false;
+        }
+        aim(c);
+    }
+    if (c->ctl.target == NULL) {
+        return false;
+    }
+    publish_part(c, e->create_revision);
+    return true;
+}
+
+void cluster_control_reset(cluster *c)
+{
+    router_placement_unref(c->ctl.target);
+    c->ctl.target = NULL;
+    c->ctl.solved = 0;
+    c->ctl.changed_ns = 0;
+}

@@ -1,0 +1,455 @@
+/* State: the immutable picture that is made from the mirror and the picture before. */
+#include "cluster/cluster_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct build {
+    const cluster_state_input *in;
+    cluster_state_box *box;
+    size_t layer_words; /* n_layers * words: of one bitmap */
+    size_t capacity;    /* nodes that the box has bitmaps for */
+} build;
+
+/* A malformed value is logged once per revision of its key. */
+static void complain(build *b, cluster_entry *e, const moe_error *err)
+{
+    if (!e->complained) {
+        MOE_WARN("cluster: key %s at revision %llu is ignored: %s", e->key, (unsigned long long)e->mod_revision,
+                 err->text);
+        e->complained = true;
+        (*b->in->ignored)++;
+    }
+}
+
+static void note_epoch(build *b, uint64_t epoch)
+{
+    b->box->highest_epoch = MOE_MAX(b->box->highest_epoch, epoch);
+}
+
+/* The id behind `folder/`, or NULL if the entry is not in the folder or the id is none. */
+static const char *id_in(const cluster_entry *e, const char *folder)
+{
+    size_t n = strlen(folder);
+
+    return strncmp(e->key, folder, n) == 0 && cluster_name_is_valid(e->key + n) ? e->key + n : NULL;
+}
+
+static uint64_t *new_bitmap(build *b)
+{
+    return b->box->ready + b->box->s.n_nodes * b->layer_words;
+}
+
+static void read_ready(build *b, cluster_node *n, uint64_t *bitmap)
+{
+    char key[80];
+    moe_error err;
+    cluster_ready_record r = {.bitmap = bitmap};
+
+    n->ready = bitmap;
+    (void)snprintf(key, sizeof key, "ready/%s", n->id);
+    cluster_entry *e = cluster_mirror_find(b->in->mirror, key);
+    if (e == NULL) {
+        return;
+    }
+    if (cluster_read_ready(e->value, e->value_bytes, b->in->model, &r, &err) != MOE_OK) {
+        memset(bitmap, 0, b->layer_words * sizeof *bitmap);
+        complain(b, e, &err);
+        return;
+    }
+    note_epoch(b, r.epoch);
+    if (r.incarnation != n->incarnation) { /* of the one before, under a lease that still runs */
+        memset(bitmap, 0, b->layer_words * sizeof *bitmap);
+        return;
+    }
+    n->ready_epoch = r.epoch;
+    n->n_ready = r.n_ready;
+}
+
+static void read_node(build *b, cluster_entry *e, const char *id)
+{
+    cluster_node *n = &b->box->nodes[b->box->s.n_nodes];
+    moe_error err;
+
+    if (b->box->s.n_nodes == b->capacity) {
+        (void)moe_fail(&err, MOE_ERR_BUSY, "more than %d nodes", ROUTER_MAX_NODES);
+        complain(b, e, &err);
+    } else if (cluster_read_node(e->value, e->value_bytes, n, &err) != MOE_OK) {
+        complain(b, e, &err);
+    } else {
+        memcpy(n->id, id, strlen(id) + 1);
+        n->registered = true;
+        read_ready(b, n, new_bitmap(b));
+        b->box->s.n_nodes++;
+    }
+}
+
+static void read_coordinator(build *b, cluster_entry *e, const char *id)
+{
+    cluster_coordinator *c = &b->box->coordinators[b->box->s.n_coordinators];
+    moe_error err;
+
+    if (b->box->s.n_coordinators == CLUSTER_MAX_COORDINATORS) {
+        (void)moe_fail(&err, MOE_ERR_BUSY, "more than %d coordinators", CLUSTER_MAX_COORDINATORS);
+        complain(b, e, &err);
+    } else if (cluster_read_coordinator(e->value, e->value_bytes, c, &err) != MOE_OK) {
+        complain(b, e, &err);
+    } else {
+        memcpy(c->id, id, strlen(id) + 1);
+        note_epoch(b, c->epoch_applied);
+        b->box->s.n_coordinators++;
+    }
+}
+
+static void read_members(build *b)
+{
+    for (size_t i = 0; i < b->in->mirror->n; i++) {
+        cluster_entry *e = &b->in->mirror->entries[i];
+        const char *node = id_in(e, "nodes/"), *coordinator = id_in(e, "coordinators/");
+
+        if (node != NULL) {
+            read_node(b, e, node);
+        } else if (coordinator != NULL) {
+            read_coordinator(b, e, coordinator);
+        }
+    }
+}
+
+static int compare_nodes(const void *a, const void *b)
+{
+    return strcmp(((const cluster_node *)a)->id, ((const cluster_node *)b)->id);
+}
+
+/* Nodes that were known and whose key has vanished: a key is a hint. */
+static void carry_vanished(build *b)
+{
+    const cluster_state_box *p = b->in->previous;
+    size_t n_present = b->box->s.n_nodes;
+
+    for (size_t i = 0; p != NULL && i < p->s.n_nodes && b->box->s.n_nodes < b->capacity; i++) {
+        const cluster_node *old = &p->nodes[i];
+        cluster_node *n = &b->box->nodes[b->box->s.n_nodes];
+
+        if (bsearch(old, b->box->nodes, n_present, sizeof *old, compare_nodes) != NULL ||
+            !b->in->keep(b->in->ctx, old)) {
+            continue;
+        }
+        uint64_t *bitmap = new_bitmap(b);
+        memcpy(bitmap, old->ready, b->layer_words * sizeof *bitmap);
+        *n = *old;
+        n->ready = bitmap;
+        n->registered = false;
+        b->box->s.n_nodes++;
+    }
+    if (b->box->s.n_nodes > 1) {
+        qsort(b->box->nodes, b->box->s.n_nodes, sizeof *b->box->nodes, compare_nodes);
+    }
+}
+
+static void read_controller(build *b)
+{
+    cluster_entry *e = cluster_mirror_find(b->in->mirror, "controller");
+    uint64_t incarnation;
+    moe_error err;
+
+    if (e != NULL &&
+        cluster_read_controller(e->value, e->value_bytes, b->box->s.controller, &incarnation, &err) != MOE_OK) {
+        b->box->s.controller[0] = '\0';
+        complain(b, e, &err);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ placement */
+static void layer_key(char key[32], uint32_t layer)
+{
+    (void)snprintf(key, 32, "placement/%u", layer);
+}
+
+/* Whether every layer's table is of this epoch. */
+static bool layers_agree(build *b, uint64_t epoch)
+{
+    bool agree = true;
+
+    for (uint32_t layer = 0; layer < b->in->model->n_layers; layer++) {
+        char key[32];
+        uint64_t of_layer = 0;
+        moe_error err;
+
+        layer_key(key, layer);
+        cluster_entry *e = cluster_mirror_find(b->in->mirror, key);
+        if (e != NULL && cluster_read_layer_epoch(e->value, e->value_bytes, &of_layer, &err) != MOE_OK) {
+            complain(b, e, &err);
+        }
+        note_epoch(b, of_layer);
+        agree = agree && of_layer == epoch;
+    }
+    return agree;
+}
+
+static moe_status read_layers(build *b, const cluster_placement_record *r, router_replica *replicas, size_t capacity,
+                              size_t *n, moe_error *err)
+{
+    for (uint32_t layer = 0; layer < b->in->model->n_layers; layer++) {
+        char key[32];
+
+        layer_key(key, layer);
+        const cluster_entry *e = cluster_mirror_find(b->in->mirror, key);
+        moe_status status = cluster_read_layer(e->value, e->value_bytes, layer, b->in->model->n_experts, r->n_nodes,
+                                               replicas, capacity, n, err);
+        if (status != MOE_OK) {
+            return status;
+        }
+    }
+    return MOE_OK;
+}
+
+static router_placement *open_placement(build *b, const cluster_placement_record *r, moe_error *err)
+{
+    const cluster_model *m = b->in->model;
+    size_t capacity = (size_t)m->n_layers * m->n_experts * r->replication, n = 0;
+    const char *ids[ROUTER_MAX_NODES];
+    router_placement *p = NULL;
+    router_replica *replicas = calloc(capacity + 1, sizeof *replicas);
+
+    if (replicas == NULL) {
+        (void)moe_fail(err, MOE_ERR_NO_MEMORY, "%zu replicas", capacity);
+        return NULL;
+    }
+    for (size_t i = 0; i < r->n_nodes; i++) {
+        ids[i] = r->nodes[i];
+    }
+    if (read_layers(b, r, replicas, capacity, &n, err) == MOE_OK) {
+        (void)!router_placement_open(r->epoch, ids, r->n_nodes, m->n_layers, m->n_experts, replicas, n, &p, err);
+    }
+    free(replicas);
+    return p;
+}
+
+static void keep_placement(build *b)
+{
+    const cluster_state_box *p = b->in->previous;
+
+    if (p != NULL && p->s.desired != NULL) {
+        b->box->s.desired = router_placement_ref(p->s.desired);
+        b->box->s.epoch = p->s.epoch;
+        b->box->s.replication = p->s.replication;
+    }
+}
+
+/* A published table whose layers are not all of its epoch is being written, or was written by a controller that died;
+ * the last whole one stays in force. */
+static void read_placement(build *b)
+{
+    cluster_entry *e = cluster_mirror_find(b->in->mirror, "placement");
+    const cluster_state_box *p = b->in->previous;
+    cluster_placement_record r = {0};
+    moe_error err;
+
+    b->box->placement_is_there = e != NULL;
+    if (e != NULL && cluster_read_placement(e->value, e->value_bytes, b->in->model, &r, &err) != MOE_OK) {
+        complain(b, e, &err);
+        r.epoch = 0;
+    }
+    note_epoch(b, r.epoch);
+    bool agree = layers_agree(b, r.epoch);
+    b->box->placement_is_torn = r.epoch == 0 ? e != NULL : !agree;
+    if (r.epoch == 0 || !agree || (p != NULL && p->s.epoch == r.epoch)) {
+        keep_placement(b);
+        return;
+    }
+    b->box->s.desired = open_placement(b, &r, &err);
+    if (b->box->s.desired == NULL) {
+        complain(b, e, &err);
+        b->box->placement_is_torn = true;
+        keep_placement(b);
+        return;
+    }
+    b->box->s.epoch = r.epoch;
+    b->box->s.replication = r.replication;
+}
+
+/* ------------------------------------------------------------------------------------------------ life */
+cluster_state_box *cluster_state_build(const cluster_state_input *in)
+{
+    build b = {.in = in, .layer_words = in->model->n_layers * cluster_words(in->model->n_experts)};
+    size_t wanted = in->previous != NULL ? in->previous->s.n_nodes : 0;
+
+    for (size_t i = 0; i < in->mirror->n; i++) {
+        wanted += id_in(&in->mirror->entries[i], "nodes/") != NULL;
+    }
+    b.capacity = MOE_MIN(wanted, (size_t)ROUTER_MAX_NODES);
+    b.box = calloc(1, sizeof *b.box + b.capacity * b.layer_words * sizeof *b.box->ready);
+    if (b.box == NULL) {
+        return NULL;
+    }
+    atomic_init(&b.box->refs, 1);
+    b.box->s.n_layers = in->model->n_layers;
+    b.box->s.n_experts = in->model->n_experts;
+    b.box->s.nodes = b.box->nodes;
+    b.box->s.coordinators = b.box->coordinators;
+    b.box->highest_epoch = in->previous != NULL ? in->previous->highest_epoch : 0;
+    read_members(&b);
+    carry_vanished(&b);
+    read_controller(&b);
+    read_placement(&b);
+    return b.box;
+}
+
+void cluster_state_release(const cluster_state *s)
+{
+    cluster_state_box *box = (cluster_state_box *)(uintptr_t)s;
+
+    if (box != NULL && atomic_fetch_sub_explicit(&box->refs, 1, memory_order_acq_rel) == 1) {
+        router_placement_unref(box->s.desired);
+        free(box);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ questions */
+const cluster_node *cluster_state_node(const cluster_state *s, const char *id)
+{
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        if (strcmp(s->nodes[i].id, id) == 0) {
+            return &s->nodes[i];
+        }
+    }
+    return NULL;
+}
+
+/* Index of a placement's node among the state's; n_nodes: it is not there. */
+static void match_nodes(const cluster_state *s, const router_placement *p, size_t index[ROUTER_MAX_NODES])
+{
+    for (size_t i = 0; i < router_placement_n_nodes(p); i++) {
+        const cluster_node *n = cluster_state_node(s, router_placement_node_id(p, i));
+
+        index[i] = n != NULL ? (size_t)(n - s->nodes) : s->n_nodes;
+    }
+}
+
+/* Marks the nodes that are to hold the expert. */
+static void mark_desired(const cluster_state *s, const size_t index[ROUTER_MAX_NODES], uint32_t layer, uint32_t expert,
+                         bool marks[ROUTER_MAX_NODES + 1])
+{
+    size_t n;
+
+    memset(marks, 0, (ROUTER_MAX_NODES + 1) * sizeof *marks);
+    if (s->desired == NULL) {
+        return;
+    }
+    const uint32_t *nodes = router_placement_replicas(s->desired, layer, (int32_t)expert, &n);
+    for (size_t i = 0; i < n; i++) {
+        marks[index[nodes[i]]] = true;
+    }
+}
+
+static size_t add_ready(const cluster_state *s, uint32_t layer, uint32_t expert, const bool *only,
+                        router_replica *replicas)
+{
+    size_t n = 0;
+
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        if ((only == NULL || only[i]) && cluster_bit(s->nodes[i].ready, s->n_experts, layer, expert)) {
+            replicas[n++] = (router_replica){layer, (int32_t)expert, i};
+        }
+    }
+    return n;
+}
+
+moe_status cluster_state_routing(const cluster_state *s, router_placement **out, moe_error *err)
+{
+    size_t index[ROUTER_MAX_NODES], n = 0, total = 0;
+    bool desired[ROUTER_MAX_NODES + 1];
+    const char *ids[ROUTER_MAX_NODES];
+
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        ids[i] = s->nodes[i].id;
+        total += s->nodes[i].n_ready;
+    }
+    router_replica *replicas = calloc(total + 1, sizeof *replicas);
+    if (replicas == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "routing: %zu replicas", total);
+    }
+    if (s->desired != NULL) {
+        match_nodes(s, s->desired, index);
+    }
+    for (uint32_t layer = 0; layer < s->n_layers; layer++) {
+        for (uint32_t e = 0; e < s->n_experts; e++) {
+            mark_desired(s, index, layer, e, desired);
+            size_t more = add_ready(s, layer, e, desired, replicas + n);
+            n += more > 0 ? more : add_ready(s, layer, e, NULL, replicas + n);
+        }
+    }
+    moe_status status =
+        router_placement_open(s->epoch, ids, s->n_nodes, s->n_layers, s->n_experts, replicas, n, out, err);
+    free(replicas);
+    return status;
+}
+
+static bool is_ready_anywhere(const cluster_state *s, uint32_t layer, uint32_t expert)
+{
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        if (cluster_bit(s->nodes[i].ready, s->n_experts, layer, expert)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+size_t cluster_state_missing(const cluster_state *s, uint32_t *layer, uint32_t *expert)
+{
+    size_t n = 0;
+
+    for (uint32_t l = 0; l < s->n_layers; l++) {
+        for (uint32_t e = 0; e < s->n_experts; e++) {
+            if (is_ready_anywhere(s, l, e)) {
+                continue;
+            }
+            if (n++ == 0 && layer != NULL && expert != NULL) {
+                *layer = l;
+                *expert = e;
+            }
+        }
+    }
+    return n;
+}
+
+static bool has_node(const uint32_t *nodes, size_t n, size_t node)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (nodes[i] == node) {
+            return true;
+        }
+    }
+    return false;
+}
+
+size_t cluster_state_wanted(const cluster_state *s, const char *node_id, uint64_t *bitmap)
+{
+    size_t n_nodes = s->desired != NULL ? router_placement_n_nodes(s->desired) : 0, me = 0, n_wanted = 0, n;
+
+    memset(bitmap, 0, s->n_layers * cluster_words(s->n_experts) * sizeof *bitmap);
+    while (me < n_nodes && strcmp(router_placement_node_id(s->desired, me), node_id) != 0) {
+        me++;
+    }
+    for (uint32_t layer = 0; me < n_nodes && layer < s->n_layers; layer++) {
+        for (uint32_t e = 0; e < s->n_experts; e++) {
+            const uint32_t *nodes = router_placement_replicas(s->desired, layer, (int32_t)e, &n);
+
+            if (has_node(nodes, n, me)) {
+                cluster_bit_set(bitmap, s->n_experts, layer, e);
+                n_wanted++;
+            }
+        }
+    }
+    return n_wanted;
+}
+
+uint64_t cluster_state_epoch_applied(const cluster_state *s)
+{
+    uint64_t epoch = s->epoch;
+
+    for (size_t i = 0; i < s->n_coordinators; i++) {
+        epoch = MOE_MIN(epoch, s->coordinators[i].epoch_applied);
+    }
+    return epoch;
+}

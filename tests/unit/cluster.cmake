@@ -1,0 +1,1 @@
+moe_test(test_cluster_member LIBS moe_cluster LABELS unit)

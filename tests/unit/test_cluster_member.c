@@ -1,0 +1,882 @@
+/* Members on a store in memory and a virtual clock, with every fault the store can have. */
+#include "tests/support/support.h"
+
+#include <stdlib.h>
+
+#include "cluster/store.h"
+
+#define MS      ((uint64_t)1000000)
+#define SECOND  (1000 * MS)
+#define MAX     8
+#define LAYERS  3
+#define EXPERTS 10
+#define PREFIX  "/conclave/test/"
+
+typedef struct member {
+    cluster *c;
+    cluster_store *store;
+    uint64_t incarnation;
+    cluster_role role;
+    bool answers; /* what `alive` says of it */
+} member;
+
+typedef struct world {
+    moe_clock_virtual clock;
+    cluster_memory *memory;
+    member members[MAX];
+    size_t n;
+    uint32_t replication, min_nodes;
+    bool has_nobody_to_ask;
+    uint64_t n_asked;
+} world;
+
+static cluster_alive ask(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation)
+{
+    world *w = ctx;
+
+    (void)id;
+    (void)address;
+    w->n_asked++;
+    for (size_t i = 0; i < w->n; i++) {
+        if (w->members[i].incarnation == incarnation && w->members[i].role == role) {
+            return w->members[i].answers ? CLUSTER_ALIVE_YES : CLUSTER_ALIVE_NO;
+        }
+    }
+    return CLUSTER_ALIVE_NO;
+}
+
+static void world_open(world *w, uint64_t seed)
+{
+    *w = (world){.replication = 1, .min_nodes = 1};
+    moe_clock_virtual_init(&w->clock, SECOND);
+    assert_int_equal(cluster_memory_open(&w->clock.clock, seed, &w->memory), MOE_OK);
+}
+
+static cluster_model model_of(const char *numeric_class)
+{
+    return (cluster_model){.fingerprint = {1, 2, 3},
+                           .family = "olmoe",
+                           .numeric_class = numeric_class,
+                           .n_layers = LAYERS,
+                           .n_experts = EXPERTS,
+                           .k = 2,
+                           .d_model = 16,
+                           .expert_bytes = 1 << 20};
+}
+
+static member *add_class(world *w, cluster_role role, const char *id, const char *numeric_class)
+{
+    member *m = &w->members[w->n];
+    moe_error err;
+
+    assert_true(w->n < MAX);
+    w->n++;
+    *m = (member){.incarnation = 100 + w->n, .role = role, .answers = true};
+    assert_int_equal(cluster_memory_client(w->memory, &m->store), MOE_OK);
+    const cluster_options o = {.role = role,
+                               .cluster = "test",
+                               .id = id,
+                               .address = "127.0.0.1:1",
+                               .incarnation = m->incarnation,
+                               .model = model_of(numeric_class),
+                               .device = "cpu",
+                               .memory_bytes = (uint64_t)64 << 20,
+                               .replication = w->replication,
+                               .min_nodes = w->min_nodes,
+                               .store = m->store,
+                               .clock = &w->clock.clock,
+                               .seed = w->n,
+                               .ctx = w,
+                               .alive = w->has_nobody_to_ask ? NULL : ask};
+    assert_ok(cluster_open(&o, &m->c, &err), err);
+    return m;
+}
+
+static member *add(world *w, cluster_role role, const char *id)
+{
+    return add_class(w, role, id, "cpu-f32-1");
+}
+
+/* Ends without a word, as a killed process does. */
+static void kill_member(member *m)
+{
+    m->answers = false;
+    cluster_close(m->c);
+    cluster_store_close(m->store);
+    m->c = NULL;
+    m->store = NULL;
+}
+
+static void world_close(world *w)
+{
+    for (size_t i = 0; i < w->n; i++) {
+        if (w->members[i].c != NULL) {
+            kill_member(&w->members[i]);
+        }
+    }
+    cluster_memory_close(w->memory);
+}
+
+static void run_for(world *w, uint64_t ns)
+{
+    for (uint64_t t = 0; t < ns; t += 20 * MS) {
+        moe_clock_virtual_advance(&w->clock, 20 * MS);
+        for (size_t i = 0; i < w->n; i++) {
+            if (w->members[i].c != NULL) {
+                (void)cluster_step(w->members[i].c);
+            }
+        }
+    }
+}
+
+static bool state_is(member *m, bool (*question)(const cluster_state *))
+{
+    const cluster_state *s = cluster_state_acquire(m->c);
+    bool answer = question(s);
+
+    cluster_state_release(s);
+    return answer;
+}
+
+static bool is_connected(const cluster_state *s)
+{
+    return s->connected;
+}
+
+static bool is_controller(const cluster_state *s)
+{
+    return s->is_controller;
+}
+
+static uint64_t epoch_of(member *m)
+{
+    const cluster_state *s = cluster_state_acquire(m->c);
+    uint64_t epoch = s->epoch;
+
+    cluster_state_release(s);
+    return epoch;
+}
+
+static size_t wanted_of(member *m, const char *id)
+{
+    uint64_t bitmap[LAYERS];
+    const cluster_state *s = cluster_state_acquire(m->c);
+    size_t n = cluster_state_wanted(s, id, bitmap);
+
+    cluster_state_release(s);
+    return n;
+}
+
+static void assert_status(member *m, moe_status wanted)
+{
+    moe_error err = {""};
+    moe_status status = cluster_status(m->c, &err);
+
+    if (status != wanted) {
+        fail_msg("status %s (%s), wanted %s", moe_status_text(status), err.text, moe_status_text(wanted));
+    }
+}
+
+/* Does as a node would: loads what it is to hold. */
+static void load_wanted(member *m, const char *id)
+{
+    uint64_t bitmap[LAYERS];
+    const cluster_state *s = cluster_state_acquire(m->c);
+
+    (void)cluster_state_wanted(s, id, bitmap);
+    cluster_set_ready(m->c, bitmap, s->epoch);
+    cluster_state_release(s);
+}
+
+static size_t missing_of(member *m)
+{
+    const cluster_state *s = cluster_state_acquire(m->c);
+    size_t n = cluster_state_missing(s, NULL, NULL);
+
+    cluster_state_release(s);
+    return n;
+}
+
+static const char *stored(world *w, const char *key)
+{
+    char full[128];
+
+    (void)snprintf(full, sizeof full, PREFIX "%s", key);
+    return cluster_memory_get(w->memory, full);
+}
+
+/* ------------------------------------------------------------------------------------------------ registration */
+static void a_node_and_a_coordinator_find_each_other(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *node = add(&w, CLUSTER_NODE, "a"), *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    run_for(&w, SECOND);
+    assert_status(node, MOE_OK);
+    assert_status(coordinator, MOE_OK);
+    const cluster_state *s = cluster_state_acquire(coordinator->c);
+    assert_int_equal(s->n_nodes, 1);
+    assert_string_equal(s->nodes[0].id, "a");
+    assert_string_equal(s->nodes[0].address, "127.0.0.1:1");
+    assert_int_equal(s->nodes[0].incarnation, node->incarnation);
+    assert_true(s->nodes[0].registered && s->connected && s->registered && s->is_controller);
+    assert_string_equal(s->controller, "c");
+    cluster_state_release(s);
+    world_close(&w);
+}
+
+static void another_numeric_class_is_denied_by_name(void **state)
+{
+    world w;
+    moe_error err;
+
+    (void)state;
+    world_open(&w, 1);
+    member *first = add(&w, CLUSTER_NODE, "a");
+    run_for(&w, SECOND);
+    member *other = add_class(&w, CLUSTER_NODE, "b", "cpu-bf16-1");
+    run_for(&w, SECOND);
+    assert_status(first, MOE_OK);
+    assert_int_equal(cluster_status(other->c, &err), MOE_ERR_DENIED);
+    assert_contains(err.text, "numeric_class is cpu-f32-1, ours is cpu-bf16-1");
+    assert_null(stored(&w, "nodes/b"));
+    world_close(&w);
+}
+
+static void an_id_in_use_is_refused_while_its_holder_answers(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *first = add(&w, CLUSTER_NODE, "a");
+    run_for(&w, SECOND);
+    member *second = add(&w, CLUSTER_NODE, "a");
+    run_for(&w, 5 * SECOND);
+    assert_status(first, MOE_OK);
+    assert_status(second, MOE_ERR_EXISTS);
+    assert_true(w.n_asked >= 4 && w.n_asked <= 6); /* once a second */
+    world_close(&w);
+}
+
+static void an_id_whose_holder_is_dead_is_taken_over_before_its_lease_ends(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *first = add(&w, CLUSTER_NODE, "a");
+    run_for(&w, SECOND);
+    kill_member(first);
+    member *second = add(&w, CLUSTER_NODE, "a"), *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    run_for(&w, 2 * SECOND);
+    assert_status(second, MOE_OK);
+    const cluster_state *s = cluster_state_acquire(coordinator->c);
+    assert_int_equal(s->n_nodes, 1);
+    assert_int_equal(s->nodes[0].incarnation, second->incarnation);
+    cluster_state_release(s);
+    run_for(&w, 20 * SECOND); /* the dead one's lease ends meanwhile */
+    assert_status(second, MOE_OK);
+    world_close(&w);
+}
+
+static void without_anybody_to_ask_the_lease_decides(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    w.has_nobody_to_ask = true;
+    member *first = add(&w, CLUSTER_NODE, "a");
+    run_for(&w, SECOND);
+    kill_member(first);
+    member *second = add(&w, CLUSTER_NODE, "a");
+    run_for(&w, 5 * SECOND);
+    assert_status(second, MOE_ERR_UNAVAILABLE);
+    run_for(&w, 15 * SECOND);
+    assert_status(second, MOE_OK);
+    world_close(&w);
+}
+
+static void leaving_takes_the_keys_away_at_once(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *node = add(&w, CLUSTER_NODE, "a");
+    run_for(&w, SECOND);
+    assert_non_null(stored(&w, "nodes/a"));
+    cluster_leave(node->c);
+    run_for(&w, SECOND);
+    assert_true(cluster_has_left(node->c));
+    assert_null(stored(&w, "nodes/a"));
+    assert_null(stored(&w, "ready/a"));
+    world_close(&w);
+}
+
+static void keys_stay_while_the_member_lives(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *node = add(&w, CLUSTER_NODE, "a");
+    for (int i = 0; i < 120; i++) {
+        run_for(&w, SECOND);
+        assert_non_null(stored(&w, "nodes/a"));
+    }
+    assert_status(node, MOE_OK);
+    world_close(&w);
+}
+
+/* ------------------------------------------------------------------------------------------------ placement */
+static void everything_is_placed_and_reported_ready(void **state)
+{
+    static const char *const ids[] = {"a", "b"};
+    world w;
+    moe_error err;
+    router_placement *routing = NULL;
+
+    (void)state;
+    world_open(&w, 1);
+    member *nodes[] = {add(&w, CLUSTER_NODE, "a"), add(&w, CLUSTER_NODE, "b")};
+    member *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    run_for(&w, 3 * SECOND);
+    assert_int_equal(epoch_of(coordinator), 1);
+    assert_int_equal(missing_of(coordinator), LAYERS * EXPERTS);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(wanted_of(nodes[i], ids[i]), LAYERS * EXPERTS / 2);
+        load_wanted(nodes[i], ids[i]);
+    }
+    run_for(&w, SECOND);
+    assert_int_equal(missing_of(coordinator), 0);
+    const cluster_state *s = cluster_state_acquire(coordinator->c);
+    assert_ok(cluster_state_routing(s, &routing, &err), err);
+    for (uint32_t l = 0; l < LAYERS; l++) {
+        for (int32_t e = 0; e < EXPERTS; e++) {
+            size_t n;
+            router_placement_replicas(routing, l, e, &n);
+            assert_int_equal(n, 1);
+        }
+    }
+    assert_int_equal(router_placement_epoch(routing), 1);
+    router_placement_unref(routing);
+    cluster_state_release(s);
+    world_close(&w);
+}
+
+static void nothing_is_placed_before_min_nodes_are_there(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    w.min_nodes = 2;
+    member *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    (void)add(&w, CLUSTER_NODE, "a");
+    run_for(&w, 5 * SECOND);
+    assert_int_equal(epoch_of(coordinator), 0);
+    (void)add(&w, CLUSTER_NODE, "b");
+    run_for(&w, 3 * SECOND);
+    assert_int_equal(epoch_of(coordinator), 1);
+    world_close(&w);
+}
+
+static void a_later_node_is_given_its_share(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    (void)add(&w, CLUSTER_NODE, "a");
+    run_for(&w, 5 * SECOND);
+    assert_int_equal(wanted_of(coordinator, "a"), LAYERS * EXPERTS);
+    (void)add(&w, CLUSTER_NODE, "b");
+    run_for(&w, 5 * SECOND);
+    assert_int_equal(epoch_of(coordinator), 2);
+    assert_int_equal(wanted_of(coordinator, "a"), LAYERS * EXPERTS / 2);
+    assert_int_equal(wanted_of(coordinator, "b"), LAYERS * EXPERTS / 2);
+    world_close(&w);
+}
+
+static void an_unchanged_cluster_is_not_placed_again(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *coordinator = add(&w, CLUSTER_COORDINATOR, "c"), *node = add(&w, CLUSTER_NODE, "a");
+    run_for(&w, 5 * SECOND);
+    load_wanted(node, "a");
+    run_for(&w, 100 * SECOND);
+    assert_int_equal(epoch_of(coordinator), 1);
+    kill_member(coordinator);
+    coordinator = add(&w, CLUSTER_COORDINATOR, "c2");
+    run_for(&w, 30 * SECOND);
+    assert_true(state_is(coordinator, is_controller));
+    assert_int_equal(epoch_of(coordinator), 1);
+    world_close(&w);
+}
+
+static void a_node_that_stops_answering_is_replaced(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    (void)add(&w, CLUSTER_NODE, "a");
+    member *b = add(&w, CLUSTER_NODE, "b");
+    run_for(&w, 5 * SECOND);
+    kill_member(b);
+    run_for(&w, 25 * SECOND);
+    assert_int_equal(wanted_of(coordinator, "a"), LAYERS * EXPERTS);
+    assert_int_equal(epoch_of(coordinator), 2);
+    world_close(&w);
+}
+
+/* The key of a node that answers vanishes: nobody is dropped. */
+static void a_vanished_key_is_no_death_certificate(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    (void)add(&w, CLUSTER_NODE, "a");
+    member *b = add(&w, CLUSTER_NODE, "b");
+    run_for(&w, 5 * SECOND);
+    load_wanted(b, "b");
+    run_for(&w, SECOND);
+    kill_member(b);
+    b->answers = true;
+    run_for(&w, 60 * SECOND);
+    const cluster_state *s = cluster_state_acquire(coordinator->c);
+    const cluster_node *n = cluster_state_node(s, "b");
+    assert_non_null(n);
+    assert_false(n->registered);
+    assert_int_equal(n->n_ready, LAYERS * EXPERTS / 2);
+    assert_int_equal(s->epoch, 1);
+    cluster_state_release(s);
+    world_close(&w);
+}
+
+static void a_draining_node_is_given_nothing(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    (void)add(&w, CLUSTER_NODE, "a");
+    member *b = add(&w, CLUSTER_NODE, "b");
+    run_for(&w, 5 * SECOND);
+    cluster_set_draining(b->c, true);
+    run_for(&w, 5 * SECOND);
+    assert_int_equal(wanted_of(coordinator, "a"), LAYERS * EXPERTS);
+    assert_int_equal(wanted_of(coordinator, "b"), 0);
+    world_close(&w);
+}
+
+static void replicas_that_do_not_fit_are_fewer(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    w.replication = 3;
+    member *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    (void)add(&w, CLUSTER_NODE, "a");
+    (void)add(&w, CLUSTER_NODE, "b");
+    run_for(&w, 5 * SECOND);
+    const cluster_state *s = cluster_state_acquire(coordinator->c);
+    assert_int_equal(s->replication, 2);
+    assert_int_equal(cluster_state_missing(s, NULL, NULL), LAYERS * EXPERTS);
+    cluster_state_release(s);
+    assert_int_equal(wanted_of(coordinator, "a"), LAYERS * EXPERTS);
+    world_close(&w);
+}
+
+static void the_applied_epoch_is_that_of_the_slowest_coordinator(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *c1 = add(&w, CLUSTER_COORDINATOR, "c1"), *c2 = add(&w, CLUSTER_COORDINATOR, "c2");
+    member *node = add(&w, CLUSTER_NODE, "a");
+    run_for(&w, 5 * SECOND);
+    cluster_set_applied(c1->c, 1);
+    run_for(&w, SECOND);
+    const cluster_state *s = cluster_state_acquire(node->c);
+    assert_int_equal(s->n_coordinators, 2);
+    assert_int_equal(cluster_state_epoch_applied(s), 0);
+    cluster_state_release(s);
+    cluster_set_applied(c2->c, 1);
+    run_for(&w, SECOND);
+    s = cluster_state_acquire(node->c);
+    assert_int_equal(cluster_state_epoch_applied(s), 1);
+    cluster_state_release(s);
+    world_close(&w);
+}
+
+/* ------------------------------------------------------------------------------------------------ election */
+static void one_of_two_candidates_is_elected_and_the_other_follows(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *c1 = add(&w, CLUSTER_COORDINATOR, "c1"), *c2 = add(&w, CLUSTER_COORDINATOR, "c2");
+    (void)add(&w, CLUSTER_NODE, "a");
+    run_for(&w, 3 * SECOND);
+    assert_int_equal(state_is(c1, is_controller) + state_is(c2, is_controller), 1);
+    member *first = state_is(c1, is_controller) ? c1 : c2, *second = first == c1 ? c2 : c1;
+    kill_member(first);
+    run_for(&w, 20 * SECOND);
+    assert_true(state_is(second, is_controller));
+    (void)add(&w, CLUSTER_NODE, "b");
+    run_for(&w, 3 * SECOND);
+    assert_int_equal(epoch_of(second), 2);
+    world_close(&w);
+}
+
+/* A publication of which only a part was written: the next controller makes it whole under a new epoch. */
+static void a_torn_publication_is_repaired(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *c = add(&w, CLUSTER_COORDINATOR, "c"), *node = add(&w, CLUSTER_NODE, "a");
+    run_for(&w, 3 * SECOND);
+    cluster_memory_put(w.memory, PREFIX "placement/1",
+                       "{\"v\":1,\"epoch\":9,\"experts\":[[],[],[],[],[],[],[],[],[],[]]}");
+    (void)cluster_step(node->c);
+    assert_int_equal(epoch_of(node), 1); /* the last whole one stays in force */
+    assert_int_equal(wanted_of(node, "a"), LAYERS * EXPERTS);
+    run_for(&w, 3 * SECOND);
+    assert_int_equal(epoch_of(c), 10);
+    assert_int_equal(wanted_of(node, "a"), LAYERS * EXPERTS);
+    world_close(&w);
+}
+
+/* ------------------------------------------------------------------------------------------------ trouble */
+typedef struct trio {
+    world w;
+    member *c, *a, *b;
+} trio;
+
+static void trio_open(trio *t, uint64_t seed)
+{
+    world_open(&t->w, seed);
+    t->c = add(&t->w, CLUSTER_COORDINATOR, "c");
+    t->a = add(&t->w, CLUSTER_NODE, "a");
+    t->b = add(&t->w, CLUSTER_NODE, "b");
+    run_for(&t->w, 5 * SECOND);
+    load_wanted(t->a, "a");
+    load_wanted(t->b, "b");
+    run_for(&t->w, SECOND);
+    assert_int_equal(missing_of(t->c), 0);
+}
+
+static void trio_is_whole(trio *t, uint64_t epoch)
+{
+    assert_status(t->a, MOE_OK);
+    assert_status(t->b, MOE_OK);
+    assert_status(t->c, MOE_OK);
+    assert_int_equal(missing_of(t->c), 0);
+    assert_int_equal(epoch_of(t->c), epoch);
+    assert_int_equal(epoch_of(t->a), epoch);
+    assert_true(state_is(t->c, is_controller));
+    const cluster_state *s = cluster_state_acquire(t->b->c);
+    assert_int_equal(s->n_nodes, 2);
+    assert_true(s->nodes[0].registered && s->nodes[1].registered && s->connected && s->registered);
+    cluster_state_release(s);
+    world_close(&t->w);
+}
+
+static void a_lost_lease_is_taken_anew(void **state)
+{
+    trio t;
+    cluster_stats stats;
+
+    (void)state;
+    trio_open(&t, 1);
+    cluster_memory_expire_leases(t.w.memory);
+    assert_null(stored(&t.w, "nodes/a"));
+    run_for(&t.w, 2 * SECOND);
+    assert_non_null(stored(&t.w, "nodes/a"));
+    cluster_get_stats(t.a->c, &stats);
+    assert_int_equal(stats.lease_losses, 1);
+    trio_is_whole(&t, 1);
+}
+
+static void a_lost_watch_is_read_up(void **state)
+{
+    trio t;
+
+    (void)state;
+    trio_open(&t, 1);
+    cluster_memory_lose_watches(t.w.memory);
+    cluster_set_applied(t.c->c, 1);
+    run_for(&t.w, SECOND);
+    const cluster_state *s = cluster_state_acquire(t.a->c);
+    assert_int_equal(s->coordinators[0].epoch_applied, 1);
+    cluster_state_release(s);
+    trio_is_whole(&t, 1);
+}
+
+static void a_watch_that_falls_silent_is_noticed_within_thirty_seconds(void **state)
+{
+    trio t;
+
+    (void)state;
+    trio_open(&t, 1);
+    cluster_memory_mute_watches(t.w.memory);
+    cluster_set_applied(t.c->c, 1);
+    run_for(&t.w, 31 * SECOND);
+    const cluster_state *s = cluster_state_acquire(t.a->c);
+    assert_int_equal(s->coordinators[0].epoch_applied, 1);
+    cluster_state_release(s);
+    trio_is_whole(&t, 1);
+}
+
+static void compaction_is_survived(void **state)
+{
+    trio t;
+
+    (void)state;
+    trio_open(&t, 1);
+    cluster_set_applied(t.c->c, 1);
+    (void)cluster_step(t.c->c);
+    cluster_memory_compact(t.w.memory);
+    run_for(&t.w, 2 * SECOND);
+    trio_is_whole(&t, 1);
+}
+
+static void while_the_store_is_down_the_last_state_stays(void **state)
+{
+    trio t;
+
+    (void)state;
+    trio_open(&t, 1);
+    cluster_memory_set_faults(t.w.memory, &(cluster_memory_faults){.down = true});
+    run_for(&t.w, 600 * SECOND);
+    assert_false(state_is(t.c, is_connected));
+    assert_status(t.a, MOE_ERR_UNAVAILABLE);
+    assert_int_equal(missing_of(t.c), 0);
+    assert_int_equal(epoch_of(t.c), 1);
+    cluster_memory_set_faults(t.w.memory, &(cluster_memory_faults){.down = false});
+    run_for(&t.w, 10 * SECOND);
+    trio_is_whole(&t, 1);
+}
+
+static void after_a_wipe_the_store_is_filled_again(void **state)
+{
+    trio t;
+
+    (void)state;
+    trio_open(&t, 1);
+    cluster_memory_wipe(t.w.memory);
+    run_for(&t.w, 10 * SECOND);
+    assert_non_null(stored(&t.w, "model"));
+    assert_non_null(stored(&t.w, "placement"));
+    assert_non_null(stored(&t.w, "placement/2"));
+    trio_is_whole(&t, 2);
+}
+
+/* A new coordinator on a wiped store knows no epoch, but the nodes' reports tell. */
+static void epochs_do_not_fall_when_the_coordinator_is_new_too(void **state)
+{
+    trio t;
+
+    (void)state;
+    trio_open(&t, 1);
+    kill_member(t.c);
+    cluster_memory_wipe(t.w.memory);
+    t.c = add(&t.w, CLUSTER_COORDINATOR, "d");
+    run_for(&t.w, 10 * SECOND);
+    assert_true(epoch_of(t.c) > 1);
+    world_close(&t.w);
+}
+
+static void malformed_keys_are_ignored_and_counted_once(void **state)
+{
+    trio t;
+    cluster_stats stats;
+
+    (void)state;
+    trio_open(&t, 1);
+    cluster_memory_put(t.w.memory, PREFIX "nodes/z", "{\"v\":1");
+    cluster_memory_put(t.w.memory, PREFIX "nodes/bad id", "");
+    cluster_memory_put(t.w.memory, PREFIX "ready/a/b", "7");
+    cluster_memory_put(t.w.memory, PREFIX "coordinators/z", "[]");
+    cluster_memory_put(t.w.memory, PREFIX "unknown", "\xff");
+    run_for(&t.w, 10 * SECOND);
+    cluster_get_stats(t.c->c, &stats);
+    assert_int_equal(stats.ignored, 2);
+    trio_is_whole(&t, 1);
+}
+
+/* ------------------------------------------------------------------------------------------------ at random */
+static void disturb(world *w, moe_random *r)
+{
+    static const char *const ids[] = {"a", "b"};
+    const cluster_memory_faults none = {0};
+
+    switch (moe_random_below(r, 9)) {
+    case 0:
+        cluster_memory_expire_leases(w->memory);
+        break;
+    case 1:
+        cluster_memory_lose_watches(w->memory);
+        break;
+    case 2:
+        cluster_memory_mute_watches(w->memory);
+        break;
+    case 3:
+        cluster_memory_compact(w->memory);
+        break;
+    case 4:
+        cluster_memory_wipe(w->memory);
+        break;
+    case 5:
+        cluster_memory_set_faults(w->memory, &(cluster_memory_faults){.down = true});
+        run_for(w, moe_random_below(r, 40) * SECOND);
+        cluster_memory_set_faults(w->memory, &none);
+        break;
+    case 6:
+        cluster_memory_set_faults(w->memory, &(cluster_memory_faults){.fail_percent = 40, .lose_percent = 5});
+        run_for(w, moe_random_below(r, 20) * SECOND);
+        cluster_memory_set_faults(w->memory, &none);
+        break;
+    case 7:
+        cluster_memory_set_faults(w->memory, &(cluster_memory_faults){.fail_percent = 10, .max_delay_ns = SECOND});
+        run_for(w, moe_random_below(r, 20) * SECOND);
+        cluster_memory_set_faults(w->memory, &none);
+        break;
+    default:
+        for (size_t i = 0; i < 2; i++) {
+            load_wanted(&w->members[2 + i], ids[i]);
+        }
+        break;
+    }
+}
+
+static void assert_at_most_one_controller_in_the_store(world *w)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < w->n; i++) {
+        n += state_is(&w->members[i], is_controller);
+    }
+    assert_int_equal(n, 1);
+}
+
+/* Whatever has happened: when it is over, everybody is registered, sees everybody, and one epoch is in force that never
+ * fell. */
+static void after_any_trouble_the_cluster_is_whole_again(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 25; seed++) {
+        world w;
+        moe_random r;
+        uint64_t highest = 0;
+
+        print_message("seed %llu\n", (unsigned long long)seed);
+        world_open(&w, seed);
+        w.replication = 1 + (uint32_t)(seed % 2);
+        moe_random_seed(&r, seed * 77);
+        member *c1 = add(&w, CLUSTER_COORDINATOR, "c1"), *c2 = add(&w, CLUSTER_COORDINATOR, "c2");
+        member *a = add(&w, CLUSTER_NODE, "a"), *b = add(&w, CLUSTER_NODE, "b");
+        for (int i = 0; i < 12; i++) {
+            run_for(&w, moe_random_below(&r, 8000) * MS);
+            disturb(&w, &r);
+        }
+        run_for(&w, 60 * SECOND);
+        load_wanted(a, "a");
+        load_wanted(b, "b");
+        run_for(&w, 2 * SECOND);
+        highest = epoch_of(c1);
+        assert_true(highest > 0);
+        for (size_t i = 0; i < w.n; i++) {
+            assert_status(&w.members[i], MOE_OK);
+            assert_int_equal(epoch_of(&w.members[i]), highest);
+            assert_int_equal(missing_of(&w.members[i]), 0);
+        }
+        assert_at_most_one_controller_in_the_store(&w);
+        assert_int_equal(wanted_of(c2, "a") + wanted_of(c2, "b"), LAYERS * EXPERTS * w.replication);
+        world_close(&w);
+    }
+}
+
+static void bad_options_are_refused(void **state)
+{
+    world w;
+    cluster *c = NULL;
+    cluster_store *store = NULL;
+    moe_error err;
+
+    (void)state;
+    world_open(&w, 1);
+    assert_int_equal(cluster_memory_client(w.memory, &store), MOE_OK);
+    cluster_options o = {.cluster = "test",
+                         .id = "a/b",
+                         .address = "x:1",
+                         .incarnation = 1,
+                         .model = model_of("cpu-f32-1"),
+                         .store = store};
+    assert_int_equal(cluster_open(&o, &c, &err), MOE_ERR_INVALID_ARG);
+    assert_contains(err.text, "a/b");
+    o.id = "a";
+    o.address = "";
+    assert_int_equal(cluster_open(&o, &c, &err), MOE_ERR_INVALID_ARG);
+    assert_contains(err.text, "address");
+    o.address = "x:1";
+    o.model.n_layers = 0;
+    assert_int_equal(cluster_open(&o, &c, &err), MOE_ERR_INVALID_ARG);
+    cluster_store_close(store);
+    world_close(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_node_and_a_coordinator_find_each_other),
+        cmocka_unit_test(another_numeric_class_is_denied_by_name),
+        cmocka_unit_test(an_id_in_use_is_refused_while_its_holder_answers),
+        cmocka_unit_test(an_id_whose_holder_is_dead_is_taken_over_before_its_lease_ends),
+        cmocka_unit_test(without_anybody_to_ask_the_lease_decides),
+        cmocka_unit_test(leaving_takes_the_keys_away_at_once),
+        cmocka_unit_test(keys_stay_while_the_member_lives),
+        cmocka_unit_test(everything_is_placed_and_reported_ready),
+        cmocka_unit_test(nothing_is_placed_before_min_nodes_are_there),
+        cmocka_unit_test(a_later_node_is_given_its_share),
+        cmocka_unit_test(an_unchanged_cluster_is_not_placed_again),
+        cmocka_unit_test(a_node_that_stops_answering_is_replaced),
+        cmocka_unit_test(a_vanished_key_is_no_death_certificate),
+        cmocka_unit_test(a_draining_node_is_given_nothing),
+        cmocka_unit_test(replicas_that_do_not_fit_are_fewer),
+        cmocka_unit_test(the_applied_epoch_is_that_of_the_slowest_coordinator),
+        cmocka_unit_test(one_of_two_candidates_is_elected_and_the_other_follows),
+        cmocka_unit_test(a_torn_publication_is_repaired),
+        cmocka_unit_test(a_lost_lease_is_taken_anew),
+        cmocka_unit_test(a_lost_watch_is_read_up),
+        cmocka_unit_test(a_watch_that_falls_silent_is_noticed_within_thirty_seconds),
+        cmocka_unit_test(compaction_is_survived),
+        cmocka_unit_test(while_the_store_is_down_the_last_state_stays),
+        cmocka_unit_test(after_a_wipe_the_store_is_filled_again),
+        cmocka_unit_test(epochs_do_not_fall_when_the_coordinator_is_new_too),
+        cmocka_unit_test(malformed_keys_are_ignored_and_counted_once),
+        cmocka_unit_test(after_any_trouble_the_cluster_is_whole_again),
+        cmocka_unit_test(bad_options_are_refused),
+    };
+
+    moe_log_set_level(MOE_LOG_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
