@@ -209,7 +209,7 @@ static void place_experts(world *w)
 static void coordinator_start(world *w, uint32_t i)
 {
     world_coordinator *c = &w->coordinators[i];
-    char id[16];
+    char id[24];
     moe_error err;
 
     (void)snprintf(id, sizeof id, "coord-%u", i);
