@@ -129,6 +129,8 @@ typedef struct transport_ucx_options {
     size_t max_peers;         /* connections at a time, below 65536; strangers beyond are refused */
     size_t max_sends;         /* frames under way to one peer, beyond it MOE_ERR_BUSY; 0: 16 */
     uint64_t send_timeout_ns; /* 0: 10 s */
+    const void *secret;       /* of the cluster; then nothing of a stranger reaches UCX before he has proved it */
+    size_t n_secret;          /* 0: none */
     const moe_clock *clock;   /* borrowed; NULL: the real one */
 } transport_ucx_options;
 
@@ -144,6 +146,8 @@ typedef struct transport_ucx_stats {
     size_t peers, sends;                   /* now: connections, frames under way */
     uint64_t connected, accepted, refused; /* own connects that succeeded; strangers taken; strangers above max_peers */
     uint64_t violations; /* connections lost for a frame above max_message or a kind of message never sent here */
+    uint64_t denied;     /* meetings without the right proof of the secret */
+    uint64_t silent;     /* strangers who connected and did not go on, for 2 s or until their place was needed */
     uint64_t timeouts;   /* connections lost because frames did not leave */
 } transport_ucx_stats;
 void transport_ucx_get_stats(const transport *t, transport_ucx_stats *out);

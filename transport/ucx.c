@@ -1,18 +1,28 @@
 /* UCX: connections between processes by active messages. The only file that includes UCX's headers.
  *
- * A slot is one connection: an endpoint of UCX, the frames under way on it, and what is still to be told. UCX's
- * callbacks only note what happened; attend() acts on it outside of them, because an endpoint may not be closed from
- * within. A slot is free again when its endpoint is closed and all its frames have come back. */
+ * UCX's own listener believes every byte it reads; so the address that is published is a socket of ours. Over it two
+ * endpoints meet (meet.c), and then each makes a UCX worker for this one connection. The socket stays: when it ends,
+ * the connection ends.
+ *
+ * A slot is one connection: socket, worker, endpoint, the frames under way, and what is still to be told. Callbacks of
+ * UCX only note what happened; attend() acts on it outside of them, because an endpoint may not be closed from within.
+ * A worker that has nothing to do is armed and looked at again when the epoll set says so. */
+#include "transport/meet_priv.h"
 #include "transport/transport.h"
 
 #include <errno.h>
+#include <ifaddrs.h>
 #include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,17 +37,19 @@
 #define LANE_BYTES       64
 #define MAX_SENDS        16
 #define SEND_TIMEOUT_NS  UINT64_C(10000000000)
+#define MEET_TIMEOUT_NS  UINT64_C(2000000000)
 #define CHECK_EVERY_NS   UINT64_C(100000000)
-#define CLOSING_NAP_NS   UINT64_C(1000000)
 #define CLOSE_TIMEOUT_NS UINT64_C(5000000000)
 #define PROGRESS_ROUNDS  64
+#define ACCEPT_ROUNDS    16
+#define EPOLL_EVENTS     32
 #define LOG_PER_SECOND   10
 
 typedef struct ucx ucx;
 
 typedef enum {
     SLOT_FREE,
-    SLOT_CONNECTING, /* ours; the first flush has not come back */
+    SLOT_MEETING, /* the socket is connecting, or the meeting goes on */
     SLOT_UP,
     SLOT_FAILED, /* to be closed; DOWN is told when the frames are back */
     SLOT_CLOSING /* its endpoint is being closed, or frames are still to come back */
@@ -47,16 +59,21 @@ typedef struct ucx_slot {
     ucx_slot_state state;
     ucx *t;
     transport_peer peer;
-    ucp_ep_h ep; /* owned; NULL once it is being closed */
-    void *close; /* owned request; NULL: none or done */
-    bool quiet;  /* closed from here: no event */
-    bool opened; /* its first flush came back well */
+    int fd;              /* owned; -1: none */
+    ucp_worker_h worker; /* owned; NULL: none yet */
+    ucp_ep_h ep;         /* owned; NULL: none yet, or being closed */
+    void *close;         /* owned request; NULL: none or done */
+    bool caller;         /* the connect was ours */
+    bool connecting;     /* the socket has no connection yet */
+    bool quiet;          /* no event is due: closed from here, or never UP at the end that was called */
+    bool active;         /* the worker is to be progressed */
     uint32_t n_out;
     struct ucx_send *oldest, *newest; /* frames under way, in order */
-    const char *why;
+    uint64_t since_ns;
+    unsigned char token[MEET_TOKEN]; /* in front of every message */
+    char why[96];
 } ucx_slot;
 
-/* One frame, or one flush (msg NULL), under way. */
 typedef struct ucx_send {
     ucx_slot *slot;
     transport_msg *msg; /* borrowed */
@@ -68,20 +85,21 @@ typedef struct ucx_send {
 struct ucx {
     transport base; /* first: ops get it */
     const moe_clock *clock;
+    meet_key key;
     ucp_context_h context;
-    ucp_worker_h worker;
-    ucp_listener_h listener; /* NULL: does not listen */
-    int event_fd;            /* the worker's */
-    char address[ADDRESS_BYTES], lane[LANE_BYTES];
+    int listen_fd, epoll_fd, wake_fd; /* owned; -1: none */
+    bool listening;                   /* listen_fd is in the epoll set */
+    char address[ADDRESS_BYTES], lane[LANE_BYTES], device[32];
     ucx_slot *slots; /* owned [n_slots] */
-    size_t n_slots, hint;
+    meet *meets;     /* owned [n_slots] */
+    size_t n_slots;
+    uint32_t *active; /* owned [n_slots]: the first n_active are slots whose worker is to be progressed */
+    size_t n_active, n_meeting;
     uint64_t serial;
-    ucx_send *sends; /* owned [n_slots * (max_sends + 1)] */
+    ucx_send *sends; /* owned [n_slots * max_sends] */
     ucx_send *free_sends;
     uint32_t max_sends;
     uint64_t send_timeout_ns, check_ns;
-    ucp_conn_request_h *strangers; /* owned [n_slots]; the first n_strangers wait to be taken */
-    size_t n_strangers;
     bool dirty; /* attend has something to do */
     unsigned n_events;
     transport_ucx_stats stats;
@@ -154,71 +172,60 @@ static ucx_slot *find_slot(ucx *t, transport_peer peer)
     return peer != 0 && i < t->n_slots && t->slots[i].peer == peer ? &t->slots[i] : NULL;
 }
 
-static ucx_slot *find_ep(ucx *t, ucp_ep_h ep)
-{
-    if (t->slots[t->hint].ep == ep) {
-        return &t->slots[t->hint];
-    }
-    for (size_t i = 0; i < t->n_slots; i++) {
-        if (t->slots[i].ep == ep) {
-            t->hint = i;
-            return &t->slots[i];
-        }
-    }
-    return NULL;
-}
-
 static ucx_slot *take_slot(ucx *t)
 {
     for (size_t i = 0; i < t->n_slots; i++) {
         ucx_slot *slot = &t->slots[i];
 
         if (slot->state == SLOT_FREE) {
-            *slot = (ucx_slot){.t = t, .peer = ++t->serial << SLOT_BITS | i, .why = ""};
+            *slot =
+                (ucx_slot){.t = t, .peer = ++t->serial << SLOT_BITS | i, .fd = -1, .since_ns = moe_now_ns(t->clock)};
+            slot->state = SLOT_MEETING;
             t->stats.peers++;
+            t->n_meeting++;
             return slot;
         }
     }
     return NULL;
 }
 
-static void free_slot(ucx *t, ucx_slot *slot)
+static meet *meet_of(const ucx_slot *slot)
 {
-    *slot = (ucx_slot){.state = SLOT_FREE};
-    t->stats.peers--;
+    return &slot->t->meets[slot - slot->t->slots];
 }
 
-static void tell(ucx *t, ucx_slot *slot, transport_peer_event event)
+static void tell(ucx *t, const ucx_slot *slot, transport_peer_event event)
 {
     t->n_events++;
     t->base.handler.on_peer(t->base.handler.ctx, slot->peer, event, event == TRANSPORT_UP ? "" : slot->why);
 }
 
-/* Notes that a connection is over; attend() closes it. */
-static void fail_slot(ucx_slot *slot, const char *why)
+static void activate(ucx_slot *slot)
 {
-    if (slot->state == SLOT_CONNECTING || slot->state == SLOT_UP) {
-        slot->state = SLOT_FAILED;
-        slot->why = why;
-        slot->t->dirty = true;
+    ucx *t = slot->t;
+
+    if (!slot->active && slot->worker != NULL) {
+        slot->active = true;
+        t->active[t->n_active++] = (uint32_t)(slot - t->slots);
     }
 }
 
-static void slot_up(ucx_slot *slot)
+/* Notes that a connection is over; attend() closes it. */
+static void fail_slot(ucx_slot *slot, const char *why)
 {
-    if (slot->state == SLOT_CONNECTING) {
-        slot->state = SLOT_UP;
-        slot->t->stats.connected++;
-        tell(slot->t, slot, TRANSPORT_UP);
+    if (slot->state == SLOT_MEETING || slot->state == SLOT_UP) {
+        slot->t->n_meeting -= slot->state == SLOT_MEETING;
+        slot->quiet = slot->state == SLOT_MEETING && !slot->caller;
+        slot->state = SLOT_FAILED;
+        (void)snprintf(slot->why, sizeof slot->why, "%s", why);
+        slot->t->dirty = true;
     }
 }
 
 static void on_ep_error(void *arg, ucp_ep_h ep, ucs_status_t status)
 {
-    ucx_slot *slot = arg;
-
     (void)ep;
-    fail_slot(slot, ucs_status_string(status));
+    fail_slot(arg, ucs_status_string(status));
 }
 
 /* ------------------------------------------------------------------------------------------------ sends */
@@ -237,43 +244,33 @@ static ucx_send *take_send(ucx_slot *slot, transport_msg *msg)
     return s;
 }
 
-/* Takes a send off its slot's list; returns the message. */
-static transport_msg *end_send(ucx_send *s)
+/* Takes a send off its slot's list. */
+static void end_send(ucx_send *s, moe_status status)
 {
     ucx_slot *slot = s->slot;
     ucx *t = slot->t;
+    transport_msg *msg = s->msg;
 
     *(s->prev == NULL ? &slot->oldest : &s->prev->next) = s->next;
     *(s->next == NULL ? &slot->newest : &s->next->prev) = s->prev;
     slot->n_out--;
     t->stats.sends--;
-    transport_msg *msg = s->msg;
     s->next = t->free_sends;
     t->free_sends = s;
-    return msg;
-}
-
-static void finish_send(ucx_send *s, ucs_status_t status)
-{
-    ucx_slot *slot = s->slot;
-    transport_msg *msg = end_send(s);
-
-    slot->t->n_events++;
-    slot->t->dirty |= slot->state == SLOT_CLOSING;
     if (msg != NULL) {
-        msg->done(msg, status == UCS_OK ? MOE_OK : slot->quiet ? MOE_ERR_CANCELLED : MOE_ERR_UNAVAILABLE);
-    } else if (status == UCS_OK) {
-        slot->opened = true;
-        slot->t->dirty = true;
-    } else {
-        fail_slot(slot, ucs_status_string(status));
+        msg->done(msg, status);
     }
 }
 
 static void on_sent(void *request, ucs_status_t status, void *user_data)
 {
-    ucp_request_free(request);
-    finish_send(user_data, status);
+    ucx_send *s = user_data;
+
+    if (request != NULL) {
+        ucp_request_free(request);
+    }
+    s->slot->t->n_events++;
+    end_send(s, status == UCS_OK ? MOE_OK : s->slot->quiet ? MOE_ERR_CANCELLED : MOE_ERR_UNAVAILABLE);
 }
 
 static moe_status ucx_send_frame(transport *base, transport_peer peer, transport_msg *msg)
@@ -283,7 +280,7 @@ static moe_status ucx_send_frame(transport *base, transport_peer peer, transport
     size_t bytes = 0;
 
     MOE_ASSERT(msg->n_parts >= 1 && msg->n_parts <= TRANSPORT_MAX_PARTS);
-    if (slot == NULL || (slot->state != SLOT_UP && slot->state != SLOT_CONNECTING)) {
+    if (slot == NULL || slot->state != SLOT_UP) {
         return MOE_ERR_UNAVAILABLE;
     }
     for (size_t i = 0; i < msg->n_parts; i++) {
@@ -302,113 +299,308 @@ static moe_status ucx_send_frame(transport *base, transport_peer peer, transport
     bool one = msg->n_parts == 1;
     const ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
                                                        UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_DATATYPE,
-                                       .flags = UCP_AM_SEND_FLAG_REPLY | UCP_AM_SEND_FLAG_EAGER,
+                                       .flags = UCP_AM_SEND_FLAG_EAGER,
                                        .cb = {.send = on_sent},
                                        .datatype = one ? ucp_dt_make_contig(1) : ucp_dt_make_iov(),
                                        .user_data = s};
-    ucs_status_ptr_t request = ucp_am_send_nbx(slot->ep, AM_FRAME, NULL, 0, one ? s->iov[0].buffer : s->iov,
-                                               one ? s->iov[0].length : msg->n_parts, &param);
+    ucs_status_ptr_t request =
+        ucp_am_send_nbx(slot->ep, AM_FRAME, slot->token, sizeof slot->token, one ? s->iov[0].buffer : s->iov,
+                        one ? s->iov[0].length : msg->n_parts, &param);
+    activate(slot);
     if (UCS_PTR_IS_ERR(request)) {
-        (void)end_send(s);
+        s->msg = NULL;
+        end_send(s, MOE_OK);
         fail_slot(slot, ucs_status_string(UCS_PTR_STATUS(request)));
         return MOE_ERR_UNAVAILABLE;
     }
     if (request == NULL) {
-        (void)end_send(s);
-        msg->done(msg, MOE_OK);
+        end_send(s, MOE_OK);
     }
     return MOE_OK;
-}
-
-/* Frames that do not leave: the peer stands still or the network has gone. UCX would wait for ever. */
-static void check_timeouts(ucx *t)
-{
-    uint64_t now = moe_now_ns(t->clock);
-
-    if (t->stats.sends == 0 || now < t->check_ns) {
-        return;
-    }
-    t->check_ns = now + CHECK_EVERY_NS;
-    for (size_t i = 0; i < t->n_slots; i++) {
-        ucx_slot *slot = &t->slots[i];
-
-        if ((slot->state == SLOT_UP || slot->state == SLOT_CONNECTING) && slot->oldest != NULL &&
-            now - slot->oldest->since_ns > t->send_timeout_ns) {
-            t->stats.timeouts++;
-            fail_slot(slot, "frames do not leave");
-        }
-    }
 }
 
 /* ------------------------------------------------------------------------------------------------ receive */
 static ucs_status_t on_frame(void *arg, const void *header, size_t header_length, void *data, size_t length,
                              const ucp_am_recv_param_t *param)
 {
-    ucx *t = arg;
-    ucx_slot *slot = (param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP) != 0 ? find_ep(t, param->reply_ep) : NULL;
+    ucx_slot *slot = arg;
+    ucx *t = slot->t;
 
-    (void)header;
-    if (slot == NULL || (slot->state != SLOT_UP && slot->state != SLOT_CONNECTING)) {
-        return UCS_OK; /* of a connection that is over, or of nobody */
+    if (slot->state != SLOT_UP) {
+        return UCS_OK; /* of a connection that is over */
     }
-    if ((param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0 || header_length != 0 || length > t->base.max_message) {
+    if (header_length != sizeof slot->token || memcmp(header, slot->token, sizeof slot->token) != 0) {
+        t->stats.violations++; /* of somebody else who found the worker's port */
+        return UCS_OK;
+    }
+    if ((param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0 || length > t->base.max_message) {
         t->stats.violations++;
         fail_slot(slot, length > t->base.max_message ? "frame above the limit" : "message of another kind");
         return UCS_OK;
     }
-    slot_up(slot); /* its frame was faster than our flush */
-    if (slot->state == SLOT_UP) {
-        t->n_events++;
-        t->base.handler.on_message(t->base.handler.ctx, slot->peer, data, length);
-    }
+    t->n_events++;
+    t->base.handler.on_message(t->base.handler.ctx, slot->peer, data, length);
     return UCS_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ connect, accept */
-static moe_status ep_open(ucx_slot *slot, ucp_ep_params_t *params)
+/* ------------------------------------------------------------------------------------------------ meeting */
+enum { KIND_SOCKET = 0, KIND_WORKER = 1, KIND_LISTEN = 2, KIND_WAKE = 3 };
+
+static moe_status watch(ucx *t, int fd, uint32_t events, uint64_t kind, transport_peer peer, int op)
 {
-    params->field_mask |= UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
-    params->err_mode = UCP_ERR_HANDLING_MODE_PEER;
-    params->err_handler = (ucp_err_handler_t){on_ep_error, slot};
-    ucs_status_t status = ucp_ep_create(slot->t->worker, params, &slot->ep);
-    if (status == UCS_OK) {
-        return MOE_OK;
-    }
-    MOE_DEBUG("ucx: no endpoint: %s", ucs_status_string(status));
-    slot->ep = NULL;
-    return status == UCS_ERR_NO_MEMORY ? MOE_ERR_NO_MEMORY : MOE_ERR_UNAVAILABLE;
+    struct epoll_event e = {.events = events, .data.u64 = kind << 62 | peer};
+
+    return epoll_ctl(t->epoll_fd, op, fd, &e) == 0 ? MOE_OK : MOE_ERR_IO;
 }
 
-static void take_stranger(ucx *t, ucp_conn_request_h request)
+/* Before anything can be sent by it. */
+static moe_status worker_open(ucx_slot *slot)
 {
-    ucp_ep_params_t params = {.field_mask = UCP_EP_PARAM_FIELD_CONN_REQUEST, .conn_request = request};
-    ucx_slot *slot = take_slot(t);
+    const ucp_worker_params_t params = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
+                                        .thread_mode = UCS_THREAD_MODE_SINGLE};
+    const ucp_am_handler_param_t handler = {.field_mask =
+                                                UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_FLAGS |
+                                                UCP_AM_HANDLER_PARAM_FIELD_CB | UCP_AM_HANDLER_PARAM_FIELD_ARG,
+                                            .id = AM_FRAME,
+                                            .flags = UCP_AM_FLAG_WHOLE_MSG,
+                                            .cb = on_frame,
+                                            .arg = slot};
+    int fd = -1;
 
-    if (slot == NULL) {
-        t->stats.refused++;
-        (void)ucp_listener_reject(t->listener, request);
-        return;
+    if (ucp_worker_create(slot->t->context, &params, &slot->worker) != UCS_OK) {
+        slot->worker = NULL;
+        return MOE_ERR_UNAVAILABLE;
     }
-    if (ep_open(slot, &params) != MOE_OK) {
-        free_slot(t, slot); /* the request went with it */
-        return;
+    if (ucp_worker_set_am_recv_handler(slot->worker, &handler) != UCS_OK ||
+        ucp_worker_get_efd(slot->worker, &fd) != UCS_OK ||
+        watch(slot->t, fd, EPOLLIN, KIND_WORKER, slot->peer, EPOLL_CTL_ADD) != MOE_OK) {
+        return MOE_ERR_UNAVAILABLE;
     }
+    activate(slot);
+    return MOE_OK;
+}
+
+static moe_status offer_worker(ucx_slot *slot, moe_error *err)
+{
+    ucp_worker_attr_t attr = {.field_mask = UCP_WORKER_ATTR_FIELD_ADDRESS | UCP_WORKER_ATTR_FIELD_ADDRESS_FLAGS,
+                              .address_flags = UCP_WORKER_ADDRESS_FLAG_NET_ONLY};
+    moe_status status = worker_open(slot);
+
+    if (status == MOE_OK && ucp_worker_query(slot->worker, &attr) != UCS_OK) {
+        status = MOE_ERR_UNAVAILABLE;
+    }
+    if (status == MOE_OK) {
+        status = meet_offer(meet_of(slot), attr.address, attr.address_length);
+        ucp_worker_release_address(slot->worker, attr.address);
+    }
+    return status == MOE_OK ? MOE_OK : moe_fail(err, status, "no UCX worker: %s", moe_status_text(status));
+}
+
+static moe_status ep_open(ucx_slot *slot, moe_error *err)
+{
+    const ucp_ep_params_t params = {.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS |
+                                                  UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER,
+                                    .address = (const ucp_address_t *)meet_of(slot)->theirs,
+                                    .err_mode = UCP_ERR_HANDLING_MODE_PEER,
+                                    .err_handler = {on_ep_error, slot}};
+    ucs_status_t status = ucp_ep_create(slot->worker, &params, &slot->ep);
+
+    if (status != UCS_OK) {
+        slot->ep = NULL;
+        return moe_fail(err, MOE_ERR_UNAVAILABLE, "no UCX endpoint: %s", ucs_status_string(status));
+    }
+    return MOE_OK;
+}
+
+static bool flush_socket(ucx_slot *slot)
+{
+    meet *m = meet_of(slot);
+
+    while (m->n_out > 0) {
+        ssize_t n = send(slot->fd, m->out, m->n_out, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+            break;
+        }
+        if (n <= 0) {
+            return false;
+        }
+        m->n_out -= (size_t)n;
+        memmove(m->out, m->out + n, m->n_out);
+    }
+    uint32_t events = EPOLLIN | (m->n_out > 0 ? (uint32_t)EPOLLOUT : 0);
+    return watch(slot->t, slot->fd, events, KIND_SOCKET, slot->peer, EPOLL_CTL_MOD) == MOE_OK;
+}
+
+static void slot_up(ucx_slot *slot)
+{
+    ucx *t = slot->t;
+
+    memcpy(slot->token, meet_of(slot)->token, sizeof slot->token);
     slot->state = SLOT_UP;
-    t->stats.accepted++;
+    t->n_meeting--;
+    *(slot->caller ? &t->stats.connected : &t->stats.accepted) += 1;
     tell(t, slot, TRANSPORT_UP);
 }
 
-static void on_stranger(ucp_conn_request_h request, void *arg)
+/* Moves the meeting on by what has come. */
+static moe_status meet_on(ucx_slot *slot, const unsigned char *bytes, size_t n, moe_error *err)
 {
-    ucx *t = arg;
+    meet *m = meet_of(slot);
+    moe_status status = MOE_OK;
 
-    if (t->n_strangers == t->n_slots) {
-        t->stats.refused++;
-        (void)ucp_listener_reject(t->listener, request);
+    while (status == MOE_OK && n > 0) {
+        size_t used;
+
+        status = meet_receive(m, bytes, n, &used, err);
+        if (status == MOE_OK && (m->stage == MEET_CALL || m->stage == MEET_ANSWER)) {
+            status = offer_worker(slot, err);
+        }
+        if (status == MOE_OK && m->stage == MEET_DONE && slot->ep == NULL) {
+            status = ep_open(slot, err);
+        } else if (status == MOE_OK && used == 0) {
+            status = moe_fail(err, MOE_ERR_CORRUPT, "bytes after the meeting");
+        }
+        bytes += used;
+        n -= used;
+    }
+    return status;
+}
+
+static void on_meeting(ucx_slot *slot)
+{
+    unsigned char bytes[512];
+    moe_error err = {"the socket does not take our part"};
+    moe_status status = MOE_OK;
+    ssize_t n = recv(slot->fd, bytes, sizeof bytes, MSG_DONTWAIT);
+
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+        fail_slot(slot, n == 0 ? "closed by the other end while meeting" : strerror(errno));
         return;
     }
-    t->strangers[t->n_strangers++] = request;
-    t->dirty = true;
+    if (n > 0) {
+        status = meet_on(slot, bytes, (size_t)n, &err);
+    }
+    if (status != MOE_OK || !flush_socket(slot)) {
+        slot->t->stats.denied += status == MOE_ERR_DENIED;
+        MOE_DEBUG("transport: meeting failed: %s", err.text);
+        fail_slot(slot, err.text);
+    } else if (meet_of(slot)->stage == MEET_DONE && slot->state == SLOT_MEETING) {
+        slot_up(slot);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ sockets */
+static void socket_options(int fd)
+{
+    static const struct {
+        int level, name, value;
+    } all[] = {{IPPROTO_TCP, TCP_NODELAY, 1},
+               {SOL_SOCKET, SO_KEEPALIVE, 1},
+               {IPPROTO_TCP, TCP_KEEPIDLE, 5},
+               {IPPROTO_TCP, TCP_KEEPINTVL, 5},
+               {IPPROTO_TCP, TCP_KEEPCNT, 3}};
+
+    for (size_t i = 0; i < MOE_COUNT(all); i++) {
+        (void)setsockopt(fd, all[i].level, all[i].name, &all[i].value, sizeof all[i].value);
+    }
+}
+
+/* Takes fd, also on failure. */
+static moe_status begin_meeting(ucx_slot *slot, int fd, bool caller)
+{
+    slot->fd = fd;
+    slot->caller = slot->connecting = caller;
+    socket_options(fd);
+    moe_status status = meet_begin(meet_of(slot), caller, &slot->t->key);
+    return status == MOE_OK ? watch(slot->t, fd, EPOLLIN | EPOLLOUT, KIND_SOCKET, slot->peer, EPOLL_CTL_ADD) : status;
+}
+
+static void on_socket(ucx_slot *slot)
+{
+    int error = 0;
+    socklen_t bytes = sizeof error;
+    char byte;
+
+    if (slot->state == SLOT_MEETING) {
+        if (slot->connecting) {
+            if (getsockopt(slot->fd, SOL_SOCKET, SO_ERROR, &error, &bytes) != 0 || error != 0) {
+                fail_slot(slot, error == 0 ? "no connection" : strerror(error));
+                return;
+            }
+            slot->connecting = false;
+        }
+        on_meeting(slot);
+        return;
+    }
+    ssize_t n = recv(slot->fd, &byte, 1, MSG_DONTWAIT);
+    if (slot->state == SLOT_UP && (n >= 0 || (errno != EAGAIN && errno != EINTR))) {
+        while (ucp_worker_progress(slot->worker) != 0) { /* what came before the end */
+        }
+        fail_slot(slot, n == 0 ? "closed by the other end" : n > 0 ? "bytes after the meeting" : strerror(errno));
+    }
+}
+
+static void free_slot(ucx *t, ucx_slot *slot)
+{
+    if (slot->fd >= 0) {
+        (void)close(slot->fd);
+    }
+    *slot = (ucx_slot){.state = SLOT_FREE, .fd = -1};
+    t->stats.peers--;
+}
+
+/* A place for a stranger: a free one, else that of the stranger who has been meeting longest. */
+static ucx_slot *place_for_stranger(ucx *t)
+{
+    ucx_slot *slot = take_slot(t), *oldest = NULL;
+
+    if (slot != NULL) {
+        return slot;
+    }
+    for (size_t i = 0; i < t->n_slots; i++) {
+        ucx_slot *s = &t->slots[i];
+
+        if (s->state == SLOT_MEETING && !s->caller && s->worker == NULL && (oldest == NULL || s->peer < oldest->peer)) {
+            oldest = s;
+        }
+    }
+    if (oldest == NULL) {
+        return NULL;
+    }
+    t->n_meeting--;
+    t->stats.silent++;
+    free_slot(t, oldest);
+    return take_slot(t);
+}
+
+static void stop_listening(ucx *t)
+{
+    if (t->listening) {
+        t->listening = false;
+        (void)epoll_ctl(t->epoll_fd, EPOLL_CTL_DEL, t->listen_fd, NULL);
+    }
+}
+
+static void on_listen(ucx *t)
+{
+    for (int i = 0; i < ACCEPT_ROUNDS; i++) {
+        int fd = accept4(t->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+                stop_listening(t); /* until the next check: it would be ready all the time */
+            }
+            return;
+        }
+        ucx_slot *slot = place_for_stranger(t);
+        if (slot == NULL) {
+            t->stats.refused++;
+            (void)close(fd);
+        } else if (begin_meeting(slot, fd, false) != MOE_OK) {
+            fail_slot(slot, "no meeting");
+        }
+    }
 }
 
 /* HOST:PORT, [HOST]:PORT. */
@@ -442,49 +634,31 @@ static moe_status parse_address(const char *text, int flags, struct sockaddr_sto
     return MOE_OK;
 }
 
-/* When the flush comes back, the other end has accepted. */
-static moe_status begin_flush(ucx_slot *slot)
-{
-    ucx_send *s = take_send(slot, NULL);
-    const ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA,
-                                       .cb = {.send = on_sent},
-                                       .user_data = s};
-    ucs_status_ptr_t request = ucp_ep_flush_nbx(slot->ep, &param);
-
-    if (UCS_PTR_IS_PTR(request)) {
-        return MOE_OK;
-    }
-    (void)end_send(s);
-    slot->opened = slot->t->dirty = request == NULL;
-    return request == NULL ? MOE_OK : MOE_ERR_UNAVAILABLE;
-}
-
 static moe_status ucx_connect(transport *base, const char *address, transport_peer *peer_out)
 {
     ucx *t = (ucx *)base;
     struct sockaddr_storage to;
-    ucp_ep_params_t params = {.field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR,
-                              .flags = UCP_EP_PARAMS_FLAGS_CLIENT_SERVER};
-    moe_status status = parse_address(address, 0, &to, &params.sockaddr.addrlen, NULL);
+    socklen_t bytes;
+    moe_status status = parse_address(address, 0, &to, &bytes, NULL);
 
     if (status != MOE_OK) {
         return status;
     }
-    params.sockaddr.addr = (const struct sockaddr *)&to;
     ucx_slot *slot = take_slot(t);
     if (slot == NULL) {
         return MOE_ERR_BUSY;
     }
-    status = ep_open(slot, &params);
-    if (status != MOE_OK) {
-        free_slot(t, slot);
-        return status;
-    }
-    slot->state = SLOT_CONNECTING;
-    if (begin_flush(slot) != MOE_OK) {
-        fail_slot(slot, "no connection");
-    }
     *peer_out = slot->peer;
+    slot->caller = true;
+    int fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        fail_slot(slot, strerror(errno));
+    } else if (connect(fd, (const struct sockaddr *)&to, bytes) != 0 && errno != EINPROGRESS) {
+        fail_slot(slot, strerror(errno));
+        (void)close(fd);
+    } else if (begin_meeting(slot, fd, true) != MOE_OK) {
+        fail_slot(slot, "no meeting");
+    }
     return MOE_OK;
 }
 
@@ -492,11 +666,12 @@ static moe_status ucx_connect(transport *base, const char *address, transport_pe
 static void begin_close(ucx_slot *slot)
 {
     const ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS, .flags = UCP_EP_CLOSE_FLAG_FORCE};
-    ucs_status_ptr_t request = ucp_ep_close_nbx(slot->ep, &param);
+    ucs_status_ptr_t request = slot->ep == NULL ? NULL : ucp_ep_close_nbx(slot->ep, &param);
 
     slot->ep = NULL;
     slot->close = UCS_PTR_IS_PTR(request) ? request : NULL;
     slot->state = SLOT_CLOSING;
+    activate(slot);
 }
 
 static void check_close(ucx *t, ucx_slot *slot)
@@ -507,25 +682,23 @@ static void check_close(ucx *t, ucx_slot *slot)
     }
     if (slot->close != NULL || slot->n_out > 0) {
         t->dirty = true;
+        activate(slot);
         return;
     }
+    for (size_t i = 0; slot->active && i < t->n_active; i++) {
+        if (t->active[i] == (uint32_t)(slot - t->slots)) {
+            t->active[i] = t->active[--t->n_active];
+            slot->active = false;
+        }
+    }
+    if (slot->worker != NULL) {
+        ucp_worker_destroy(slot->worker);
+    }
+    slot->worker = NULL;
     if (!slot->quiet) {
         tell(t, slot, TRANSPORT_DOWN);
     }
     free_slot(t, slot);
-}
-
-static void attend_slot(ucx *t, ucx_slot *slot)
-{
-    if (slot->opened && slot->state == SLOT_CONNECTING) {
-        slot_up(slot);
-    }
-    if (slot->state == SLOT_FAILED) {
-        begin_close(slot);
-    }
-    if (slot->state == SLOT_CLOSING) {
-        check_close(t, slot);
-    }
 }
 
 /* What callbacks have noted. */
@@ -533,10 +706,14 @@ static void attend(ucx *t)
 {
     t->dirty = false;
     for (size_t i = 0; i < t->n_slots; i++) {
-        attend_slot(t, &t->slots[i]);
-    }
-    while (t->n_strangers > 0) {
-        take_stranger(t, t->strangers[--t->n_strangers]);
+        ucx_slot *slot = &t->slots[i];
+
+        if (slot->state == SLOT_FAILED) {
+            begin_close(slot);
+        }
+        if (slot->state == SLOT_CLOSING) {
+            check_close(t, slot);
+        }
     }
 }
 
@@ -550,14 +727,89 @@ static void ucx_peer_close(transport *base, transport_peer peer)
     }
 }
 
+/* ------------------------------------------------------------------------------------------------ progress, wait */
+/* Frames that do not leave: the peer stands still or the network has gone, and UCX would wait for ever. Meetings that
+ * nobody goes on with. */
+static void check_times(ucx *t)
+{
+    uint64_t now = moe_now_ns(t->clock);
+
+    if ((t->stats.sends == 0 && t->n_meeting == 0 && (t->listening || t->listen_fd < 0)) || now < t->check_ns) {
+        return;
+    }
+    t->check_ns = now + CHECK_EVERY_NS;
+    for (size_t i = 0; i < t->n_slots; i++) {
+        ucx_slot *slot = &t->slots[i];
+
+        if (slot->state == SLOT_UP && slot->oldest != NULL && now - slot->oldest->since_ns > t->send_timeout_ns) {
+            t->stats.timeouts++;
+            fail_slot(slot, "frames do not leave");
+        } else if (slot->state == SLOT_MEETING && now - slot->since_ns > MEET_TIMEOUT_NS) {
+            t->stats.silent += !slot->caller;
+            fail_slot(slot, "no meeting in time");
+        }
+    }
+    if (!t->listening && t->listen_fd >= 0) {
+        t->listening = watch(t, t->listen_fd, EPOLLIN, KIND_LISTEN, 0, EPOLL_CTL_ADD) == MOE_OK;
+    }
+}
+
+static void on_event(ucx *t, uint64_t data)
+{
+    uint64_t count;
+    ucx_slot *slot = find_slot(t, data & (UINT64_MAX >> 2));
+
+    switch (data >> 62) {
+    case KIND_LISTEN:
+        on_listen(t);
+        break;
+    case KIND_WAKE:
+        (void)!read(t->wake_fd, &count, sizeof count);
+        break;
+    case KIND_WORKER:
+        if (slot != NULL) {
+            activate(slot);
+        }
+        break;
+    default:
+        if (slot != NULL && slot->fd >= 0) {
+            on_socket(slot);
+        }
+    }
+}
+
+/* A worker that does nothing more is armed; from then on the epoll set tells. */
+static bool progress_worker(ucx_slot *slot)
+{
+    for (int i = 0; i < PROGRESS_ROUNDS; i++) {
+        if (ucp_worker_progress(slot->worker) == 0) {
+            return slot->state == SLOT_CLOSING || ucp_worker_arm(slot->worker) != UCS_OK;
+        }
+    }
+    return true;
+}
+
 static unsigned ucx_progress(transport *base)
 {
     ucx *t = (ucx *)base;
+    struct epoll_event events[EPOLL_EVENTS];
+    int n = epoll_wait(t->epoll_fd, events, EPOLL_EVENTS, 0);
 
     t->n_events = 0;
-    for (int i = 0; i < PROGRESS_ROUNDS && ucp_worker_progress(t->worker) != 0; i++) {
+    for (int i = 0; i < n; i++) {
+        on_event(t, events[i].data.u64);
     }
-    check_timeouts(t);
+    for (size_t i = 0; i < t->n_active;) {
+        ucx_slot *slot = &t->slots[t->active[i]];
+
+        if (progress_worker(slot)) {
+            i++;
+        } else {
+            slot->active = false;
+            t->active[i] = t->active[--t->n_active];
+        }
+    }
+    check_times(t);
     if (t->dirty) {
         attend(t);
     }
@@ -568,34 +820,36 @@ static void ucx_wait(transport *base, uint64_t timeout_ns)
 {
     ucx *t = (ucx *)base;
 
-    if (t->dirty) {
-        timeout_ns = MOE_MIN(timeout_ns, CLOSING_NAP_NS);
-    } else if (t->stats.sends > 0) {
-        timeout_ns = MOE_MIN(timeout_ns, CHECK_EVERY_NS);
-    }
-    if (ucp_worker_arm(t->worker) != UCS_OK) {
+    if (t->n_active > 0 || t->dirty) {
         return; /* there is something to do */
     }
-    struct pollfd p = {.fd = t->event_fd, .events = POLLIN};
+    if (t->stats.sends > 0 || t->n_meeting > 0 || (t->listen_fd >= 0 && !t->listening)) {
+        timeout_ns = MOE_MIN(timeout_ns, CHECK_EVERY_NS);
+    }
+    struct pollfd p = {.fd = t->epoll_fd, .events = POLLIN};
     const struct timespec timeout = {(time_t)(timeout_ns / 1000000000), (long)(timeout_ns % 1000000000)};
     (void)ppoll(&p, 1, timeout_ns == UINT64_MAX ? NULL : &timeout, NULL);
 }
 
 static void ucx_wake(transport *base)
 {
-    (void)ucp_worker_signal(((ucx *)base)->worker);
+    uint64_t one = 1;
+
+    (void)!write(((ucx *)base)->wake_fd, &one, sizeof one);
 }
 
-/* Everything quietly; what does not come back in time is taken back when the worker is gone. */
+static void close_fd(int fd)
+{
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+}
+
+/* Everything quietly. */
 static void close_peers(ucx *t)
 {
     uint64_t until = moe_now_ns(moe_clock_real()) + CLOSE_TIMEOUT_NS;
 
-    if (t->listener != NULL) {
-        for (; t->n_strangers > 0; t->n_strangers--) {
-            (void)ucp_listener_reject(t->listener, t->strangers[t->n_strangers - 1]);
-        }
-    }
     for (size_t i = 0; i < t->n_slots; i++) {
         ucx_peer_close(&t->base, t->slots[i].peer);
         t->slots[i].quiet = true; /* also those that had failed before */
@@ -606,27 +860,42 @@ static void close_peers(ucx *t)
     }
 }
 
+/* What did not come back in time: the worker goes first, so that nobody reads the frame any more. */
+static void abandon(ucx_slot *slot)
+{
+    if (slot->worker != NULL) {
+        ucp_worker_destroy(slot->worker);
+    }
+    while (slot->oldest != NULL) {
+        end_send(slot->oldest, MOE_ERR_CANCELLED);
+    }
+    close_fd(slot->fd);
+}
+
 static void ucx_close(transport *base)
 {
     ucx *t = (ucx *)base;
 
-    if (t->worker != NULL) {
+    if (t->listen_fd >= 0) {
+        stop_listening(t);
+        (void)close(t->listen_fd);
+        t->listen_fd = -1;
+    }
+    if (t->slots != NULL) {
         close_peers(t);
-        if (t->listener != NULL) {
-            ucp_listener_destroy(t->listener);
+        for (size_t i = 0; i < t->n_slots; i++) {
+            abandon(&t->slots[i]);
         }
-        ucp_worker_destroy(t->worker);
     }
     if (t->context != NULL) {
         ucp_cleanup(t->context);
     }
-    for (size_t i = 0; t->slots != NULL && i < t->n_slots; i++) {
-        while (t->slots[i].oldest != NULL) {
-            finish_send(t->slots[i].oldest, UCS_ERR_CANCELED);
-        }
-    }
-    free(t->strangers);
+    close_fd(t->wake_fd);
+    close_fd(t->epoll_fd);
+    explicit_bzero(&t->key, sizeof t->key);
+    free(t->active);
     free(t->sends);
+    free(t->meets);
     free(t->slots);
     free(t);
 }
@@ -713,6 +982,9 @@ static moe_status context_open(ucx *t, transport_lane lane, moe_error *err)
     if (lane == TRANSPORT_LANE_RDMA) {
         (void)ucp_config_modify(config, "TLS", "rc,dc,ud");
     }
+    if (lane == TRANSPORT_LANE_TCP && t->device[0] != '\0' && getenv("UCX_NET_DEVICES") == NULL) {
+        (void)ucp_config_modify(config, "NET_DEVICES", t->device);
+    }
     status = ucp_init(&params, config, &t->context);
     ucp_config_release(config);
     if (status != UCS_OK) {
@@ -734,30 +1006,6 @@ static moe_status context_open(ucx *t, transport_lane lane, moe_error *err)
     return MOE_OK;
 }
 
-static moe_status worker_open(ucx *t, moe_error *err)
-{
-    const ucp_worker_params_t params = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
-                                        .thread_mode = UCS_THREAD_MODE_SINGLE};
-    const ucp_am_handler_param_t handler = {.field_mask =
-                                                UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_FLAGS |
-                                                UCP_AM_HANDLER_PARAM_FIELD_CB | UCP_AM_HANDLER_PARAM_FIELD_ARG,
-                                            .id = AM_FRAME,
-                                            .flags = UCP_AM_FLAG_WHOLE_MSG,
-                                            .cb = on_frame,
-                                            .arg = t};
-    ucs_status_t status = ucp_worker_create(t->context, &params, &t->worker);
-
-    if (status != UCS_OK) {
-        t->worker = NULL;
-        return moe_fail(err, MOE_ERR_UNAVAILABLE, "ucx: worker: %s", ucs_status_string(status));
-    }
-    status = ucp_worker_set_am_recv_handler(t->worker, &handler);
-    if (status == UCS_OK) {
-        status = ucp_worker_get_efd(t->worker, &t->event_fd);
-    }
-    return status == UCS_OK ? MOE_OK : moe_fail(err, MOE_ERR_UNAVAILABLE, "ucx: worker: %s", ucs_status_string(status));
-}
-
 static void format_address(const struct sockaddr_storage *a, char *out, size_t bytes)
 {
     char host[64], port[16];
@@ -768,42 +1016,82 @@ static void format_address(const struct sockaddr_storage *a, char *out, size_t b
     }
 }
 
+static moe_status epoll_open(ucx *t, moe_error *err)
+{
+    t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (t->epoll_fd < 0 || t->wake_fd < 0 || watch(t, t->wake_fd, EPOLLIN, KIND_WAKE, 0, EPOLL_CTL_ADD) != MOE_OK) {
+        return moe_fail(err, MOE_ERR_UNAVAILABLE, "ucx: epoll: %s", strerror(errno));
+    }
+    return MOE_OK;
+}
+
+/* The device that has this address, for UCX to use that one alone. Wildcards and names have none: it may use all. */
+static void find_device(ucx *t, const struct sockaddr_storage *at)
+{
+    struct ifaddrs *all;
+
+    if (getifaddrs(&all) != 0) {
+        return;
+    }
+    for (const struct ifaddrs *i = all; i != NULL; i = i->ifa_next) {
+        bool same = false;
+
+        if (i->ifa_addr == NULL || i->ifa_addr->sa_family != at->ss_family) {
+            continue;
+        }
+        if (at->ss_family == AF_INET) {
+            same = ((const struct sockaddr_in *)(const void *)i->ifa_addr)->sin_addr.s_addr ==
+                   ((const struct sockaddr_in *)at)->sin_addr.s_addr;
+        } else if (at->ss_family == AF_INET6) {
+            same = memcmp(&((const struct sockaddr_in6 *)(const void *)i->ifa_addr)->sin6_addr,
+                          &((const struct sockaddr_in6 *)at)->sin6_addr, sizeof(struct in6_addr)) == 0;
+        }
+        if (same) {
+            (void)snprintf(t->device, sizeof t->device, "%s", i->ifa_name);
+        }
+    }
+    freeifaddrs(all);
+}
+
 static moe_status listener_open(ucx *t, const char *address, moe_error *err)
 {
     struct sockaddr_storage at;
-    ucp_listener_params_t params = {.field_mask =
-                                        UCP_LISTENER_PARAM_FIELD_SOCK_ADDR | UCP_LISTENER_PARAM_FIELD_CONN_HANDLER,
-                                    .conn_handler = {on_stranger, t}};
-    ucp_listener_attr_t attr = {.field_mask = UCP_LISTENER_ATTR_FIELD_SOCKADDR};
-    moe_status parsed = parse_address(address, AI_PASSIVE, &at, &params.sockaddr.addrlen, err);
+    socklen_t bytes;
+    int one = 1;
+    moe_status parsed = parse_address(address, AI_PASSIVE, &at, &bytes, err);
 
     if (parsed != MOE_OK) {
         return parsed;
     }
-    params.sockaddr.addr = (const struct sockaddr *)&at;
-    ucs_status_t status = ucp_listener_create(t->worker, &params, &t->listener);
-    if (status == UCS_OK) {
-        status = ucp_listener_query(t->listener, &attr);
-    } else {
-        t->listener = NULL;
+    t->listen_fd = socket(at.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (t->listen_fd >= 0) {
+        (void)setsockopt(t->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     }
-    if (status != UCS_OK) {
-        return moe_fail(err, status == UCS_ERR_BUSY ? MOE_ERR_EXISTS : MOE_ERR_UNAVAILABLE, "listen %s: %s", address,
-                        ucs_status_string(status));
+    if (t->listen_fd < 0 || bind(t->listen_fd, (const struct sockaddr *)&at, bytes) != 0 ||
+        listen(t->listen_fd, 256) != 0 || getsockname(t->listen_fd, (struct sockaddr *)&at, &bytes) != 0) {
+        return moe_fail(err, errno == EADDRINUSE ? MOE_ERR_EXISTS : MOE_ERR_UNAVAILABLE, "listen %s: %s", address,
+                        strerror(errno));
     }
-    format_address(&attr.sockaddr, t->address, sizeof t->address);
+    format_address(&at, t->address, sizeof t->address);
+    find_device(t, &at);
+    t->listening = watch(t, t->listen_fd, EPOLLIN, KIND_LISTEN, 0, EPOLL_CTL_ADD) == MOE_OK;
     return MOE_OK;
 }
 
 static moe_status buffers_open(ucx *t)
 {
-    size_t n_sends = t->n_slots * (t->max_sends + 1);
+    size_t n_sends = t->n_slots * t->max_sends;
 
     t->slots = calloc(t->n_slots, sizeof *t->slots);
-    t->strangers = calloc(t->n_slots, sizeof(ucp_conn_request_h));
+    t->meets = calloc(t->n_slots, sizeof *t->meets);
+    t->active = calloc(t->n_slots, sizeof *t->active);
     t->sends = calloc(n_sends, sizeof *t->sends);
-    if (t->slots == NULL || t->strangers == NULL || t->sends == NULL) {
+    if (t->slots == NULL || t->meets == NULL || t->active == NULL || t->sends == NULL) {
         return MOE_ERR_NO_MEMORY;
+    }
+    for (size_t i = 0; i < t->n_slots; i++) {
+        t->slots[i].fd = -1;
     }
     for (size_t i = 0; i < n_sends; i++) {
         t->sends[i].next = t->free_sends;
@@ -838,20 +1126,25 @@ moe_status transport_ucx_open(const transport_ucx_options *o, transport **out, m
     t->base = (transport){.ops = o->lane == TRANSPORT_LANE_RDMA ? &rdma_ops : &tcp_ops, .max_message = o->max_message};
     t->clock = o->clock == NULL ? moe_clock_real() : o->clock;
     t->n_slots = o->max_peers;
+    t->listen_fd = t->epoll_fd = t->wake_fd = -1;
     t->max_sends = o->max_sends == 0 ? MAX_SENDS : (uint32_t)o->max_sends;
     t->send_timeout_ns = o->send_timeout_ns == 0 ? SEND_TIMEOUT_NS : o->send_timeout_ns;
     (void)pthread_once(&once, process_init);
     status = buffers_open(t);
+    if (status == MOE_OK) {
+        status = meet_key_init(&t->key, o->secret, o->n_secret);
+    }
     if (status != MOE_OK) {
-        moe_fail(err, status, "ucx: %zu peers", o->max_peers);
-    } else {
-        status = context_open(t, o->lane, err);
+        moe_fail(err, status, "ucx: %zu peers, secret of %zu bytes", o->max_peers, o->n_secret);
     }
     if (status == MOE_OK) {
-        status = worker_open(t, err);
+        status = epoll_open(t, err);
     }
     if (status == MOE_OK && o->listen != NULL) {
         status = listener_open(t, o->listen, err);
+    }
+    if (status == MOE_OK) {
+        status = context_open(t, o->lane, err);
     }
     if (status != MOE_OK) {
         ucx_close(&t->base);

@@ -517,6 +517,60 @@ static void a_wake_ends_a_wait(void **state)
     }
 }
 
+/* ------------------------------------------------------------------------------------------------ secret */
+static void reopen_with(side *x, const char *listen, const char *secret)
+{
+    const transport_ucx_options o = {
+        .listen = listen, .max_message = MAX_MESSAGE, .max_peers = 4, .secret = secret, .n_secret = strlen(secret)};
+    moe_error err;
+
+    transport_close(x->t);
+    *x = (side){.s = {.in_order = true, .intact = true}};
+    assert_ok(transport_ucx_open(&o, &x->t, &err), err);
+    x->s.t = x->t;
+    x->t->handler = (transport_handler){&x->s, on_message, on_peer};
+}
+
+static void who_has_the_secret_is_up(void **state)
+{
+    (void)state;
+    reopen_with(&server, "127.0.0.1:0", "one secret");
+    reopen_with(&client, NULL, "one secret");
+    transport_peer peer = connect_both();
+    fill(payload, 500, 1);
+    assert_int_equal(send_from(&client, peer, &msgs[0], payload, 500), MOE_OK);
+    UNTIL(server.s.n_messages == 1);
+}
+
+static void refused_with(const char *secret)
+{
+    transport_peer peer;
+    transport_ucx_stats stats;
+
+    reopen_with(&server, "127.0.0.1:0", "one secret");
+    reopen_with(&client, NULL, secret);
+    assert_int_equal(client.t->ops->connect(client.t, transport_ucx_address(server.t), &peer), MOE_OK);
+    UNTIL(client.s.n_down == 1);
+    assert_int_equal(client.s.n_up + server.s.n_up + server.s.n_down, 0);
+    do {
+        turn();
+        transport_ucx_get_stats(server.t, &stats);
+    } while (stats.peers > 0);
+    assert_int_equal(stats.denied, 1);
+}
+
+static void another_secret_is_refused(void **state)
+{
+    (void)state;
+    refused_with("two secrets");
+}
+
+static void no_secret_is_refused(void **state)
+{
+    (void)state;
+    refused_with("");
+}
+
 /* ------------------------------------------------------------------------------------------------ two processes */
 static int child_up_fd;
 
@@ -682,27 +736,87 @@ static void a_process_that_exits_is_down(void **state)
     assert_int_equal(status, 0);
 }
 
-/* Connections that never say a word, made without UCX: the endpoint serves on and gets over it. */
-static void silent_sockets_do_not_stop_the_service(void **state)
+static int socket_to_child(void)
 {
-    enum { N = 300 };
-    static int fds[N];
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
 
-    (void)state;
     to.sin_port = htons((uint16_t)atoi(strrchr(child_address, ':') + 1));
-    for (int i = 0; i < N; i++) {
-        fds[i] = socket(AF_INET, SOCK_STREAM, 0);
-        assert_true(fds[i] >= 0);
-        assert_int_equal(connect(fds[i], (struct sockaddr *)&to, sizeof to), 0);
+    assert_true(fd >= 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    return fd;
+}
+
+/* Strangers who come later take the place of earlier ones: who was pushed out comes again, as members do. */
+static transport_peer connect_until_up(const char *address)
+{
+    transport_peer peer = 0;
+    int up = client.s.n_up;
+
+    while (client.s.n_up == up) {
+        int down = client.s.n_down;
+
+        assert_int_equal(client.t->ops->connect(client.t, address, &peer), MOE_OK);
+        UNTIL(client.s.n_up > up || client.s.n_down > down);
     }
-    transport_peer peer = connect_to(child_address);
+    return peer;
+}
+
+static void the_child_serves(void)
+{
+    size_t before = client.s.n_messages;
+    transport_peer peer = connect_until_up(child_address);
+
     fill(payload, 100, 1);
     assert_int_equal(send_from(&client, peer, &msgs[0], payload, 100), MOE_OK);
-    UNTIL(client.s.n_messages == 1);
+    UNTIL(client.s.n_messages == before + 1);
+    client.t->ops->peer_close(client.t, peer);
+}
+
+static void a_thousand_silent_sockets_do_not_stop_the_service(void **state)
+{
+    enum { N = 1000 };
+    static int fds[N];
+
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        fds[i] = socket_to_child();
+    }
+    the_child_serves();
     for (int i = 0; i < N; i++) {
         (void)close(fds[i]);
     }
+    the_child_serves();
+}
+
+static void sockets_that_talk_nonsense_do_not_stop_the_service(void **state)
+{
+    static const char greeting[] = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    unsigned char bytes[4096];
+    moe_random r;
+
+    (void)state;
+    moe_random_seed(&r, 5);
+    for (size_t i = 0; i < 300; i++) {
+        int fd = socket_to_child();
+        size_t n = 1 + moe_random_below(&r, i % 2 == 0 ? 64 : sizeof bytes);
+
+        for (size_t j = 0; j < n; j++) {
+            bytes[j] = (unsigned char)moe_random_u64(&r);
+        }
+        if (i % 3 == 0) { /* the right head, and then anything */
+            memcpy(bytes, "MCNC\1\0\0\0", 8);
+        } else if (i % 3 == 1) {
+            memcpy(bytes, greeting, sizeof greeting);
+        }
+        if (i % 6 != 0) { /* without a secret an address of the right form would be believed */
+            (void)send(fd, bytes, n, MSG_NOSIGNAL);
+        } else {
+            (void)send(fd, bytes, MOE_MIN(n, 41), MSG_NOSIGNAL);
+        }
+        (void)close(fd);
+    }
+    the_child_serves();
 }
 
 #define TEST(f)  cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -715,7 +829,8 @@ int main(void)
         CHILD(a_killed_process_is_down),
         CHILD(a_process_killed_with_frames_under_way_gives_them_back),
         CHILD(a_process_that_exits_is_down),
-        CHILD(silent_sockets_do_not_stop_the_service),
+        CHILD(a_thousand_silent_sockets_do_not_stop_the_service),
+        CHILD(sockets_that_talk_nonsense_do_not_stop_the_service),
     };
     const struct CMUnitTest in_one_thread[] = {
         TEST(the_port_found_and_the_lane_are_reported),
@@ -741,6 +856,9 @@ int main(void)
         TEST(an_address_is_taken_once),
         TEST(rdma_is_never_something_else),
         TEST(a_wake_ends_a_wait),
+        TEST(who_has_the_secret_is_up),
+        TEST(another_secret_is_refused),
+        TEST(no_secret_is_refused),
     };
 
     moe_log_set_level(MOE_LOG_ERROR);
