@@ -1,0 +1,1 @@
+moe_fuzz(fuzz_etcd_watch LIBS moe_cluster)
