@@ -87,7 +87,9 @@ class WithTokenizer(Case):
         chunks = self.lines("generate", PROMPT, "--max-tokens", "8", "--ignore-eos")
         seed = str(chunks[0]["seed"])
         again = self.lines("generate", PROMPT, "--max-tokens", "8", "--ignore-eos", "--seed", seed)
-        self.assertEqual([c.get("text") for c in chunks], [c.get("text") for c in again])
+        # Tokens may share a chunk when the client is slow: what they are is the same, not how they are cut.
+        self.assertEqual([id for c in chunks for id in c.get("token_ids", [])], [id for c in again for id in c.get("token_ids", [])])
+        self.assertEqual("".join(c.get("text", "") for c in chunks), "".join(c.get("text", "") for c in again))
 
     def test_text_equals_the_chunks(self):
         args = (PROMPT, "--max-tokens", "12", "--seed", "3", "--ignore-eos")
