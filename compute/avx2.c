@@ -396,6 +396,7 @@ static void pack(uint32_t *panel_out, const unsigned char *rows, size_t row_byte
 const cpu_kernels cpu_kernels_avx2 = {
     .name = "cpu-avx2",
     .rows_at_once = 1,
+    .chunk_units = CPU_CHUNK_UNITS,
     .panel = {[CPU_PAIR] = panel_pair, [CPU_F32] = panel_f32, [CPU_BF16] = panel_bf16, [CPU_F16] = panel_f16},
     .pack = pack,
     .widen = vector_widen,

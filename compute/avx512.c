@@ -13,6 +13,7 @@ typedef __m512 v16;
 #define V_VALUE_ROWS   4
 #define V_VALUE_BLOCKS 4
 #define V_TILE_ROWS    6 /* of a product: 6 x 4 accumulators, 4 weights, 1 input */
+#define UNIT_BYTES     (CPU_PANEL * sizeof(uint32_t))
 
 static inline __mmask16 first_lanes(size_t n)
 {
@@ -261,11 +262,11 @@ static inline __attribute__((always_inline)) void unit_f32(v16 (*c)[4], size_t n
     unit_chain(c, n, v, x, at);
 }
 
-/* n (a constant, <= V_TILE_ROWS) rows; kind and whether fetch is NULL are constants too. From fetch to about fetch_end
- * is brought near meanwhile, two lines for each unit that is multiplied. */
+/* n (a constant, <= V_TILE_ROWS) rows; kind and whether fetch is NULL are constants too. For each unit that is
+ * multiplied, fetch_step (<= 128) bytes from fetch on are brought near. */
 static inline __attribute__((always_inline)) void tile(cpu_kind kind, size_t n, float *acc, size_t stride,
                                                        const void *const *x, const uint32_t *w, size_t k_begin,
-                                                       size_t k_end, const uint32_t *fetch, const uint32_t *fetch_end)
+                                                       size_t k_end, const char *fetch, size_t fetch_step)
 {
     size_t x_bytes = kind == CPU_PAIR ? 2 : 4, k = k_begin, n_units = (k_end - k_begin) / (kind == CPU_F32 ? 1 : 2);
     const unsigned char *row[V_TILE_ROWS];
@@ -281,9 +282,9 @@ static inline __attribute__((always_inline)) void tile(cpu_kind kind, size_t n, 
     }
     for (size_t u = 0; u < n_units; u++, w += CPU_PANEL) {
         if (fetch != NULL) {
-            _mm_prefetch((const char *)fetch, _MM_HINT_T0);
-            _mm_prefetch((const char *)(fetch + 16), _MM_HINT_T0);
-            fetch += fetch < fetch_end ? 32 : 0;
+            _mm_prefetch(fetch, _MM_HINT_T0);
+            _mm_prefetch(fetch + 64, _MM_HINT_T0);
+            fetch += fetch_step;
         }
         if (kind == CPU_PAIR) {
             unit_pair(c, n, w, row, k * x_bytes);
@@ -311,47 +312,47 @@ static inline __attribute__((always_inline)) void tile(cpu_kind kind, size_t n, 
 
 static inline __attribute__((always_inline)) void tile_of(size_t n, cpu_kind kind, float *acc, size_t stride,
                                                           const void *const *x, const uint32_t *w, size_t k_begin,
-                                                          size_t k_end, const uint32_t *fetch,
-                                                          const uint32_t *fetch_end)
+                                                          size_t k_end, const char *fetch, size_t fetch_step)
 {
     switch (n) {
     case 1:
-        tile(kind, 1, acc, stride, x, w, k_begin, k_end, fetch, fetch_end);
+        tile(kind, 1, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
         break;
     case 2:
-        tile(kind, 2, acc, stride, x, w, k_begin, k_end, fetch, fetch_end);
+        tile(kind, 2, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
         break;
     case 3:
-        tile(kind, 3, acc, stride, x, w, k_begin, k_end, fetch, fetch_end);
+        tile(kind, 3, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
         break;
     case 4:
-        tile(kind, 4, acc, stride, x, w, k_begin, k_end, fetch, fetch_end);
+        tile(kind, 4, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
         break;
     case 5:
-        tile(kind, 5, acc, stride, x, w, k_begin, k_end, fetch, fetch_end);
+        tile(kind, 5, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
         break;
     default:
-        tile(kind, 6, acc, stride, x, w, k_begin, k_end, fetch, fetch_end);
+        tile(kind, 6, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
     }
 }
 
 /* Rows in tiles of about equal height. One tile leaves the streaming to the hardware; of several, each fetches an equal
- * part of the next units: memory never waits for arithmetic, and fetches never keep loads from the nearer caches. */
+ * part of the next units, at an even pace: memory never waits for arithmetic, and fetches that are under way do not
+ * hold up the loads from the nearer caches. */
 static inline __attribute__((always_inline)) void panel(cpu_kind kind, float *acc, size_t stride, const void *const *x,
                                                         size_t n_rows, const uint32_t *w, size_t k_begin, size_t k_end,
                                                         const uint32_t *next)
 {
     size_t n_tiles = (n_rows + V_TILE_ROWS - 1) / V_TILE_ROWS;
-    size_t n_fetch = (k_end - k_begin) / (kind == CPU_F32 ? 1 : 2) * CPU_PANEL;
+    size_t next_bytes = (k_end - k_begin) / (kind == CPU_F32 ? 1 : 2) * UNIT_BYTES;
 
     for (size_t i = 0; i < n_tiles; i++) {
         size_t n = (n_rows + n_tiles - i - 1) / (n_tiles - i);
 
         if (next != NULL && n_tiles > 1) {
-            tile_of(n, kind, acc, stride, x, w, k_begin, k_end, next + n_fetch * i / n_tiles,
-                    next + n_fetch * (i + 1) / n_tiles);
+            tile_of(n, kind, acc, stride, x, w, k_begin, k_end, (const char *)next + next_bytes * i / n_tiles,
+                    (UNIT_BYTES + n_tiles - 1) / n_tiles);
         } else {
-            tile_of(n, kind, acc, stride, x, w, k_begin, k_end, NULL, NULL);
+            tile_of(n, kind, acc, stride, x, w, k_begin, k_end, NULL, 0);
         }
         acc += n * stride;
         x += n;
@@ -455,6 +456,7 @@ static void pack(uint32_t *panel_out, const unsigned char *rows, size_t row_byte
 const cpu_kernels cpu_kernels_avx512 = {
     .name = "cpu-avx512",
     .rows_at_once = V_TILE_ROWS,
+    .chunk_units = 512, /* 128 KB, and as many being fetched: read from L2 faster than multiplied */
     .panel = {[CPU_PAIR] = panel_pair, [CPU_F32] = panel_f32, [CPU_BF16] = panel_bf16, [CPU_F16] = panel_f16},
     .pack = pack,
     .widen = vector_widen,

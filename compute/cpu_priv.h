@@ -10,7 +10,7 @@
 
 #define CPU_PANEL          64  /* outputs */
 #define CPU_TILE_ROWS      96  /* rows that pass over a panel together */
-#define CPU_CHUNK_UNITS    128 /* of a panel that all rows of a tile use before the next (32 KB) */
+#define CPU_CHUNK_UNITS    128 /* of a panel that are packed together (32 KB) */
 #define CPU_ATTENTION_ROWS 8   /* rows of one sequence that share a pass over its keys */
 
 /* What a product multiplies: CPU_PAIR is the bf16 class (x bf16, w bf16, odd element first), the others are the f32
@@ -36,6 +36,7 @@ typedef struct cpu_attention {
 typedef struct cpu_kernels {
     const char *name;    /* of the ops table: "cpu-avx512" */
     size_t rows_at_once; /* that `panel` takes through in one pass over w */
+    size_t chunk_units;  /* of a packed panel that many rows use before the next */
     /* acc[r * stride + 0 .. CPU_PANEL) continues (k_begin == 0: starts from +0) the chains of n_rows rows over k in
      * [k_begin, k_end). x[r] is row r at k = 0; w is the panel from k_begin on. CPU_PAIR: k_end is even. next: the
      * units that will be read after these, to fetch as many of; NULL: not known. */

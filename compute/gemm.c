@@ -5,16 +5,19 @@
 #include <string.h>
 
 #define FEW_ROWS  6  /* parts of rows are multiples of it: what AVX-512 takes at once */
-#define SOME_ROWS 36 /* still near the memory limit */
+#define SOME_ROWS 18 /* still near the memory limit */
 
 /* Measured on OLMoE's experts: short chunks keep memory busy while few rows are computed, long ones save the
  * accumulators' way to L1 and back. */
 static size_t chunk_units(const cpu_device *d, const compute_matrix *m, size_t n_rows)
 {
-    if (m->packed && n_rows <= d->kernels->rows_at_once) {
+    if (!m->packed) {
+        return CPU_CHUNK_UNITS;
+    }
+    if (n_rows <= d->kernels->rows_at_once) {
         return m->n_units;
     }
-    return m->packed && n_rows <= SOME_ROWS ? CPU_CHUNK_UNITS / 2 : CPU_CHUNK_UNITS;
+    return n_rows <= SOME_ROWS ? CPU_CHUNK_UNITS / 2 : d->kernels->chunk_units;
 }
 
 /* acc[r][0 .. CPU_PANEL) = rows x through one panel of m, chunk by chunk, so that every row has used a chunk while it

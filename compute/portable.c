@@ -273,6 +273,7 @@ static void attention(const cpu_attention *a)
 const cpu_kernels cpu_kernels_portable = {
     .name = "cpu-portable",
     .rows_at_once = 1,
+    .chunk_units = CPU_CHUNK_UNITS,
     .panel = {[CPU_PAIR] = panel_pair, [CPU_F32] = panel_f32, [CPU_BF16] = panel_bf16, [CPU_F16] = panel_f16},
     .pack = pack,
     .widen = widen,
