@@ -580,7 +580,8 @@ static void pause_for(exchange *x, uint64_t idle_ns, uint64_t left_ns)
 {
     transport *t = x->o.transport;
 
-    if (idle_ns < SPIN_NS) {
+    /* A spinner and the node that is to answer it may share a core: where there are other processes, yield at once. */
+    if (idle_ns < SPIN_NS && t->ops->wait == NULL) {
 #if defined(__x86_64__)
         __builtin_ia32_pause();
 #endif

@@ -28,4 +28,7 @@ echo
 echo "== model"
 "$bin/bench_model" ${BENCH_LAYERS:+--layers "$BENCH_LAYERS"} "${threads[@]}"
 echo
+echo "== transport"
+"$bin/bench_transport"
+echo
 echo "waiting   $(pressure) (the benchmark's own threads included)"

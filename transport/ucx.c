@@ -41,6 +41,7 @@
 #define CHECK_EVERY_NS   UINT64_C(100000000)
 #define CLOSE_TIMEOUT_NS UINT64_C(5000000000)
 #define PROGRESS_ROUNDS  64
+#define LOOK_EVERY       8
 #define ACCEPT_ROUNDS    16
 #define EPOLL_EVENTS     32
 #define LOG_PER_SECOND   10
@@ -101,7 +102,7 @@ struct ucx {
     uint32_t max_sends;
     uint64_t send_timeout_ns, check_ns;
     bool dirty; /* attend has something to do */
-    unsigned n_events;
+    unsigned n_events, turn;
     transport_ucx_stats stats;
 };
 
@@ -306,7 +307,6 @@ static moe_status ucx_send_frame(transport *base, transport_peer peer, transport
     ucs_status_ptr_t request =
         ucp_am_send_nbx(slot->ep, AM_FRAME, slot->token, sizeof slot->token, one ? s->iov[0].buffer : s->iov,
                         one ? s->iov[0].length : msg->n_parts, &param);
-    activate(slot);
     if (UCS_PTR_IS_ERR(request)) {
         s->msg = NULL;
         end_send(s, MOE_OK);
@@ -314,7 +314,9 @@ static moe_status ucx_send_frame(transport *base, transport_peer peer, transport
         return MOE_ERR_UNAVAILABLE;
     }
     if (request == NULL) {
-        end_send(s, MOE_OK);
+        end_send(s, MOE_OK); /* it has gone to the kernel: the worker has nothing to do */
+    } else {
+        activate(slot);
     }
     return MOE_OK;
 }
@@ -778,35 +780,36 @@ static void on_event(ucx *t, uint64_t data)
     }
 }
 
-/* A worker that does nothing more is armed; from then on the epoll set tells. */
-static bool progress_worker(ucx_slot *slot)
+/* Workers that do nothing more are armed; from then on the epoll set tells. */
+static void arm_workers(ucx *t)
 {
-    for (int i = 0; i < PROGRESS_ROUNDS; i++) {
-        if (ucp_worker_progress(slot->worker) == 0) {
-            return slot->state == SLOT_CLOSING || ucp_worker_arm(slot->worker) != UCS_OK;
+    for (size_t i = 0; i < t->n_active;) {
+        ucx_slot *slot = &t->slots[t->active[i]];
+
+        if (slot->state == SLOT_CLOSING || ucp_worker_arm(slot->worker) != UCS_OK) {
+            i++;
+        } else {
+            slot->active = false;
+            t->active[i] = t->active[--t->n_active];
         }
     }
-    return true;
 }
 
 static unsigned ucx_progress(transport *base)
 {
     ucx *t = (ucx *)base;
     struct epoll_event events[EPOLL_EVENTS];
-    int n = epoll_wait(t->epoll_fd, events, EPOLL_EVENTS, 0);
+    /* While a worker is busy the others and the sockets are looked at only now and then. */
+    bool all = t->n_active == 0 || t->turn++ % LOOK_EVERY == 0;
+    int n = all ? epoll_wait(t->epoll_fd, events, EPOLL_EVENTS, 0) : 0;
 
     t->n_events = 0;
     for (int i = 0; i < n; i++) {
         on_event(t, events[i].data.u64);
     }
-    for (size_t i = 0; i < t->n_active;) {
-        ucx_slot *slot = &t->slots[t->active[i]];
-
-        if (progress_worker(slot)) {
-            i++;
-        } else {
-            slot->active = false;
-            t->active[i] = t->active[--t->n_active];
+    for (size_t i = 0; i < t->n_active; i++) {
+        for (int round = 0; round < PROGRESS_ROUNDS && ucp_worker_progress(t->slots[t->active[i]].worker) != 0;
+             round++) {
         }
     }
     check_times(t);
@@ -820,6 +823,9 @@ static void ucx_wait(transport *base, uint64_t timeout_ns)
 {
     ucx *t = (ucx *)base;
 
+    if (!t->dirty) {
+        arm_workers(t);
+    }
     if (t->n_active > 0 || t->dirty) {
         return; /* there is something to do */
     }
