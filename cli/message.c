@@ -278,25 +278,26 @@ moe_status cli_message_set(ProtobufCMessage *message, const char *path, const ch
 
 moe_status cli_message_set_list(ProtobufCMessage *message, const char *path, const char *text, moe_error *err)
 {
-    static const char dividers[] = ", \t\r\n";
+    static const char spaces[] = " \t\r\n";
     const ProtobufCFieldDescriptor *field;
     moe_status status = resolve(&message, path, &field, err);
 
-    while (status == MOE_OK) {
+    text += strspn(text, spaces);
+    while (status == MOE_OK && *text != '\0') {
         char word[PATH_NAME_MAX];
-        size_t n;
+        size_t n = strcspn(text, ", \t\r\n");
 
-        text += strspn(text, dividers);
-        n = strcspn(text, dividers);
-        if (n == 0) {
-            break;
-        }
         if (n >= sizeof(word)) {
             return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: a number of %zu characters", field->name, n);
         }
-        memcpy(word, text, n);
+        memcpy(word, text, n); /* empty between two commas: no number, and refused as such */
         word[n] = '\0';
         text += n;
+        text += strspn(text, spaces);
+        if (*text == ',') {
+            text++;
+            text += strspn(text, spaces);
+        }
         status = append_value(message, field, word, err);
     }
     return status;

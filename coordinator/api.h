@@ -86,6 +86,9 @@ typedef struct api_options {
 
 typedef struct api_server api_server;
 
+/* What api_server_open refuses before it looks at files, engine or network: to be asked before a load that takes
+ * minutes. Errors: MOE_ERR_INVALID_ARG, as there. */
+MOE_NODISCARD moe_status api_options_check(const api_options *options, moe_error *err);
 /* Listens and serves. engine and view are borrowed until api_server_close.
  * Errors: MOE_ERR_INVALID_ARG naming the option (a listener beyond loopback without TLS and token, unless insecure;
  * cert without key; an empty token file), MOE_ERR_UNAVAILABLE when the address cannot be bound, MOE_ERR_IO and

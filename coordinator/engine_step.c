@@ -359,6 +359,8 @@ bool engine_step(engine *e)
         return false;
     }
     status = run_rows(e, &err);
+    /* Before a token is handed out: who has the last one finds all rows counted, as the experts have theirs. */
+    atomic_fetch_add_explicit(&e->rows_done, e->step.n_rows, memory_order_relaxed);
     if (status != MOE_OK) {
         MOE_ERROR("step of %u rows failed: %s", e->step.n_rows,
                   err.text[0] != '\0' ? err.text : moe_status_text(status));
@@ -367,7 +369,6 @@ bool engine_step(engine *e)
         finish_step(e);
         fail_marked(e, "the model gave a value that is not a number");
     }
-    atomic_fetch_add_explicit(&e->rows_done, e->step.n_rows, memory_order_relaxed);
     e->stats.steps++;
     engine_intake(e);
     engine_publish_stats(e);
@@ -378,6 +379,7 @@ bool engine_step(engine *e)
 moe_status engine_warm_up(engine *e, moe_error *err)
 {
     uint32_t pages[1];
+    float logprob;
     model_kv_seq seq;
     moe_status status = model_kv_seq_init(&seq, 1);
 
@@ -392,7 +394,8 @@ moe_status engine_warm_up(engine *e, moe_error *err)
     e->step.n_rows = e->step.n_logits = 1;
     e->step.n_work = 0;
     status = run_rows(e, err);
-    if (status == MOE_OK && row_failed(e, 0)) {
+    if (status == MOE_OK &&
+        (row_failed(e, 0) || model_logprobs(e->sampler, e->logits, 0, &logprob, 0, NULL) != MOE_OK)) {
         status = moe_fail(err, MOE_ERR_DATA_LOSS, "warm-up: the model gave a value that is not a number");
     }
     model_kv_seq_fini(e->options.kv, &seq);

@@ -525,6 +525,14 @@ static moe_status check_exposure(const api_options *o, const listen_address *a, 
     return MOE_OK;
 }
 
+moe_status api_options_check(const api_options *options, moe_error *err)
+{
+    listen_address address;
+    moe_status status = listen_parse("listen", options->listen, &address, err);
+
+    return status == MOE_OK ? check_exposure(options, &address, err) : status;
+}
+
 static size_t receive_bytes(const api_options *o, const engine_info *info)
 {
     size_t ids = (size_t)info->max_context * 6; /* tag and varint of every id, unpacked */

@@ -2,7 +2,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <time.h>
 
 #include "coordinator/api.h"
 #include "coordinator/embedded.h"
@@ -29,6 +29,23 @@ typedef struct coordinator {
     uint32_t max_context;
 } coordinator;
 
+static void stop_signals(sigset_t *out)
+{
+    sigemptyset(out);
+    sigaddset(out, SIGTERM);
+    sigaddset(out, SIGINT);
+}
+
+/* They are blocked for the drain's sake. Until there is something to drain, one that waits may end the process. */
+static void let_signals_in(void)
+{
+    sigset_t signals, old;
+
+    stop_signals(&signals);
+    pthread_sigmask(SIG_UNBLOCK, &signals, &old);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
 /* Progress of anything that takes more than a second: a line per tenth. */
 typedef struct progress_line {
     const char *what;
@@ -40,6 +57,7 @@ static void report_progress(void *ctx, size_t done, size_t total)
     progress_line *p = ctx;
     int tenth = total > 0 ? (int)(10.0 * (double)done / (double)total) : 10;
 
+    let_signals_in();
     if (tenth != p->last_tenth && total > ((size_t)256 << 20)) {
         p->last_tenth = tenth;
         MOE_INFO("%s: %d %% of %.1f GB", p->what, tenth * 10, (double)total * 1e-9);
@@ -264,26 +282,38 @@ static const char *base_name(const char *dir)
     return name;
 }
 
+static api_options api_of(const coordinator_config *o, bool admin)
+{
+    return (api_options){.listen = admin ? o->admin_listen : o->listen,
+                         .tls_cert = o->tls_cert,
+                         .tls_key = o->tls_key,
+                         .tls_ca = o->tls_ca,
+                         .token_file = admin && o->admin_token_file != NULL ? o->admin_token_file : o->token_file,
+                         .insecure = o->insecure,
+                         .reflection = !o->no_reflection,
+                         .services = admin                     ? API_SERVE_ADMIN
+                                     : o->admin_listen != NULL ? API_SERVE_INFERENCE
+                                                               : 0,
+                         .model_name = o->model_name != NULL ? o->model_name : base_name(o->model)};
+}
+
+/* Before the load, which may take minutes. */
+static moe_status check_listeners(const coordinator_config *o, moe_error *err)
+{
+    api_options api = api_of(o, false), admin = api_of(o, true);
+    moe_status status = api_options_check(&api, err);
+
+    return status == MOE_OK && o->admin_listen != NULL ? api_options_check(&admin, err) : status;
+}
+
 static moe_status open_listeners(coordinator *c, moe_error *err)
 {
     const coordinator_config *o = &c->config;
     const cluster_view *view = embedded_view(c->embedded);
-    api_options api = {.listen = o->listen,
-                       .tls_cert = o->tls_cert,
-                       .tls_key = o->tls_key,
-                       .tls_ca = o->tls_ca,
-                       .token_file = o->token_file,
-                       .insecure = o->insecure,
-                       .reflection = !o->no_reflection,
-                       .services = o->admin_listen != NULL ? API_SERVE_INFERENCE : 0,
-                       .model_name = o->model_name != NULL ? o->model_name : base_name(o->model)};
-    api_options admin = api;
+    api_options api = api_of(o, false), admin = api_of(o, true);
     moe_status status = api_server_open(&api, c->engine, view, &c->server, err);
 
     if (status == MOE_OK && o->admin_listen != NULL) {
-        admin.listen = o->admin_listen;
-        admin.services = API_SERVE_ADMIN;
-        admin.token_file = o->admin_token_file != NULL ? o->admin_token_file : o->token_file;
         status = api_server_open(&admin, c->engine, view, &c->admin, err);
         if (status == MOE_OK) {
             MOE_INFO("admin on port %u", api_server_port(c->admin));
@@ -321,9 +351,10 @@ static void wait_for_signal(const sigset_t *signals)
     MOE_INFO("signal %d: draining", signal);
 }
 
-/* Running requests may end; then the listeners close, cancelling what is left. */
-static void drain(coordinator *c)
+/* Running requests may end, unless a second signal comes; then the listeners close, cancelling what is left. */
+static void drain(coordinator *c, const sigset_t *signals)
 {
+    const struct timespec pause = {.tv_nsec = 5000000};
     uint64_t end = moe_now_ns(moe_clock_real()) + (uint64_t)c->config.drain_timeout_ms * 1000000u;
 
     engine_begin_drain(c->engine);
@@ -331,8 +362,7 @@ static void drain(coordinator *c)
     if (c->admin != NULL) {
         api_server_begin_drain(c->admin);
     }
-    while (!engine_idle(c->engine) && moe_now_ns(moe_clock_real()) < end) {
-        usleep(5000);
+    while (!engine_idle(c->engine) && moe_now_ns(moe_clock_real()) < end && sigtimedwait(signals, NULL, &pause) < 0) {
     }
 }
 
@@ -357,8 +387,11 @@ static void close_all(coordinator *c)
 
 static moe_status start(coordinator *c, moe_error *err)
 {
-    moe_status status = load_files(c, err);
+    moe_status status = check_listeners(&c->config, err);
 
+    if (status == MOE_OK) {
+        status = load_files(c, err);
+    }
     if (status == MOE_OK) {
         status = open_model(c, err);
     }
@@ -384,9 +417,7 @@ int main(int argc, char **argv)
     int result = 0;
 
     /* Blocked before any thread starts, so that every thread inherits it and sigwait gets them. */
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
+    stop_signals(&signals);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
 
@@ -410,7 +441,7 @@ int main(int argc, char **argv)
                  engine_get_info(c.engine)->fingerprint, model_kv_capacity_tokens(c.kv));
         print_ready(&c);
         wait_for_signal(&signals);
-        drain(&c);
+        drain(&c, &signals);
     } else {
         result = fail(status, &err);
     }

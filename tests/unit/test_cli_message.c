@@ -116,6 +116,14 @@ static void a_list_with_a_word_is_refused(void **state)
     assert_string_equal(f->err.text, "ids 'two': not a whole number in [-2147483648, 2147483647]");
 }
 
+static void a_list_with_a_gap_is_refused(void **state)
+{
+    fixture *f = *state;
+
+    assert_int_equal(cli_message_set_list(f->message, "token_ids.ids", "1,,3", &f->err), MOE_ERR_INVALID_ARG);
+    assert_string_equal(f->err.text, "ids '': not a whole number in [-2147483648, 2147483647]");
+}
+
 static void two_inputs_are_refused(void **state)
 {
     fixture *f = *state;
@@ -311,6 +319,7 @@ int main(void)
         TEST(a_list_is_divided_by_commas_and_spaces),
         TEST(an_empty_list_marks_its_message),
         TEST(a_list_with_a_word_is_refused),
+        TEST(a_list_with_a_gap_is_refused),
         TEST(two_inputs_are_refused),
         TEST(a_negative_count_is_refused),
         TEST(a_count_over_32_bits_is_refused),
