@@ -1,11 +1,33 @@
 /* Experts out of a checkpoint. */
 #include "expert_node/expert_node.h"
 
+#include <string.h>
+
+/* The files may have changed since the manifest was made (or was taken from its cache). */
+static moe_status verify(const expert_checkpoint *c, uint32_t layer, int32_t expert_id, moe_error *err)
+{
+    const checkpoint_logical *all = model_tensors_all(c->tensors);
+    size_t idx[3];
+    moe_status status = model_expert_tensors(c->config, c->tensors, layer, expert_id, idx, err);
+
+    for (size_t i = 0; i < MOE_COUNT(idx) && status == MOE_OK; i++) {
+        checkpoint_digest d = checkpoint_sha256(all[idx[i]].data, all[idx[i]].bytes);
+        if (memcmp(d.bytes, c->manifest->tensors[idx[i]].bytes, sizeof d.bytes) != 0) {
+            status = moe_fail(err, MOE_ERR_CORRUPT, "%s: its bytes are not those of the manifest", all[idx[i]].name);
+        }
+    }
+    return status;
+}
+
 static moe_status checkpoint_open_expert(void *ctx, uint32_t layer, int32_t expert_id, compute_expert **out,
                                          moe_error *err)
 {
     const expert_checkpoint *c = ctx;
+    moe_status status = c->manifest == NULL ? MOE_OK : verify(c, layer, expert_id, err);
 
+    if (status != MOE_OK) {
+        return status;
+    }
     return model_expert_open(c->config, c->tensors, c->device, c->layout, layer, expert_id, out, err);
 }
 

@@ -60,6 +60,11 @@ moe_status listen_parse(const char *option, const char *text, listen_address *ou
     return MOE_OK;
 }
 
+bool listen_is_wildcard(const listen_address *a)
+{
+    return a->host[0] == '\0' || strcmp(a->host, "0.0.0.0") == 0 || strcmp(a->host, "::") == 0;
+}
+
 static uint64_t time_ns(struct timespec t)
 {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;

@@ -13,6 +13,9 @@ typedef struct listen_address {
 /* HOST:PORT, [IPV6]:PORT, :PORT. Errors: MOE_ERR_INVALID_ARG naming the option. */
 MOE_NODISCARD moe_status listen_parse(const char *option, const char *text, listen_address *out, moe_error *err);
 
+/* Whether that is every address of this machine: nobody can connect to "0.0.0.0". */
+bool listen_is_wildcard(const listen_address *a);
+
 /* Which file it was when it was last read: size, times and inode. */
 typedef struct file_stamp {
     uint64_t inode, size, mtime_ns, ctime_ns;

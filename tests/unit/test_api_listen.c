@@ -12,6 +12,23 @@ static void assert_address(const char *text, const char *host, uint16_t port, bo
     assert_int_equal(a.loopback, loopback);
 }
 
+static void every_address_of_the_machine_is_a_wildcard(void **state)
+{
+    static const char *const wild[] = {":80", "0.0.0.0:80", "[::]:80"}, *const not_wild[] = {"127.0.0.1:80", "host:80"};
+    listen_address a;
+    moe_error err;
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(wild); i++) {
+        assert_ok(listen_parse("listen", wild[i], &a, &err), err);
+        assert_true(listen_is_wildcard(&a));
+    }
+    for (size_t i = 0; i < MOE_COUNT(not_wild); i++) {
+        assert_ok(listen_parse("listen", not_wild[i], &a, &err), err);
+        assert_false(listen_is_wildcard(&a));
+    }
+}
+
 static void hosts_and_ports_are_taken_apart(void **state)
 {
     (void)state;
@@ -50,6 +67,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hosts_and_ports_are_taken_apart),
+        cmocka_unit_test(every_address_of_the_machine_is_a_wildcard),
         cmocka_unit_test(only_loopback_counts_as_loopback),
         cmocka_unit_test(anything_else_is_refused),
     };

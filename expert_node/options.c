@@ -1,0 +1,80 @@
+#include "expert_node/options.h"
+
+#define FIELD(f) offsetof(node_config, f)
+#define TEXT(field, default_value, shown, text)                                                                        \
+    {                                                                                                                  \
+        .name = #field, .kind = MOE_OPT_STRING, .offset = FIELD(field), .fallback = (default_value), .value = (shown), \
+        .help = (text)                                                                                                 \
+    }
+
+static const char *const dtypes[] = {"auto", "f32", "bf16", NULL};
+static const char *const isas[] = {"auto", "portable", "avx2", "avx512", NULL};
+static const char *const weights[] = {"packed", "mapped", NULL};
+
+static const moe_option options[] = {
+    TEXT(model, NULL, "DIR", "checkpoint directory: config.json, safetensors"),
+    MEMBER_OPTIONS(FIELD(member)),
+    TEXT(listen, "127.0.0.1:0", "HOST:PORT", "where coordinators connect; port 0: a free one, printed by READY"),
+    TEXT(advertise, NULL, "HOST:PORT", "the address told to coordinators; default: --listen"),
+    TEXT(http, NULL, "HOST:PORT", "/livez, /readyz and /metrics; default: off"),
+    TEXT(zone, NULL, "NAME", "copies of an expert are spread over zones"),
+    {.name = "memory",
+     .kind = MOE_OPT_SIZE,
+     .offset = FIELD(memory),
+     .fallback = "0",
+     .value = "SIZE",
+     .help = "what experts may take; 0: three quarters of what is free at the start"},
+    {.name = "threads",
+     .kind = MOE_OPT_U32,
+     .offset = FIELD(threads),
+     .fallback = "0",
+     .min = 0,
+     .max = 1024,
+     .value = "N",
+     .help = "compute threads; 0: the cores this process may use"},
+    {.name = "dtype",
+     .kind = MOE_OPT_CHOICE,
+     .offset = FIELD(dtype),
+     .fallback = "auto",
+     .choices = dtypes,
+     .value = "DTYPE",
+     .help = "numeric class; auto: the cluster's, or, as its first member, bf16 for BF16 checkpoints, else f32"},
+    {.name = "isa",
+     .kind = MOE_OPT_CHOICE,
+     .offset = FIELD(isa),
+     .fallback = "auto",
+     .choices = isas,
+     .value = "ISA",
+     .help = "instruction set; all give the same bits"},
+    {.name = "weights",
+     .kind = MOE_OPT_CHOICE,
+     .offset = FIELD(weights),
+     .fallback = "packed",
+     .choices = weights,
+     .value = "LAYOUT",
+     .help = "packed: copied into the fastest layout; mapped: used from the files"},
+    {.name = "insecure",
+     .kind = MOE_OPT_BOOL,
+     .offset = FIELD(insecure),
+     .help = "allow listening beyond loopback without a secret"},
+    TEXT(cache_dir, NULL, "DIR",
+         "where the manifest is cached; default: $XDG_CACHE_HOME/conclave or ~/.cache/conclave"),
+    {.name = "drain_timeout_ms",
+     .kind = MOE_OPT_U32,
+     .offset = FIELD(drain_timeout_ms),
+     .fallback = "10000",
+     .min = 0,
+     .max = 3600000,
+     .value = "MS",
+     .help = "after SIGTERM what coordinators have sent is answered within it"},
+};
+
+const moe_program node_program = {
+    .name = "conclave-node",
+    .summary =
+        "Holds experts of a checkpoint and computes their rows for the coordinators of its cluster.\n"
+        "Prints one line, READY host:port, when it is registered and listening; which experts it holds is decided "
+        "by the cluster's controller. SIGTERM drains.",
+    .options = options,
+    .n_options = MOE_COUNT(options),
+};

@@ -1,0 +1,213 @@
+#include "cluster/store.h"
+#include "expert_node/assignment.h"
+#include "tests/sim/world.h"
+
+#define N_LAYERS  2
+#define N_EXPERTS 4
+#define N_ALL     (N_LAYERS * N_EXPERTS)
+
+static world w;
+static transport *end;
+static expert_node *node;
+static assignment *a;
+static moe_clock_virtual clock_v;
+static cluster_memory *memory;
+static cluster_store *stores[3];
+static cluster *member, *other, *coordinator;
+static expert_source source;
+static unsigned n_failures; /* loads that fail before one succeeds */
+
+static moe_status fail_at_first(void *ctx, uint32_t layer, int32_t expert_id, compute_expert **out, moe_error *err)
+{
+    (void)ctx;
+    if (n_failures > 0) {
+        n_failures--;
+        return moe_fail(err, MOE_ERR_CORRUPT, "not today");
+    }
+    return source.open(source.ctx, layer, expert_id, out, err);
+}
+
+static void on_changed(void *ctx)
+{
+    (void)ctx;
+    assignment_notify(a);
+}
+
+static cluster *join(cluster_role role, const char *id, size_t store, void (*changed)(void *))
+{
+    cluster_options o = {.role = role,
+                         .cluster = "test",
+                         .id = id,
+                         .address = "localhost:1",
+                         .incarnation = 7 + store,
+                         .model = {.family = "test",
+                                   .numeric_class = "cpu-f32-1",
+                                   .n_layers = N_LAYERS,
+                                   .n_experts = N_EXPERTS,
+                                   .k = 2,
+                                   .d_model = 8,
+                                   .expert_bytes = 100},
+                         .clock = &clock_v.clock,
+                         .seed = 1 + store,
+                         .changed = changed};
+    cluster *c;
+    moe_error err;
+
+    assert_int_equal(cluster_memory_client(memory, &stores[store]), MOE_OK);
+    o.store = stores[store];
+    assert_ok(cluster_open(&o, &c, &err), err);
+    return c;
+}
+
+static int setup(void **state)
+{
+    const world_options o = {
+        .n_layers = N_LAYERS, .n_experts = N_EXPERTS, .k = 2, .d_model = 8, .d_ff = 4, .max_rows = 4, .n_nodes = 1};
+    moe_error err;
+
+    (void)state;
+    world_open(&w, &o);
+    const transport_loopback_options loopback = {
+        .net = w.net, .address = "a", .max_message = 4096, .max_peers = 2, .max_queued = 4};
+    assert_int_equal(transport_loopback_open(&loopback, &end), MOE_OK);
+    source = world_source(&w);
+    n_failures = 0;
+    const expert_node_options options = {.id = "a",
+                                         .cluster = "test",
+                                         .transport = end,
+                                         .device = w.device,
+                                         .source = {NULL, fail_at_first},
+                                         .n_layers = N_LAYERS,
+                                         .n_experts_max = N_EXPERTS,
+                                         .d_model = 8,
+                                         .expert_bytes = 100,
+                                         .max_rows = 4,
+                                         .max_picks = 8,
+                                         .max_ffn_rows = 8};
+    assert_ok(expert_node_open(&options, &node, &err), err);
+    moe_clock_virtual_init(&clock_v, 1000000000);
+    assert_int_equal(assignment_open(node, "a", N_LAYERS, N_EXPERTS, &clock_v.clock, &a), MOE_OK);
+    assert_int_equal(cluster_memory_open(&clock_v.clock, 1, &memory), MOE_OK);
+    member = join(CLUSTER_NODE, "a", 0, on_changed);
+    coordinator = join(CLUSTER_COORDINATOR, "c", 1, NULL);
+    other = NULL;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    cluster_close(other);
+    cluster_close(coordinator);
+    cluster_close(member);
+    for (size_t i = 0; i < MOE_COUNT(stores); i++) {
+        cluster_store_close(stores[i]);
+        stores[i] = NULL;
+    }
+    cluster_memory_close(memory);
+    assignment_close(a);
+    transport_close(end);
+    expert_node_close(node);
+    world_close(&w);
+    return 0;
+}
+
+static size_t n_loaded(void)
+{
+    expert_node_stats stats;
+
+    expert_node_get_stats(node, &stats);
+    return stats.experts;
+}
+
+/* Everybody's turns for so long. */
+static void run(unsigned seconds)
+{
+    for (unsigned i = 0; i < 50 * seconds; i++) {
+        moe_clock_virtual_advance(&clock_v, 20000000);
+        (void)cluster_step(member);
+        (void)cluster_step(coordinator);
+        if (other != NULL) {
+            (void)cluster_step(other);
+        }
+        size_t before = n_loaded();
+        (void)assignment_turn(a, member);
+        assert_true(n_loaded() <= before + 1);
+    }
+}
+
+static uint32_t n_reported(void)
+{
+    const cluster_state *s = cluster_state_acquire(coordinator);
+    const cluster_node *n = cluster_state_node(s, "a");
+    uint32_t n_ready = n == NULL ? 0 : n->n_ready;
+
+    cluster_state_release(s);
+    return n_ready;
+}
+
+static uint64_t epoch(void)
+{
+    const cluster_state *s = cluster_state_acquire(coordinator);
+    uint64_t e = s->epoch;
+
+    cluster_state_release(s);
+    return e;
+}
+
+static void what_the_placement_gives_is_loaded_and_reported(void **state)
+{
+    assignment_progress p;
+
+    (void)state;
+    run(10);
+    assignment_get_progress(a, &p);
+    assert_int_equal(n_loaded(), N_ALL);
+    assert_int_equal(n_reported(), N_ALL);
+    assert_true(p.complete);
+    assert_int_equal(p.wanted, N_ALL);
+    assert_int_equal(p.epoch, epoch());
+}
+
+static void an_expert_is_dropped_when_every_coordinator_applies_a_placement_without_it(void **state)
+{
+    (void)state;
+    run(10);
+    cluster_set_applied(coordinator, epoch());
+    other = join(CLUSTER_NODE, "b", 2, NULL);
+    run(10);
+    assert_int_equal(n_loaded(), N_ALL);
+    cluster_set_applied(coordinator, epoch());
+    run(10);
+    assert_int_equal(n_loaded(), N_ALL / 2);
+    assert_int_equal(n_reported(), N_ALL / 2);
+}
+
+static void what_could_not_be_loaded_is_tried_again(void **state)
+{
+    assignment_progress p;
+
+    (void)state;
+    n_failures = 3;
+    run(4);
+    assignment_get_progress(a, &p);
+    assert_int_equal(n_loaded(), N_ALL - 3);
+    assert_int_equal(p.missing, 3);
+    assert_false(p.complete);
+    run(10);
+    assert_int_equal(n_loaded(), N_ALL);
+    assert_int_equal(n_reported(), N_ALL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(what_the_placement_gives_is_loaded_and_reported, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_expert_is_dropped_when_every_coordinator_applies_a_placement_without_it,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(what_could_not_be_loaded_is_tried_again, setup, teardown),
+    };
+
+    moe_log_set_level(MOE_LOG_WARN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
