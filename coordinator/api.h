@@ -54,6 +54,7 @@ typedef struct cluster_snapshot {
     const cluster_view_node *nodes;
     const cluster_view_coordinator *coordinators;
     const cluster_replica *replicas; /* only if asked for */
+    uint64_t loop_ns; /* of moe_clock_real, when the loop that watches the cluster last turned; 0: none */
 } cluster_snapshot;
 
 /* acquire never blocks for long and never returns NULL; every snapshot is released. */

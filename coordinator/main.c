@@ -3,26 +3,27 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "coordinator/api.h"
 #include "coordinator/embedded.h"
 #include "coordinator/engine_loop.h"
 #include "coordinator/options.h"
+#include "coordinator/pool.h"
+#include "http/listen.h"
 
 /* Everything that lives as long as the process, in the order in which it is opened; closed in reverse. */
 typedef struct coordinator {
     coordinator_config config;
-    model_config model_config;
-    checkpoint *checkpoint;
-    model_tensors *tensors;
+    member_files files;
     tokenizer *tokenizer;
     moe_pool *pool;
-    checkpoint_manifest manifest;
     compute_device *device;
     model *model;
     model_kv *kv;
     router_set *base_set;
-    embedded *embedded;
+    embedded *embedded;  /* one of the two: experts in this process, */
+    pool *pool_of_nodes; /* or in a cluster */
     engine *engine;
     api_server *server, *admin;
     api_http *http;
@@ -46,28 +47,16 @@ static void let_signals_in(void)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
-/* Progress of anything that takes more than a second: a line per tenth. */
-typedef struct progress_line {
-    const char *what;
-    int last_tenth;
-} progress_line;
-
 static void report_progress(void *ctx, size_t done, size_t total)
 {
-    progress_line *p = ctx;
-    int tenth = total > 0 ? (int)(10.0 * (double)done / (double)total) : 10;
-
     let_signals_in();
-    if (tenth != p->last_tenth && total > ((size_t)256 << 20)) {
-        p->last_tenth = tenth;
-        MOE_INFO("%s: %d %% of %.1f GB", p->what, tenth * 10, (double)total * 1e-9);
-    }
+    member_report_progress(ctx, done, total);
 }
 
 /* ------------------------------------------------------------------------------------------------ loading */
 static moe_status open_tokenizer(coordinator *c, moe_error *err)
 {
-    const model_config *m = &c->model_config;
+    const model_config *m = &c->files.config;
     int32_t ids[MODEL_MAX_EOS + 2];
     tokenizer_specials specials = {.ids = ids, .bos_id = m->bos_id, .eos_id = m->n_eos > 0 ? m->eos_ids[0] : -1};
     moe_status status;
@@ -92,27 +81,6 @@ static moe_status open_tokenizer(coordinator *c, moe_error *err)
     return status;
 }
 
-static compute_class choose_class(const coordinator *c)
-{
-    if (strcmp(c->config.dtype, "f32") == 0) {
-        return COMPUTE_CLASS_CPU_F32_1;
-    }
-    return strcmp(c->config.dtype, "bf16") == 0 ? COMPUTE_CLASS_CPU_BF16_1 : model_tensors_auto_class(c->tensors);
-}
-
-static compute_isa choose_isa(const char *name)
-{
-    compute_isa isa = COMPUTE_ISA_PORTABLE;
-
-    if (strcmp(name, "auto") == 0) {
-        return COMPUTE_ISA_AUTO;
-    }
-    while (strcmp(compute_isa_name(isa), name) != 0) {
-        isa++;
-    }
-    return isa;
-}
-
 static compute_layout choose_layout(const coordinator *c)
 {
     return strcmp(c->config.weights, "mapped") == 0 ? COMPUTE_MAPPED : COMPUTE_PACKED;
@@ -120,7 +88,7 @@ static compute_layout choose_layout(const coordinator *c)
 
 static moe_status choose_context(coordinator *c, moe_error *err)
 {
-    const model_config *m = &c->model_config;
+    const model_config *m = &c->files.config;
 
     c->max_context = c->config.max_context != 0 ? c->config.max_context : m->max_positions;
     if (m->positions_are_a_limit && c->max_context > m->max_positions) {
@@ -130,33 +98,12 @@ static moe_status choose_context(coordinator *c, moe_error *err)
     return MOE_OK;
 }
 
-static moe_status build_manifest(coordinator *c, moe_error *err)
-{
-    progress_line progress = {.what = "hashing the checkpoint", .last_tenth = -1};
-    moe_text text;
-    moe_status status;
-
-    moe_text_init(&text, (size_t)1 << 20);
-    model_config_text(&c->model_config, &text);
-    status = checkpoint_manifest_build(c->checkpoint, moe_text_cstr(&text), model_tensors_all(c->tensors),
-                                       model_tensors_count(c->tensors), c->pool, c->config.cache_dir, report_progress,
-                                       &progress, &c->manifest, err);
-    moe_text_fini(&text);
-    return status;
-}
-
 static moe_status load_files(coordinator *c, moe_error *err)
 {
-    moe_status status = model_config_load(c->config.model, &c->model_config, err);
+    moe_status status = member_files_open(&c->files, c->config.model, err);
 
     if (status == MOE_OK) {
         status = choose_context(c, err);
-    }
-    if (status == MOE_OK) {
-        status = checkpoint_open(c->config.model, &c->checkpoint, err);
-    }
-    if (status == MOE_OK) {
-        status = model_tensors_open(&c->model_config, c->checkpoint, &c->tensors, err);
     }
     if (status == MOE_OK) {
         status = open_tokenizer(c, err);
@@ -164,13 +111,13 @@ static moe_status load_files(coordinator *c, moe_error *err)
     if (status == MOE_OK) {
         status = moe_pool_open(c->config.threads, compute_thread_init, &c->pool);
     }
-    return status == MOE_OK ? build_manifest(c, err) : status;
+    return status == MOE_OK ? member_files_hash(&c->files, c->pool, c->config.cache_dir, report_progress, err) : status;
 }
 
 /* No more pages than all choices together could ever use. */
 static size_t kv_bytes(const coordinator *c)
 {
-    const model_config *m = &c->model_config;
+    const model_config *m = &c->files.config;
     compute_kv_shape shape = {.page_tokens = MODEL_KV_PAGE_TOKENS,
                               .n_kv_heads = m->n_kv_heads,
                               .head_dim = m->head_dim,
@@ -183,9 +130,9 @@ static size_t kv_bytes(const coordinator *c)
 
 static moe_status open_device(coordinator *c, moe_error *err)
 {
-    const model_config *m = &c->model_config;
-    compute_device_options options = {.numeric_class = choose_class(c),
-                                      .isa = choose_isa(c->config.isa),
+    const model_config *m = &c->files.config;
+    compute_device_options options = {.numeric_class = member_class(c->config.dtype, c->files.tensors),
+                                      .isa = member_isa(c->config.isa),
                                       .pool = c->pool,
                                       .max_rows = c->config.max_batch_tokens,
                                       .max_ffn_rows = (size_t)c->config.max_batch_tokens * m->gate.k,
@@ -197,32 +144,32 @@ static moe_status open_device(coordinator *c, moe_error *err)
 
 static moe_status open_model(coordinator *c, moe_error *err)
 {
-    progress_line progress = {.what = "loading the coordinator's weights", .last_tenth = -1};
+    member_progress progress = {.what = "loading the coordinator's weights", .last_tenth = -1};
     uint32_t n_experts[MODEL_MAX_LAYERS];
     moe_status status = open_device(c, err);
 
     if (status == MOE_OK) {
-        status = model_open(&c->model_config, c->tensors, c->device, choose_layout(c), c->max_context, report_progress,
-                            &progress, &c->model, err);
+        status = model_open(&c->files.config, c->files.tensors, c->device, choose_layout(c), c->max_context,
+                            report_progress, &progress, &c->model, err);
     }
     if (status == MOE_OK) {
-        status = model_kv_open(&c->model_config, c->device, kv_bytes(c), !c->config.no_prefix_cache, &c->kv, err);
+        status = model_kv_open(&c->files.config, c->device, kv_bytes(c), !c->config.no_prefix_cache, &c->kv, err);
     }
-    for (uint32_t l = 0; l < c->model_config.n_layers; l++) {
-        n_experts[l] = c->model_config.n_experts;
+    for (uint32_t l = 0; l < c->files.config.n_layers; l++) {
+        n_experts[l] = c->files.config.n_experts;
     }
     if (status == MOE_OK) {
-        status = router_set_open_base(n_experts, c->model_config.n_layers, c->model_config.gate.k,
-                                      c->manifest.fingerprint.bytes, &c->base_set, err);
+        status = router_set_open_base(n_experts, c->files.config.n_layers, c->files.config.gate.k,
+                                      c->files.manifest.fingerprint.bytes, &c->base_set, err);
     }
     return status;
 }
 
-static moe_status open_experts(coordinator *c, const char *fingerprint, moe_error *err)
+static moe_status open_embedded(coordinator *c, const char *fingerprint, moe_error *err)
 {
-    progress_line progress = {.what = "loading experts", .last_tenth = -1};
-    embedded_options options = {.config = &c->model_config,
-                                .tensors = c->tensors,
+    member_progress progress = {.what = "loading experts", .last_tenth = -1};
+    embedded_options options = {.config = &c->files.config,
+                                .tensors = c->files.tensors,
                                 .device = c->device,
                                 .layout = choose_layout(c),
                                 .fingerprint = fingerprint,
@@ -232,6 +179,25 @@ static moe_status open_experts(coordinator *c, const char *fingerprint, moe_erro
                                 .progress_ctx = &progress};
 
     return embedded_open(&options, &c->embedded, err);
+}
+
+static moe_status open_pool(coordinator *c, moe_error *err)
+{
+    pool_options options = {.member = &c->config.member,
+                            .files = &c->files,
+                            .device = c->device,
+                            .max_rows = c->config.max_batch_tokens,
+                            .micro_batches = c->config.micro_batches,
+                            .dispatch_timeout_ms = c->config.dispatch_timeout_ms,
+                            .replication = c->config.replication,
+                            .min_nodes = c->config.min_nodes};
+
+    return pool_open(&options, &c->pool_of_nodes, err);
+}
+
+static bool in_cluster(const coordinator *c)
+{
+    return c->config.member.etcd != NULL;
 }
 
 static moe_status open_engine(coordinator *c, moe_error *err)
@@ -252,17 +218,13 @@ static moe_status open_engine(coordinator *c, moe_error *err)
                               .step_timeout_ns = (uint64_t)c->config.step_timeout_ms * 1000000u};
     moe_status status;
 
-    checkpoint_digest_hex(&c->manifest.fingerprint, options.fingerprint);
-    status = open_experts(c, options.fingerprint, err);
+    checkpoint_digest_hex(&c->files.manifest.fingerprint, options.fingerprint);
+    status = in_cluster(c) ? open_pool(c, err) : open_embedded(c, options.fingerprint, err);
     if (status != MOE_OK) {
         return status;
     }
-    options.exchange = embedded_exchange(c->embedded);
-    status = engine_open(&options, &c->engine, err);
-    if (status == MOE_OK) {
-        status = engine_warm_up(c->engine, err);
-    }
-    return status == MOE_OK ? engine_start(c->engine, err) : status;
+    options.exchange = in_cluster(c) ? pool_exchange(c->pool_of_nodes) : embedded_exchange(c->embedded);
+    return engine_open(&options, &c->engine, err);
 }
 
 /* ------------------------------------------------------------------------------------------------ listening */
@@ -309,7 +271,7 @@ static moe_status check_listeners(const coordinator_config *o, moe_error *err)
 static moe_status open_listeners(coordinator *c, moe_error *err)
 {
     const coordinator_config *o = &c->config;
-    const cluster_view *view = embedded_view(c->embedded);
+    const cluster_view *view = in_cluster(c) ? pool_view(c->pool_of_nodes) : embedded_view(c->embedded);
     api_options api = api_of(o, false), admin = api_of(o, true);
     moe_status status = api_server_open(&api, c->engine, view, &c->server, err);
 
@@ -329,15 +291,89 @@ static moe_status open_listeners(coordinator *c, moe_error *err)
     return status;
 }
 
-/* The one line on standard output, for whoever started us. */
-static void print_ready(coordinator *c)
+static void api_address(const coordinator *c, char out[300])
 {
     const char *colon = strrchr(c->config.listen, ':');
+
+    snprintf(out, 300, "%.*s:%u", (int)MOE_MIN(colon - c->config.listen, 256), c->config.listen,
+             api_server_port(c->server));
+}
+
+/* ------------------------------------------------------------------------------------------------ getting ready */
+static bool signalled(const sigset_t *signals)
+{
+    const struct timespec nap = {.tv_nsec = 5000000};
+
+    return sigtimedwait(signals, NULL, &nap) > 0;
+}
+
+/* A log line when what is waited for has changed. */
+static void say_once(char said[sizeof(moe_error)], const moe_error *err)
+{
+    if (strcmp(said, err->text) != 0) {
+        memcpy(said, err->text, sizeof err->text);
+        MOE_INFO("waiting: %s", err->text);
+    }
+}
+
+/* Turns the exchange until every expert has an owner and a token has gone through all layers. A cluster that does not
+ * want us ends it, before we were ever in it. */
+static moe_status warm_up_in_cluster(coordinator *c, const sigset_t *signals, moe_error *err)
+{
+    char said[sizeof(moe_error)] = "";
+    bool registered = false;
+
+    while (!signalled(signals)) {
+        moe_status status = pool_status(c->pool_of_nodes, err);
+
+        (void)exchange_progress(pool_exchange(c->pool_of_nodes));
+        if (!registered && (status == MOE_ERR_EXISTS || status == MOE_ERR_DENIED)) {
+            return status;
+        }
+        registered = registered || status == MOE_OK;
+        if (status == MOE_OK && pool_covered(c->pool_of_nodes, err) && engine_warm_up(c->engine, err) == MOE_OK) {
+            return MOE_OK;
+        }
+        say_once(said, err);
+    }
+    return MOE_ERR_CANCELLED;
+}
+
+/* Where others find the API: a wildcard is told as the host's name. */
+static void reachable_address(const coordinator *c, char out[300])
+{
+    listen_address a;
+    char host[256] = "";
+
+    api_address(c, out);
+    if (listen_parse("listen", out, &a, NULL) == MOE_OK && listen_is_wildcard(&a) &&
+        gethostname(host, sizeof host - 1) == 0) {
+        snprintf(out, 300, "%s:%u", host, a.port);
+    }
+}
+
+static moe_status warm_up(coordinator *c, const sigset_t *signals, moe_error *err)
+{
+    char address[300];
+    moe_status status;
+
+    reachable_address(c, address);
+    if (in_cluster(c)) {
+        status = pool_join(c->pool_of_nodes, address, err);
+        status = status == MOE_OK ? warm_up_in_cluster(c, signals, err) : status;
+    } else {
+        embedded_set_address(c->embedded, address);
+        status = engine_warm_up(c->engine, err);
+    }
+    return status == MOE_OK ? engine_start(c->engine, err) : status;
+}
+
+/* The one line on standard output, for whoever started us. */
+static void print_ready(const coordinator *c)
+{
     char address[300];
 
-    snprintf(address, sizeof address, "%.*s:%u", (int)MOE_MIN(colon - c->config.listen, 256), c->config.listen,
-             api_server_port(c->server));
-    embedded_set_address(c->embedded, address);
+    api_address(c, address);
     printf("READY %s\n", address);
     fflush(stdout);
 }
@@ -371,21 +407,23 @@ static void close_all(coordinator *c)
     api_http_close(c->http);
     api_server_close(c->admin, 1000);
     api_server_close(c->server, 1000);
+    if (c->pool_of_nodes != NULL) {
+        pool_leave(c->pool_of_nodes);
+    }
     engine_close(c->engine);
+    pool_close(c->pool_of_nodes);
     embedded_close(c->embedded);
     router_set_unref(c->base_set);
     model_kv_close(c->kv);
     model_close(c->model);
     compute_close(c->device);
-    checkpoint_manifest_fini(&c->manifest);
     moe_pool_close(c->pool);
     tokenizer_close(c->tokenizer);
-    model_tensors_close(c->tensors);
-    checkpoint_close(c->checkpoint);
+    member_files_close(&c->files);
     moe_options_fini(&coordinator_program, &c->config);
 }
 
-static moe_status start(coordinator *c, moe_error *err)
+static moe_status start(coordinator *c, const sigset_t *signals, moe_error *err)
 {
     moe_status status = check_listeners(&c->config, err);
 
@@ -398,7 +436,10 @@ static moe_status start(coordinator *c, moe_error *err)
     if (status == MOE_OK) {
         status = open_engine(c, err);
     }
-    return status == MOE_OK ? open_listeners(c, err) : status;
+    if (status == MOE_OK) {
+        status = open_listeners(c, err);
+    }
+    return status == MOE_OK ? warm_up(c, signals, err) : status;
 }
 
 static int fail(moe_status status, const moe_error *err)
@@ -434,15 +475,15 @@ int main(int argc, char **argv)
         return fail(MOE_ERR_INVALID_ARG, &err);
     }
     compute_thread_init();
-    status = start(&c, &err);
+    status = start(&c, &signals, &err);
     if (status == MOE_OK) {
-        MOE_INFO("serving %s, class %s, %s, fingerprint %.12s, %zu KV tokens", c.model_config.model_type,
+        MOE_INFO("serving %s, class %s, %s, fingerprint %.12s, %zu KV tokens", c.files.config.model_type,
                  compute_class_name(c.device->numeric_class), c.device->ops->name,
                  engine_get_info(c.engine)->fingerprint, model_kv_capacity_tokens(c.kv));
         print_ready(&c);
         wait_for_signal(&signals);
         drain(&c, &signals);
-    } else {
+    } else if (status != MOE_ERR_CANCELLED) {
         result = fail(status, &err);
     }
     close_all(&c);

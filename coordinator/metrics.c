@@ -139,15 +139,20 @@ static void put_build(moe_text *out, const metrics_source *source)
     moe_text_printf(out, "\",numeric_class=\"%s\"} 1\n", compute_class_name(info->numeric_class));
 }
 
-static void put_loops(moe_text *out, const engine_stats *stats, const api_server *server)
+static void put_loops(moe_text *out, const engine_stats *stats, const metrics_source *source)
 {
     const char *name = "conclave_loop_last_progress_seconds";
+    const cluster_snapshot *s = source->view->acquire(source->view->ctx, false);
 
     metrics_head(out, name, "gauge", "Seconds since a loop last turned.");
     moe_text_printf(out, "%s{loop=\"engine\"} %.3f\n", name, seconds_since(stats->last_step_ns));
-    if (server != NULL) {
-        moe_text_printf(out, "%s{loop=\"api\"} %.3f\n", name, seconds_since(api_server_last_turn_ns(server)));
+    if (source->server != NULL) {
+        moe_text_printf(out, "%s{loop=\"api\"} %.3f\n", name, seconds_since(api_server_last_turn_ns(source->server)));
     }
+    if (s->loop_ns != 0) {
+        moe_text_printf(out, "%s{loop=\"cluster\"} %.3f\n", name, seconds_since(s->loop_ns));
+    }
+    source->view->release(source->view->ctx, s);
 }
 
 void metrics_render(const metrics_source *source, moe_text *out)
@@ -162,7 +167,7 @@ void metrics_render(const metrics_source *source, moe_text *out)
                   stats.ttft_count, stats.ttft_seconds_sum);
     put_histogram(out, "conclave_inter_token_seconds", "Between the tokens of one choice.", stats.inter_token_buckets,
                   stats.inter_token_count, stats.inter_token_seconds_sum);
-    put_loops(out, &stats, source->server);
+    put_loops(out, &stats, source);
     if (source->server != NULL) {
         put_calls(out, source->server);
     }

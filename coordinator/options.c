@@ -185,12 +185,37 @@ static const moe_option options[] = {
      .max = 3600000,
      .value = "MS",
      .help = "how long a step waits for an expert without a live owner"},
+    MEMBER_OPTIONS(FIELD(member)),
+    {.name = "replication",
+     .kind = MOE_OPT_U32,
+     .offset = FIELD(replication),
+     .fallback = "1",
+     .min = 1,
+     .max = ROUTER_MAX_NODES,
+     .value = "R",
+     .help = "owners of every expert, as far as nodes and memory allow"},
+    {.name = "min_nodes",
+     .kind = MOE_OPT_U32,
+     .offset = FIELD(min_nodes),
+     .fallback = "1",
+     .min = 1,
+     .max = ROUTER_MAX_NODES,
+     .value = "N",
+     .help = "experts are not placed before so many nodes are registered"},
+    {.name = "dispatch_timeout_ms",
+     .kind = MOE_OPT_U32,
+     .offset = FIELD(dispatch_timeout_ms),
+     .fallback = "5000",
+     .min = 1,
+     .max = 600000,
+     .value = "MS",
+     .help = "wait for a node before its rows go to a replica too"},
 };
 
 const moe_program coordinator_program = {
     .name = "conclave-coordinator",
     .summary = "Serves a mixture-of-experts checkpoint over gRPC. --model DIR alone is enough: an expert node runs in "
-               "this process.\n"
+               "this process.\nWith --etcd URL the experts are on the conclave-nodes of a cluster.\n"
                "Prints one line, READY host:port, when a token has gone through all layers. SIGTERM drains.",
     .options = options,
     .n_options = MOE_COUNT(options),

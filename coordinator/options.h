@@ -1,16 +1,19 @@
-/* The coordinator's command line: one table gives parsing, --help, the environment names, --print-config and validation. */
+/* The coordinator's command line: one table gives parsing, --help, the environment names, --print-config and
+ * validation. */
 #ifndef CONCLAVE_COORDINATOR_OPTIONS_H
 #define CONCLAVE_COORDINATOR_OPTIONS_H
 
-#include "base/base.h"
+#include "expert_node/member.h"
 
 typedef struct coordinator_config {
+    member_config member; /* etcd NULL: an expert node in this process */
     char *model, *model_name, *listen, *http, *admin_listen, *dtype, *isa, *weights, *cache_dir;
-    uint32_t threads, max_batch_tokens, prefill_chunk, max_context, max_running, max_queue, default_max_tokens, micro_batches;
+    uint32_t threads, max_batch_tokens, prefill_chunk, max_context, max_running, max_queue, default_max_tokens,
+        micro_batches;
     size_t kv_memory;
     char *tls_cert, *tls_key, *tls_ca, *token_file, *admin_token_file, *chat_template;
     bool insecure, no_prefix_cache, no_reflection;
-    uint32_t drain_timeout_ms, step_timeout_ms;
+    uint32_t drain_timeout_ms, step_timeout_ms, dispatch_timeout_ms, replication, min_nodes;
 } coordinator_config;
 
 extern const moe_program coordinator_program;

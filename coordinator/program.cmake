@@ -1,3 +1,3 @@
 moe_program(conclave-coordinator
   SOURCES main.c options.c
-  LIBS moe_api moe_engine moe_embedded moe_model moe_tokenizer)
+  LIBS moe_api moe_engine moe_embedded moe_pool moe_member moe_model moe_tokenizer)

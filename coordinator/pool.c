@@ -1,0 +1,345 @@
+#include "coordinator/pool.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "coordinator/pool_priv.h"
+
+#define HEARTBEAT_NS UINT64_C(2000000000)
+#define SHOW_NS      UINT64_C(10000000) /* how old what others see of the nodes may be */
+#define LEAVE_NS     UINT64_C(2000000000)
+
+/* ------------------------------------------------------------------------------------------------ nodes */
+static void let_go(pool *p, pool_node *n)
+{
+    exchange_remove_node(p->exchange, n->id);
+    *n = (pool_node){.id = ""};
+}
+
+static bool same_node(const pool_node *n, const cluster_node *c)
+{
+    return c != NULL && n->incarnation == c->incarnation && strcmp(n->address, c->address) == 0;
+}
+
+static bool is_known(const pool *p, const char *id)
+{
+    for (size_t i = 0; i < ROUTER_MAX_NODES; i++) {
+        if (strcmp(p->nodes[i].id, id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void connect_to(pool *p, const cluster_node *c)
+{
+    pool_node *n = p->nodes;
+    moe_error err = {""};
+
+    while (n < p->nodes + ROUTER_MAX_NODES && n->id[0] != '\0') {
+        n++;
+    }
+    if (n == p->nodes + ROUTER_MAX_NODES) {
+        return; /* the cluster has logged that there are too many */
+    }
+    if (exchange_add_node(p->exchange, c->id, c->address, &err) != MOE_OK) {
+        MOE_WARN("node %s is not used: %s", c->id, err.text);
+        return;
+    }
+    (void)snprintf(n->id, sizeof n->id, "%s", c->id);
+    (void)snprintf(n->address, sizeof n->address, "%s", c->address);
+    n->incarnation = c->incarnation;
+}
+
+/* A node that was started anew is another one, even at the same address: what it held is gone. */
+static void apply_nodes(pool *p, const cluster_state *s)
+{
+    for (size_t i = 0; i < ROUTER_MAX_NODES; i++) {
+        if (p->nodes[i].id[0] != '\0' && !same_node(&p->nodes[i], cluster_state_node(s, p->nodes[i].id))) {
+            let_go(p, &p->nodes[i]);
+        }
+    }
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        if (!is_known(p, s->nodes[i].id)) {
+            connect_to(p, &s->nodes[i]);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ placement */
+static bool expert_has_its_owner(const cluster_state *s, uint32_t layer, uint32_t expert)
+{
+    size_t n;
+    const uint32_t *owners = router_placement_replicas(s->desired, layer, (int32_t)expert, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        const cluster_node *node = cluster_state_node(s, router_placement_node_id(s->desired, owners[i]));
+        if (node != NULL && cluster_bit(node->ready, s->n_experts, layer, expert)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether no row goes to a replica outside the placement: only then may its former owners drop what they hold. */
+static bool placement_suffices(const cluster_state *s)
+{
+    for (uint32_t l = 0; l < s->n_layers; l++) {
+        for (uint32_t e = 0; e < s->n_experts; e++) {
+            if (!expert_has_its_owner(s, l, e)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static void apply_placement(pool *p, const cluster_state *s)
+{
+    router_placement *routing;
+    moe_error err = {""};
+
+    if (s->desired == NULL || s->n_layers != p->o.files->config.n_layers ||
+        s->n_experts != p->o.files->config.n_experts) {
+        return;
+    }
+    if (cluster_state_routing(s, &routing, &err) != MOE_OK) {
+        MOE_ERROR("placement epoch %llu is not applied: %s", (unsigned long long)s->epoch, err.text);
+        atomic_store(&p->changed, true); /* again at the next turn */
+        return;
+    }
+    exchange_set_placement(p->exchange, routing);
+    router_placement_unref(routing);
+    if (s->epoch != p->epoch_applied && placement_suffices(s)) {
+        p->epoch_applied = s->epoch;
+        MOE_INFO("placement epoch %llu applied: %zu nodes", (unsigned long long)s->epoch, s->n_nodes);
+        cluster_set_applied(p->cluster, s->epoch);
+    }
+}
+
+static void show(pool *p, uint64_t now)
+{
+    p->shown_ns = now;
+    pthread_mutex_lock(&p->lock);
+    p->n_shown = 0;
+    for (size_t i = 0; i < ROUTER_MAX_NODES; i++) {
+        pool_shown *s = &p->shown[p->n_shown];
+        if (p->nodes[i].id[0] != '\0' && exchange_get_node(p->exchange, p->nodes[i].id, &s->info)) {
+            memcpy(s->id, p->nodes[i].id, sizeof s->id);
+            p->n_shown++;
+        }
+    }
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* Every turn of the exchange ends here. */
+static void on_turn(void *ctx)
+{
+    pool *p = ctx;
+    uint64_t now = moe_now_ns(moe_clock_real());
+
+    if (atomic_load_explicit(&p->changed, memory_order_relaxed) && atomic_load(&p->joined) &&
+        atomic_exchange(&p->changed, false)) {
+        const cluster_state *s = cluster_state_acquire(p->cluster);
+        apply_nodes(p, s);
+        apply_placement(p, s);
+        cluster_state_release(s);
+    }
+    if (now - p->shown_ns >= SHOW_NS) {
+        show(p, now);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ the cluster's calls
+ */
+static void on_changed(void *ctx)
+{
+    pool *p = ctx;
+
+    atomic_store(&p->changed, true);
+    p->transport->ops->wake(p->transport);
+}
+
+/* Our own connections tell of nodes; of another coordinator under our id its API's port does. */
+static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation)
+{
+    pool *p = ctx;
+    exchange_node_info info;
+
+    (void)incarnation;
+    if (role == CLUSTER_COORDINATOR) {
+        return member_probe(address, p->address);
+    }
+    if (!pool_find_shown(p, id, &info)) {
+        return CLUSTER_ALIVE_NO;
+    }
+    if (info.kind == EXCHANGE_NODE_READY || info.kind == EXCHANGE_NODE_DRAINING) {
+        return CLUSTER_ALIVE_YES;
+    }
+    return info.kind == EXCHANGE_NODE_DOWN ? CLUSTER_ALIVE_NO : CLUSTER_ALIVE_UNKNOWN;
+}
+
+/* ------------------------------------------------------------------------------------------------ open, join, close */
+static moe_status open_transport(pool *p, moe_error *err)
+{
+    const transport_ucx_options options = {.lane = member_lane(p->o.member),
+                                           .max_message =
+                                               member_max_message(&p->o.files->config, p->o.device->numeric_class),
+                                           .max_peers = 2 * ROUTER_MAX_NODES};
+    moe_status status = transport_ucx_open(&options, &p->transport, err);
+
+    if (status == MOE_OK) {
+        (void)snprintf(p->lane, sizeof p->lane, "%s", transport_ucx_lane(p->transport));
+    }
+    return status;
+}
+
+static moe_status open_exchange(pool *p, const char *secret, size_t n_secret, moe_error *err)
+{
+    const model_config *m = &p->o.files->config;
+    exchange_options x = {.transport = p->transport,
+                          .device = p->o.device,
+                          .clock = moe_clock_real(),
+                          .coordinator_id = p->incarnation,
+                          .n_layers = m->n_layers,
+                          .n_experts_max = m->n_experts,
+                          .k = m->gate.k,
+                          .d_model = m->d_model,
+                          .max_rows = p->o.max_rows,
+                          .micro_batches = p->o.micro_batches,
+                          .dispatch_timeout_ns = (uint64_t)p->o.dispatch_timeout_ms * 1000000u,
+                          .id = p->id,
+                          .cluster = p->o.member->cluster,
+                          .incarnation = p->incarnation,
+                          .secret = secret,
+                          .n_secret = n_secret,
+                          .heartbeat_ns = HEARTBEAT_NS,
+                          .poll = on_turn,
+                          .poll_ctx = p};
+
+    memcpy(x.fingerprint, p->o.files->manifest.fingerprint.bytes, sizeof x.fingerprint);
+    return exchange_open(&x, &p->exchange, err);
+}
+
+static moe_status open_with_secret(pool *p, moe_error *err)
+{
+    char *secret;
+    size_t n_secret;
+    moe_status status = member_secret(p->o.member, &secret, &n_secret, err);
+
+    if (status == MOE_OK) {
+        status = open_exchange(p, secret, n_secret, err);
+        free(secret);
+    }
+    return status;
+}
+
+moe_status pool_open(const pool_options *options, pool **out, moe_error *err)
+{
+    pool *p = calloc(1, sizeof *p);
+
+    if (p == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "pool: out of memory");
+    }
+    p->o = *options;
+    p->incarnation = moe_random_entropy() | 1;
+    pthread_mutex_init(&p->lock, NULL);
+    pool_view_open(p);
+    moe_status status = member_id(options->member, p->id, err);
+    if (status == MOE_OK) {
+        status = open_transport(p, err);
+    }
+    if (status == MOE_OK) {
+        status = open_with_secret(p, err);
+    }
+    if (status != MOE_OK) {
+        pool_close(p);
+        return status;
+    }
+    MOE_INFO("expert nodes are reached by %s", p->lane);
+    *out = p;
+    return MOE_OK;
+}
+
+moe_status pool_join(pool *p, const char *address, moe_error *err)
+{
+    const member_files *f = p->o.files;
+    cluster_options o = {
+        .role = CLUSTER_COORDINATOR,
+        .cluster = p->o.member->cluster,
+        .id = p->id,
+        .address = p->address,
+        .incarnation = p->incarnation,
+        .model = member_model(&f->config, f->tensors, p->o.device->numeric_class, f->manifest.fingerprint.bytes),
+        .version = MOE_VERSION,
+        .replication = p->o.replication,
+        .min_nodes = p->o.min_nodes,
+        .ctx = p,
+        .alive = on_alive,
+        .changed = on_changed};
+
+    (void)snprintf(p->address, sizeof p->address, "%s", address);
+    moe_status status = member_store_open(p->o.member, &p->store, err);
+    o.store = p->store;
+    if (status == MOE_OK) {
+        status = cluster_open(&o, &p->cluster, err);
+    }
+    if (status == MOE_OK) {
+        atomic_store(&p->joined, true);
+        status = cluster_start(p->cluster, err);
+    }
+    return status;
+}
+
+moe_status pool_status(pool *p, moe_error *err)
+{
+    return cluster_status(p->cluster, err);
+}
+
+bool pool_covered(pool *p, moe_error *err)
+{
+    const cluster_state *s = cluster_state_acquire(p->cluster);
+    uint32_t layer = 0, expert = 0;
+    bool placed = s->desired != NULL;
+    size_t missing = placed ? cluster_state_missing(s, &layer, &expert) : 0;
+
+    if (!placed) {
+        (void)moe_fail(err, MOE_ERR_UNAVAILABLE, "nothing is placed yet: %zu nodes are registered", s->n_nodes);
+    } else if (missing > 0) {
+        (void)moe_fail(err, MOE_ERR_UNAVAILABLE, "%zu experts have no owner yet, first layer %u expert %u", missing,
+                       layer, expert);
+    }
+    cluster_state_release(s);
+    return placed && missing == 0;
+}
+
+exchange *pool_exchange(pool *p)
+{
+    return p->exchange;
+}
+
+const cluster_view *pool_view(pool *p)
+{
+    return &p->view;
+}
+
+void pool_leave(pool *p)
+{
+    if (p->cluster != NULL) {
+        cluster_stop(p->cluster, LEAVE_NS);
+    }
+}
+
+void pool_close(pool *p)
+{
+    if (p == NULL) {
+        return;
+    }
+    pool_leave(p);
+    cluster_close(p->cluster);
+    cluster_store_close(p->store);
+    transport_close(p->transport);
+    exchange_close(p->exchange);
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}

@@ -1,0 +1,40 @@
+/* pool: the expert nodes of a cluster, as the engine uses them and as the API shows them. The counterpart of embedded.h
+ * for coordinators that were given --etcd.
+ *
+ * The cluster's state is applied to the exchange on the engine's thread whenever it has changed, also while a step
+ * waits: nodes are connected to and let go, and rows are routed to replicas that are ready.
+ *
+ * Threads: open, join and close belong to main; the exchange to the thread that steps the engine; the view, status and
+ * covered to any. */
+#ifndef CONCLAVE_COORDINATOR_POOL_H
+#define CONCLAVE_COORDINATOR_POOL_H
+
+#include "coordinator/api.h"
+#include "coordinator/exchange.h"
+#include "expert_node/member.h"
+
+typedef struct pool pool;
+
+typedef struct pool_options {
+    const member_config *member; /* borrowed, as all here */
+    const member_files *files;
+    compute_device *device;
+    size_t max_rows; /* of one step */
+    uint32_t micro_batches, dispatch_timeout_ms, replication, min_nodes;
+} pool_options;
+
+/* Opens the transport and the exchange; nobody is connected to yet. */
+MOE_NODISCARD moe_status pool_open(const pool_options *options, pool **out, moe_error *err);
+/* Enters the cluster as the coordinator whose API is at address. */
+MOE_NODISCARD moe_status pool_join(pool *p, const char *address, moe_error *err);
+/* How the registration stands: see cluster_status. */
+moe_status pool_status(pool *p, moe_error *err);
+/* Whether every expert has an owner that has reported it ready; if not, err says which one has none. */
+bool pool_covered(pool *p, moe_error *err);
+exchange *pool_exchange(pool *p);
+const cluster_view *pool_view(pool *p);
+/* Leaves the cluster, so that others need not wait for the lease. */
+void pool_leave(pool *p);
+void pool_close(pool *p); /* NULL is fine; the engine is closed before */
+
+#endif

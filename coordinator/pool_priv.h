@@ -1,0 +1,50 @@
+/* What pool.c and pool_view.c share. */
+#ifndef CONCLAVE_COORDINATOR_POOL_PRIV_H
+#define CONCLAVE_COORDINATOR_POOL_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "cluster/cluster.h"
+#include "coordinator/pool.h"
+
+/* A node that the exchange was told of. */
+typedef struct pool_node {
+    char id[ROUTER_MAX_NODE_ID + 1]; /* "": free */
+    char address[CLUSTER_MAX_ADDRESS + 1];
+    uint64_t incarnation;
+} pool_node;
+
+typedef struct pool_shown {
+    char id[ROUTER_MAX_NODE_ID + 1];
+    exchange_node_info info;
+} pool_shown;
+
+struct pool {
+    pool_options o; /* borrowed until close */
+    char id[ROUTER_MAX_NODE_ID + 1];
+    char address[CLUSTER_MAX_ADDRESS + 1]; /* of the API */
+    char lane[32];
+    uint64_t incarnation;
+    transport *transport;
+    exchange *exchange;
+    cluster_store *store;
+    cluster *cluster; /* NULL until join */
+    cluster_view view;
+
+    /* the engine's thread */
+    pool_node nodes[ROUTER_MAX_NODES];
+    uint64_t epoch_applied, shown_ns;
+
+    atomic_bool changed;  /* a new state can be acquired */
+    atomic_bool joined;   /* cluster may be used by the engine's thread */
+    pthread_mutex_t lock; /* of shown; a leaf */
+    pool_shown shown[ROUTER_MAX_NODES];
+    size_t n_shown;
+};
+
+/* pool_view.c */
+void pool_view_open(pool *p);
+bool pool_find_shown(pool *p, const char *id, exchange_node_info *out); /* any thread */
+
+#endif

@@ -1,0 +1,180 @@
+/* How the API sees the cluster: its state, and what the connections say of the nodes. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "coordinator/pool_priv.h"
+
+typedef struct snapshot {
+    cluster_snapshot base;      /* first: release finds the rest by it */
+    const cluster_state *state; /* shared; lends the strings */
+    cluster_view_node *nodes;   /* owned, as the next */
+    cluster_view_coordinator *coordinators;
+    cluster_replica *replicas;
+} snapshot;
+
+bool pool_find_shown(pool *p, const char *id, exchange_node_info *out)
+{
+    bool found = false;
+
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < p->n_shown && !found; i++) {
+        found = strcmp(p->shown[i].id, id) == 0;
+        *out = found ? p->shown[i].info : *out;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return found;
+}
+
+static cluster_node_state node_state(const cluster_node *n, bool known, const exchange_node_info *info)
+{
+    if (!known || info->kind == EXCHANGE_NODE_DOWN) {
+        return CLUSTER_NODE_DOWN;
+    }
+    if (info->kind == EXCHANGE_NODE_CONNECTING) {
+        return CLUSTER_NODE_CONNECTING;
+    }
+    return n->draining || info->kind == EXCHANGE_NODE_DRAINING ? CLUSTER_NODE_DRAINING : CLUSTER_NODE_UP;
+}
+
+static void fill_nodes(pool *p, snapshot *s)
+{
+    for (size_t i = 0; i < s->state->n_nodes; i++) {
+        const cluster_node *n = &s->state->nodes[i];
+        exchange_node_info info = {.rows = 0};
+        bool known = pool_find_shown(p, n->id, &info);
+
+        s->nodes[i] = (cluster_view_node){.id = n->id,
+                                          .address = n->address,
+                                          .incarnation = n->incarnation,
+                                          .state = node_state(n, known, &info),
+                                          .device = n->device,
+                                          .transport = p->lane,
+                                          .zone = n->zone,
+                                          .version = n->version,
+                                          .memory_bytes = n->memory_bytes,
+                                          .used_bytes = n->n_ready * n->expert_bytes,
+                                          .n_experts = n->n_ready,
+                                          .rows = info.rows,
+                                          .frames = info.frames};
+    }
+}
+
+static void fill_coordinators(snapshot *s)
+{
+    for (size_t i = 0; i < s->state->n_coordinators; i++) {
+        const cluster_coordinator *c = &s->state->coordinators[i];
+
+        s->coordinators[i] = (cluster_view_coordinator){.id = c->id,
+                                                        .address = c->address,
+                                                        .epoch = c->epoch_applied,
+                                                        .controller = strcmp(c->id, s->state->controller) == 0};
+    }
+}
+
+/* Whether the placement gives the expert to the node of this id. */
+static bool is_desired(const router_placement *desired, uint32_t layer, uint32_t expert, const char *id)
+{
+    size_t n = 0;
+    const uint32_t *owners = desired == NULL ? NULL : router_placement_replicas(desired, layer, (int32_t)expert, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(router_placement_node_id(desired, owners[i]), id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Who is to hold an expert, and who does. Counts only when the array is NULL. */
+static size_t list_replicas(const cluster_state *c, cluster_replica *out)
+{
+    size_t n = 0;
+
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        for (uint32_t e = 0; e < c->n_experts; e++) {
+            for (uint32_t i = 0; i < c->n_nodes; i++) {
+                bool ready = cluster_bit(c->nodes[i].ready, c->n_experts, l, e);
+                if (!ready && !is_desired(c->desired, l, e, c->nodes[i].id)) {
+                    continue;
+                }
+                if (out != NULL) {
+                    out[n] = (cluster_replica){.layer = l, .expert_id = (int32_t)e, .node = i, .ready = ready};
+                }
+                n++;
+            }
+        }
+    }
+    return n;
+}
+
+static void release(void *ctx, const cluster_snapshot *base)
+{
+    snapshot *s = (snapshot *)(uintptr_t)base;
+
+    (void)ctx;
+    if (base->nodes == NULL) {
+        return; /* the empty one */
+    }
+    cluster_state_release(s->state);
+    free(s->nodes);
+    free(s->coordinators);
+    free(s->replicas);
+    free(s);
+}
+
+static bool fill(pool *p, snapshot *s, bool want_replicas)
+{
+    const cluster_state *c = s->state;
+
+    s->nodes = calloc(c->n_nodes + 1, sizeof *s->nodes);
+    s->coordinators = calloc(c->n_coordinators + 1, sizeof *s->coordinators);
+    if (s->nodes == NULL || s->coordinators == NULL) {
+        return false;
+    }
+    cluster_stats stats;
+    cluster_get_stats(p->cluster, &stats);
+    fill_nodes(p, s);
+    fill_coordinators(s);
+    s->base = (cluster_snapshot){.cluster = p->o.member->cluster,
+                                 .epoch = c->epoch,
+                                 .n_nodes = c->n_nodes,
+                                 .n_coordinators = c->n_coordinators,
+                                 .nodes = s->nodes,
+                                 .coordinators = s->coordinators,
+                                 .loop_ns = stats.last_step_ns};
+    if (want_replicas) {
+        s->base.n_replicas = list_replicas(c, NULL);
+        s->replicas = calloc(s->base.n_replicas + 1, sizeof *s->replicas);
+        if (s->replicas == NULL) {
+            return false;
+        }
+        s->base.replicas = s->replicas;
+        (void)list_replicas(c, s->replicas);
+    }
+    return true;
+}
+
+static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
+{
+    static const cluster_snapshot nothing;
+    pool *p = ctx;
+    snapshot *s = atomic_load(&p->joined) ? calloc(1, sizeof *s) : NULL;
+
+    if (s == NULL) {
+        return &nothing;
+    }
+    s->state = cluster_state_acquire(p->cluster);
+    if (!fill(p, s, want_replicas)) {
+        cluster_state_release(s->state);
+        free(s->nodes);
+        free(s->coordinators);
+        free(s);
+        return &nothing;
+    }
+    return &s->base;
+}
+
+void pool_view_open(pool *p)
+{
+    p->view = (cluster_view){.acquire = acquire, .release = release, .ctx = p};
+}
