@@ -4,24 +4,27 @@ JOBS    ?= $(shell nproc)
 PRESETS := release
 SAN_ENV := UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1
 
-.PHONY: help build demo test bench fuzz coverage check-peers format clean packages-build packages-test packages-fuzz packages-format packages-peers
+.PHONY: help build demo cluster-demo test bench fuzz coverage check-peers format clean packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers
 
 help:           ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
-packages-build packages-test packages-fuzz packages-format packages-peers:
+packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers:
 	@tools/install_packages.sh $(sort build $(@:packages-%=%))
 
 build: packages-build    ## programs in bin/ (installs what the build needs)
 	@mkdir -p build && { cmake --preset release $(CMAKE_ARGS) >build/configure-release.log 2>&1 || cmake --preset release $(CMAKE_ARGS); }
 	@cmake --build --preset release -j $(JOBS) --target programs
-	@mkdir -p bin && for p in conclave conclave-coordinator; do ln -sf ../build/release/bin/$$p bin/$$p; done
-	@echo "built: bin/conclave-coordinator bin/conclave"
+	@mkdir -p bin && for p in conclave conclave-coordinator conclave-node; do ln -sf ../build/release/bin/$$p bin/$$p; done
+	@echo "built: bin/conclave-coordinator bin/conclave-node bin/conclave"
 
 demo: build     ## a model answers a prompt (MODEL=DIR for a checkpoint of yours)
 	@tools/demo.sh "$(MODEL)"
 
-test: packages-test      ## everything: unit, simulator, integration, fuzz corpora; plain, then ASan+UBSan, then TSan
+cluster-demo: build packages-cluster   ## etcd, three nodes and a coordinator give the same answer as one process
+	@tools/cluster_demo.sh "$(MODEL)"
+
+test: packages-test packages-cluster   ## everything: unit, simulator, integration, fuzz corpora; plain, then ASan+UBSan, then TSan
 	@$(SAN_ENV) tools/test.sh $(JOBS)
 
 bench: packages-build    ## speed against the limits of this machine

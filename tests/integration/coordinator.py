@@ -31,6 +31,8 @@ class Coordinator:
             self.process.kill()
             self.process.wait()
             self.reader.join()
+            self.process.stderr.close()
+            self.process.stdout.close()
             raise RuntimeError(f"the coordinator printed {line}: {''.join(self.log)[-2000:]}")
         self.address = line[1]
 
@@ -58,6 +60,7 @@ class Coordinator:
             self.process.wait()
             raise
         self.reader.join()
+        self.process.stderr.close()
         rest = self.process.stdout.read()
         self.process.stdout.close()
         return code, rest

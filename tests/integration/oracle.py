@@ -52,13 +52,13 @@ def compare(scored, expected, n_layers):
     return differences, np.array(pairs)
 
 
-def check(conclave, program, model):
+def check(conclave, program, model, *args):
     with open(os.path.join(model, "config.json"), encoding="utf-8") as f:
         config = json.load(f)
     bf16 = config["torch_dtype"] == "bfloat16"
     expected = load(os.path.join(model, "expected.safetensors"))
     tokens = ",".join(map(str, expected["token_ids"]))
-    with Coordinator(program, model) as coordinator:
+    with Coordinator(program, model, *args) as coordinator:
         scored = run_json(conclave, coordinator, "score", "--tokens", tokens, "--top", str(TOP), "--experts")[0]["tokens"]
         chunks = run_json(conclave, coordinator, "generate", "--tokens", tokens, "--temperature", "0", "--ignore-eos", "--max-tokens",
                           str(len(expected["greedy"])))
@@ -89,4 +89,5 @@ def main():
     print(f"{len(models)} checkpoints agree with the oracle")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,342 @@
+"""Coordinators and expert nodes over UCX, with a real etcd: the same answers as from one process, bit for bit.
+
+Usage: pool.py CONCLAVE COORDINATOR NODE MAKE_CHECKPOINT VECTORS [unittest arguments]
+"""
+import concurrent.futures
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+from coordinator import WAIT_S, Coordinator, clean_env, run_json
+
+if shutil.which("etcd") is None:
+    print("skipped: etcd-server is not installed")
+    sys.exit(77)
+
+CONCLAVE, COORDINATOR, NODE, MAKE_CHECKPOINT, VECTORS = sys.argv[1:6]
+PROMPT = ",".join(str(7 * i % 300 + 3) for i in range(40))
+ASKS = [("--temperature", "0"), ("--seed", "11", "--temperature", "1.3"), ("--seed", "5", "--top-k", "40", "--n", "2")]
+
+
+def free_ports(n):
+    sockets = [socket.socket() for _ in range(n)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+class Etcd:
+    def __init__(self, folder):
+        self.folder = folder
+        client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
+        self.url, self.peer = client, peer
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(
+            ["etcd", "--name", "test", "--data-dir", self.folder, "--log-level", "error", "--listen-client-urls", self.url,
+             "--advertise-client-urls", self.url, "--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer,
+             "--initial-cluster", "test=" + self.peer], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+class Process:
+    """One conclave-node. Its address is known when it is registered and listening; the log is kept."""
+
+    def __init__(self, *args):
+        self.process = subprocess.Popen([NODE, "--listen", "127.0.0.1:0", "--threads", "1", "--drain-timeout-ms", "2000", *args],
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=clean_env())
+        self.log = []
+        self.reader = threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True)
+        self.reader.start()
+
+    def ready(self):
+        line = self.process.stdout.readline().split()
+        if len(line) != 2 or line[0] != "READY":
+            raise RuntimeError(f"the node printed {line}: {self.end()[1][-2000:]}")
+        self.address = line[1]
+        return self
+
+    def end(self):
+        """Waits for the process to end by itself: its exit code and log."""
+        code = self.process.wait(timeout=WAIT_S)
+        self.reader.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code, "".join(self.log)
+
+    def stop(self, how=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.end()
+
+
+class Pool(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = folder.name
+        cls.model, cls.other = cls.make("tiny"), cls.make("other", "--seed", "2")
+        cls.etcd = Etcd(os.path.join(cls.folder, "etcd"))
+        cls.addClassCleanup(lambda: cls.etcd.stop())
+        with Coordinator(COORDINATOR, cls.model, "--threads", "1", "--cache-dir", cls.folder) as alone:
+            cls.expected = cls.answers(alone)
+
+    @classmethod
+    def make(cls, name, *args):
+        path = os.path.join(cls.folder, name)
+        subprocess.run(["/usr/bin/python3", MAKE_CHECKPOINT, path, "--shape", "tiny", "--dtype", "f32", "--no-tokenizer", *args],
+                       check=True, capture_output=True)
+        return path
+
+    @staticmethod
+    def answer(coordinator, ask):
+        """Tokens and the log-probabilities of all choices, as they were printed."""
+        choices = {}
+        for chunk in run_json(CONCLAVE, coordinator, "generate", "--tokens", PROMPT, "--ignore-eos", "--max-tokens", "12",
+                              "--logprobs", "3", *ask):
+            tokens, logprobs = choices.setdefault(chunk.get("index", 0), ([], []))
+            tokens += chunk.get("token_ids", [])
+            logprobs += chunk.get("logprobs", [])
+        return choices
+
+    @classmethod
+    def answers(cls, coordinator):
+        return [cls.answer(coordinator, ask) for ask in ASKS]
+
+    def setUp(self):
+        self.cluster = self.id().rsplit(".", 1)[-1][:60]
+        self.nodes = []
+        self.addCleanup(lambda: [node.stop(signal.SIGKILL) for node in self.nodes if node.process.poll() is None])
+
+    def member_args(self):
+        return ("--etcd", self.etcd.url, "--cluster", self.cluster, "--cache-dir", self.folder)
+
+    def node(self, id, *args, model=None):
+        node = Process("--model", model or self.model, *self.member_args(), "--id", id, *args)
+        self.nodes.append(node)
+        return node
+
+    def start_nodes(self, n, *args):
+        """All at once; in return when all are ready."""
+        return [node.ready() for node in [self.node(f"node-{i}", *args) for i in range(n)]]
+
+    def coordinator(self, *args, id="coordinator", model=None):
+        return Coordinator(COORDINATOR, model or self.model, *self.member_args(), "--id", id, "--threads", "1", *args)
+
+    def stop_nodes(self):
+        for node in self.nodes:
+            node.process.send_signal(signal.SIGTERM)
+        for node in self.nodes:
+            code, log = node.end()
+            self.assertEqual(code, 0, log)
+        self.nodes.clear()
+
+    def rows(self, coordinator):
+        cluster, = run_json(CONCLAVE, coordinator, "nodes")
+        return {node["id"]: node.get("rows", 0) for node in cluster.get("nodes", [])}
+
+    def assert_all_answered(self, coordinator, n):
+        """The figures are as old as the last idle turn."""
+        end = time.monotonic() + WAIT_S
+        while True:
+            rows = self.rows(coordinator)
+            if len(rows) == n and all(rows.values()) or time.monotonic() > end:
+                break
+            time.sleep(0.02)
+        self.assertEqual(len(rows), n, rows)
+        self.assertTrue(all(rows.values()), rows)
+        return rows
+
+    def check(self, n, replication):
+        self.start_nodes(n)
+        with self.coordinator("--min-nodes", str(n), "--replication", str(replication)) as coordinator:
+            self.assertEqual(self.answers(coordinator), self.expected)
+            rows = self.assert_all_answered(coordinator, n)
+            layers = run_json(CONCLAVE, coordinator, "placement")[0]["experts"]
+            owners = [len([r for r in e.get("replicas", []) if r.get("ready")]) for e in layers]
+            self.assertEqual(set(owners), {min(n, replication)})
+            self.assertEqual(coordinator.stop(), (0, ""))
+        print(f"{n} nodes, replication {replication}: equal; rows {rows}")
+        self.stop_nodes()
+
+    # ------------------------------------------------------------------------------------------ equal answers
+    def test_one_node_answers_as_one_process(self):
+        self.check(1, 1)
+
+    def test_two_nodes_answer_as_one_process(self):
+        self.check(2, 1)
+
+    def test_two_nodes_with_replicas_answer_as_one_process(self):
+        self.check(2, 2)
+
+    def test_five_nodes_answer_as_one_process(self):
+        self.check(5, 1)
+
+    def test_five_nodes_with_replicas_answer_as_one_process(self):
+        self.check(5, 2)
+
+    def test_two_coordinators_share_the_nodes(self):
+        self.start_nodes(2)
+        with self.coordinator("--min-nodes", "2", id="a") as a, self.coordinator("--min-nodes", "2", id="b") as b:
+            with concurrent.futures.ThreadPoolExecutor() as threads:
+                both = [threads.submit(self.answers, c) for c in (a, b, a, b)]
+                for one in both:
+                    self.assertEqual(one.result(), self.expected)
+            for coordinator in (a, b):
+                self.assert_all_answered(coordinator, 2)
+            cluster, = run_json(CONCLAVE, a, "nodes")
+            self.assertEqual(sorted(c["id"] for c in cluster["coordinators"]), ["a", "b"])
+            self.assertEqual(sum(c.get("controller", False) for c in cluster["coordinators"]), 1)
+        self.stop_nodes()
+
+    def test_members_start_in_any_order_and_again(self):
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            early = threads.submit(self.coordinator, "--min-nodes", "2")
+            time.sleep(0.5)
+            self.assertFalse(early.done())
+            self.start_nodes(2)
+            coordinator = early.result()
+        with coordinator:
+            self.assertEqual(self.answers(coordinator), self.expected)
+        for node in self.nodes:
+            node.stop(signal.SIGKILL)
+        self.nodes.clear()
+        self.etcd.stop()
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            again = threads.submit(self.coordinator, "--min-nodes", "2")
+            nodes = [self.node(f"node-{i}") for i in range(2)]
+            self.etcd.start()
+            for node in nodes:
+                node.ready()
+            coordinator = again.result()
+        with coordinator:
+            self.assertEqual(self.answers(coordinator), self.expected)
+            self.assert_all_answered(coordinator, 2)
+        self.stop_nodes()
+
+    def test_the_oracle_agrees_through_three_nodes(self):
+        try:
+            import oracle
+        except ImportError as error:
+            self.skipTest(str(error))
+        for vector in ("olmoe-gqa", "olmoe-bf16"):
+            self.cluster = vector
+            for node in [self.node(f"node-{i}", model=os.path.join(VECTORS, vector)) for i in range(3)]:
+                node.ready()
+            oracle.check(CONCLAVE, COORDINATOR, os.path.join(VECTORS, vector), *self.member_args(), "--id", "coordinator", "--threads",
+                         "1", "--min-nodes", "3")
+            self.stop_nodes()
+
+    def test_etcd_may_be_restarted_while_serving(self):
+        self.start_nodes(2)
+        with self.coordinator("--min-nodes", "2") as coordinator:
+            self.etcd.stop()
+            try:
+                self.assertEqual(self.answers(coordinator), self.expected)
+            finally:
+                self.etcd.start()
+            for _ in range(3):
+                self.assertEqual(self.answers(coordinator), self.expected)
+            self.assert_all_answered(coordinator, 2)
+        self.stop_nodes()
+
+    # ------------------------------------------------------------------------------------------ refusals
+    def refused(self, node, *words):
+        code, log = node.end()
+        self.nodes.remove(node)
+        self.assertEqual(code, 1, log)
+        for word in words:
+            self.assertIn(word, log)
+
+    def test_members_that_do_not_belong_are_refused(self):
+        self.start_nodes(1)
+        with self.coordinator() as coordinator:
+            self.refused(self.node("stranger", model=self.other), "fingerprint")
+            self.refused(self.node("stranger", "--dtype", "bf16"), "cpu-bf16-1", "cpu-f32-1")
+            self.refused(self.node("node-0"), "node-0")
+            with self.assertRaisesRegex(RuntimeError, "fingerprint"):
+                self.coordinator(id="stranger", model=self.other)
+            self.assertEqual(self.answers(coordinator), self.expected)
+            self.assertEqual(list(self.rows(coordinator)), ["node-0"])
+        self.stop_nodes()
+
+    def test_a_member_of_another_cluster_is_not_seen(self):
+        self.start_nodes(1)
+        mine, self.cluster = self.cluster, "elsewhere"
+        self.node("far").ready()
+        self.cluster = mine
+        with self.coordinator() as coordinator:
+            self.assertEqual(self.answers(coordinator), self.expected)
+            self.assertEqual(list(self.rows(coordinator)), ["node-0"])
+        self.stop_nodes()
+
+    def test_the_name_of_a_dead_node_is_free_at_once(self):
+        self.start_nodes(1)
+        self.nodes.pop().stop(signal.SIGKILL)
+        self.start_nodes(1)
+        self.stop_nodes()
+
+    def secret(self, name, text):
+        path = os.path.join(self.folder, name)
+        with open(path, "w", encoding="ascii") as f:
+            f.write(text)
+        return path
+
+    def test_nodes_work_for_those_alone_who_know_the_secret(self):
+        right = self.secret("right", "a secret of enough bytes\n")
+        wrong = self.secret("wrong", "another one of such length\n")
+        self.start_nodes(2, "--secret-file", right)
+        process = subprocess.Popen([COORDINATOR, "--model", self.model, "--listen", "127.0.0.1:0", *self.member_args(), "--id", "wrong",
+                                    "--secret-file", wrong], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+                                   env=clean_env())
+        try:
+            for line in process.stderr:
+                if "proof" in line:
+                    break
+            self.assertIn("is not used", line)
+        finally:
+            process.kill()
+            self.assertEqual(process.communicate()[0], "")
+        with self.coordinator("--secret-file", right, "--min-nodes", "2") as coordinator:
+            self.assertEqual(self.answers(coordinator), self.expected)
+            self.assert_all_answered(coordinator, 2)
+        self.stop_nodes()
+
+    def test_options_that_cannot_work_are_refused(self):
+        self.refused(self.node("n", "--listen", "0.0.0.0:0"), "advertise")
+        self.refused(self.node("n", "--listen", "0.0.0.0:0", "--advertise", "127.0.0.1:0"), "secret")
+        self.refused(self.node("n", "--listen", "nonsense"), "listen")
+        self.refused(self.node("not a name"), "id")
+        self.refused(self.node("n", "--secret-file", self.secret("short", "short\n")), "secret_file")
+        self.refused(self.node("n", model=self.folder), "config.json")
+
+    def test_memory_is_a_bound(self):
+        expert = 3 * 64 * 32 * 4
+        self.start_nodes(2, "--memory", str(5 * expert))
+        self.node("large", "--memory", str(6 * expert)).ready()
+        with self.coordinator("--min-nodes", "3") as coordinator:
+            self.assertEqual(self.answers(coordinator), self.expected)
+            cluster, = run_json(CONCLAVE, coordinator, "nodes")
+            for node in cluster["nodes"]:
+                self.assertLessEqual(node["used_bytes"], node["memory_bytes"])
+            self.assertEqual(sum(node["n_experts"] for node in cluster["nodes"]), 16)
+        self.stop_nodes()
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0]] + sys.argv[6:])
