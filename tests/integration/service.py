@@ -2,6 +2,7 @@
 
 Usage: service.py COORDINATOR MAKE_CHECKPOINT DESCRIPTORS
 """
+import json
 import os
 import random
 import re
@@ -193,6 +194,17 @@ class Service(unittest.TestCase):
         self.assertEqual([node.address for node in cluster.nodes], ["in-process"])
         self.assertEqual(cluster.nodes[0].n_experts, sum(model.n_experts))
         self.assertGreater(cluster.nodes[0].rows, 0)
+
+    def test_a_head_of_nans_is_never_ready(self):
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(["/usr/bin/python3", MAKE_CHECKPOINT, folder, "--shape", "tiny"], check=True, capture_output=True)
+            with open(os.path.join(folder, "model.safetensors"), "r+b") as f:
+                n = int.from_bytes(f.read(8), "little")
+                begin, end = json.loads(f.read(n))["lm_head.weight"]["data_offsets"]
+                f.seek(8 + n + begin)
+                f.write(b"\xff\x7f" * ((end - begin) // 2))
+            with self.assertRaisesRegex(RuntimeError, "not a number"):
+                Coordinator(PROGRAM, folder, "--cache-dir", "").stop()
 
 
 if __name__ == "__main__":
