@@ -109,6 +109,9 @@ static transport *endpoint_open(world *w, const char *address, uint64_t seed)
         .net = w->net, .address = address, .max_message = 1 << 16, .max_peers = 16, .max_queued = 32};
     transport *t;
 
+    if (w->o.endpoint_open != NULL) {
+        return w->o.endpoint_open(address);
+    }
     assert_int_equal(transport_loopback_open(&loopback, &t), MOE_OK);
     if (!w->o.faulty) {
         return t;
@@ -234,7 +237,9 @@ static void coordinator_start(world *w, uint32_t i)
                                       .heartbeat_ns = w->o.heartbeat_ns};
     assert_ok(exchange_open(&options, &c->x, &err), err);
     for (uint32_t n = 0; n < w->o.n_nodes; n++) {
-        assert_ok(exchange_add_node(c->x, w->nodes[n].id, w->nodes[n].id, &err), err);
+        const char *address = w->o.endpoint_address != NULL ? w->o.endpoint_address(w->nodes[n].t) : w->nodes[n].id;
+
+        assert_ok(exchange_add_node(c->x, w->nodes[n].id, address, &err), err);
     }
     exchange_set_placement(c->x, w->placement);
 }

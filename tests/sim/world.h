@@ -29,6 +29,9 @@ typedef struct world_options {
     uint64_t dispatch_timeout_ns, heartbeat_ns;
     bool faulty;
     uint32_t per_mille[TRANSPORT_N_FAULTS];
+    /* Another network than the loopback: opens a member's endpoint, and names its address. */
+    transport *(*endpoint_open)(const char *id);
+    const char *(*endpoint_address)(const transport *t);
     const char *secret, *node_secret; /* of the cluster; of the nodes alone when theirs differs */
 } world_options;
 

@@ -1,0 +1,5 @@
+if(NOT TARGET moe_transport_ucx)
+  return()
+endif()
+moe_test(hostile_peer SOURCES hostile_peer.c ../sim/world.c LIBS moe_exchange moe_expert_node moe_transport_ucx moe_wire LABELS integration)
+set_tests_properties(hostile_peer PROPERTIES ENVIRONMENT "UCX_MEM_EVENTS=n")
