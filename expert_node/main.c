@@ -46,22 +46,33 @@ static void catch_signals(void)
 }
 
 /* ------------------------------------------------------------------------------------------------ opening */
+/* The number on the line that begins so, in a file of the kernel's (which have no size); fallback if there is none. */
+static size_t kernel_number(const char *path, const char *begins, size_t fallback)
+{
+    FILE *f = fopen(path, "re");
+    char line[128];
+    size_t n = strlen(begins), found = fallback;
+
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        unsigned long long value = strncmp(line, begins, n) == 0 ? strtoull(line + n, NULL, 10) : 0;
+        if (value > 0) {
+            found = (size_t)value;
+            break;
+        }
+    }
+    if (f != NULL) {
+        (void)fclose(f);
+    }
+    return found;
+}
+
 /* Three quarters of what the machine has free, within the control group's limit. */
 static size_t free_memory(void)
 {
-    char *text = NULL, *at;
-    size_t n, bytes = (size_t)1 << 30, limit = SIZE_MAX;
+    size_t kib = kernel_number("/proc/meminfo", "MemAvailable:", (size_t)1 << 20);
+    size_t limit = kernel_number("/sys/fs/cgroup/memory.max", "", SIZE_MAX); /* "max" is no number */
 
-    if (moe_file_read("/proc/meminfo", 65536, &text, &n, NULL) == MOE_OK) {
-        at = strstr(text, "MemAvailable:");
-        bytes = at == NULL ? bytes : (size_t)strtoull(at + strlen("MemAvailable:"), NULL, 10) << 10;
-        free(text);
-    }
-    if (moe_file_read("/sys/fs/cgroup/memory.max", 64, &text, &n, NULL) == MOE_OK) {
-        limit = text[0] >= '0' && text[0] <= '9' ? (size_t)strtoull(text, NULL, 10) : limit;
-        free(text);
-    }
-    return MOE_MIN(bytes, limit) / 4 * 3;
+    return MOE_MIN(kib << 10, limit) / 4 * 3;
 }
 
 static moe_status check_listen(const node_config *o, moe_error *err)

@@ -36,15 +36,14 @@ def free_ports(n):
 
 
 class Etcd:
-    def __init__(self, folder):
-        self.folder = folder
-        client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
-        self.url, self.peer = client, peer
+    def __init__(self, folder, host="127.0.0.1", program="etcd"):
+        self.folder, self.program = folder, program
+        self.url, self.peer = (f"http://{host}:{port}" for port in free_ports(2))
         self.start()
 
     def start(self):
         self.process = subprocess.Popen(
-            ["etcd", "--name", "test", "--data-dir", self.folder, "--log-level", "error", "--listen-client-urls", self.url,
+            [self.program, "--name", "test", "--data-dir", self.folder, "--log-level", "error", "--listen-client-urls", self.url,
              "--advertise-client-urls", self.url, "--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer,
              "--initial-cluster", "test=" + self.peer], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -56,8 +55,8 @@ class Etcd:
 class Process:
     """One conclave-node. Its address is known when it is registered and listening; the log is kept."""
 
-    def __init__(self, *args):
-        self.process = subprocess.Popen([NODE, "--listen", "127.0.0.1:0", "--threads", "1", "--drain-timeout-ms", "2000", *args],
+    def __init__(self, *args, program=NODE):
+        self.process = subprocess.Popen([program, "--threads", "1", "--drain-timeout-ms", "2000", *args],
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=clean_env())
         self.log = []
         self.reader = threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True)
@@ -104,10 +103,10 @@ class Pool(unittest.TestCase):
         return path
 
     @staticmethod
-    def answer(coordinator, ask):
+    def answer(coordinator, ask, conclave=CONCLAVE):
         """Tokens and the log-probabilities of all choices, as they were printed."""
         choices = {}
-        for chunk in run_json(CONCLAVE, coordinator, "generate", "--tokens", PROMPT, "--ignore-eos", "--max-tokens", "12",
+        for chunk in run_json(conclave, coordinator, "generate", "--tokens", PROMPT, "--ignore-eos", "--max-tokens", "12",
                               "--logprobs", "3", *ask):
             tokens, logprobs = choices.setdefault(chunk.get("index", 0), ([], []))
             tokens += chunk.get("token_ids", [])
@@ -253,6 +252,61 @@ class Pool(unittest.TestCase):
             for _ in range(3):
                 self.assertEqual(self.answers(coordinator), self.expected)
             self.assert_all_answered(coordinator, 2)
+        self.stop_nodes()
+
+    # ------------------------------------------------------------------------------------------ three hosts
+    def namespaces(self):
+        """Three hosts of one machine, 10.213.0.1 to .3, joined by a bridge inside the first."""
+        names = [f"conclave-{os.getpid()}-{i}" for i in range(3)]
+
+        def ip(*args, host=None):
+            return subprocess.run(["ip", *(["-n", names[host]] if host is not None else []), *args], check=True, capture_output=True)
+
+        def gone(name):
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+        try:
+            for name in names:
+                ip("netns", "add", name)
+                self.addCleanup(gone, name)
+            ip("link", "add", "bridge", "type", "bridge", host=0)
+            ip("address", "add", "10.213.0.1/24", "dev", "bridge", host=0)
+            for link in ("lo", "bridge"):
+                ip("link", "set", link, "up", host=0)
+            for i in (1, 2):
+                ip("link", "add", f"to{i}", "type", "veth", "peer", "name", "wire", "netns", names[i], host=0)
+                ip("link", "set", f"to{i}", "master", "bridge", "up", host=0)
+                ip("address", "add", f"10.213.0.{i + 1}/24", "dev", "wire", host=i)
+                for link in ("lo", "wire"):
+                    ip("link", "set", link, "up", host=i)
+        except (OSError, subprocess.CalledProcessError) as error:
+            self.skipTest(f"network namespaces cannot be made here: {error}")
+        return names
+
+    def on_host(self, name, program):
+        """A program that runs the given one there."""
+        path = os.path.join(self.folder, f"{os.path.basename(program)}-on-{name}")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(f'#!/bin/sh\nexec ip netns exec {name} {os.path.abspath(program)} "$@"\n')
+        os.chmod(path, 0o755)
+        return path
+
+    def test_three_hosts_answer_as_one_process(self):
+        hosts = self.namespaces()
+        etcd = Etcd(os.path.join(self.folder, "etcd-of-hosts"), "10.213.0.1", self.on_host(hosts[0], shutil.which("etcd")))
+        self.addCleanup(etcd.stop)
+        args = ("--etcd", etcd.url, "--cache-dir", self.folder, "--secret-file", self.secret("hosts", "the secret of three hosts\n"))
+        self.nodes = [Process("--model", self.model, *args, "--id", f"node-{i}", "--listen", f"10.213.0.{i + 1}:0",
+                              program=self.on_host(hosts[i], NODE)) for i in (1, 2)]
+        for node in self.nodes:
+            node.ready()
+        conclave = self.on_host(hosts[0], CONCLAVE)
+        with Coordinator(self.on_host(hosts[0], COORDINATOR), self.model, *args, "--id", "coordinator", "--threads", "1", "--min-nodes",
+                         "2") as coordinator:
+            self.assertEqual([self.answer(coordinator, ask, conclave) for ask in ASKS], self.expected)
+            cluster, = run_json(conclave, coordinator, "nodes")
+            self.assertEqual([node["address"].split(":")[0] for node in cluster["nodes"]], ["10.213.0.2", "10.213.0.3"])
+            self.assertEqual([node["transport"] for node in cluster["nodes"]], ["tcp", "tcp"])
         self.stop_nodes()
 
     # ------------------------------------------------------------------------------------------ refusals
