@@ -460,18 +460,18 @@ static void etcd_wake(cluster_store *store)
 }
 
 /* ------------------------------------------------------------------------------------------------ calls */
+/* A member makes fewer calls at a time than there are places. */
 static call *new_call(cluster_store *store, const char *path, cluster_reply_fn fn, void *ctx)
 {
     etcd *s = (etcd *)store;
+    size_t i = 0;
 
-    for (size_t i = 0; i < MAX_CALLS; i++) {
-        if (s->calls[i].state == CALL_FREE) {
-            open_call(s, &s->calls[i], path, fn, ctx);
-            return &s->calls[i];
-        }
+    while (i < MAX_CALLS && s->calls[i].state != CALL_FREE) {
+        i++;
     }
-    MOE_ASSERT(!"more calls under way than a member makes");
-    return NULL;
+    MOE_ASSERT(i < MAX_CALLS);
+    open_call(s, &s->calls[i], path, fn, ctx);
+    return &s->calls[i];
 }
 
 static void etcd_txn(cluster_store *store, const cluster_txn *txn, cluster_reply_fn fn, void *ctx)

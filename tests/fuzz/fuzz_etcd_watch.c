@@ -1,5 +1,5 @@
-/* Any bytes as the answer of a watch, in pieces whose sizes come from the first byte, and as the body of any other reply.
- * However it is cut, the same events must come out. */
+/* Any bytes as the answer of a watch, in pieces whose sizes come from the first byte, and as the body of any other
+ * reply. However it is cut, the same events must come out. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,0 +1,100 @@
+/* Any keys and values as what the store holds: lines of KEY SPACE VALUE, read into a mirror and made into a state,
+ * twice, so that the second one is built on the first. Whatever comes out must be answerable. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cluster/cluster_priv.h"
+
+#define LAYERS  2
+#define EXPERTS 5
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+static const cluster_model model = {.family = "olmoe",
+                                    .numeric_class = "cpu-f32-1",
+                                    .n_layers = LAYERS,
+                                    .n_experts = EXPERTS,
+                                    .k = 2,
+                                    .d_model = 16,
+                                    .expert_bytes = 4096};
+
+static bool keep(void *ctx, const cluster_node *node)
+{
+    (void)ctx;
+    return node->id[0] % 2 == 0;
+}
+
+static void enter(cluster_mirror *m, char *line, uint64_t revision)
+{
+    char *value = strchr(line, ' ');
+    cluster_kv kv = {.key = line, .mod_revision = revision};
+    moe_error err;
+
+    if (value == NULL) {
+        cluster_mirror_delete(m, line, revision);
+        return;
+    }
+    *value++ = '\0';
+    kv.value = value;
+    kv.value_bytes = strlen(value);
+    (void)!cluster_mirror_put(m, &kv);
+    if (strcmp(kv.key, "model") == 0) {
+        (void)!cluster_check_model(kv.value, kv.value_bytes, &model, &err);
+    }
+}
+
+static void question(const cluster_state *s)
+{
+    router_placement *p = NULL;
+    uint64_t bitmap[LAYERS];
+    moe_error err;
+
+    (void)cluster_state_missing(s, NULL, NULL);
+    (void)cluster_state_epoch_applied(s);
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        (void)cluster_state_wanted(s, s->nodes[i].id, bitmap);
+        MOE_ASSERT(cluster_state_node(s, s->nodes[i].id) == &s->nodes[i]);
+    }
+    MOE_ASSERT(cluster_state_routing(s, &p, &err) == MOE_OK);
+    router_placement_unref(p);
+}
+
+static cluster_state_box *build(cluster_mirror *m, const cluster_state_box *previous)
+{
+    uint64_t ignored = 0;
+    const cluster_state_input in = {
+        .mirror = m, .model = &model, .previous = previous, .keep = keep, .ignored = &ignored};
+    cluster_state_box *box = cluster_state_build(&in);
+
+    MOE_ASSERT(box != NULL);
+    question(&box->s);
+    return box;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    char *text = malloc(n + 1), *rest = NULL;
+    cluster_mirror m = {0};
+    uint64_t revision = 1;
+
+    if (text == NULL) {
+        return 0;
+    }
+    moe_log_set_level(MOE_LOG_ERROR);
+    memcpy(text, data, n);
+    text[n] = '\0';
+    cluster_state_box *first = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
+        if (strcmp(line, "--") == 0 && first == NULL) {
+            first = build(&m, NULL);
+        } else {
+            enter(&m, line, ++revision);
+        }
+    }
+    cluster_state_box *second = build(&m, first);
+    cluster_state_release(&second->s);
+    cluster_state_release(first != NULL ? &first->s : NULL);
+    cluster_mirror_fini(&m);
+    free(text);
+    return 0;
+}

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Writes the seed corpus of fuzz_cluster_state: lines of KEY SPACE VALUE; `--` ends the first state, a KEY alone is deleted."""
+import json
+import pathlib
+
+OUT = pathlib.Path(__file__).parent / "corpus" / "fuzz_cluster_state"
+INC = "00000000000000a1"
+
+
+def record(key, value):
+    return f"{key} {json.dumps(value, separators=(',', ':'))}\n"
+
+
+def node(node_id, **more):
+    value = {"v": 1, "incarnation": INC, "address": "h:1", "device": "cpu", "zone": "z", "version": "1", "memory_bytes": 1 << 20,
+             "expert_bytes": 4096, "draining": False, "packs": []}
+    return record(f"nodes/{node_id}", {**value, **more})
+
+
+def ready(node_id, experts=("f1", "00"), **more):
+    return record(f"ready/{node_id}", {"v": 1, "incarnation": INC, "epoch": 1, "experts": list(experts), **more})
+
+
+def layer(i, epoch=1, experts=((0,), (1,), (0, 1), (), (0,))):
+    return record(f"placement/{i}", {"v": 1, "epoch": epoch, "experts": [list(e) for e in experts]})
+
+
+def placement(**more):
+    return record("placement", {"v": 1, "epoch": 1, "replication": 2, "n_layers": 2, "n_experts": 5, "nodes": ["a", "b"], **more})
+
+
+def model(**more):
+    return record("model", {"v": 1, "fingerprint": "0" * 64, "family": "olmoe", "numeric_class": "cpu-f32-1", "n_layers": 2, "n_experts": 5,
+                            "k": 2, "d_model": 16, "expert_bytes": 4096, **more})
+
+
+COORDINATOR = record("coordinators/c", {"v": 1, "incarnation": INC, "address": "h:2", "epoch_applied": 1})
+CONTROLLER = record("controller", {"v": 1, "id": "c", "incarnation": INC})
+NODES = node("a") + node("b", draining=True)
+WHOLE = model() + NODES + ready("a") + ready("b", ["0e", "f1"]) + COORDINATOR + CONTROLLER + layer(0) + layer(1) + placement()
+SEEDS = {
+    "whole": WHOLE,
+    "vanished": WHOLE + "--\nnodes/a\nnodes/b\nready/a\n",
+    "same_epoch": WHOLE + "--\n" + COORDINATOR,
+    "torn": WHOLE + "--\n" + layer(1, 2),
+    "next_epoch": WHOLE + "--\n" + layer(0, 2) + layer(1, 2) + placement(epoch=2),
+    "twice_on_a_node": NODES + layer(0, experts=[[0, 0], [], [], [], []]) + layer(1) + placement(),
+    "no_such_node": NODES + layer(0, experts=[[7], [], [], [], []]) + layer(1) + placement(),
+    "too_many_replicas": NODES + layer(0) + layer(1, experts=[[0, 1]] * 5) + placement(replication=1),
+    "owners_no_array": record("placement/0", {"v": 1, "epoch": 1, "experts": [1, 2, 3, 4, 5]}) + layer(1) + placement(),
+    "short_layer": layer(0, experts=[[]]) + layer(1) + placement(),
+    "layer_without_epoch": record("placement/0", {"v": 1}) + placement(),
+    "other_shape": placement(n_layers=9),
+    "bad_node_id": placement(nodes=["a/b"]),
+    "epoch_0": placement(epoch=0),
+    "epoch_huge": placement(epoch=1 << 60),
+    "no_replication": record("placement", {"v": 1, "epoch": 1}),
+    "no_n_layers": record("placement", {"v": 1, "epoch": 1, "replication": 1}),
+    "no_n_experts": record("placement", {"v": 1, "epoch": 1, "replication": 1, "n_layers": 2}),
+    "placement_no_json": "placement {\n",
+    "ready_of_another": node("a") + ready("a", incarnation="00000000000000a2"),
+    "ready_bad_digit": node("a") + ready("a", ["g1", "00"]),
+    "ready_beyond": node("a") + ready("a", ["f3", "00"]),
+    "ready_short": node("a") + ready("a", ["f", "00"]),
+    "ready_one_layer": node("a") + ready("a", ["f1"]),
+    "ready_no_json": node("a") + "ready/a [\n",
+    "node_no_address": node("a", address=""),
+    "node_long_zone": node("a", zone="z" * 64),
+    "node_control": node("a", zone="z\u0007"),
+    "node_no_expert_bytes": node("a", expert_bytes=0),
+    "node_negative": node("a", memory_bytes=-1),
+    "node_incarnation_0": node("a", incarnation="0" * 16),
+    "node_incarnation_short": node("a", incarnation="00ff"),
+    "node_bad_bool": node("a", draining="yes"),
+    "v_2": record("nodes/a", {"v": 2}),
+    "no_v": record("nodes/a", {}),
+    "no_object": "nodes/a 7\ncoordinators/c []\ncontroller true\n",
+    "coordinator_bad": record("coordinators/c", {"v": 1, "incarnation": INC}),
+    "controller_bad": record("controller", {"v": 1, "id": ""}),
+    "model_class": model(numeric_class="cpu-bf16-1"),
+    "model_layers": model(n_layers=3),
+    "model_no_k": model(k=None),
+    "many_nodes": "".join(node(f"n{i}") for i in range(66)),
+    "many_coordinators": "".join(COORDINATOR.replace("/c", f"/c{i}") for i in range(66)),
+}
+
+OUT.mkdir(parents=True, exist_ok=True)
+for name, text in SEEDS.items():
+    (OUT / name).write_text(text, encoding="utf-8")
