@@ -107,6 +107,17 @@ static bool frame_send(transport_frame *f)
     return status != MOE_ERR_BUSY;
 }
 
+/* Whether a frame to this peer waits, before `until` (NULL: anywhere): frames of one connection keep their order. */
+static bool peer_waits(const transport_frames *pool, transport_peer peer, const transport_frame *until)
+{
+    for (const transport_frame *f = pool->waiting; f != until; f = f->next) {
+        if (f->peer == peer) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void transport_frame_post(transport_frame *f, transport_peer peer, size_t n_bytes)
 {
     transport_frames *pool = f->pool;
@@ -114,29 +125,30 @@ void transport_frame_post(transport_frame *f, transport_peer peer, size_t n_byte
     MOE_ASSERT(n_bytes <= pool->capacity);
     f->peer = peer;
     f->msg = (transport_msg){.parts = {{f->data, n_bytes}}, .n_parts = 1, .done = frame_done};
-    if (pool->waiting != NULL || !frame_send(f)) {
+    if (peer_waits(pool, peer, NULL) || !frame_send(f)) {
         f->next = NULL;
         *pool->waiting_end = f;
         pool->waiting_end = &f->next;
     }
 }
 
+/* A peer that takes nothing does not hold up the others. */
 unsigned transport_frames_flush(transport_frames *pool)
 {
+    transport_frame **link = &pool->waiting;
     unsigned n = 0;
 
-    while (pool->waiting != NULL) {
-        transport_frame *f = pool->waiting;
+    while (*link != NULL) {
+        transport_frame *f = *link;
         transport_frame *next = f->next; /* a frame that is sent belongs to somebody else */
 
-        if (!frame_send(f)) {
-            break;
+        if (peer_waits(pool, f->peer, f) || !frame_send(f)) {
+            link = &f->next;
+        } else {
+            *link = next;
+            n++;
         }
-        pool->waiting = next;
-        n++;
     }
-    if (pool->waiting == NULL) {
-        pool->waiting_end = &pool->waiting;
-    }
+    pool->waiting_end = link;
     return n;
 }

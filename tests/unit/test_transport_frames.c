@@ -4,13 +4,16 @@
 
 /* A transport that is busy as long as it is told to be and keeps what it was sent. */
 static moe_status answer;
+static transport_peer busy; /* this one is busy, whatever the answer */
 static transport_msg *sent[8];
 static size_t n_sent;
 
 static moe_status fake_send(transport *t, transport_peer peer, transport_msg *msg)
 {
     (void)t;
-    (void)peer;
+    if (peer == busy) {
+        return MOE_ERR_BUSY;
+    }
     if (answer == MOE_OK) {
         sent[n_sent++] = msg;
     }
@@ -70,6 +73,7 @@ static transport_frames *posted(moe_status status, size_t n)
     transport_frames *pool = NULL;
 
     answer = status;
+    busy = 0;
     n_sent = 0;
     assert_int_equal(transport_frames_open(&fake, 4, 100, &pool), MOE_OK);
     for (size_t i = 0; i < n; i++) {
@@ -117,6 +121,50 @@ static void frames_wait_in_order_while_the_transport_is_busy(void **state)
     transport_frames_close(pool);
 }
 
+static void a_busy_peer_does_not_hold_up_the_others(void **state)
+{
+    transport_frames *pool = posted(MOE_ERR_BUSY, 0);
+
+    (void)state;
+    for (unsigned char i = 0; i < 4; i++) {
+        transport_frame *f = transport_frames_take(pool);
+
+        f->data[0] = i;
+        transport_frame_post(f, 1 + i % 2, 10);
+    }
+    answer = MOE_OK;
+    busy = 1;
+    assert_int_equal(transport_frames_flush(pool), 2);
+    assert_int_equal(*(const unsigned char *)sent[0]->parts[0].data, 1);
+    assert_int_equal(*(const unsigned char *)sent[1]->parts[0].data, 3);
+    busy = 0;
+    assert_int_equal(transport_frames_flush(pool), 2);
+    assert_int_equal(*(const unsigned char *)sent[2]->parts[0].data, 0);
+    assert_int_equal(*(const unsigned char *)sent[3]->parts[0].data, 2);
+    for (size_t i = 0; i < 4; i++) {
+        sent[i]->done(sent[i], MOE_OK);
+    }
+    transport_frames_close(pool);
+}
+
+static void frames_to_a_peer_that_waits_keep_their_order(void **state)
+{
+    transport_frames *pool = posted(MOE_ERR_BUSY, 1);
+
+    (void)state;
+    answer = MOE_OK;
+    transport_frame *f = transport_frames_take(pool);
+    f->data[0] = 1;
+    transport_frame_post(f, 1, 10);
+    assert_int_equal(n_sent, 0);
+    assert_int_equal(transport_frames_flush(pool), 2);
+    for (unsigned char i = 0; i < 2; i++) {
+        assert_int_equal(*(const unsigned char *)sent[i]->parts[0].data, i);
+        sent[i]->done(sent[i], MOE_OK);
+    }
+    transport_frames_close(pool);
+}
+
 static void waiting_frames_go_with_the_pool(void **state)
 {
     transport_frames *pool = posted(MOE_ERR_BUSY, 2);
@@ -134,6 +182,8 @@ int main(void)
         cmocka_unit_test(a_frame_is_back_when_its_send_is_done),
         cmocka_unit_test(a_frame_that_cannot_be_sent_is_back_at_once),
         cmocka_unit_test(frames_wait_in_order_while_the_transport_is_busy),
+        cmocka_unit_test(a_busy_peer_does_not_hold_up_the_others),
+        cmocka_unit_test(frames_to_a_peer_that_waits_keep_their_order),
         cmocka_unit_test(waiting_frames_go_with_the_pool),
         cmocka_unit_test(sizes_that_overflow_are_refused),
     };
