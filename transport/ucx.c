@@ -1,4 +1,5 @@
-/* UCX: connections between processes by active messages. The only file that includes UCX's headers.
+/* UCX: connections between processes by active messages. Only this file and ucx_context.c include UCX's
+ * headers.
  *
  * UCX's own listener believes every byte it reads; so the address that is published is a socket of ours. Over it two
  * endpoints meet (meet.c), and then each makes a UCX worker for this one connection. The socket stays: when it ends,
@@ -8,17 +9,11 @@
  * UCX only note what happened; attend() acts on it outside of them, because an endpoint may not be closed from within.
  * A worker that has nothing to do is armed and looked at again when the epoll set says so. */
 #include "transport/meet_priv.h"
-#include "transport/transport.h"
+#include "transport/socket_priv.h"
+#include "transport/ucx_priv.h"
 
 #include <errno.h>
-#include <ifaddrs.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -27,14 +22,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <ucp/api/ucp.h>
-#include <ucs/debug/debug.h>
-#include <ucs/debug/log_def.h>
-
 #define SLOT_BITS        16
 #define AM_FRAME         1 /* the only kind of active message */
-#define ADDRESS_BYTES    128
-#define LANE_BYTES       64
 #define MAX_SENDS        16
 #define SEND_TIMEOUT_NS  UINT64_C(10000000000)
 #define MEET_TIMEOUT_NS  UINT64_C(2000000000)
@@ -44,7 +33,6 @@
 #define LOOK_EVERY       8
 #define ACCEPT_ROUNDS    16
 #define EPOLL_EVENTS     32
-#define LOG_PER_SECOND   10
 
 typedef struct ucx ucx;
 
@@ -90,7 +78,7 @@ struct ucx {
     ucp_context_h context;
     int listen_fd, epoll_fd, wake_fd; /* owned; -1: none */
     bool listening;                   /* listen_fd is in the epoll set */
-    char address[ADDRESS_BYTES], lane[LANE_BYTES], device[32];
+    char address[SOCKET_MAX_ADDRESS], lane[UCX_MAX_LANE];
     ucx_slot *slots; /* owned [n_slots] */
     meet *meets;     /* owned [n_slots] */
     size_t n_slots;
@@ -105,65 +93,6 @@ struct ucx {
     unsigned n_events, turn;
     transport_ucx_stats stats;
 };
-
-/* ------------------------------------------------------------------------------------------------ process
- * UCX's log goes to ours, at most a few lines a second: peers can provoke some of them. */
-static atomic_uint log_second, log_lines;
-
-static ucs_log_func_rc_t on_log(const char *file, unsigned line, const char *function, ucs_log_level_t level,
-                                const ucs_log_component_config_t *component, const char *format, va_list ap)
-{
-    struct timespec now;
-    char text[512];
-
-    (void)file;
-    (void)line;
-    (void)function;
-    (void)component;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    if (atomic_exchange(&log_second, (unsigned)now.tv_sec) != (unsigned)now.tv_sec) {
-        atomic_store(&log_lines, 0);
-    }
-    if (atomic_fetch_add(&log_lines, 1) >= LOG_PER_SECOND) {
-        return UCS_LOG_FUNC_RC_STOP;
-    }
-    (void)vsnprintf(text, sizeof text, format, ap);
-    /* What fails is told to the caller too; here is only UCX's own word for it. */
-    moe_log(level == UCS_LOG_LEVEL_FATAL   ? MOE_LOG_ERROR
-            : level == UCS_LOG_LEVEL_ERROR ? MOE_LOG_WARN
-                                           : MOE_LOG_DEBUG,
-            "ucx: %s", text);
-    return UCS_LOG_FUNC_RC_STOP;
-}
-
-/* What a variable set by the user says stays. */
-static void process_init(void)
-{
-    static const char *const defaults[][2] = {
-        {"UCX_TLS", "tcp"},
-        {"UCX_RNDV_THRESH", "inf"},    /* rendezvous over tcp costs four times plain TCP at 64 KB */
-        {"UCX_TCP_TX_SEG_SIZE", "1m"}, /* a frame is one piece: nothing is put together from parts a peer sends */
-        {"UCX_TCP_RX_SEG_SIZE", "1m"}, /* equal in all members */
-        {"UCX_TCP_CONN_NB", "y"},      /* a host that does not answer must not stop the thread */
-        {"UCX_LOG_FILE", "stderr"},    /* the default is stdout, where READY lines are read */
-        {"UCX_ERROR_SIGNALS", ""},     /* crashes are the sanitizer's and the core dump's */
-        {"UCX_WARN_UNUSED_ENV_VARS", "n"},
-    };
-    bool own_signals = getenv("UCX_ERROR_SIGNALS") == NULL;
-
-    for (size_t i = 0; i < MOE_COUNT(defaults); i++) {
-        (void)setenv(defaults[i][0], defaults[i][1], 0);
-    }
-    /* The library took the signals and chose its log file when it was loaded. */
-    if (own_signals) {
-        static const int signals[] = {SIGILL, SIGSEGV, SIGBUS, SIGFPE};
-
-        for (size_t i = 0; i < MOE_COUNT(signals); i++) {
-            ucs_debug_disable_signal(signals[i]);
-        }
-    }
-    ucs_log_push_handler(on_log);
-}
 
 /* ------------------------------------------------------------------------------------------------ slots */
 static ucx_slot *find_slot(ucx *t, transport_peer peer)
@@ -493,27 +422,12 @@ static void on_meeting(ucx_slot *slot)
 }
 
 /* ------------------------------------------------------------------------------------------------ sockets */
-static void socket_options(int fd)
-{
-    static const struct {
-        int level, name, value;
-    } all[] = {{IPPROTO_TCP, TCP_NODELAY, 1},
-               {SOL_SOCKET, SO_KEEPALIVE, 1},
-               {IPPROTO_TCP, TCP_KEEPIDLE, 5},
-               {IPPROTO_TCP, TCP_KEEPINTVL, 5},
-               {IPPROTO_TCP, TCP_KEEPCNT, 3}};
-
-    for (size_t i = 0; i < MOE_COUNT(all); i++) {
-        (void)setsockopt(fd, all[i].level, all[i].name, &all[i].value, sizeof all[i].value);
-    }
-}
-
 /* Takes fd, also on failure. */
 static moe_status begin_meeting(ucx_slot *slot, int fd, bool caller)
 {
     slot->fd = fd;
     slot->caller = slot->connecting = caller;
-    socket_options(fd);
+    socket_set_options(fd);
     moe_status status = meet_begin(meet_of(slot), caller, &slot->t->key);
     return status == MOE_OK ? watch(slot->t, fd, EPOLLIN | EPOLLOUT, KIND_SOCKET, slot->peer, EPOLL_CTL_ADD) : status;
 }
@@ -605,60 +519,22 @@ static void on_listen(ucx *t)
     }
 }
 
-/* HOST:PORT, [HOST]:PORT. */
-static moe_status parse_address(const char *text, int flags, struct sockaddr_storage *out, socklen_t *bytes_out,
-                                moe_error *err)
-{
-    char host[ADDRESS_BYTES];
-    const char *colon = strrchr(text, ':');
-    size_t n = colon == NULL ? 0 : (size_t)(colon - text);
-    const struct addrinfo hints = {
-        .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV, .ai_family = AF_UNSPEC};
-    struct addrinfo *found;
-
-    if (n >= 2 && text[0] == '[' && text[n - 1] == ']') {
-        text++;
-        n -= 2;
-    }
-    if (n == 0 || n >= sizeof host || colon[1] == '\0') {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "address \"%s\": expected HOST:PORT", text);
-    }
-    memcpy(host, text, n);
-    host[n] = '\0';
-    int failed = getaddrinfo(host, colon + 1, &hints, &found);
-    if (failed != 0) {
-        return moe_fail(err, failed == EAI_SERVICE ? MOE_ERR_INVALID_ARG : MOE_ERR_UNAVAILABLE, "address \"%s\": %s",
-                        text, gai_strerror(failed));
-    }
-    memcpy(out, found->ai_addr, found->ai_addrlen);
-    *bytes_out = found->ai_addrlen;
-    freeaddrinfo(found);
-    return MOE_OK;
-}
-
 static moe_status ucx_connect(transport *base, const char *address, transport_peer *peer_out)
 {
     ucx *t = (ucx *)base;
-    struct sockaddr_storage to;
-    socklen_t bytes;
-    moe_status status = parse_address(address, 0, &to, &bytes, NULL);
+    int fd;
+    moe_status status = socket_connect(address, &fd, NULL);
 
     if (status != MOE_OK) {
         return status;
     }
     ucx_slot *slot = take_slot(t);
     if (slot == NULL) {
+        (void)close(fd);
         return MOE_ERR_BUSY;
     }
     *peer_out = slot->peer;
-    slot->caller = true;
-    int fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-        fail_slot(slot, strerror(errno));
-    } else if (connect(fd, (const struct sockaddr *)&to, bytes) != 0 && errno != EINPROGRESS) {
-        fail_slot(slot, strerror(errno));
-        (void)close(fd);
-    } else if (begin_meeting(slot, fd, true) != MOE_OK) {
+    if (begin_meeting(slot, fd, true) != MOE_OK) {
         fail_slot(slot, "no meeting");
     }
     return MOE_OK;
@@ -929,99 +805,6 @@ static const transport_ops rdma_ops = {
 };
 
 /* ------------------------------------------------------------------------------------------------ open */
-static bool is_rdma(const char *transport_name)
-{
-    static const char *const prefixes[] = {"rc", "dc", "ud"};
-
-    for (size_t i = 0; i < MOE_COUNT(prefixes); i++) {
-        if (strncmp(transport_name, prefixes[i], 2) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Reads the transports that UCX has opened out of its own report, "# resource 0: md 0 dev 0 flags -- tcp/eth0". False
- * when one of them is not of the lane, or there is none. */
-static bool read_lane(ucx *t, transport_lane lane)
-{
-    char *report = NULL, *rest = NULL;
-    size_t bytes = 0, used = 0;
-    FILE *f = open_memstream(&report, &bytes);
-    bool good = false;
-
-    if (f == NULL) {
-        return false;
-    }
-    ucp_context_print_info(t->context, f);
-    (void)fclose(f);
-    for (char *line = strtok_r(report, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
-        char *name = strstr(line, "-- ");
-        char *end = name == NULL ? NULL : strchr(name, '/');
-
-        if (strstr(line, "resource") == NULL || end == NULL) {
-            continue;
-        }
-        name += 3;
-        *end = '\0';
-        good = lane == TRANSPORT_LANE_TCP || (is_rdma(name) && (good || used == 0));
-        if (strstr(t->lane, name) == NULL && used < sizeof t->lane) {
-            used += (size_t)snprintf(t->lane + used, sizeof t->lane - used, used == 0 ? "%s" : ",%s", name);
-        }
-    }
-    free(report);
-    return good;
-}
-
-static moe_status context_open(ucx *t, transport_lane lane, moe_error *err)
-{
-    const ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_ESTIMATED_NUM_EPS,
-                                 .features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP,
-                                 .estimated_num_eps = 1}; /* more would make UCX look for another lane */
-    ucp_config_t *config;
-    ucs_status_t status = ucp_config_read(NULL, NULL, &config);
-
-    if (status != UCS_OK) {
-        return moe_fail(err, MOE_ERR_UNAVAILABLE, "ucx: configuration: %s", ucs_status_string(status));
-    }
-    /* Whatever UCX_TLS says, this lane has no tcp to fall back to. */
-    if (lane == TRANSPORT_LANE_RDMA) {
-        (void)ucp_config_modify(config, "TLS", "rc,dc,ud");
-    }
-    if (lane == TRANSPORT_LANE_TCP && t->device[0] != '\0' && getenv("UCX_NET_DEVICES") == NULL) {
-        (void)ucp_config_modify(config, "NET_DEVICES", t->device);
-    }
-    status = ucp_init(&params, config, &t->context);
-    ucp_config_release(config);
-    if (status != UCS_OK) {
-        t->context = NULL;
-    }
-    if (lane == TRANSPORT_LANE_RDMA && (status != UCS_OK || !read_lane(t, lane))) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED,
-                        "transport rdma: this machine has no RDMA device that UCX can use (%s)",
-                        status != UCS_OK     ? ucs_status_string(status)
-                        : t->lane[0] == '\0' ? "none found"
-                                             : t->lane);
-    }
-    if (status != UCS_OK) {
-        return moe_fail(err, MOE_ERR_UNAVAILABLE, "ucx: %s", ucs_status_string(status));
-    }
-    if (lane == TRANSPORT_LANE_TCP && !read_lane(t, lane)) {
-        (void)snprintf(t->lane, sizeof t->lane, "%s", "tcp");
-    }
-    return MOE_OK;
-}
-
-static void format_address(const struct sockaddr_storage *a, char *out, size_t bytes)
-{
-    char host[64], port[16];
-
-    if (getnameinfo((const struct sockaddr *)a, sizeof *a, host, sizeof host, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
-        (void)snprintf(out, bytes, a->ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
-    }
-}
-
 static moe_status epoll_open(ucx *t, moe_error *err)
 {
     t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -1029,59 +812,6 @@ static moe_status epoll_open(ucx *t, moe_error *err)
     if (t->epoll_fd < 0 || t->wake_fd < 0 || watch(t, t->wake_fd, EPOLLIN, KIND_WAKE, 0, EPOLL_CTL_ADD) != MOE_OK) {
         return moe_fail(err, MOE_ERR_UNAVAILABLE, "ucx: epoll: %s", strerror(errno));
     }
-    return MOE_OK;
-}
-
-/* The device that has this address, for UCX to use that one alone. Wildcards and names have none: it may use all. */
-static void find_device(ucx *t, const struct sockaddr_storage *at)
-{
-    struct ifaddrs *all;
-
-    if (getifaddrs(&all) != 0) {
-        return;
-    }
-    for (const struct ifaddrs *i = all; i != NULL; i = i->ifa_next) {
-        bool same = false;
-
-        if (i->ifa_addr == NULL || i->ifa_addr->sa_family != at->ss_family) {
-            continue;
-        }
-        if (at->ss_family == AF_INET) {
-            same = ((const struct sockaddr_in *)(const void *)i->ifa_addr)->sin_addr.s_addr ==
-                   ((const struct sockaddr_in *)at)->sin_addr.s_addr;
-        } else if (at->ss_family == AF_INET6) {
-            same = memcmp(&((const struct sockaddr_in6 *)(const void *)i->ifa_addr)->sin6_addr,
-                          &((const struct sockaddr_in6 *)at)->sin6_addr, sizeof(struct in6_addr)) == 0;
-        }
-        if (same) {
-            (void)snprintf(t->device, sizeof t->device, "%s", i->ifa_name);
-        }
-    }
-    freeifaddrs(all);
-}
-
-static moe_status listener_open(ucx *t, const char *address, moe_error *err)
-{
-    struct sockaddr_storage at;
-    socklen_t bytes;
-    int one = 1;
-    moe_status parsed = parse_address(address, AI_PASSIVE, &at, &bytes, err);
-
-    if (parsed != MOE_OK) {
-        return parsed;
-    }
-    t->listen_fd = socket(at.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (t->listen_fd >= 0) {
-        (void)setsockopt(t->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    }
-    if (t->listen_fd < 0 || bind(t->listen_fd, (const struct sockaddr *)&at, bytes) != 0 ||
-        listen(t->listen_fd, 256) != 0 || getsockname(t->listen_fd, (struct sockaddr *)&at, &bytes) != 0) {
-        return moe_fail(err, errno == EADDRINUSE ? MOE_ERR_EXISTS : MOE_ERR_UNAVAILABLE, "listen %s: %s", address,
-                        strerror(errno));
-    }
-    format_address(&at, t->address, sizeof t->address);
-    find_device(t, &at);
-    t->listening = watch(t, t->listen_fd, EPOLLIN, KIND_LISTEN, 0, EPOLL_CTL_ADD) == MOE_OK;
     return MOE_OK;
 }
 
@@ -1119,7 +849,7 @@ static moe_status check_options(const transport_ucx_options *o, moe_error *err)
 
 moe_status transport_ucx_open(const transport_ucx_options *o, transport **out, moe_error *err)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    char device[SOCKET_MAX_DEVICE] = "";
     moe_status status = check_options(o, err);
 
     if (status != MOE_OK) {
@@ -1135,7 +865,6 @@ moe_status transport_ucx_open(const transport_ucx_options *o, transport **out, m
     t->listen_fd = t->epoll_fd = t->wake_fd = -1;
     t->max_sends = o->max_sends == 0 ? MAX_SENDS : (uint32_t)o->max_sends;
     t->send_timeout_ns = o->send_timeout_ns == 0 ? SEND_TIMEOUT_NS : o->send_timeout_ns;
-    (void)pthread_once(&once, process_init);
     status = buffers_open(t);
     if (status == MOE_OK) {
         status = meet_key_init(&t->key, o->secret, o->n_secret);
@@ -1147,15 +876,16 @@ moe_status transport_ucx_open(const transport_ucx_options *o, transport **out, m
         status = epoll_open(t, err);
     }
     if (status == MOE_OK && o->listen != NULL) {
-        status = listener_open(t, o->listen, err);
+        status = socket_listen(o->listen, &t->listen_fd, t->address, device, err);
     }
     if (status == MOE_OK) {
-        status = context_open(t, o->lane, err);
+        status = ucx_context_open(o->lane, device, t->lane, &t->context, err);
     }
     if (status != MOE_OK) {
         ucx_close(&t->base);
         return status;
     }
+    t->listening = t->listen_fd >= 0 && watch(t, t->listen_fd, EPOLLIN, KIND_LISTEN, 0, EPOLL_CTL_ADD) == MOE_OK;
     *out = &t->base;
     return MOE_OK;
 }
