@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "expert_node/probe.h"
 #include "expert_node/program.h"
 #include "http/listen.h"
 
@@ -195,12 +196,39 @@ static moe_status open_with_secret(node_program_state *p, moe_error *err)
     return status;
 }
 
+/* What a coordinator of this cluster would say: the other node answers nobody else. */
+static moe_status probe_hello(const node_program_state *p, wire_hello *out)
+{
+    *out = (wire_hello){.role = WIRE_COORDINATOR,
+                        .incarnation = p->incarnation,
+                        .d_model = p->files.config.d_model,
+                        .max_message = p->transport->max_message,
+                        .max_rows = 1,
+                        .max_picks = p->files.config.gate.k};
+    (void)snprintf(out->member, sizeof out->member, "%s", p->id);
+    (void)snprintf(out->cluster, sizeof out->cluster, "%s", p->config.member.cluster);
+    (void)snprintf(out->numeric_class, sizeof out->numeric_class, "%s", compute_class_name(p->device->numeric_class));
+    memcpy(out->fingerprint, p->files.manifest.fingerprint.bytes, sizeof out->fingerprint);
+    return p->config.member.secret_file == NULL ? MOE_OK : wire_hello_nonce(out);
+}
+
+/* Whether another incarnation of this node still answers. At our own address nobody else does. */
 static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation)
 {
     const node_program_state *p = ctx;
+    const transport_ucx_options options = {
+        .lane = member_lane(&p->config.member), .max_message = p->transport->max_message, .max_peers = 1};
+    wire_hello hello;
+    transport *t;
 
-    (void)role, (void)id, (void)incarnation;
-    return member_probe(address, p->address);
+    (void)role, (void)id;
+    if (strcmp(address, p->address) == 0) {
+        return CLUSTER_ALIVE_NO;
+    }
+    if (probe_hello(p, &hello) != MOE_OK || transport_ucx_open(&options, &t, NULL) != MOE_OK) {
+        return CLUSTER_ALIVE_UNKNOWN;
+    }
+    return probe_node(t, &hello, address, incarnation);
 }
 
 static void on_changed(void *ctx)

@@ -52,7 +52,8 @@ MOE_NODISCARD moe_status member_store_open(const member_config *m, cluster_store
 transport_lane member_lane(const member_config *m);
 /* The bytes of one frame between members: equal in all of them. */
 size_t member_max_message(const model_config *c, compute_class numeric_class);
-/* Whether somebody listens at the address of a member under our own id. At our own address it is us. Any thread. */
+/* Whether somebody listens at the address of a coordinator under our own id. At our own address it is us. Any thread.
+ * (Of nodes HELLO tells more: probe.h.) */
 cluster_alive member_probe(const char *address, const char *own_address);
 /* --dtype and --isa. */
 compute_class member_class(const char *dtype, const model_tensors *t);

@@ -2,7 +2,7 @@
 # make test: builds and runs everything, plain first, then under sanitizers. Stops at the first configuration that fails.
 #   release   unit, simulator, integration, fuzz corpora
 #   asan      the same under AddressSanitizer and UndefinedBehaviorSanitizer
-#   tsan      what runs in one process, under ThreadSanitizer
+#   tsan      what runs in one process, and the cluster of processes, under ThreadSanitizer
 set -euo pipefail
 cd "$(dirname "$0")/.."
 jobs=${1:-2}

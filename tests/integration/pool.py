@@ -340,10 +340,14 @@ class Pool(unittest.TestCase):
         self.stop_nodes()
 
     def test_the_name_of_a_dead_node_is_free_at_once(self):
-        self.start_nodes(1)
-        self.nodes.pop().stop(signal.SIGKILL)
-        self.start_nodes(1)
-        self.stop_nodes()
+        for how in (signal.SIGKILL, signal.SIGSTOP):
+            self.start_nodes(1)
+            gone = self.nodes.pop()
+            self.addCleanup(lambda process: process.poll() is None and process.kill(), gone.process)
+            gone.process.send_signal(how)
+            self.start_nodes(1)
+            gone.stop(signal.SIGKILL)
+            self.stop_nodes()
 
     def secret(self, name, text):
         path = os.path.join(self.folder, name)
