@@ -1,1 +1,2 @@
 moe_test(test_cluster_member LIBS moe_cluster LABELS unit)
+moe_test(test_cluster_etcd LIBS moe_cluster LABELS unit)
