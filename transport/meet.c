@@ -8,11 +8,12 @@
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
 
-#define MAGIC       0x4D434E43u /* "CNCM" */
-#define VERSION     1
-#define HEAD_BYTES  8
-#define NONCE_FRAME (HEAD_BYTES + MEET_NONCE)
-#define TEXT_BYTES  (32 + 2 * MEET_NONCE + 2 * (2 + MEET_MAX_ADDRESS))
+#define MAGIC        0x4D434E43u /* "CNCM" */
+#define VERSION      1
+#define HEAD_BYTES   8
+#define MEET_REFUSED 0xffff /* in place of an address's length */
+#define NONCE_FRAME  (HEAD_BYTES + MEET_NONCE)
+#define TEXT_BYTES   (32 + 2 * MEET_NONCE + 2 * (2 + MEET_MAX_ADDRESS))
 
 static moe_status hmac(const void *key, size_t key_bytes, const void *data, size_t n, unsigned char out[32])
 {
@@ -166,21 +167,35 @@ static size_t wanted(const meet *m)
     return m->n_in < 2 ? 2 : 2 + (size_t)(m->in[0] | m->in[1] << 8) + MEET_MAC;
 }
 
+void meet_refuse(meet *m)
+{
+    m->n_out = 2;
+    m->out[0] = m->out[1] = 0xff;
+}
+
+static moe_status too_long(size_t n, moe_error *err)
+{
+    if (n == MEET_REFUSED) {
+        return moe_fail(err, MOE_ERR_DENIED, "the other end does not accept our proof of the cluster secret");
+    }
+    return moe_fail(err, MOE_ERR_CORRUPT, "address of %zu bytes, limit %d", n, MEET_MAX_ADDRESS);
+}
+
 moe_status meet_receive(meet *m, const unsigned char *bytes, size_t n, size_t *n_used, moe_error *err)
 {
     moe_status status = MOE_OK;
 
     *n_used = 0;
     for (size_t want = wanted(m); want > 0 && status == MOE_OK && *n_used < n; want = wanted(m)) {
-        if (want > sizeof m->in) {
-            return moe_fail(err, MOE_ERR_CORRUPT, "address of %zu bytes, limit %d", want - 2 - MEET_MAC,
-                            MEET_MAX_ADDRESS);
-        }
         size_t take = MOE_MIN(want - m->n_in, n - *n_used);
+
         memcpy(m->in + m->n_in, bytes + *n_used, take);
         m->n_in += take;
         *n_used += take;
-        if (m->n_in == wanted(m)) {
+        want = wanted(m);
+        if (want > sizeof m->in) {
+            status = too_long(want - 2 - MEET_MAC, err);
+        } else if (m->n_in == want) {
             status = m->stage == MEET_NONCES ? take_nonce(m, err) : take_address(m, err);
             m->n_in = 0;
         }

@@ -44,6 +44,8 @@ MOE_NODISCARD moe_status meet_begin(meet *m, bool caller, const meet_key *key);
 /* Takes bytes; *n_used of them, which may be fewer when meet_offer comes first. Errors: MOE_ERR_CORRUPT,
  * MOE_ERR_UNSUPPORTED (another version), MOE_ERR_DENIED (the proof). */
 MOE_NODISCARD moe_status meet_receive(meet *m, const unsigned char *bytes, size_t n, size_t *n_used, moe_error *err);
+/* Puts into out, instead of an address, that the proof was not accepted. */
+void meet_refuse(meet *m);
 /* Our address. Errors: MOE_ERR_UNSUPPORTED when it is above MEET_MAX_ADDRESS. */
 MOE_NODISCARD moe_status meet_offer(meet *m, const void *address, size_t n);
 

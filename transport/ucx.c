@@ -28,6 +28,7 @@
 #define SEND_TIMEOUT_NS  UINT64_C(10000000000)
 #define MEET_TIMEOUT_NS  UINT64_C(2000000000)
 #define CHECK_EVERY_NS   UINT64_C(100000000)
+#define WARN_EVERY_NS    UINT64_C(1000000000)
 #define CLOSE_TIMEOUT_NS UINT64_C(5000000000)
 #define PROGRESS_ROUNDS  64
 #define LOOK_EVERY       8
@@ -88,7 +89,7 @@ struct ucx {
     ucx_send *sends; /* owned [n_slots * max_sends] */
     ucx_send *free_sends;
     uint32_t max_sends;
-    uint64_t send_timeout_ns, check_ns;
+    uint64_t send_timeout_ns, check_ns, warned_ns;
     bool dirty; /* attend has something to do */
     unsigned n_events, turn;
     transport_ucx_stats stats;
@@ -398,6 +399,25 @@ static moe_status meet_on(ucx_slot *slot, const unsigned char *bytes, size_t n, 
     return status;
 }
 
+/* Who is refused for the secret or the version is told, and so is the operator, once a second at most. */
+static void meeting_failed(ucx_slot *slot, moe_status status, const char *why)
+{
+    ucx *t = slot->t;
+    uint64_t now = moe_now_ns(t->clock);
+    bool operators = status == MOE_ERR_DENIED || status == MOE_ERR_UNSUPPORTED;
+
+    t->stats.denied += status == MOE_ERR_DENIED;
+    if (operators && (t->warned_ns == 0 || now - t->warned_ns >= WARN_EVERY_NS)) {
+        t->warned_ns = now;
+        MOE_WARN("transport: no connection with a member that %s: %s", slot->caller ? "we called" : "called", why);
+    }
+    if (status == MOE_ERR_DENIED && !slot->caller && meet_of(slot)->stage == MEET_ADDRESS) {
+        meet_refuse(meet_of(slot));
+    }
+    (void)flush_socket(slot);
+    fail_slot(slot, why);
+}
+
 static void on_meeting(ucx_slot *slot)
 {
     unsigned char bytes[512];
@@ -413,9 +433,7 @@ static void on_meeting(ucx_slot *slot)
         status = meet_on(slot, bytes, (size_t)n, &err);
     }
     if (status != MOE_OK || !flush_socket(slot)) {
-        slot->t->stats.denied += status == MOE_ERR_DENIED;
-        MOE_DEBUG("transport: meeting failed: %s", err.text);
-        fail_slot(slot, err.text);
+        meeting_failed(slot, status, err.text);
     } else if (meet_of(slot)->stage == MEET_DONE && slot->state == SLOT_MEETING) {
         slot_up(slot);
     }

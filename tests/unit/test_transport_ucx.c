@@ -542,7 +542,7 @@ static void who_has_the_secret_is_up(void **state)
     UNTIL(server.s.n_messages == 1);
 }
 
-static void refused_with(const char *secret)
+static void refused_with(const char *secret, const char *why)
 {
     transport_peer peer;
     transport_ucx_stats stats;
@@ -552,6 +552,7 @@ static void refused_with(const char *secret)
     assert_int_equal(client.t->ops->connect(client.t, transport_ucx_address(server.t), &peer), MOE_OK);
     UNTIL(client.s.n_down == 1);
     assert_int_equal(client.s.n_up + server.s.n_up + server.s.n_down, 0);
+    assert_contains(client.s.why, why);
     do {
         turn();
         transport_ucx_get_stats(server.t, &stats);
@@ -562,13 +563,13 @@ static void refused_with(const char *secret)
 static void another_secret_is_refused(void **state)
 {
     (void)state;
-    refused_with("two secrets");
+    refused_with("two secrets", "does not accept our proof");
 }
 
 static void no_secret_is_refused(void **state)
 {
     (void)state;
-    refused_with("");
+    refused_with("", "has a cluster secret, this end has not");
 }
 
 /* ------------------------------------------------------------------------------------------------ two processes */
