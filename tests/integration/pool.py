@@ -3,6 +3,7 @@
 Usage: pool.py CONCLAVE COORDINATOR NODE MAKE_CHECKPOINT VECTORS [unittest arguments]
 """
 import concurrent.futures
+import json
 import os
 import shutil
 import signal
@@ -23,6 +24,8 @@ if shutil.which("etcd") is None:
 CONCLAVE, COORDINATOR, NODE, MAKE_CHECKPOINT, VECTORS = sys.argv[1:6]
 PROMPT = ",".join(str(7 * i % 300 + 3) for i in range(40))
 ASKS = [("--temperature", "0"), ("--seed", "11", "--temperature", "1.3"), ("--seed", "5", "--top-k", "40", "--n", "2")]
+
+LONG = ("generate", "--tokens", "5,6,7", "--seed", "3", "--ignore-eos", "--max-tokens", "400")
 
 
 def free_ports(n):
@@ -94,6 +97,7 @@ class Pool(unittest.TestCase):
         cls.addClassCleanup(lambda: cls.etcd.stop())
         with Coordinator(COORDINATOR, cls.model, "--threads", "1", "--cache-dir", cls.folder) as alone:
             cls.expected = cls.answers(alone)
+            cls.expected_long = [id for chunk in run_json(CONCLAVE, alone, *LONG) for id in chunk.get("token_ids", [])]
 
     @classmethod
     def make(cls, name, *args):
@@ -252,6 +256,20 @@ class Pool(unittest.TestCase):
             for _ in range(3):
                 self.assertEqual(self.answers(coordinator), self.expected)
             self.assert_all_answered(coordinator, 2)
+        self.stop_nodes()
+
+    def test_a_node_may_die_while_its_replicas_go_on(self):
+        self.start_nodes(2)
+        with self.coordinator("--min-nodes", "2", "--replication", "2") as coordinator:
+            command, *args = LONG
+            stream = subprocess.Popen([CONCLAVE, command, "--server", coordinator.address, "--json", *args], stdout=subprocess.PIPE,
+                                      encoding="utf-8", env=clean_env())
+            chunks = [json.loads(stream.stdout.readline()) for _ in range(3)]
+            self.nodes.pop(0).stop(signal.SIGKILL)
+            chunks += [json.loads(line) for line in stream.stdout]
+            stream.stdout.close()
+            self.assertEqual(stream.wait(), 0)
+            self.assertEqual([id for chunk in chunks for id in chunk.get("token_ids", [])], self.expected_long)
         self.stop_nodes()
 
     # ------------------------------------------------------------------------------------------ three hosts
