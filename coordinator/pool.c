@@ -180,12 +180,14 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
 }
 
 /* ------------------------------------------------------------------------------------------------ open, join, close */
-static moe_status open_transport(pool *p, moe_error *err)
+static moe_status open_transport(pool *p, const char *secret, size_t n_secret, moe_error *err)
 {
     const transport_ucx_options options = {.lane = member_lane(p->o.member),
                                            .max_message =
                                                member_max_message(&p->o.files->config, p->o.device->numeric_class),
-                                           .max_peers = 2 * ROUTER_MAX_NODES};
+                                           .max_peers = 2 * ROUTER_MAX_NODES,
+                                           .secret = secret,
+                                           .n_secret = n_secret};
     moe_status status = transport_ucx_open(&options, &p->transport, err);
 
     if (status == MOE_OK) {
@@ -228,7 +230,10 @@ static moe_status open_with_secret(pool *p, moe_error *err)
     moe_status status = member_secret(p->o.member, &secret, &n_secret, err);
 
     if (status == MOE_OK) {
-        status = open_exchange(p, secret, n_secret, err);
+        status = open_transport(p, secret, n_secret, err);
+        if (status == MOE_OK) {
+            status = open_exchange(p, secret, n_secret, err);
+        }
         free(secret);
     }
     return status;
@@ -246,9 +251,6 @@ moe_status pool_open(const pool_options *options, pool **out, moe_error *err)
     pthread_mutex_init(&p->lock, NULL);
     pool_view_open(p);
     moe_status status = member_id(options->member, p->id, err);
-    if (status == MOE_OK) {
-        status = open_transport(p, err);
-    }
     if (status == MOE_OK) {
         status = open_with_secret(p, err);
     }

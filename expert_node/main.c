@@ -131,13 +131,15 @@ static moe_status open_device(node_program_state *p, compute_class numeric_class
     return compute_cpu_open(&options, &p->device, err);
 }
 
-static moe_status open_transport(node_program_state *p, moe_error *err)
+static moe_status open_transport(node_program_state *p, const char *secret, size_t n_secret, moe_error *err)
 {
     const transport_ucx_options options = {.listen = p->config.listen,
                                            .lane = member_lane(&p->config.member),
                                            .max_message =
                                                member_max_message(&p->files.config, p->device->numeric_class),
-                                           .max_peers = MAX_STRANGERS};
+                                           .max_peers = MAX_STRANGERS,
+                                           .secret = secret,
+                                           .n_secret = n_secret};
     moe_status status = transport_ucx_open(&options, &p->transport, err);
 
     if (status == MOE_OK) {
@@ -190,7 +192,10 @@ static moe_status open_with_secret(node_program_state *p, moe_error *err)
     moe_status status = member_secret(&p->config.member, &secret, &n_secret, err);
 
     if (status == MOE_OK) {
-        status = open_node(p, secret, n_secret, err);
+        status = open_transport(p, secret, n_secret, err);
+        if (status == MOE_OK) {
+            status = open_node(p, secret, n_secret, err);
+        }
         free(secret);
     }
     return status;
@@ -216,19 +221,24 @@ static moe_status probe_hello(const node_program_state *p, wire_hello *out)
 static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation)
 {
     const node_program_state *p = ctx;
-    const transport_ucx_options options = {
+    transport_ucx_options options = {
         .lane = member_lane(&p->config.member), .max_message = p->transport->max_message, .max_peers = 1};
     wire_hello hello;
-    transport *t;
+    transport *t = NULL;
+    char *secret;
 
     (void)role, (void)id;
     if (strcmp(address, p->address) == 0) {
         return CLUSTER_ALIVE_NO;
     }
-    if (probe_hello(p, &hello) != MOE_OK || transport_ucx_open(&options, &t, NULL) != MOE_OK) {
+    if (probe_hello(p, &hello) != MOE_OK ||
+        member_secret(&p->config.member, &secret, &options.n_secret, NULL) != MOE_OK) {
         return CLUSTER_ALIVE_UNKNOWN;
     }
-    return probe_node(t, &hello, address, incarnation);
+    options.secret = secret;
+    moe_status status = transport_ucx_open(&options, &t, NULL);
+    free(secret);
+    return status == MOE_OK ? probe_node(t, &hello, address, incarnation) : CLUSTER_ALIVE_UNKNOWN;
 }
 
 static void on_changed(void *ctx)
@@ -331,9 +341,6 @@ static moe_status open_member(node_program_state *p, compute_class numeric_class
 {
     moe_status status = open_device(p, numeric_class, err);
 
-    if (status == MOE_OK) {
-        status = open_transport(p, err);
-    }
     if (status == MOE_OK) {
         status = open_with_secret(p, err);
     }
