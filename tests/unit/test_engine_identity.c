@@ -211,7 +211,7 @@ static void requests_put_back_for_want_of_pages_change_nothing(void **state)
             engine_fixture_options o = options_of(w, cls);
             answer got;
             o.prefill_chunk = 64;
-            o.model.kv_tokens = N_PROMPT + 68;
+            o.model.kv_tokens = MOE_MAX(N_PROMPT + 68, 288); /* one of the larger requests and little more */
             o.model.prefix_cache = cached;
             assert_true(run_among_others(w, &o, true, &got) > 0);
             assert_answers_equal(&w->want[cls][1], &got);
