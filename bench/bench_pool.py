@@ -20,20 +20,9 @@ import urllib.request
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 sys.path.insert(0, os.path.join(ROOT, "tests", "integration"))
-from coordinator import Coordinator, clean_env, run_json  # noqa: E402
+from coordinator import Coordinator, clean_env, free_ports, run_json  # noqa: E402
 
 BATCHES = (1, 8, 32)
-
-
-def free_ports(n):
-    import socket
-    sockets = [socket.socket() for _ in range(n)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 def start(*args):
@@ -71,7 +60,7 @@ def probe(binary):
 
 
 def measure(name, conclave, binary, coordinator, http):
-    coordinator_rates = []
+    rates = []
     for batch in BATCHES:
         n_tokens = 40 if batch == 1 else 24
         decode(conclave, coordinator, batch, 6)
@@ -81,8 +70,8 @@ def measure(name, conclave, binary, coordinator, http):
         rows = [b - a for a, b in zip(rows, metric(http, "conclave_node_rows_total"))]
         share = f", busiest node {max(rows) * len(rows) / sum(rows):.2f} of the mean in rows" if len(rows) > 1 else ""
         print(f"{name:34s} batch {batch:2d} {rate:8.1f} tokens/s, bandwidth {before:.1f} and {probe(binary):.1f} GB/s{share}", flush=True)
-        coordinator_rates.append(rate)
-    return coordinator_rates
+        rates.append(rate)
+    return rates
 
 
 def http_of(coordinator):

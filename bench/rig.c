@@ -9,7 +9,8 @@
 
 enum { PROBE_BYTES = 256 << 20 };
 
-static const char no_fingerprint[] = "0000000000000000000000000000000000000000000000000000000000000000";
+static const unsigned char no_fingerprint[32];
+static const char no_fingerprint_hex[] = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /* ------------------------------------------------------------------------------------------------ memory */
 static size_t memory_available(void)
@@ -105,7 +106,6 @@ static moe_status open_device(rig *r, moe_error *err)
 
 static moe_status open_model(rig *r, moe_error *err)
 {
-    static const unsigned char fingerprint[32];
     uint32_t n_experts[OLMOE_N_LAYERS];
     int last_tenth = -1;
     moe_status status = model_open(&r->config, r->tensors, r->device, COMPUTE_PACKED, RIG_MAX_CONTEXT, show_progress,
@@ -118,7 +118,7 @@ static moe_status open_model(rig *r, moe_error *err)
         status = model_kv_open(&r->config, r->device, kv_layer_bytes() * r->config.n_layers, false, &r->kv, err);
     }
     if (status == MOE_OK) {
-        status = router_set_open_base(n_experts, r->config.n_layers, OLMOE_TOP_K, fingerprint, &r->set, err);
+        status = router_set_open_base(n_experts, r->config.n_layers, OLMOE_TOP_K, no_fingerprint, &r->set, err);
     }
     return status;
 }
@@ -149,7 +149,7 @@ static moe_status open_engine(rig *r, moe_error *err)
                               .step_timeout_ns = 600000000000u};
     moe_status status = embedded_open(&node, &r->embedded, err);
 
-    memcpy(options.fingerprint, no_fingerprint, sizeof options.fingerprint);
+    memcpy(options.fingerprint, no_fingerprint_hex, sizeof options.fingerprint);
     if (status == MOE_OK) {
         options.exchange = embedded_exchange(r->embedded);
         status = engine_open(&options, &r->engine, err);

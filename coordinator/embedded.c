@@ -48,15 +48,15 @@ static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
         return &nothing;
     }
     s->node = (cluster_view_node){.id = NODE_ID,
-                             .address = "in-process",
-                             .state = CLUSTER_NODE_UP,
-                             .device = e->device_name,
-                             .transport = "loopback",
-                             .version = MOE_VERSION,
-                             .used_bytes = e->n_replicas * e->expert_bytes,
-                             .n_experts = (uint32_t)e->n_replicas,
-                             .rows = e->rows,
-                             .frames = e->frames};
+                                  .address = "in-process",
+                                  .state = CLUSTER_NODE_UP,
+                                  .device = e->device_name,
+                                  .transport = "loopback",
+                                  .version = MOE_VERSION,
+                                  .used_bytes = e->n_replicas * e->expert_bytes,
+                                  .n_experts = (uint32_t)e->n_replicas,
+                                  .rows = e->rows,
+                                  .frames = e->frames};
     s->coordinator = e->coordinator;
     s->coordinator.address = e->published_address;
     s->base = (cluster_snapshot){.cluster = CLUSTER,
@@ -137,7 +137,7 @@ static moe_status open_ends(embedded *e, const embedded_options *o)
     return status;
 }
 
-static moe_status open_node(embedded *e, const embedded_options *o, const unsigned char fingerprint[32], moe_error *err)
+static moe_status open_node(embedded *e, const embedded_options *o, moe_error *err)
 {
     expert_node_options node = {.id = NODE_ID,
                                 .cluster = CLUSTER,
@@ -153,7 +153,7 @@ static moe_status open_node(embedded *e, const embedded_options *o, const unsign
                                 .max_peers = 1};
     moe_status status;
 
-    memcpy(node.fingerprint, fingerprint, sizeof node.fingerprint);
+    memcpy(node.fingerprint, o->fingerprint, sizeof node.fingerprint);
     e->checkpoint =
         (expert_checkpoint){.config = o->config, .tensors = o->tensors, .device = o->device, .layout = o->layout};
     node.source = expert_source_checkpoint(&e->checkpoint);
@@ -185,8 +185,7 @@ static moe_status load_experts(embedded *e, const embedded_options *o, moe_error
     return MOE_OK;
 }
 
-static moe_status open_exchange(embedded *e, const embedded_options *o, const unsigned char fingerprint[32],
-                                moe_error *err)
+static moe_status open_exchange(embedded *e, const embedded_options *o, moe_error *err)
 {
     exchange_options x = {.transport = e->coordinator_end,
                           .device = o->device,
@@ -204,7 +203,7 @@ static moe_status open_exchange(embedded *e, const embedded_options *o, const un
                           .incarnation = moe_random_entropy()};
     moe_status status;
 
-    memcpy(x.fingerprint, fingerprint, sizeof x.fingerprint);
+    memcpy(x.fingerprint, o->fingerprint, sizeof x.fingerprint);
     status = exchange_open(&x, &e->exchange, err);
     if (status == MOE_OK) {
         status = exchange_add_node(e->exchange, NODE_ID, NODE_ID, err);
@@ -219,25 +218,14 @@ static moe_status open_exchange(embedded *e, const embedded_options *o, const un
     return status;
 }
 
-static void parse_fingerprint(const char *hex, unsigned char out[32])
-{
-    for (size_t i = 0; i < 32; i++) {
-        unsigned byte = 0;
-        MOE_ASSERT(sscanf(hex + 2 * i, "%2x", &byte) == 1);
-        out[i] = (unsigned char)byte;
-    }
-}
-
 moe_status embedded_open(const embedded_options *options, embedded **out, moe_error *err)
 {
     embedded *e = calloc(1, sizeof *e);
-    unsigned char fingerprint[32];
     moe_status status;
 
     if (e == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "embedded node: out of memory");
     }
-    parse_fingerprint(options->fingerprint, fingerprint);
     e->device_name = options->device->ops->name;
     status = open_ends(e, options);
     if (status != MOE_OK) {
@@ -245,12 +233,12 @@ moe_status embedded_open(const embedded_options *options, embedded **out, moe_er
         return moe_fail(err, status, "embedded node: %s for frames of %zu bytes", moe_status_text(status),
                         frame_bytes(options));
     }
-    status = open_node(e, options, fingerprint, err);
+    status = open_node(e, options, err);
     if (status == MOE_OK) {
         status = load_experts(e, options, err);
     }
     if (status == MOE_OK) {
-        status = open_exchange(e, options, fingerprint, err);
+        status = open_exchange(e, options, err);
     }
     if (status == MOE_OK && (status = fill_view(e, options->config)) != MOE_OK) {
         (void)moe_fail(err, status, "embedded node: out of memory");

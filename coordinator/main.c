@@ -165,14 +165,14 @@ static moe_status open_model(coordinator *c, moe_error *err)
     return status;
 }
 
-static moe_status open_embedded(coordinator *c, const char *fingerprint, moe_error *err)
+static moe_status open_embedded(coordinator *c, moe_error *err)
 {
     member_progress progress = {.what = "loading experts", .last_tenth = -1};
     embedded_options options = {.config = &c->files.config,
                                 .tensors = c->files.tensors,
                                 .device = c->device,
                                 .layout = choose_layout(c),
-                                .fingerprint = fingerprint,
+                                .fingerprint = c->files.manifest.fingerprint.bytes,
                                 .max_rows = c->config.max_batch_tokens,
                                 .micro_batches = c->config.micro_batches,
                                 .progress = report_progress,
@@ -219,7 +219,7 @@ static moe_status open_engine(coordinator *c, moe_error *err)
     moe_status status;
 
     checkpoint_digest_hex(&c->files.manifest.fingerprint, options.fingerprint);
-    status = in_cluster(c) ? open_pool(c, err) : open_embedded(c, options.fingerprint, err);
+    status = in_cluster(c) ? open_pool(c, err) : open_embedded(c, err);
     if (status != MOE_OK) {
         return status;
     }

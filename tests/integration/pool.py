@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import unittest
 import urllib.error
 import urllib.request
 
-from coordinator import WAIT_S, Coordinator, clean_env, run_json
+from coordinator import WAIT_S, Coordinator, clean_env, free_ports, run_json
 
 if shutil.which("etcd") is None:
     print("skipped: etcd-server is not installed")
@@ -31,16 +30,6 @@ PROMPT = ",".join(str(7 * i % 300 + 3) for i in range(40))
 ASKS = [("--temperature", "0"), ("--seed", "11", "--temperature", "1.3"), ("--seed", "5", "--top-k", "40", "--n", "2")]
 
 LONG = ("generate", "--tokens", "5,6,7", "--seed", "3", "--ignore-eos", "--max-tokens", "400")
-
-
-def free_ports(n):
-    sockets = [socket.socket() for _ in range(n)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 class Etcd:

@@ -20,6 +20,7 @@ engine_fixture_options engine_fixture_defaults(const char *dir)
 
 void engine_fixture_open(engine_fixture *f, const engine_fixture_options *o)
 {
+    static const unsigned char no_fingerprint[32];
     model_fixture_options m = o->model;
     moe_error err;
 
@@ -33,7 +34,7 @@ void engine_fixture_open(engine_fixture *f, const engine_fixture_options *o)
                           .tensors = f->model.tensors,
                           .device = f->model.device,
                           .layout = m.layout,
-                          .fingerprint = "0000000000000000000000000000000000000000000000000000000000000000",
+                          .fingerprint = no_fingerprint,
                           .max_rows = o->max_batch_tokens,
                           .micro_batches = o->micro_batches};
     assert_ok(embedded_open(&e, &f->embedded, &err), err);
