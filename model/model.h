@@ -33,6 +33,9 @@ typedef struct model_config {
     char model_type[32];
     uint32_t n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab_size;
     uint32_t n_experts; /* of every layer of the checkpoint; sets may differ by layer */
+    uint32_t n_labels;  /* 0: a language model; else a classifier: its head is score.weight [n_labels, d_model] */
+    /* The checkpoint's expert ids are in this order: FFN, constant, copy, zero; the counts are of every layer. */
+    uint32_t n_constant_experts, n_copy_experts, n_zero_experts;
     router_gate_rule gate;
     uint32_t max_positions;      /* max_position_embeddings */
     bool positions_are_a_limit;  /* OLMoE: a context beyond max_positions is refused */
@@ -57,6 +60,22 @@ MOE_NODISCARD moe_status model_config_parse(const char *json, size_t bytes, cons
                                             model_config *out, moe_error *err);
 /* Canonical text of everything that decides an answer, for the manifest: "key value" lines. */
 void model_config_text(const model_config *c, moe_text *out);
+/* Values per row that wants logits: the labels of a classifier, else the vocabulary. */
+uint32_t model_head_width(const model_config *c);
+
+/* What an expert computes of its row x: the FFN, a vector of its own mixed with x, x itself, nothing. */
+typedef enum {
+    MODEL_EXPERT_FFN,
+    MODEL_EXPERT_CONSTANT,
+    MODEL_EXPERT_COPY,
+    MODEL_EXPERT_ZERO,
+    MODEL_N_EXPERT_KINDS
+} model_expert_kind;
+extern const char *const model_expert_kind_names[MODEL_N_EXPERT_KINDS]; /* "ffn", ... */
+/* Ids beyond the checkpoint's are added experts: FFNs. */
+model_expert_kind model_expert_kind_of(const model_config *c, int32_t expert_id);
+/* Evaluated by the coordinator, on no node: all but the FFNs. */
+bool model_expert_is_local(const model_config *c, int32_t expert_id);
 
 /* ------------------------------------------------------------------------------------------------ tensors */
 typedef struct model_tensors model_tensors;
