@@ -1,70 +1,53 @@
 /* The rows of one micro-batch on their way through the layers. The device's ops see the activations; this file only
- * names them.
- *
- * Shapes: R rows, d = d_model, A = n_heads * head_dim, G = n_kv_heads * head_dim, E experts, k picks. */
+ * names them. */
 #include "model/model_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-struct model_batch {
-    model *m;     /* borrowed */
-    model_kv *kv; /* borrowed */
-    size_t max_rows, max_logit_rows;
+static size_t widest_gate(const model_config *c)
+{
+    return MOE_MAX(c->n_experts, c->n_att_experts);
+}
 
-    /* the step */
-    const model_row *rows; /* borrowed from begin to the last op */
-    size_t n_rows, n_logit_rows;
-    uint32_t layer;       /* last routed */
-    compute_row *places;  /* owned [max_rows] */
-    int32_t *token_ids;   /* owned [max_rows] */
-    uint32_t *logit_rows; /* owned [max_logit_rows] */
-    bool *failed;         /* owned [max_rows] */
+static size_t att_picks(const model_config *c)
+{
+    return MOE_MAX(c->att_gate.k, 1);
+}
 
-    /* picks of the last routed layer, host */
-    int32_t *ids;        /* owned [max_rows, k] */
-    float *weights;      /* owned [max_rows, k] */
-    compute_pick *picks; /* owned [max_rows, k] */
-    float *gate_logits;  /* owned [max_rows, E] */
-    float *gate_scratch; /* owned [2 * E] */
-
-    /* device memory, owned */
-    compute_mem *x;       /* f32 [R, d]: the residual */
-    compute_mem *norm;    /* f32 [R, d] */
-    compute_mem *in;      /* class [R, d]: rounded norm */
-    compute_mem *q;       /* f32 [R, A], then attention's output */
-    compute_mem *k, *v;   /* f32 [R, G] */
-    compute_mem *q_class; /* class [R, A]: rounded q, then rounded attention */
-    compute_mem *out;     /* f32 [R, d]: O's output */
-    compute_mem *router;  /* f32 [R, E] */
-    compute_mem *results; /* class [R * k, d] */
-    compute_mem *last;    /* f32 [L, d] */
-    compute_mem *last_in; /* class [L, d] */
-    compute_mem *logits;  /* f32 [L, V] */
-};
+static bool alloc_picks(row_picks *p, size_t n)
+{
+    p->ids = calloc(n, sizeof *p->ids);
+    p->weights = calloc(n, sizeof *p->weights);
+    p->picks = calloc(n, sizeof *p->picks);
+    return p->ids && p->weights && p->picks;
+}
 
 static bool alloc_host(model_batch *b, const model_config *c)
 {
-    size_t n = b->max_rows, k = c->gate.k;
+    size_t n = b->max_rows, k = c->gate.k, most = n * MOE_MAX(k, att_picks(c));
 
     b->places = calloc(n, sizeof *b->places);
     b->token_ids = calloc(n, sizeof *b->token_ids);
     b->logit_rows = calloc(b->max_logit_rows, sizeof *b->logit_rows);
     b->failed = calloc(n, sizeof *b->failed);
-    b->ids = calloc(n * k, sizeof *b->ids);
-    b->weights = calloc(n * k, sizeof *b->weights);
-    b->picks = calloc(n * k, sizeof *b->picks);
-    b->gate_logits = calloc(n * c->n_experts, sizeof *b->gate_logits);
-    b->gate_scratch = calloc(2 * (size_t)c->n_experts, sizeof *b->gate_scratch);
-    return b->places && b->token_ids && b->logit_rows && b->failed && b->ids && b->weights && b->picks &&
-           b->gate_logits && b->gate_scratch;
+    b->remote_ids = calloc(n * k, sizeof *b->remote_ids);
+    b->n_picks = calloc(n, sizeof *b->n_picks);
+    b->gate_logits = calloc(n * widest_gate(c), sizeof *b->gate_logits);
+    b->gate_scratch = calloc(2 * widest_gate(c), sizeof *b->gate_scratch);
+    b->routed = calloc(c->n_att_experts + 1, sizeof *b->routed);
+    b->from_rows = calloc(most, sizeof *b->from_rows);
+    b->pick_rows = calloc(most, sizeof *b->pick_rows);
+    return alloc_picks(&b->experts, n * k) && alloc_picks(&b->att_experts, n * att_picks(c)) && b->places &&
+           b->token_ids && b->logit_rows && b->failed && b->remote_ids && b->n_picks && b->gate_logits &&
+           b->gate_scratch && b->routed && b->from_rows && b->pick_rows;
 }
 
 static bool alloc_device(model_batch *b, const model_config *c)
 {
     compute_device *d = b->m->device;
     size_t cls = compute_dtype_bytes(compute_class_dtype(d->numeric_class));
-    size_t n = b->max_rows, width = c->d_model, f = sizeof(float);
+    size_t n = b->max_rows, width = c->d_model, f = sizeof(float), a = att_picks(c);
     size_t heads = (size_t)c->n_heads * c->head_dim, kv_heads = (size_t)c->n_kv_heads * c->head_dim;
     struct {
         compute_mem **at;
@@ -72,19 +55,22 @@ static bool alloc_device(model_batch *b, const model_config *c)
     } all[] = {{&b->x, n * width * f},
                {&b->norm, n * width * f},
                {&b->in, n * width * cls},
-               {&b->q, n * heads * f},
+               {&b->q, n * a * heads * f},
                {&b->k, n * kv_heads * f},
                {&b->v, n * kv_heads * f},
-               {&b->q_class, n * heads * cls},
-               {&b->out, n * width * f},
-               {&b->router, n * c->n_experts * f},
+               {&b->q_class, n * a * heads * cls},
+               {&b->out, n * a * width * f},
+               {&b->inner, n * c->gate_width * f},
+               {&b->router, n * widest_gate(c) * f},
+               {&b->before, c->gate_map ? n * widest_gate(c) * f : 0},
+               {&b->mapped, c->gate_map ? n * c->n_experts * f : 0},
                {&b->results, n * c->gate.k * width * cls},
                {&b->last, b->max_logit_rows * width * f},
                {&b->last_in, b->max_logit_rows * width * cls},
-               {&b->logits, b->max_logit_rows * c->vocab_size * f}};
+               {&b->logits, b->max_logit_rows * model_head_width(c) * f}};
 
     for (size_t i = 0; i < MOE_COUNT(all); i++) {
-        if ((*all[i].at = d->ops->alloc(d, all[i].bytes)) == NULL) {
+        if (all[i].bytes > 0 && (*all[i].at = d->ops->alloc(d, all[i].bytes)) == NULL) {
             return false;
         }
     }
@@ -115,10 +101,13 @@ void model_batch_close(model_batch *b)
     if (b == NULL) {
         return;
     }
-    compute_mem *device[] = {b->x,   b->norm,   b->in,      b->q,    b->k,       b->v,     b->q_class,
-                             b->out, b->router, b->results, b->last, b->last_in, b->logits};
-    void *host[] = {b->places,  b->token_ids, b->logit_rows,  b->failed,      b->ids,
-                    b->weights, b->picks,     b->gate_logits, b->gate_scratch};
+    compute_mem *device[] = {b->x,     b->norm,   b->in,     b->q,      b->k,       b->v,    b->q_class, b->out,
+                             b->inner, b->router, b->before, b->mapped, b->results, b->last, b->last_in, b->logits};
+    void *host[] = {b->places,           b->token_ids,     b->logit_rows,      b->failed,
+                    b->remote_ids,       b->n_picks,       b->gate_logits,     b->gate_scratch,
+                    b->routed,           b->from_rows,     b->pick_rows,       b->experts.ids,
+                    b->experts.weights,  b->experts.picks, b->att_experts.ids, b->att_experts.weights,
+                    b->att_experts.picks};
 
     for (size_t i = 0; i < MOE_COUNT(device); i++) {
         b->m->device->ops->free(b->m->device, device[i]);
@@ -152,101 +141,62 @@ void model_batch_begin(model_batch *b, const model_row *rows, size_t n_rows)
     d->ops->embed(d, b->x, b->m->embedding, b->m->embedding_dtype, c->d_model, b->token_ids, n_rows);
 }
 
-/* q, k, v of the normed rows: projections, q and k normed over the whole vector, clamped, rotated; K and V go to their
- * pages. */
-static void project(model_batch *b, uint32_t layer)
+static void norm(model_batch *b, compute_mem *out, compute_mem *rounded, const compute_mem *x, const norm_weights *w,
+                 size_t n)
 {
     compute_device *d = b->m->device;
-    const compute_ops *ops = d->ops;
     const model_config *c = &b->m->config;
-    const layer_weights *w = &b->m->layers[layer];
-    size_t n = b->n_rows, heads = (size_t)c->n_heads * c->head_dim, kv_heads = (size_t)c->n_kv_heads * c->head_dim;
 
-    ops->rms_norm(d, b->norm, b->in, b->x, c->d_model, w->input_norm, c->norm_eps, c->d_model, n);
-    ops->matmul(d, b->q, b->in, w->q, w->q_bias, n);
-    ops->matmul(d, b->k, b->in, w->k, w->k_bias, n);
-    ops->matmul(d, b->v, b->in, w->v, w->v_bias, n);
-    ops->rms_norm(d, b->q, NULL, b->q, heads, w->q_norm, c->norm_eps, heads, n);
-    ops->rms_norm(d, b->k, NULL, b->k, kv_heads, w->k_norm, c->norm_eps, kv_heads, n);
-    if (c->clip_qkv) {
-        ops->clamp(d, b->q, c->clip_qkv_bound, n * heads);
-        ops->clamp(d, b->k, c->clip_qkv_bound, n * kv_heads);
-        ops->clamp(d, b->v, c->clip_qkv_bound, n * kv_heads);
+    if (c->norm == MODEL_NORM_LAYER) {
+        d->ops->layer_norm(d, out, rounded, x, w->gain, w->bias, c->norm_eps, c->d_model, n);
+    } else {
+        d->ops->rms_norm(d, out, rounded, x, c->d_model, w->gain, c->norm_eps, c->d_model, n);
     }
-    ops->rope(d, b->q, b->m->rope, c->n_heads, c->head_dim, b->places, n);
-    ops->rope(d, b->k, b->m->rope, c->n_kv_heads, c->head_dim, b->places, n);
-    ops->kv_store(d, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, b->k, b->v, b->places, n);
-    ops->to_class(d, b->q_class, b->q, n * heads);
 }
 
-static void attend(model_batch *b, uint32_t layer)
+void model_batch_norm(model_batch *b, const norm_weights *w)
 {
-    compute_device *d = b->m->device;
-    const compute_ops *ops = d->ops;
-    const model_config *c = &b->m->config;
-    const layer_weights *w = &b->m->layers[layer];
-    size_t n = b->n_rows, heads = (size_t)c->n_heads * c->head_dim;
-
-    ops->attention(d, b->q, b->q_class, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, c->n_heads, b->places, n);
-    ops->to_class(d, b->q_class, b->q, n * heads);
-    ops->matmul(d, b->out, b->q_class, w->o, w->o_bias, n);
-    ops->add(d, b->x, b->out, n * c->d_model);
+    norm(b, b->norm, b->in, b->x, w, b->n_rows);
 }
 
-/* A row whose logits are NaN has failed; it gets harmless picks so that the rows beside it go on. */
-static void fail_row(model_batch *b, size_t row, const router_set_layer *layer)
+void model_batch_fail(model_batch *b, size_t row, const router_set_layer *set, uint32_t k, const row_picks *out)
 {
-    size_t k = b->m->config.gate.k;
-
     b->failed[row] = true;
     for (size_t j = 0; j < k; j++) {
-        b->ids[row * k + j] = layer->expert_ids[j];
-        b->weights[row * k + j] = 0.0f;
-    }
-}
-
-static void gate(model_batch *b, uint32_t layer)
-{
-    const model_config *c = &b->m->config;
-    size_t k = c->gate.k;
-
-    for (size_t i = 0; i < b->n_rows; i++) {
-        const router_set_layer *set = router_set_at(b->rows[i].set, layer);
-        if (b->failed[i] || router_gate_select(&c->gate, set, b->gate_logits + i * c->n_experts, b->ids + i * k,
-                                               b->weights + i * k, NULL, b->gate_scratch) != MOE_OK) {
-            fail_row(b, i, set);
-        }
+        out->ids[row * k + j] = set->expert_ids[j];
+        out->weights[row * k + j] = 0.0f;
     }
 }
 
 moe_status model_batch_route(model_batch *b, uint32_t layer)
 {
-    compute_device *d = b->m->device;
-    const model_config *c = &b->m->config;
-    const layer_weights *w = &b->m->layers[layer];
-    moe_status status;
+    moe_status status = model_attend(b, layer);
 
     b->layer = layer;
-    project(b, layer);
-    attend(b, layer);
-    d->ops->rms_norm(d, b->norm, b->in, b->x, c->d_model, w->post_norm, c->norm_eps, c->d_model, b->n_rows);
-    d->ops->matmul_f32(d, b->router, b->norm, w->router, b->n_rows);
-    status = d->ops->download(d, b->gate_logits, b->router, b->n_rows * c->n_experts * sizeof(float));
-    if (status == MOE_OK) {
-        gate(b, layer);
+    if (status != MOE_OK) {
+        return status;
     }
-    return status;
+    model_batch_norm(b, &b->m->layers[layer].post_norm);
+    return model_gate_route(b, layer);
 }
 
 void model_batch_combine(model_batch *b)
 {
     compute_device *d = b->m->device;
-    size_t k = b->m->config.gate.k;
+    const model_config *c = &b->m->config;
+    size_t k = c->gate.k;
 
-    for (size_t i = 0; i < b->n_rows * k; i++) {
-        b->picks[i] = (compute_pick){.weight = b->weights[i], .result_row = (uint32_t)i};
+    for (size_t i = 0; i < b->n_rows; i++) {
+        b->n_picks[i] = 0;
+        for (size_t j = i * k; j < (i + 1) * k; j++) {
+            if (model_expert_kind_of(c, b->experts.ids[j]) != MODEL_EXPERT_ZERO) {
+                b->experts.picks[i * k + b->n_picks[i]++] =
+                    (compute_pick){.weight = b->experts.weights[j], .result_row = (uint32_t)j};
+            }
+        }
     }
-    d->ops->combine(d, b->x, b->results, b->picks, NULL, k, b->m->config.d_model, b->n_rows);
+    d->ops->combine(d, b->x, b->results, compute_class_dtype(d->numeric_class), b->experts.picks, b->n_picks, k,
+                    c->d_model, b->n_rows);
 }
 
 moe_status model_batch_logits(model_batch *b, float *out)
@@ -259,9 +209,9 @@ moe_status model_batch_logits(model_batch *b, float *out)
         return d->ops->sync(d);
     }
     d->ops->gather(d, b->last, b->x, b->logit_rows, c->d_model, n);
-    d->ops->rms_norm(d, b->last, b->last_in, b->last, c->d_model, b->m->final_norm, c->norm_eps, c->d_model, n);
+    norm(b, b->last, b->last_in, b->last, &b->m->final_norm, n);
     d->ops->matmul(d, b->logits, b->last_in, b->m->head, NULL, n);
-    return d->ops->download(d, out, b->logits, n * c->vocab_size * sizeof(float));
+    return d->ops->download(d, out, b->logits, n * model_head_width(c) * sizeof(float));
 }
 
 size_t model_batch_n_rows(const model_batch *b)
@@ -276,12 +226,17 @@ uint32_t model_batch_layer(const model_batch *b)
 
 const int32_t *model_batch_ids(const model_batch *b)
 {
-    return b->ids;
+    return b->experts.ids;
+}
+
+const int32_t *model_batch_remote_ids(const model_batch *b)
+{
+    return b->remote_ids;
 }
 
 const float *model_batch_weights(const model_batch *b)
 {
-    return b->weights;
+    return b->experts.weights;
 }
 
 const compute_mem *model_batch_x(const model_batch *b)

@@ -1,5 +1,4 @@
-/* config.json and generation_config.json: the keys that families share, the bounds that hold for all, the canonical
- * text. */
+/* config.json and generation_config.json: the families, the bounds that hold for all, the canonical text. */
 #include "model/config_priv.h"
 #include "model/family/family_priv.h"
 
@@ -14,229 +13,8 @@
 #define MAX_PATH         4096
 #define MAX_WEIGHTS      (1ull << 56) /* elements of all tensors together: any product of sizes fits a size_t */
 
-static const model_family *const families[] = {&model_family_olmoe};
-
-/* ------------------------------------------------------------------------------------------------ keys */
-moe_status model_config_u32(const moe_json *json, const char *key, uint32_t min, uint32_t max, uint32_t *out,
-                            moe_error *err)
-{
-    int64_t value = *out;
-    moe_status status = moe_json_int(json, key, min, max, &value, NULL, err);
-
-    if (status == MOE_OK) {
-        *out = (uint32_t)value;
-    }
-    return status;
-}
-
-moe_status model_config_need_u32(const moe_json *json, const char *key, uint32_t min, uint32_t max, uint32_t *out,
-                                 moe_error *err)
-{
-    int64_t value;
-    bool found;
-    moe_status status = moe_json_int(json, key, min, max, &value, &found, err);
-
-    if (status != MOE_OK) {
-        return status;
-    }
-    if (!found) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: missing", key);
-    }
-    *out = (uint32_t)value;
-    return MOE_OK;
-}
-
-moe_status model_config_positive(const moe_json *json, const char *key, double max, float *out, bool *found,
-                                 moe_error *err)
-{
-    double value = (double)*out;
-    bool there;
-    moe_status status = moe_json_real(json, key, (double)FLT_MIN, max, &value, &there, err);
-
-    if (status != MOE_OK) {
-        return status;
-    }
-    if (there) {
-        *out = (float)value;
-    }
-    if (found != NULL) {
-        *found = there;
-    }
-    return MOE_OK;
-}
-
-moe_status model_config_token(const moe_json *json, const char *key, int32_t *out, moe_error *err)
-{
-    int64_t value = *out;
-    moe_status status = moe_json_int(json, key, -1, INT32_MAX, &value, NULL, err);
-
-    if (status == MOE_OK) {
-        *out = (int32_t)value;
-    }
-    return status;
-}
-
-/* Inserts in ascending order, each id once. */
-static moe_status add_eos(const json_t *value, model_config *c, moe_error *err)
-{
-    json_int_t id = json_integer_value(value);
-    uint32_t at = 0;
-
-    if (!json_is_integer(value)) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "eos_token_id: must be an integer or a list of integers");
-    }
-    if (id < 0 || id >= (json_int_t)c->vocab_size) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG,
-                        "eos_token_id: %" JSON_INTEGER_FORMAT " must be within [0, vocab_size %u)", id, c->vocab_size);
-    }
-    while (at < c->n_eos && c->eos_ids[at] < id) {
-        at++;
-    }
-    if (at < c->n_eos && c->eos_ids[at] == id) {
-        return MOE_OK;
-    }
-    if (c->n_eos == MODEL_MAX_EOS) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "eos_token_id: more than %d ids", MODEL_MAX_EOS);
-    }
-    memmove(&c->eos_ids[at + 1], &c->eos_ids[at], (c->n_eos - at) * sizeof c->eos_ids[0]);
-    c->eos_ids[at] = (int32_t)id;
-    c->n_eos++;
-    return MOE_OK;
-}
-
-static moe_status add_eos_list(const json_t *value, model_config *c, moe_error *err)
-{
-    moe_status status = MOE_OK;
-
-    if (!json_is_array(value)) {
-        return add_eos(value, c, err);
-    }
-    for (size_t i = 0; i < json_array_size(value) && status == MOE_OK; i++) {
-        status = add_eos(json_array_get(value, i), c, err);
-    }
-    return status;
-}
-
-moe_status model_config_eos(const moe_json *json, model_config *c, moe_error *err)
-{
-    const json_t *value = json_object_get(json, "eos_token_id");
-
-    if (value == NULL) {
-        return MOE_OK;
-    }
-    c->n_eos = 0;
-    return json_is_null(value) ? MOE_OK : add_eos_list(value, c, err);
-}
-
-/* The object under key, NULL when absent or null. */
-static moe_status find_object(const moe_json *json, const char *key, const json_t **out, moe_error *err)
-{
-    const json_t *value = json_object_get(json, key);
-
-    *out = value == NULL || json_is_null(value) ? NULL : value;
-    if (*out != NULL && !json_is_object(*out)) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: must be an object", key);
-    }
-    return MOE_OK;
-}
-
-static moe_status parse_rope_parameters(const json_t *rope, model_config *c, bool theta_given, moe_error *err)
-{
-    const char *type = "default";
-    double theta = c->rope_theta, partial = 1.0;
-    bool found;
-    moe_status status = moe_json_string(rope, "rope_type", &type, NULL, err);
-
-    if (status == MOE_OK) {
-        status = moe_json_real(rope, "rope_theta", 1.0, 1e15, &theta, &found, err);
-    }
-    if (status == MOE_OK) {
-        status = moe_json_real(rope, "partial_rotary_factor", 0.0, 1.0, &partial, NULL, err);
-    }
-    if (status != MOE_OK) {
-        return status;
-    }
-    if (strcmp(type, "default") != 0) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED,
-                        "rope_parameters.rope_type: \"%.64s\" is not supported, only \"default\"", type);
-    }
-    if (partial < 1.0) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "rope_parameters.partial_rotary_factor: %g is not supported, only 1",
-                        partial);
-    }
-    if (theta_given && found && theta != c->rope_theta) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "rope_theta: %g contradicts rope_parameters.rope_theta %g",
-                        c->rope_theta, theta);
-    }
-    c->rope_theta = theta;
-    return MOE_OK;
-}
-
-moe_status model_config_rope(const moe_json *json, model_config *c, moe_error *err)
-{
-    const json_t *scaling, *parameters;
-    bool theta_given;
-    moe_status status = moe_json_real(json, "rope_theta", 1.0, 1e15, &c->rope_theta, &theta_given, err);
-
-    if (status == MOE_OK) {
-        status = find_object(json, "rope_scaling", &scaling, err);
-    }
-    if (status == MOE_OK && scaling != NULL) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "rope_scaling: not supported, must be null");
-    }
-    if (status == MOE_OK) {
-        status = find_object(json, "rope_parameters", &parameters, err);
-    }
-    return status == MOE_OK && parameters != NULL ? parse_rope_parameters(parameters, c, theta_given, err) : status;
-}
-
-moe_status model_config_attention(const moe_json *json, model_config *c, moe_error *err)
-{
-    moe_status status = model_config_u32(json, "num_attention_heads", 1, MODEL_MAX_WIDTH, &c->n_heads, err);
-
-    if (status == MOE_OK) {
-        c->n_kv_heads = c->n_heads;
-        status = model_config_u32(json, "num_key_value_heads", 1, MODEL_MAX_WIDTH, &c->n_kv_heads, err);
-    }
-    if (status != MOE_OK) {
-        return status;
-    }
-    if (c->d_model % c->n_heads != 0) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "num_attention_heads: %u must divide hidden_size %u", c->n_heads,
-                        c->d_model);
-    }
-    c->head_dim = c->d_model / c->n_heads;
-    status = model_config_u32(json, "head_dim", c->head_dim, c->head_dim, &c->head_dim, err);
-    return status == MOE_OK ? moe_json_bool(json, "attention_bias", &c->attention_bias, NULL, err) : status;
-}
-
-moe_status model_config_experts(const moe_json *json, model_config *c, moe_error *err)
-{
-    uint32_t alias = 0;
-    moe_status status = model_config_u32(json, "num_local_experts", 1, MODEL_MAX_EXPERTS, &alias, err);
-
-    c->n_experts = alias > 0 ? alias : c->n_experts;
-    if (status == MOE_OK) {
-        status = model_config_u32(json, "num_experts", 1, MODEL_MAX_EXPERTS, &c->n_experts, err);
-    }
-    if (status == MOE_OK && alias > 0 && alias != c->n_experts) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "num_experts: %u contradicts num_local_experts %u", c->n_experts,
-                        alias);
-    }
-    return status == MOE_OK ? model_config_u32(json, "num_experts_per_tok", 1, ROUTER_MAX_TOP_K, &c->gate.k, err)
-                            : status;
-}
-
-moe_status model_config_activation(const moe_json *json, const char *wanted, moe_error *err)
-{
-    const char *name = wanted;
-    moe_status status = moe_json_string(json, "hidden_act", &name, NULL, err);
-
-    if (status == MOE_OK && strcmp(name, wanted) != 0) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "hidden_act: \"%.64s\" is not supported, only \"%s\"", name, wanted);
-    }
-    return status;
-}
+static const model_family *const families[] = {&model_family_olmoe, &model_family_mixtral, &model_family_qwen3_moe,
+                                               &model_family_moduleformer, &model_family_moe_plus_plus};
 
 /* ------------------------------------------------------------------------------------------------ bounds */
 static moe_status check_heads(const model_config *c, moe_error *err)
@@ -245,8 +23,12 @@ static moe_status check_heads(const model_config *c, moe_error *err)
         return moe_fail(err, MOE_ERR_INVALID_ARG, "num_key_value_heads: %u must divide num_attention_heads %u",
                         c->n_kv_heads, c->n_heads);
     }
-    if (c->head_dim % 2 != 0) {
+    if (!c->no_positions && c->head_dim % 2 != 0) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "head_dim: %u must be even", c->head_dim);
+    }
+    if ((uint64_t)c->n_heads * c->head_dim > MODEL_MAX_WIDTH) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "num_attention_heads: %u times head_dim %u: more than %u", c->n_heads,
+                        c->head_dim, MODEL_MAX_WIDTH);
     }
     return MOE_OK;
 }
@@ -263,8 +45,9 @@ static moe_status check_token(const model_config *c, const char *key, int32_t id
  */
 static moe_status check_size(const model_config *c, moe_error *err)
 {
-    uint64_t expert = 3ull * c->d_ff * c->d_model; /* < 2^42 */
-    uint64_t layer = expert * c->n_experts;        /* < 2^54 */
+    uint64_t expert = 3ull * c->d_ff * c->d_model;                                      /* < 2^42 */
+    uint64_t att_expert = 2ull * c->n_heads * c->head_dim * c->d_model;                 /* < 2^42 */
+    uint64_t layer = expert * c->n_experts + att_expert * MOE_MAX(c->n_att_experts, 1); /* < 2^55 */
 
     if (layer > MAX_WEIGHTS / c->n_layers) {
         return moe_fail(
@@ -275,13 +58,27 @@ static moe_status check_size(const model_config *c, moe_error *err)
     return MOE_OK;
 }
 
+static moe_status check_experts(const model_config *c, moe_error *err)
+{
+    MOE_ASSERT(c->n_ffn_experts >= 1 &&
+               c->n_experts == c->n_ffn_experts + c->n_constant_experts + c->n_copy_experts + c->n_zero_experts);
+    if (c->gate.k > c->n_experts) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "num_experts_per_tok: %u must be at most num_experts %u", c->gate.k,
+                        c->n_experts);
+    }
+    if (c->n_att_experts > 0 && c->att_gate.k > c->n_att_experts) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "k_att: %u must be at most n_att_experts %u", c->att_gate.k,
+                        c->n_att_experts);
+    }
+    return MOE_OK;
+}
+
 static moe_status check_config(const model_config *c, moe_error *err)
 {
     moe_status status = check_heads(c, err);
 
-    if (status == MOE_OK && c->gate.k > c->n_experts) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "num_experts_per_tok: %u must be at most num_experts %u", c->gate.k,
-                        c->n_experts);
+    if (status == MOE_OK) {
+        status = check_experts(c, err);
     }
     if (status == MOE_OK) {
         status = check_token(c, "bos_token_id", c->bos_id, err);
@@ -373,7 +170,7 @@ static moe_status parse_generation(const moe_json *json, model_config *c, moe_er
 {
     moe_error reason;
     const json_t *eos = json_object_get(json, "eos_token_id");
-    moe_status status = eos == NULL || json_is_null(eos) ? MOE_OK : add_eos_list(eos, c, &reason);
+    moe_status status = eos == NULL || json_is_null(eos) ? MOE_OK : model_config_add_eos(eos, c, &reason);
 
     if (status == MOE_OK) {
         status = parse_defaults(json, c, &reason);
@@ -384,8 +181,12 @@ static moe_status parse_generation(const moe_json *json, model_config *c, moe_er
 moe_status model_config_parse(const char *json, size_t bytes, const char *generation_json, size_t generation_bytes,
                               model_config *out, moe_error *err)
 {
-    model_config c = {
-        .bos_id = -1, .pad_id = -1, .default_temperature = -1.0, .default_top_p = -1.0, .default_top_k = -1};
+    model_config c = {.bos_id = -1,
+                      .pad_id = -1,
+                      .rope_position_scale = 1.0,
+                      .default_temperature = -1.0,
+                      .default_top_p = -1.0,
+                      .default_top_k = -1};
     moe_json *object;
     moe_status status = parse_text(json, bytes, "config.json", &object, err);
 
@@ -442,7 +243,47 @@ static const char *yes_no(bool value)
     return value ? "true" : "false";
 }
 
-static const char *const ffn_names[] = {[COMPUTE_FFN_SWIGLU] = "swiglu"};
+static const char *const ffn_names[] = {[COMPUTE_FFN_SWIGLU] = "swiglu", [COMPUTE_FFN_GELU_TANH] = "gelu_tanh"};
+static const char *const gate_names[] = {[MODEL_GATE_LINEAR] = "linear",
+                                         [MODEL_GATE_GELU] = "gelu",
+                                         [MODEL_GATE_TANH] = "tanh",
+                                         [MODEL_GATE_CENTROIDS] = "centroids"};
+static const char *const qk_norm_names[] = {
+    [MODEL_QK_NORM_NONE] = "none", [MODEL_QK_NORM_FULL] = "full", [MODEL_QK_NORM_PER_HEAD] = "per_head"};
+
+/* What only some families have is written only for those that have it. */
+static void text_features(const model_config *c, moe_text *out)
+{
+    moe_text_printf(out, "norm %s\nqk_norm %s\n", c->norm == MODEL_NORM_RMS ? "rms" : "layer",
+                    qk_norm_names[c->qk_norm]);
+    moe_text_printf(out, "attention %s\n", c->attention == MODEL_ATTENTION_SOFTMAX ? "softmax" : "stick_breaking");
+    if (c->n_att_experts > 0) {
+        moe_text_printf(out, "n_att_experts %u\natt_top_k %u\nshared_kv %s\nkv_bias %s\n", c->n_att_experts,
+                        c->att_gate.k, yes_no(c->shared_kv), yes_no(c->kv_bias));
+    }
+    moe_text_printf(out, "gate %s\n", gate_names[c->gate_kind]);
+    if (c->gate_width > 0) {
+        moe_text_printf(out, "gate_width %u\n", c->gate_width);
+    }
+    if (c->n_ffn_experts < c->n_experts) {
+        moe_text_printf(out, "n_constant_experts %u\nn_copy_experts %u\nn_zero_experts %u\n", c->n_constant_experts,
+                        c->n_copy_experts, c->n_zero_experts);
+        moe_text_printf(out, "choose_first %s\nstandardize %.9g\ngate_map %s\ndouble_input %s\n",
+                        yes_no(c->gate.choose_first), c->gate.standardize ? (double)c->gate.target_std : 0.0,
+                        yes_no(c->gate_map), yes_no(c->double_input));
+    }
+    if (c->n_labels > 0) {
+        moe_text_printf(out, "n_labels %u\n", c->n_labels);
+    }
+}
+
+static void text_positions(const model_config *c, moe_text *out)
+{
+    moe_text_printf(out, "max_positions %u\nnorm_eps %.9g\n", c->max_positions, (double)c->norm_eps);
+    if (!c->no_positions) {
+        moe_text_printf(out, "rope_theta %.17g\nrope_position_scale %.17g\n", c->rope_theta, c->rope_position_scale);
+    }
+}
 
 static void text_tokens(const model_config *c, moe_text *out)
 {
@@ -461,8 +302,8 @@ void model_config_text(const model_config *c, moe_text *out)
                     c->n_heads, c->n_kv_heads, c->head_dim);
     moe_text_printf(out, "d_ff %u\nvocab_size %u\nn_experts %u\n", c->d_ff, c->vocab_size, c->n_experts);
     moe_text_printf(out, "top_k %u\nrenormalize %s\n", c->gate.k, yes_no(c->gate.renormalize));
-    moe_text_printf(out, "max_positions %u\n", c->max_positions);
-    moe_text_printf(out, "norm_eps %.9g\nrope_theta %.17g\n", (double)c->norm_eps, c->rope_theta);
+    text_features(c, out);
+    text_positions(c, out);
     moe_text_printf(out, "clip_qkv %.9g\n", c->clip_qkv ? (double)c->clip_qkv_bound : 0.0);
     moe_text_printf(out, "attention_bias %s\ntied_head %s\n", yes_no(c->attention_bias), yes_no(c->tied_head));
     moe_text_printf(out, "ffn %s\n", ffn_names[c->ffn]);

@@ -1,42 +1,44 @@
-/* One expert, prepared for a device. */
+/* One FFN expert, prepared for a device. */
 #include "model/family/family_priv.h"
 
-static const model_role expert_roles[3] = {MODEL_ROLE_EXPERT_GATE, MODEL_ROLE_EXPERT_UP, MODEL_ROLE_EXPERT_DOWN};
-
 moe_status model_expert_tensors(const model_config *c, const model_tensors *t, uint32_t layer, int32_t expert_id,
-                                size_t idx_out[3], moe_error *err)
+                                size_t idx_out[MODEL_MAX_EXPERT_TENSORS], size_t *n_out, moe_error *err)
 {
-    if (layer >= c->n_layers || expert_id < 0 || (uint32_t)expert_id >= c->n_experts) {
-        return moe_fail(err, MOE_ERR_NOT_FOUND,
-                        "layer %u expert %d: the checkpoint has layers below %u and experts below %u", layer, expert_id,
-                        c->n_layers, c->n_experts);
-    }
-    for (size_t i = 0; i < 3; i++) {
-        const checkpoint_logical *tensor = model_tensors_role(t, expert_roles[i], layer, (uint32_t)expert_id);
+    size_t n = 0;
 
-        MOE_ASSERT(tensor != NULL); /* model_tensors_open has found them all */
-        idx_out[i] = (size_t)(tensor - model_tensors_all(t));
+    if (layer >= c->n_layers || expert_id < 0 || (uint32_t)expert_id >= c->n_ffn_experts) {
+        return moe_fail(err, MOE_ERR_NOT_FOUND,
+                        "layer %u expert %d: the checkpoint has layers below %u and FFN experts below %u", layer,
+                        expert_id, c->n_layers, c->n_ffn_experts);
     }
+    for (int role = MODEL_FIRST_EXPERT_ROLE; role < MODEL_N_ROLES; role++) {
+        const checkpoint_logical *tensor = model_tensors_role(t, (model_role)role, layer, (uint32_t)expert_id);
+
+        if (tensor != NULL) {
+            idx_out[n++] = (size_t)(tensor - model_tensors_all(t));
+        }
+    }
+    *n_out = n;
     return MOE_OK;
 }
 
 moe_status model_expert_open(const model_config *c, const model_tensors *t, compute_device *d, compute_layout layout,
                              uint32_t layer, int32_t expert_id, compute_expert **out, moe_error *err)
 {
-    compute_weight w[3];
-    size_t idx[3];
-    moe_status status = model_expert_tensors(c, t, layer, expert_id, idx, err);
+    compute_weight w[MODEL_MAX_EXPERT_TENSORS];
+    size_t idx[MODEL_MAX_EXPERT_TENSORS], n;
+    bool has_gate = c->ffn == COMPUTE_FFN_SWIGLU;
+    moe_status status = model_expert_tensors(c, t, layer, expert_id, idx, &n, err);
 
     if (status != MOE_OK) {
         return status;
     }
-    for (size_t i = 0; i < 3; i++) {
-        const checkpoint_logical *tensor = &model_tensors_all(t)[idx[i]];
-
-        w[i] = (compute_weight){
-            .data = tensor->data, .dtype = tensor->dtype, .n_out = tensor->shape[0], .n_in = tensor->shape[1]};
+    MOE_ASSERT(n == (has_gate ? 3 : 2)); /* model_tensors_open has found them all */
+    for (size_t i = 0; i < n; i++) {
+        model_role role = (model_role)(MODEL_N_ROLES - (int)n + (int)i);
+        w[i] = model_tensors_weight(c, role, &model_tensors_all(t)[idx[i]]);
     }
-    status = d->ops->expert_open(d, c->ffn, &w[0], &w[1], &w[2], layout, out);
+    status = d->ops->expert_open(d, c->ffn, has_gate ? &w[0] : NULL, &w[n - 2], &w[n - 1], layout, out);
     if (status != MOE_OK) {
         return moe_fail(err, status, "layer %u expert %d: %s while loading it", layer, expert_id,
                         moe_status_text(status));

@@ -183,6 +183,7 @@ moe_status model_kv_open(const model_config *c, compute_device *d, size_t memory
     kv->shape = (compute_kv_shape){.n_layers = c->n_layers,
                                    .page_tokens = MODEL_KV_PAGE_TOKENS,
                                    .n_kv_heads = c->n_kv_heads,
+                                   .shared = c->shared_kv,
                                    .head_dim = c->head_dim,
                                    .dtype = compute_class_dtype(d->numeric_class)};
     kv->prefix_cache = prefix_cache;

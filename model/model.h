@@ -5,14 +5,15 @@
  *   model_config    validated hyper-parameters of a checkpoint
  *   model_family    one table per family: config, tensors, gate rule
  *   model_tensors   the logical tensors of a checkpoint, checked to be exactly the expected set
- *   model           the coordinator's part: embeddings, attention, routers, norms, head; immutable after open, its ops run on one device
- *   model_kv        paged KV cache: pages, their reference counts, prefix cache keyed by (expert set, tokens)
- *   model_batch     the rows of one micro-batch on their way through the layers
- *   model_sampler   sampling state of one choice (sample.c)
+ *   model           the coordinator's part: embeddings, attention, routers, norms, head; immutable after open, its ops
+ * run on one device model_kv        paged KV cache: pages, their reference counts, prefix cache keyed by (expert set,
+ * tokens) model_batch     the rows of one micro-batch on their way through the layers model_sampler   sampling state of
+ * one choice (sample.c)
  *
- * A step: model_batch_begin; for every layer model_batch_route, then the caller has the picked experts computed (exchange), then
- * model_batch_combine; at last model_batch_logits. No file here dereferences an activation.
- * Threads: a model, its kv and its batches belong to the engine thread. Configs and tensors are constant after open. */
+ * A step: model_batch_begin; for every layer model_batch_route, then the caller has the picked experts computed
+ * (exchange) and calls model_batch_local meanwhile, then model_batch_combine; at last model_batch_logits. No file here
+ * dereferences an activation. Threads: a model, its kv and its batches belong to the engine thread. Configs and tensors
+ * are constant after open. */
 #ifndef CONCLAVE_MODEL_H
 #define CONCLAVE_MODEL_H
 
@@ -22,29 +23,53 @@
 #include "router/router.h"
 
 /* ------------------------------------------------------------------------------------------------ config */
-#define MODEL_MAX_LAYERS   512
-#define MODEL_MAX_EXPERTS  4096
-#define MODEL_MAX_EOS      16
+#define MODEL_MAX_LAYERS  512
+#define MODEL_MAX_EXPERTS 4096
+#define MODEL_MAX_EOS     16
 
 typedef struct model_family model_family;
+
+typedef enum { MODEL_NORM_RMS, MODEL_NORM_LAYER } model_norm;
+typedef enum { MODEL_QK_NORM_NONE, MODEL_QK_NORM_FULL, MODEL_QK_NORM_PER_HEAD } model_qk_norm;
+/* Stick-breaking (arXiv 2306.04640): sigmoids from the newest key to the oldest, no positions. */
+typedef enum { MODEL_ATTENTION_SOFTMAX, MODEL_ATTENTION_STICK_BREAKING } model_attention;
+/* How a normed row becomes router logits: one matrix; matrix + bias, GELU (erf), matrix; matrix, tanh, matrix; cosine
+ * of a projection with every expert's centroid, times a learned factor. */
+typedef enum { MODEL_GATE_LINEAR, MODEL_GATE_GELU, MODEL_GATE_TANH, MODEL_GATE_CENTROIDS } model_gate;
 
 typedef struct model_config {
     const model_family *family;
     char model_type[32];
     uint32_t n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab_size;
-    uint32_t n_experts; /* of every layer of the checkpoint; sets may differ by layer */
-    uint32_t n_labels;  /* 0: a language model; else a classifier: its head is score.weight [n_labels, d_model] */
-    /* The checkpoint's expert ids are in this order: FFN, constant, copy, zero; the counts are of every layer. */
-    uint32_t n_constant_experts, n_copy_experts, n_zero_experts;
+    uint32_t n_labels; /* 0: a language model; else a classifier: its head is score.weight [n_labels, d_model] */
+
+    /* The checkpoint's expert ids are in this order: FFN, constant, copy, zero; the counts are of every layer (sets may
+     * differ by layer). n_experts is their sum. Only FFN experts have matrices worth a node (MoE++, arXiv 2410.07348).
+     */
+    uint32_t n_experts, n_ffn_experts, n_constant_experts, n_copy_experts, n_zero_experts;
     router_gate_rule gate;
-    uint32_t max_positions;      /* max_position_embeddings */
-    bool positions_are_a_limit;  /* OLMoE: a context beyond max_positions is refused */
-    float norm_eps;
-    double rope_theta;
+    model_gate gate_kind;
+    uint32_t gate_width; /* of a gate of two layers, inside */
+    bool gate_map;       /* a layer's router logits are added, through a matrix, to those of the next */
+    bool double_input;   /* experts (not the router) read twice the normed row */
+    compute_ffn ffn;
+
+    model_attention attention;
+    uint32_t n_att_experts;    /* attention experts: q and o per expert, k and v shared; 0: one q and o for all */
+    router_gate_rule att_gate; /* of attention experts; their gate is of gate_kind too */
+    bool shared_kv;            /* keys and values are both the normed row itself */
+    model_qk_norm qk_norm;
+    bool attention_bias, kv_bias; /* q, k, v and o have one; only k and v */
     bool clip_qkv;
     float clip_qkv_bound;
-    bool attention_bias, tied_head;
-    compute_ffn ffn;
+
+    bool no_positions; /* nothing is rotated */
+    double rope_theta, rope_position_scale;
+    uint32_t max_positions;     /* max_position_embeddings; the default context where it is no limit */
+    bool positions_are_a_limit; /* OLMoE: a context beyond max_positions is refused */
+    model_norm norm;
+    float norm_eps;
+    bool tied_head;
     int32_t bos_id, pad_id; /* -1: none */
     int32_t eos_ids[MODEL_MAX_EOS];
     uint32_t n_eos;
@@ -56,8 +81,8 @@ typedef struct model_config {
 /* Reads DIR/config.json and DIR/generation_config.json. Errors name the key, the value and the limit. */
 MOE_NODISCARD moe_status model_config_load(const char *dir, model_config *out, moe_error *err);
 /* The same from memory (fuzz target, tests). generation_json may be NULL. */
-MOE_NODISCARD moe_status model_config_parse(const char *json, size_t bytes, const char *generation_json, size_t generation_bytes,
-                                            model_config *out, moe_error *err);
+MOE_NODISCARD moe_status model_config_parse(const char *json, size_t bytes, const char *generation_json,
+                                            size_t generation_bytes, model_config *out, moe_error *err);
 /* Canonical text of everything that decides an answer, for the manifest: "key value" lines. */
 void model_config_text(const model_config *c, moe_text *out);
 /* Values per row that wants logits: the labels of a classifier, else the vocabulary. */
@@ -80,9 +105,11 @@ bool model_expert_is_local(const model_config *c, int32_t expert_id);
 /* ------------------------------------------------------------------------------------------------ tensors */
 typedef struct model_tensors model_tensors;
 
-/* Resolves the checkpoint's tensors into logical ones; set equality with what the config demands: a missing, unexpected or
- * misshapen tensor is an error that names it; norms and router weights must be finite. checkpoint is borrowed for its life. */
-MOE_NODISCARD moe_status model_tensors_open(const model_config *c, const checkpoint *cp, model_tensors **out, moe_error *err);
+/* Resolves the checkpoint's tensors into logical ones; set equality with what the config demands: a missing, unexpected
+ * or misshapen tensor is an error that names it; norms and router weights must be finite. checkpoint is borrowed for
+ * its life. */
+MOE_NODISCARD moe_status model_tensors_open(const model_config *c, const checkpoint *cp, model_tensors **out,
+                                            moe_error *err);
 void model_tensors_close(model_tensors *t);
 size_t model_tensors_count(const model_tensors *t);
 const checkpoint_logical *model_tensors_all(const model_tensors *t); /* [count], name order */
@@ -90,13 +117,16 @@ const checkpoint_logical *model_tensors_find(const model_tensors *t, const char 
 /* --dtype auto: BF16 when every matrix of the checkpoint is BF16, else F32. */
 compute_class model_tensors_auto_class(const model_tensors *t);
 
-/* Indices of an expert's gate, up and down in model_tensors_all (for checking them against a manifest).
- * Errors: MOE_ERR_NOT_FOUND when the checkpoint has no such layer or expert. */
-MOE_NODISCARD moe_status model_expert_tensors(const model_config *c, const model_tensors *t, uint32_t layer, int32_t expert_id,
-                                              size_t idx_out[3], moe_error *err);
+/* Indices of an FFN expert's *n_out matrices in model_tensors_all (for checking them against a manifest): gate if it
+ * has one, up, down. Errors: MOE_ERR_NOT_FOUND when the checkpoint has no such layer or FFN expert. */
+#define MODEL_MAX_EXPERT_TENSORS 3
+MOE_NODISCARD moe_status model_expert_tensors(const model_config *c, const model_tensors *t, uint32_t layer,
+                                              int32_t expert_id, size_t idx_out[MODEL_MAX_EXPERT_TENSORS],
+                                              size_t *n_out, moe_error *err);
 /* Prepares one expert of a layer for a device: what an expert node loads. */
-MOE_NODISCARD moe_status model_expert_open(const model_config *c, const model_tensors *t, compute_device *d, compute_layout layout,
-                                           uint32_t layer, int32_t expert_id, compute_expert **out, moe_error *err);
+MOE_NODISCARD moe_status model_expert_open(const model_config *c, const model_tensors *t, compute_device *d,
+                                           compute_layout layout, uint32_t layer, int32_t expert_id,
+                                           compute_expert **out, moe_error *err);
 size_t model_expert_bytes(const model_config *c, const model_tensors *t); /* of the largest expert in the checkpoint */
 
 /* ------------------------------------------------------------------------------------------------ KV cache */
@@ -108,8 +138,8 @@ typedef struct model_kv_seq model_kv_seq; /* one sequence's pages; embedded in t
 struct model_kv_seq {
     uint32_t *pages; /* owned [max_pages], allocated by model_kv_seq_init */
     uint32_t n_pages, max_pages;
-    uint32_t n_cached;      /* tokens whose pages are registered in the prefix cache */
-    uint64_t parent;        /* serial of the last registered page; 0: none */
+    uint32_t n_cached; /* tokens whose pages are registered in the prefix cache */
+    uint64_t parent;   /* serial of the last registered page; 0: none */
 };
 
 typedef struct model_kv_stats {
@@ -118,8 +148,8 @@ typedef struct model_kv_stats {
 } model_kv_stats;
 
 /* memory_bytes bounds the pages of all layers together; MOE_ERR_INVALID_ARG when not even one page fits. */
-MOE_NODISCARD moe_status model_kv_open(const model_config *c, compute_device *d, size_t memory_bytes, bool prefix_cache, model_kv **out,
-                                       moe_error *err);
+MOE_NODISCARD moe_status model_kv_open(const model_config *c, compute_device *d, size_t memory_bytes, bool prefix_cache,
+                                       model_kv **out, moe_error *err);
 void model_kv_close(model_kv *kv);
 size_t model_kv_capacity_tokens(const model_kv *kv);
 void model_kv_get_stats(const model_kv *kv, model_kv_stats *out);
@@ -130,11 +160,13 @@ void model_kv_seq_fini(model_kv *kv, model_kv_seq *s); /* releases its pages, fr
 void model_kv_seq_release(model_kv *kv, model_kv_seq *s);
 /* Takes pages so that n_tokens positions fit. MOE_ERR_BUSY: none free, nothing changed. */
 MOE_NODISCARD moe_status model_kv_seq_reserve(model_kv *kv, model_kv_seq *s, size_t n_tokens);
-/* Adopts cached full pages that hold exactly this prefix under this set; s must be empty. Returns the number of tokens now
- * present, a multiple of the page size and at most max_tokens. */
-size_t model_kv_seq_adopt(model_kv *kv, model_kv_seq *s, const router_set *set, const int32_t *tokens, size_t max_tokens);
+/* Adopts cached full pages that hold exactly this prefix under this set; s must be empty. Returns the number of tokens
+ * now present, a multiple of the page size and at most max_tokens. */
+size_t model_kv_seq_adopt(model_kv *kv, model_kv_seq *s, const router_set *set, const int32_t *tokens,
+                          size_t max_tokens);
 /* Registers pages that are complete after n_tokens tokens have been computed. */
-void model_kv_seq_register(model_kv *kv, model_kv_seq *s, const router_set *set, const int32_t *tokens, size_t n_tokens);
+void model_kv_seq_register(model_kv *kv, model_kv_seq *s, const router_set *set, const int32_t *tokens,
+                           size_t n_tokens);
 
 /* ------------------------------------------------------------------------------------------------ model and batch */
 typedef struct model model;
@@ -143,38 +175,49 @@ typedef struct model_batch model_batch;
 typedef struct model_row {
     int32_t token_id;
     uint32_t position;
-    const uint32_t *pages;   /* borrowed for the step */
-    const router_set *set;   /* borrowed for the step */
+    const uint32_t *pages; /* borrowed for the step */
+    const router_set *set; /* borrowed for the step */
     bool want_logits;
 } model_row;
 
-/* max_context bounds positions (rope table). Weights are read from t and packed (or mapped) on d. progress may be NULL. */
-MOE_NODISCARD moe_status model_open(const model_config *c, const model_tensors *t, compute_device *d, compute_layout layout, size_t max_context,
-                                    checkpoint_progress progress, void *progress_ctx, model **out, moe_error *err);
+/* max_context bounds positions (rope table). Weights are read from t and packed (or mapped) on d. progress may be NULL.
+ */
+MOE_NODISCARD moe_status model_open(const model_config *c, const model_tensors *t, compute_device *d,
+                                    compute_layout layout, size_t max_context, checkpoint_progress progress,
+                                    void *progress_ctx, model **out, moe_error *err);
 void model_close(model *m);
 const model_config *model_get_config(const model *m);
 /* Bytes of weights that one step reads when every row picks among n_distinct experts in each layer (bench, metrics). */
 size_t model_coordinator_bytes(const model *m);
 
-MOE_NODISCARD moe_status model_batch_open(model *m, model_kv *kv, size_t max_rows, size_t max_logit_rows, model_batch **out);
+MOE_NODISCARD moe_status model_batch_open(model *m, model_kv *kv, size_t max_rows, size_t max_logit_rows,
+                                          model_batch **out);
 void model_batch_close(model_batch *b);
 
-/* Embeds the rows. Rows of one sequence are consecutive and ascending; their pages are reserved. rows is borrowed until the step
- * ends. At most max_rows rows, max_logit_rows of them with want_logits. */
+/* Embeds the rows. Rows of one sequence are consecutive and ascending; their pages are reserved. rows is borrowed until
+ * the step ends. At most max_rows rows, max_logit_rows of them with want_logits. */
 void model_batch_begin(model_batch *b, const model_row *rows, size_t n_rows);
-/* Attention of `layer`, then the gate: picks are ready in model_batch_ids / weights, the normed rows in model_batch_x.
- * A row whose router logits are NaN is marked failed (model_batch_failed) and gets the picks 0..k-1 with weight 0, so that the others go on. */
+/* Attention of `layer`, then the gate: picks are ready in model_batch_ids / weights, the experts' input in
+ * model_batch_x. A row whose router logits are NaN is marked failed (model_batch_failed) and gets the picks 0..k-1 with
+ * weight 0, so that the others go on. */
 MOE_NODISCARD moe_status model_batch_route(model_batch *b, uint32_t layer);
 size_t model_batch_n_rows(const model_batch *b);
-uint32_t model_batch_layer(const model_batch *b);        /* last routed */
-const int32_t *model_batch_ids(const model_batch *b);   /* host [n_rows, k], ascending per row, of the last routed layer */
+uint32_t model_batch_layer(const model_batch *b); /* last routed */
+const int32_t *
+model_batch_ids(const model_batch *b); /* host [n_rows, k], ascending per row, of the last routed layer */
+/* The same for the exchange: -1 where model_batch_local computes the result. */
+const int32_t *model_batch_remote_ids(const model_batch *b);
 const float *model_batch_weights(const model_batch *b); /* host [n_rows, k] */
 const compute_mem *model_batch_x(const model_batch *b); /* class dtype [n_rows, d_model] */
-compute_mem *model_batch_results(model_batch *b);       /* class dtype [n_rows * k, d_model]: pick j of row i at i * k + j */
+compute_mem *model_batch_results(model_batch *b); /* class dtype [n_rows * k, d_model]: pick j of row i at i * k + j */
 bool model_batch_failed(const model_batch *b, size_t row);
+/* Evaluates the routed layer's local experts into model_batch_results: any time between route and combine, best while
+ * the others are on their way. */
+void model_batch_local(model_batch *b);
 /* Adds the experts' results (all in model_batch_results) to the residual. */
 void model_batch_combine(model_batch *b);
-/* After the last layer: final norm and head of the rows that want logits, in row order: host out f32 [n_wanted, vocab_size]. */
+/* After the last layer: final norm and head of the rows that want logits, in row order: host out f32 [n_wanted, head
+ * width]. */
 MOE_NODISCARD moe_status model_batch_logits(model_batch *b, float *out);
 compute_device *model_device(const model *m);
 
@@ -211,15 +254,17 @@ typedef struct model_history {
     size_t n_output;
 } model_history;
 
-/* Picks the next token from raw logits [vocab_size] (not modified). banned: ids that may not be chosen now (stop ids below
- * min_tokens), left out as if absent; ids outside the vocabulary are ignored. Allocates nothing.
- * Errors: MOE_ERR_DATA_LOSS when a logit is NaN, MOE_ERR_INVALID_ARG when every id is banned. */
-MOE_NODISCARD moe_status model_sample(model_sampler *s, const model_sampling *p, const float *logits, const model_history *history,
-                                      const int32_t *banned, size_t n_banned, uint32_t output_index, uint32_t choice_index, int32_t *token_out);
-/* log-softmax of the raw logits: of `token` (ignored if < 0) and the n_top largest, best first, ties to the lower id. With
- * n_top above the vocabulary the rest gets token_id -1. Errors: MOE_ERR_DATA_LOSS when a logit is NaN or +infinity. */
-MOE_NODISCARD moe_status model_logprobs(model_sampler *s, const float *logits, int32_t token, float *logprob_out, size_t n_top,
-                                        model_top_entry *top);
+/* Picks the next token from raw logits [vocab_size] (not modified). banned: ids that may not be chosen now (stop ids
+ * below min_tokens), left out as if absent; ids outside the vocabulary are ignored. Allocates nothing. Errors:
+ * MOE_ERR_DATA_LOSS when a logit is NaN, MOE_ERR_INVALID_ARG when every id is banned. */
+MOE_NODISCARD moe_status model_sample(model_sampler *s, const model_sampling *p, const float *logits,
+                                      const model_history *history, const int32_t *banned, size_t n_banned,
+                                      uint32_t output_index, uint32_t choice_index, int32_t *token_out);
+/* log-softmax of the raw logits: of `token` (ignored if < 0) and the n_top largest, best first, ties to the lower id.
+ * With n_top above the vocabulary the rest gets token_id -1. Errors: MOE_ERR_DATA_LOSS when a logit is NaN or
+ * +infinity. */
+MOE_NODISCARD moe_status model_logprobs(model_sampler *s, const float *logits, int32_t token, float *logprob_out,
+                                        size_t n_top, model_top_entry *top);
 /* The generator itself: out[4] for counter and key (Salmon et al., SC11). */
 void model_philox4x32_10(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 

@@ -1,15 +1,36 @@
-/* Shared by the files of model/ that run layers: the weights on the device and the buffers of a batch. */
+/* Shared by the files of model/ that run layers: the weights on the device and the buffers of a batch.
+ *
+ * Shapes: R rows, d = d_model, H = n_heads * head_dim, G = n_kv_heads * head_dim, N = n_experts, k picks; attention
+ * experts: A of them, a picks (both 1 where there are none). */
 #ifndef CONCLAVE_MODEL_PRIV_H
 #define CONCLAVE_MODEL_PRIV_H
 
 #include "model/model.h"
 
+typedef struct norm_weights {
+    compute_mem *gain, *bias; /* f32 [d]; bias NULL in an RMS norm */
+} norm_weights;
+
+/* From a normed row to router logits. */
+typedef struct gate_weights {
+    compute_matrix *inner; /* [gate_width, d]; NULL in a linear gate */
+    compute_mem *bias;     /* f32 [gate_width]; NULL: none */
+    compute_matrix *out;   /* [experts, gate_width or d]; centroids: unit rows times the learned factor */
+    compute_matrix *map;   /* [N, N] of the logits of the layer before; NULL: none */
+} gate_weights;
+
+typedef struct constant_weights {
+    compute_mem *value, *gate; /* f32 [d], [2, d] */
+} constant_weights;
+
 typedef struct layer_weights {
-    compute_mem *input_norm, *post_norm; /* f32 [d_model] */
-    compute_mem *q_norm, *k_norm;        /* f32 [n_heads * head_dim], [n_kv_heads * head_dim] */
-    compute_matrix *q, *k, *v, *o;
-    compute_mem *q_bias, *k_bias, *v_bias, *o_bias; /* f32; NULL without attention_bias */
-    compute_matrix *router;                         /* [n_experts, d_model], the f32 chain */
+    norm_weights input_norm, post_norm;
+    compute_mem *q_norm, *k_norm;                   /* f32 [H], [G] or [head_dim]; NULL: none */
+    compute_matrix **q, **o;                        /* owned [A] */
+    compute_matrix *k, *v;                          /* NULL with shared_kv */
+    compute_mem *q_bias, *k_bias, *v_bias, *o_bias; /* f32; NULL: none */
+    gate_weights att_gate, gate;
+    constant_weights *constants; /* owned [n_constant_experts] */
 } layer_weights;
 
 struct model {
@@ -18,14 +39,74 @@ struct model {
     size_t max_context;
     compute_mem *embedding; /* [vocab_size, d_model] as stored */
     compute_dtype embedding_dtype;
-    layer_weights *layers;   /* owned [n_layers] */
-    compute_mem *final_norm; /* f32 [d_model] */
+    layer_weights *layers; /* owned [n_layers] */
+    norm_weights final_norm;
     compute_matrix *head;
-    compute_mem *rope; /* f32 [max_context][2][head_dim / 2] */
-    size_t bytes;      /* of matrices, as the device reads them in one step */
+    compute_mem *rope;       /* f32 [max_context][2][head_dim / 2]; NULL with no_positions */
+    router_set *att_experts; /* of every layer; NULL: no attention experts */
+    size_t bytes;            /* of matrices, as the device reads them in a step of one row */
+};
+
+/* Picks of the rows of one layer, host memory. */
+typedef struct row_picks {
+    int32_t *ids;        /* owned [R, k], ascending per row */
+    float *weights;      /* owned [R, k] */
+    compute_pick *picks; /* owned [R, k] */
+} row_picks;
+
+struct model_batch {
+    model *m;     /* borrowed */
+    model_kv *kv; /* borrowed */
+    size_t max_rows, max_logit_rows;
+
+    /* the step */
+    const model_row *rows; /* borrowed from begin to the last op */
+    size_t n_rows, n_logit_rows;
+    uint32_t layer;       /* last routed */
+    compute_row *places;  /* owned [R] */
+    int32_t *token_ids;   /* owned [R] */
+    uint32_t *logit_rows; /* owned [max_logit_rows] */
+    bool *failed;         /* owned [R] */
+
+    /* of the last routed layer, host */
+    row_picks experts, att_experts;
+    int32_t *remote_ids;             /* owned [R, k]: ids, -1 where the coordinator evaluates */
+    uint32_t *n_picks;               /* owned [R]: picks that combine adds */
+    float *gate_logits;              /* owned [R, max(N, A)] */
+    float *gate_scratch;             /* owned [2 * max(N, A)] */
+    compute_routed *routed;          /* owned [A]: rows by attention expert */
+    uint32_t *from_rows, *pick_rows; /* owned [R * max(k, a)] */
+
+    /* device memory, owned */
+    compute_mem *x;       /* f32 [R, d]: the residual */
+    compute_mem *norm;    /* f32 [R, d] */
+    compute_mem *in;      /* class [R, d]: rounded norm */
+    compute_mem *q;       /* f32 [R * a, H], then attention's output */
+    compute_mem *k, *v;   /* f32 [R, G] */
+    compute_mem *q_class; /* class [R * a, H]: rounded q, then rounded attention */
+    compute_mem *out;     /* f32 [R * a, d]: O's output */
+    compute_mem *inner;   /* f32 [R, gate_width] */
+    compute_mem *router;  /* f32 [R, max(N, A)] */
+    compute_mem *before;  /* f32 [R, N]: the router logits of the layer before, where a gate map reads them */
+    compute_mem *mapped;  /* f32 [R, N] */
+    compute_mem *results; /* class [R * k, d] */
+    compute_mem *last;    /* f32 [L, d] */
+    compute_mem *last_in; /* class [L, d] */
+    compute_mem *logits;  /* f32 [L, head width] */
 };
 
 const compute_kv_shape *model_kv_shape(const model_kv *kv);
 compute_mem *model_kv_memory(const model_kv *kv);
+
+/* batch.c: the family's norm of n rows of x into b->norm and b->in. */
+void model_batch_norm(model_batch *b, const norm_weights *w);
+/* A row with NaN in it has failed; it gets harmless picks so that the rows beside it go on. */
+void model_batch_fail(model_batch *b, size_t row, const router_set_layer *set, uint32_t k, const row_picks *out);
+/* gate.c: router logits of the normed rows, n_experts per row, in b->router and b->gate_logits. */
+MOE_NODISCARD moe_status model_gate_logits(model_batch *b, const gate_weights *w, uint32_t n_experts);
+/* gate.c: picks of the MLP's experts; the experts' input is then in b->in. */
+MOE_NODISCARD moe_status model_gate_route(model_batch *b, uint32_t layer);
+/* attention.c: the attention half of a layer, added to the residual. */
+MOE_NODISCARD moe_status model_attend(model_batch *b, uint32_t layer);
 
 #endif

@@ -17,8 +17,9 @@ struct model_tensors {
     size_t expert_bytes; /* of the largest */
 };
 
-/* ------------------------------------------------------------------------------------------------ names and shapes */
-void model_format_name(const char *pattern, uint32_t layer, uint32_t expert, char name[CHECKPOINT_MAX_NAME])
+/* ------------------------------------------------------------------------------------------------ names */
+/* Replaces {l} and {e} in a name pattern by numbers. */
+static void format_name(const char *pattern, uint32_t layer, uint32_t expert, char name[CHECKPOINT_MAX_NAME])
 {
     size_t n = 0;
 
@@ -34,6 +35,18 @@ void model_format_name(const char *pattern, uint32_t layer, uint32_t expert, cha
     name[n] = '\0';
 }
 
+void model_tensor_name(const model_config *c, model_role role, uint32_t layer, uint32_t expert,
+                       char name[CHECKPOINT_MAX_NAME])
+{
+    format_name(c->family->pattern(c, role), layer, expert, name);
+}
+
+static bool is_input_major(const model_config *c, model_role role)
+{
+    return (c->family->input_major >> role & 1) != 0;
+}
+
+/* ------------------------------------------------------------------------------------------------ shapes */
 static bool matrix(model_tensor_shape *out, size_t n_out, size_t n_in)
 {
     *out = (model_tensor_shape){.rank = 2, .dims = {n_out, n_in}};
@@ -46,48 +59,147 @@ static bool vector(model_tensor_shape *out, size_t n)
     return true;
 }
 
-bool model_common_tensor_shape(const model_config *c, model_role role, model_tensor_shape *out)
+static bool norm_shape(const model_config *c, model_role role, model_tensor_shape *out)
+{
+    bool is_bias =
+        role == MODEL_ROLE_FINAL_NORM_BIAS || role == MODEL_ROLE_INPUT_NORM_BIAS || role == MODEL_ROLE_POST_NORM_BIAS;
+
+    return (!is_bias || c->norm == MODEL_NORM_LAYER) && vector(out, c->d_model);
+}
+
+static bool attention_shape(const model_config *c, model_role role, model_tensor_shape *out)
 {
     size_t d_q = (size_t)c->n_heads * c->head_dim, d_kv = (size_t)c->n_kv_heads * c->head_dim;
-    bool per_head = c->family->qk_norm == MODEL_QK_NORM_PER_HEAD, normed = c->family->qk_norm != MODEL_QK_NORM_NONE;
+    bool per_head = c->qk_norm == MODEL_QK_NORM_PER_HEAD, normed = c->qk_norm != MODEL_QK_NORM_NONE;
 
     switch (role) {
-    case MODEL_ROLE_EMBED:
-        return matrix(out, c->vocab_size, c->d_model);
-    case MODEL_ROLE_HEAD:
-        return !c->tied_head && matrix(out, c->vocab_size, c->d_model);
-    case MODEL_ROLE_FINAL_NORM:
-    case MODEL_ROLE_INPUT_NORM:
-    case MODEL_ROLE_POST_NORM:
-        return vector(out, c->d_model);
     case MODEL_ROLE_Q:
-        return matrix(out, d_q, c->d_model);
+        return c->n_att_experts == 0 && matrix(out, d_q, c->d_model);
+    case MODEL_ROLE_O:
+        return c->n_att_experts == 0 && matrix(out, c->d_model, d_q);
     case MODEL_ROLE_K:
     case MODEL_ROLE_V:
-        return matrix(out, d_kv, c->d_model);
-    case MODEL_ROLE_O:
-        return matrix(out, c->d_model, d_q);
+        return !c->shared_kv && matrix(out, d_kv, c->d_model);
     case MODEL_ROLE_Q_BIAS:
         return c->attention_bias && vector(out, d_q);
     case MODEL_ROLE_K_BIAS:
     case MODEL_ROLE_V_BIAS:
-        return c->attention_bias && vector(out, d_kv);
+        return (c->attention_bias || c->kv_bias) && vector(out, d_kv);
     case MODEL_ROLE_O_BIAS:
         return c->attention_bias && vector(out, c->d_model);
     case MODEL_ROLE_Q_NORM:
         return normed && vector(out, per_head ? c->head_dim : d_q);
     case MODEL_ROLE_K_NORM:
         return normed && vector(out, per_head ? c->head_dim : d_kv);
-    case MODEL_ROLE_ROUTER:
-        return matrix(out, c->n_experts, c->d_model);
-    case MODEL_ROLE_EXPERT_GATE:
-    case MODEL_ROLE_EXPERT_UP:
-        return matrix(out, c->d_ff, c->d_model);
-    case MODEL_ROLE_EXPERT_DOWN:
-        return matrix(out, c->d_model, c->d_ff);
+    case MODEL_ROLE_ATTENTION_EXPERT_Q:
+        return c->n_att_experts > 0 && matrix(out, d_q, c->d_model);
     default:
+        MOE_ASSERT(role == MODEL_ROLE_ATTENTION_EXPERT_O);
+        return c->n_att_experts > 0 && matrix(out, c->d_model, d_q);
+    }
+}
+
+/* The gate of n experts; part counts from the first of its four roles: inner, bias, gate, temperature. */
+static bool gate_shape(const model_config *c, int part, size_t n, model_tensor_shape *out)
+{
+    bool two_layers = c->gate_kind != MODEL_GATE_LINEAR;
+
+    if (n == 0) {
         return false;
     }
+    switch (part) {
+    case 0:
+        return two_layers && matrix(out, c->gate_width, c->d_model);
+    case 1:
+        return c->gate_kind == MODEL_GATE_GELU && vector(out, c->gate_width);
+    case 2:
+        return matrix(out, n, two_layers ? c->gate_width : c->d_model);
+    default:
+        return c->gate_kind == MODEL_GATE_CENTROIDS && vector(out, 1);
+    }
+}
+
+static bool expert_shape(const model_config *c, model_role role, model_tensor_shape *out)
+{
+    switch (role) {
+    case MODEL_ROLE_CONSTANT:
+        return c->n_constant_experts > 0 && vector(out, c->d_model);
+    case MODEL_ROLE_CONSTANT_GATE:
+        return c->n_constant_experts > 0 && matrix(out, 2, c->d_model);
+    case MODEL_ROLE_EXPERT_GATE:
+        return c->ffn == COMPUTE_FFN_SWIGLU && matrix(out, c->d_ff, c->d_model);
+    case MODEL_ROLE_EXPERT_UP:
+        return matrix(out, c->d_ff, c->d_model);
+    default:
+        MOE_ASSERT(role == MODEL_ROLE_EXPERT_DOWN);
+        return matrix(out, c->d_model, c->d_ff);
+    }
+}
+
+static bool plain_shape(const model_config *c, model_role role, uint32_t layer, model_tensor_shape *out)
+{
+    switch (role) {
+    case MODEL_ROLE_EMBED:
+        return matrix(out, c->vocab_size, c->d_model);
+    case MODEL_ROLE_HEAD:
+        return !c->tied_head && matrix(out, model_head_width(c), c->d_model);
+    case MODEL_ROLE_FINAL_NORM:
+    case MODEL_ROLE_FINAL_NORM_BIAS:
+    case MODEL_ROLE_INPUT_NORM:
+    case MODEL_ROLE_INPUT_NORM_BIAS:
+    case MODEL_ROLE_POST_NORM:
+    case MODEL_ROLE_POST_NORM_BIAS:
+        return norm_shape(c, role, out);
+    case MODEL_ROLE_ATTENTION_GATE_INNER:
+    case MODEL_ROLE_ATTENTION_GATE_BIAS:
+    case MODEL_ROLE_ATTENTION_GATE:
+    case MODEL_ROLE_ATTENTION_TEMPERATURE:
+        return gate_shape(c, (int)role - MODEL_ROLE_ATTENTION_GATE_INNER, c->n_att_experts, out);
+    case MODEL_ROLE_GATE_INNER:
+    case MODEL_ROLE_GATE_BIAS:
+    case MODEL_ROLE_GATE:
+    case MODEL_ROLE_TEMPERATURE:
+        return gate_shape(c, (int)role - MODEL_ROLE_GATE_INNER, c->n_experts, out);
+    case MODEL_ROLE_GATE_MAP: /* nothing comes before the first layer */
+        return c->gate_map && layer > 0 && matrix(out, c->n_experts, c->n_experts);
+    default:
+        return role >= MODEL_FIRST_CONSTANT_ROLE ? expert_shape(c, role, out) : attention_shape(c, role, out);
+    }
+}
+
+bool model_tensor_shape_of(const model_config *c, model_role role, uint32_t layer, model_tensor_shape *out)
+{
+    if (!plain_shape(c, role, layer, out)) {
+        return false;
+    }
+    if (is_input_major(c, role)) {
+        *out = (model_tensor_shape){.rank = 2, .dims = {out->dims[1], out->dims[0]}};
+    }
+    return true;
+}
+
+uint32_t model_role_experts(const model_config *c, model_role role, uint32_t *first_out)
+{
+    *first_out = 0;
+    if (role >= MODEL_FIRST_EXPERT_ROLE) {
+        return c->n_ffn_experts;
+    }
+    if (role >= MODEL_FIRST_CONSTANT_ROLE) {
+        *first_out = c->n_ffn_experts;
+        return c->n_constant_experts;
+    }
+    return role >= MODEL_FIRST_ATTENTION_EXPERT_ROLE ? c->n_att_experts : 1;
+}
+
+compute_weight model_tensors_weight(const model_config *c, model_role role, const checkpoint_logical *t)
+{
+    bool input_major = is_input_major(c, role);
+
+    return (compute_weight){.data = t->data,
+                            .dtype = t->dtype,
+                            .n_out = t->shape[input_major ? 1 : 0],
+                            .n_in = t->shape[input_major ? 0 : 1],
+                            .input_major = input_major};
 }
 
 /* ------------------------------------------------------------------------------------------------ resolving
@@ -169,23 +281,30 @@ static bool is_finite(const checkpoint_logical *t)
     return true;
 }
 
-/* Adds one logical tensor: the part-th of n_parts equal slices of tensor, by its first dimensions. */
-static moe_status add(resolver *r, model_role role, uint32_t layer, uint32_t expert, const checkpoint_tensor *tensor,
-                      size_t part, size_t n_parts)
+/* Of the matrices, those that the class dtype is about: gates, their maps and temperatures are widened in every class.
+ */
+static bool is_gate(model_role role)
+{
+    return (role >= MODEL_ROLE_ATTENTION_GATE_INNER && role <= MODEL_ROLE_ATTENTION_TEMPERATURE) ||
+           (role >= MODEL_ROLE_GATE_INNER && role <= MODEL_ROLE_GATE_MAP) || role == MODEL_ROLE_CONSTANT_GATE;
+}
+
+/* One logical tensor: the part-th of n_parts equal slices of tensor, by its first dimensions. */
+static moe_status add(resolver *r, model_role role, uint32_t layer, uint32_t expert, const model_tensor_shape *shape,
+                      const checkpoint_tensor *tensor, size_t part, size_t n_parts)
 {
     model_tensors *t = r->t;
     checkpoint_logical *out = &t->all[t->n];
-    model_tensor_shape shape;
 
-    MOE_ASSERT(t->n < r->capacity && t->config.family->tensor_shape(&t->config, role, &shape));
-    t->config.family->tensor_name(role, layer, expert, out->name);
+    MOE_ASSERT(t->n < r->capacity);
+    model_tensor_name(&t->config, role, layer, expert, out->name);
     out->dtype = tensor->dtype;
-    out->rank = shape.rank;
-    memcpy(out->shape, shape.dims, sizeof shape.dims);
+    out->rank = shape->rank;
+    memcpy(out->shape, shape->dims, sizeof shape->dims);
     out->bytes = tensor->bytes / n_parts;
     out->data = tensor->data + part * out->bytes;
     t->n++;
-    if (shape.rank == 2 && role != MODEL_ROLE_ROUTER) { /* the router is widened in every class */
+    if (shape->rank == 2 && !is_gate(role)) {
         t->all_matrices_bf16 &= tensor->dtype == COMPUTE_BF16;
         return MOE_OK;
     }
@@ -195,113 +314,130 @@ static moe_status add(resolver *r, model_role role, uint32_t layer, uint32_t exp
     return MOE_OK;
 }
 
-static moe_status resolve(resolver *r, model_role role, uint32_t layer, uint32_t expert)
+/* Where a role's tensors lie in this checkpoint. */
+typedef struct source {
+    const char *pattern;
+    uint32_t part, of;
+    bool all_experts; /* one file tensor for all of a layer */
+} source;
+
+static source source_of(const resolver *r, model_role role, bool stored)
 {
     const model_family *family = r->t->config.family;
-    char name[CHECKPOINT_MAX_NAME];
-    const checkpoint_tensor *tensor;
-    model_tensor_shape shape;
-    moe_status status;
+    const model_stored *row = stored && family->stored != NULL ? &family->stored[role] : NULL;
 
-    if (!family->tensor_shape(&r->t->config, role, &shape)) {
-        return MOE_OK;
+    if (row == NULL || row->pattern == NULL) {
+        return (source){.pattern = family->pattern(&r->t->config, role), .of = 1};
     }
-    family->tensor_name(role, layer, expert, name);
-    tensor = take(r, name);
-    if (tensor == NULL) {
-        return moe_fail(r->err, MOE_ERR_NOT_FOUND, "tensor %s: missing", name);
-    }
-    status = check_tensor(r, tensor, &shape);
-    return status == MOE_OK ? add(r, role, layer, expert, tensor, 0, 1) : status;
+    return (source){row->pattern, row->part, row->of, strstr(row->pattern, "{e}") == NULL};
 }
 
-static moe_status resolve_experts(resolver *r, uint32_t layer)
+/* What the file's tensor must look like: of parts of an expert's rows, all experts or one. */
+static model_tensor_shape file_shape(const source *from, const model_tensor_shape *shape, size_t n_experts)
 {
-    moe_status status = MOE_OK;
-    size_t expert_bytes, first;
+    model_tensor_shape out = *shape;
 
-    for (uint32_t expert = 0; expert < r->t->config.n_experts && status == MOE_OK; expert++) {
-        first = r->t->n;
-        for (int role = MODEL_FIRST_EXPERT_ROLE; role < MODEL_N_ROLES && status == MOE_OK; role++) {
-            status = resolve(r, (model_role)role, layer, expert);
-        }
-        expert_bytes = 0;
-        for (size_t i = first; i < r->t->n; i++) {
-            expert_bytes += r->t->all[i].bytes;
-        }
-        r->t->expert_bytes = MOE_MAX(r->t->expert_bytes, expert_bytes);
+    out.dims[0] *= from->of;
+    if (from->all_experts) {
+        out = (model_tensor_shape){.rank = shape->rank + 1, .dims = {n_experts, out.dims[0], out.dims[1]}};
     }
-    return status;
+    return out;
 }
 
-static moe_status take_fused(resolver *r, model_fused part, uint32_t layer, const model_tensor_shape *shape,
-                             const checkpoint_tensor **out)
-{
-    char name[CHECKPOINT_MAX_NAME];
-
-    r->t->config.family->fused_name(part, layer, name);
-    *out = take(r, name);
-    if (*out == NULL) {
-        return moe_fail(r->err, MOE_ERR_NOT_FOUND, "tensor %s: missing", name);
-    }
-    return check_tensor(r, *out, shape);
-}
-
-static moe_status resolve_fused(resolver *r, uint32_t layer)
+/* All tensors of a role in one layer. */
+static moe_status resolve(resolver *r, model_role role, uint32_t layer, bool stored)
 {
     const model_config *c = &r->t->config;
-    model_tensor_shape gate_up_shape = {.rank = 3, .dims = {c->n_experts, 2 * (size_t)c->d_ff, c->d_model}};
-    model_tensor_shape down_shape = {.rank = 3, .dims = {c->n_experts, c->d_model, c->d_ff}};
-    const checkpoint_tensor *gate_up, *down;
-    moe_status status = take_fused(r, MODEL_FUSED_GATE_UP, layer, &gate_up_shape, &gate_up);
+    source from = source_of(r, role, stored);
+    uint32_t first, n = model_role_experts(c, role, &first);
+    model_tensor_shape shape, whole;
+    moe_status status = MOE_OK;
 
-    if (status == MOE_OK) {
-        status = take_fused(r, MODEL_FUSED_DOWN, layer, &down_shape, &down);
+    if (!model_tensor_shape_of(c, role, layer, &shape)) {
+        return MOE_OK;
     }
-    for (uint32_t expert = 0; expert < c->n_experts && status == MOE_OK; expert++) {
-        size_t n = c->n_experts;
+    whole = file_shape(&from, &shape, n);
+    for (uint32_t i = 0; i < n && status == MOE_OK; i++) {
+        char name[CHECKPOINT_MAX_NAME];
+        const checkpoint_tensor *tensor;
 
-        status = add(r, MODEL_ROLE_EXPERT_GATE, layer, expert, gate_up, 2 * (size_t)expert, 2 * n);
-        if (status == MOE_OK) {
-            status = add(r, MODEL_ROLE_EXPERT_UP, layer, expert, gate_up, 2 * (size_t)expert + 1, 2 * n);
+        format_name(from.pattern, layer, first + i, name);
+        tensor = take(r, name);
+        if (tensor == NULL) {
+            return moe_fail(r->err, MOE_ERR_NOT_FOUND, "tensor %s: missing", name);
         }
+        status = check_tensor(r, tensor, &whole);
         if (status == MOE_OK) {
-            status = add(r, MODEL_ROLE_EXPERT_DOWN, layer, expert, down, expert, n);
+            size_t part = (from.all_experts ? (size_t)i * from.of : 0) + from.part;
+            status = add(r, role, layer, first + i, &shape, tensor, part, (from.all_experts ? n : 1) * (size_t)from.of);
         }
-    }
-    if (status == MOE_OK) {
-        r->t->expert_bytes = MOE_MAX(r->t->expert_bytes, (gate_up->bytes + down->bytes) / c->n_experts);
     }
     return status;
 }
 
-/* One fused tensor makes the layer fused. What is there of the other layout is then not expected, and refused as such.
- */
-static bool is_fused(const resolver *r, uint32_t layer)
+/* One stored tensor makes the layer so. What is there of the other layout is then not expected, and refused as such. */
+static bool is_stored(const resolver *r, uint32_t layer)
 {
     const model_family *family = r->t->config.family;
     char name[CHECKPOINT_MAX_NAME];
 
-    for (int part = 0; part < MODEL_N_FUSED && family->fused_name != NULL; part++) {
-        family->fused_name((model_fused)part, layer, name);
-        if (checkpoint_find(r->cp, name) != NULL) {
-            return true;
+    if (family->stored == NULL || !family->stored_is_optional) {
+        return true;
+    }
+    for (int role = 0; role < MODEL_N_ROLES; role++) {
+        if (family->stored[role].pattern != NULL) {
+            format_name(family->stored[role].pattern, layer, 0, name);
+            if (checkpoint_find(r->cp, name) != NULL) {
+                return true;
+            }
         }
     }
     return false;
 }
 
+/* The largest FFN expert, of the layer whose tensors begin at `first`. */
+static void measure_experts(resolver *r, size_t first)
+{
+    const model_config *c = &r->t->config;
+    size_t n_matrices = c->ffn == COMPUTE_FFN_SWIGLU ? 3 : 2, n = c->n_ffn_experts;
+
+    MOE_ASSERT(r->t->n - first == n_matrices * n);
+    for (size_t expert = 0; expert < n; expert++) { /* role by role, each with all experts */
+        size_t bytes = 0;
+        for (size_t i = 0; i < n_matrices; i++) {
+            bytes += r->t->all[first + i * n + expert].bytes;
+        }
+        r->t->expert_bytes = MOE_MAX(r->t->expert_bytes, bytes);
+    }
+}
+
 static moe_status resolve_layer(resolver *r, uint32_t layer)
 {
+    bool stored = is_stored(r, layer);
     moe_status status = MOE_OK;
+    size_t first = 0;
 
-    for (int role = MODEL_FIRST_LAYER_ROLE; role < MODEL_FIRST_EXPERT_ROLE && status == MOE_OK; role++) {
-        status = resolve(r, (model_role)role, layer, 0);
+    for (int role = MODEL_FIRST_LAYER_ROLE; role < MODEL_N_ROLES && status == MOE_OK; role++) {
+        first = role == MODEL_FIRST_EXPERT_ROLE ? r->t->n : first;
+        status = resolve(r, (model_role)role, layer, stored);
     }
-    if (status != MOE_OK) {
-        return status;
+    if (status == MOE_OK) {
+        measure_experts(r, first);
     }
-    return is_fused(r, layer) ? resolve_fused(r, layer) : resolve_experts(r, layer);
+    return status;
+}
+
+static bool is_ignored(const model_family *family, const char *name)
+{
+    size_t n = strlen(name);
+
+    for (const char *const *end = family->ignored; end != NULL && *end != NULL; end++) {
+        size_t m = strlen(*end);
+        if (n >= m && strcmp(name + n - m, *end) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static moe_status refuse_unexpected(const resolver *r)
@@ -309,7 +445,7 @@ static moe_status refuse_unexpected(const resolver *r)
     for (size_t i = 0; i < checkpoint_n_tensors(r->cp); i++) {
         const char *name = checkpoint_at(r->cp, i)->name;
 
-        if (!r->used[i] && !r->t->config.family->ignores(name)) {
+        if (!r->used[i] && !is_ignored(r->t->config.family, name)) {
             return moe_fail(r->err, MOE_ERR_INVALID_ARG, "tensor %s: unexpected, the config has no such tensor", name);
         }
     }
@@ -326,7 +462,7 @@ static moe_status resolve_all(resolver *r)
     moe_status status = MOE_OK;
 
     for (int role = 0; role < MODEL_FIRST_LAYER_ROLE && status == MOE_OK; role++) {
-        status = resolve(r, (model_role)role, 0, 0);
+        status = resolve(r, (model_role)role, 0, false);
     }
     for (uint32_t layer = 0; layer < r->t->config.n_layers && status == MOE_OK; layer++) {
         status = resolve_layer(r, layer);
@@ -342,9 +478,13 @@ static moe_status resolve_all(resolver *r)
 
 static size_t count_expected(const model_config *c)
 {
-    size_t n = MODEL_FIRST_LAYER_ROLE, experts = MODEL_N_ROLES - MODEL_FIRST_EXPERT_ROLE;
+    size_t layer = 0;
+    uint32_t first;
 
-    return n + c->n_layers * (MODEL_FIRST_EXPERT_ROLE - MODEL_FIRST_LAYER_ROLE + experts * c->n_experts);
+    for (int role = MODEL_FIRST_LAYER_ROLE; role < MODEL_N_ROLES; role++) {
+        layer += model_role_experts(c, (model_role)role, &first);
+    }
+    return MODEL_FIRST_LAYER_ROLE + c->n_layers * layer;
 }
 
 moe_status model_tensors_open(const model_config *c, const checkpoint *cp, model_tensors **out, moe_error *err)
@@ -421,7 +561,10 @@ const checkpoint_logical *model_tensors_role(const model_tensors *t, model_role 
 {
     char name[CHECKPOINT_MAX_NAME];
 
-    t->config.family->tensor_name(role, layer, expert, name);
+    if (t->config.family->pattern(&t->config, role) == NULL) {
+        return NULL;
+    }
+    model_tensor_name(&t->config, role, layer, expert, name);
     return model_tensors_find(t, name);
 }
 

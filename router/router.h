@@ -47,22 +47,32 @@ const router_set_layer *router_set_at(const router_set *s, size_t layer);
 
 /* ------------------------------------------------------------------------------------------------ gate */
 typedef struct router_gate_rule {
-    uint32_t k;       /* experts per token */
-    bool renormalize; /* the k weights are divided by their sum (chain in the order best first) */
+    uint32_t k;        /* experts per token */
+    bool renormalize;  /* the k weights are divided by their sum (chain in the order best first) */
+    bool standardize;  /* logits are first divided by (their standard deviation over the set / target_std) */
+    float target_std;  /* > 0 with standardize */
+    bool choose_first; /* the k largest logits are chosen, and softmax runs over those alone; else softmax over the set
+                          comes first. renormalize and zero_expert then have no effect */
+    bool has_zero;     /* zero_expert's probability becomes 0 once chosen, before renormalizing */
+    int32_t zero_expert;
 } router_gate_rule;
 
 /* Picks the experts of one token among those of the set, and weighs them by the family's rule: softmax over the set's
- * logits (experts outside the set are left out before it), the k largest probabilities, ties to the lower id.
+ * logits, the k largest probabilities, ties to the lower id; or as the rule says otherwise. Experts outside the set are
+ * left out before anything is computed: of the standard deviation and its count too.
  *
  *   logits   in   [n_columns]  f32, one row of the layer's router output
  *   ids      out  [k]          expert ids, ascending: the order in which Combine adds
  *   weights  out  [k]          f32 in [0, 1]; a row sums to 1 only if rule->renormalize
- *   margin   out  optional     gap between the last chosen and the first refused probability; +inf if none was refused
+ *   margin   out  optional     gap between the last chosen and the first refused probability (logit with
+ *                              choose_first); +inf if none was refused
  *   scratch  [2 * layer->n_experts] floats
  *
  * Threads: pure function; the thread has called compute_thread_init.
- * Errors: MOE_ERR_DATA_LOSS when a logit of the set is NaN (the request fails, not a sort order); outputs then
- * untouched. Source: OLMoE (2409.02060) sec. 2; docs/numeric.md "gate". */
+ * Errors: MOE_ERR_DATA_LOSS when a logit of the set is NaN, or a weight would be (all logits equal with standardize;
+ * nothing left to renormalize): the request fails, not a sort order; ids and weights then mean nothing.
+ * Source: OLMoE (2409.02060) sec. 2; ModuleFormer (2306.04640) sec. 3; MoE++ (2410.07348) eq. 6 and the released code;
+ * docs/numeric.md "gate". */
 MOE_NODISCARD moe_status router_gate_select(const router_gate_rule *rule, const router_set_layer *layer,
                                             const float *logits, int32_t *ids, float *weights, float *margin,
                                             float *scratch);
@@ -108,18 +118,17 @@ typedef struct router_solver_node {
 } router_solver_node;
 
 typedef struct router_solver_input {
-    const router_solver_node *nodes; /* [n_nodes] */
-    size_t n_nodes;                  /* 1 .. ROUTER_MAX_NODES */
-    uint32_t n_layers, n_experts;    /* experts 0 .. n_experts - 1 of every layer */
-    uint32_t replication;            /* owners per expert, >= 1; more than there are nodes counts as one on each */
+    const router_solver_node *nodes;  /* [n_nodes] */
+    size_t n_nodes;                   /* 1 .. ROUTER_MAX_NODES */
+    uint32_t n_layers, n_experts;     /* experts 0 .. n_experts - 1 of every layer */
+    uint32_t replication;             /* owners per expert, >= 1; more than there are nodes counts as one on each */
     const router_placement *previous; /* NULL: none. What need not move stays */
     uint64_t epoch;
 } router_solver_input;
 
 /* Every expert on min(replication, n_nodes) distinct nodes. Every layer is spread in proportion to the nodes' memory (a
- * node without a bound counts as the largest), to within one expert, as far as bounds and distinctness allow. Equal input
- * gives an equal placement; solving again with the result as `previous` moves nothing.
- * Threads: pure function.
+ * node without a bound counts as the largest), to within one expert, as far as bounds and distinctness allow. Equal
+ * input gives an equal placement; solving again with the result as `previous` moves nothing. Threads: pure function.
  * Errors: MOE_ERR_BUSY when the copies do not fit: how many there are, and how many each node holds.
  * MOE_ERR_INVALID_ARG names what is out of range; MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status router_solve(const router_solver_input *input, router_placement **out, moe_error *err);

@@ -3,8 +3,6 @@
 #include "model/config_priv.h"
 #include "model/family/family_priv.h"
 
-#include <string.h>
-
 #define DEFAULT_EOS 50279
 
 #define LAYER     "model.layers.{l}."
@@ -27,34 +25,26 @@ static const char *const names[MODEL_N_ROLES] = {
     [MODEL_ROLE_Q_NORM] = ATTENTION "q_norm.weight",
     [MODEL_ROLE_K_NORM] = ATTENTION "k_norm.weight",
     [MODEL_ROLE_POST_NORM] = LAYER "post_attention_layernorm.weight",
-    [MODEL_ROLE_ROUTER] = LAYER "mlp.gate.weight",
+    [MODEL_ROLE_GATE] = LAYER "mlp.gate.weight",
     [MODEL_ROLE_EXPERT_GATE] = EXPERT "gate_proj.weight",
     [MODEL_ROLE_EXPERT_UP] = EXPERT "up_proj.weight",
     [MODEL_ROLE_EXPERT_DOWN] = EXPERT "down_proj.weight",
 };
 
-static const char *const fused_names[MODEL_N_FUSED] = {
-    [MODEL_FUSED_GATE_UP] = LAYER "mlp.experts.gate_up_proj",
-    [MODEL_FUSED_DOWN] = LAYER "mlp.experts.down_proj",
+/* transformers 5 keeps the experts of a layer in two tensors. */
+static const model_stored fused[MODEL_N_ROLES] = {
+    [MODEL_ROLE_EXPERT_GATE] = {LAYER "mlp.experts.gate_up_proj", 0, 2},
+    [MODEL_ROLE_EXPERT_UP] = {LAYER "mlp.experts.gate_up_proj", 1, 2},
+    [MODEL_ROLE_EXPERT_DOWN] = {LAYER "mlp.experts.down_proj", 0, 1},
 };
 
-static void olmoe_tensor_name(model_role role, uint32_t layer, uint32_t expert, char name[CHECKPOINT_MAX_NAME])
-{
-    model_format_name(names[role], layer, expert, name);
-}
-
-static void olmoe_fused_name(model_fused part, uint32_t layer, char name[CHECKPOINT_MAX_NAME])
-{
-    model_format_name(fused_names[part], layer, 0, name);
-}
-
 /* Old conversion scripts saved the rotary frequencies of each layer. */
-static bool olmoe_ignores(const char *name)
-{
-    static const char suffix[] = ".self_attn.rotary_emb.inv_freq";
-    size_t n = strlen(name);
+static const char *const ignored[] = {".self_attn.rotary_emb.inv_freq", NULL};
 
-    return n >= sizeof suffix - 1 && strcmp(name + n - (sizeof suffix - 1), suffix) == 0;
+static const char *olmoe_pattern(const model_config *c, model_role role)
+{
+    (void)c;
+    return names[role];
 }
 
 /* The class's defaults, for keys that a config leaves out. intermediate_size has none that can be relied on. */
@@ -65,6 +55,7 @@ static void set_defaults(model_config *c)
     c->n_heads = 16;
     c->vocab_size = 50304;
     c->n_experts = 64;
+    c->qk_norm = MODEL_QK_NORM_FULL;
     c->gate.k = 8;
     c->max_positions = 4096;
     c->positions_are_a_limit = true;
@@ -73,29 +64,18 @@ static void set_defaults(model_config *c)
     c->ffn = COMPUTE_FFN_SWIGLU;
 }
 
-static moe_status parse_widths(const moe_json *json, model_config *c, moe_error *err)
+static moe_status parse_d_ff(const moe_json *json, model_config *c, moe_error *err)
 {
-    moe_status status = model_config_u32(json, "vocab_size", 1, MODEL_MAX_VOCAB, &c->vocab_size, err);
-
-    if (status == MOE_OK) {
-        status = model_config_u32(json, "hidden_size", 1, MODEL_MAX_WIDTH, &c->d_model, err);
-    }
-    if (status == MOE_OK) {
-        status = model_config_need_u32(json, "intermediate_size", 1, MODEL_MAX_WIDTH, &c->d_ff, err);
-    }
-    if (status == MOE_OK) {
-        status = model_config_u32(json, "num_hidden_layers", 1, MODEL_MAX_LAYERS, &c->n_layers, err);
-    }
-    if (status == MOE_OK) {
-        status = model_config_u32(json, "max_position_embeddings", 1, MODEL_MAX_POSITIONS, &c->max_positions, err);
-    }
-    return status;
+    return model_config_need_u32(json, "intermediate_size", 1, MODEL_MAX_WIDTH, &c->d_ff, err);
 }
 
 static moe_status parse_switches(const moe_json *json, model_config *c, moe_error *err)
 {
-    moe_status status = model_config_activation(json, "silu", err);
+    moe_status status = model_config_plain_heads(c, err);
 
+    if (status == MOE_OK) {
+        status = model_config_activation(json, "silu", err);
+    }
     if (status == MOE_OK) {
         status = model_config_positive(json, "rms_norm_eps", 0.999999, &c->norm_eps, NULL, err);
     }
@@ -113,40 +93,28 @@ static moe_status parse_switches(const moe_json *json, model_config *c, moe_erro
 
 static moe_status parse_tokens(const moe_json *json, model_config *c, moe_error *err)
 {
-    moe_status status = model_config_token(json, "bos_token_id", &c->bos_id, err);
-
     if (c->vocab_size > DEFAULT_EOS) { /* else it could never be chosen */
         c->eos_ids[0] = DEFAULT_EOS;
         c->n_eos = 1;
     }
-    if (status == MOE_OK) {
-        status = model_config_token(json, "pad_token_id", &c->pad_id, err);
-    }
-    if (status == MOE_OK) {
-        status = model_config_eos(json, c, err);
-    }
-    return status;
+    return model_config_tokens(json, c, err);
 }
 
 static moe_status olmoe_parse(const moe_json *json, model_config *c, moe_error *err)
 {
-    static moe_status (*const parts[])(const moe_json *, model_config *, moe_error *) = {
-        parse_widths, model_config_attention, model_config_experts, model_config_rope, parse_switches, parse_tokens};
-    moe_status status = MOE_OK;
+    static const model_config_part parts[] = {model_config_widths,  parse_d_ff,        model_config_attention,
+                                              model_config_experts, model_config_rope, parse_switches,
+                                              parse_tokens};
 
     set_defaults(c);
-    for (size_t i = 0; i < MOE_COUNT(parts) && status == MOE_OK; i++) {
-        status = parts[i](json, c, err);
-    }
-    return status;
+    return model_config_parts(parts, MOE_COUNT(parts), json, c, err);
 }
 
 const model_family model_family_olmoe = {
     .model_type = "olmoe",
-    .qk_norm = MODEL_QK_NORM_FULL,
     .parse = olmoe_parse,
-    .tensor_name = olmoe_tensor_name,
-    .fused_name = olmoe_fused_name,
-    .tensor_shape = model_common_tensor_shape,
-    .ignores = olmoe_ignores,
+    .pattern = olmoe_pattern,
+    .stored = fused,
+    .stored_is_optional = true,
+    .ignored = ignored,
 };

@@ -1,0 +1,157 @@
+/* The attention half of a layer: softmax attention with one q and o for all rows, or stick-breaking attention with
+ * attention experts, whose q and o a gate picks per row and whose keys and values all share. */
+#include "model/model_priv.h"
+
+static size_t kv_width(const model_config *c)
+{
+    return (size_t)c->n_kv_heads * c->head_dim;
+}
+
+static void norm_heads(model_batch *b, compute_mem *x, const compute_mem *gain, uint32_t n_heads)
+{
+    const model_config *c = &b->m->config;
+    compute_device *d = b->m->device;
+    bool per_head = c->qk_norm == MODEL_QK_NORM_PER_HEAD;
+    size_t width = (per_head ? 1 : n_heads) * (size_t)c->head_dim;
+
+    if (gain != NULL) {
+        d->ops->rms_norm(d, x, NULL, x, width, gain, c->norm_eps, width, b->n_rows * (per_head ? n_heads : 1));
+    }
+}
+
+static void project_kv(model_batch *b, const layer_weights *w)
+{
+    compute_device *d = b->m->device;
+    const model_config *c = &b->m->config;
+    size_t n = b->n_rows;
+
+    d->ops->matmul(d, b->k, b->in, w->k, w->k_bias, n);
+    d->ops->matmul(d, b->v, b->in, w->v, w->v_bias, n);
+    norm_heads(b, b->k, w->k_norm, c->n_kv_heads);
+    if (c->clip_qkv) {
+        d->ops->clamp(d, b->k, c->clip_qkv_bound, n * kv_width(c));
+        d->ops->clamp(d, b->v, c->clip_qkv_bound, n * kv_width(c));
+    }
+    if (!c->no_positions) {
+        d->ops->rope(d, b->k, b->m->rope, c->n_kv_heads, c->head_dim, b->places, n);
+    }
+}
+
+static void project_q(model_batch *b, const layer_weights *w)
+{
+    compute_device *d = b->m->device;
+    const model_config *c = &b->m->config;
+    size_t n = b->n_rows;
+
+    d->ops->matmul(d, b->q, b->in, w->q[0], w->q_bias, n);
+    norm_heads(b, b->q, w->q_norm, c->n_heads);
+    if (c->clip_qkv) {
+        d->ops->clamp(d, b->q, c->clip_qkv_bound, n * c->n_heads * c->head_dim);
+    }
+    if (!c->no_positions) {
+        d->ops->rope(d, b->q, b->m->rope, c->n_heads, c->head_dim, b->places, n);
+    }
+}
+
+/* The picks of the attention experts, and the rows of each: pick j of row i is row i * a + j of q. */
+static moe_status pick_experts(model_batch *b, const layer_weights *w)
+{
+    const model_config *c = &b->m->config;
+    const router_set_layer *all = router_set_at(b->m->att_experts, 0);
+    uint32_t a = c->att_gate.k;
+    moe_status status = model_gate_logits(b, &w->att_gate, c->n_att_experts);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    for (size_t i = 0; i < b->n_rows; i++) {
+        if (b->failed[i] ||
+            router_gate_select(&c->att_gate, all, b->gate_logits + i * c->n_att_experts, b->att_experts.ids + i * a,
+                               b->att_experts.weights + i * a, NULL, b->gate_scratch) != MOE_OK) {
+            model_batch_fail(b, i, all, a, &b->att_experts);
+        }
+        for (size_t j = i * a; j < (i + 1) * a; j++) {
+            b->att_experts.picks[j] = (compute_pick){.weight = b->att_experts.weights[j], .result_row = (uint32_t)j};
+        }
+    }
+    return MOE_OK;
+}
+
+/* Groups the picks by expert: from_rows are rows of x, pick_rows rows of q. Returns the number of groups. */
+static size_t group_picks(model_batch *b, compute_matrix *const *experts, const uint32_t *rows)
+{
+    const model_config *c = &b->m->config;
+    size_t n_groups = 0, at = 0;
+
+    for (uint32_t e = 0; e < c->n_att_experts; e++) {
+        size_t first = at;
+        for (size_t i = 0; i < b->n_rows * c->att_gate.k; i++) {
+            if (b->att_experts.ids[i] == (int32_t)e) {
+                b->from_rows[at] = (uint32_t)(i / c->att_gate.k);
+                b->pick_rows[at++] = (uint32_t)i;
+            }
+        }
+        if (at > first) {
+            b->routed[n_groups++] = (compute_routed){
+                .w = experts[e], .rows = rows + first, .out_rows = b->pick_rows + first, .n_rows = at - first};
+        }
+    }
+    return n_groups;
+}
+
+static moe_status attend_with_experts(model_batch *b, uint32_t layer)
+{
+    compute_device *d = b->m->device;
+    const compute_ops *ops = d->ops;
+    const model_config *c = &b->m->config;
+    const layer_weights *w = &b->m->layers[layer];
+    size_t n = b->n_rows, a = c->att_gate.k, width = (size_t)c->n_heads * c->head_dim;
+    moe_status status = pick_experts(b, w);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    ops->matmul_routed(d, b->q, b->in, b->routed, group_picks(b, w->q, b->from_rows));
+    ops->kv_store(d, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, c->shared_kv ? b->norm : b->k,
+                  c->shared_kv ? NULL : b->v, b->places, n);
+    ops->to_class(d, b->q_class, b->q, n * a * width);
+    ops->stick_attention(d, b->q, b->q_class, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, a * c->n_heads,
+                         b->places, n);
+    ops->to_class(d, b->q_class, b->q, n * a * width);
+    ops->matmul_routed(d, b->out, b->q_class, b->routed, group_picks(b, w->o, b->pick_rows));
+    ops->combine(d, b->x, b->out, COMPUTE_F32, b->att_experts.picks, NULL, a, c->d_model, n);
+    return MOE_OK;
+}
+
+static void attend_plainly(model_batch *b, uint32_t layer)
+{
+    compute_device *d = b->m->device;
+    const compute_ops *ops = d->ops;
+    const model_config *c = &b->m->config;
+    const layer_weights *w = &b->m->layers[layer];
+    size_t n = b->n_rows, width = (size_t)c->n_heads * c->head_dim;
+
+    project_q(b, w);
+    ops->kv_store(d, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, b->k, b->v, b->places, n);
+    ops->to_class(d, b->q_class, b->q, n * width);
+    ops->attention(d, b->q, b->q_class, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, c->n_heads, b->places, n);
+    ops->to_class(d, b->q_class, b->q, n * width);
+    ops->matmul(d, b->out, b->q_class, w->o[0], w->o_bias, n);
+    ops->add(d, b->x, b->out, n * c->d_model);
+}
+
+moe_status model_attend(model_batch *b, uint32_t layer)
+{
+    const model_config *c = &b->m->config;
+    const layer_weights *w = &b->m->layers[layer];
+
+    model_batch_norm(b, &w->input_norm);
+    if (!c->shared_kv) {
+        project_kv(b, w);
+    }
+    if (c->n_att_experts > 0) {
+        return attend_with_experts(b, layer);
+    }
+    attend_plainly(b, layer);
+    return MOE_OK;
+}

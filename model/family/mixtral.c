@@ -1,0 +1,103 @@
+/* Mixtral (arXiv 2401.04088): grouped-query attention, no q and k norms, top-k of the softmax always renormalised. */
+#include "model/config_priv.h"
+#include "model/family/family_priv.h"
+
+#include <jansson.h>
+
+#define LAYER     "model.layers.{l}."
+#define ATTENTION LAYER "self_attn."
+#define EXPERT    LAYER "block_sparse_moe.experts.{e}."
+
+static const char *const names[MODEL_N_ROLES] = {
+    [MODEL_ROLE_EMBED] = "model.embed_tokens.weight",
+    [MODEL_ROLE_FINAL_NORM] = "model.norm.weight",
+    [MODEL_ROLE_HEAD] = "lm_head.weight",
+    [MODEL_ROLE_INPUT_NORM] = LAYER "input_layernorm.weight",
+    [MODEL_ROLE_Q] = ATTENTION "q_proj.weight",
+    [MODEL_ROLE_K] = ATTENTION "k_proj.weight",
+    [MODEL_ROLE_V] = ATTENTION "v_proj.weight",
+    [MODEL_ROLE_O] = ATTENTION "o_proj.weight",
+    [MODEL_ROLE_POST_NORM] = LAYER "post_attention_layernorm.weight",
+    [MODEL_ROLE_GATE] = LAYER "block_sparse_moe.gate.weight",
+    [MODEL_ROLE_EXPERT_GATE] = EXPERT "w1.weight",
+    [MODEL_ROLE_EXPERT_UP] = EXPERT "w3.weight",
+    [MODEL_ROLE_EXPERT_DOWN] = EXPERT "w2.weight",
+};
+
+static const char *const ignored[] = {".self_attn.rotary_emb.inv_freq", NULL};
+
+static const char *mixtral_pattern(const model_config *c, model_role role)
+{
+    (void)c;
+    return names[role];
+}
+
+static void set_defaults(model_config *c)
+{
+    c->vocab_size = 32000;
+    c->d_model = 4096;
+    c->n_layers = 32;
+    c->n_heads = 32;
+    c->n_kv_heads = 8;
+    c->d_ff = 14336;
+    c->n_experts = 8;
+    c->gate = (router_gate_rule){.k = 2, .renormalize = true};
+    c->max_positions = 131072; /* 4096 * 32 */
+    c->positions_are_a_limit = true;
+    c->norm_eps = 1e-5f;
+    c->rope_theta = 1e6;
+    c->bos_id = 1;
+    c->eos_ids[0] = 2;
+    c->n_eos = 1;
+    c->ffn = COMPUTE_FFN_SWIGLU;
+}
+
+/* A window as wide as the context hides nothing. */
+static moe_status check_window(const moe_json *json, const model_config *c, moe_error *err)
+{
+    int64_t window = c->max_positions;
+    moe_status status = moe_json_int(json, "sliding_window", 1, INT64_MAX, &window, NULL, err);
+
+    if (status == MOE_OK && window < c->max_positions) {
+        return moe_fail(err, MOE_ERR_UNSUPPORTED,
+                        "sliding_window: %lld is not supported, it must be null or at least max_position_embeddings %u",
+                        (long long)window, c->max_positions);
+    }
+    return status;
+}
+
+static moe_status parse_rest(const moe_json *json, model_config *c, moe_error *err)
+{
+    moe_status status = model_config_u32(json, "intermediate_size", 1, MODEL_MAX_WIDTH, &c->d_ff, err);
+
+    if (status == MOE_OK) {
+        status = model_config_activation(json, "silu", err);
+    }
+    if (status == MOE_OK) {
+        status = model_config_positive(json, "rms_norm_eps", 0.999999, &c->norm_eps, NULL, err);
+    }
+    if (status == MOE_OK) {
+        status = check_window(json, c, err);
+    }
+    return status == MOE_OK ? moe_json_bool(json, "tie_word_embeddings", &c->tied_head, NULL, err) : status;
+}
+
+static moe_status mixtral_parse(const moe_json *json, model_config *c, moe_error *err)
+{
+    static const model_config_part parts[] = {model_config_widths,  model_config_attention,
+                                              model_config_experts, model_config_rope,
+                                              parse_rest,           model_config_tokens};
+    moe_status status;
+
+    set_defaults(c);
+    status = model_config_parts(parts, MOE_COUNT(parts), json, c, err);
+    c->attention_bias = false; /* the class has none, whatever the key says */
+    return status;
+}
+
+const model_family model_family_mixtral = {
+    .model_type = "mixtral",
+    .parse = mixtral_parse,
+    .pattern = mixtral_pattern,
+    .ignored = ignored,
+};

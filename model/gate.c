@@ -1,0 +1,144 @@
+/* The gate of a layer, and the experts that cost too little to be sent anywhere. */
+#include "model/model_priv.h"
+
+/* A linear gate, or two layers with what stands between them. */
+static void run_gate(model_batch *b, const gate_weights *w)
+{
+    compute_device *d = b->m->device;
+    const compute_ops *ops = d->ops;
+    const model_config *c = &b->m->config;
+    size_t n = b->n_rows;
+
+    if (w->inner == NULL) {
+        ops->matmul_f32(d, b->router, b->norm, w->out, NULL, n);
+        return;
+    }
+    ops->matmul_f32(d, b->inner, b->norm, w->inner, w->bias, n);
+    switch (c->gate_kind) {
+    case MODEL_GATE_GELU:
+        ops->activate(d, b->inner, COMPUTE_ACT_GELU_ERF, n * c->gate_width);
+        break;
+    case MODEL_GATE_TANH:
+        ops->activate(d, b->inner, COMPUTE_ACT_TANH, n * c->gate_width);
+        break;
+    default:
+        ops->unit_norm(d, b->inner, c->gate_width, n);
+        break;
+    }
+    ops->matmul_f32(d, b->router, b->inner, w->out, NULL, n);
+}
+
+moe_status model_gate_logits(model_batch *b, const gate_weights *w, uint32_t n_experts)
+{
+    compute_device *d = b->m->device;
+    size_t n = b->n_rows;
+
+    run_gate(b, w);
+    if (w->map != NULL) {
+        d->ops->matmul_f32(d, b->mapped, b->before, w->map, NULL, n);
+        d->ops->add(d, b->router, b->mapped, n * n_experts);
+    }
+    return d->ops->download(d, b->gate_logits, b->router, n * n_experts * sizeof(float));
+}
+
+/* What an expert outside a row's set would have got does not reach the next layer: its column counts as zero there. */
+static void mask_absent(model_batch *b, uint32_t layer)
+{
+    const model_config *c = &b->m->config;
+    compute_device *d = b->m->device;
+    bool any = false;
+
+    for (size_t i = 0; i < b->n_rows; i++) {
+        const router_set_layer *set = router_set_at(b->rows[i].set, layer);
+        float *logits = b->gate_logits + i * c->n_experts;
+        uint32_t at = 0;
+
+        if (set->n_experts == c->n_experts) {
+            continue;
+        }
+        any = true;
+        for (uint32_t column = 0; column < c->n_experts; column++) {
+            if (at < set->n_experts && set->columns[at] == column) {
+                at++;
+            } else {
+                logits[column] = 0.0f;
+            }
+        }
+    }
+    if (any) {
+        d->ops->upload(d, b->before, b->gate_logits, b->n_rows * c->n_experts * sizeof(float));
+    }
+}
+
+/* This layer's logits stay for the next one. */
+static void carry(model_batch *b, uint32_t layer)
+{
+    compute_mem *router = b->router;
+
+    b->router = b->before;
+    b->before = router;
+    mask_absent(b, layer);
+}
+
+moe_status model_gate_route(model_batch *b, uint32_t layer)
+{
+    const model_config *c = &b->m->config;
+    compute_device *d = b->m->device;
+    size_t k = c->gate.k;
+    moe_status status = model_gate_logits(b, &b->m->layers[layer].gate, c->n_experts);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    for (size_t i = 0; i < b->n_rows; i++) {
+        const router_set_layer *set = router_set_at(b->rows[i].set, layer);
+        if (b->failed[i] || router_gate_select(&c->gate, set, b->gate_logits + i * c->n_experts, b->experts.ids + i * k,
+                                               b->experts.weights + i * k, NULL, b->gate_scratch) != MOE_OK) {
+            model_batch_fail(b, i, set, c->gate.k, &b->experts);
+        }
+    }
+    for (size_t i = 0; i < b->n_rows * k; i++) {
+        int32_t id = b->experts.ids[i];
+        b->remote_ids[i] = model_expert_is_local(c, id) ? -1 : id;
+    }
+    if (c->gate_map) {
+        carry(b, layer);
+    }
+    if (c->double_input) { /* after the router has read the row */
+        d->ops->add(d, b->norm, b->norm, b->n_rows * c->d_model);
+        d->ops->to_class(d, b->in, b->norm, b->n_rows * c->d_model);
+    }
+    return MOE_OK;
+}
+
+/* The picks of one expert: their rows, and where their results go. */
+static size_t collect(model_batch *b, int32_t expert_id)
+{
+    size_t k = b->m->config.gate.k, n = 0;
+
+    for (size_t i = 0; i < b->n_rows * k; i++) {
+        if (b->experts.ids[i] == expert_id) {
+            b->from_rows[n] = (uint32_t)(i / k);
+            b->pick_rows[n++] = (uint32_t)i;
+        }
+    }
+    return n;
+}
+
+void model_batch_local(model_batch *b)
+{
+    const model_config *c = &b->m->config;
+    compute_device *d = b->m->device;
+    const layer_weights *w = &b->m->layers[b->layer];
+
+    for (uint32_t id = c->n_ffn_experts; id < c->n_experts; id++) {
+        model_expert_kind kind = model_expert_kind_of(c, (int32_t)id);
+        const constant_weights *own = kind == MODEL_EXPERT_CONSTANT ? &w->constants[id - c->n_ffn_experts] : NULL;
+        size_t n = kind == MODEL_EXPERT_ZERO ? 0 : collect(b, (int32_t)id);
+
+        if (n > 0) {
+            d->ops->local_expert(d, b->results, b->in, own == NULL ? NULL : own->gate, own == NULL ? NULL : own->value,
+                                 b->from_rows, b->pick_rows, n, c->d_model);
+        }
+    }
+}
