@@ -230,7 +230,7 @@ moe_status model_batch_route(model_batch *b, uint32_t layer)
     project(b, layer);
     attend(b, layer);
     d->ops->rms_norm(d, b->norm, b->in, b->x, c->d_model, w->post_norm, c->norm_eps, c->d_model, b->n_rows);
-    d->ops->matmul_f32(d, b->router, b->norm, w->router, b->n_rows);
+    d->ops->matmul_f32(d, b->router, b->norm, w->router, NULL, b->n_rows);
     status = d->ops->download(d, b->gate_logits, b->router, b->n_rows * c->n_experts * sizeof(float));
     if (status == MOE_OK) {
         gate(b, layer);
@@ -246,7 +246,8 @@ void model_batch_combine(model_batch *b)
     for (size_t i = 0; i < b->n_rows * k; i++) {
         b->picks[i] = (compute_pick){.weight = b->weights[i], .result_row = (uint32_t)i};
     }
-    d->ops->combine(d, b->x, b->results, b->picks, NULL, k, b->m->config.d_model, b->n_rows);
+    d->ops->combine(d, b->x, b->results, compute_class_dtype(d->numeric_class), b->picks, NULL, k,
+                    b->m->config.d_model, b->n_rows);
 }
 
 moe_status model_batch_logits(model_batch *b, float *out)

@@ -157,7 +157,7 @@ static void load_rope(loader *l)
     float *table = malloc(n * sizeof *table);
 
     if (table != NULL) {
-        compute_rope_table(table, m->max_context, m->config.head_dim, m->config.rope_theta);
+        compute_rope_table(table, m->max_context, m->config.head_dim, m->config.rope_theta, 1.0);
         m->rope = m->device->ops->alloc(m->device, n * sizeof *table);
     }
     if (m->rope != NULL) {
