@@ -18,11 +18,11 @@ build: packages-build    ## programs in bin/ (installs what the build needs)
 	@mkdir -p bin && for p in conclave conclave-coordinator conclave-node; do ln -sf ../build/release/bin/$$p bin/$$p; done
 	@echo "built: bin/conclave-coordinator bin/conclave-node bin/conclave"
 
-demo: build     ## a model answers a prompt (MODEL=DIR for a checkpoint of yours)
-	@tools/demo.sh "$(MODEL)"
+demo: build     ## a model answers a prompt (MODEL=DIR for a checkpoint of yours; FAMILY=molm, moe++, mixtral, qwen3-moe for another small one)
+	@FAMILY="$(FAMILY)" tools/demo.sh "$(MODEL)"
 
-cluster-demo: build packages-cluster   ## etcd, three nodes and a coordinator give the same answer as one process
-	@tools/cluster_demo.sh "$(MODEL)"
+cluster-demo: build packages-cluster   ## etcd, three nodes and a coordinator give the same answer as one process (MODEL, FAMILY as for demo)
+	@FAMILY="$(FAMILY)" tools/cluster_demo.sh "$(MODEL)"
 
 test: packages-test packages-cluster   ## everything: unit, simulator, integration, fuzz corpora; plain, then ASan+UBSan, then TSan
 	@$(SAN_ENV) tools/test.sh $(JOBS)
@@ -39,9 +39,9 @@ coverage: packages-fuzz  ## line coverage of the parsers by the fuzz corpora
 	@cmake --preset coverage >/dev/null && cmake --build --preset coverage -j $(JOBS) --target fuzzers
 	@tools/fuzz_coverage.sh build/coverage/bin
 
-check-peers: packages-peers  ## the tokenizer against the Python `tokenizers` package (CONCLAVE_TOKENIZERS=DIR with real files)
-	@cmake --preset release >/dev/null && cmake --build --preset release -j $(JOBS) --target tokenizer_probe
-	@tools/check_peers.sh build/release/bin
+check-peers: packages-peers  ## models against Python's `transformers` (MODEL=DIR for one of yours), tokenizers against `tokenizers` (CONCLAVE_TOKENIZERS=DIR with real files)
+	@cmake --preset release >/dev/null && cmake --build --preset release -j $(JOBS) --target programs tokenizer_probe
+	@MODEL="$(MODEL)" tools/check_peers.sh build/release/bin
 
 format: packages-format  ## clang-format over the sources
 	@git ls-files '*.c' '*.h' | xargs clang-format -i

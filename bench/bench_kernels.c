@@ -69,7 +69,7 @@ static void *check(void *p)
 
 static compute_matrix *open_matrix(bench *b, uint16_t *scratch, size_t n_out, uint64_t seed, bool f32)
 {
-    compute_weight w = {scratch, COMPUTE_BF16, n_out, D_MODEL};
+    compute_weight w = {scratch, COMPUTE_BF16, n_out, D_MODEL, false};
     compute_matrix *m = NULL;
 
     fill_bf16(scratch, n_out * D_MODEL, seed);
@@ -87,8 +87,8 @@ static void open_weights(bench *b)
     size_t part = (size_t)D_FF * D_MODEL;
 
     for (size_t e = 0; e < N_EXPERTS; e++) {
-        compute_weight gate = {scratch, COMPUTE_BF16, D_FF, D_MODEL}, up = gate,
-                       down = {scratch + 2 * part, COMPUTE_BF16, D_MODEL, D_FF};
+        compute_weight gate = {scratch, COMPUTE_BF16, D_FF, D_MODEL, false}, up = gate,
+                       down = {scratch + 2 * part, COMPUTE_BF16, D_MODEL, D_FF, false};
 
         double start;
 
@@ -101,7 +101,7 @@ static void open_weights(bench *b)
     }
     b->rows = check(moe_pages_alloc((size_t)N_PROJECTIONS * D_MODEL * D_MODEL * 2));
     for (size_t i = 0; i < N_PROJECTIONS; i++) {
-        compute_weight w = {b->rows + i * D_MODEL * D_MODEL, COMPUTE_BF16, D_MODEL, D_MODEL};
+        compute_weight w = {b->rows + i * D_MODEL * D_MODEL, COMPUTE_BF16, D_MODEL, D_MODEL, false};
 
         b->projections[i] = open_matrix(b, b->rows + i * D_MODEL * D_MODEL, D_MODEL, 100 + i, false);
         MOE_ASSERT(b->d->ops->matrix_open(b->d, &w, COMPUTE_MAPPED, &b->mapped[i]) == MOE_OK);
@@ -121,13 +121,13 @@ static void open_activations(bench *b)
     size_t n = (size_t)MAX_ROWS * D_MODEL;
     uint16_t *x = check(malloc(n * 2));
     float *table = check(malloc((size_t)MAX_ROWS * HEAD_DIM * 4)), *wide = check(malloc(n * 4));
-    compute_kv_shape shape = {1, N_PAGES, PAGE_TOKENS, N_HEADS, HEAD_DIM, COMPUTE_BF16};
+    compute_kv_shape shape = {1, N_PAGES, PAGE_TOKENS, N_HEADS, HEAD_DIM, COMPUTE_BF16, false};
 
     fill_bf16(x, n, 7);
     for (size_t i = 0; i < n; i++) {
         wide[i] = compute_f32_from_bf16(x[i]);
     }
-    compute_rope_table(table, MAX_ROWS, HEAD_DIM, 10000.0);
+    compute_rope_table(table, MAX_ROWS, HEAD_DIM, 10000.0, 1.0);
     b->rounded = room(b, n * 4);
     b->wide = room(b, n * 4);
     b->x = room(b, n * 4);
@@ -230,7 +230,7 @@ static void run_lm_head(bench *b, size_t n)
 static void run_attention(bench *b, size_t n)
 {
     static uint32_t pages[N_PAGES];
-    const compute_kv_shape shape = {1, N_PAGES, PAGE_TOKENS, N_HEADS, HEAD_DIM, COMPUTE_BF16};
+    const compute_kv_shape shape = {1, N_PAGES, PAGE_TOKENS, N_HEADS, HEAD_DIM, COMPUTE_BF16, false};
     const compute_row row = {pages, (uint32_t)n - 1};
 
     for (uint32_t i = 0; i < N_PAGES; i++) {
@@ -286,7 +286,7 @@ static void layer(bench *b, size_t n)
     static compute_group groups[N_EXPERTS];
     static compute_row rows[MAX_ROWS];
     static uint32_t pages[N_PAGES];
-    const compute_kv_shape shape = {1, N_PAGES, PAGE_TOKENS, N_HEADS, HEAD_DIM, COMPUTE_BF16};
+    const compute_kv_shape shape = {1, N_PAGES, PAGE_TOKENS, N_HEADS, HEAD_DIM, COMPUTE_BF16, false};
     const compute_ops *o = b->d->ops;
     size_t n_members[N_EXPERTS] = {0}, at = 0;
     double t;
@@ -328,11 +328,11 @@ static void layer(bench *b, size_t n)
     (void)lap(&t, T_PROJECTIONS);
     o->rms_norm(b->d, b->x, b->k, b->out, D_MODEL, b->gain, 1e-5f, D_MODEL, n);
     (void)lap(&t, T_NORMS);
-    o->matmul_f32(b->d, b->logits, b->x, b->router, n);
+    o->matmul_f32(b->d, b->logits, b->x, b->router, NULL, n);
     (void)lap(&t, T_ROUTER);
     o->expert_ffn(b->d, b->results, b->k, groups, N_EXPERTS);
     (void)lap(&t, T_EXPERTS);
-    o->combine(b->d, b->out, b->results, picks, NULL, TOP_K, D_MODEL, n);
+    o->combine(b->d, b->out, b->results, COMPUTE_BF16, picks, NULL, TOP_K, D_MODEL, n);
     (void)lap(&t, T_COMBINE);
 }
 

@@ -102,11 +102,11 @@ static moe_status pass(frames_bench *b, experts_fn experts, double seconds[2], m
 static void find_experts(frames_bench *b)
 {
     const rig *r = b->rig;
-    size_t idx[3];
+    size_t idx[MODEL_MAX_EXPERT_TENSORS], n;
 
     for (uint32_t l = 0; l < r->config.n_layers; l++) {
         for (int32_t e = 0; e < OLMOE_N_EXPERTS; e++) {
-            MOE_ASSERT(model_expert_tensors(&r->config, r->tensors, l, e, idx, NULL) == MOE_OK);
+            MOE_ASSERT(model_expert_tensors(&r->config, r->tensors, l, e, idx, &n, NULL) == MOE_OK);
             b->experts[l][e] = timed_device_expert(r->device, model_tensors_all(r->tensors)[idx[0]].data);
             MOE_ASSERT(b->experts[l][e] != NULL);
         }

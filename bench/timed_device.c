@@ -158,7 +158,7 @@ static moe_status timed_expert_open(compute_device *d, compute_ffn ffn, const co
     timed_device *t = (timed_device *)d;
     moe_status status = t->inner->ops->expert_open(t->inner, ffn, gate, up, down, layout, out);
 
-    if (status == MOE_OK && (status = note_expert(t, gate->data, *out)) != MOE_OK) {
+    if (status == MOE_OK && (status = note_expert(t, (gate != NULL ? gate : up)->data, *out)) != MOE_OK) {
         t->inner->ops->expert_close(t->inner, *out);
     }
     return status;
@@ -209,11 +209,11 @@ static void timed_matmul(compute_device *d, compute_mem *out, const compute_mem 
 }
 
 static void timed_matmul_f32(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w,
-                             size_t n)
+                             const compute_mem *bias, size_t n)
 {
     compute_device *i = enter(d);
 
-    i->ops->matmul_f32(i, out, x, w, n);
+    i->ops->matmul_f32(i, out, x, w, bias, n);
     leave(d, TIMED_ROUTER);
 }
 
@@ -271,12 +271,12 @@ static void timed_expert_ffn(compute_device *d, compute_mem *out, const compute_
     leave(d, TIMED_EXPERTS);
 }
 
-static void timed_combine(compute_device *d, compute_mem *x, const compute_mem *results, const compute_pick *picks,
-                          const uint32_t *n_picks, size_t k, size_t width, size_t n)
+static void timed_combine(compute_device *d, compute_mem *x, const compute_mem *results, compute_dtype results_dtype,
+                          const compute_pick *picks, const uint32_t *n_picks, size_t k, size_t width, size_t n)
 {
     compute_device *i = enter(d);
 
-    i->ops->combine(i, x, results, picks, n_picks, k, width, n);
+    i->ops->combine(i, x, results, results_dtype, picks, n_picks, k, width, n);
     leave(d, TIMED_COMBINE);
 }
 
@@ -295,6 +295,65 @@ static void timed_gather(compute_device *d, compute_mem *out, const compute_mem 
 
     i->ops->gather(i, out, x, index, width, n);
     leave(d, TIMED_SMALL);
+}
+
+static void timed_matmul_routed(compute_device *d, compute_mem *out, const compute_mem *x, const compute_routed *groups,
+                                size_t n_groups)
+{
+    compute_device *i = enter(d);
+
+    i->ops->matmul_routed(i, out, x, groups, n_groups);
+    leave(d, TIMED_PROJECTIONS);
+}
+
+static void timed_layer_norm(compute_device *d, compute_mem *out, compute_mem *rounded, const compute_mem *x,
+                             const compute_mem *gain, const compute_mem *bias, float eps, size_t width, size_t n)
+{
+    compute_device *i = enter(d);
+
+    i->ops->layer_norm(i, out, rounded, x, gain, bias, eps, width, n);
+    leave(d, TIMED_NORM);
+}
+
+static void timed_unit_norm(compute_device *d, compute_mem *x, size_t width, size_t n)
+{
+    compute_device *i = enter(d);
+
+    i->ops->unit_norm(i, x, width, n);
+    leave(d, TIMED_NORM);
+}
+
+static void timed_activate(compute_device *d, compute_mem *x, compute_activation kind, size_t count)
+{
+    compute_device *i = enter(d);
+
+    i->ops->activate(i, x, kind, count);
+    leave(d, TIMED_ROUTER);
+}
+
+static void timed_stick_attention(compute_device *d, compute_mem *out, const compute_mem *q, const compute_mem *kv,
+                                  const compute_kv_shape *shape, size_t layer, size_t n_heads, const compute_row *rows,
+                                  size_t n)
+{
+    compute_device *i = enter(d);
+
+    i->ops->stick_attention(i, out, q, kv, shape, layer, n_heads, rows, n);
+    leave(d, TIMED_ATTENTION);
+}
+
+static void timed_local_expert(compute_device *d, compute_mem *out, const compute_mem *x, const compute_mem *gate,
+                               const compute_mem *constant, const uint32_t *rows, const uint32_t *out_rows,
+                               size_t n_rows, size_t width)
+{
+    compute_device *i = enter(d);
+
+    i->ops->local_expert(i, out, x, gate, constant, rows, out_rows, n_rows, width);
+    leave(d, TIMED_COMBINE);
+}
+
+static void timed_counters(compute_device *d, compute_counters *out)
+{
+    inner_of(d)->ops->counters(inner_of(d), out);
 }
 
 static void timed_close(compute_device *d)
@@ -331,6 +390,13 @@ static const compute_ops timed_ops = {
     .combine = timed_combine,
     .add = timed_add,
     .gather = timed_gather,
+    .matmul_routed = timed_matmul_routed,
+    .layer_norm = timed_layer_norm,
+    .unit_norm = timed_unit_norm,
+    .activate = timed_activate,
+    .stick_attention = timed_stick_attention,
+    .local_expert = timed_local_expert,
+    .counters = timed_counters,
     .close = timed_close,
 };
 

@@ -130,10 +130,12 @@ typedef struct row_job {
     size_t width, stride, count, n_heads;
     float value;
     const int32_t *ids;
-    const uint32_t *index, *n_picks;
+    const uint32_t *index, *out_index, *n_picks;
+    const float *constant;
     const compute_pick *picks;
     const compute_row *rows;
     const compute_kv_shape *shape;
+    void (*in_place)(float *x, size_t n);
 } row_job;
 
 static float *f32_at(unsigned char *p, size_t i)
@@ -230,6 +232,69 @@ static void rms_norm(compute_device *d, compute_mem *out, compute_mem *rounded, 
     split((cpu_device *)d, n, 2 * width, rms_norm_range, &j);
 }
 
+static void layer_norm_range(const void *ctx, size_t begin, size_t end)
+{
+    const row_job *j = ctx;
+
+    for (size_t i = begin; i < end; i++) {
+        float *out = f32_at(j->out, i * j->width);
+
+        j->k->layer_norm(out, f32_at_const(j->x, i * j->width), f32_at_const(j->y, 0), j->constant, j->value, j->width);
+        if (j->rounded != NULL) {
+            store(j->k, j->rounded, j->dtype, i * j->width, out, j->width);
+        }
+    }
+}
+
+static void layer_norm(compute_device *d, compute_mem *out, compute_mem *rounded, const compute_mem *x,
+                       const compute_mem *gain, const compute_mem *bias, float eps, size_t width, size_t n)
+{
+    row_job j = {.k = ((cpu_device *)d)->kernels,
+                 .out = (void *)out,
+                 .rounded = (void *)rounded,
+                 .x = (const void *)x,
+                 .y = (const void *)gain,
+                 .constant = (const void *)bias,
+                 .dtype = compute_class_dtype(d->numeric_class),
+                 .width = width,
+                 .value = eps};
+
+    MOE_ASSERT(width > 0);
+    split((cpu_device *)d, n, 3 * width, layer_norm_range, &j);
+}
+
+static void unit_norm_range(const void *ctx, size_t begin, size_t end)
+{
+    const row_job *j = ctx;
+
+    for (size_t i = begin; i < end; i++) {
+        j->k->unit_norm(f32_at(j->out, i * j->width), j->width);
+    }
+}
+
+static void unit_norm(compute_device *d, compute_mem *x, size_t width, size_t n)
+{
+    row_job j = {.k = ((cpu_device *)d)->kernels, .out = (void *)x, .width = width};
+
+    split((cpu_device *)d, n, 2 * width, unit_norm_range, &j);
+}
+
+static void activate_range(const void *ctx, size_t begin, size_t end)
+{
+    const row_job *j = ctx;
+    size_t first = begin * BLOCK_VALUES;
+
+    j->in_place(f32_at(j->out, first), cpu_min(end * BLOCK_VALUES, j->count) - first);
+}
+
+static void activate(compute_device *d, compute_mem *x, compute_activation kind, size_t count)
+{
+    const cpu_kernels *k = ((cpu_device *)d)->kernels;
+    row_job j = {.out = (void *)x, .count = count, .in_place = kind == COMPUTE_ACT_TANH ? k->tanh : k->gelu_erf};
+
+    split((cpu_device *)d, n_blocks(count), BLOCK_VALUES, activate_range, &j);
+}
+
 static void clamp_range(const void *ctx, size_t begin, size_t end)
 {
     const row_job *j = ctx;
@@ -299,19 +364,76 @@ static void combine_range(const void *ctx, size_t begin, size_t end)
     }
 }
 
-static void combine(compute_device *d, compute_mem *x, const compute_mem *results, const compute_pick *picks,
-                    const uint32_t *n_picks, size_t k, size_t width, size_t n)
+static void combine(compute_device *d, compute_mem *x, const compute_mem *results, compute_dtype results_dtype,
+                    const compute_pick *picks, const uint32_t *n_picks, size_t k, size_t width, size_t n)
 {
     row_job j = {.k = ((cpu_device *)d)->kernels,
                  .out = (void *)x,
                  .x = (const void *)results,
-                 .dtype = compute_class_dtype(d->numeric_class),
+                 .dtype = results_dtype,
                  .picks = picks,
                  .n_picks = n_picks,
                  .count = k,
                  .width = width};
 
     split((cpu_device *)d, n, width * (k + 1), combine_range, &j);
+}
+
+/* Rows of a constant expert that share a pass over its gate. */
+static void constant_rows(const row_job *j, size_t begin, size_t n)
+{
+    size_t bytes = compute_dtype_bytes(j->dtype);
+    float a[CPU_LOCAL_ROWS][2], mixed[CPU_MIX_VALUES];
+    const void *x[CPU_LOCAL_ROWS];
+
+    for (size_t r = 0; r < n; r++) {
+        x[r] = j->x + j->index[begin + r] * j->width * bytes;
+    }
+    j->k->local_logits(a, x, j->dtype, n, f32_at_const(j->y, 0), j->width);
+    for (size_t r = 0; r < n; r++) {
+        j->k->row_exp(a[r], a[r], j->k->row_max(a[r], 2), 2);
+        j->k->row_divide(a[r], j->k->row_sum(a[r], 2), 2);
+        for (size_t i = 0; i < j->width; i += CPU_MIX_VALUES) {
+            size_t m = cpu_min(CPU_MIX_VALUES, j->width - i);
+
+            j->k->local_mix(mixed, (const unsigned char *)x[r] + i * bytes, j->dtype, a[r], j->constant + i, m);
+            store(j->k, j->out, j->dtype, j->out_index[begin + r] * j->width + i, mixed, m);
+        }
+    }
+}
+
+static void local_expert_range(const void *ctx, size_t begin, size_t end)
+{
+    const row_job *j = ctx;
+    size_t row_bytes = j->width * compute_dtype_bytes(j->dtype);
+
+    if (j->y == NULL) {
+        for (size_t i = begin; i < end; i++) {
+            memcpy(j->out + j->out_index[i] * row_bytes, j->x + j->index[i] * row_bytes, row_bytes);
+        }
+        return;
+    }
+    for (size_t i = begin; i < end; i += CPU_LOCAL_ROWS) {
+        constant_rows(j, i, cpu_min(CPU_LOCAL_ROWS, end - i));
+    }
+}
+
+static void local_expert(compute_device *d, compute_mem *out, const compute_mem *x, const compute_mem *gate,
+                         const compute_mem *constant, const uint32_t *rows, const uint32_t *out_rows, size_t n_rows,
+                         size_t width)
+{
+    row_job j = {.k = ((cpu_device *)d)->kernels,
+                 .out = (void *)out,
+                 .x = (const void *)x,
+                 .y = (const void *)gate,
+                 .constant = (const void *)constant,
+                 .dtype = compute_class_dtype(d->numeric_class),
+                 .index = rows,
+                 .out_index = out_rows,
+                 .width = width};
+
+    MOE_ASSERT((gate == NULL) == (constant == NULL));
+    split((cpu_device *)d, n_rows, (gate == NULL ? 1 : 8) * width, local_expert_range, &j);
 }
 
 static void gather_range(const void *ctx, size_t begin, size_t end)
@@ -335,7 +457,7 @@ static void gather(compute_device *d, compute_mem *out, const compute_mem *x, co
  */
 size_t compute_kv_page_bytes(const compute_kv_shape *s)
 {
-    return 2 * s->n_kv_heads * s->page_tokens * s->head_dim * compute_dtype_bytes(s->dtype);
+    return (s->shared ? 1 : 2) * s->n_kv_heads * s->page_tokens * s->head_dim * compute_dtype_bytes(s->dtype);
 }
 
 /* out is the layer's first page, x and y are K and V. */
@@ -353,8 +475,10 @@ static void kv_store_range(const void *ctx, size_t begin, size_t end)
         for (size_t h = 0; h < s->n_kv_heads; h++) {
             store(j->k, page, s->dtype, h * per_head + slot, f32_at_const(j->x, i * row + h * s->head_dim),
                   s->head_dim);
-            store(j->k, page + page_bytes / 2, s->dtype, h * per_head + slot,
-                  f32_at_const(j->y, i * row + h * s->head_dim), s->head_dim);
+            if (!s->shared) {
+                store(j->k, page + page_bytes / 2, s->dtype, h * per_head + slot,
+                      f32_at_const(j->y, i * row + h * s->head_dim), s->head_dim);
+            }
         }
     }
 }
@@ -369,7 +493,7 @@ static void kv_store(compute_device *d, compute_mem *kv, const compute_kv_shape 
                  .rows = rows,
                  .shape = shape};
 
-    MOE_ASSERT(shape->dtype == compute_class_dtype(d->numeric_class));
+    MOE_ASSERT(shape->dtype == compute_class_dtype(d->numeric_class) && (v == NULL) == shape->shared);
     split((cpu_device *)d, n, 2 * shape->n_kv_heads * shape->head_dim, kv_store_range, &j);
 }
 
@@ -395,7 +519,7 @@ static void attention_tile(const attention_job *j, size_t row, size_t n, size_t 
                        .out_stride = width,
                        .q_stride = width,
                        .k = k,
-                       .v = k + page_bytes / 2,
+                       .v = s->shared ? k : k + page_bytes / 2,
                        .page_bytes = page_bytes,
                        .page_tokens = s->page_tokens,
                        .head_dim = s->head_dim,
@@ -460,6 +584,7 @@ static void device_close(compute_device *device)
     free(d->scores);
     device_free(device, (compute_mem *)(void *)d->hidden);
     free(d->padded);
+    free(d->counters);
     free(d);
 }
 
@@ -478,15 +603,22 @@ static const compute_ops ops = {
     .matmul = cpu_matmul,
     .matrix_open_f32 = cpu_matrix_open_f32,
     .matmul_f32 = cpu_matmul_f32,
+    .matmul_routed = cpu_matmul_routed,
     .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
+    .unit_norm = unit_norm,
+    .activate = activate,
     .clamp = clamp,
     .rope = rope,
     .kv_store = kv_store,
     .attention = attention,
+    .stick_attention = cpu_stick_attention,
     .expert_ffn = cpu_expert_ffn,
     .combine = combine,
+    .local_expert = local_expert,
     .add = add,
     .gather = gather,
+    .counters = cpu_read_counters,
     .close = device_close,
 };
 
@@ -520,10 +652,12 @@ static moe_status device_init(cpu_device *d, moe_error *err)
     d->chunk = thread_scratch(d->n_threads, 2 * CPU_CHUNK_UNITS * CPU_PANEL);
     d->scores = thread_scratch(d->n_threads, CPU_ATTENTION_ROWS * d->score_stride);
     d->hidden = (unsigned char *)device_alloc(&d->base, bytes);
-    if (d->acc == NULL || d->chunk == NULL || d->scores == NULL || d->hidden == NULL) {
+    d->counters = aligned_alloc(MOE_CACHE_LINE, d->n_threads * sizeof(*d->counters));
+    if (d->acc == NULL || d->chunk == NULL || d->scores == NULL || d->hidden == NULL || d->counters == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "no memory for the workspace of %zu ffn rows and %zu positions",
                         o->max_ffn_rows, o->max_context);
     }
+    memset(d->counters, 0, d->n_threads * sizeof(*d->counters));
     return MOE_OK;
 }
 

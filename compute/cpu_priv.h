@@ -12,6 +12,8 @@
 #define CPU_TILE_ROWS      96  /* rows that pass over a panel together */
 #define CPU_CHUNK_UNITS    128 /* of a panel that are packed together (32 KB) */
 #define CPU_ATTENTION_ROWS 8   /* rows of one sequence that share a pass over its keys */
+#define CPU_LOCAL_ROWS     4   /* chains of a local expert's gate that run side by side, two a row */
+#define CPU_MIX_VALUES     256 /* of a local expert's result between mixing and rounding */
 
 /* What a product multiplies: CPU_PAIR is the bf16 class (x bf16, w bf16, odd element first), the others are the f32
  * chain with w widened exactly from its dtype. */
@@ -32,6 +34,21 @@ typedef struct cpu_attention {
     size_t score_stride;     /* >= positions + 16 */
     float scale;
 } cpu_attention;
+
+/* Stick-breaking of n_rows queries (rows of one sequence, or heads of a row that share its keys) over one head's keys.
+ */
+typedef struct cpu_stick {
+    float *out[CPU_ATTENTION_ROWS];    /* [head_dim] each */
+    const void *q[CPU_ATTENTION_ROWS]; /* [head_dim] each, of dtype */
+    size_t seen[CPU_ATTENTION_ROWS];   /* keys from 0 to the query's own position; the kernel leaves how many it used */
+    size_t n_rows;
+    const uint32_t *pages;
+    const unsigned char *k, *v; /* [page_tokens][head_dim] of dtype in page 0; pages page_bytes apart */
+    size_t page_bytes, page_tokens, head_dim;
+    compute_dtype dtype;
+    float scale;
+    bool full_scan;
+} cpu_stick;
 
 typedef struct cpu_kernels {
     const char *name;    /* of the ops table: "cpu-avx512" */
@@ -54,6 +71,18 @@ typedef struct cpu_kernels {
     void (*combine)(float *x, const void *results, compute_dtype dtype, const compute_pick *picks, size_t n_picks,
                     size_t width);
     void (*attention)(const cpu_attention *a);
+    void (*stick)(cpu_stick *s);
+    void (*layer_norm)(float *out, const float *x, const float *gain, const float *bias, float eps, size_t width);
+    void (*unit_norm)(float *x, size_t width);
+    void (*gelu_erf)(float *x, size_t n);
+    void (*gelu_tanh)(float *x, size_t n);
+    void (*tanh)(float *x, size_t n);
+    /* logits[r][2] = gate [2, width] . row r of x, for n_rows <= CPU_LOCAL_ROWS; f32 chains. */
+    void (*local_logits)(float (*logits)[2], const void *const *x, compute_dtype dtype, size_t n_rows,
+                         const float *gate, size_t width);
+    /* out = a[0] * x + a[1] * constant, not rounded to the class dtype yet. */
+    void (*local_mix)(float *out, const void *x, compute_dtype dtype, const float *a, const float *constant,
+                      size_t width);
     float (*row_sum)(const float *x, size_t n);
     float (*row_max)(const float *x, size_t n);
     void (*row_exp)(float *y, const float *x, float shift, size_t n);
@@ -62,6 +91,18 @@ typedef struct cpu_kernels {
 
 extern const cpu_kernels cpu_kernels_portable, cpu_kernels_avx2, cpu_kernels_avx512;
 const cpu_kernels *cpu_kernels_of(compute_isa isa); /* available, or AUTO */
+
+/* Scalar kernels of every instruction set. */
+void cpu_portable_stick(cpu_stick *s);
+void cpu_portable_layer_norm(float *out, const float *x, const float *gain, const float *bias, float eps, size_t width);
+void cpu_portable_unit_norm(float *x, size_t width);
+void cpu_portable_gelu_erf(float *x, size_t n);
+void cpu_portable_gelu_tanh(float *x, size_t n);
+void cpu_portable_tanh(float *x, size_t n);
+void cpu_portable_local_logits(float (*logits)[2], const void *const *x, compute_dtype dtype, size_t n_rows,
+                               const float *gate, size_t width);
+void cpu_portable_local_mix(float *out, const void *x, compute_dtype dtype, const float *a, const float *constant,
+                            size_t width);
 
 struct compute_matrix {
     cpu_kind kind;
@@ -74,10 +115,14 @@ struct compute_matrix {
 
 struct compute_expert {
     compute_ffn ffn;
-    compute_matrix gate, up, down;
-    void *pages; /* owned: the panels of all three */
+    compute_matrix gate, up, down; /* without a gate, up stands in the gate's place and `up` is empty */
+    void *pages;                   /* owned: the panels of all three */
     size_t pages_bytes;
 };
+
+typedef struct cpu_counters { /* of one thread: a cache line */
+    _Alignas(MOE_CACHE_LINE) compute_counters c;
+} cpu_counters;
 
 typedef struct cpu_device {
     compute_device base;
@@ -93,6 +138,7 @@ typedef struct cpu_device {
     unsigned char
         *padded; /* rows of x with a zero appended, for odd n_in in the bf16 class; NULL until one is opened */
     size_t padded_bytes;
+    cpu_counters *counters; /* [n_threads] */
 } cpu_device;
 
 static inline size_t cpu_min(size_t a, size_t b)
@@ -115,8 +161,17 @@ const uint32_t *cpu_matrix_units(const cpu_device *d, const compute_matrix *m, s
 /* gemm.c */
 void cpu_matmul(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w,
                 const compute_mem *bias, size_t n);
-void cpu_matmul_f32(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w, size_t n);
+void cpu_matmul_f32(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w,
+                    const compute_mem *bias, size_t n);
+void cpu_matmul_routed(compute_device *d, compute_mem *out, const compute_mem *x, const compute_routed *groups,
+                       size_t n_groups);
 void cpu_expert_ffn(compute_device *d, compute_mem *out, const compute_mem *x, const compute_group *groups,
                     size_t n_groups);
+
+/* stick.c */
+void cpu_stick_attention(compute_device *d, compute_mem *out, const compute_mem *q, const compute_mem *kv,
+                         const compute_kv_shape *shape, size_t layer, size_t n_heads, const compute_row *rows,
+                         size_t n);
+void cpu_read_counters(compute_device *d, compute_counters *out);
 
 #endif

@@ -165,10 +165,95 @@ void cpu_matmul(compute_device *d, compute_mem *out, const compute_mem *x, const
     matmul((cpu_device *)d, (float *)(void *)out, (const unsigned char *)x, w, (const float *)(const void *)bias, n);
 }
 
-void cpu_matmul_f32(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w, size_t n)
+void cpu_matmul_f32(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w,
+                    const compute_mem *bias, size_t n)
 {
     MOE_ASSERT(w->kind != CPU_PAIR);
-    matmul((cpu_device *)d, (float *)(void *)out, (const unsigned char *)x, w, NULL, n);
+    matmul((cpu_device *)d, (float *)(void *)out, (const unsigned char *)x, w, (const float *)(const void *)bias, n);
+}
+
+/* ------------------------------------------------------------------------------------------------ routed matmul
+ * One pass over the pool, task: group, then panel, then part of its rows. */
+typedef struct routed_job {
+    const cpu_device *d;
+    const compute_routed *groups;
+    const unsigned char *x;
+    float *out;
+    size_t n_groups, row_bytes, panels, parts;
+} routed_job;
+
+/* Row i of a group: where the caller has it or, padded, behind the rows of the groups before. */
+static const unsigned char *routed_row(const routed_job *job, const compute_routed *g, size_t i)
+{
+    size_t first = 0;
+
+    if (!needs_padding(g->w)) {
+        return job->x + g->rows[i] * job->row_bytes;
+    }
+    for (const compute_routed *before = job->groups; before < g; before++) {
+        first += before->n_rows;
+    }
+    return job->d->padded + (first + i) * job->row_bytes;
+}
+
+static void routed_tile(const routed_job *job, const compute_routed *g, size_t panel, size_t row, size_t n,
+                        size_t thread, const uint32_t *after)
+{
+    size_t first = panel * CPU_PANEL, width = cpu_min(CPU_PANEL, g->w->n_out - first);
+    float *acc = thread_acc(job->d, thread);
+    const void *x[CPU_TILE_ROWS] = {NULL};
+
+    for (size_t r = 0; r < n; r++) {
+        x[r] = routed_row(job, g, row + r);
+    }
+    multiply(job->d, g->w, panel, x, n, acc, CPU_PANEL, thread, after);
+    for (size_t r = 0; r < n; r++) {
+        memcpy(job->out + g->out_rows[row + r] * g->w->n_out + first, acc + r * CPU_PANEL, width * sizeof(*acc));
+    }
+}
+
+static void routed_task(void *ctx, size_t task, size_t thread)
+{
+    const routed_job *job = ctx;
+    size_t panel = task / job->parts % job->panels, next = (task + job->d->n_threads) / job->parts;
+    const compute_routed *g = &job->groups[task / job->parts / job->panels];
+    size_t first, n = part_rows(g->n_rows, job->parts, task % job->parts, &first), each = equal_rows(n, CPU_TILE_ROWS);
+    const uint32_t *after = next / job->panels < job->n_groups
+                                ? panel_start(job->d, job->groups[next / job->panels].w, next % job->panels)
+                                : NULL;
+
+    for (size_t row = 0; row < n; row += each) {
+        routed_tile(job, g, panel, first + row, cpu_min(each, n - row), thread, row + each < n ? NULL : after);
+    }
+}
+
+void cpu_matmul_routed(compute_device *device, compute_mem *out, const compute_mem *x, const compute_routed *groups,
+                       size_t n_groups)
+{
+    cpu_device *d = (cpu_device *)device;
+    routed_job job = {
+        .d = d, .groups = groups, .x = (const unsigned char *)x, .out = (float *)(void *)out, .n_groups = n_groups};
+    size_t most_rows = 0, n_rows = 0;
+
+    for (size_t i = 0; i < n_groups; i++) {
+        const compute_matrix *w = groups[i].w;
+
+        MOE_ASSERT((w->kind == CPU_PAIR) == (device->numeric_class == COMPUTE_CLASS_CPU_BF16_1));
+        MOE_ASSERT(w->n_in == groups[0].w->n_in && w->n_out == groups[0].w->n_out);
+        if (needs_padding(w)) {
+            MOE_ASSERT(n_rows + groups[i].n_rows <= d->options.max_routed_rows);
+            pad_rows(d, job.x, groups[i].rows, groups[i].n_rows, w->n_in, n_rows);
+        }
+        job.panels = n_panels(w);
+        job.row_bytes = w->kind == CPU_PAIR ? moe_round_up(w->n_in, 2) * 2 : w->n_in * 4;
+        most_rows = MOE_MAX(most_rows, groups[i].n_rows);
+        n_rows += groups[i].n_rows;
+    }
+    if (n_rows == 0) {
+        return;
+    }
+    job.parts = row_parts(d, most_rows, n_groups * job.panels);
+    moe_pool_run(d->options.pool, n_groups * job.panels * job.parts, routed_task, &job);
 }
 
 /* ------------------------------------------------------------------------------------------------ expert FFN
@@ -228,9 +313,14 @@ static void inner_tile(const ffn_job *job, const compute_group *g, size_t panel,
                                        : job->x + g->rows[row + r] * e->gate.n_in * job->bytes;
     }
     fetch_class(job, hidden, stride, n, width);
-    multiply(job->d, &e->gate, panel, x, n, gate, CPU_PANEL, thread, panel_start(job->d, &e->up, panel));
-    multiply(job->d, &e->up, panel, x, n, up, CPU_PANEL, thread, after);
-    job->d->kernels->swiglu(gate, up, n * CPU_PANEL);
+    if (e->ffn == COMPUTE_FFN_SWIGLU) {
+        multiply(job->d, &e->gate, panel, x, n, gate, CPU_PANEL, thread, panel_start(job->d, &e->up, panel));
+        multiply(job->d, &e->up, panel, x, n, up, CPU_PANEL, thread, after);
+        job->d->kernels->swiglu(gate, up, n * CPU_PANEL);
+    } else {
+        multiply(job->d, &e->gate, panel, x, n, gate, CPU_PANEL, thread, after);
+        job->d->kernels->gelu_tanh(gate, n * CPU_PANEL);
+    }
     store_class(job, hidden, stride, gate, n, width);
     if (needs_padding(&e->down) && panel + 1 == n_panels(&e->gate)) {
         for (size_t r = 0; r < n; r++) {
@@ -313,7 +403,7 @@ void cpu_expert_ffn(compute_device *device, compute_mem *out, const compute_mem 
     for (size_t i = 0; i < n_groups; i++) {
         const compute_group *g = &groups[i];
 
-        MOE_ASSERT(g->expert->ffn == COMPUTE_FFN_SWIGLU && g->out_row + g->n_rows <= d->options.max_ffn_rows);
+        MOE_ASSERT(g->out_row + g->n_rows <= d->options.max_ffn_rows);
         MOE_ASSERT(g->expert->gate.n_in == groups[0].expert->gate.n_in);
         most_rows = MOE_MAX(most_rows, g->n_rows);
         job.panels[0] = MOE_MAX(job.panels[0], n_panels(&g->expert->gate));

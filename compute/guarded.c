@@ -161,11 +161,11 @@ static void guarded_matmul(compute_device *d, compute_mem *out, const compute_me
 }
 
 static void guarded_matmul_f32(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w,
-                               size_t n)
+                               const compute_mem *bias, size_t n)
 {
     compute_device *i = enter(d);
 
-    i->ops->matmul_f32(i, out, x, w, n);
+    i->ops->matmul_f32(i, out, x, w, bias, n);
     leave(d);
 }
 
@@ -223,12 +223,12 @@ static void guarded_expert_ffn(compute_device *d, compute_mem *out, const comput
     leave(d);
 }
 
-static void guarded_combine(compute_device *d, compute_mem *x, const compute_mem *results, const compute_pick *picks,
-                            const uint32_t *n_picks, size_t k, size_t width, size_t n)
+static void guarded_combine(compute_device *d, compute_mem *x, const compute_mem *results, compute_dtype results_dtype,
+                            const compute_pick *picks, const uint32_t *n_picks, size_t k, size_t width, size_t n)
 {
     compute_device *i = enter(d);
 
-    i->ops->combine(i, x, results, picks, n_picks, k, width, n);
+    i->ops->combine(i, x, results, results_dtype, picks, n_picks, k, width, n);
     leave(d);
 }
 
@@ -247,6 +247,65 @@ static void guarded_gather(compute_device *d, compute_mem *out, const compute_me
 
     i->ops->gather(i, out, x, index, width, n);
     leave(d);
+}
+
+static void guarded_matmul_routed(compute_device *d, compute_mem *out, const compute_mem *x,
+                                  const compute_routed *groups, size_t n_groups)
+{
+    compute_device *i = enter(d);
+
+    i->ops->matmul_routed(i, out, x, groups, n_groups);
+    leave(d);
+}
+
+static void guarded_layer_norm(compute_device *d, compute_mem *out, compute_mem *rounded, const compute_mem *x,
+                               const compute_mem *gain, const compute_mem *bias, float eps, size_t width, size_t n)
+{
+    compute_device *i = enter(d);
+
+    i->ops->layer_norm(i, out, rounded, x, gain, bias, eps, width, n);
+    leave(d);
+}
+
+static void guarded_unit_norm(compute_device *d, compute_mem *x, size_t width, size_t n)
+{
+    compute_device *i = enter(d);
+
+    i->ops->unit_norm(i, x, width, n);
+    leave(d);
+}
+
+static void guarded_activate(compute_device *d, compute_mem *x, compute_activation kind, size_t count)
+{
+    compute_device *i = enter(d);
+
+    i->ops->activate(i, x, kind, count);
+    leave(d);
+}
+
+static void guarded_stick_attention(compute_device *d, compute_mem *out, const compute_mem *q, const compute_mem *kv,
+                                    const compute_kv_shape *shape, size_t layer, size_t n_heads,
+                                    const compute_row *rows, size_t n)
+{
+    compute_device *i = enter(d);
+
+    i->ops->stick_attention(i, out, q, kv, shape, layer, n_heads, rows, n);
+    leave(d);
+}
+
+static void guarded_local_expert(compute_device *d, compute_mem *out, const compute_mem *x, const compute_mem *gate,
+                                 const compute_mem *constant, const uint32_t *rows, const uint32_t *out_rows,
+                                 size_t n_rows, size_t width)
+{
+    compute_device *i = enter(d);
+
+    i->ops->local_expert(i, out, x, gate, constant, rows, out_rows, n_rows, width);
+    leave(d);
+}
+
+static void guarded_counters(compute_device *d, compute_counters *out)
+{
+    inner_of(d)->ops->counters(inner_of(d), out);
 }
 
 static void guarded_close(compute_device *d)
@@ -285,6 +344,13 @@ static const compute_ops ops = {
     .combine = guarded_combine,
     .add = guarded_add,
     .gather = guarded_gather,
+    .matmul_routed = guarded_matmul_routed,
+    .layer_norm = guarded_layer_norm,
+    .unit_norm = guarded_unit_norm,
+    .activate = guarded_activate,
+    .stick_attention = guarded_stick_attention,
+    .local_expert = guarded_local_expert,
+    .counters = guarded_counters,
     .close = guarded_close,
 };
 

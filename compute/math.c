@@ -144,6 +144,18 @@ float compute_silu(float x)
     return x / (1.0f + compute_exp(-x));
 }
 
+float compute_gelu_erf(float x)
+{
+    return 0.5f * x * (1.0f + compute_erf(x * 0x1.6a09e6p-1f));
+}
+
+float compute_gelu_tanh(float x)
+{
+    float u = 0x1.988454p-1f * fmaf(0x1.6e4e26p-5f * (x * x), x, x);
+
+    return 0.5f * x * (1.0f + compute_tanh(u));
+}
+
 /* As vcvtneps2bf16, whatever the thread's FTZ and DAZ. */
 uint16_t compute_bf16_from_f32(float x)
 {
@@ -176,13 +188,13 @@ float compute_f32_from_f16(uint16_t h)
     return from_bits(sign | (113 - shift) << 23 | (m << shift & 0x3ffu) << 13);
 }
 
-void compute_rope_table(float *out, size_t n_positions, size_t head_dim, double theta)
+void compute_rope_table(float *out, size_t n_positions, size_t head_dim, double theta, double position_scale)
 {
     size_t half = head_dim / 2;
 
     for (size_t t = 0; t < n_positions; t++) {
         for (size_t j = 0; j < half; j++) {
-            double angle = (double)t * pow(theta, -2.0 * (double)j / (double)head_dim);
+            double angle = (double)t * position_scale * pow(theta, -2.0 * (double)j / (double)head_dim);
 
             out[2 * t * half + j] = (float)cos(angle);
             out[(2 * t + 1) * half + j] = (float)sin(angle);

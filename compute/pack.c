@@ -38,7 +38,7 @@ static moe_status matrix_init(compute_matrix *m, compute_dtype activations, cons
         return MOE_ERR_INVALID_ARG;
     }
     *m = (compute_matrix){.kind = kind_of(activations, w->dtype),
-                          .packed = layout == COMPUTE_PACKED,
+                          .packed = layout == COMPUTE_PACKED || w->input_major,
                           .n_out = w->n_out,
                           .n_in = w->n_in,
                           .data = w->data};
@@ -108,6 +108,49 @@ typedef struct pack_job {
     uint32_t *to;
 } pack_job;
 
+/* n values of row k of an input-major weight, as they are multiplied. */
+static void input_row(const pack_job *job, uint16_t *to, size_t k, size_t first, size_t n)
+{
+    const compute_weight *w = job->w;
+    const unsigned char *from = (const unsigned char *)w->data + (k * w->n_out + first) * compute_dtype_bytes(w->dtype);
+    float wide[CPU_PANEL];
+
+    if (job->m->kind == CPU_PAIR && w->dtype != COMPUTE_BF16) {
+        job->d->kernels->widen(wide, from, w->dtype, n);
+        job->d->kernels->round_bf16(to, wide, n);
+    } else {
+        memcpy(to, from, n * sizeof(*to));
+    }
+}
+
+/* The panel's columns of an input-major weight are already beside each other: copied, or two rows interleaved. */
+static void pack_input_major(void *ctx, size_t panel, size_t thread)
+{
+    const pack_job *job = ctx;
+    const compute_matrix *m = job->m;
+    size_t first = panel * CPU_PANEL, n = cpu_min(CPU_PANEL, m->n_out - first);
+    uint16_t even[CPU_PANEL] = {0}, odd[CPU_PANEL] = {0};
+    uint32_t *to = job->to + panel * m->n_units * CPU_PANEL;
+
+    (void)thread;
+    for (size_t u = 0; u < m->n_units; u++, to += CPU_PANEL) {
+        if (m->kind == CPU_F32) {
+            memset(to, 0, CPU_PANEL * sizeof(*to));
+            memcpy(to, (const unsigned char *)job->w->data + (u * m->n_out + first) * sizeof(*to), n * sizeof(*to));
+            continue;
+        }
+        input_row(job, even, 2 * u, first, n);
+        if (2 * u + 1 < m->n_in) {
+            input_row(job, odd, 2 * u + 1, first, n);
+        } else {
+            memset(odd, 0, sizeof(odd));
+        }
+        for (size_t j = 0; j < CPU_PANEL; j++) {
+            to[j] = (uint32_t)even[j] | (uint32_t)odd[j] << 16;
+        }
+    }
+}
+
 static void pack_panel(void *ctx, size_t panel, size_t thread)
 {
     const pack_job *job = ctx;
@@ -135,13 +178,14 @@ static void matrix_pack(cpu_device *d, compute_matrix *m, const compute_weight *
     pack_job job = {d, m, w, to};
 
     m->data = to;
-    moe_pool_run(d->options.pool, (m->n_out + CPU_PANEL - 1) / CPU_PANEL, pack_panel, &job);
+    moe_pool_run(d->options.pool, (m->n_out + CPU_PANEL - 1) / CPU_PANEL,
+                 w->input_major ? pack_input_major : pack_panel, &job);
 }
 
 /* Rows of an odd width get their zero in device memory, which must be there before the first step. */
 static moe_status reserve_padding(cpu_device *d, const compute_matrix *m)
 {
-    size_t rows = MOE_MAX(d->options.max_rows, d->options.max_ffn_rows), bytes;
+    size_t rows = MOE_MAX(d->options.max_rows, MOE_MAX(d->options.max_ffn_rows, d->options.max_routed_rows)), bytes;
     unsigned char *padded;
 
     if (m->kind != CPU_PAIR || m->n_in % 2 == 0) {
@@ -219,60 +263,71 @@ void cpu_matrix_close(compute_device *d, compute_matrix *m)
     free(m);
 }
 
-static moe_status expert_init(cpu_device *d, compute_expert *e, const compute_weight *gate, const compute_weight *up,
-                              const compute_weight *down, compute_layout layout)
+/* w: gate, up, down; without a gate, up and down (compute_expert says where they stand). */
+static moe_status expert_init(cpu_device *d, compute_expert *e, compute_matrix *const *m,
+                              const compute_weight *const *w, size_t n, compute_layout layout)
 {
-    compute_dtype activations = compute_class_dtype(d->base.numeric_class);
-    moe_status status = matrix_init(&e->gate, activations, gate, layout);
+    const compute_weight *first = w[0], *up = w[n - 2], *down = w[n - 1];
+    moe_status status = MOE_OK;
 
-    if (status == MOE_OK) {
-        status = matrix_init(&e->up, activations, up, layout);
+    for (size_t i = 0; i < n && status == MOE_OK; i++) {
+        status = matrix_init(m[i], compute_class_dtype(d->base.numeric_class), w[i], layout);
     }
-    if (status == MOE_OK) {
-        status = matrix_init(&e->down, activations, down, layout);
-    }
-    if (status == MOE_OK && (gate->n_out != up->n_out || gate->n_in != up->n_in || down->n_in != gate->n_out ||
-                             down->n_out != gate->n_in || gate->n_out > d->options.max_d_ff)) {
+    if (status == MOE_OK && (first->n_out != up->n_out || first->n_in != up->n_in || down->n_in != first->n_out ||
+                             down->n_out != first->n_in || first->n_out > d->options.max_d_ff)) {
         status = MOE_ERR_INVALID_ARG;
     }
     return status == MOE_OK ? reserve_padding(d, &e->gate) : status;
 }
 
-/* One mapping for the three matrices: 12 MB of an expert in whole huge pages. */
-static moe_status expert_pack(cpu_device *d, compute_expert *e, const compute_weight *gate, const compute_weight *up,
-                              const compute_weight *down)
+/* One mapping for all matrices: the 12 MB of an expert in whole huge pages. */
+static moe_status expert_pack(cpu_device *d, compute_expert *e, compute_matrix *const *m,
+                              const compute_weight *const *w, size_t n)
 {
-    size_t gate_bytes = panels_bytes(&e->gate), up_bytes = panels_bytes(&e->up), down_bytes = panels_bytes(&e->down);
-    unsigned char *pages;
+    unsigned char *to;
 
-    if (__builtin_add_overflow(gate_bytes, up_bytes, &e->pages_bytes) ||
-        __builtin_add_overflow(e->pages_bytes, down_bytes, &e->pages_bytes)) {
-        return MOE_ERR_INVALID_ARG;
+    for (size_t i = 0; i < n; i++) {
+        if (__builtin_add_overflow(e->pages_bytes, panels_bytes(m[i]), &e->pages_bytes)) {
+            return MOE_ERR_INVALID_ARG;
+        }
     }
-    pages = moe_pages_alloc(e->pages_bytes);
-    if (pages == NULL) {
+    e->pages = to = moe_pages_alloc(e->pages_bytes);
+    if (to == NULL) {
         return MOE_ERR_NO_MEMORY;
     }
-    e->pages = pages;
-    matrix_pack(d, &e->gate, gate, pages);
-    matrix_pack(d, &e->up, up, pages + gate_bytes);
-    matrix_pack(d, &e->down, down, pages + gate_bytes + up_bytes);
+    for (size_t i = 0; i < n; i++) {
+        matrix_pack(d, m[i], w[i], to);
+        to += panels_bytes(m[i]);
+    }
     return MOE_OK;
 }
 
 moe_status cpu_expert_open(compute_device *d, compute_ffn ffn, const compute_weight *gate, const compute_weight *up,
                            const compute_weight *down, compute_layout layout, compute_expert **out)
 {
-    compute_expert *e = calloc(1, sizeof(*e));
+    const compute_weight *const all[] = {gate, up, down}, *const *w = gate == NULL ? all + 1 : all;
+    size_t n = gate == NULL ? 2 : 3;
+    compute_matrix *m[3];
+    compute_expert *e;
     moe_status status;
 
+    if ((ffn == COMPUTE_FFN_SWIGLU) != (gate != NULL)) {
+        return MOE_ERR_INVALID_ARG;
+    }
+    e = calloc(1, sizeof(*e));
     if (e == NULL) {
         return MOE_ERR_NO_MEMORY;
     }
+    m[0] = &e->gate;
+    m[1] = &e->up;
+    m[n - 1] = &e->down;
+    for (size_t i = 0; i < n; i++) {
+        layout = w[i]->input_major ? COMPUTE_PACKED : layout;
+    }
     e->ffn = ffn;
-    status = expert_init((cpu_device *)d, e, gate, up, down, layout);
+    status = expert_init((cpu_device *)d, e, m, w, n, layout);
     if (status == MOE_OK && layout == COMPUTE_PACKED) {
-        status = expert_pack((cpu_device *)d, e, gate, up, down);
+        status = expert_pack((cpu_device *)d, e, m, w, n);
     }
     if (status != MOE_OK) {
         free(e);

@@ -270,6 +270,120 @@ static void attention(const cpu_attention *a)
     }
 }
 
+static const unsigned char *stick_key(const cpu_stick *s, const unsigned char *base, size_t position)
+{
+    return base + s->pages[position / s->page_tokens] * s->page_bytes +
+           position % s->page_tokens * s->head_dim * compute_dtype_bytes(s->dtype);
+}
+
+static float stick_score(const cpu_stick *s, const void *q, size_t position)
+{
+    const unsigned char *key = stick_key(s, s->k, position);
+    partials sum = {{0}};
+
+    for (size_t i = 0; i < moe_round_up(s->head_dim, 16); i++) {
+        bool in = i < s->head_dim;
+
+        sum.p[i % 16] = fmaf(in ? load(q, s->dtype, i) : 0.0f, in ? load(key, s->dtype, i) : 0.0f, sum.p[i % 16]);
+    }
+    return fold(sum) * s->scale;
+}
+
+static size_t stick_row(const cpu_stick *s, size_t row)
+{
+    float *out = s->out[row], c = 0.0f;
+    size_t t = s->seen[row];
+
+    memset(out, 0, s->head_dim * sizeof(*out));
+    while (t > 0 && (s->full_scan || !(c < -88.0f))) {
+        float score = stick_score(s, s->q[row], --t), w = compute_sigmoid(score) * compute_exp(c);
+        const unsigned char *value = stick_key(s, s->v, t);
+
+        for (size_t i = 0; i < s->head_dim; i++) {
+            out[i] = fmaf(w, load(value, s->dtype, i), out[i]);
+        }
+        c = c - ((score > 0.0f ? score : 0.0f) + compute_log1p(compute_exp(-fabsf(score))));
+    }
+    for (size_t i = 0; i < s->head_dim; i++) {
+        out[i] = out[i] + 0.0f; /* -0 becomes +0, as further keys of no weight would make it */
+    }
+    return s->seen[row] - t;
+}
+
+void cpu_portable_stick(cpu_stick *s)
+{
+    for (size_t row = 0; row < s->n_rows; row++) {
+        s->seen[row] = stick_row(s, row);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ norms, activations
+ */
+void cpu_portable_layer_norm(float *out, const float *x, const float *gain, const float *bias, float eps, size_t width)
+{
+    float mean = row_sum(x, width) / (float)width, r;
+
+    for (size_t i = 0; i < width; i++) {
+        out[i] = x[i] - mean;
+    }
+    r = 1.0f / sqrtf(dot(out, out, width) / (float)width + eps);
+    for (size_t i = 0; i < width; i++) {
+        out[i] = out[i] * r * gain[i] + bias[i];
+    }
+}
+
+void cpu_portable_unit_norm(float *x, size_t width)
+{
+    float length = sqrtf(dot(x, x, width));
+
+    row_divide(x, length < 1e-12f ? 1e-12f : length, width);
+}
+
+void cpu_portable_gelu_erf(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        x[i] = compute_gelu_erf(x[i]);
+    }
+}
+
+void cpu_portable_gelu_tanh(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        x[i] = compute_gelu_tanh(x[i]);
+    }
+}
+
+void cpu_portable_tanh(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        x[i] = compute_tanh(x[i]);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ constant experts */
+void cpu_portable_local_logits(float (*logits)[2], const void *const *x, compute_dtype dtype, size_t n_rows,
+                               const float *gate, size_t width)
+{
+    for (size_t r = 0; r < n_rows; r++) {
+        for (size_t j = 0; j < 2; j++) {
+            float acc = 0.0f;
+
+            for (size_t k = 0; k < width; k++) {
+                acc = fmaf(load(x[r], dtype, k), gate[j * width + k], acc);
+            }
+            logits[r][j] = acc;
+        }
+    }
+}
+
+void cpu_portable_local_mix(float *out, const void *x, compute_dtype dtype, const float *a, const float *constant,
+                            size_t width)
+{
+    for (size_t i = 0; i < width; i++) {
+        out[i] = a[0] * load(x, dtype, i) + a[1] * constant[i];
+    }
+}
+
 const cpu_kernels cpu_kernels_portable = {
     .name = "cpu-portable",
     .rows_at_once = 1,
@@ -285,6 +399,14 @@ const cpu_kernels cpu_kernels_portable = {
     .swiglu = swiglu,
     .combine = combine,
     .attention = attention,
+    .stick = cpu_portable_stick,
+    .layer_norm = cpu_portable_layer_norm,
+    .unit_norm = cpu_portable_unit_norm,
+    .gelu_erf = cpu_portable_gelu_erf,
+    .gelu_tanh = cpu_portable_gelu_tanh,
+    .tanh = cpu_portable_tanh,
+    .local_logits = cpu_portable_local_logits,
+    .local_mix = cpu_portable_local_mix,
     .row_sum = row_sum,
     .row_max = row_max,
     .row_exp = row_exp,

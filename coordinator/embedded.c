@@ -80,12 +80,12 @@ static void release(void *ctx, const cluster_snapshot *s)
 
 static moe_status fill_view(embedded *e, const model_config *c)
 {
-    e->replicas = calloc((size_t)c->n_layers * c->n_experts, sizeof *e->replicas);
+    e->replicas = calloc((size_t)c->n_layers * c->n_ffn_experts, sizeof *e->replicas);
     if (e->replicas == NULL) {
         return MOE_ERR_NO_MEMORY;
     }
     for (uint32_t l = 0; l < c->n_layers; l++) {
-        for (uint32_t x = 0; x < c->n_experts; x++) {
+        for (uint32_t x = 0; x < c->n_ffn_experts; x++) {
             e->replicas[e->n_replicas++] =
                 (cluster_replica){.layer = l, .expert_id = (int32_t)x, .node = 0, .ready = true};
         }
@@ -117,7 +117,7 @@ static size_t frame_bytes(const embedded_options *o)
     size_t row = o->config->d_model * compute_dtype_bytes(compute_class_dtype(o->device->numeric_class));
     size_t picks = o->max_rows * o->config->gate.k;
 
-    return WIRE_SMALL_BYTES + 16 * picks + 64 * (size_t)o->config->n_experts + picks * row + o->max_rows * row;
+    return WIRE_SMALL_BYTES + 16 * picks + 64 * (size_t)o->config->n_ffn_experts + picks * row + o->max_rows * row;
 }
 
 static moe_status open_ends(embedded *e, const embedded_options *o)
@@ -145,7 +145,7 @@ static moe_status open_node(embedded *e, const embedded_options *o, moe_error *e
                                 .transport = e->node_end,
                                 .device = o->device,
                                 .n_layers = o->config->n_layers,
-                                .n_experts_max = o->config->n_experts,
+                                .n_experts_max = o->config->n_ffn_experts,
                                 .d_model = o->config->d_model,
                                 .max_rows = (uint32_t)o->max_rows,
                                 .max_picks = (uint32_t)o->max_rows * o->config->gate.k,
@@ -166,12 +166,12 @@ static moe_status open_node(embedded *e, const embedded_options *o, moe_error *e
 
 static moe_status load_experts(embedded *e, const embedded_options *o, moe_error *err)
 {
-    size_t each = model_expert_bytes(o->config, o->tensors), total = each * o->config->n_layers * o->config->n_experts,
+    size_t each = model_expert_bytes(o->config, o->tensors), total = each * o->config->n_layers * o->config->n_ffn_experts,
            done = 0;
 
     e->expert_bytes = each;
     for (uint32_t l = 0; l < o->config->n_layers; l++) {
-        for (uint32_t x = 0; x < o->config->n_experts; x++) {
+        for (uint32_t x = 0; x < o->config->n_ffn_experts; x++) {
             moe_status status = expert_node_load(e->node, l, (int32_t)x, err);
             if (status != MOE_OK) {
                 return status;
@@ -192,7 +192,7 @@ static moe_status open_exchange(embedded *e, const embedded_options *o, moe_erro
                           .clock = moe_clock_real(),
                           .coordinator_id = moe_random_entropy(),
                           .n_layers = o->config->n_layers,
-                          .n_experts_max = o->config->n_experts,
+                          .n_experts_max = o->config->n_ffn_experts,
                           .k = o->config->gate.k,
                           .d_model = o->config->d_model,
                           .max_rows = o->max_rows,
@@ -210,7 +210,7 @@ static moe_status open_exchange(embedded *e, const embedded_options *o, moe_erro
     }
     if (status == MOE_OK) {
         status =
-            router_placement_open_single(1, NODE_ID, o->config->n_layers, o->config->n_experts, &e->placement, err);
+            router_placement_open_single(1, NODE_ID, o->config->n_layers, o->config->n_ffn_experts, &e->placement, err);
     }
     if (status == MOE_OK) {
         exchange_set_placement(e->exchange, e->placement);

@@ -32,7 +32,7 @@ static moe_status open_buffers(engine *e)
         status = model_batch_open(o->model, o->kv, o->max_batch_tokens, e->limits.max_logit_rows, &e->batches[i]);
     }
     if (status == MOE_OK) {
-        status = model_sampler_open(c->vocab_size, &e->sampler);
+        status = model_sampler_open(model_head_width(c), &e->sampler);
     }
     if (status == MOE_OK) {
         status = moe_queue_open(o->max_queue + 1, &e->arrivals);
@@ -40,9 +40,11 @@ static moe_status open_buffers(engine *e)
     if (status == MOE_OK) {
         status = moe_waiter_open(&e->waiter);
     }
-    e->logits = malloc((size_t)e->limits.max_logit_rows * c->vocab_size * sizeof *e->logits);
+    e->logits = malloc((size_t)e->limits.max_logit_rows * model_head_width(c) * sizeof *e->logits);
     e->expert_rows = calloc((size_t)c->n_layers * c->n_experts, sizeof *e->expert_rows);
-    return status == MOE_OK && (e->logits == NULL || e->expert_rows == NULL) ? MOE_ERR_NO_MEMORY : status;
+    e->ffn_picks = calloc((size_t)c->n_layers * (c->gate.k + 1), sizeof *e->ffn_picks);
+    return status == MOE_OK && (e->logits == NULL || e->expert_rows == NULL || e->ffn_picks == NULL) ? MOE_ERR_NO_MEMORY
+                                                                                                     : status;
 }
 
 static void fill_info(engine *e)
@@ -122,6 +124,7 @@ void engine_close(engine *e)
     router_set_unref(e->set);
     free(e->logits);
     free(e->expert_rows);
+    free(e->ffn_picks);
     pthread_mutex_destroy(&e->lock);
     free(e);
 }
@@ -358,13 +361,25 @@ void engine_get_stats(engine *e, engine_stats *out)
     pthread_mutex_unlock(&e->lock);
 }
 
+static void read_counters(const _Atomic uint64_t *from, size_t n, uint64_t *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        out[i] = atomic_load_explicit(&from[i], memory_order_relaxed);
+    }
+}
+
+void engine_get_ffn_picks(engine *e, uint64_t *out, size_t n)
+{
+    const model_config *c = e->info.config;
+
+    read_counters(e->ffn_picks, MOE_MIN(n, (size_t)c->n_layers * (c->gate.k + 1)), out);
+}
+
 uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n)
 {
-    size_t all = (size_t)e->info.config->n_layers * e->info.config->n_experts;
+    const model_config *c = e->info.config;
 
-    for (size_t i = 0; i < MOE_MIN(n, all); i++) {
-        out[i] = atomic_load_explicit(&e->expert_rows[i], memory_order_relaxed);
-    }
+    read_counters(e->expert_rows, MOE_MIN(n, (size_t)c->n_layers * c->n_experts), out);
     return atomic_load_explicit(&e->rows_done, memory_order_relaxed);
 }
 

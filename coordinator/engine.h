@@ -26,7 +26,7 @@ typedef struct engine_request engine_request;
 #define ENGINE_MAX_STOP_IDS     64
 #define ENGINE_MAX_REQUEST_ID   128
 
-typedef enum { ENGINE_GENERATE, ENGINE_SCORE } engine_kind;
+typedef enum { ENGINE_GENERATE, ENGINE_SCORE, ENGINE_CLASSIFY } engine_kind;
 
 /* All pointers are borrowed during engine_submit, which checks every field against the limits and copies. */
 typedef struct engine_spec {
@@ -65,6 +65,7 @@ typedef enum {
     ENGINE_STARTED,
     ENGINE_TOKEN,
     ENGINE_SCORED,
+    ENGINE_CLASSIFIED,
     ENGINE_PROGRESS,
     ENGINE_CHOICE_DONE,
     ENGINE_DONE,
@@ -82,6 +83,7 @@ typedef struct engine_usage {
  *   TOKEN        one generated token: choice, index (of the generated tokens, resumed ones included), token_id, text
  * (what it completed, often ""), logprob and top if asked for SCORED       one prompt token of a score request: index =
  * position, token_id, has_logprob (not for the first), top, experts [n_layers * k] ascending per layer if asked for
+ *   CLASSIFIED   what the head of a classifier gives for the last token of the prompt: scores and score_logprobs [n_scores]
  *   PROGRESS     queue_position, prompt_tokens_done
  *   CHOICE_DONE  finish, stop_match / stop_token_id, text (flushed tail)
  *   DONE         all choices ended: usage. Last event
@@ -98,6 +100,8 @@ typedef struct engine_event {
     size_t text_bytes;
     uint32_t n_experts; /* entries of experts */
     const int32_t *experts;
+    uint32_t n_scores;
+    const float *scores, *score_logprobs; /* raw, and their log-softmax */
     uint32_t queue_position, prompt_tokens_done;
     engine_finish finish;
     const char *stop_match; /* NULL: none */
@@ -128,6 +132,7 @@ typedef struct engine_stats {
     uint64_t last_step_ns; /* moe_clock_real when the loop last turned */
     double ttft_seconds_sum, inter_token_seconds_sum;
     uint64_t ttft_count, inter_token_count;
+    uint64_t attention_keys_seen, attention_keys_skipped; /* by stick-breaking scans; those beyond an early exit */
     uint64_t ttft_buckets[16], inter_token_buckets[16]; /* cumulative counts at engine_bucket_seconds */
 } engine_stats;
 extern const double engine_bucket_seconds[16];
@@ -137,6 +142,9 @@ void engine_get_stats(engine *e, engine_stats *out);
 /* Rows per (layer, expert) since start: copies n_layers * n_experts counters (base ids dense); returns the rows that
  * went through. */
 uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n);
+/* How many FFN experts rows have picked, the others being evaluated here: copies n_layers * (k + 1) counters of rows,
+ * those that picked 0 .. k of them in layer 0 first. */
+void engine_get_ffn_picks(engine *e, uint64_t *out, size_t n);
 router_set *engine_current_set(engine *e); /* referenced: router_set_unref */
 /* MOE_ERR_NOT_FOUND: no such set. The result is referenced. */
 MOE_NODISCARD moe_status engine_find_set(engine *e, const char *id, router_set **out);
@@ -144,7 +152,8 @@ bool engine_ready(
     engine *e); /* a real token went through all layers with the current placement, and it is not draining */
 
 /* Errors, text in err: MOE_ERR_INVALID_ARG (names the field and the limit), MOE_ERR_BUSY (queue full),
- * MOE_ERR_UNAVAILABLE (starting, draining), MOE_ERR_EXISTS. On success *out holds a reference of the caller's:
+ * MOE_ERR_UNAVAILABLE (starting, draining), MOE_ERR_EXISTS, MOE_ERR_UNSUPPORTED (the model's head is for another kind of
+ * request). On success *out holds a reference of the caller's:
  * engine_release. */
 MOE_NODISCARD moe_status engine_submit(engine *e, const engine_spec *spec, engine_request **out, moe_error *err);
 const char *engine_request_id(const engine_request *r);

@@ -18,7 +18,7 @@ struct engine {
     step step;
     model_batch *batches[ENGINE_MAX_MICRO_BATCHES];
     model_sampler *sampler;
-    float *logits; /* owned [max_logit_rows, vocab_size] */
+    float *logits; /* owned [max_logit_rows, width of the head] */
     engine_request *oldest, *newest;
     router_set *set;    /* the current set; referenced */
     engine_stats stats; /* published under the lock after every step */
@@ -27,6 +27,7 @@ struct engine {
     moe_queue *arrivals;
     moe_waiter *waiter;
     _Atomic uint64_t *expert_rows; /* owned [n_layers, n_experts] */
+    _Atomic uint64_t *ffn_picks;   /* owned [n_layers, k + 1]: rows by the number of FFN experts they picked */
     _Atomic uint64_t rows_done;
     atomic_uint n_waiting; /* requests that have not started */
     atomic_uint n_live;

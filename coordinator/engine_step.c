@@ -57,14 +57,26 @@ static uint32_t split(const engine *e, micro_batch *mb)
     return 2;
 }
 
+/* One writer: a plain add, made visible to readers of the counters. */
+static void count(_Atomic uint64_t *at)
+{
+    atomic_store_explicit(at, atomic_load_explicit(at, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
 static void count_rows(engine *e, const micro_batch *mb, const int32_t *ids, uint32_t layer)
 {
-    uint32_t n_experts = e->info.config->n_experts, k = e->info.config->gate.k;
+    const model_config *c = e->info.config;
+    size_t k = c->gate.k;
 
-    for (size_t i = 0; i < (size_t)mb->n_rows * k; i++) {
-        /* One writer: a plain add, made visible to readers of the counters. */
-        _Atomic uint64_t *at = &e->expert_rows[(size_t)layer * n_experts + (size_t)ids[i]];
-        atomic_store_explicit(at, atomic_load_explicit(at, memory_order_relaxed) + 1, memory_order_relaxed);
+    for (size_t row = 0; row < mb->n_rows; row++) {
+        size_t n_ffn = 0;
+
+        for (size_t j = 0; j < k; j++) {
+            int32_t id = ids[row * k + j];
+            n_ffn += !model_expert_is_local(c, id);
+            count(&e->expert_rows[(size_t)layer * c->n_experts + (size_t)id]);
+        }
+        count(&e->ffn_picks[(size_t)layer * (k + 1) + n_ffn]);
     }
 }
 
@@ -97,7 +109,7 @@ static moe_status route(engine *e, uint32_t b, const micro_batch *mb, uint32_t l
     exchange_job job = {.layer = layer,
                         .micro_batch = b,
                         .n_rows = mb->n_rows,
-                        .ids = model_batch_ids(batch),
+                        .ids = model_batch_remote_ids(batch),
                         .x = model_batch_x(batch),
                         .results = model_batch_results(batch)};
 
@@ -105,10 +117,14 @@ static moe_status route(engine *e, uint32_t b, const micro_batch *mb, uint32_t l
         return status;
     }
     if (atomic_load_explicit(&e->warm, memory_order_relaxed)) { /* the warm-up token is nobody's */
-        count_rows(e, mb, job.ids, layer);
+        count_rows(e, mb, model_batch_ids(batch), layer);
     }
-    keep_experts(e, mb, job.ids, layer);
-    return exchange_begin(e->options.exchange, &job);
+    keep_experts(e, mb, model_batch_ids(batch), layer);
+    status = exchange_begin(e->options.exchange, &job);
+    if (status == MOE_OK) {
+        model_batch_local(batch);
+    }
+    return status;
 }
 
 /* Every layer of every micro-batch: while one waits for its experts, the other attends. */
@@ -148,6 +164,11 @@ static uint32_t logits_before(const engine *e, uint32_t row)
     return n;
 }
 
+static float *logits_at(engine *e, uint32_t logit)
+{
+    return e->logits + (size_t)logit * model_head_width(e->info.config);
+}
+
 static moe_status run_rows(engine *e, moe_error *err)
 {
     micro_batch mb[ENGINE_MAX_MICRO_BATCHES];
@@ -155,8 +176,7 @@ static moe_status run_rows(engine *e, moe_error *err)
     moe_status status = run_layers(e, mb, n_mb, err);
 
     for (uint32_t b = 0; b < n_mb && status == MOE_OK; b++) {
-        status = model_batch_logits(e->batches[b],
-                                    e->logits + (size_t)logits_before(e, mb[b].first_row) * e->info.config->vocab_size);
+        status = model_batch_logits(e->batches[b], logits_at(e, logits_before(e, mb[b].first_row)));
     }
     /* Failed exchanges leave the other micro-batch's job behind: it is dropped, late results are ignored. */
     for (uint32_t b = 0; b < n_mb && status != MOE_OK; b++) {
@@ -181,26 +201,35 @@ static moe_status score_rows(engine *e, const step_work *w)
 {
     choice *c = w->choice;
     engine_request *r = c->request;
-    size_t vocab = e->info.config->vocab_size;
     uint32_t logit = w->first_logit;
 
     for (uint32_t i = 0; i < w->n_rows; i++) {
         const model_row *row = &e->step.rows[w->first_row + i];
         uint32_t next = row->position + 1;
         if (row->want_logits) {
-            moe_status status = model_logprobs(e->sampler, e->logits + (size_t)logit++ * vocab, c->tokens[next],
-                                               &r->logprobs[next], r->n_top, r->top + (size_t)next * r->n_top);
+            moe_status status = model_logprobs(e->sampler, logits_at(e, logit++), c->tokens[next], &r->logprobs[next],
+                                               r->n_top, r->top + (size_t)next * r->n_top);
             if (status != MOE_OK) {
                 return status;
             }
-            r->n_tops[next] = MOE_MIN(r->n_top, (uint32_t)vocab);
+            r->n_tops[next] = MOE_MIN(r->n_top, e->info.config->vocab_size);
         }
     }
     atomic_store_explicit(&r->n_scored, c->n_computed, memory_order_release);
     return MOE_OK;
 }
 
-/* Greedy of one prompt row; what the token after it was given. */
+/* A request that asks for no token ends with its prompt. */
+static void end_prompt(engine *e, choice *c)
+{
+    engine_request *r = c->request;
+
+    r->usage.prefill_seconds = seconds(r->started_ns, moe_now_ns(e->options.clock));
+    choice_move(c, CHOICE_DONE);
+    r->n_done++;
+    engine_release_choice(e, c);
+}
+
 static moe_status finish_score(engine *e, const step_work *w)
 {
     choice *c = w->choice;
@@ -216,9 +245,27 @@ static moe_status finish_score(engine *e, const step_work *w)
         }
         return MOE_OK;
     }
-    choice_move(c, CHOICE_DONE);
-    r->n_done++;
-    engine_release_choice(e, c);
+    end_prompt(e, c);
+    return MOE_OK;
+}
+
+/* The scores of the last token, and their log-softmax: with the best one's, which is -log(sum), all follow. */
+static moe_status finish_classify(engine *e, const step_work *w)
+{
+    engine_request *r = w->choice->request;
+    const float *logits = logits_at(e, w->first_logit);
+    model_top_entry best;
+    moe_status status = model_logprobs(e->sampler, logits, -1, NULL, 1, &best);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    for (uint32_t i = 0; i < r->n_labels; i++) {
+        r->scores[i] = logits[i];
+        r->scores[r->n_labels + i] = (logits[i] - logits[best.token_id]) + best.logprob;
+    }
+    end_prompt(e, w->choice);
+    atomic_store_explicit(&r->n_scored, 1, memory_order_release);
     return MOE_OK;
 }
 
@@ -243,7 +290,7 @@ static moe_status next_token(engine *e, const step_work *w)
 {
     choice *c = w->choice;
     engine_request *r = c->request;
-    const float *logits = e->logits + (size_t)w->first_logit * e->info.config->vocab_size;
+    const float *logits = logits_at(e, w->first_logit);
     uint32_t n_output = choice_n_output(c), n_top = 0;
     bool early = n_output < r->min_tokens;
     model_history history = {
@@ -290,7 +337,10 @@ static moe_status finish_work(engine *e, const step_work *w)
     if (r->kind == ENGINE_SCORE) {
         return finish_score(e, w);
     }
-    return w->n_logits > 0 ? next_token(e, w) : MOE_OK;
+    if (w->n_logits == 0) {
+        return MOE_OK;
+    }
+    return r->kind == ENGINE_CLASSIFY ? finish_classify(e, w) : next_token(e, w);
 }
 
 /* Every request of the step gets its tokens; those whose rows failed end, the others never notice. */

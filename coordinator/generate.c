@@ -73,6 +73,7 @@ static void absorb(generation *g, const engine_event *event)
         snprintf(g->error, sizeof(g->error), "%s", event->error);
         break;
     case ENGINE_SCORED:
+    case ENGINE_CLASSIFIED:
         break;
     }
 }

@@ -136,6 +136,7 @@ static moe_status open_device(coordinator *c, moe_error *err)
                                       .pool = c->pool,
                                       .max_rows = c->config.max_batch_tokens,
                                       .max_ffn_rows = (size_t)c->config.max_batch_tokens * m->gate.k,
+                                      .max_routed_rows = (size_t)c->config.max_batch_tokens * m->att_gate.k,
                                       .max_d_ff = m->d_ff,
                                       .max_context = c->max_context};
 

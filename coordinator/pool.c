@@ -100,7 +100,7 @@ static void apply_placement(pool *p, const cluster_state *s)
     moe_error err = {""};
 
     if (s->desired == NULL || s->n_layers != p->o.files->config.n_layers ||
-        s->n_experts != p->o.files->config.n_experts) {
+        s->n_experts != p->o.files->config.n_ffn_experts) {
         return;
     }
     if (cluster_state_routing(s, &routing, &err) != MOE_OK) {
@@ -204,7 +204,7 @@ static moe_status open_exchange(pool *p, const char *secret, size_t n_secret, mo
                           .clock = moe_clock_real(),
                           .coordinator_id = p->incarnation,
                           .n_layers = m->n_layers,
-                          .n_experts_max = m->n_experts,
+                          .n_experts_max = m->n_ffn_experts,
                           .k = m->gate.k,
                           .d_model = m->d_model,
                           .max_rows = p->o.max_rows,

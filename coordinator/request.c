@@ -340,7 +340,7 @@ static moe_status choose_length(const engine_info *info, const engine_spec *spec
     const char *what = kv < info->max_context ? "tokens that fit in kv_memory" : "max_context";
     size_t ask = spec->has_max_tokens ? spec->max_tokens : 1;
 
-    if (spec->kind == ENGINE_SCORE) {
+    if (spec->kind != ENGINE_GENERATE) {
         ask = 0;
     } else if (spec->has_max_tokens && spec->max_tokens == 0) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.max_tokens 0: must be at least 1");
@@ -350,7 +350,7 @@ static moe_status choose_length(const engine_info *info, const engine_spec *spec
                         "prompt of %zu tokens and sampling.max_tokens %zu: together at most %zu (%s)", spec->n_prompt,
                         ask, limit, what);
     }
-    *max_tokens_out = spec->kind == ENGINE_SCORE ? 0
+    *max_tokens_out = spec->kind != ENGINE_GENERATE ? 0
                       : spec->has_max_tokens
                           ? spec->max_tokens
                           : (uint32_t)MOE_MIN((size_t)info->default_max_tokens, limit - spec->n_prompt);
@@ -376,6 +376,12 @@ static moe_status check_spec(const engine_info *info, const engine_spec *spec, u
 {
     moe_status status;
 
+    if ((spec->kind == ENGINE_CLASSIFY) != (info->config->n_labels > 0)) {
+        return moe_fail(err, MOE_ERR_UNSUPPORTED,
+                        spec->kind == ENGINE_CLASSIFY
+                            ? "the model has no classification head"
+                            : "the model is a classifier, it has no head over the vocabulary");
+    }
     if (spec->n_prompt == 0) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "prompt: empty; at least 1 token is needed");
     }
@@ -388,7 +394,7 @@ static moe_status check_spec(const engine_info *info, const engine_spec *spec, u
         (spec->request_id != NULL && (status = check_id_text(spec->request_id, err)) != MOE_OK)) {
         return status;
     }
-    if (spec->kind == ENGINE_SCORE) {
+    if (spec->kind != ENGINE_GENERATE) {
         return MOE_OK;
     }
     if (spec->n_choices < 1 || spec->n_choices > ENGINE_MAX_CHOICES) {
@@ -481,7 +487,7 @@ static void copy_fields(engine_request *r, const engine_spec *spec, uint32_t max
     r->want_progress = spec->want_progress;
     r->want_experts = spec->want_experts;
     r->sampling = spec->sampling;
-    r->n_choices = spec->kind == ENGINE_SCORE ? 1 : spec->n_choices;
+    r->n_choices = spec->kind == ENGINE_GENERATE ? spec->n_choices : 1;
     r->n_resume = (uint32_t)spec->n_resume;
     r->wake = spec->wake;
     r->wake_ctx = spec->wake_ctx;
@@ -500,6 +506,7 @@ static moe_status alloc_all(engine_request *r, const engine_info *info, const en
 {
     moe_status status = MOE_OK;
 
+    r->n_labels = info->config->n_labels;
     r->choices = calloc(r->n_choices, sizeof *r->choices);
     if (r->choices == NULL) {
         return MOE_ERR_NO_MEMORY;
@@ -509,6 +516,10 @@ static moe_status alloc_all(engine_request *r, const engine_info *info, const en
     }
     if (status == MOE_OK && r->kind == ENGINE_SCORE) {
         status = alloc_score(r, info);
+    }
+    if (status == MOE_OK && r->kind == ENGINE_CLASSIFY &&
+        (r->scores = calloc(2 * (size_t)r->n_labels, sizeof *r->scores)) == NULL) {
+        status = MOE_ERR_NO_MEMORY;
     }
     if (status == MOE_OK && r->n_resume > 0 && (r->resume = malloc(r->n_resume * sizeof *r->resume)) == NULL) {
         status = MOE_ERR_NO_MEMORY;
@@ -573,7 +584,7 @@ void request_unref(engine_request *r)
     }
     router_set_unref(r->set);
     moe_ring_close(r->ring);
-    void *owned[] = {r->choices, r->resume,  r->logprobs,     r->n_tops,
+    void *owned[] = {r->choices, r->resume,  r->logprobs,     r->n_tops,     r->scores,
                      r->top,     r->experts, r->event_memory, r->tail_memory};
     for (size_t i = 0; i < MOE_COUNT(owned); i++) {
         free(owned[i]);
@@ -586,6 +597,13 @@ static void next_scored(engine_request *r, engine_event *event)
 {
     uint32_t i = r->n_read++;
 
+    if (r->kind == ENGINE_CLASSIFY) {
+        *event = (engine_event){.kind = ENGINE_CLASSIFIED,
+                                .n_scores = r->n_labels,
+                                .scores = r->scores,
+                                .score_logprobs = r->scores + r->n_labels};
+        return;
+    }
     *event = (engine_event){.kind = ENGINE_SCORED,
                             .index = i,
                             .token_id = r->choices[0].tokens[i],

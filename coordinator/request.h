@@ -36,7 +36,7 @@ struct engine_request {
     router_set *set; /* referenced */
     uint64_t deadline_ns;
     model_sampling sampling;
-    uint32_t n_prompt, max_tokens, min_tokens, n_top;
+    uint32_t n_prompt, max_tokens, min_tokens, n_top, n_labels;
     bool want_logprobs, ignore_eos, want_progress, want_experts;
     char *stop[ENGINE_MAX_STOP_STRINGS]; /* owned */
     size_t stop_bytes[ENGINE_MAX_STOP_STRINGS];
@@ -59,6 +59,8 @@ struct engine_request {
     unsigned char *tail_memory; /* owned [event_bound]: the event being built */
     void (*wake)(void *ctx);
     void *wake_ctx;
+
+    float *scores; /* classify: owned [2, n_labels], raw and log-softmax; there when n_scored is 1 */
 
     /* score: results by position, filled by the step, published by n_scored (release) */
     float *logprobs;      /* owned [n_prompt] */

@@ -157,7 +157,7 @@ static moe_status open_node(node_program_state *p, const char *secret, size_t n_
                              .transport = p->transport,
                              .device = p->device,
                              .n_layers = m->n_layers,
-                             .n_experts_max = m->n_experts,
+                             .n_experts_max = m->n_ffn_experts,
                              .d_model = m->d_model,
                              .secret = secret,
                              .n_secret = n_secret,

@@ -7,10 +7,10 @@
 static moe_status verify(const expert_checkpoint *c, uint32_t layer, int32_t expert_id, moe_error *err)
 {
     const checkpoint_logical *all = model_tensors_all(c->tensors);
-    size_t idx[3];
-    moe_status status = model_expert_tensors(c->config, c->tensors, layer, expert_id, idx, err);
+    size_t idx[MODEL_MAX_EXPERT_TENSORS], n = 0;
+    moe_status status = model_expert_tensors(c->config, c->tensors, layer, expert_id, idx, &n, err);
 
-    for (size_t i = 0; i < MOE_COUNT(idx) && status == MOE_OK; i++) {
+    for (size_t i = 0; i < n && status == MOE_OK; i++) {
         checkpoint_digest d = checkpoint_sha256(all[idx[i]].data, all[idx[i]].bytes);
         if (memcmp(d.bytes, c->manifest->tensors[idx[i]].bytes, sizeof d.bytes) != 0) {
             status = moe_fail(err, MOE_ERR_CORRUPT, "%s: its bytes are not those of the manifest", all[idx[i]].name);

@@ -26,7 +26,7 @@ moe_status model_expert_open(const model_config *c, const model_tensors *t, comp
                              uint32_t layer, int32_t expert_id, compute_expert **out, moe_error *err)
 {
     compute_weight w[MODEL_MAX_EXPERT_TENSORS];
-    size_t idx[MODEL_MAX_EXPERT_TENSORS], n;
+    size_t idx[MODEL_MAX_EXPERT_TENSORS], n = 0;
     bool has_gate = c->ffn == COMPUTE_FFN_SWIGLU;
     moe_status status = model_expert_tensors(c, t, layer, expert_id, idx, &n, err);
 

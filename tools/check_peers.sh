@@ -1,11 +1,13 @@
 #!/bin/bash
-# make check-peers: the same strings through the Python `tokenizers` package (installed into build/peers-venv) and through ours, on real
-# tokenizer.json files. CONCLAVE_TOKENIZERS names the folder that has them.
+# make check-peers: our answers beside those of public Python packages (installed into build/peers-venv if they are not there).
+#   models      final log-probabilities of small random OLMoE, Mixtral and Qwen3-MoE against `transformers`; MODEL=DIR for one of yours
+#   tokenizers  random strings through `tokenizers` on real tokenizer.json files; CONCLAVE_TOKENIZERS names the folder that has them
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$1
-if [ -z "${CONCLAVE_TOKENIZERS:-}" ]; then
-    echo "skipped: CONCLAVE_TOKENIZERS names no folder with real tokenizer.json files"
-    exit 0
+if [ -n "${CONCLAVE_TOKENIZERS:-}" ]; then
+    python3 tools/check_peers_tokenizers.py --probe "$bin/tokenizer_probe" --tokenizers "$CONCLAVE_TOKENIZERS"
+else
+    echo "tokenizers skipped: CONCLAVE_TOKENIZERS names no folder with real tokenizer.json files"
 fi
-exec python3 tools/check_peers_tokenizers.py --probe "$bin/tokenizer_probe" --tokenizers "$CONCLAVE_TOKENIZERS"
+exec python3 tools/check_model_peers.py --conclave "$bin/conclave" --coordinator "$bin/conclave-coordinator" ${MODEL:+--model "$MODEL"}

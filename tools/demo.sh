@@ -7,10 +7,11 @@ model=${1:-}
 prompt=${PROMPT:-"A mixture of experts is"}
 
 if [ -z "$model" ]; then
-    model=.demo/olmoe
+    family=${FAMILY:-olmoe}
+    model=.demo/$family
     if [ ! -f "$model/config.json" ]; then
-        echo "== making a small OLMoE checkpoint in $model (random weights: the text will be noise, the machinery is real)"
-        /usr/bin/python3 tools/make_checkpoint.py "$model" --shape demo
+        echo "== making a small $family checkpoint in $model (random weights: the text will be noise, the machinery is real)"
+        /usr/bin/python3 tools/make_checkpoint.py "$model" --family "$family"
     fi
 fi
 

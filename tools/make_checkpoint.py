@@ -1,9 +1,16 @@
 #!/usr/bin/python3
-"""Makes an OLMoE checkpoint with random weights: for trying the service, for tests and for measurements.
+"""Makes a checkpoint with random weights, of any family that is served: for trying the service, for tests and for measurements.
 
 The directory is what a download would be: config.json, generation_config.json, the safetensors (with an index if there are
-several) and, unless --no-tokenizer, a byte-level tokenizer. Weights are scaled so that activations stay near 1. A weight depends
-only on the seed and its name, so --fused, --shards and --layers do not change the others. Needs numpy."""
+several) and, unless --no-tokenizer, a tokenizer. Weights are scaled so that activations stay near 1. A weight depends only on the
+seed and its name, so --fused, --shards and --layers do not change the others. Needs numpy.
+
+    make_checkpoint.py OUT                                       a small OLMoE
+    make_checkpoint.py OUT --family molm                         a small one of another family
+    make_checkpoint.py OUT --shape molm-350m-4b --layers 2       two layers of a published model
+    make_checkpoint.py OUT --family moe++ --zero-share 0.4       40 % of the picks are zero-computation experts
+
+With --zero-share the picks follow from a token's id alone: every hundred consecutive ids hold the share exactly."""
 import argparse
 import collections
 import concurrent.futures
@@ -19,84 +26,17 @@ import time
 
 import numpy as np
 
+sys.dont_write_bytecode = True
+from checkpoint_families import FAMILIES, PUBLISHED, SMALL, Options  # noqa: E402
+
 CHUNK = 1 << 20  # values made at once
 BYTES = {"f32": 4, "bf16": 2}
 TORCH_DTYPE = {"f32": "float32", "bf16": "bfloat16"}
 NAME = {"f32": "F32", "bf16": "BF16"}
 
-SHAPES = {
-    "tiny": dict(vocab_size=320, hidden_size=64, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
-                 num_key_value_heads=2, num_experts=8, num_experts_per_tok=2, max_position_embeddings=512),
-    "demo": dict(vocab_size=2048, hidden_size=256, intermediate_size=128, num_hidden_layers=4, num_attention_heads=8,
-                 num_key_value_heads=8, num_experts=16, num_experts_per_tok=4, max_position_embeddings=2048),
-    "olmoe-1b-7b": dict(vocab_size=50304, hidden_size=2048, intermediate_size=1024, num_hidden_layers=16,
-                        num_attention_heads=16, num_key_value_heads=16, num_experts=64, num_experts_per_tok=8,
-                        max_position_embeddings=4096),
-}
-COMMON = dict(model_type="olmoe", architectures=["OlmoeForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5,
-              rope_theta=10000.0, rope_scaling=None, clip_qkv=None, attention_bias=False, attention_dropout=0.0,
-              norm_topk_prob=False, tie_word_embeddings=False, pad_token_id=1, use_cache=True)
-
-# One matrix, vector or bias. The value of a weight is mean + deviation * normal.
-Piece = collections.namedtuple("Piece", "name shape mean deviation")
-# One tensor of the file: the pieces one after the other.
-Tensor = collections.namedtuple("Tensor", "name shape pieces")
-
 
 def count(shape):
     return math.prod(shape)
-
-
-# ---------------------------------------------------------------- what the model consists of
-def matrix(name, n_out, n_in):
-    return Piece(name, (n_out, n_in), 0.0, 1.2 / math.sqrt(n_in))
-
-
-def gain(name, width):
-    return Piece(name, (width,), 1.0, 0.1)
-
-
-def attention_pieces(prefix, c):
-    hidden = c["hidden_size"]
-    kv = hidden // c["num_attention_heads"] * c["num_key_value_heads"]
-    rows = {"q_proj": hidden, "k_proj": kv, "v_proj": kv, "o_proj": hidden}
-    pieces = [matrix(f"{prefix}.{p}.weight", n, hidden) for p, n in rows.items()]
-    if c["attention_bias"]:
-        pieces += [Piece(f"{prefix}.{p}.bias", (n,), 0.0, 0.1) for p, n in rows.items()]
-    return pieces + [gain(f"{prefix}.q_norm.weight", hidden), gain(f"{prefix}.k_norm.weight", kv)]
-
-
-def expert_pieces(prefix, c):
-    hidden, width = c["hidden_size"], c["intermediate_size"]
-    return [matrix(f"{prefix}.gate_proj.weight", width, hidden), matrix(f"{prefix}.up_proj.weight", width, hidden),
-            matrix(f"{prefix}.down_proj.weight", hidden, width)]
-
-
-def single(pieces):
-    return [Tensor(p.name, p.shape, [p]) for p in pieces]
-
-
-def expert_tensors(prefix, c, fused):
-    n, hidden, width = c["num_experts"], c["hidden_size"], c["intermediate_size"]
-    experts = [expert_pieces(f"{prefix}.{e}", c) for e in range(n)]
-    if not fused:
-        return single(p for expert in experts for p in expert)
-    return [Tensor(f"{prefix}.gate_up_proj", (n, 2 * width, hidden), [p for expert in experts for p in expert[:2]]),
-            Tensor(f"{prefix}.down_proj", (n, hidden, width), [expert[2] for expert in experts])]
-
-
-def all_tensors(c, fused):
-    hidden, vocab = c["hidden_size"], c["vocab_size"]
-    tensors = single([Piece("model.embed_tokens.weight", (vocab, hidden), 0.0, 1.0), gain("model.norm.weight", hidden)])
-    if not c["tie_word_embeddings"]:
-        tensors += single([matrix("lm_head.weight", vocab, hidden)])
-    for layer in range(c["num_hidden_layers"]):
-        p = f"model.layers.{layer}"
-        tensors += single([gain(f"{p}.input_layernorm.weight", hidden), gain(f"{p}.post_attention_layernorm.weight", hidden),
-                           matrix(f"{p}.mlp.gate.weight", c["num_experts"], hidden)])
-        tensors += single(attention_pieces(f"{p}.self_attn", c))
-        tensors += expert_tensors(f"{p}.mlp.experts", c, fused)
-    return sorted(tensors, key=lambda t: t.name.encode())
 
 
 # ---------------------------------------------------------------- values
@@ -107,6 +47,8 @@ def chunk_bytes(seed, piece, chunk, dtype):
     values = np.random.Generator(np.random.SFC64(int.from_bytes(key, "little"))).standard_normal(n, np.float32)
     values *= np.float32(piece.deviation)
     values += np.float32(piece.mean)
+    if piece.edit is not None:
+        piece.edit(values, chunk * CHUNK)
     if dtype == "f32":
         return values.astype("<f4", copy=False).tobytes()
     bits = values.view(np.uint32)
@@ -257,29 +199,16 @@ def parse_set(text):
         return key, value
 
 
-def check(c):
-    for key in SHAPES["tiny"]:
-        if not isinstance(c[key], int) or isinstance(c[key], bool) or c[key] < 1:
-            sys.exit(f"{key}: {c[key]!r} is not a positive integer")
-    heads = c["num_attention_heads"]
-    if c["hidden_size"] % heads or c["hidden_size"] // heads % 2:
-        sys.exit(f"hidden_size {c['hidden_size']} is not num_attention_heads {heads} times an even number")
-    if heads % c["num_key_value_heads"]:
-        sys.exit(f"num_attention_heads {heads} is not a multiple of num_key_value_heads {c['num_key_value_heads']}")
-    if c["num_experts_per_tok"] > c["num_experts"]:
-        sys.exit(f"num_experts_per_tok {c['num_experts_per_tok']} is over num_experts {c['num_experts']}")
-
-
-def configure(args):
-    config = {**COMMON, **SHAPES[args.shape], "torch_dtype": TORCH_DTYPE[args.dtype]}
+def configure(args, family):
+    config = {**family.common, **family.shapes[args.shape], "torch_dtype": TORCH_DTYPE[args.dtype]}
     if args.layers is not None:
-        config["num_hidden_layers"] = args.layers
+        config[family.layers] = args.layers
     overrides = dict(args.set)
     config.update(overrides)
-    check(config)
-    config["eos_token_id"] = config["vocab_size"] - 1
+    family.check(config)
+    config.setdefault("eos_token_id", config["vocab_size"] - 1)
     if args.tokenizer:
-        exact = args.shape == "olmoe-1b-7b" or "vocab_size" in overrides
+        exact = args.shape not in SMALL or "vocab_size" in overrides
         config.update(make_tokenizer(args.out_dir, config["vocab_size"], exact))
         overrides.pop("vocab_size", None)  # never below what the tokenizer has
     config.update(overrides)
@@ -307,33 +236,49 @@ def positive(text):
     return value
 
 
+def share(text):
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0 and 1")
+    return value
+
+
 def parse_args():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("out_dir", metavar="OUT_DIR")
-    p.add_argument("--shape", choices=sorted(SHAPES), default="demo")
-    p.add_argument("--layers", type=positive, metavar="N", help="num_hidden_layers, if not the shape's")
+    p.add_argument("--family", choices=list(FAMILIES), help="that of the shape, else olmoe")
+    p.add_argument("--shape", "--preset", choices=[*SMALL, *PUBLISHED], default="demo")
+    p.add_argument("--layers", type=positive, metavar="N", help="number of layers, if not the shape's")
     p.add_argument("--set", type=parse_set, action="append", default=[], metavar="KEY=VALUE",
                    help="any key of config.json; the value is JSON or a plain word")
     p.add_argument("--dtype", choices=sorted(BYTES), default="bf16")
     p.add_argument("--seed", type=int, default=1, metavar="N")
     p.add_argument("--shards", type=positive, default=1, metavar="N")
-    p.add_argument("--fused", action="store_true", help="experts of a layer in two tensors")
+    p.add_argument("--fused", action="store_true", help="experts of a layer in two tensors (OLMoE, Qwen3-MoE)")
+    p.add_argument("--zero-share", type=share, metavar="S", help="share of picks that are zero-computation experts (MoE++)")
     p.add_argument("--no-tokenizer", dest="tokenizer", action="store_false")
     p.add_argument("--force", action="store_true", help="replace weights that are there")
-    return p.parse_args()
+    args = p.parse_args()
+    args.family = args.family or PUBLISHED.get(args.shape, "olmoe")
+    if args.shape not in FAMILIES[args.family].shapes:
+        p.error(f"--shape {args.shape} is of family {PUBLISHED[args.shape]}, not {args.family}")
+    if args.zero_share is not None and args.family != "moe++":
+        p.error(f"--zero-share is for moe++, not for {args.family}")
+    return args
 
 
 def main():
     args = parse_args()
+    family = FAMILIES[args.family]
     prepare(args.out_dir, args.force)
-    config = configure(args)
-    tensors = all_tensors(config, args.fused)
+    config = configure(args, family)
+    tensors = sorted(family.tensors(config, Options(args.fused, args.zero_share)), key=lambda t: t.name.encode())
     if args.shards > len(tensors):
         sys.exit(f"--shards {args.shards}: there are only {len(tensors)} tensors")
     total = write_weights(args.out_dir, tensors, args.shards, args.seed, args.dtype)
     write_json(args.out_dir, "config.json", config)
     write_json(args.out_dir, "generation_config.json",
-               {"_from_model_config": True, "eos_token_id": config["eos_token_id"], "pad_token_id": config["pad_token_id"]})
+               {"_from_model_config": True, **{key: config[key] for key in ("eos_token_id", "pad_token_id") if key in config}})
     print(f"{args.out_dir}: {len(tensors)} tensors, {total / 1e6:.1f} MB {args.dtype}, seed {args.seed}")
 
 

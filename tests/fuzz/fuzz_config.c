@@ -12,10 +12,14 @@ static void check(const model_config *c)
     MOE_ASSERT(c->family != NULL && c->n_layers >= 1 && c->n_layers <= MODEL_MAX_LAYERS);
     MOE_ASSERT(c->n_experts >= 1 && c->n_experts <= MODEL_MAX_EXPERTS);
     MOE_ASSERT(c->gate.k >= 1 && c->gate.k <= c->n_experts && c->gate.k <= ROUTER_MAX_TOP_K);
-    MOE_ASSERT(c->head_dim >= 2 && c->head_dim % 2 == 0 && c->n_kv_heads >= 1 && c->n_heads % c->n_kv_heads == 0);
+    MOE_ASSERT(c->n_ffn_experts >= 1 && c->n_ffn_experts <= c->n_experts && c->gate_width <= 1u << 20);
+    MOE_ASSERT(c->n_att_experts == 0 || (c->att_gate.k >= 1 && c->att_gate.k <= c->n_att_experts));
+    MOE_ASSERT(c->head_dim >= 1 && (c->no_positions || c->head_dim % 2 == 0));
+    MOE_ASSERT(c->n_kv_heads >= 1 && c->n_heads % c->n_kv_heads == 0);
     MOE_ASSERT(c->d_model <= 1u << 20 && c->d_ff >= 1 && c->d_ff <= 1u << 20);
     MOE_ASSERT(c->vocab_size >= 1 && c->vocab_size <= 4194304u && c->max_positions >= 1);
-    MOE_ASSERT(c->norm_eps > 0.0f && c->norm_eps < 1.0f && isfinite(c->rope_theta) && c->rope_theta >= 1.0);
+    MOE_ASSERT(c->norm_eps > 0.0f && c->norm_eps < 1.0f);
+    MOE_ASSERT(c->no_positions || (isfinite(c->rope_theta) && c->rope_theta >= 1.0 && c->rope_position_scale > 0.0));
     MOE_ASSERT(!c->clip_qkv || (c->clip_qkv_bound > 0.0f && isfinite(c->clip_qkv_bound)));
     MOE_ASSERT(c->n_eos <= MODEL_MAX_EOS);
     for (uint32_t i = 0; i < c->n_eos; i++) {
@@ -24,18 +28,18 @@ static void check(const model_config *c)
     }
 }
 
-/* The longest names there can be. */
+/* The longest names there can be: every tensor that the config has can be named. */
 static void check_names(const model_config *c)
 {
     char name[CHECKPOINT_MAX_NAME];
+    model_tensor_shape shape;
 
     for (int role = 0; role < MODEL_N_ROLES; role++) {
-        c->family->tensor_name((model_role)role, c->n_layers - 1, c->n_experts - 1, name);
-        MOE_ASSERT(memchr(name, '\0', sizeof name) != NULL && !c->family->ignores(name));
-    }
-    for (int part = 0; part < MODEL_N_FUSED; part++) {
-        c->family->fused_name((model_fused)part, c->n_layers - 1, name);
-        MOE_ASSERT(memchr(name, '\0', sizeof name) != NULL);
+        if (model_tensor_shape_of(c, (model_role)role, c->n_layers - 1, &shape)) {
+            MOE_ASSERT(shape.rank >= 1 && shape.rank <= 2 && shape.dims[0] >= 1);
+            model_tensor_name(c, (model_role)role, c->n_layers - 1, c->n_experts - 1, name);
+            MOE_ASSERT(memchr(name, '\0', sizeof name) != NULL);
+        }
     }
 }
 

@@ -62,9 +62,9 @@ static moe_status source_open(void *ctx, uint32_t layer, int32_t expert_id, comp
     const unsigned char *data = w->weights[layer][expert_id];
     compute_dtype dtype = compute_class_dtype(w->o.numeric_class);
     size_t bytes = (size_t)w->o.d_model * w->o.d_ff * compute_dtype_bytes(dtype);
-    const compute_weight gate = {data, dtype, w->o.d_ff, w->o.d_model};
-    const compute_weight up = {data + bytes, dtype, w->o.d_ff, w->o.d_model};
-    const compute_weight down = {data + 2 * bytes, dtype, w->o.d_model, w->o.d_ff};
+    const compute_weight gate = {data, dtype, w->o.d_ff, w->o.d_model, false};
+    const compute_weight up = {data + bytes, dtype, w->o.d_ff, w->o.d_model, false};
+    const compute_weight down = {data + 2 * bytes, dtype, w->o.d_model, w->o.d_ff, false};
 
     (void)err;
     return w->ops.expert_open(w->device, COMPUTE_FFN_SWIGLU, &gate, &up, &down, COMPUTE_MAPPED, out);

@@ -141,6 +141,12 @@ void ask_read(asked *a)
             assert_true(a->n_scored < MOE_COUNT(a->scored));
             a->scored[a->n_scored++] = ev.logprob;
             break;
+        case ENGINE_CLASSIFIED:
+            assert_true(a->n_scored == 0 && ev.n_scores <= MOE_COUNT(a->scored));
+            a->n_scored = ev.n_scores;
+            memcpy(a->scored, ev.score_logprobs, ev.n_scores * sizeof a->scored[0]);
+            memcpy(a->raw_scores, ev.scores, ev.n_scores * sizeof a->raw_scores[0]);
+            break;
         case ENGINE_DONE:
         case ENGINE_FAILED:
             a->ended = true;

@@ -51,7 +51,8 @@ typedef struct asked {
     char error[256];
     engine_usage usage;
     uint32_t n_scored;
-    float scored[1024]; /* log-probabilities by position */
+    float scored[1024]; /* log-probabilities by position, or by label */
+    float raw_scores[1024];
 } asked;
 
 /* A generate request of n_prompt tokens; the rest at their defaults (greedy off: temperature 1). */

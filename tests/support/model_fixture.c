@@ -26,6 +26,7 @@ static void open_device(model_fixture *f, const model_fixture_options *o)
                                 .pool = f->pool,
                                 .max_rows = o->max_rows,
                                 .max_ffn_rows = o->max_rows * f->config.gate.k,
+                                .max_routed_rows = o->max_rows * f->config.att_gate.k,
                                 .max_d_ff = f->config.d_ff,
                                 .max_context = o->max_context};
 
@@ -51,6 +52,7 @@ void model_fixture_open(model_fixture *f, const model_fixture_options *o)
               err);
     shape = (compute_kv_shape){.page_tokens = MODEL_KV_PAGE_TOKENS,
                                .n_kv_heads = f->config.n_kv_heads,
+                               .shared = f->config.shared_kv,
                                .head_dim = f->config.head_dim,
                                .dtype = compute_class_dtype(f->device->numeric_class)};
     assert_ok(model_kv_open(&f->config, f->device,
@@ -67,7 +69,7 @@ void model_fixture_open(model_fixture *f, const model_fixture_options *o)
 void model_fixture_load_experts(model_fixture *f)
 {
     moe_error err;
-    size_t n = f->config.n_experts;
+    size_t n = f->config.n_ffn_experts;
 
     f->experts = calloc(f->config.n_layers * n, sizeof *f->experts);
     assert_non_null(f->experts);
@@ -82,13 +84,17 @@ void model_fixture_load_experts(model_fixture *f)
 
 void model_fixture_compute(model_fixture *f, model_batch *batch)
 {
-    size_t rows = model_batch_n_rows(batch), k = f->config.gate.k, n = f->config.n_experts;
+    size_t rows = model_batch_n_rows(batch), k = f->config.gate.k, n = f->config.n_ffn_experts;
     size_t row_bytes = f->config.d_model * compute_dtype_bytes(compute_class_dtype(f->device->numeric_class));
-    const int32_t *ids = model_batch_ids(batch);
+    const int32_t *ids = model_batch_remote_ids(batch);
 
     /* One (row, pick) at a time: the slowest and plainest order there is. */
+    model_batch_local(batch);
     for (size_t i = 0; i < rows * k; i++) {
         uint32_t row = (uint32_t)(i / k);
+        if (ids[i] < 0) {
+            continue;
+        }
         compute_group group = {
             .expert = f->experts[model_batch_layer(batch) * n + (size_t)ids[i]], .rows = &row, .n_rows = 1};
         f->device->ops->expert_ffn(f->device, compute_at(model_batch_results(batch), i * row_bytes),
@@ -98,7 +104,7 @@ void model_fixture_compute(model_fixture *f, model_batch *batch)
 
 void model_fixture_close(model_fixture *f)
 {
-    for (size_t i = 0; f->experts != NULL && i < (size_t)f->config.n_layers * f->config.n_experts; i++) {
+    for (size_t i = 0; f->experts != NULL && i < (size_t)f->config.n_layers * f->config.n_ffn_experts; i++) {
         f->device->ops->expert_close(f->device, f->experts[i]);
     }
     free(f->experts);

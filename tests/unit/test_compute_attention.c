@@ -19,7 +19,8 @@ static size_t total_rows(const attention *a)
 static void *run_attention(compute_device *d, const void *ctx)
 {
     const attention *a = ctx;
-    compute_kv_shape shape = {2, 96, a->page_tokens, a->n_kv_heads, a->head_dim, compute_class_dtype(d->numeric_class)};
+    compute_kv_shape shape = {
+        2, 96, a->page_tokens, a->n_kv_heads, a->head_dim, compute_class_dtype(d->numeric_class), false};
     size_t bytes = compute_dtype_bytes(shape.dtype), n = total_rows(a), q_row = a->n_heads * a->head_dim;
     size_t kv_row = a->n_kv_heads * a->head_dim;
     compute_mem *k = f32_values(d, 1, n * kv_row, a->wild), *v = f32_values(d, 2, n * kv_row, a->wild);
@@ -142,7 +143,7 @@ static void rows_that_share_pages_may_stand_anywhere(void **state)
 {
     enum { N = 40, D = 32 };
     test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
-    const compute_kv_shape shape = {1, 10, 4, 1, D, COMPUTE_F32};
+    const compute_kv_shape shape = {1, 10, 4, 1, D, COMPUTE_F32, false};
     const uint32_t pages[] = {9, 8, 7, 6, 5, 4, 3, 2, 1, 0};
     const compute_row where[] = {{pages, 30}, {pages, 3}, {pages, 17}};
     compute_mem *k = f32_values(t.d, 1, N * D, false), *v = f32_values(t.d, 2, N * D, false);

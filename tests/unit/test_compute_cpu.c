@@ -167,7 +167,7 @@ static void *run_rope(compute_device *d, const void *ctx)
     float *cosines = malloc(100 * head_dim * 4);
     compute_row where[70];
 
-    compute_rope_table(cosines, 100, head_dim, 10000.0);
+    compute_rope_table(cosines, 100, head_dim, 10000.0, 1.0);
     table = on_device(d, cosines, 100 * head_dim * 4);
     for (size_t i = 0; i < c->n; i++) {
         where[i] = (compute_row){NULL, (uint32_t)(i * 13 % 100)};
@@ -197,7 +197,7 @@ static void rope_rotates_halves_with_every_product_rounded(void **state)
     compute_mem *m, *cosines;
 
     (void)state;
-    compute_rope_table(table, 2, 24, 10000.0);
+    compute_rope_table(table, 2, 24, 10000.0, 1.0);
     for (size_t i = 0; i < 24; i++) {
         x[i] = 1.0f / (float)(i + 3);
     }
@@ -232,8 +232,8 @@ static void *run_combine(compute_device *d, const void *ctx)
     for (size_t i = 0; i < c->n; i++) {
         n_picks[i] = (uint32_t)(i % 5);
     }
-    d->ops->combine(d, x, results, picks, NULL, 4, c->width, c->n);
-    d->ops->combine(d, x, results, picks, n_picks, 4, c->width, c->n);
+    d->ops->combine(d, x, results, compute_class_dtype(d->numeric_class), picks, NULL, 4, c->width, c->n);
+    d->ops->combine(d, x, results, compute_class_dtype(d->numeric_class), picks, n_picks, 4, c->width, c->n);
     d->ops->free(d, results);
     return take(d, x, c->width * c->n * 4);
 }
@@ -253,7 +253,7 @@ static void combine_rounds_each_product_and_adds_in_the_order_of_picks(void **st
     float y = 0.0f, *out;
 
     (void)state;
-    t.d->ops->combine(t.d, m, r, picks, NULL, 3, 1, 1);
+    t.d->ops->combine(t.d, m, r, COMPUTE_F32, picks, NULL, 3, 1, 1);
     for (size_t i = 0; i < 3; i++) {
         float product = picks[i].weight * results[picks[i].result_row];
 
@@ -287,7 +287,7 @@ static compute_expert *expert_of(compute_device *d, const ffn *f, uint64_t seed,
         float *values = any_values(100 * seed + i, n, false);
 
         data[i] = in_dtype(values, n, f->dtype);
-        w[i] = (compute_weight){data[i], f->dtype, i < 2 ? f->d_ff : f->d_model, i < 2 ? f->d_model : f->d_ff};
+        w[i] = (compute_weight){data[i], f->dtype, i < 2 ? f->d_ff : f->d_model, i < 2 ? f->d_model : f->d_ff, false};
         free(values);
     }
     assert_int_equal(d->ops->expert_open(d, COMPUTE_FFN_SWIGLU, &w[0], &w[1], &w[2], f->layout, &e), MOE_OK);
@@ -380,7 +380,8 @@ static void an_expert_is_down_of_silu_gate_times_up(void **state)
 {
     test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
     const float gate[] = {0.5f, -1.0f}, up[] = {2.0f, 0.25f}, down[] = {3.0f, -3.0f}, x[] = {0.7f, 0.2f};
-    const compute_weight g = {gate, COMPUTE_F32, 1, 2}, u = {up, COMPUTE_F32, 1, 2}, d = {down, COMPUTE_F32, 2, 1};
+    const compute_weight g = {gate, COMPUTE_F32, 1, 2, false}, u = {up, COMPUTE_F32, 1, 2, false},
+                         d = {down, COMPUTE_F32, 2, 1, false};
     compute_mem *in = on_device(t.d, x, sizeof(x)), *out = t.d->ops->alloc(t.d, sizeof(x));
     compute_expert *e;
     uint32_t row = 0;
@@ -403,7 +404,8 @@ static void experts_whose_shapes_disagree_are_refused(void **state)
 {
     test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
     float data[64] = {0};
-    const compute_weight a = {data, COMPUTE_F32, 4, 8}, b = {data, COMPUTE_F32, 8, 4}, c = {data, COMPUTE_F32, 8, 5};
+    const compute_weight a = {data, COMPUTE_F32, 4, 8, false}, b = {data, COMPUTE_F32, 8, 4, false},
+                         c = {data, COMPUTE_F32, 8, 5, false};
     compute_expert *e;
 
     (void)state;

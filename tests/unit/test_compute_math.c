@@ -301,7 +301,7 @@ static void rope_table_is_cosine_and_sine_in_double(void **state)
     float table[3 * 8];
 
     (void)state;
-    compute_rope_table(table, 3, 8, 10000.0);
+    compute_rope_table(table, 3, 8, 10000.0, 1.0);
     assert_int_equal(f32_to_bits(table[0]), f32_to_bits(1.0f));
     assert_int_equal(f32_to_bits(table[4]), f32_to_bits(0.0f));
     assert_int_equal(f32_to_bits(table[16 + 1]), f32_to_bits((float)cos(2.0 * pow(10000.0, -0.25))));

@@ -14,14 +14,14 @@ static void *run_product(compute_device *d, const void *ctx)
     const product *p = ctx;
     float *values = any_values(1, p->n_out * p->n_in, p->wild);
     void *data = in_dtype(values, p->n_out * p->n_in, p->dtype);
-    compute_weight w = {data, p->dtype, p->n_out, p->n_in};
+    compute_weight w = {data, p->dtype, p->n_out, p->n_in, false};
     compute_mem *out = d->ops->alloc(d, p->n_rows * p->n_out * 4), *x, *bias = f32_values(d, 3, p->n_out, p->wild);
     compute_matrix *m;
 
     if (p->router) {
         x = f32_values(d, 2, p->n_rows * p->n_in, p->wild);
         assert_int_equal(d->ops->matrix_open_f32(d, &w, &m), MOE_OK);
-        d->ops->matmul_f32(d, out, x, m, p->n_rows);
+        d->ops->matmul_f32(d, out, x, m, NULL, p->n_rows);
     } else {
         x = class_values(d, 2, p->n_rows * p->n_in, p->wild);
         assert_int_equal(d->ops->matrix_open(d, &w, p->layout, &m), MOE_OK);
@@ -200,7 +200,7 @@ static void the_bf16_pair_of_the_device_is_two_fmas(void **state)
     (void)state;
     moe_random_seed(&random, 11);
     for (size_t round = 0; round < 128; round++) {
-        compute_weight weight = {w, COMPUTE_BF16, OUT, 4};
+        compute_weight weight = {w, COMPUTE_BF16, OUT, 4, false};
         compute_mem *in, *out = t.d->ops->alloc(t.d, ROWS * OUT * 4);
         compute_matrix *m;
         float *got;
@@ -240,7 +240,7 @@ static void forced_bf16_rounds_f32_weights_to_nearest_even(void **state)
 {
     test_device t = test_device_open(COMPUTE_CLASS_CPU_BF16_1, COMPUTE_ISA_AUTO, 1);
     float weight = bits_to_f32(0x3f818000u), *got; /* halfway, to 0x3f82 */
-    compute_weight w = {&weight, COMPUTE_F32, 1, 1};
+    compute_weight w = {&weight, COMPUTE_F32, 1, 1, false};
     uint16_t one = 0x3f80;
     compute_mem *x = on_device(t.d, &one, 2), *out = t.d->ops->alloc(t.d, 4);
     compute_matrix *m;
@@ -260,7 +260,7 @@ static void a_mapped_f32_matrix_is_refused_in_the_bf16_class(void **state)
 {
     test_device t = test_device_open(COMPUTE_CLASS_CPU_BF16_1, COMPUTE_ISA_AUTO, 1);
     float weight = 1.0f;
-    compute_weight w = {&weight, COMPUTE_F32, 1, 1};
+    compute_weight w = {&weight, COMPUTE_F32, 1, 1, false};
     compute_matrix *m;
 
     (void)state;
@@ -272,11 +272,11 @@ static void impossible_matrices_are_refused(void **state)
 {
     test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
     float weight = 1.0f;
-    const compute_weight bad[] = {{&weight, COMPUTE_DTYPE_OTHER, 1, 1},
-                                  {NULL, COMPUTE_F32, 1, 1},
-                                  {&weight, COMPUTE_F32, 0, 1},
-                                  {&weight, COMPUTE_F32, 1, 0},
-                                  {&weight, COMPUTE_F32, SIZE_MAX / 4, SIZE_MAX / 4}};
+    const compute_weight bad[] = {{&weight, COMPUTE_DTYPE_OTHER, 1, 1, false},
+                                  {NULL, COMPUTE_F32, 1, 1, false},
+                                  {&weight, COMPUTE_F32, 0, 1, false},
+                                  {&weight, COMPUTE_F32, 1, 0, false},
+                                  {&weight, COMPUTE_F32, SIZE_MAX / 4, SIZE_MAX / 4, false}};
     compute_matrix *m;
 
     (void)state;

@@ -62,6 +62,11 @@ static engine_spec plain(const world *w, uint32_t max_tokens)
     return ask_spec(w->prompt, MOE_COUNT(w->prompt), max_tokens, 11);
 }
 
+static engine_spec of_kind(const world *w, engine_kind kind)
+{
+    return (engine_spec){.kind = kind, .prompt = w->prompt, .n_prompt = MOE_COUNT(w->prompt)};
+}
+
 static asked *run(world *w, const engine_spec *spec)
 {
     asked *a = malloc(sizeof *a);
@@ -433,6 +438,97 @@ static void refusals_name_the_field(void **state)
     assert_true(engine_idle(w->f.engine));
 }
 
+/* ------------------------------------------------------------------------------------------------ other kinds */
+/* The vocabulary taken for labels: the engine then sees a classifier with a head of the same width. */
+static void set_labels(world *w, uint32_t n_labels)
+{
+    ((model_config *)(uintptr_t)model_get_config(w->f.model.model))->n_labels = n_labels;
+}
+
+static void classes_are_what_the_last_token_says(void **state)
+{
+    world *w = *state;
+    engine_spec generate = plain(w, 1), classify = of_kind(w, ENGINE_CLASSIFY);
+    asked *want = run(w, &generate), *got;
+
+    set_labels(w, VOCAB);
+    got = run(w, &classify);
+    set_labels(w, 0);
+    assert_int_equal(got->status, MOE_OK);
+    assert_int_equal(got->n_scored, VOCAB);
+    for (size_t i = 0; i < ANSWER_MAX_TOP; i++) {
+        const model_top_entry *top = &want->choices[0].top[0][i];
+        assert_memory_equal(&got->scored[top->token_id], &top->logprob, sizeof top->logprob);
+    }
+    assert_true(got->usage.prefill_seconds > 0);
+    assert_int_equal(pages_used(w), 0);
+    free(want);
+    free(got);
+}
+
+static void a_class_score_that_is_not_a_number_fails_the_request(void **state)
+{
+    world *w = calloc(1, sizeof *w);
+    engine_spec spec;
+    asked *a;
+
+    (void)state;
+    open_world(w, NAN_TOKEN, NULL);
+    w->prompt[MOE_COUNT(w->prompt) - 1] = NAN_TOKEN;
+    spec = of_kind(w, ENGINE_CLASSIFY);
+    set_labels(w, VOCAB);
+    a = run(w, &spec);
+    assert_int_equal(a->status, MOE_ERR_DATA_LOSS);
+    assert_int_equal(a->n_scored, 0);
+    free(a);
+    close_world(w);
+}
+
+static void a_head_serves_its_own_kind_of_request_only(void **state)
+{
+    world *w = *state;
+    engine_spec specs[] = {of_kind(w, ENGINE_CLASSIFY), plain(w, 1), of_kind(w, ENGINE_SCORE)};
+
+    for (size_t i = 0; i < MOE_COUNT(specs); i++) {
+        engine_request *r;
+        moe_error err;
+        moe_status status;
+
+        set_labels(w, i == 0 ? 0 : VOCAB);
+        status = engine_submit(w->f.engine, &specs[i], &r, &err);
+        set_labels(w, 0);
+        assert_int_equal(status, MOE_ERR_UNSUPPORTED);
+        assert_non_null(strstr(err.text, i == 0 ? "classification head" : "classifier"));
+    }
+}
+
+static void a_score_reports_the_time_of_its_prefill(void **state)
+{
+    engine_spec spec = of_kind(*state, ENGINE_SCORE);
+    asked *a = run(*state, &spec);
+
+    assert_true(a->usage.prefill_seconds > 0);
+    free(a);
+}
+
+static void every_row_counts_its_ffn_picks(void **state)
+{
+    world *w = *state;
+    const model_config *c = model_get_config(w->f.model.model);
+    size_t n = (size_t)c->n_layers * (c->gate.k + 1);
+    uint64_t *picks = calloc(n, sizeof *picks), rows;
+    engine_spec spec = plain(w, 4);
+
+    free(run(w, &spec));
+    rows = engine_get_expert_rows(w->f.engine, NULL, 0);
+    engine_get_ffn_picks(w->f.engine, picks, n);
+    assert_true(rows > 0);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(picks[i], i % (c->gate.k + 1) == c->gate.k ? rows : 0);
+    }
+    free(picks);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -451,6 +547,11 @@ int main(void)
         cmocka_unit_test(a_live_request_id_cannot_be_taken_twice),
         cmocka_unit_test(a_draining_engine_refuses_and_finishes),
         cmocka_unit_test(refusals_name_the_field),
+        cmocka_unit_test_setup_teardown(classes_are_what_the_last_token_says, setup, teardown),
+        cmocka_unit_test(a_class_score_that_is_not_a_number_fails_the_request),
+        cmocka_unit_test_setup_teardown(a_head_serves_its_own_kind_of_request_only, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_score_reports_the_time_of_its_prefill, setup, teardown),
+        cmocka_unit_test_setup_teardown(every_row_counts_its_ffn_picks, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

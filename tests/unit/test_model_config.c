@@ -283,7 +283,7 @@ static const struct refusal {
     {"num_key_value_heads", "3", "num_key_value_heads: 3 must divide num_attention_heads 4"},
     {"num_key_value_heads", "8", "num_key_value_heads: 8 must divide num_attention_heads 4"},
     {"num_key_value_heads", "0", "num_key_value_heads: 0 must be within"},
-    {"head_dim", "32", "head_dim: 32 must be within [24, 24]"},
+    {"head_dim", "32", "head_dim: 32 times num_attention_heads 4 must be hidden_size 96"},
     {"hidden_act", "\"gelu\"", "hidden_act: \"gelu\" is not supported"},
     {"hidden_act", "true", "hidden_act: must be a string"},
     {"max_position_embeddings", "0", "max_position_embeddings: 0 must be within"},

@@ -513,11 +513,12 @@ static void the_bytes_of_an_expert_are_those_of_its_three_matrices(void **state)
 static void an_expert_has_the_indices_of_its_matrices(void **state)
 {
     fixture f;
-    size_t idx[3];
+    size_t idx[MODEL_MAX_EXPERT_TENSORS], n;
 
     (void)state;
     assert_accepted(&f, &(variation){0});
-    assert_ok(model_expert_tensors(&f.config, f.tensors, 1, 10, idx, &f.err), f.err);
+    assert_ok(model_expert_tensors(&f.config, f.tensors, 1, 10, idx, &n, &f.err), f.err);
+    assert_int_equal(n, 3);
     assert_string_equal(model_tensors_all(f.tensors)[idx[0]].name, of_expert(1, 10, "gate_proj"));
     assert_string_equal(model_tensors_all(f.tensors)[idx[1]].name, of_expert(1, 10, "up_proj"));
     assert_string_equal(model_tensors_all(f.tensors)[idx[2]].name, of_expert(1, 10, "down_proj"));
@@ -527,13 +528,13 @@ static void an_expert_has_the_indices_of_its_matrices(void **state)
 static void an_expert_beyond_the_checkpoint_is_not_found(void **state)
 {
     fixture f;
-    size_t idx[3];
+    size_t idx[MODEL_MAX_EXPERT_TENSORS], n;
 
     (void)state;
     assert_accepted(&f, &(variation){0});
-    assert_int_equal(model_expert_tensors(&f.config, f.tensors, 2, 0, idx, &f.err), MOE_ERR_NOT_FOUND);
-    assert_int_equal(model_expert_tensors(&f.config, f.tensors, 0, 11, idx, &f.err), MOE_ERR_NOT_FOUND);
-    assert_int_equal(model_expert_tensors(&f.config, f.tensors, 0, -1, idx, &f.err), MOE_ERR_NOT_FOUND);
+    assert_int_equal(model_expert_tensors(&f.config, f.tensors, 2, 0, idx, &n, &f.err), MOE_ERR_NOT_FOUND);
+    assert_int_equal(model_expert_tensors(&f.config, f.tensors, 0, 11, idx, &n, &f.err), MOE_ERR_NOT_FOUND);
+    assert_int_equal(model_expert_tensors(&f.config, f.tensors, 0, -1, idx, &n, &f.err), MOE_ERR_NOT_FOUND);
     fixture_close(&f);
 }
 

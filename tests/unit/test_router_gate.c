@@ -7,7 +7,7 @@
 static const int32_t ids_4[] = {0, 1, 2, 3};
 static const uint32_t columns_4[] = {0, 1, 2, 3};
 static const router_set_layer all_4 = {4, ids_4, columns_4};
-static const router_gate_rule top_2 = {2, false};
+static const router_gate_rule top_2 = {.k = 2};
 
 static void top_k_breaks_ties_toward_the_lower_expert(void **state)
 {
@@ -51,7 +51,7 @@ static void margin_is_the_gap_to_the_first_refused(void **state)
 
 static void margin_is_infinite_when_all_experts_are_chosen(void **state)
 {
-    const router_gate_rule top_4 = {4, false};
+    const router_gate_rule top_4 = {.k = 4};
     const float logits[] = {1.0f, 2.0f, 0.5f, 5.0f};
     int32_t ids[4];
     float weights[4], margin, scratch[8];
@@ -63,7 +63,7 @@ static void margin_is_infinite_when_all_experts_are_chosen(void **state)
 
 static void renormalized_weights_are_divided_by_their_sum_best_first(void **state)
 {
-    const router_gate_rule rule = {3, true};
+    const router_gate_rule rule = {.k = 3, .renormalize = true};
     const float logits[] = {1.0f, 2.0f, 0.5f, 1.7f};
     int32_t ids[3];
     float weights[3], scratch[8], p[4];
@@ -125,7 +125,7 @@ static void picks_equal_a_full_sort(void **state)
     int32_t set_ids[N], ids[K];
     uint32_t columns[N];
     float logits[N], weights[K], scratch[2 * N], p[N];
-    const router_gate_rule rule = {K, false};
+    const router_gate_rule rule = {.k = K};
     moe_random r;
 
     (void)state;
