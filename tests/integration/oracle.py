@@ -3,7 +3,8 @@
 Usage: oracle.py CONCLAVE COORDINATOR DIR...
 
 f32: every log-probability within 1e-4, experts and greedy tokens equal. bf16 (a checkpoint whose config says so): median difference at
-most 0.04, expert sets equal for 95 % of (token, layer) pairs and for 99 % of the tokens whose margin is above 0.02.
+most 0.04, expert sets equal for 95 % of (token, layer) pairs; for OLMoE also for 99 % of the tokens whose margin is above 0.02. (In
+the other families an earlier token's flip reaches later ones: there the figure is printed.)
 """
 import json
 import math
@@ -36,7 +37,7 @@ def log_softmax(logits):
 
 
 def compare(scored, expected, n_layers):
-    """Differences of all log-probabilities reported, and per token the share of layers whose experts are equal."""
+    """Differences of all log-probabilities reported, and per token and layer whether the experts are equal."""
     want = log_softmax(expected["logits"])
     differences, pairs = [], []
     for t, token in enumerate(scored):
@@ -49,37 +50,65 @@ def compare(scored, expected, n_layers):
         layers = {e["layer"]: e["ids"] for e in token["experts"]}
         assert sorted(layers) == list(range(n_layers))
         pairs.append([layers[l] == expected[f"experts.{l}"][t].tolist() for l in range(n_layers)])
+    assert len(differences) > 0 and all(map(math.isfinite, differences))
     return differences, np.array(pairs)
 
 
-def check(conclave, program, model, *args):
+class Figures:
+    """What was found on one checkpoint."""
+
+    def __init__(self, config, expected, scored, greedy):
+        self.bf16 = config.get("torch_dtype", config.get("dtype")) == "bfloat16"
+        self.olmoe = config["model_type"] == "olmoe"
+        self.scored, self.expected = scored, expected
+        self.differences, self.pairs = compare(scored, expected, config.get("num_hidden_layers", config.get("n_layer")))
+        self.n_greedy = len(expected["greedy"])
+        self.equal_greedy = next((i for i, (a, b) in enumerate(zip(greedy, expected["greedy"])) if a != b), len(greedy))
+        assert len(greedy) == self.n_greedy
+        sure = expected["margin"] > 0.02
+        self.sure = self.pairs[sure].all(axis=1).mean() if sure.any() else 1.0
+
+    def first_other_experts(self):
+        """Where it first goes another way, in the order in which it is computed within a token."""
+        if self.pairs.all():
+            return ""
+        t, l = next(zip(*np.nonzero(~self.pairs)))
+        ours = next(e["ids"] for e in self.scored[t]["experts"] if e["layer"] == l)
+        return f"; token {t} layer {l}: {ours}, oracle {self.expected[f'experts.{l}'][t].tolist()}"
+
+    def faults(self):
+        if not self.bf16:
+            limits = {"log-probabilities": max(self.differences) <= 1e-4, "experts": self.pairs.all(),
+                      "greedy tokens": self.equal_greedy == self.n_greedy}
+        else:
+            limits = {"median": statistics.median(self.differences) <= 0.04, "experts": self.pairs.mean() >= 0.95,
+                      "experts of sure tokens": not self.olmoe or self.sure >= 0.99}
+        return [name for name, holds in limits.items() if not holds]
+
+    def __str__(self):
+        return (f"{len(self.scored)} tokens, log-probability difference max {max(self.differences):.2e} median "
+                f"{statistics.median(self.differences):.2e}, expert sets equal {self.pairs.mean():.4f} (sure tokens {self.sure:.4f}), "
+                f"greedy {self.equal_greedy} of {self.n_greedy}{self.first_other_experts()}")
+
+
+def ask(conclave, coordinator, model):
     with open(os.path.join(model, "config.json"), encoding="utf-8") as f:
         config = json.load(f)
-    bf16 = config["torch_dtype"] == "bfloat16"
     expected = load(os.path.join(model, "expected.safetensors"))
     tokens = ",".join(map(str, expected["token_ids"]))
+    scored = run_json(conclave, coordinator, "score", "--tokens", tokens, "--top", str(TOP), "--experts")[0]["tokens"]
+    chunks = run_json(conclave, coordinator, "generate", "--tokens", tokens, "--temperature", "0", "--ignore-eos", "--max-tokens",
+                      str(len(expected["greedy"])))
+    return Figures(config, expected, scored, [id for chunk in chunks for id in chunk.get("token_ids", [])])
+
+
+def check(conclave, program, model, *args):
     with Coordinator(program, model, *args) as coordinator:
-        scored = run_json(conclave, coordinator, "score", "--tokens", tokens, "--top", str(TOP), "--experts")[0]["tokens"]
-        chunks = run_json(conclave, coordinator, "generate", "--tokens", tokens, "--temperature", "0", "--ignore-eos", "--max-tokens",
-                          str(len(expected["greedy"])))
+        figures = ask(conclave, coordinator, model)
         code, rest = coordinator.stop()
     assert (code, rest) == (0, ""), (code, rest)
-    greedy = [id for chunk in chunks for id in chunk.get("token_ids", [])]
-    differences, pairs = compare(scored, expected, config["num_hidden_layers"])
-    assert len(differences) > 0 and all(map(math.isfinite, differences))
-    equal_greedy = next((i for i, (a, b) in enumerate(zip(greedy, expected["greedy"])) if a != b), len(greedy))
-    print(f"{model}: {len(scored)} tokens, log-probability difference max {max(differences):.2e} median "
-          f"{statistics.median(differences):.2e}, expert sets equal {pairs.mean():.4f}, greedy {equal_greedy} of {len(greedy)}")
-    assert len(greedy) == len(expected["greedy"])
-    if bf16:
-        sure = expected["margin"] > 0.02
-        assert statistics.median(differences) <= 0.04
-        assert pairs.mean() >= 0.95
-        assert not sure.any() or pairs[sure].all(axis=1).mean() >= 0.99
-    else:
-        assert max(differences) <= 1e-4
-        assert pairs.all()
-        assert greedy == expected["greedy"].tolist()
+    print(f"{model}: {figures}")
+    assert not figures.faults(), figures.faults()
 
 
 def main():
