@@ -12,7 +12,8 @@ typedef __m512 v16;
 #define V_SCORES       16
 #define V_VALUE_ROWS   4
 #define V_VALUE_BLOCKS 4
-#define V_TILE_ROWS    6 /* of a product: 6 x 4 accumulators, 4 weights, 1 input */
+#define V_TILE_ROWS    6  /* of a product: 6 x 4 accumulators, 4 weights, 1 input */
+#define V_AHEAD        24 /* units (6 KB) that one tile alone fetches ahead of what it multiplies */
 #define UNIT_BYTES     (CPU_PANEL * sizeof(uint32_t))
 
 static inline __mmask16 first_lanes(size_t n)
@@ -262,11 +263,29 @@ static inline __attribute__((always_inline)) void unit_f32(v16 (*c)[4], size_t n
     unit_chain(c, n, v, x, at);
 }
 
-/* n (a constant, <= V_TILE_ROWS) rows; kind and whether fetch is NULL are constants too. For each unit that is
- * multiplied, fetch_step (<= 128) bytes from fetch on are brought near. */
-static inline __attribute__((always_inline)) void tile(cpu_kind kind, size_t n, float *acc, size_t stride,
-                                                       const void *const *x, const uint32_t *w, size_t k_begin,
-                                                       size_t k_end, const char *fetch, size_t fetch_step)
+/* Per unit that is multiplied: nothing, a part of a unit that the other tiles will read too, or a whole unit that is
+ * read only once and need not stay in any cache. */
+typedef enum { FETCH_NONE, FETCH_PART, FETCH_UNIT } fetch_kind;
+
+static inline __attribute__((always_inline)) void fetch_from(fetch_kind fetch_as, const char *fetch)
+{
+    if (fetch_as == FETCH_PART) {
+        _mm_prefetch(fetch, _MM_HINT_T0);
+        _mm_prefetch(fetch + 64, _MM_HINT_T0);
+    } else if (fetch_as == FETCH_UNIT) {
+#pragma GCC unroll 4
+        for (size_t i = 0; i < UNIT_BYTES; i += 64) {
+            _mm_prefetch(fetch + i, _MM_HINT_NTA);
+        }
+    }
+}
+
+/* n (<= V_TILE_ROWS) rows; n, kind and fetch_as are constants. For each unit that is multiplied, fetch_step (of
+ * FETCH_PART: <= 128) bytes from fetch on are brought near. */
+static inline __attribute__((always_inline)) void tile(cpu_kind kind, fetch_kind fetch_as, size_t n, float *acc,
+                                                       size_t stride, const void *const *x, const uint32_t *w,
+                                                       size_t k_begin, size_t k_end, const char *fetch,
+                                                       size_t fetch_step)
 {
     size_t x_bytes = kind == CPU_PAIR ? 2 : 4, k = k_begin, n_units = (k_end - k_begin) / (kind == CPU_F32 ? 1 : 2);
     const unsigned char *row[V_TILE_ROWS];
@@ -281,9 +300,8 @@ static inline __attribute__((always_inline)) void tile(cpu_kind kind, size_t n, 
         }
     }
     for (size_t u = 0; u < n_units; u++, w += CPU_PANEL) {
-        if (fetch != NULL) {
-            _mm_prefetch(fetch, _MM_HINT_T0);
-            _mm_prefetch(fetch + 64, _MM_HINT_T0);
+        if (fetch_as != FETCH_NONE) {
+            fetch_from(fetch_as, fetch);
             fetch += fetch_step;
         }
         if (kind == CPU_PAIR) {
@@ -310,34 +328,56 @@ static inline __attribute__((always_inline)) void tile(cpu_kind kind, size_t n, 
     }
 }
 
-static inline __attribute__((always_inline)) void tile_of(size_t n, cpu_kind kind, float *acc, size_t stride,
-                                                          const void *const *x, const uint32_t *w, size_t k_begin,
-                                                          size_t k_end, const char *fetch, size_t fetch_step)
+static inline __attribute__((always_inline)) void tile_of(size_t n, cpu_kind kind, fetch_kind fetch_as, float *acc,
+                                                          size_t stride, const void *const *x, const uint32_t *w,
+                                                          size_t k_begin, size_t k_end, const char *fetch,
+                                                          size_t fetch_step)
 {
     switch (n) {
     case 1:
-        tile(kind, 1, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
+        tile(kind, fetch_as, 1, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
         break;
     case 2:
-        tile(kind, 2, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
+        tile(kind, fetch_as, 2, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
         break;
     case 3:
-        tile(kind, 3, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
+        tile(kind, fetch_as, 3, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
         break;
     case 4:
-        tile(kind, 4, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
+        tile(kind, fetch_as, 4, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
         break;
     case 5:
-        tile(kind, 5, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
+        tile(kind, fetch_as, 5, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
         break;
     default:
-        tile(kind, 6, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
+        tile(kind, fetch_as, 6, acc, stride, x, w, k_begin, k_end, fetch, fetch_step);
     }
 }
 
-/* Rows in tiles of about equal height. One tile leaves the streaming to the hardware; of several, each fetches an equal
- * part of the next units, at an even pace: memory never waits for arithmetic, and fetches that are under way do not
- * hold up the loads from the nearer caches. */
+/* At most V_TILE_ROWS rows: what is read next is fetched V_AHEAD units before it is multiplied, beyond the end from
+ * next on. The hardware's own fetching falls behind, since waiting products fill the core before enough loads are
+ * under way. */
+static inline __attribute__((always_inline)) void few_rows(cpu_kind kind, float *acc, size_t stride,
+                                                           const void *const *x, size_t n, const uint32_t *w,
+                                                           size_t k_begin, size_t k_end, const uint32_t *next)
+{
+    size_t per_unit = kind == CPU_F32 ? 1 : 2, n_units = (k_end - k_begin) / per_unit;
+    size_t n_ahead = n_units > V_AHEAD ? n_units - V_AHEAD : 0, k_ahead = k_begin + n_ahead * per_unit;
+
+    if (n_ahead > 0) {
+        tile_of(n, kind, FETCH_UNIT, acc, stride, x, w, k_begin, k_ahead, (const char *)(w + V_AHEAD * CPU_PANEL),
+                UNIT_BYTES);
+    }
+    w += n_ahead * CPU_PANEL;
+    if (next != NULL) {
+        tile_of(n, kind, FETCH_UNIT, acc, stride, x, w, k_ahead, k_end, (const char *)next, UNIT_BYTES);
+    } else {
+        tile_of(n, kind, FETCH_NONE, acc, stride, x, w, k_ahead, k_end, NULL, 0);
+    }
+}
+
+/* Rows in tiles of about equal height. Each of several tiles fetches an equal part of the next units, at an even pace:
+ * memory never waits for arithmetic, and fetches that are under way do not hold up the loads from the nearer caches. */
 static inline __attribute__((always_inline)) void panel(cpu_kind kind, float *acc, size_t stride, const void *const *x,
                                                         size_t n_rows, const uint32_t *w, size_t k_begin, size_t k_end,
                                                         const uint32_t *next)
@@ -345,14 +385,18 @@ static inline __attribute__((always_inline)) void panel(cpu_kind kind, float *ac
     size_t n_tiles = (n_rows + V_TILE_ROWS - 1) / V_TILE_ROWS;
     size_t next_bytes = (k_end - k_begin) / (kind == CPU_F32 ? 1 : 2) * UNIT_BYTES;
 
+    if (n_tiles == 1) {
+        few_rows(kind, acc, stride, x, n_rows, w, k_begin, k_end, next);
+        return;
+    }
     for (size_t i = 0; i < n_tiles; i++) {
         size_t n = (n_rows + n_tiles - i - 1) / (n_tiles - i);
 
-        if (next != NULL && n_tiles > 1) {
-            tile_of(n, kind, acc, stride, x, w, k_begin, k_end, (const char *)next + next_bytes * i / n_tiles,
-                    (UNIT_BYTES + n_tiles - 1) / n_tiles);
+        if (next != NULL) {
+            tile_of(n, kind, FETCH_PART, acc, stride, x, w, k_begin, k_end,
+                    (const char *)next + next_bytes * i / n_tiles, (UNIT_BYTES + n_tiles - 1) / n_tiles);
         } else {
-            tile_of(n, kind, acc, stride, x, w, k_begin, k_end, NULL, 0);
+            tile_of(n, kind, FETCH_NONE, acc, stride, x, w, k_begin, k_end, NULL, 0);
         }
         acc += n * stride;
         x += n;

@@ -1,7 +1,7 @@
 """What the checkpoints of each family consist of, for make_checkpoint.py: config.json and the tensors' names, shapes and values.
 
 A family has common (keys of config.json that all its shapes share), shapes (the rest of the keys, by name), layers (the key that
-counts them), check(config) and tensors(config, options)."""
+counts them), sentencepiece (whether its tokenizer is one), check(config) and tensors(config, options)."""
 import collections
 import math
 import sys
@@ -14,15 +14,15 @@ Piece = collections.namedtuple("Piece", "name shape mean deviation edit", defaul
 # One tensor of the file: the pieces one after the other.
 Tensor = collections.namedtuple("Tensor", "name shape pieces")
 # How the checkpoint is made, beside its configuration.
-Options = collections.namedtuple("Options", "fused zero_share")
+Options = collections.namedtuple("Options", "fused zero_share score_scale")
 
 
 def matrix(name, n_out, n_in, edit=None):
     return Piece(name, (n_out, n_in), 0.0, 1.2 / math.sqrt(n_in), edit)
 
 
-def transposed(name, n_in, n_out):
-    return Piece(name, (n_in, n_out), 0.0, 1.2 / math.sqrt(n_in))
+def transposed(name, n_in, n_out, scale=1.0):
+    return Piece(name, (n_in, n_out), 0.0, scale * 1.2 / math.sqrt(n_in))
 
 
 def gain(name, width):
@@ -116,6 +116,7 @@ QWEN_NAMES = ("gate_proj", "up_proj", "down_proj")
 
 class Olmoe:
     layers = "num_hidden_layers"
+    sentencepiece = False
     common = dict(model_type="olmoe", architectures=["OlmoeForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5, rope_theta=10000.0,
                   rope_scaling=None, clip_qkv=None, attention_bias=False, attention_dropout=0.0, norm_topk_prob=False,
                   tie_word_embeddings=False, pad_token_id=1, use_cache=True)
@@ -149,6 +150,7 @@ class Olmoe:
 
 class Qwen3Moe:
     layers = "num_hidden_layers"
+    sentencepiece = False
     common = dict(model_type="qwen3_moe", architectures=["Qwen3MoeForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6,
                   rope_theta=1000000.0, rope_scaling=None, attention_bias=False, attention_dropout=0.0, norm_topk_prob=True,
                   decoder_sparse_step=1, mlp_only_layers=[], sliding_window=None, use_sliding_window=False,
@@ -184,6 +186,7 @@ class Qwen3Moe:
 
 class Mixtral:
     layers = "num_hidden_layers"
+    sentencepiece = True
     common = dict(model_type="mixtral", architectures=["MixtralForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5,
                   rope_theta=1000000.0, attention_dropout=0.0, sliding_window=None, tie_word_embeddings=False, use_cache=True)
     shapes = {
@@ -273,6 +276,7 @@ class NoShare:
 
 class MoePlusPlus:
     layers = "num_hidden_layers"
+    sentencepiece = True
     common = dict(model_type="MoE++", architectures=["MoeForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6, rope_theta=10000.0,
                   moe_expert_interval=1, moe_use_mixtral_gating=False, moe_2layer_gate=False, moe_use_logits_norm=True,
                   moe_gate_norm_std=1.0, moe_feature_no_mul_topk=True, tie_word_embeddings=False, pad_token_id=0, bos_token_id=1,
@@ -324,8 +328,9 @@ class MoePlusPlus:
 # ---------------------------------------------------------------- ModuleFormer
 class ModuleFormer:
     layers = "n_layer"
+    sentencepiece = False
     common = dict(model_type="moduleformer", architectures=["ModuleFormerForCausalLM"], activation_function="gelu_new",
-                  layer_norm_epsilon=1e-5, gate_type="mlp", tie_word_embeddings=False, block_size=512, history_length=512,
+                  layer_norm_epsilon=1e-5, gate_type="mlp", tie_word_embeddings=False, bos_token_id=0, block_size=512, history_length=512,
                   att_func="stickbreaking", moe_type="moe", pre_norm=True, universal=False, use_cache=True)
     molm = dict(vocab_size=50295, n_embd=1024, n_head=1, att_hidden=1024, n_att_experts=16, ffd_hidden=2048, n_mlp_experts=32,
                 gating_size=256)
@@ -362,7 +367,7 @@ class ModuleFormer:
                 Piece(f"{p}.temperature", (1,), 1.3, 0.0)]
 
     @staticmethod
-    def layer_tensors(p, c):
+    def layer_tensors(p, c, options):
         hidden, att, width = c["n_embd"], c["att_hidden"], c["ffd_hidden"]
         q, m = f"{p}.attn.q_proj", f"{p}.mlpf"
         pieces = [piece for name in ("ln_1", "ln_2") for piece in (gain(f"{p}.{name}.weight", hidden), bias(f"{p}.{name}.bias", hidden))]
@@ -371,10 +376,10 @@ class ModuleFormer:
             for name in ("k_proj", "v_proj"):
                 pieces += [matrix(f"{p}.attn.{name}.weight", att, hidden), bias(f"{p}.attn.{name}.bias", att)]
 
-        def stack(name, n, n_in, n_out):
-            return joined(name, [transposed(f"{name}.{e}", n_in, n_out) for e in range(n)])
+        def stack(name, n, n_in, n_out, scale=1.0):
+            return joined(name, [transposed(f"{name}.{e}", n_in, n_out, scale) for e in range(n)])
 
-        return single(pieces) + [stack(f"{q}.experts.weight", c["n_att_experts"], hidden, att),
+        return single(pieces) + [stack(f"{q}.experts.weight", c["n_att_experts"], hidden, att, options.score_scale),
                                  stack(f"{q}.output_experts.weight", c["n_att_experts"], att, hidden),
                                  stack(f"{m}.experts.weight", c["n_mlp_experts"], hidden, width),
                                  stack(f"{m}.output_experts.weight", c["n_mlp_experts"], width, hidden)]
@@ -386,7 +391,7 @@ class ModuleFormer:
         tensors = single([Piece("transformer.wte.weight", (vocab, hidden), 0.0, 1.0), gain("transformer.ln_f.weight", hidden),
                           bias("transformer.ln_f.bias", hidden), matrix("lm_head.weight", vocab, hidden)])
         for layer in range(c["n_layer"]):
-            tensors += ModuleFormer.layer_tensors(f"transformer.h.{layer}", c)
+            tensors += ModuleFormer.layer_tensors(f"transformer.h.{layer}", c, options)
         return tensors
 
 

@@ -9,6 +9,7 @@ seed and its name, so --fused, --shards and --layers do not change the others. N
     make_checkpoint.py OUT --family molm                         a small one of another family
     make_checkpoint.py OUT --shape molm-350m-4b --layers 2       two layers of a published model
     make_checkpoint.py OUT --family moe++ --zero-share 0.4       40 % of the picks are zero-computation experts
+    make_checkpoint.py OUT --family molm --score-scale 20        a stick that is used up after a few keys
 
 With --zero-share the picks follow from a token's id alone: every hundred consecutive ids hold the share exactly."""
 import argparse
@@ -18,6 +19,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -167,24 +169,29 @@ def load_json(path):
         return {}
 
 
-def make_tokenizer(out_dir, vocab_size, exact):
+def run_make_tokenizer(out_dir, vocab_size, *args):
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "make_tokenizer.py")
+    done = subprocess.run([sys.executable, script, out_dir, "--vocab-size", str(vocab_size), *args], check=True, stdout=subprocess.PIPE,
+                          encoding="utf-8")
+    return int(re.search(r"(\d+) ids", done.stdout).group(1))
+
+
+def make_tokenizer(out_dir, family, vocab_size, exact):
     """Calls the script beside this one; returns what of the configuration follows from its files. It may find fewer ids than it
     was asked for: then, unless exact, the vocabulary shrinks to them, or a random model would mostly answer with ids that mean
     nothing."""
-    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "make_tokenizer.py")
-    if not os.path.exists(script):
-        sys.exit("tools/make_tokenizer.py is missing; --no-tokenizer makes the weights alone")
-    subprocess.run([sys.executable, script, out_dir, "--vocab-size", str(vocab_size)], check=True)
+    n_ids = run_make_tokenizer(out_dir, vocab_size, *(["--sentencepiece"] if family.sentencepiece else []))
+    found = {"vocab_size": max(vocab_size, n_ids) if exact else -(-n_ids // 64) * 64}
+    if family.sentencepiece:
+        return {**found, "bos_token_id": 1, "eos_token_id": 2}
     tokenizer = load_json(os.path.join(out_dir, "tokenizer.json"))
     names = load_json(os.path.join(out_dir, "tokenizer_config.json"))
     ids = dict(tokenizer["model"]["vocab"])
     ids.update((t["content"], t["id"]) for t in tokenizer.get("added_tokens", []))
-    n_ids = max(ids.values()) + 1
-    found = {"vocab_size": max(vocab_size, n_ids) if exact else -(-n_ids // 64) * 64}
-    for key in ("eos_token", "pad_token"):
+    for key in ("bos_token", "eos_token", "pad_token"):
         name = names.get(key)
         name = name.get("content") if isinstance(name, dict) else name
-        if name in ids:
+        if name in ids and (key == "eos_token" or key + "_id" in family.common):
             found[key + "_id"] = ids[name]
     return found
 
@@ -209,7 +216,7 @@ def configure(args, family):
     config.setdefault("eos_token_id", config["vocab_size"] - 1)
     if args.tokenizer:
         exact = args.shape not in SMALL or "vocab_size" in overrides
-        config.update(make_tokenizer(args.out_dir, config["vocab_size"], exact))
+        config.update(make_tokenizer(args.out_dir, family, config["vocab_size"], exact))
         overrides.pop("vocab_size", None)  # never below what the tokenizer has
     config.update(overrides)
     return config
@@ -256,6 +263,7 @@ def parse_args():
     p.add_argument("--shards", type=positive, default=1, metavar="N")
     p.add_argument("--fused", action="store_true", help="experts of a layer in two tensors (OLMoE, Qwen3-MoE)")
     p.add_argument("--zero-share", type=share, metavar="S", help="share of picks that are zero-computation experts (MoE++)")
+    p.add_argument("--score-scale", type=float, default=1.0, metavar="X", help="attention scores times X (MoLM)")
     p.add_argument("--no-tokenizer", dest="tokenizer", action="store_false")
     p.add_argument("--force", action="store_true", help="replace weights that are there")
     args = p.parse_args()
@@ -264,6 +272,8 @@ def parse_args():
         p.error(f"--shape {args.shape} is of family {PUBLISHED[args.shape]}, not {args.family}")
     if args.zero_share is not None and args.family != "moe++":
         p.error(f"--zero-share is for moe++, not for {args.family}")
+    if args.score_scale != 1.0 and args.family != "molm":
+        p.error(f"--score-scale is for molm, not for {args.family}")
     return args
 
 
@@ -272,7 +282,7 @@ def main():
     family = FAMILIES[args.family]
     prepare(args.out_dir, args.force)
     config = configure(args, family)
-    tensors = sorted(family.tensors(config, Options(args.fused, args.zero_share)), key=lambda t: t.name.encode())
+    tensors = sorted(family.tensors(config, Options(args.fused, args.zero_share, args.score_scale)), key=lambda t: t.name.encode())
     if args.shards > len(tensors):
         sys.exit(f"--shards {args.shards}: there are only {len(tensors)} tensors")
     total = write_weights(args.out_dir, tensors, args.shards, args.seed, args.dtype)
