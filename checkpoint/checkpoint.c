@@ -80,6 +80,18 @@ static moe_status open_in_dir(const file_source *source, const char *name, check
     return MOE_OK;
 }
 
+moe_status checkpoint_file_open(int dir_fd, const char *name, checkpoint_file *out, moe_error *err)
+{
+    const file_source source = {.dir_fd = dir_fd};
+
+    return open_in_dir(&source, name, out, err);
+}
+
+void checkpoint_file_close(checkpoint_file *f)
+{
+    file_close(f);
+}
+
 static moe_status open_image(const file_source *source, const char *name, checkpoint_file *out, moe_error *err)
 {
     for (size_t i = 0; i < source->n_images; i++) {
@@ -196,7 +208,7 @@ static moe_status fill(checkpoint *c, const file_source *source, const char *sin
     if (status != MOE_OK) {
         return status;
     }
-    status = checkpoint_index_parse(f.data, f.bytes, INDEX_FILE, &index, err);
+    status = checkpoint_index_parse(f.data, f.bytes, INDEX_FILE, ".safetensors", &index, err);
     file_close(&f);
     if (status == MOE_OK) {
         status = add_shards(c, source, &index, err);
@@ -304,15 +316,23 @@ size_t checkpoint_total_bytes(const checkpoint *c)
     return c->total_bytes;
 }
 
-void checkpoint_forget(const checkpoint *c, const void *data, size_t bytes)
+void checkpoint_file_forget(const checkpoint_file *f, const void *data, size_t bytes)
 {
-    const checkpoint_file *f = checkpoint_file_of(c, data);
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     const uintptr_t first = ((uintptr_t)data + page - 1) / page * page; /* pages shared with a neighbour stay */
     const uintptr_t end = ((uintptr_t)data + bytes) / page * page;
 
     /* only of our own read-only mapping: it would zero memory of anyone else */
-    if (f != NULL && f->mapped && end > first && (uintptr_t)data - (uintptr_t)f->data + bytes <= f->bytes) {
+    if (f->mapped && end > first && (uintptr_t)data - (uintptr_t)f->data + bytes <= f->bytes) {
         (void)madvise((void *)first, end - first, MADV_DONTNEED);
+    }
+}
+
+void checkpoint_forget(const checkpoint *c, const void *data, size_t bytes)
+{
+    const checkpoint_file *f = checkpoint_file_of(c, data);
+
+    if (f != NULL) {
+        checkpoint_file_forget(f, data, bytes);
     }
 }

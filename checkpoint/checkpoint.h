@@ -89,6 +89,26 @@ MOE_NODISCARD moe_status checkpoint_manifest_build(const checkpoint *c, const ch
                                                    void *progress_ctx, checkpoint_manifest *out, moe_error *err);
 void checkpoint_manifest_fini(checkpoint_manifest *m);
 
+/* ------------------------------------------------------------------------------------------------ pickled checkpoints
+ * Turns DIR/pytorch_model.bin, or the shards of DIR/pytorch_model.bin.index.json, into out_dir/model.safetensors or
+ * model-0000x-of-0000y.safetensors (one per input, dtypes and shapes as they are, strided views made row-major, tensors that share
+ * a storage each in full) with their index, and copies the configuration and the tokenizer's files. A pickle is a program: it is read by a
+ * reader that knows only what dictionaries of tensors need, and never run. All inputs are checked before anything is written;
+ * the output is read back and the SHA-256 of every tensor compared. out_dir is new, or an empty directory; after a failure it is as before.
+ * An input that shrinks meanwhile makes reads fault (SIGBUS). Memory beyond the mapping: 4 MiB and about 300 bytes per tensor.
+ * Errors: MOE_ERR_NOT_FOUND (no such files), MOE_ERR_EXISTS (out_dir is not empty, or dir holds safetensors already), MOE_ERR_CORRUPT,
+ * MOE_ERR_DENIED (a pickle asks for a global that tensors do not need), MOE_ERR_UNSUPPORTED, MOE_ERR_DATA_LOSS (the output did
+ * not read back as it was written), MOE_ERR_CANCELLED (progress said so), MOE_ERR_IO. */
+typedef enum { CHECKPOINT_CONVERTING, CHECKPOINT_VERIFYING } checkpoint_convert_phase;
+/* Bytes of tensors done in this phase; often called. Returns false to stop. */
+typedef bool (*checkpoint_convert_progress)(void *ctx, checkpoint_convert_phase phase, size_t done, size_t total);
+typedef struct checkpoint_converted {
+    size_t n_tensors, n_shards, n_copied; /* copied: other files */
+    size_t bytes;                         /* of all tensors */
+} checkpoint_converted;
+MOE_NODISCARD moe_status checkpoint_convert(const char *dir, const char *out_dir, checkpoint_convert_progress progress, void *progress_ctx,
+                                            checkpoint_converted *out, moe_error *err);
+
 checkpoint_digest checkpoint_sha256(const void *bytes, size_t n);
 void checkpoint_digest_hex(const checkpoint_digest *d, char hex[65]);
 

@@ -19,7 +19,7 @@ MOE_NODISCARD moe_status safetensors_parse(const void *image, size_t bytes, cons
                                            moe_error *err);
 void safetensors_fini(safetensors_header *header);
 
-/* A validated model.safetensors.index.json. */
+/* A validated model.safetensors.index.json, or its like for files with another suffix. */
 typedef struct checkpoint_index_entry {
     const char *tensor, *shard; /* borrowed from json */
 } checkpoint_index_entry;
@@ -30,8 +30,8 @@ typedef struct checkpoint_index {
     moe_json *json; /* owned */
 } checkpoint_index;
 
-MOE_NODISCARD moe_status checkpoint_index_parse(const void *text, size_t bytes, const char *file, checkpoint_index *out,
-                                                moe_error *err);
+MOE_NODISCARD moe_status checkpoint_index_parse(const void *text, size_t bytes, const char *file, const char *suffix,
+                                                checkpoint_index *out, moe_error *err);
 void checkpoint_index_fini(checkpoint_index *index);
 /* Entries of the shard that entries[first] names. */
 size_t checkpoint_index_run(const checkpoint_index *index, size_t first);
@@ -58,6 +58,12 @@ struct checkpoint {
     size_t n_tensors;
     size_t total_bytes;
 };
+
+/* A regular file of the directory, mapped. */
+MOE_NODISCARD moe_status checkpoint_file_open(int dir_fd, const char *name, checkpoint_file *out, moe_error *err);
+void checkpoint_file_close(checkpoint_file *f);
+/* checkpoint_forget for bytes of this file. */
+void checkpoint_file_forget(const checkpoint_file *f, const void *data, size_t bytes);
 
 /* The file that holds data; NULL when none does. */
 const checkpoint_file *checkpoint_file_of(const checkpoint *c, const void *data);

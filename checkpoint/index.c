@@ -7,7 +7,6 @@
 
 #define MAX_DEPTH      8
 #define MAX_SHARD_NAME 255
-#define SUFFIX         ".safetensors"
 
 static int by_shard(const void *a, const void *b)
 {
@@ -18,11 +17,11 @@ static int by_shard(const void *a, const void *b)
 }
 
 /* A plain base name: whatever the index says, only files of the checkpoint's own directory are opened. */
-static bool is_base_name(const char *shard)
+static bool is_base_name(const char *shard, const char *suffix)
 {
-    const size_t n = strlen(shard), suffix = strlen(SUFFIX);
+    const size_t n = strlen(shard), n_suffix = strlen(suffix);
 
-    if (n <= suffix || n > MAX_SHARD_NAME || strcmp(shard + n - suffix, SUFFIX) != 0) {
+    if (n <= n_suffix || n > MAX_SHARD_NAME || strcmp(shard + n - n_suffix, suffix) != 0) {
         return false;
     }
     for (size_t i = 0; i < n; i++) {
@@ -34,8 +33,8 @@ static bool is_base_name(const char *shard)
     return shard[0] != '.' && strstr(shard, "..") == NULL;
 }
 
-static moe_status read_entry(const char *tensor, const json_t *value, const char *file, checkpoint_index_entry *out,
-                             moe_error *err)
+static moe_status read_entry(const char *tensor, const json_t *value, const char *file, const char *suffix,
+                             checkpoint_index_entry *out, moe_error *err)
 {
     const char *shard = json_string_value(value);
 
@@ -47,11 +46,10 @@ static moe_status read_entry(const char *tensor, const json_t *value, const char
         return moe_fail(err, MOE_ERR_CORRUPT, "%s: tensor \"%.120s\" is mapped to something that is no string", file,
                         tensor);
     }
-    if (!is_base_name(shard)) {
+    if (!is_base_name(shard, suffix)) {
         return moe_fail(err, MOE_ERR_CORRUPT,
-                        "%s: tensor \"%.120s\" is mapped to \"%.80s\", which is not the plain name of a " SUFFIX
-                        " file",
-                        file, tensor, shard);
+                        "%s: tensor \"%.120s\" is mapped to \"%.80s\", which is not the plain name of a %s file", file,
+                        tensor, shard, suffix);
     }
     *out = (checkpoint_index_entry){tensor, shard};
     return MOE_OK;
@@ -70,7 +68,7 @@ static moe_status check_shards(const checkpoint_index *index, const char *file, 
     return MOE_OK;
 }
 
-static moe_status read_map(json_t *map, const char *file, checkpoint_index *out, moe_error *err)
+static moe_status read_map(json_t *map, const char *file, const char *suffix, checkpoint_index *out, moe_error *err)
 {
     const size_t n = json_object_size(map); /* 0 also for what is no object */
     const char *tensor;
@@ -86,7 +84,7 @@ static moe_status read_map(json_t *map, const char *file, checkpoint_index *out,
     }
     json_object_foreach(map, tensor, value)
     {
-        const moe_status status = read_entry(tensor, value, file, &out->entries[out->n_entries], err);
+        const moe_status status = read_entry(tensor, value, file, suffix, &out->entries[out->n_entries], err);
         if (status != MOE_OK) {
             return status;
         }
@@ -96,8 +94,8 @@ static moe_status read_map(json_t *map, const char *file, checkpoint_index *out,
     return check_shards(out, file, err);
 }
 
-moe_status checkpoint_index_parse(const void *text, size_t bytes, const char *file, checkpoint_index *out,
-                                  moe_error *err)
+moe_status checkpoint_index_parse(const void *text, size_t bytes, const char *file, const char *suffix,
+                                  checkpoint_index *out, moe_error *err)
 {
     checkpoint_index index = {0};
     moe_error reason = {.text = ""};
@@ -110,7 +108,7 @@ moe_status checkpoint_index_parse(const void *text, size_t bytes, const char *fi
     if (status != MOE_OK) {
         return moe_fail(err, status, "%s: not strict JSON: %.200s", file, reason.text);
     }
-    status = read_map(json_object_get(index.json, "weight_map"), file, &index, err);
+    status = read_map(json_object_get(index.json, "weight_map"), file, suffix, &index, err);
     if (status != MOE_OK) {
         checkpoint_index_fini(&index);
         return status;
