@@ -48,6 +48,7 @@ typedef struct cli_command {
     const cli_options *groups[CLI_MAX_GROUPS]; /* ends with NULL */
     size_t max_args;
     moe_status (*run)(cli_run *run, moe_error *err);
+    bool local; /* needs no server: of the common options it has only --json */
 } cli_command;
 
 extern const cli_command cli_commands[];
@@ -115,6 +116,7 @@ moe_status cli_health_run(cli_run *run, moe_error *err);
 moe_status cli_experts_run(cli_run *run, moe_error *err);
 moe_status cli_nodes_run(cli_run *run, moe_error *err);
 moe_status cli_placement_run(cli_run *run, moe_error *err);
+moe_status cli_convert_run(cli_run *run, moe_error *err);
 
 /* Writes text that came from a server or a model. On a terminal, control characters other than tab and newline become
  * "?", so that an answer cannot drive the terminal. */

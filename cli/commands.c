@@ -144,6 +144,13 @@ const cli_command cli_commands[] = {
      .summary = "Exit code 0 only if the server is serving",
      .groups = {ROWS(health_options)},
      .run = cli_health_run},
+    {.name = "convert",
+     .arguments = "DIR OUT: a directory with pytorch_model.bin or its shards; a new or empty directory",
+     .summary = "Turn a pickled PyTorch checkpoint into safetensors, here, without running it",
+     .groups = {NULL},
+     .max_args = 2,
+     .run = cli_convert_run,
+     .local = true},
 };
 
 const size_t cli_n_commands = MOE_COUNT(cli_commands);

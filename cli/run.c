@@ -8,17 +8,18 @@
 
 /* ---------------------------------------------------------------------------------------------------------- options */
 
+/* The first row is of all commands, the others are of those that call a server. */
 static const moe_option common_options[] = {
+    {.name = "json",
+     .kind = MOE_OPT_BOOL,
+     .offset = offsetof(cli_run, json),
+     .help = "print each reply as JSON, one object per line"},
     {.name = "server",
      .kind = MOE_OPT_STRING,
      .offset = offsetof(cli_run, server),
      .fallback = "127.0.0.1:50051",
      .value = "HOST:PORT",
      .help = "the coordinator"},
-    {.name = "json",
-     .kind = MOE_OPT_BOOL,
-     .offset = offsetof(cli_run, json),
-     .help = "print each reply as JSON, one object per line"},
     {.name = "timeout",
      .kind = MOE_OPT_F64,
      .offset = offsetof(cli_run, timeout),
@@ -84,8 +85,9 @@ static size_t build_table(const cli_command *command, moe_option table[])
             .help = option->help,
         };
     }
-    memcpy(table + n, common_options, sizeof(common_options));
-    return n + MOE_COUNT(common_options);
+    const size_t n_common = command->local ? 1 : MOE_COUNT(common_options);
+    memcpy(table + n, common_options, n_common * sizeof(*table));
+    return n + n_common;
 }
 
 /* --stop-this for stop_this. */

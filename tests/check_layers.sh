@@ -9,7 +9,8 @@ allowed() {
     compute | tokenizer | proto | http) echo "base" ;;
     checkpoint | router) echo "base compute" ;;
     model) echo "base compute checkpoint router" ;;
-    transport | cli) echo "base proto" ;;
+    transport) echo "base proto" ;;
+    cli) echo "base compute checkpoint proto" ;;
     cluster) echo "base router" ;;
     expert_node) echo "base compute checkpoint router model proto http transport cluster" ;;
     coordinator) echo "base compute checkpoint router model proto http transport cluster expert_node tokenizer" ;;
