@@ -83,8 +83,8 @@ static bool is_masked(const added_token *token, size_t begin, size_t end, const 
     return low < n_spans && spans[low].begin < end;
 }
 
-static const added_token *longest_at(const added_set *s, text_view text, size_t at, const tokenizer_span *spans,
-                                     size_t n_spans, bool special_only)
+static const added_token *longest_unmasked(const added_set *s, text_view text, size_t at, const tokenizer_span *spans,
+                                           size_t n_spans, bool special_only)
 {
     const unsigned char *p = (const unsigned char *)text.data;
     size_t low = s->first[p[at]], high = s->first[p[at] + 1];
@@ -102,6 +102,11 @@ static const added_token *longest_at(const added_set *s, text_view text, size_t 
         narrow(s, &low, &high, depth, p[at + depth]);
     }
     return longest;
+}
+
+const added_token *added_set_longest(const added_set *s, text_view text, size_t at)
+{
+    return s->n > 0 ? longest_unmasked(s, text, at, NULL, 0, false) : NULL;
 }
 
 static size_t char_before(const char *text, size_t at, int32_t *c)
@@ -152,7 +157,7 @@ bool added_set_next(const added_set *s, text_view text, size_t from, const token
                     bool special_only, added_match *match_out)
 {
     for (size_t at = from; s->n > 0 && at < text.size; at++) {
-        const added_token *token = longest_at(s, text, at, spans, n_spans, special_only);
+        const added_token *token = longest_unmasked(s, text, at, spans, n_spans, special_only);
 
         if (!token) {
             continue;

@@ -93,17 +93,16 @@ static void *grow(void *array, size_t *capacity, size_t need, size_t size)
     return grown;
 }
 
-static bool symbol_add(encoding *e, int32_t id)
+bool symbol_add(encoding *e, int32_t id, size_t begin)
 {
     const int32_t at = (int32_t)e->n_symbols;
-
     symbol *grown = grow(e->symbols, &e->symbol_capacity, e->n_symbols + 1, sizeof *e->symbols);
 
     if (!grown) {
         return false;
     }
     e->symbols = grown;
-    e->symbols[e->n_symbols++] = (symbol){.id = id, .prev = at - 1, .next = at + 1};
+    e->symbols[e->n_symbols++] = (symbol){.id = id, .prev = at - 1, .next = at + 1, .begin = (uint32_t)begin};
     return true;
 }
 
@@ -140,20 +139,17 @@ static bool symbols_fill(encoding *e, text_view piece)
         n = utf8_get(c, &code);
         id = char_id(b, c, n);
         if (id >= 0) {
-            ok = symbol_add(e, id);
+            ok = symbol_add(e, id, i);
         } else if (has_byte_ids(b, c, n)) {
             for (size_t j = 0; j < n && ok; j++) {
-                ok = symbol_add(e, b->byte_id[(unsigned char)c[j]]);
+                ok = symbol_add(e, b->byte_id[(unsigned char)c[j]], i);
             }
         } else if (b->unk_id >= 0) {
-            ok = (b->fuse_unk && after_unk) || symbol_add(e, b->unk_id);
+            ok = (b->fuse_unk && after_unk) || symbol_add(e, b->unk_id, i);
             after_unk = true;
             continue;
         }
         after_unk = false;
-    }
-    if (e->n_symbols > 0) {
-        e->symbols[e->n_symbols - 1].next = -1;
     }
     return ok;
 }
@@ -198,8 +194,12 @@ static void heap_push(encoding *e, heap_entry entry)
 static bool pair_at(const encoding *e, int32_t left, heap_entry *out)
 {
     const int32_t right = left < 0 ? -1 : e->symbols[left].next;
-    const merge *m = right < 0 ? NULL : merge_find(&e->t->bpe.merges, e->symbols[left].id, e->symbols[right].id);
+    const merge *m;
 
+    if (right < 0 || e->t->pieces.present) {
+        return right >= 0 && sentencepiece_pair(e, left, out);
+    }
+    m = merge_find(&e->t->bpe.merges, e->symbols[left].id, e->symbols[right].id);
     if (!m) {
         return false;
     }
@@ -226,8 +226,14 @@ static bool heap_fill(encoding *e)
     return true;
 }
 
-static void symbols_merge(encoding *e)
+bool symbols_merge(encoding *e)
 {
+    if (e->n_symbols > 0) {
+        e->symbols[e->n_symbols - 1].next = -1;
+    }
+    if (!heap_fill(e)) {
+        return false;
+    }
     while (e->n_heap > 0) {
         const heap_entry top = heap_pop(e);
         const int32_t at = (int32_t)(uint32_t)top.key;
@@ -251,6 +257,7 @@ static void symbols_merge(encoding *e)
             heap_push(e, now);
         }
     }
+    return true;
 }
 
 static text_view map_bytes(encoding *e, const char *piece, size_t n)
@@ -277,10 +284,9 @@ static moe_status encode_fresh(encoding *e, const char *piece, size_t n)
     if (whole >= 0) {
         return encoding_emit(e, whole);
     }
-    if (!symbols_fill(e, text) || !heap_fill(e)) {
+    if (!symbols_fill(e, text) || !symbols_merge(e)) {
         return MOE_ERR_NO_MEMORY;
     }
-    symbols_merge(e);
     for (int32_t i = e->n_symbols > 0 ? 0 : -1; i >= 0 && status == MOE_OK; i = e->symbols[i].next) {
         status = encoding_emit(e, e->symbols[i].id);
     }

@@ -18,11 +18,10 @@ static int32_t find_text(const tokenizer *t, const added_list *list, text_view t
     return vocab_find(&t->bpe.vocab, text.data, text.size);
 }
 
-/* A token is a string, or an object with its content. Strings the tokenizer does not know name nothing. */
-static moe_status find_token(const tokenizer *t, const json_t *config, const added_list *list, const char *key,
+moe_status load_config_token(const tokenizer *t, const moe_json *json, const added_list *list, const char *key,
                              int32_t *out, moe_error *err)
 {
-    const json_t *value = json_object_get(config, key);
+    const json_t *value = json_object_get(json, key);
     const bool is_object = json_is_object(value);
     text_view text;
     moe_status status;
@@ -32,7 +31,7 @@ static moe_status find_token(const tokenizer *t, const json_t *config, const add
         return MOE_OK;
     }
     status = is_object ? field_text(value, PATH, "content", NULL, &text, err)
-                       : field_text(config, PATH, key, NULL, &text, err);
+                       : field_text(json, PATH, key, NULL, &text, err);
     if (status == MOE_OK) {
         *out = find_text(t, list, text);
     }
@@ -45,7 +44,7 @@ moe_status load_config_tokens(tokenizer *t, const moe_json *json, const added_li
     int32_t ids[MOE_COUNT(keys)];
 
     for (size_t i = 0; i < MOE_COUNT(keys); i++) {
-        const moe_status status = find_token(t, json, list, keys[i], &ids[i], err);
+        const moe_status status = load_config_token(t, json, list, keys[i], &ids[i], err);
 
         if (status != MOE_OK) {
             return status;

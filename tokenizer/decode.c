@@ -157,8 +157,14 @@ void tokenizer_decode_push(tokenizer_decode *d, int32_t id, moe_text *out)
     const tokenizer *t = d->t;
     const vocab_token *token;
 
-    if (id < 0 || (size_t)id >= t->vocab_size || !t->tokens[id].text ||
-        (d->skip_special && tokenizer_is_special(t, id))) {
+    if (id < 0 || (size_t)id >= t->vocab_size || !t->tokens[id].text) {
+        return;
+    }
+    if (t->pieces.present) {
+        sentencepiece_decode(d, id, out);
+        return;
+    }
+    if (d->skip_special && tokenizer_is_special(t, id)) {
         return;
     }
     token = &t->tokens[id];
@@ -179,6 +185,10 @@ void tokenizer_decode_push(tokenizer_decode *d, int32_t id, moe_text *out)
 
 void tokenizer_decode_finish(tokenizer_decode *d, moe_text *out)
 {
+    if (d->t->pieces.present) {
+        sentencepiece_flush(d, out);
+        return;
+    }
     run_flush(d, out);
     if (d->n_pending > 0) {
         moe_text_append(out, replacement, 3);

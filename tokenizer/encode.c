@@ -140,6 +140,9 @@ static moe_status encode_raw(encoding *e, const char *text, size_t begin, size_t
     if (begin == end) {
         return MOE_OK;
     }
+    if (e->t->pieces.present) {
+        return sentencepiece_encode(e, raw, head);
+    }
     for (; n_spans > 0 && spans->end <= begin; spans++, n_spans--) {
     }
     while (n_spans > 0 && spans[n_spans - 1].begin >= end) {

@@ -13,6 +13,7 @@ void tokenizer_close(tokenizer *t)
         return;
     }
     piece_cache_fini(&t->cache);
+    sentencepiece_fini(&t->pieces);
     moe_text_fini(&t->decoded);
     text_steps_fini(&t->decoder.steps);
     text_steps_fini(&t->normalizer);
@@ -151,6 +152,9 @@ static bool may_vanish(const tokenizer *t)
 {
     const bpe *b = &t->bpe;
 
+    if (t->pieces.remove_extra_spaces) {
+        return true;
+    }
     for (size_t i = 0; i < t->normalizer.n; i++) {
         const text_step *step = &t->normalizer.steps[i];
 
@@ -225,6 +229,40 @@ static moe_status load_all(tokenizer *t, const json_t *json, const json_t *confi
     return decode_tokens(t, err);
 }
 
+/* Ids that the model file does not have, and tokenizer_config.json adds. */
+static moe_status decode_added(tokenizer *t, const added_list *list, moe_error *err)
+{
+    for (size_t i = 0; i < list->n; i++) {
+        const text_view text = list->items[i].content;
+        vocab_token *token = &t->tokens[list->items[i].id];
+
+        if ((size_t)list->items[i].id >= t->pieces.n_pieces) {
+            token->decoded = (uint32_t)t->decoded.size;
+            token->n_decoded = (uint32_t)text.size;
+            t->longest = MOE_MAX(t->longest, text.size);
+            moe_text_append(&t->decoded, text.data, text.size);
+        }
+    }
+    return t->decoded.failed ? moe_fail(err, MOE_ERR_NO_MEMORY, "added tokens: too much text") : MOE_OK;
+}
+
+static moe_status load_pieces(tokenizer *t, text_view model, const json_t *config, const tokenizer_specials *specials,
+                              added_list *list, moe_error *err)
+{
+    moe_status status;
+
+    if ((status = sentencepiece_load(t, model, err)) != MOE_OK ||
+        (status = sentencepiece_load_added(t, config, list, err)) != MOE_OK ||
+        (status = added_list_apply(t, list, err)) != MOE_OK || (status = decode_added(t, list, err)) != MOE_OK ||
+        (status = apply_specials(t, specials, err)) != MOE_OK ||
+        (status = load_config_tokens(t, config, list, err)) != MOE_OK ||
+        (status = added_list_match(t, list, err)) != MOE_OK) {
+        return status;
+    }
+    t->max_bytes_per_id = bytes_per_id(t);
+    return sentencepiece_load_affixes(t, config, err);
+}
+
 /* Integers there are often beyond 64 bits (model_max_length), and none is used. */
 static moe_status parse_config(const char *text, size_t bytes, json_t **out, moe_error *err)
 {
@@ -252,26 +290,31 @@ static moe_status parse_main(const char *text, size_t bytes, json_t **out, moe_e
     return status == MOE_OK ? MOE_OK : moe_fail(err, status, "tokenizer.json: %.300s", reason.text);
 }
 
-moe_status tokenizer_open_memory(const char *json, size_t json_bytes, const char *config_json, size_t config_bytes,
-                                 const char *chat_template, size_t template_bytes, size_t vocab_size,
-                                 const tokenizer_specials *specials, tokenizer **out, moe_error *err)
+/* The files of a tokenizer: one of json and model is there, the others may be NULL. */
+typedef struct sources {
+    text_view json, model, config, chat;
+} sources;
+
+static moe_status open_sources(const sources *from, size_t vocab_size, const tokenizer_specials *specials,
+                               tokenizer **out, moe_error *err)
 {
     json_t *main_json = NULL, *config = NULL;
     added_list list = {NULL, 0};
     tokenizer *t = NULL;
-    moe_status status = parse_main(json, json_bytes, &main_json, err);
+    moe_status status = from->model.data ? MOE_OK : parse_main(from->json.data, from->json.size, &main_json, err);
 
     if (status == MOE_OK) {
-        status = parse_config(config_json, config_bytes, &config, err);
+        status = parse_config(from->config.data, from->config.size, &config, err);
     }
     if (status == MOE_OK) {
         status = tokenizer_new(vocab_size, &t, err);
     }
     if (status == MOE_OK) {
-        status = load_all(t, main_json, config, specials, &list, err);
+        status = from->model.data ? load_pieces(t, from->model, config, specials, &list, err)
+                                  : load_all(t, main_json, config, specials, &list, err);
     }
     if (status == MOE_OK) {
-        status = load_chat(t, config, chat_template, template_bytes, err);
+        status = load_chat(t, config, from->chat.data, from->chat.size, err);
     }
     free(list.items);
     json_decref(config);
@@ -282,6 +325,27 @@ moe_status tokenizer_open_memory(const char *json, size_t json_bytes, const char
     }
     *out = t;
     return MOE_OK;
+}
+
+moe_status tokenizer_open_memory(const char *json, size_t json_bytes, const char *config_json, size_t config_bytes,
+                                 const char *chat_template, size_t template_bytes, size_t vocab_size,
+                                 const tokenizer_specials *specials, tokenizer **out, moe_error *err)
+{
+    const sources from = {
+        .json = {json, json_bytes}, .config = {config_json, config_bytes}, .chat = {chat_template, template_bytes}};
+
+    return open_sources(&from, vocab_size, specials, out, err);
+}
+
+moe_status tokenizer_open_model_memory(const void *model, size_t model_bytes, const char *config_json,
+                                       size_t config_bytes, const char *chat_template, size_t template_bytes,
+                                       size_t vocab_size, const tokenizer_specials *specials, tokenizer **out,
+                                       moe_error *err)
+{
+    const sources from = {
+        .model = {model, model_bytes}, .config = {config_json, config_bytes}, .chat = {chat_template, template_bytes}};
+
+    return open_sources(&from, vocab_size, specials, out, err);
 }
 
 typedef struct file {
@@ -306,9 +370,15 @@ static moe_status file_open(const char *dir, const char *name, size_t max_bytes,
 moe_status tokenizer_open(const char *dir, size_t vocab_size, const tokenizer_specials *specials, tokenizer **out,
                           moe_error *err)
 {
-    file json = {NULL, 0}, config = {NULL, 0}, chat = {NULL, 0};
-    moe_status status = file_open(dir, "tokenizer.json", TOKENIZER_MAX_FILE, true, &json, err);
+    file json = {NULL, 0}, model = {NULL, 0}, config = {NULL, 0}, chat = {NULL, 0};
+    moe_status status = file_open(dir, "tokenizer.json", TOKENIZER_MAX_FILE, false, &json, err);
 
+    if (status == MOE_OK && !json.data) {
+        status = file_open(dir, "tokenizer.model", TOKENIZER_MAX_FILE, true, &model, err);
+    }
+    if (status == MOE_ERR_NOT_FOUND) {
+        return moe_fail(err, status, "%s: neither tokenizer.json nor tokenizer.model", dir);
+    }
     if (status == MOE_OK) {
         status = file_open(dir, "tokenizer_config.json", TOKENIZER_MAX_CONFIG, false, &config, err);
     }
@@ -316,10 +386,15 @@ moe_status tokenizer_open(const char *dir, size_t vocab_size, const tokenizer_sp
         status = file_open(dir, "chat_template.jinja", TOKENIZER_MAX_CONFIG, false, &chat, err);
     }
     if (status == MOE_OK) {
-        status = tokenizer_open_memory(json.data, json.bytes, config.data, config.bytes, chat.data, chat.bytes,
-                                       vocab_size, specials, out, err);
+        const sources from = {.json = {json.data, json.bytes},
+                              .model = {model.data, model.bytes},
+                              .config = {config.data, config.bytes},
+                              .chat = {chat.data, chat.bytes}};
+
+        status = open_sources(&from, vocab_size, specials, out, err);
     }
     free(json.data);
+    free(model.data);
     free(config.data);
     free(chat.data);
     return status;

@@ -1,67 +1,93 @@
-/* tokenizer_probe TOKENIZER_JSON: reads texts from standard input, each as a u32 (little-endian) byte count and its
- * bytes; writes for each a u32 count of ids, the ids, a u32 count of bytes and the decoded text. For
- * tools/check_peers_tokenizers.py. */
+/* tokenizer_probe FILE: FILE is a tokenizer.json, or a tokenizer.model by its ending. Reads texts from standard input,
+ * each as a u32 (little-endian) byte count and its bytes; writes for each a u32 count of ids, the ids, a u32 count of
+ * bytes and the decoded text.
+ * tokenizer_probe FILE --decode: reads u32 counts, each before so many ids; writes for each a u32 count of bytes and
+ * the decoded text, without special tokens. For tools/check_peers_tokenizers.py and tools/check_peers_sentencepiece.py.
+ */
 #include "tokenizer/tokenizer.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAX_TEXT = 1 << 20, VOCAB_SIZE = 1 << 20 };
 
-static bool probe(tokenizer *t, const char *text, size_t n, int32_t *ids)
+static bool write_decoded(tokenizer *t, const int32_t *ids, size_t n_ids, bool skip_special)
 {
     tokenizer_decode d;
-    moe_error err = {""};
-    size_t n_ids = 0;
-    uint32_t counts[2];
     moe_text out;
+    uint32_t count;
     bool ok;
 
     moe_text_init(&out, (size_t)MAX_TEXT * 16);
-    if (tokenizer_encode(t, text, n, false, NULL, 0, ids, MAX_TEXT, &n_ids, &err) != MOE_OK) {
-        fprintf(stderr, "%s\n", err.text);
-        return false;
-    }
-    tokenizer_decode_init(&d, t, false);
+    tokenizer_decode_init(&d, t, skip_special);
     for (size_t i = 0; i < n_ids; i++) {
         tokenizer_decode_push(&d, ids[i], &out);
     }
     tokenizer_decode_finish(&d, &out);
-    counts[0] = (uint32_t)n_ids;
-    counts[1] = (uint32_t)out.size;
-    ok = fwrite(&counts[0], 4, 1, stdout) == 1 && fwrite(ids, 4, n_ids, stdout) == n_ids &&
-         fwrite(&counts[1], 4, 1, stdout) == 1 && fwrite(moe_text_cstr(&out), 1, out.size, stdout) == out.size;
+    count = (uint32_t)out.size;
+    ok = !out.failed && fwrite(&count, 4, 1, stdout) == 1 && fwrite(moe_text_cstr(&out), 1, out.size, stdout) == count;
     moe_text_fini(&out);
     return ok;
 }
 
-static bool probe_all(tokenizer *t, char *text, int32_t *ids)
+static bool probe(tokenizer *t, const char *text, size_t n, int32_t *ids)
+{
+    moe_error err = {""};
+    size_t n_ids = 0;
+    uint32_t count;
+
+    if (tokenizer_encode(t, text, n, false, NULL, 0, ids, MAX_TEXT, &n_ids, &err) != MOE_OK) {
+        fprintf(stderr, "%s\n", err.text);
+        return false;
+    }
+    count = (uint32_t)n_ids;
+    return fwrite(&count, 4, 1, stdout) == 1 && fwrite(ids, 4, n_ids, stdout) == n_ids &&
+           write_decoded(t, ids, n_ids, false);
+}
+
+static bool probe_all(tokenizer *t, bool decode, char *text, int32_t *ids)
 {
     uint32_t n;
 
     while (fread(&n, 4, 1, stdin) == 1) {
-        if (n > MAX_TEXT || fread(text, 1, n, stdin) != n || !probe(t, text, n, ids)) {
+        if (n > MAX_TEXT || fread(decode ? (void *)ids : text, decode ? 4 : 1, n, stdin) != n ||
+            !(decode ? write_decoded(t, ids, n, true) : probe(t, text, n, ids))) {
             return false;
         }
     }
     return fflush(stdout) == 0;
 }
 
+static moe_status open_file(const char *path, tokenizer **out, moe_error *err)
+{
+    const size_t n_path = strlen(path);
+    char *data = NULL;
+    size_t bytes = 0;
+    moe_status status = moe_file_read(path, (size_t)256 << 20, &data, &bytes, err);
+
+    if (status == MOE_OK) {
+        status = n_path > 6 && strcmp(path + n_path - 6, ".model") == 0
+                     ? tokenizer_open_model_memory(data, bytes, NULL, 0, NULL, 0, VOCAB_SIZE, NULL, out, err)
+                     : tokenizer_open_memory(data, bytes, NULL, 0, NULL, 0, VOCAB_SIZE, NULL, out, err);
+    }
+    free(data);
+    return status;
+}
+
 int main(int argc, char **argv)
 {
-    char *json = NULL, *text = malloc(MAX_TEXT);
+    const bool decode = argc == 3 && strcmp(argv[2], "--decode") == 0;
+    char *text = malloc(MAX_TEXT);
     int32_t *ids = malloc(sizeof *ids * MAX_TEXT);
-    size_t bytes;
     moe_error err = {""};
     tokenizer *t = NULL;
-    bool ok = argc == 2 && text && ids && moe_file_read(argv[1], (size_t)256 << 20, &json, &bytes, &err) == MOE_OK &&
-              tokenizer_open_memory(json, bytes, NULL, 0, NULL, 0, VOCAB_SIZE, NULL, &t, &err) == MOE_OK;
+    bool ok = (argc == 2 || decode) && text && ids && open_file(argv[1], &t, &err) == MOE_OK;
 
     if (!ok) {
-        fprintf(stderr, "tokenizer_probe TOKENIZER_JSON: %s\n", err.text);
+        fprintf(stderr, "tokenizer_probe FILE [--decode]: %s\n", err.text);
     }
-    ok = ok && probe_all(t, text, ids);
+    ok = ok && probe_all(t, decode, text, ids);
     tokenizer_close(t);
-    free(json);
     free(text);
     free(ids);
     return ok ? EXIT_SUCCESS : EXIT_FAILURE;

@@ -236,7 +236,7 @@ static moe_status load_scheme(const json_t *json, const char *path, const char *
 static moe_status load_metaspace(const json_t *json, const char *path, text_view *mark, prepend_scheme *scheme,
                                  moe_error *err)
 {
-    bool prefix;
+    bool prefix = true;
     moe_status status = field_char(json, path, "replacement", "\xe2\x96\x81", mark, err);
 
     if (status == MOE_OK) {
@@ -378,7 +378,7 @@ static moe_status decoder_strip(decoder *d, const json_t *json, const char *path
 
 static moe_status decoder_metaspace(decoder *d, const json_t *json, const char *path, moe_error *err)
 {
-    prepend_scheme scheme;
+    prepend_scheme scheme = PREPEND_ALWAYS;
     text_view mark;
     const moe_status status = load_metaspace(json, path, &mark, &scheme, err);
 

@@ -6,8 +6,8 @@
  *   tokenizer_chat     the chat template of a model; part of the tokenizer
  *
  * Files come from outside: every field is checked, unknown `type` values are a load error, never ignored. Bounds:
- * tokenizer.json <= 256 MiB, vocabulary <= 4,194,304 entries, one token's text <= 4 KiB.
- * Source: models' own tokenizer.json files; byte-level BPE (GPT-2), Unicode data by utf8proc. */
+ * tokenizer.json and tokenizer.model <= 256 MiB, vocabulary <= 4,194,304 entries, one token's text <= 4 KiB.
+ * Source: models' own tokenizer.json files; byte-level BPE (GPT-2); SentencePiece 0.1.97; Unicode data by utf8proc. */
 #ifndef CONCLAVE_TOKENIZER_H
 #define CONCLAVE_TOKENIZER_H
 
@@ -22,9 +22,10 @@ typedef struct tokenizer_specials {
     int32_t bos_id, eos_id; /* for chat templates and TemplateProcessing; -1: none */
 } tokenizer_specials;
 
-/* Opens DIR/tokenizer.json (and DIR/tokenizer_config.json, DIR/chat_template.jinja where present).
+/* Opens DIR/tokenizer.json, or without one DIR/tokenizer.model (SentencePiece, BPE with identity normalisation), and
+ * DIR/tokenizer_config.json, DIR/chat_template.jinja where present.
  * vocab_size: the model's; every id of the file must be below it. specials may be NULL (no ids).
- * Errors: MOE_ERR_NOT_FOUND when there is no tokenizer file (the server then works with token ids only);
+ * Errors: MOE_ERR_NOT_FOUND when there is neither file (the server then works with token ids only);
  * MOE_ERR_CORRUPT / MOE_ERR_UNSUPPORTED naming the field. */
 MOE_NODISCARD moe_status tokenizer_open(const char *dir, size_t vocab_size, const tokenizer_specials *specials, tokenizer **out,
                                         moe_error *err);
@@ -32,6 +33,14 @@ MOE_NODISCARD moe_status tokenizer_open(const char *dir, size_t vocab_size, cons
 MOE_NODISCARD moe_status tokenizer_open_memory(const char *json, size_t json_bytes, const char *config_json, size_t config_bytes,
                                                const char *chat_template, size_t template_bytes, size_t vocab_size,
                                                const tokenizer_specials *specials, tokenizer **out, moe_error *err);
+/* And a tokenizer.model from memory. As in tokenizer.json, text is an added token where tokenizer_config.json says so
+ * (added_tokens_decoder; bos_token and its like): control pieces of the model are otherwise never found in text. Without
+ * add_bos_token a bos goes first, as with LlamaTokenizer, unless tokenizer_class names another class. */
+MOE_NODISCARD moe_status tokenizer_open_model_memory(const void *model, size_t model_bytes, const char *config_json,
+                                                     size_t config_bytes, const char *chat_template,
+                                                     size_t template_bytes, size_t vocab_size,
+                                                     const tokenizer_specials *specials, tokenizer **out,
+                                                     moe_error *err);
 void tokenizer_close(tokenizer *t);
 
 /* Encodes UTF-8 text. Adds no special tokens unless add_special (then what the post-processor and tokenizer_config say).
@@ -56,7 +65,7 @@ size_t tokenizer_longest_token_bytes(const tokenizer *t);
 size_t tokenizer_max_text_bytes(const tokenizer *t, size_t n_ids);
 
 /* Decoding stream: at most 3 bytes are held back until a code point is complete; invalid bytes become U+FFFD (each maximal
- * invalid subpart). Chunks joined equal the one-shot decode. */
+ * invalid subpart; each byte with a tokenizer.model). Chunks joined equal the one-shot decode. */
 typedef struct tokenizer_decode {
     const tokenizer *t; /* borrowed */
     bool skip_special;

@@ -122,6 +122,17 @@ typedef struct added_set {
     bool any_special;
 } added_set;
 
+typedef struct added_item {
+    int32_t id;
+    text_view content; /* borrowed from the JSON value */
+    bool single_word, lstrip, rstrip, normalized, special;
+} added_item;
+
+typedef struct added_list {
+    added_item *items; /* owned, ascending by id */
+    size_t n;
+} added_list;
+
 typedef struct added_match {
     size_t begin, end; /* with the white space it takes in */
     int32_t id;
@@ -129,6 +140,8 @@ typedef struct added_match {
 
 void added_set_seal(added_set *s); /* sorts */
 void added_set_fini(added_set *s);
+/* The longest token whose text stands at text[at], at < text.size; NULL: none. */
+const added_token *added_set_longest(const added_set *s, text_view text, size_t at);
 /* The next match at or after from, before end; spans: masked ranges (only special tokens are masked when special_only).
  */
 bool added_set_next(const added_set *s, text_view text, size_t from, const tokenizer_span *spans, size_t n_spans,
@@ -182,6 +195,7 @@ typedef struct bpe {
 typedef struct symbol {
     int32_t id; /* -1: merged into its left neighbour */
     int32_t prev, next;
+    uint32_t begin; /* in the text; SentencePiece merges by text */
 } symbol;
 
 typedef struct heap_entry {
@@ -199,6 +213,7 @@ typedef struct encoding {
     size_t n_symbols, symbol_capacity;
     heap_entry *heap;
     size_t n_heap, heap_capacity;
+    text_view pieces_text;       /* SentencePiece: what the symbols are of */
     const tokenizer_span *spans; /* in the text being encoded */
     size_t n_spans;
     bool head; /* nothing stands before the text being encoded (Metaspace with prepend_scheme first) */
@@ -206,6 +221,8 @@ typedef struct encoding {
 
 /* MOE_ERR_BUSY: more than max_ids. */
 MOE_NODISCARD moe_status encoding_emit(encoding *e, int32_t id);
+bool symbol_add(encoding *e, int32_t id, size_t begin); /* false: no memory */
+bool symbols_merge(encoding *e);                        /* until no pair is known; false: no memory */
 MOE_NODISCARD moe_status bpe_encode(encoding *e, const char *piece, size_t n);
 MOE_NODISCARD moe_status piece_cache_init(piece_cache *c);
 void piece_cache_fini(piece_cache *c);
@@ -225,13 +242,45 @@ typedef struct decoder {
     size_t strip_bytes, n_strip;
 } decoder;
 
+/* ---- sentencepiece.c: a model from tokenizer.model. Encoding and decoding are those of SentencePiece: merges are
+ * found by the text of two neighbours, which need not be pieces themselves. */
+typedef struct sentencepiece {
+    bool present;
+    bool dummy_prefix; /* a space is put before the text, ... */
+    bool prefix_again; /* ... and before the text behind an added token */
+    bool remove_extra_spaces, escape_spaces;
+    uint32_t *order; /* owned; [n_pieces]: the pair whose result has the lowest is merged first */
+    size_t n_pieces, longest;
+    int32_t bos_id, eos_id; /* control pieces; -1: none */
+    added_set user;         /* user-defined pieces: units of the text, whatever stands around them */
+} sentencepiece;
+
+MOE_NODISCARD moe_status sentencepiece_encode(encoding *e, text_view text, bool head);
+/* The pair that begins at symbol left, if together they are a piece. */
+bool sentencepiece_pair(const encoding *e, int32_t left, heap_entry *out);
+void sentencepiece_decode(tokenizer_decode *d, int32_t id, moe_text *out);
+void sentencepiece_flush(tokenizer_decode *d, moe_text *out);
+
+/* ---- sentencepiece_load.c */
+MOE_NODISCARD moe_status sentencepiece_load(tokenizer *t, text_view file, moe_error *err);
+/* What tokenizer_config.json says of such a model: which tokens are matched in text, whether a bos goes first. */
+MOE_NODISCARD moe_status sentencepiece_load_added(tokenizer *t, const moe_json *config, added_list *list,
+                                                  moe_error *err);
+MOE_NODISCARD moe_status sentencepiece_load_affixes(tokenizer *t, const moe_json *config, moe_error *err);
+void sentencepiece_fini(sentencepiece *s);
+
 /* ---- chat.c */
 typedef struct chat_form chat_form;
 const chat_form *chat_recognise(const char *source, size_t n); /* NULL: not known */
 const chat_form *chat_find(const char *name);
 
 /* ---- load.c */
-enum { TOKEN_SPECIAL = 1, TOKEN_BYTE = 2 };
+enum {
+    TOKEN_SPECIAL = 1,
+    TOKEN_BYTE = 2,
+    TOKEN_RESERVED = 4, /* SentencePiece: unknown, control, byte; text is never that piece */
+    TOKEN_USER = 8      /* SentencePiece: user-defined; never merged */
+};
 
 typedef struct vocab_token {
     const char *text; /* borrowed from vocab or added_text; NULL: no text */
@@ -252,6 +301,7 @@ struct tokenizer {
     int32_t prefix[TOKENIZER_MAX_AFFIX], suffix[TOKENIZER_MAX_AFFIX];
     size_t n_prefix, n_suffix;
     decoder decoder;
+    sentencepiece pieces; /* instead of normalizer, pre and decoder */
     moe_text decoded;
     size_t longest, max_bytes_per_id; /* 0: no such bound */
     int32_t bos_id, eos_id;
@@ -277,17 +327,6 @@ MOE_NODISCARD moe_status field_id(const tokenizer *t, const moe_json *value, con
 MOE_NODISCARD moe_status load_model(tokenizer *t, const moe_json *json, moe_error *err);
 
 /* ---- added_load.c: added_tokens, and added_tokens_decoder of tokenizer_config.json */
-typedef struct added_item {
-    int32_t id;
-    text_view content; /* borrowed from the JSON value */
-    bool single_word, lstrip, rstrip, normalized, special;
-} added_item;
-
-typedef struct added_list {
-    added_item *items; /* owned, ascending by id */
-    size_t n;
-} added_list;
-
 MOE_NODISCARD moe_status added_list_load(const tokenizer *t, const moe_json *json, const moe_json *config,
                                          added_list *list, moe_error *err);
 /* Gives the tokens their texts and flags. */
@@ -296,6 +335,9 @@ MOE_NODISCARD moe_status added_list_apply(tokenizer *t, const added_list *list, 
 MOE_NODISCARD moe_status added_list_match(tokenizer *t, const added_list *list, moe_error *err);
 
 /* ---- config.c: tokenizer_config.json; json may be NULL */
+/* A token is a string, or an object with its content. Strings the tokenizer does not know name nothing: *out is -1. */
+MOE_NODISCARD moe_status load_config_token(const tokenizer *t, const moe_json *json, const added_list *list,
+                                           const char *key, int32_t *out, moe_error *err);
 MOE_NODISCARD moe_status load_config_tokens(tokenizer *t, const moe_json *json, const added_list *list, moe_error *err);
 MOE_NODISCARD moe_status load_config_affixes(tokenizer *t, const moe_json *json, moe_error *err);
 MOE_NODISCARD moe_status load_chat(tokenizer *t, const moe_json *json, const char *source, size_t bytes,
