@@ -105,8 +105,13 @@ typedef struct test_device {
 static inline test_device test_device_open(compute_class c, compute_isa isa, size_t n_threads)
 {
     test_device t;
-    compute_device_options o = {
-        .numeric_class = c, .isa = isa, .max_rows = 128, .max_ffn_rows = 512, .max_d_ff = 320, .max_context = 200};
+    compute_device_options o = {.numeric_class = c,
+                                .isa = isa,
+                                .max_rows = 128,
+                                .max_ffn_rows = 512,
+                                .max_d_ff = 320,
+                                .max_context = 200,
+                                .max_routed_rows = 160};
     moe_error err;
 
     compute_thread_init();

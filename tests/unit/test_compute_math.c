@@ -86,6 +86,36 @@ static void sigmoid_and_silu_are_within_2_and_a_half_ulp(void **state)
     assert_within(2.5, compute_silu, exact_silu, -80.0f, INFINITY);
 }
 
+static void gelus_are_the_golden_values(void **state)
+{
+    static const float x[] = {-3.0f, -1.0f, -0.5f, 0.5f, 1.0f, 3.0f};
+    static const float by_erf[] = {-0.00404969f, -0.15865525f, -0.15426877f, 0.34573123f, 0.84134475f, 2.99595031f};
+    static const float by_tanh[] = {-0.00363739f, -0.15880801f, -0.15428599f, 0.34571401f, 0.84119199f, 2.99636261f};
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(x); i++) {
+        assert_float_equal(compute_gelu_erf(x[i]), by_erf[i], 0x1p-23f * fabsf(x[i]));
+        assert_float_equal(compute_gelu_tanh(x[i]), by_tanh[i], 0x1p-23f * fabsf(x[i]));
+    }
+}
+
+static double exact_gelu_erf(double x)
+{
+    return x / 2 * (1 + erf(x / sqrt(2.0)));
+}
+
+static double exact_gelu_tanh(double x)
+{
+    return x / 2 * (1 + tanh(sqrt(2.0 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
+}
+
+static void gelus_are_within_1_and_three_quarter_ulp_for_positive_arguments(void **state)
+{
+    (void)state;
+    assert_within(1.75, compute_gelu_erf, exact_gelu_erf, 1e-30f, INFINITY);
+    assert_within(1.75, compute_gelu_tanh, exact_gelu_tanh, 1e-30f, 1e10f);
+}
+
 static void exp_is_zero_below_minus_88_and_keeps_nan(void **state)
 {
     (void)state;
@@ -308,6 +338,17 @@ static void rope_table_is_cosine_and_sine_in_double(void **state)
     assert_int_equal(f32_to_bits(table[16 + 4 + 3]), f32_to_bits((float)sin(2.0 * pow(10000.0, -0.75))));
 }
 
+static void a_scaled_rope_table_turns_more_slowly(void **state)
+{
+    float table[3 * 8], slow[5 * 8];
+
+    (void)state;
+    compute_rope_table(table, 3, 8, 10000.0, 1.0);
+    compute_rope_table(slow, 5, 8, 10000.0, 0.5);
+    assert_memory_equal(slow + 4 * 8, table + 2 * 8, 8 * sizeof(float));
+    assert_int_equal(f32_to_bits(slow[8]), f32_to_bits((float)cos(0.5)));
+}
+
 static void names_parse_back(void **state)
 {
     compute_class c;
@@ -329,6 +370,8 @@ int main(void)
         cmocka_unit_test(erf_is_within_1_and_a_half_ulp),
         cmocka_unit_test(tanh_is_within_1_and_a_half_ulp),
         cmocka_unit_test(sigmoid_and_silu_are_within_2_and_a_half_ulp),
+        cmocka_unit_test(gelus_are_the_golden_values),
+        cmocka_unit_test(gelus_are_within_1_and_three_quarter_ulp_for_positive_arguments),
         cmocka_unit_test(exp_is_zero_below_minus_88_and_keeps_nan),
         cmocka_unit_test(log_of_zero_denormals_and_negatives_is_defined),
         cmocka_unit_test(f16_widens_exactly_denormals_included),
@@ -343,6 +386,7 @@ int main(void)
         cmocka_unit_test(a_zero_maximum_is_positive),
         cmocka_unit_test(softmax_sums_to_one_and_keeps_the_order),
         cmocka_unit_test(rope_table_is_cosine_and_sine_in_double),
+        cmocka_unit_test(a_scaled_rope_table_turns_more_slowly),
         cmocka_unit_test(names_parse_back),
     };
 
