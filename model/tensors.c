@@ -18,8 +18,7 @@ struct model_tensors {
 };
 
 /* ------------------------------------------------------------------------------------------------ names */
-/* Replaces {l} and {e} in a name pattern by numbers. */
-static void format_name(const char *pattern, uint32_t layer, uint32_t expert, char name[CHECKPOINT_MAX_NAME])
+void model_format_name(const char *pattern, uint32_t layer, uint32_t expert, char name[CHECKPOINT_MAX_NAME])
 {
     size_t n = 0;
 
@@ -38,7 +37,7 @@ static void format_name(const char *pattern, uint32_t layer, uint32_t expert, ch
 void model_tensor_name(const model_config *c, model_role role, uint32_t layer, uint32_t expert,
                        char name[CHECKPOINT_MAX_NAME])
 {
-    format_name(c->family->pattern(c, role), layer, expert, name);
+    model_format_name(c->family->pattern(c, role), layer, expert, name);
 }
 
 static bool is_input_major(const model_config *c, model_role role)
@@ -361,7 +360,7 @@ static moe_status resolve(resolver *r, model_role role, uint32_t layer, bool sto
         char name[CHECKPOINT_MAX_NAME];
         const checkpoint_tensor *tensor;
 
-        format_name(from.pattern, layer, first + i, name);
+        model_format_name(from.pattern, layer, first + i, name);
         tensor = take(r, name);
         if (tensor == NULL) {
             return moe_fail(r->err, MOE_ERR_NOT_FOUND, "tensor %s: missing", name);
@@ -386,7 +385,7 @@ static bool is_stored(const resolver *r, uint32_t layer)
     }
     for (int role = 0; role < MODEL_N_ROLES; role++) {
         if (family->stored[role].pattern != NULL) {
-            format_name(family->stored[role].pattern, layer, 0, name);
+            model_format_name(family->stored[role].pattern, layer, 0, name);
             if (checkpoint_find(r->cp, name) != NULL) {
                 return true;
             }

@@ -89,6 +89,8 @@ bool model_tensor_shape_of(const model_config *c, model_role role, uint32_t laye
 /* Experts first .. first + n - 1 have a tensor of this role; a role that belongs to none has n == 1. */
 uint32_t model_role_experts(const model_config *c, model_role role, uint32_t *first_out);
 
+/* Replaces {l} and {e} in a name pattern by numbers. */
+void model_format_name(const char *pattern, uint32_t layer, uint32_t expert, char name[CHECKPOINT_MAX_NAME]);
 /* The manifest's name of a tensor. layer and expert are ignored by roles that have none. */
 void model_tensor_name(const model_config *c, model_role role, uint32_t layer, uint32_t expert,
                        char name[CHECKPOINT_MAX_NAME]);

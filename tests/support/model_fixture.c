@@ -28,7 +28,8 @@ static void open_device(model_fixture *f, const model_fixture_options *o)
                                 .max_ffn_rows = o->max_rows * f->config.gate.k,
                                 .max_routed_rows = o->max_rows * f->config.att_gate.k,
                                 .max_d_ff = f->config.d_ff,
-                                .max_context = o->max_context};
+                                .max_context = o->max_context,
+                                .full_scan = o->full_scan};
 
     assert_ok(o->guarded ? compute_guarded_open(&d, &f->device, &err) : compute_cpu_open(&d, &f->device, &err), err);
 }

@@ -14,6 +14,7 @@ typedef struct model_fixture_options {
     bool guarded;        /* the device whose buffers cannot be read outside its ops */
     size_t max_rows, max_context, kv_tokens;
     bool prefix_cache;
+    bool full_scan; /* no early exit of stick-breaking */
 } model_fixture_options;
 
 typedef struct model_fixture {

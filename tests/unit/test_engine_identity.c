@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "tests/support/engine_fixture.h"
-#include "tests/support/random_olmoe.h"
+#include "tests/support/random_model.h"
 #include "tests/support/support.h"
 
 #if defined(__SANITIZE_THREAD__)
@@ -14,17 +14,25 @@
 #define N_PROMPT 700
 #define N_ANSWER 24
 #endif
-#define N_OTHERS 16
+#define N_PROMPT_OTHERS 150
+#define N_OTHERS        16
+
+/* The family: the program's argument. The first is run in full, the others with a shorter prompt. */
+static const char *kind = "olmoe";
+
+/* Of the last run_subject. */
+static uint64_t seen_keys, skipped_keys;
 
 typedef struct world {
     test_folder folders[2]; /* f32, bf16 */
+    size_t n_prompt;
     int32_t prompt[N_PROMPT];
     answer want[2][2]; /* [class][greedy, sampled]: portable, one thread, alone, one chunk */
 } world;
 
 static engine_spec subject(const world *w, bool sampled)
 {
-    engine_spec spec = ask_spec(w->prompt, N_PROMPT, N_ANSWER, 42);
+    engine_spec spec = ask_spec(w->prompt, w->n_prompt, N_ANSWER, 42);
 
     spec.sampling.temperature = sampled ? 0.9f : 0.0f;
     spec.sampling.top_k = sampled ? 50 : 0;
@@ -41,6 +49,7 @@ static engine_fixture_options options_of(const world *w, size_t cls)
 static void run_subject(const world *w, const engine_fixture_options *o, bool sampled, answer *out)
 {
     engine_fixture f;
+    compute_counters counters;
     asked *a = malloc(sizeof *a);
     engine_spec spec = subject(w, sampled);
 
@@ -49,6 +58,9 @@ static void run_subject(const world *w, const engine_fixture_options *o, bool sa
     ask_finish(&f, a);
     assert_int_equal(a->status, MOE_OK);
     *out = a->choices[0];
+    f.model.device->ops->counters(f.model.device, &counters);
+    seen_keys = counters.stick_keys_seen;
+    skipped_keys = counters.stick_keys_skipped;
     engine_fixture_close(&f);
     free(a);
 }
@@ -56,14 +68,15 @@ static void run_subject(const world *w, const engine_fixture_options *o, bool sa
 static int setup(void **state)
 {
     world *w = calloc(1, sizeof *w);
-    random_olmoe m = random_olmoe_defaults();
+    random_model m = random_model_defaults(kind);
 
-    random_prompt(w->prompt, N_PROMPT, m.vocab_size, 7);
+    w->n_prompt = strcmp(kind, "olmoe") == 0 ? N_PROMPT : N_PROMPT_OTHERS;
+    random_prompt(w->prompt, w->n_prompt, m.vocab_size, 7);
     for (size_t cls = 0; cls < 2; cls++) {
         engine_fixture_options o;
         test_folder_open(&w->folders[cls]);
         m.bf16 = cls == 1;
-        random_olmoe_write(&m, w->folders[cls].path);
+        random_model_write(&m, w->folders[cls].path);
         o = options_of(w, cls);
         o.model.isa = COMPUTE_ISA_PORTABLE;
         o.model.n_threads = 1;
@@ -211,7 +224,7 @@ static void requests_put_back_for_want_of_pages_change_nothing(void **state)
             engine_fixture_options o = options_of(w, cls);
             answer got;
             o.prefill_chunk = 64;
-            o.model.kv_tokens = MOE_MAX(N_PROMPT + 68, 288); /* one of the larger requests and little more */
+            o.model.kv_tokens = MOE_MAX(w->n_prompt + 68, 288); /* one of the larger requests and little more */
             o.model.prefix_cache = cached;
             assert_true(run_among_others(w, &o, true, &got) > 0);
             assert_answers_equal(&w->want[cls][1], &got);
@@ -229,16 +242,16 @@ static void score_repeats_what_generate_reported(void **state)
         int32_t tokens[N_PROMPT + N_ANSWER];
         asked *a = malloc(sizeof *a);
         engine_fixture f;
-        engine_spec spec = {.kind = ENGINE_SCORE, .prompt = tokens, .n_prompt = N_PROMPT + N_ANSWER};
+        engine_spec spec = {.kind = ENGINE_SCORE, .prompt = tokens, .n_prompt = w->n_prompt + N_ANSWER};
 
         o.prefill_chunk = 100;
-        memcpy(tokens, w->prompt, sizeof w->prompt);
-        memcpy(tokens + N_PROMPT, said->tokens, N_ANSWER * sizeof *tokens);
+        memcpy(tokens, w->prompt, w->n_prompt * sizeof *tokens);
+        memcpy(tokens + w->n_prompt, said->tokens, N_ANSWER * sizeof *tokens);
         engine_fixture_open(&f, &o);
         ask(&f, a, &spec);
         ask_finish(&f, a);
-        assert_int_equal(a->n_scored, N_PROMPT + N_ANSWER);
-        assert_memory_equal(a->scored + N_PROMPT, said->logprobs, N_ANSWER * sizeof(float));
+        assert_int_equal(a->n_scored, w->n_prompt + N_ANSWER);
+        assert_memory_equal(a->scored + w->n_prompt, said->logprobs, N_ANSWER * sizeof(float));
         engine_fixture_close(&f);
         free(a);
     }
@@ -290,8 +303,38 @@ static void a_cached_prefix_changes_nothing(void **state)
     free(a);
 }
 
-int main(void)
+/* Scores so large that the stick is soon used up: what is left out could not have changed a bit. */
+static void an_early_exit_changes_nothing(void **state)
 {
+    const world *w = *state;
+    random_model m = random_model_defaults(kind);
+    answer all, early;
+
+    m.score_scale = 12.0f;
+    for (size_t cls = 0; cls < 2; cls++) {
+        engine_fixture_options o;
+        test_folder folder;
+        test_folder_open(&folder);
+        m.bf16 = cls == 1;
+        random_model_write(&m, folder.path);
+        o = engine_fixture_defaults(folder.path);
+        o.model.full_scan = true;
+        skipped_keys = 0;
+        run_subject(w, &o, true, &all);
+        assert_int_equal(skipped_keys, 0);
+        o.model.full_scan = false;
+        run_subject(w, &o, true, &early);
+        if (strncmp(kind, "moduleformer", 12) == 0) {
+            assert_true(skipped_keys > seen_keys); /* more than half of all */
+        }
+        assert_answers_equal(&all, &early);
+        test_folder_close(&folder);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    kind = argc > 1 ? argv[1] : kind;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(instruction_sets_and_threads_give_the_same_bits),
         cmocka_unit_test(mapped_weights_give_the_same_bits),
@@ -302,6 +345,7 @@ int main(void)
         cmocka_unit_test(score_repeats_what_generate_reported),
         cmocka_unit_test(a_resumed_answer_goes_on_as_it_would_have),
         cmocka_unit_test(a_cached_prefix_changes_nothing),
+        cmocka_unit_test(an_early_exit_changes_nothing),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

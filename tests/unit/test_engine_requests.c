@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "tests/support/engine_fixture.h"
-#include "tests/support/random_olmoe.h"
+#include "tests/support/random_model.h"
 #include "tests/support/support.h"
 
 #define TOKENIZER_DIR "tests/vectors/tokenizer"
@@ -18,14 +18,14 @@ typedef struct world {
 
 static void open_world(world *w, uint32_t nan_token, void (*adjust)(engine_fixture_options *o))
 {
-    random_olmoe m = random_olmoe_defaults();
+    random_model m = random_model_defaults("olmoe");
     engine_fixture_options o;
 
     test_folder_open(&w->folder);
     m.vocab_size = VOCAB;
     m.n_layers = 2;
     m.nan_token = nan_token;
-    random_olmoe_write(&m, w->folder.path);
+    random_model_write(&m, w->folder.path);
     o = engine_fixture_defaults(w->folder.path);
     o.tokenizer_dir = TOKENIZER_DIR;
     if (adjust != NULL) {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "tests/support/engine_fixture.h"
-#include "tests/support/random_olmoe.h"
+#include "tests/support/random_model.h"
 #include "tests/support/support.h"
 
 #define N_CLIENTS  4
@@ -88,7 +88,7 @@ static void *client_main(void *arg)
 static void streams_of_many_threads_are_as_if_alone(void **state)
 {
     test_folder *folder = *state;
-    random_olmoe m = random_olmoe_defaults();
+    random_model m = random_model_defaults("olmoe");
     engine_fixture_options o;
     engine_fixture f;
     client *clients = calloc(N_CLIENTS, sizeof *clients);
@@ -96,7 +96,7 @@ static void streams_of_many_threads_are_as_if_alone(void **state)
     unsigned n_cancelled = 0;
 
     m.n_layers = 2;
-    random_olmoe_write(&m, folder->path);
+    random_model_write(&m, folder->path);
     o = engine_fixture_defaults(folder->path);
     o.prefill_chunk = 16;
     o.model.kv_tokens = 256;
