@@ -161,6 +161,141 @@ static void picks_equal_a_full_sort(void **state)
     }
 }
 
+/* ------------------------------------------------------------------------------------------------ MoE++
+ * Values of the released code: experts 0, 1 FFN; 2, 3 constant; 4 copy; 5 zero. */
+static const int32_t ids_6[] = {0, 1, 2, 3, 4, 5};
+static const uint32_t columns_6[] = {0, 1, 2, 3, 4, 5};
+static const router_set_layer all_6 = {6, ids_6, columns_6};
+static const float logits_a[] = {0.5f, -1.0f, 2.0f, 0.25f, 1.5f, -3.0f},
+                   logits_b[] = {0.5f, -1.0f, 2.0f, 0.25f, 1.5f, 3.0f};
+
+static router_gate_rule moe_plus_plus(bool choose_first, float std)
+{
+    return (router_gate_rule){.k = 2,
+                              .renormalize = !choose_first,
+                              .choose_first = choose_first,
+                              .standardize = std > 0.0f,
+                              .target_std = std,
+                              .has_zero = true,
+                              .zero_expert = 5};
+}
+
+static void moe_plus_plus_weights_are_those_of_its_code(void **state)
+{
+    static const struct {
+        const float *logits;
+        bool choose_first;
+        float std;
+        int32_t ids[2];
+        float weights[2];
+    } rows[] = {
+        {logits_a, false, 1.0f, {2, 4}, {0.568272769f, 0.431727201f}},
+        {logits_a, false, 0.5f, {2, 4}, {0.534297049f, 0.465702981f}},
+        {logits_a, false, 0.0f, {2, 4}, {0.622459292f, 0.377540648f}},
+        {logits_a, true, 1.0f, {2, 4}, {0.568272829f, 0.431727231f}},
+        {logits_b, true, 1.0f, {2, 5}, {0.33064425f, 0.66935569f}},
+        {logits_b, true, 0.0f, {2, 5}, {0.268941432f, 0.731058598f}},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(rows); i++) {
+        router_gate_rule rule = moe_plus_plus(rows[i].choose_first, rows[i].std);
+        int32_t ids[2];
+        float weights[2], scratch[12];
+        assert_int_equal(router_gate_select(&rule, &all_6, rows[i].logits, ids, weights, NULL, scratch), MOE_OK);
+        for (size_t j = 0; j < 2; j++) {
+            assert_int_equal(ids[j], rows[i].ids[j]);
+            assert_true(fabsf(weights[j] - rows[i].weights[j]) < 2e-7f);
+        }
+    }
+}
+
+static void beside_the_zero_expert_the_other_weighs_exactly_one(void **state)
+{
+    router_gate_rule rule = moe_plus_plus(false, 1.0f);
+    int32_t ids[2];
+    float weights[2], scratch[12];
+
+    (void)state;
+    assert_int_equal(router_gate_select(&rule, &all_6, logits_b, ids, weights, NULL, scratch), MOE_OK);
+    assert_int_equal(ids[0], 2);
+    assert_int_equal(ids[1], 5);
+    assert_true(weights[0] == 1.0f);
+    assert_true(weights[1] == 0.0f);
+}
+
+/* The deviation and its count are of the experts that are there. */
+static void an_absent_expert_counts_for_nothing(void **state)
+{
+    const int32_t ids_4_of_6[] = {0, 2, 4, 5};
+    const uint32_t columns_4_of_6[] = {0, 2, 4, 5};
+    const router_set_layer some = {4, ids_4_of_6, columns_4_of_6};
+    const float alone[] = {0.5f, 2.0f, 1.5f, -3.0f};
+    router_gate_rule rule = moe_plus_plus(false, 1.0f);
+    int32_t ids[2], want_ids[2];
+    float weights[2], want[2], scratch[12];
+
+    (void)state;
+    rule.zero_expert = 3;
+    assert_int_equal(router_gate_select(&rule, &all_4, alone, want_ids, want, NULL, scratch), MOE_OK);
+    rule.zero_expert = 5;
+    assert_int_equal(router_gate_select(&rule, &some, logits_a, ids, weights, NULL, scratch), MOE_OK);
+    assert_int_equal(ids[0], ids_4_of_6[want_ids[0]]);
+    assert_int_equal(ids[1], ids_4_of_6[want_ids[1]]);
+    assert_memory_equal(weights, want, sizeof want);
+}
+
+static void equal_logits_have_no_deviation_and_fail_the_row(void **state)
+{
+    const float equal[] = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f};
+    router_gate_rule rule = moe_plus_plus(false, 1.0f);
+    int32_t ids[2];
+    float weights[2], scratch[12];
+
+    (void)state;
+    assert_int_equal(router_gate_select(&rule, &all_6, equal, ids, weights, NULL, scratch), MOE_ERR_DATA_LOSS);
+}
+
+static void nothing_beside_the_zero_expert_fails_the_row(void **state)
+{
+    const float steep[] = {-200.0f, -200.0f, -200.0f, -200.0f, -200.0f, 200.0f};
+    router_gate_rule rule = moe_plus_plus(false, 0.0f);
+    int32_t ids[2];
+    float weights[2], scratch[12];
+
+    (void)state;
+    assert_int_equal(router_gate_select(&rule, &all_6, steep, ids, weights, NULL, scratch), MOE_ERR_DATA_LOSS);
+}
+
+/* Below -1 too, where probabilities never are. */
+static void margin_of_chosen_logits_is_between_logits(void **state)
+{
+    const float low[] = {-5.0f, -9.0f, -4.0f, -7.5f};
+    router_gate_rule rule = {.k = 2, .choose_first = true};
+    int32_t ids[2];
+    float weights[2], margin, scratch[8];
+
+    (void)state;
+    assert_int_equal(router_gate_select(&rule, &all_4, low, ids, weights, &margin, scratch), MOE_OK);
+    assert_true(margin == 2.5f);
+}
+
+/* ModuleFormer: softmax over all, nothing renormalised. */
+static void probabilities_are_kept_as_they_are(void **state)
+{
+    const float logits[] = {1.0f, 2.0f, 0.5f, 3.0f, -1.0f};
+    const router_set_layer all_5 = {5, ids_6, columns_6};
+    int32_t ids[2];
+    float weights[2], scratch[10];
+
+    (void)state;
+    assert_int_equal(router_gate_select(&top_2, &all_5, logits, ids, weights, NULL, scratch), MOE_OK);
+    assert_int_equal(ids[0], 1);
+    assert_int_equal(ids[1], 3);
+    assert_true(fabsf(weights[0] - 0.22940628f) < 1e-7f);
+    assert_true(fabsf(weights[1] - 0.62359093f) < 1e-7f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -173,6 +308,13 @@ int main(void)
         cmocka_unit_test(a_nan_logit_fails_and_leaves_the_outputs),
         cmocka_unit_test(a_nan_outside_the_set_does_not_matter),
         cmocka_unit_test(picks_equal_a_full_sort),
+        cmocka_unit_test(moe_plus_plus_weights_are_those_of_its_code),
+        cmocka_unit_test(beside_the_zero_expert_the_other_weighs_exactly_one),
+        cmocka_unit_test(an_absent_expert_counts_for_nothing),
+        cmocka_unit_test(equal_logits_have_no_deviation_and_fail_the_row),
+        cmocka_unit_test(nothing_beside_the_zero_expert_fails_the_row),
+        cmocka_unit_test(margin_of_chosen_logits_is_between_logits),
+        cmocka_unit_test(probabilities_are_kept_as_they_are),
     };
 
     compute_thread_init();
