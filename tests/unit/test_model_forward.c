@@ -76,7 +76,8 @@ static int32_t argmax(const float *x, size_t n)
 }
 
 /* set: NULL for the base set. */
-static void check_against_oracle(const char *dir, const char *answers, const model_fixture_options *options, router_set *set)
+static void check_against_oracle(const char *dir, const char *answers, const model_fixture_options *options,
+                                 router_set *set)
 {
     model_fixture f;
     model_batch *batch;
@@ -156,21 +157,53 @@ static void check_guarded(const char *dir, void *ctx)
     check_against_oracle(dir, "expected.safetensors", &o, NULL);
 }
 
-/* olmoe-gqa: 8 experts; without 1 and 5 in layer 0 and without 0 in layer 1, as in its absent.json. */
-static void experts_outside_the_set_are_absent_from_the_router(void **state)
+/* A set without some experts, as in the vector's absent.json; `absent` ends with -1. */
+static void check_absent(const char *dir, const char *answers, uint32_t n_layers, uint32_t n_experts,
+                         const int32_t absent[][4])
 {
     static const unsigned char no_fingerprint[32];
-    const int32_t ids_0[] = {0, 2, 3, 4, 6, 7}, ids_1[] = {1, 2, 3, 4, 5, 6, 7};
-    const uint32_t columns_0[] = {0, 2, 3, 4, 6, 7}, columns_1[] = {1, 2, 3, 4, 5, 6, 7};
-    const router_set_layer layers[] = {{6, ids_0, columns_0}, {7, ids_1, columns_1}};
-    model_fixture_options o = model_fixture_defaults("tests/vectors/olmoe-gqa");
+    int32_t ids[3][16];
+    uint32_t columns[3][16];
+    router_set_layer layers[3];
+    model_fixture_options o = model_fixture_defaults(dir);
     router_set *set;
     moe_error err;
 
-    (void)state;
-    assert_ok(router_set_open(layers, 2, 2, no_fingerprint, &set, &err), err);
-    check_against_oracle(o.dir, "expected_absent.safetensors", &o, set);
+    for (uint32_t l = 0; l < n_layers; l++) {
+        uint32_t n = 0;
+        for (uint32_t e = 0; e < n_experts; e++) {
+            bool is_absent = false;
+            for (size_t i = 0; absent[l][i] >= 0; i++) {
+                is_absent |= absent[l][i] == (int32_t)e;
+            }
+            if (!is_absent) {
+                ids[l][n] = (int32_t)e;
+                columns[l][n++] = e;
+            }
+        }
+        layers[l] = (router_set_layer){n, ids[l], columns[l]};
+    }
+    assert_ok(router_set_open(layers, n_layers, 2, no_fingerprint, &set, &err), err);
+    check_against_oracle(o.dir, answers, &o, set);
     router_set_unref(set);
+}
+
+static void experts_outside_the_set_are_absent_from_the_router(void **state)
+{
+    const int32_t olmoe[][4] = {{1, 5, -1}, {0, -1}}, molm[][4] = {{1, -1}, {0, 5, -1}};
+
+    (void)state;
+    check_absent("tests/vectors/olmoe-gqa", "expected_absent.safetensors", 2, 8, olmoe);
+    check_absent("tests/vectors/molm-absent", "expected.safetensors", 2, 6, molm);
+}
+
+/* Of MoE++ also: from the deviation, and from what the next layer's logits take over; constant and zero experts too. */
+static void experts_outside_the_set_do_not_reach_the_next_layer(void **state)
+{
+    const int32_t absent[][4] = {{1, 5, -1}, {0, 6, -1}, {2, 8, -1}};
+
+    (void)state;
+    check_absent("tests/vectors/moe++-absent", "expected.safetensors", 3, 9, absent);
 }
 
 static void portable_code_agrees_with_the_oracle(void **state)
@@ -201,6 +234,7 @@ int main(void)
         cmocka_unit_test(portable_code_agrees_with_the_oracle),
         cmocka_unit_test(the_best_instruction_set_agrees_with_the_oracle),
         cmocka_unit_test(experts_outside_the_set_are_absent_from_the_router),
+        cmocka_unit_test(experts_outside_the_set_do_not_reach_the_next_layer),
         cmocka_unit_test(model_code_never_touches_an_activation),
     };
 
