@@ -37,6 +37,7 @@ struct api_server {
     engine *engine;           /* borrowed */
     const cluster_view *view; /* borrowed */
     char *model_name;         /* owned */
+    char **labels;            /* borrowed; NULL: none */
     grpc_server *server;      /* owned */
     grpc_completion_queue *queue;
     tls *tls;   /* owned; NULL: none */
@@ -420,6 +421,12 @@ const char *rpc_model_name(const rpc_call *call)
     return call->server->model_name;
 }
 
+char **rpc_labels(const rpc_call *call, size_t *n_out)
+{
+    *n_out = call->server->labels == NULL ? 0 : engine_get_info(call->server->engine)->config->n_labels;
+    return call->server->labels;
+}
+
 unsigned rpc_services(const rpc_call *call)
 {
     return call->server->services;
@@ -611,6 +618,7 @@ static void configure(api_server *s, const api_options *o, engine *e, const clus
 
     s->engine = e;
     s->view = view;
+    s->labels = o->labels;
     s->services = o->services == 0 ? API_SERVE_INFERENCE | API_SERVE_ADMIN : o->services;
     s->max_calls = o->max_calls != 0 ? o->max_calls : info->max_queue + info->max_running + 2 * RPC_MAX_WATCHES;
     s->send_timeout_ns = (uint64_t)(o->send_timeout_ms != 0 ? o->send_timeout_ms : SEND_TIMEOUT_MS) * 1000000u;

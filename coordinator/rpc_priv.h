@@ -96,6 +96,7 @@ void rpc_free(ProtobufCMessage *message);
 engine *rpc_engine(const rpc_call *call);
 const cluster_view *rpc_view(const rpc_call *call);
 const char *rpc_model_name(const rpc_call *call);
+char **rpc_labels(const rpc_call *call, size_t *n_out); /* names of a classifier's labels; none: 0 */
 unsigned rpc_services(const rpc_call *call);
 bool rpc_draining(const rpc_call *call);
 bool rpc_ready(const rpc_call *call);

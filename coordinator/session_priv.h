@@ -23,5 +23,8 @@ void generate_fini(rpc_call *call);
 void score_start(rpc_call *call, const uint8_t *bytes, size_t n);
 void score_wake(rpc_call *call);
 void score_fini(rpc_call *call);
+void classify_start(rpc_call *call, const uint8_t *bytes, size_t n);
+void classify_wake(rpc_call *call);
+void classify_fini(rpc_call *call);
 
 #endif
