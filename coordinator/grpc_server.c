@@ -30,8 +30,9 @@ extern const size_t moe_proto_descriptors_bytes;
 #define QUOTA_MESSAGES   16 /* of the largest size, under way at once */
 #define SEND_TIMEOUT_MS  60000
 #define FIRST_MESSAGE_MS 10000
+#define LAST_STATUS_NS   1000000000u /* for the last statuses to leave */
 
-typedef enum { SERVER_RUNNING, SERVER_STOPPING, SERVER_CANCELLING, SERVER_STOPPED } server_stage;
+typedef enum { SERVER_RUNNING, SERVER_STOPPING, SERVER_ENDING, SERVER_CANCELLING, SERVER_STOPPED } server_stage;
 
 struct api_server {
     engine *engine;           /* borrowed */
@@ -356,6 +357,21 @@ static void poll_calls(api_server *s, uint64_t now)
     }
 }
 
+/* What the library would cancel without a word is told what to do next. */
+static void end_calls(api_server *s)
+{
+    for (rpc_call *call = s->calls; call != NULL; call = call->next) {
+        if (call->closed || call->finished) {
+            continue;
+        }
+        if (call->method->stop != NULL && call->state != NULL) {
+            call->method->stop(call);
+        } else {
+            rpc_fail(call, MOE_ERR_UNAVAILABLE, RPC_SHUTTING_DOWN);
+        }
+    }
+}
+
 static void advance_stage(api_server *s, uint64_t now)
 {
     if (s->stage == SERVER_RUNNING && atomic_load(&s->stop)) {
@@ -364,6 +380,11 @@ static void advance_stage(api_server *s, uint64_t now)
         grpc_server_shutdown_and_notify(s->server, s->queue, &s->tag_shutdown);
     }
     if (s->stage == SERVER_STOPPING && now >= s->cancel_at_ns) {
+        s->stage = SERVER_ENDING;
+        s->cancel_at_ns = now + LAST_STATUS_NS;
+        end_calls(s);
+    }
+    if (s->stage == SERVER_ENDING && now >= s->cancel_at_ns) {
         s->stage = SERVER_CANCELLING;
         grpc_server_cancel_all_calls(s->server);
     }

@@ -102,7 +102,7 @@ static void model_start(rpc_call *call, const uint8_t *bytes, size_t n)
 
 const rpc_method inference_methods[] = {
     {INFERENCE("Generate"), .start = generate_start, .wake = generate_wake, .poll = generate_poll,
-     .fini = generate_fini},
+     .stop = generate_stop, .fini = generate_fini},
     {INFERENCE("Complete"), .start = complete_start, .wake = generate_wake, .fini = generate_fini},
     {INFERENCE("Score"), .start = score_start, .wake = score_wake, .fini = score_fini},
     {INFERENCE("Classify"), .start = classify_start, .wake = classify_wake, .fini = classify_fini},

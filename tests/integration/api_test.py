@@ -705,18 +705,36 @@ def a_drain_lets_running_work_end_and_refuses_new():
 
 
 @test
-def a_close_cancels_what_outlives_the_grace():
+def a_close_ends_what_outlives_the_grace():
     with Server() as s:
-        call = s.client().call("Generate", M("GenerateRequest", text="!hang"), timeout=60)
-        eventually(lambda: s.tell("live") == "1", "the request is there")
-        s.process.stdin.write("close 100\n")
+        client = s.client()
+        silent = client.call("Generate", M("GenerateRequest", text="!hang"), timeout=60)
+        score = client.method("Score").future(M("ScoreRequest", text="!hang"), timeout=60)
+        running = client.call("Generate", M("GenerateRequest", text="!slow", sampling=M("Sampling", max_tokens=4000)), timeout=60)
+        first = next(running)
+        eventually(lambda: s.tell("live") == "3", "the requests are there")
+        s.process.stdin.write("close 300\n")
         s.process.stdin.flush()
-        try:
-            list(call)
-            raise AssertionError("the stream ended well")
-        except grpc.RpcError as error:
-            assert error.code() in (CODE.CANCELLED, CODE.UNAVAILABLE), error.code()
+        got = list(first.token_ids)
+        error = fails(CODE.UNAVAILABLE, lambda: got.extend(i for c in running for i in c.token_ids), "shutting down")
+        assert int(trailers(error)["tokens_emitted"]) == len(got) and int(trailers(error)["grpc-retry-pushback-ms"]) > 0
+        for call in (silent, score.result):
+            error = fails(CODE.UNAVAILABLE, lambda: call() if callable(call) else call, "shutting down")
+            assert "tokens_emitted" not in trailers(error)
         assert s.process.stdout.readline() == "CLOSED\n"
+
+
+@test
+def a_close_waits_for_no_client_that_stopped_reading():
+    with Server() as s:
+        call = s.client(options=[("grpc.http2.bdp_probe", 0)]).call(
+            "Generate", M("GenerateRequest", text="x", sampling=M("Sampling", max_tokens=4000, n=16, logprobs=50)), timeout=120)
+        eventually(lambda: s.tell("live") == "1", "the request is there")
+        time.sleep(0.5)
+        s.process.stdin.write("close 0\n")
+        s.process.stdin.flush()
+        assert s.process.stdout.readline() == "CLOSED\n"
+        call.cancel()
 
 
 # ------------------------------------------------------------------------------------------------ TLS and tokens
