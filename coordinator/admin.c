@@ -1,5 +1,6 @@
 /* The Admin service, its reading part: the cluster view of main.c and the engine's counters. */
 #include "conclave/v1/admin.pb-c.h"
+#include "coordinator/expert_counts_priv.h"
 #include "coordinator/proto_check_priv.h"
 #include "coordinator/rpc_priv.h"
 
@@ -8,7 +9,7 @@
 
 typedef Conclave__V1__GetClusterResponse cluster_reply;
 
-enum { LIST_EXPERTS = 3, STATS_EXPERTS = 2 };
+enum { LIST_EXPERTS = 3, STATS_EXPERTS = 2, STATS_LAYERS = 3 };
 
 static char *text(const char *s)
 {
@@ -197,8 +198,19 @@ static void watch_fini(rpc_call *call)
 }
 
 /* ------------------------------------------------------------------------------------------------ experts */
+static Conclave__V1__ExpertKind kind_of(const model_config *c, int32_t expert_id)
+{
+    static const Conclave__V1__ExpertKind kinds[MODEL_N_EXPERT_KINDS] = {
+        [MODEL_EXPERT_FFN] = CONCLAVE__V1__EXPERT_KIND__EXPERT_KIND_FFN,
+        [MODEL_EXPERT_CONSTANT] = CONCLAVE__V1__EXPERT_KIND__EXPERT_KIND_CONSTANT,
+        [MODEL_EXPERT_COPY] = CONCLAVE__V1__EXPERT_KIND__EXPERT_KIND_COPY,
+        [MODEL_EXPERT_ZERO] = CONCLAVE__V1__EXPERT_KIND__EXPERT_KIND_ZERO};
+
+    return kinds[model_expert_kind_of(c, expert_id)];
+}
+
 static void put_replicas(moe_text *out, const cluster_snapshot *s, size_t first, size_t end, uint32_t layer,
-                         int32_t expert_id)
+                         int32_t expert_id, Conclave__V1__ExpertKind kind)
 {
     Conclave__V1__ExpertPlacement m = CONCLAVE__V1__EXPERT_PLACEMENT__INIT;
     size_t n = end - first;
@@ -221,6 +233,7 @@ static void put_replicas(moe_text *out, const cluster_snapshot *s, size_t first,
     m.expert_id = expert_id;
     m.n_replicas = n;
     m.replicas = pointers;
+    m.kind = kind;
     proto_put_message(out, LIST_EXPERTS, &m.base);
     free(replicas);
     free(pointers);
@@ -232,7 +245,8 @@ static bool replica_before(const cluster_replica *r, uint32_t layer, int32_t exp
 }
 
 /* Both lists ascend, so one walk joins them. */
-static void put_layers(moe_text *out, const cluster_snapshot *s, const router_set *set, uint32_t begin, uint32_t end)
+static void put_layers(moe_text *out, const model_config *c, const cluster_snapshot *s, const router_set *set,
+                       uint32_t begin, uint32_t end)
 {
     size_t at = 0;
 
@@ -249,7 +263,7 @@ static void put_layers(moe_text *out, const cluster_snapshot *s, const router_se
             while (at < s->n_replicas && s->replicas[at].layer == layer && s->replicas[at].expert_id == expert_id) {
                 at++;
             }
-            put_replicas(out, s, first, at, layer, expert_id);
+            put_replicas(out, s, first, at, layer, expert_id, kind_of(c, expert_id));
         }
     }
 }
@@ -273,7 +287,8 @@ static void answer_list(rpc_call *call, const Conclave__V1__ListExpertsRequest *
     m.epoch = snapshot->epoch;
     m.set_id = text(router_set_id(set));
     proto_put_fields(out, &m.base);
-    put_layers(out, snapshot, set, one ? r->layer : 0, one ? r->layer + 1 : n_layers);
+    put_layers(out, engine_get_info(rpc_engine(call))->config, snapshot, set, one ? r->layer : 0,
+               one ? r->layer + 1 : n_layers);
     view->release(view->ctx, snapshot);
     if (out->failed) {
         rpc_fail(call, MOE_ERR_NO_MEMORY, "the reply is too large; ask for one layer");
@@ -315,41 +330,71 @@ static void list_experts_start(rpc_call *call, const uint8_t *bytes, size_t n)
 }
 
 /* ------------------------------------------------------------------------------------------------ usage counters */
-static void put_stats(moe_text *out, const uint64_t *rows, uint32_t n_experts, uint32_t begin, uint32_t end)
+static void put_expert_stats(moe_text *out, const expert_counts *c, uint32_t layer)
 {
-    Conclave__V1__ExpertStats m = CONCLAVE__V1__EXPERT_STATS__INIT;
+    const model_config *m = c->info->config;
+    Conclave__V1__ExpertStats stats = CONCLAVE__V1__EXPERT_STATS__INIT;
 
+    stats.layer = layer;
+    for (uint32_t i = 0; i < m->n_experts; i++) {
+        stats.expert_id = (int32_t)i;
+        stats.rows = c->rows[(size_t)layer * m->n_experts + i];
+        stats.kind = kind_of(m, (int32_t)i);
+        proto_put_message(out, STATS_EXPERTS, &stats.base);
+    }
+}
+
+static void put_layer_stats(moe_text *out, const expert_counts *c, uint32_t layer)
+{
+    Conclave__V1__LayerStats stats = CONCLAVE__V1__LAYER_STATS__INIT;
+    layer_counts counts = expert_counts_of(c, layer);
+
+    stats.layer = layer;
+    stats.n_rows_by_ffn_picks = c->info->config->gate.k + 1;
+    stats.rows_by_ffn_picks = (uint64_t *)(uintptr_t)counts.ffn_picks;
+    stats.ffn_picks = counts.picks[MODEL_EXPERT_FFN];
+    stats.constant_picks = counts.picks[MODEL_EXPERT_CONSTANT];
+    stats.copy_picks = counts.picks[MODEL_EXPERT_COPY];
+    stats.zero_picks = counts.picks[MODEL_EXPERT_ZERO];
+    stats.bytes_not_sent = counts.bytes_not_sent;
+    proto_put_message(out, STATS_LAYERS, &stats.base);
+}
+
+static void put_stats(moe_text *out, engine *e, const expert_counts *c, uint32_t begin, uint32_t end)
+{
+    Conclave__V1__GetExpertStatsResponse m = CONCLAVE__V1__GET_EXPERT_STATS_RESPONSE__INIT;
+    engine_stats stats;
+
+    engine_get_stats(e, &stats);
+    m.tokens = c->tokens;
+    m.attention_keys_seen = stats.attention_keys_seen;
+    m.attention_keys_skipped = stats.attention_keys_skipped;
+    proto_put_fields(out, &m.base);
     for (uint32_t layer = begin; layer < end; layer++) {
-        for (uint32_t expert = 0; expert < n_experts; expert++) {
-            m.layer = layer;
-            m.expert_id = (int32_t)expert;
-            m.rows = rows[(size_t)layer * n_experts + expert];
-            proto_put_message(out, STATS_EXPERTS, &m.base);
-        }
+        put_expert_stats(out, c, layer);
+        put_layer_stats(out, c, layer);
     }
 }
 
 static void answer_stats(rpc_call *call, bool one, uint32_t layer)
 {
-    const model_config *c = engine_get_info(rpc_engine(call))->config;
-    Conclave__V1__GetExpertStatsResponse m = CONCLAVE__V1__GET_EXPERT_STATS_RESPONSE__INIT;
-    size_t n = (size_t)c->n_layers * c->n_experts;
-    uint64_t *rows = calloc(n + 1, sizeof(rows[0]));
+    uint32_t n_layers = engine_get_info(rpc_engine(call))->config->n_layers;
+    expert_counts counts;
     moe_text out;
 
-    moe_text_init(&out, RPC_MAX_REPLY_BYTES);
-    if (rows != NULL) {
-        m.tokens = engine_get_expert_rows(rpc_engine(call), rows, n);
-        proto_put_fields(&out, &m.base);
-        put_stats(&out, rows, c->n_experts, one ? layer : 0, one ? layer + 1 : c->n_layers);
+    if (expert_counts_init(&counts, rpc_engine(call)) != MOE_OK) {
+        rpc_fail(call, MOE_ERR_NO_MEMORY, "out of memory");
+        return;
     }
-    if (rows == NULL || out.failed) {
+    moe_text_init(&out, RPC_MAX_REPLY_BYTES);
+    put_stats(&out, rpc_engine(call), &counts, one ? layer : 0, one ? layer + 1 : n_layers);
+    if (out.failed) {
         rpc_fail(call, MOE_ERR_NO_MEMORY, "the reply is too large; ask for one layer");
     } else {
         rpc_finish_bytes(call, out.data, out.size);
     }
     moe_text_fini(&out);
-    free(rows);
+    expert_counts_fini(&counts);
 }
 
 static void expert_stats_start(rpc_call *call, const uint8_t *bytes, size_t n)

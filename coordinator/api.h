@@ -79,6 +79,7 @@ typedef struct api_options {
     bool reflection;
     unsigned services;         /* API_SERVE_...; 0: all */
     const char *model_name;    /* of GetModel */
+    char **labels;             /* names [n_labels of the config], borrowed until api_server_close; NULL: none */
     size_t max_receive_bytes;  /* 0: from max_context and the tokenizer */
     uint32_t max_calls;        /* open at a time; 0: from the engine's limits */
     uint32_t send_timeout_ms;  /* a client that reads nothing for so long is cut off; 0: 60000 */

@@ -337,9 +337,14 @@ const engine_info *engine_get_info(const engine *e)
 void engine_publish_stats(engine *e)
 {
     model_kv_stats kv;
+    compute_counters counters;
+    compute_device *device = model_device(e->options.model);
     uint64_t refused;
 
     model_kv_get_stats(e->options.kv, &kv);
+    device->ops->counters(device, &counters);
+    e->stats.attention_keys_seen = counters.stick_keys_seen;
+    e->stats.attention_keys_skipped = counters.stick_keys_skipped;
     e->stats.queued = atomic_load(&e->n_waiting);
     e->stats.running = e->step.n_running;
     e->stats.kv_pages = kv.n_pages;

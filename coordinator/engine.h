@@ -83,7 +83,7 @@ typedef struct engine_usage {
  *   TOKEN        one generated token: choice, index (of the generated tokens, resumed ones included), token_id, text
  * (what it completed, often ""), logprob and top if asked for SCORED       one prompt token of a score request: index =
  * position, token_id, has_logprob (not for the first), top, experts [n_layers * k] ascending per layer if asked for
- *   CLASSIFIED   what the head of a classifier gives for the last token of the prompt: scores and score_logprobs [n_scores]
+ *   CLASSIFIED   what a classifier's head gives for the prompt's last token: scores, score_logprobs [n_scores]
  *   PROGRESS     queue_position, prompt_tokens_done
  *   CHOICE_DONE  finish, stop_match / stop_token_id, text (flushed tail)
  *   DONE         all choices ended: usage. Last event
@@ -152,9 +152,8 @@ bool engine_ready(
     engine *e); /* a real token went through all layers with the current placement, and it is not draining */
 
 /* Errors, text in err: MOE_ERR_INVALID_ARG (names the field and the limit), MOE_ERR_BUSY (queue full),
- * MOE_ERR_UNAVAILABLE (starting, draining), MOE_ERR_EXISTS, MOE_ERR_UNSUPPORTED (the model's head is for another kind of
- * request). On success *out holds a reference of the caller's:
- * engine_release. */
+ * MOE_ERR_UNAVAILABLE (starting, draining), MOE_ERR_EXISTS, MOE_ERR_UNSUPPORTED (the model's head is for another kind
+ * of request). On success *out holds a reference of the caller's: engine_release. */
 MOE_NODISCARD moe_status engine_submit(engine *e, const engine_spec *spec, engine_request **out, moe_error *err);
 const char *engine_request_id(const engine_request *r);
 uint64_t engine_request_seed(const engine_request *r);

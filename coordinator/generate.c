@@ -230,14 +230,21 @@ static bool send_some_choice(rpc_call *call, generation *g)
     return false;
 }
 
+static void break_stream(rpc_call *call, const generation *g, moe_status status, const char *why)
+{
+    if (call->headers_sent) {
+        rpc_fail_after(call, status, why, g->n_emitted);
+    } else {
+        rpc_fail(call, status, why);
+    }
+}
+
 static void end_stream(rpc_call *call, const generation *g)
 {
     if (g->status == MOE_OK) {
         rpc_finish_ok(call, NULL); /* an engine that ended without ending its choices */
-    } else if (call->headers_sent) {
-        rpc_fail_after(call, g->status, g->error, g->n_emitted);
     } else {
-        rpc_fail(call, g->status, g->error);
+        break_stream(call, g, g->status, g->error);
     }
 }
 
@@ -463,6 +470,11 @@ void generate_poll(rpc_call *call, uint64_t now_ns)
         g->progress_waiting = true;
         pump_stream(call, g);
     }
+}
+
+void generate_stop(rpc_call *call)
+{
+    break_stream(call, call->state, MOE_ERR_UNAVAILABLE, RPC_SHUTTING_DOWN);
 }
 
 void generate_fini(rpc_call *call)

@@ -30,13 +30,15 @@ extern const size_t moe_proto_descriptors_bytes;
 #define QUOTA_MESSAGES   16 /* of the largest size, under way at once */
 #define SEND_TIMEOUT_MS  60000
 #define FIRST_MESSAGE_MS 10000
+#define LAST_STATUS_NS   1000000000u /* for the last statuses to leave */
 
-typedef enum { SERVER_RUNNING, SERVER_STOPPING, SERVER_CANCELLING, SERVER_STOPPED } server_stage;
+typedef enum { SERVER_RUNNING, SERVER_STOPPING, SERVER_ENDING, SERVER_CANCELLING, SERVER_STOPPED } server_stage;
 
 struct api_server {
     engine *engine;           /* borrowed */
     const cluster_view *view; /* borrowed */
     char *model_name;         /* owned */
+    char **labels;            /* borrowed; NULL: none */
     grpc_server *server;      /* owned */
     grpc_completion_queue *queue;
     tls *tls;   /* owned; NULL: none */
@@ -355,6 +357,21 @@ static void poll_calls(api_server *s, uint64_t now)
     }
 }
 
+/* What the library would cancel without a word is told what to do next. */
+static void end_calls(api_server *s)
+{
+    for (rpc_call *call = s->calls; call != NULL; call = call->next) {
+        if (call->closed || call->finished) {
+            continue;
+        }
+        if (call->method->stop != NULL && call->state != NULL) {
+            call->method->stop(call);
+        } else {
+            rpc_fail(call, MOE_ERR_UNAVAILABLE, RPC_SHUTTING_DOWN);
+        }
+    }
+}
+
 static void advance_stage(api_server *s, uint64_t now)
 {
     if (s->stage == SERVER_RUNNING && atomic_load(&s->stop)) {
@@ -363,6 +380,11 @@ static void advance_stage(api_server *s, uint64_t now)
         grpc_server_shutdown_and_notify(s->server, s->queue, &s->tag_shutdown);
     }
     if (s->stage == SERVER_STOPPING && now >= s->cancel_at_ns) {
+        s->stage = SERVER_ENDING;
+        s->cancel_at_ns = now + LAST_STATUS_NS;
+        end_calls(s);
+    }
+    if (s->stage == SERVER_ENDING && now >= s->cancel_at_ns) {
         s->stage = SERVER_CANCELLING;
         grpc_server_cancel_all_calls(s->server);
     }
@@ -418,6 +440,12 @@ const cluster_view *rpc_view(const rpc_call *call)
 const char *rpc_model_name(const rpc_call *call)
 {
     return call->server->model_name;
+}
+
+char **rpc_labels(const rpc_call *call, size_t *n_out)
+{
+    *n_out = call->server->labels == NULL ? 0 : engine_get_info(call->server->engine)->config->n_labels;
+    return call->server->labels;
 }
 
 unsigned rpc_services(const rpc_call *call)
@@ -611,6 +639,7 @@ static void configure(api_server *s, const api_options *o, engine *e, const clus
 
     s->engine = e;
     s->view = view;
+    s->labels = o->labels;
     s->services = o->services == 0 ? API_SERVE_INFERENCE | API_SERVE_ADMIN : o->services;
     s->max_calls = o->max_calls != 0 ? o->max_calls : info->max_queue + info->max_running + 2 * RPC_MAX_WATCHES;
     s->send_timeout_ns = (uint64_t)(o->send_timeout_ms != 0 ? o->send_timeout_ms : SEND_TIMEOUT_MS) * 1000000u;

@@ -8,16 +8,6 @@
 
 enum { DETOKENIZE_TEXT = 1 };
 
-static void classify_start(rpc_call *call, const uint8_t *bytes, size_t n)
-{
-    ProtobufCMessage *r = rpc_unpack(call, &conclave__v1__classify_request__descriptor, bytes, n);
-
-    if (r != NULL) {
-        rpc_free(r);
-        rpc_fail(call, MOE_ERR_UNSUPPORTED, "the model has no classification head");
-    }
-}
-
 static void tokenize_start(rpc_call *call, const uint8_t *bytes, size_t n)
 {
     ProtobufCMessage *r = rpc_unpack(call, &conclave__v1__tokenize_request__descriptor, bytes, n);
@@ -100,6 +90,10 @@ static void model_start(rpc_call *call, const uint8_t *bytes, size_t n)
     m.chat_template =
         info->tokenizer == NULL ? m.chat_template : (char *)(uintptr_t)tokenizer_chat_name(info->tokenizer);
     m.version = (char *)(uintptr_t)MOE_VERSION;
+    m.has_classifier = c->n_labels > 0;
+    m.n_classes = c->n_labels;
+    m.labels = rpc_labels(call, &m.n_labels);
+    m.n_ffn_experts = c->n_experts - c->n_constant_experts - c->n_copy_experts - c->n_zero_experts;
     rpc_finish_ok(call, &m.base);
     router_set_unref(set);
 }
@@ -108,10 +102,10 @@ static void model_start(rpc_call *call, const uint8_t *bytes, size_t n)
 
 const rpc_method inference_methods[] = {
     {INFERENCE("Generate"), .start = generate_start, .wake = generate_wake, .poll = generate_poll,
-     .fini = generate_fini},
+     .stop = generate_stop, .fini = generate_fini},
     {INFERENCE("Complete"), .start = complete_start, .wake = generate_wake, .fini = generate_fini},
     {INFERENCE("Score"), .start = score_start, .wake = score_wake, .fini = score_fini},
-    {INFERENCE("Classify"), .start = classify_start},
+    {INFERENCE("Classify"), .start = classify_start, .wake = classify_wake, .fini = classify_fini},
     {INFERENCE("Tokenize"), .start = tokenize_start},
     {INFERENCE("Detokenize"), .start = detokenize_start},
     {INFERENCE("GetModel"), .start = model_start},

@@ -363,6 +363,23 @@ static moe_status take_resume(const engine_info *info, const generate_request *r
 }
 
 /* ------------------------------------------------------------------------------------------------ requests */
+/* What all have: the set and the prompt, which alone own memory. */
+static moe_status take_rest(engine *e, const set_request *set, const input *from, intake *in, intake *out,
+                            moe_error *err)
+{
+    moe_status status = take_set(e, set, in, err);
+
+    if (status == MOE_OK) {
+        status = take_input(engine_get_info(e), from, in, err);
+    }
+    if (status != MOE_OK) {
+        intake_fini(in);
+        return status;
+    }
+    *out = *in;
+    return MOE_OK;
+}
+
 moe_status intake_generate(engine *e, const generate_request *r, intake *out, moe_error *err)
 {
     const engine_info *info = engine_get_info(e);
@@ -385,19 +402,8 @@ moe_status intake_generate(engine *e, const generate_request *r, intake *out, mo
         in.spec.request_id = r->request_id;
         status = check_request_id(r->request_id, err);
     }
-    if (status == MOE_OK) {
-        status = take_set(e, r->set, &in, err);
-    }
-    if (status == MOE_OK) {
-        status = take_input(info, &from, &in, err);
-    }
-    if (status != MOE_OK) {
-        intake_fini(&in);
-        return status;
-    }
     in.spec.want_progress = r->has_progress_case != 0 && r->progress;
-    *out = in;
-    return MOE_OK;
+    return status == MOE_OK ? take_rest(e, r->set, &from, &in, out, err) : status;
 }
 
 static moe_status take_score_options(const score_request *r, engine_spec *out, moe_error *err)
@@ -431,18 +437,45 @@ moe_status intake_score(engine *e, const score_request *r, intake *out, moe_erro
     } else if (r->input_case == CONCLAVE__V1__SCORE_REQUEST__INPUT_MESSAGES) {
         from.messages = r->messages;
     }
-    if (status == MOE_OK) {
-        status = take_set(e, r->set, &in, err);
+    return status == MOE_OK ? take_rest(e, r->set, &from, &in, out, err) : status;
+}
+
+/* The row that is classified is the last one that is no padding; a prompt of nothing else is taken as it is. */
+static void drop_padding(const model_config *c, engine_spec *spec)
+{
+    size_t n = spec->n_prompt;
+
+    while (n > 0 && spec->prompt[n - 1] == c->pad_id) {
+        n--;
+    }
+    spec->n_prompt = n > 0 ? n : spec->n_prompt;
+}
+
+moe_status intake_classify(engine *e, const classify_request *r, intake *out, moe_error *err)
+{
+    intake in = {.spec = {.kind = ENGINE_CLASSIFY, .n_choices = 1}};
+    input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens};
+    moe_status status = MOE_OK;
+
+    default_sampling(engine_get_info(e)->config, &in.spec.sampling);
+    if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_TEXT) {
+        from.text = r->text;
+    } else if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_TOKEN_IDS) {
+        from.token_ids = r->token_ids;
+    } else if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_MESSAGES) {
+        from.messages = r->messages;
+    }
+    if (r->has_request_id_case != 0) {
+        in.spec.request_id = r->request_id;
+        status = check_request_id(r->request_id, err);
     }
     if (status == MOE_OK) {
-        status = take_input(info, &from, &in, err);
+        status = take_rest(e, r->set, &from, &in, out, err);
     }
-    if (status != MOE_OK) {
-        intake_fini(&in);
-        return status;
+    if (status == MOE_OK) {
+        drop_padding(engine_get_info(e)->config, &out->spec);
     }
-    *out = in;
-    return MOE_OK;
+    return status;
 }
 
 void intake_fini(intake *in)

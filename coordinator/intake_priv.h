@@ -10,6 +10,7 @@
 
 typedef Conclave__V1__GenerateRequest generate_request;
 typedef Conclave__V1__ScoreRequest score_request;
+typedef Conclave__V1__ClassifyRequest classify_request;
 typedef Conclave__V1__TokenizeRequest tokenize_request;
 typedef Conclave__V1__DetokenizeRequest detokenize_request;
 
@@ -24,6 +25,7 @@ typedef struct intake {
  * packs. */
 MOE_NODISCARD moe_status intake_generate(engine *e, const generate_request *r, intake *out, moe_error *err);
 MOE_NODISCARD moe_status intake_score(engine *e, const score_request *r, intake *out, moe_error *err);
+MOE_NODISCARD moe_status intake_classify(engine *e, const classify_request *r, intake *out, moe_error *err);
 void intake_fini(intake *in);
 
 /* *ids_out is malloc'ed. MOE_ERR_UNSUPPORTED without a tokenizer. */

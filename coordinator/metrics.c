@@ -1,3 +1,4 @@
+#include "coordinator/expert_counts_priv.h"
 #include "coordinator/metrics_priv.h"
 
 #include <inttypes.h>
@@ -32,6 +33,10 @@ static void put_engine(moe_text *out, engine *e, const engine_stats *s)
     metrics_counter(out, "conclave_preemptions_total", "Requests put back for want of KV pages.", s->preemptions);
     metrics_counter(out, "conclave_prefix_hit_tokens_total", "Prompt tokens whose KV pages were found.",
                     s->prefix_hit_tokens);
+    metrics_counter(out, "conclave_attention_keys_seen_total",
+                    "Keys read by stick-breaking attention, over rows and heads.", s->attention_keys_seen);
+    metrics_counter(out, "conclave_attention_keys_skipped_total", "Keys that its early exit left out.",
+                    s->attention_keys_skipped);
     metrics_gauge(out, "conclave_requests_queued", "Requests waiting.", s->queued);
     metrics_gauge(out, "conclave_requests_running", "Requests running.", s->running);
     metrics_gauge(out, "conclave_kv_pages", "KV pages there are.", s->kv_pages);
@@ -53,24 +58,66 @@ static void put_histogram(moe_text *out, const char *name, const char *help, con
                     sum, name, count);
 }
 
-static void put_expert_rows(moe_text *out, engine *e)
+/* Prometheus' own histogram: the buckets are cumulative, and the sum is what was observed, here picks. */
+static void put_ffn_histogram(moe_text *out, const expert_counts *c, uint32_t layer)
 {
-    const model_config *c = engine_get_info(e)->config;
-    size_t n = (size_t)c->n_layers * c->n_experts;
-    uint64_t *rows = calloc(n + 1, sizeof(rows[0]));
+    const char *name = "conclave_ffn_experts_per_token";
+    layer_counts counts = expert_counts_of(c, layer);
+    uint64_t count = 0, sum = 0;
 
-    if (rows == NULL) {
+    for (uint32_t i = 0; i <= c->info->config->gate.k; i++) {
+        count += counts.ffn_picks[i];
+        sum += i * counts.ffn_picks[i];
+        moe_text_printf(out, "%s_bucket{layer=\"%" PRIu32 "\",le=\"%" PRIu32 "\"} %" PRIu64 "\n", name, layer, i,
+                        count);
+    }
+    moe_text_printf(out, "%s_bucket{layer=\"%" PRIu32 "\",le=\"+Inf\"} %" PRIu64 "\n", name, layer, count);
+    moe_text_printf(out, "%s_sum{layer=\"%" PRIu32 "\"} %" PRIu64 "\n", name, layer, sum);
+    moe_text_printf(out, "%s_count{layer=\"%" PRIu32 "\"} %" PRIu64 "\n", name, layer, count);
+}
+
+static void put_picks(moe_text *out, const expert_counts *c)
+{
+    uint32_t n_layers = c->info->config->n_layers;
+
+    metrics_head(out, "conclave_expert_picks_total", "counter", "Picks of experts, by layer and kind.");
+    for (uint32_t layer = 0; layer < n_layers; layer++) {
+        layer_counts counts = expert_counts_of(c, layer);
+
+        for (size_t kind = 0; kind < MODEL_N_EXPERT_KINDS; kind++) {
+            moe_text_printf(out, "conclave_expert_picks_total{layer=\"%" PRIu32 "\",kind=\"%s\"} %" PRIu64 "\n", layer,
+                            model_expert_kind_names[kind], counts.picks[kind]);
+        }
+    }
+    metrics_head(out, "conclave_ffn_experts_per_token", "histogram", "FFN experts among a row's picks, by layer.");
+    for (uint32_t layer = 0; layer < n_layers; layer++) {
+        put_ffn_histogram(out, c, layer);
+    }
+    metrics_head(out, "conclave_bytes_not_sent_total", "counter",
+                 "Activations that never travelled because an expert is constant, copy or zero, by layer.");
+    for (uint32_t layer = 0; layer < n_layers; layer++) {
+        moe_text_printf(out, "conclave_bytes_not_sent_total{layer=\"%" PRIu32 "\"} %" PRIu64 "\n", layer,
+                        expert_counts_of(c, layer).bytes_not_sent);
+    }
+}
+
+static void put_experts(moe_text *out, engine *e)
+{
+    expert_counts counts;
+
+    if (expert_counts_init(&counts, e) != MOE_OK) {
         out->failed = true;
         return;
     }
-    uint64_t tokens = engine_get_expert_rows(e, rows, n);
-    metrics_counter(out, "conclave_layer_rows_total", "Rows that went through the layers.", tokens);
+    const model_config *c = counts.info->config;
+    metrics_counter(out, "conclave_layer_rows_total", "Rows that went through the layers.", counts.tokens);
     metrics_head(out, "conclave_expert_rows_total", "counter", "Rows routed to an expert.");
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < (size_t)c->n_layers * c->n_experts; i++) {
         moe_text_printf(out, "conclave_expert_rows_total{layer=\"%zu\",expert=\"%zu\"} %" PRIu64 "\n", i / c->n_experts,
-                        i % c->n_experts, rows[i]);
+                        i % c->n_experts, counts.rows[i]);
     }
-    free(rows);
+    put_picks(out, &counts);
+    expert_counts_fini(&counts);
 }
 
 /* ------------------------------------------------------------------------------------------------ gRPC */
@@ -172,5 +219,5 @@ void metrics_render(const metrics_source *source, moe_text *out)
         put_calls(out, source->server);
     }
     put_cluster(out, source->view);
-    put_expert_rows(out, source->engine);
+    put_experts(out, source->engine);
 }

@@ -379,8 +379,8 @@ static moe_status check_spec(const engine_info *info, const engine_spec *spec, u
     if ((spec->kind == ENGINE_CLASSIFY) != (info->config->n_labels > 0)) {
         return moe_fail(err, MOE_ERR_UNSUPPORTED,
                         spec->kind == ENGINE_CLASSIFY
-                            ? "the model has no classification head"
-                            : "the model is a classifier, it has no head over the vocabulary");
+                            ? "the model has no classification head; ask with Generate, Complete or Score"
+                            : "the model is a classifier without a head over the vocabulary; ask with Classify");
     }
     if (spec->n_prompt == 0) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "prompt: empty; at least 1 token is needed");

@@ -17,6 +17,7 @@
 #define RPC_MAX_REPLY_BYTES   ((size_t)64 << 20)
 #define RPC_RETRY_BUSY_MS     500
 #define RPC_RETRY_STARTING_MS 1000
+#define RPC_SHUTTING_DOWN     "the server is shutting down"
 
 typedef struct rpc_call rpc_call;
 
@@ -41,6 +42,7 @@ typedef struct rpc_method {
     void (*start)(rpc_call *call, const uint8_t *bytes, size_t n);
     void (*wake)(rpc_call *call);                  /* optional: events are there, or the message in flight has left */
     void (*poll)(rpc_call *call, uint64_t now_ns); /* optional: about ten times a second */
+    void (*stop)(rpc_call *call); /* optional: ends the call with UNAVAILABLE, RPC_SHUTTING_DOWN */
     void (*fini)(
         rpc_call *call); /* optional: frees call->state; the client is gone or the status has been handed over */
 } rpc_method;
@@ -96,6 +98,7 @@ void rpc_free(ProtobufCMessage *message);
 engine *rpc_engine(const rpc_call *call);
 const cluster_view *rpc_view(const rpc_call *call);
 const char *rpc_model_name(const rpc_call *call);
+char **rpc_labels(const rpc_call *call, size_t *n_out); /* names of a classifier's labels; none: 0 */
 unsigned rpc_services(const rpc_call *call);
 bool rpc_draining(const rpc_call *call);
 bool rpc_ready(const rpc_call *call);

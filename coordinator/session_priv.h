@@ -19,9 +19,13 @@ void generate_start(rpc_call *call, const uint8_t *bytes, size_t n);
 void complete_start(rpc_call *call, const uint8_t *bytes, size_t n);
 void generate_wake(rpc_call *call);
 void generate_poll(rpc_call *call, uint64_t now_ns);
+void generate_stop(rpc_call *call);
 void generate_fini(rpc_call *call);
 void score_start(rpc_call *call, const uint8_t *bytes, size_t n);
 void score_wake(rpc_call *call);
 void score_fini(rpc_call *call);
+void classify_start(rpc_call *call, const uint8_t *bytes, size_t n);
+void classify_wake(rpc_call *call);
+void classify_fini(rpc_call *call);
 
 #endif

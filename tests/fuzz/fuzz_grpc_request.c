@@ -46,6 +46,9 @@ static void take(engine *e, unsigned kind, const ProtobufCMessage *m)
             MOE_ASSERT(moe_utf8_valid_prefix(moe_text_cstr(&text), text.size) == text.size);
         }
         moe_text_fini(&text);
+    } else if (kind == 4 && intake_classify(e, (const classify_request *)m, &in, &err) == MOE_OK) {
+        check_spec(&in.spec);
+        intake_fini(&in);
     }
 }
 

@@ -52,7 +52,9 @@ static bool obey(const char *line, engine *e, fake_cluster *c, api_server *s, ui
 int main(int argc, char **argv)
 {
     fake_options engine_options = {.no_tokenizer = flag(argc, argv, "no_tokenizer") != NULL,
-                                   .no_chat = flag(argc, argv, "no_chat") != NULL};
+                                   .no_chat = flag(argc, argv, "no_chat") != NULL,
+                                   .classifier = flag(argc, argv, "classifier") != NULL};
+    static char *labels[FAKE_LABELS] = {"bad", "fair", "good"};
     api_options options = {.listen = flag(argc, argv, "listen"),
                            .tls_cert = flag(argc, argv, "tls_cert"),
                            .tls_key = flag(argc, argv, "tls_key"),
@@ -61,6 +63,7 @@ int main(int argc, char **argv)
                            .insecure = flag(argc, argv, "insecure") != NULL,
                            .reflection = true,
                            .model_name = "fake-model",
+                           .labels = flag(argc, argv, "labels") != NULL ? labels : NULL,
                            .services = number(argc, argv, "services"),
                            .max_calls = number(argc, argv, "max_calls"),
                            .send_timeout_ms = number(argc, argv, "send_timeout_ms"),

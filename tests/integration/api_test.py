@@ -374,6 +374,34 @@ def score_returns_every_prompt_token():
 
 
 @test
+def a_classifier_classifies_and_does_nothing_else():
+    with Server(classifier=1, labels=1) as s:
+        client = s.client()
+        messages = M("Messages", messages=[M("Message", role=2, content="q")])
+        for request, n_prompt in ((M("ClassifyRequest", text="abcd", request_id="mine"), 4), (M("ClassifyRequest", messages=messages), 2),
+                                  (M("ClassifyRequest", token_ids=M("TokenIds", ids=[5, 257, 6, 257, 257])), 3),
+                                  (M("ClassifyRequest", token_ids=M("TokenIds", ids=[257, 257])), 2)):
+            reply = client.call("Classify", request)
+            assert list(reply.scores) == [0, 1, 2] and list(reply.logprobs) == [-10, -9, -8] and list(reply.labels) == ["bad", "fair", "good"]
+            assert reply.usage.prompt_tokens == n_prompt, "padding at the end is no token"
+            assert reply.set_id == "a" * 64 and reply.model_fingerprint == "f" * 64 and reply.request_id and reply.HasField("timings")
+        model = client.call("GetModel", M("GetModelRequest"))
+        assert model.has_classifier and model.n_classes == 3 and list(model.labels) == ["bad", "fair", "good"]
+        for name in ("Generate", "Complete"):
+            fails(CODE.UNIMPLEMENTED, lambda: client.call(name, M("GenerateRequest", text="x")), "head")
+        fails(CODE.UNIMPLEMENTED, lambda: client.call("Score", M("ScoreRequest", text="x")), "head")
+        fails(CODE.INVALID_ARGUMENT, lambda: client.call("Classify", M("ClassifyRequest")), "input")
+        fails(CODE.INVALID_ARGUMENT, lambda: client.call("Classify", M("ClassifyRequest", text="x", request_id="a b")), "request_id")
+        fails(CODE.NOT_FOUND, lambda: client.call("Classify", M("ClassifyRequest", text="x", set=M("ExpertSet", id="no"))), "set.id")
+        fails(CODE.DATA_LOSS, lambda: client.call("Classify", M("ClassifyRequest", text="!fail 13")))
+        fails(CODE.DEADLINE_EXCEEDED, lambda: client.call("Classify", M("ClassifyRequest", text="!hang"), timeout=0.3))
+        eventually(lambda: s.tell("live") == "0", "late work ends")
+    with Server(classifier=1) as s:
+        assert not s.client().call("Classify", M("ClassifyRequest", text="abcd")).labels
+        assert not s.client().call("GetModel", M("GetModelRequest")).labels
+
+
+@test
 def tokenize_and_detokenize_are_inverse():
     with Server() as s:
         ids = s.client().call("Tokenize", M("TokenizeRequest", text="h\u00e9")).ids
@@ -389,6 +417,7 @@ def the_model_describes_itself():
     with Server() as s:
         m = s.client().call("GetModel", M("GetModelRequest"))
         assert m.name == "fake-model" and m.family == "fake" and list(m.n_experts) == [4, 4] and m.base_set_id == "a" * 64
+        assert not m.has_classifier and not m.n_classes and m.n_ffn_experts == 2
         assert m.max_context == 4096 and list(m.eos_token_ids) == [256] and m.has_tokenizer and m.chat_template == "fake" and m.version
 
 
@@ -401,9 +430,17 @@ def admin_shows_the_cluster():
         experts = admin.call("ListExperts", M("ListExpertsRequest", layer=1))
         assert [(e.layer, e.expert_id) for e in experts.experts] == [(1, i) for i in range(4)] and experts.epoch == 3
         assert experts.experts[2].replicas[0].node_id == 'node "one"' and experts.experts[2].replicas[0].ready
+        assert [e.kind for e in experts.experts] == [1, 1, 2, 4], "two FFNs, a constant and a zero expert"
         assert len(admin.call("ListExperts", M("ListExpertsRequest")).experts) == 8
         stats = admin.call("GetExpertStats", M("GetExpertStatsRequest"))
         assert stats.tokens == 7 and [e.rows for e in stats.experts] == [i * 10 for i in range(8)]
+        assert [e.kind for e in stats.experts] == [1, 1, 2, 4] * 2 and (stats.attention_keys_seen, stats.attention_keys_skipped) == (12, 34)
+        layer = stats.layers[1]
+        assert len(stats.layers) == 2 and layer.layer == 1 and list(layer.rows_by_ffn_picks) == [3, 4, 5]
+        assert (layer.ffn_picks, layer.constant_picks, layer.copy_picks, layer.zero_picks) == (90, 60, 0, 70)
+        assert layer.bytes_not_sent == (60 + 70 + 3) * 8 * 4, "a result per pick that is no FFN, and the rows without an FFN"
+        one = admin.call("GetExpertStats", M("GetExpertStatsRequest", layer=1))
+        assert list(one.layers) == [layer] and len(one.experts) == 4
         fails(CODE.INVALID_ARGUMENT, lambda: admin.call("ListExperts", M("ListExpertsRequest", layer=2)), "layer")
         fails(CODE.INVALID_ARGUMENT, lambda: admin.call("GetExpertStats", M("GetExpertStatsRequest", layer=2)), "layer")
         fails(CODE.NOT_FOUND, lambda: admin.call("ListExperts", M("ListExpertsRequest", set_id="b")), "set_id")
@@ -471,7 +508,7 @@ def every_field_out_of_range_is_named():
         fails(CODE.INVALID_ARGUMENT, lambda: client.call("Detokenize", M("DetokenizeRequest", ids=[-5])), "ids[0]")
         fails(CODE.NOT_FOUND, lambda: client.call("Complete", M("GenerateRequest", text="x", set=M("ExpertSet", id="nope"))), "set.id")
         fails(CODE.NOT_FOUND, lambda: client.call("Complete", M("GenerateRequest", text="x", set=M("ExpertSet", include=["p"]))), "set.include")
-        fails(CODE.UNIMPLEMENTED, lambda: client.call("Classify", M("ClassifyRequest", text="x")), "classification")
+        fails(CODE.UNIMPLEMENTED, lambda: client.call("Classify", M("ClassifyRequest", text="x")), "head")
         client.call("Complete", M("GenerateRequest", text="x", set=M("ExpertSet", id="a" * 64)))
 
 
@@ -668,18 +705,36 @@ def a_drain_lets_running_work_end_and_refuses_new():
 
 
 @test
-def a_close_cancels_what_outlives_the_grace():
+def a_close_ends_what_outlives_the_grace():
     with Server() as s:
-        call = s.client().call("Generate", M("GenerateRequest", text="!hang"), timeout=60)
-        eventually(lambda: s.tell("live") == "1", "the request is there")
-        s.process.stdin.write("close 100\n")
+        client = s.client()
+        silent = client.call("Generate", M("GenerateRequest", text="!hang"), timeout=60)
+        score = client.method("Score").future(M("ScoreRequest", text="!hang"), timeout=60)
+        running = client.call("Generate", M("GenerateRequest", text="!slow", sampling=M("Sampling", max_tokens=4000)), timeout=60)
+        first = next(running)
+        eventually(lambda: s.tell("live") == "3", "the requests are there")
+        s.process.stdin.write("close 300\n")
         s.process.stdin.flush()
-        try:
-            list(call)
-            raise AssertionError("the stream ended well")
-        except grpc.RpcError as error:
-            assert error.code() in (CODE.CANCELLED, CODE.UNAVAILABLE), error.code()
+        got = list(first.token_ids)
+        error = fails(CODE.UNAVAILABLE, lambda: got.extend(i for c in running for i in c.token_ids), "shutting down")
+        assert int(trailers(error)["tokens_emitted"]) == len(got) and int(trailers(error)["grpc-retry-pushback-ms"]) > 0
+        for call in (silent, score.result):
+            error = fails(CODE.UNAVAILABLE, lambda: call() if callable(call) else call, "shutting down")
+            assert "tokens_emitted" not in trailers(error)
         assert s.process.stdout.readline() == "CLOSED\n"
+
+
+@test
+def a_close_waits_for_no_client_that_stopped_reading():
+    with Server() as s:
+        call = s.client(options=[("grpc.http2.bdp_probe", 0)]).call(
+            "Generate", M("GenerateRequest", text="x", sampling=M("Sampling", max_tokens=4000, n=16, logprobs=50)), timeout=120)
+        eventually(lambda: s.tell("live") == "1", "the request is there")
+        time.sleep(0.5)
+        s.process.stdin.write("close 0\n")
+        s.process.stdin.flush()
+        assert s.process.stdout.readline() == "CLOSED\n"
+        call.cancel()
 
 
 # ------------------------------------------------------------------------------------------------ TLS and tokens
@@ -814,6 +869,10 @@ def http_shows_life_readiness_and_metrics():
         for line in ('conclave_build_info{version=', 'conclave_requests_total{event="admitted"} 1',
                      'conclave_grpc_calls_total{method="/conclave.v1.Inference/Complete",code="OK"} 1',
                      'conclave_expert_rows_total{layer="1",expert="3"} 70', 'conclave_node_rows_total{node="node \\"one\\"",transport="loopback"} 11',
+                     'conclave_expert_picks_total{layer="1",kind="zero"} 70', 'conclave_ffn_experts_per_token_bucket{layer="1",le="1"} 7',
+                     'conclave_ffn_experts_per_token_bucket{layer="1",le="+Inf"} 12', 'conclave_ffn_experts_per_token_sum{layer="1"} 14',
+                     'conclave_ffn_experts_per_token_count{layer="1"} 12', 'conclave_bytes_not_sent_total{layer="1"} 4256',
+                     'conclave_attention_keys_seen_total 12', 'conclave_attention_keys_skipped_total 34',
                      'conclave_time_to_first_token_seconds_bucket{le="+Inf"} 0', 'conclave_loop_last_progress_seconds{loop="api"}'):
             assert line in text, line
         for line in text.splitlines():

@@ -93,12 +93,6 @@ const router_set_layer *router_set_at(const router_set *s, size_t layer)
     return &s->layers[layer];
 }
 
-const char *compute_class_name(compute_class c)
-{
-    (void)c;
-    return "cpu-f32-1";
-}
-
 static router_set *set_new(void)
 {
     router_set *s = calloc(1, sizeof(*s));
@@ -344,6 +338,27 @@ static bool step_score(engine_request *r)
     return true;
 }
 
+/* Label i scores i, and i - 10 as its log-softmax. */
+static bool step_classify(engine_request *r)
+{
+    static const float scores[FAKE_LABELS] = {0, 1, 2}, logprobs[FAKE_LABELS] = {-10, -9, -8};
+    int status;
+
+    if (sscanf(r->command, "!fail %d", &status) == 1) {
+        end(r, (moe_status)-status);
+    } else if (r->index == 1) {
+        end(r, MOE_OK);
+    } else {
+        engine_event *event = push(r, ENGINE_CLASSIFIED);
+
+        event->n_scores = FAKE_LABELS;
+        event->scores = scores;
+        event->score_logprobs = logprobs;
+        r->index = 1;
+    }
+    return true;
+}
+
 static bool step(engine_request *r)
 {
     uint64_t now = moe_now_ns(moe_clock_real());
@@ -366,7 +381,7 @@ static bool step(engine_request *r)
     if (strncmp(r->command, "!hang", 5) == 0) {
         return false;
     }
-    return r->kind == ENGINE_SCORE ? step_score(r) : step_generate(r);
+    return r->kind == ENGINE_SCORE ? step_score(r) : r->kind == ENGINE_CLASSIFY ? step_classify(r) : step_generate(r);
 }
 
 static void *loop(void *ctx)
@@ -453,6 +468,9 @@ static moe_status admit(engine *e, const engine_spec *spec, moe_error *err)
 {
     size_t n = 0;
 
+    if ((spec->kind == ENGINE_CLASSIFY) != (e->config.n_labels > 0)) {
+        return moe_fail(err, MOE_ERR_UNSUPPORTED, "the model's head: %u labels", e->config.n_labels);
+    }
     if (!atomic_load(&e->ready)) {
         return moe_fail(err, MOE_ERR_UNAVAILABLE, "the engine is starting");
     }
@@ -554,6 +572,8 @@ void engine_get_stats(engine *e, engine_stats *out)
     *out = (engine_stats){.requests_admitted = atomic_load(&e->admitted),
                           .requests_cancelled = atomic_load(&e->cancelled),
                           .generated_tokens = atomic_load(&e->tokens),
+                          .attention_keys_seen = 12,
+                          .attention_keys_skipped = 34,
                           .running = (uint32_t)fake_engine_live(e),
                           .last_step_ns = atomic_load(&e->frozen) ? 1 : atomic_load(&e->last_step_ns)};
 }
@@ -565,6 +585,14 @@ uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n)
         out[i] = i * 10;
     }
     return 7;
+}
+
+void engine_get_ffn_picks(engine *e, uint64_t *out, size_t n)
+{
+    (void)e;
+    for (size_t i = 0; i < n; i++) {
+        out[i] = i;
+    }
 }
 
 router_set *engine_current_set(engine *e)
@@ -598,6 +626,10 @@ engine *fake_engine_open(const fake_options *options)
                                .d_model = 8,
                                .vocab_size = FAKE_VOCAB,
                                .n_experts = FAKE_EXPERTS,
+                               .n_constant_experts = 1,
+                               .n_zero_experts = 1,
+                               .n_labels = options->classifier ? FAKE_LABELS : 0,
+                               .pad_id = FAKE_PAD,
                                .gate = {.k = FAKE_TOP_K},
                                .eos_ids = {256},
                                .n_eos = 1,
@@ -670,10 +702,10 @@ static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
 
     MOE_ASSERT(s != NULL);
     s->node = (cluster_view_node){.id = "node \"one\"",
-                             .address = "in-process",
-                             .state = (cluster_node_state)atomic_load(&c->state),
-                             .transport = "loopback",
-                             .rows = 11};
+                                  .address = "in-process",
+                                  .state = (cluster_node_state)atomic_load(&c->state),
+                                  .transport = "loopback",
+                                  .rows = 11};
     s->coordinator = (cluster_view_coordinator){.id = "c0", .epoch = 3, .controller = true};
     for (uint32_t i = 0; i < FAKE_LAYERS * FAKE_EXPERTS; i++) {
         s->replicas[i] =

@@ -14,11 +14,13 @@
 #define FAKE_LAYERS      2
 #define FAKE_EXPERTS     4
 #define FAKE_TOP_K       2
+#define FAKE_LABELS      3
+#define FAKE_PAD         257
 #define FAKE_MAX_CONTEXT 4096
 #define FAKE_MAX_QUEUE   64
 
 typedef struct fake_options {
-    bool no_tokenizer, no_chat;
+    bool no_tokenizer, no_chat, classifier;
     uint32_t max_context; /* 0: FAKE_MAX_CONTEXT */
 } fake_options;
 
