@@ -179,7 +179,7 @@ static moe_status open_node(node_program_state *p, const char *secret, size_t n_
     o.source = expert_source_checkpoint(&p->experts);
     moe_status status = expert_node_open(&o, &p->node, err);
     if (status == MOE_OK &&
-        assignment_open(p->node, p->id, m->n_layers, m->n_experts, moe_clock_real(), &p->assignment) != MOE_OK) {
+        assignment_open(p->node, p->id, m->n_layers, m->n_ffn_experts, moe_clock_real(), &p->assignment) != MOE_OK) {
         status = moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory");
     }
     return status;
