@@ -121,7 +121,7 @@ static moe_status open_device(node_program_state *p, compute_class numeric_class
 {
     const model_config *m = &p->files.config;
     const compute_device_options options = {.numeric_class = numeric_class,
-                                            .isa = member_isa(p->config.isa),
+                                            .isa = member_isa(p->config.member.isa),
                                             .pool = p->pool,
                                             .max_rows = DISPATCH_ROWS,
                                             .max_ffn_rows = (size_t)DISPATCH_ROWS * m->gate.k,
@@ -170,12 +170,11 @@ static moe_status open_node(node_program_state *p, const char *secret, size_t n_
                              .max_ffn_rows = (size_t)DISPATCH_ROWS * m->gate.k};
 
     memcpy(o.fingerprint, p->files.manifest.fingerprint.bytes, sizeof o.fingerprint);
-    p->experts =
-        (expert_checkpoint){.config = m,
-                            .tensors = p->files.tensors,
-                            .device = p->device,
-                            .layout = strcmp(p->config.weights, "mapped") == 0 ? COMPUTE_MAPPED : COMPUTE_PACKED,
-                            .manifest = &p->files.manifest};
+    p->experts = (expert_checkpoint){.config = m,
+                                     .tensors = p->files.tensors,
+                                     .device = p->device,
+                                     .layout = member_layout(p->config.member.weights),
+                                     .manifest = &p->files.manifest};
     o.source = expert_source_checkpoint(&p->experts);
     moe_status status = expert_node_open(&o, &p->node, err);
     if (status == MOE_OK &&
@@ -356,12 +355,12 @@ static moe_status open_member(node_program_state *p, compute_class numeric_class
 /* The class is the cluster's: with --dtype auto the other one is tried when the first is refused. */
 static moe_status become_member(node_program_state *p, moe_error *err)
 {
-    compute_class first = member_class(p->config.dtype, p->files.tensors);
+    compute_class first = member_class(p->config.member.dtype, p->files.tensors);
     compute_class second = first == COMPUTE_CLASS_CPU_F32_1 ? COMPUTE_CLASS_CPU_BF16_1 : COMPUTE_CLASS_CPU_F32_1;
     moe_error other = {""};
     moe_status status = open_member(p, first, err);
 
-    if (status == MOE_ERR_DENIED && strcmp(p->config.dtype, "auto") == 0) {
+    if (status == MOE_ERR_DENIED && strcmp(p->config.member.dtype, "auto") == 0) {
         close_member(p);
         if (open_member(p, second, &other) == MOE_OK) {
             status = MOE_OK;
@@ -381,11 +380,11 @@ static moe_status start(node_program_state *p, moe_error *err)
     if (status == MOE_OK) {
         status = member_files_open(&p->files, o->model, err);
     }
-    if (status == MOE_OK && (status = moe_pool_open(o->threads, compute_thread_init, &p->pool)) != MOE_OK) {
+    if (status == MOE_OK && (status = moe_pool_open(o->member.threads, compute_thread_init, &p->pool)) != MOE_OK) {
         (void)moe_fail(err, status, "threads: cannot be created");
     }
     if (status == MOE_OK) {
-        status = member_files_hash(&p->files, p->pool, o->cache_dir, report_progress, err);
+        status = member_files_hash(&p->files, p->pool, o->member.cache_dir, report_progress, err);
     }
     p->memory_bytes = o->memory != 0 ? o->memory : free_memory();
     if (status == MOE_OK) {
