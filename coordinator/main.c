@@ -184,6 +184,7 @@ static moe_status open_pool(coordinator *c, moe_error *err)
     pool_options options = {.member = &c->config.member,
                             .files = &c->files,
                             .device = c->device,
+                            .threads = c->pool,
                             .max_rows = c->config.max_batch_tokens,
                             .micro_batches = c->config.micro_batches,
                             .dispatch_timeout_ms = c->config.dispatch_timeout_ms,

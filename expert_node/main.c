@@ -1,5 +1,6 @@
 /* conclave-node: opens a checkpoint, joins the cluster, loads what the placement gives it, and answers until a signal.
  */
+#include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +14,7 @@
 #define BATCH_FRAMES  64
 #define MAX_STRANGERS 256 /* connections at a time, greeted or not */
 
-#define SPIN_NS     UINT64_C(20000)
-#define YIELD_NS    UINT64_C(1000000)
+#define YIELD_NS    UINT64_C(100000)
 #define SLEEP_NS    UINT64_C(100000000)
 #define LEAVE_NS    UINT64_C(2000000000)
 #define FAREWELL_NS UINT64_C(100000000) /* without a frame after GOODBYE: nobody sends any more */
@@ -34,6 +34,17 @@ static void report_progress(void *ctx, size_t done, size_t total)
         exit(0);
     }
     member_report_progress(ctx, done, total);
+}
+
+/* Where a coordinator shares the cores, the first node it sends to must not take its core before it has sent to the
+ * others: a thread of this policy does not interrupt another by waking. Elsewhere it makes no difference. */
+static void be_polite(void)
+{
+    const struct sched_param param = {0};
+
+    if (sched_setscheduler(0, SCHED_BATCH, &param) != 0) {
+        MOE_DEBUG("scheduling policy batch: %s", strerror(errno));
+    }
 }
 
 static void catch_signals(void)
@@ -296,19 +307,16 @@ static void close_member(node_program_state *p)
 }
 
 /* ------------------------------------------------------------------------------------------------ the loop */
-/* One turn; sleeps when there has been nothing to do for a while. */
+/* One turn; sleeps when there has been nothing to do for a while, and soon: a coordinator may share the cores. */
 static void turn(node_program_state *p, uint64_t *idle_since)
 {
     unsigned n = expert_node_progress(p->node) + assignment_turn(p->assignment, p->cluster);
     uint64_t now = moe_now_ns(moe_clock_real());
 
     node_pages_publish(p, now);
+    moe_pool_rest(p->pool);
     if (n > 0) {
         *idle_since = now;
-    } else if (now - *idle_since < SPIN_NS) {
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#endif
     } else if (now - *idle_since < YIELD_NS) {
         (void)sched_yield();
     } else {
@@ -497,6 +505,7 @@ int main(int argc, char **argv)
         return fail(MOE_ERR_INVALID_ARG, &err);
     }
     catch_signals();
+    be_polite(); /* all threads inherit it */
     compute_thread_init();
     pthread_mutex_init(&p.lock, NULL);
     p.incarnation = moe_random_entropy() | 1;
