@@ -126,6 +126,14 @@ static size_t pick(moe_random *r, size_t n)
     return (size_t)moe_random_below(r, n);
 }
 
+/* Of any size, so small ones are as frequent as large ones. */
+static uint64_t any_number(moe_random *r)
+{
+    const size_t shift = pick(r, 64);
+
+    return moe_random_u64(r) >> shift;
+}
+
 static bytes copy_of(const bytes *b)
 {
     return bytes_exact(b->data, b->n);
@@ -135,8 +143,9 @@ static bytes copy_of(const bytes *b)
 static bytes flip_a_bit(const original *o, moe_random *r)
 {
     bytes b = copy_of(&o->image);
+    const size_t at = pick(r, b.n);
 
-    b.data[pick(r, b.n)] ^= (unsigned char)(1u << pick(r, 8));
+    b.data[at] ^= (unsigned char)(1u << pick(r, 8));
     return b;
 }
 
@@ -153,7 +162,7 @@ static bytes set_a_field(const original *o, moe_random *r)
     bytes b = copy_of(&o->image);
     const size_t width = (size_t)1 << pick(r, 4);
     const size_t at = pick(r, 2) == 0 ? b.n - 1 - pick(r, 1200) : pick(r, b.n);
-    const uint64_t v = pick(r, 4) == 0 ? moe_random_u64(r) : numbers[pick(r, MOE_COUNT(numbers))] + pick(r, 3);
+    const uint64_t v = pick(r, 4) == 0 ? moe_random_u64(r) : numbers[pick(r, MOE_COUNT(numbers))];
 
     for (size_t i = 0; i < width && at + i < b.n; i++) {
         b.data[at + i] = (unsigned char)(v >> (8 * i));
@@ -340,7 +349,8 @@ static bytes an_opcode_that_is_not_understood(const original *o, moe_random *r)
     do {
         code = (unsigned char)pick(r, 256);
     } while (memchr(understood, code, sizeof(understood) - 1) != NULL);
-    return splice(o, random_op(o, r), pick(r, 2), &code, 1);
+    const size_t at = random_op(o, r), n = pick(r, 2);
+    return splice(o, at, n, &code, 1);
 }
 
 static bytes drop_or_repeat_an_opcode(const original *o, moe_random *r)
@@ -433,7 +443,7 @@ static bytes change_an_integer(const original *o, moe_random *r)
     do {
         at = random_op(o, r);
     } while (!is_integer(o->pickle.data[at]));
-    return put_integer(o, at, pick(r, 2) == 0 ? pick(r, 300) : moe_random_u64(r) >> pick(r, 64));
+    return put_integer(o, at, pick(r, 2) == 0 ? pick(r, 300) : any_number(r));
 }
 
 /* The count of a storage's items: the integer before the tuple of a persistent id. */
@@ -448,7 +458,7 @@ static bytes change_an_item_count(const original *o, moe_random *r)
              (o->pickle.data[o->ops[i + 1]] != 'Q' && o->pickle.data[o->ops[i + 2]] != 'Q'));
     before = o->ops[i - 1];
     do {
-        v = pick(r, 2) == 0 ? pick(r, 300) : moe_random_u64(r) >> pick(r, 64);
+        v = pick(r, 2) == 0 ? pick(r, 300) : any_number(r);
     } while (v == o->pickle.data[before + 1]); /* all of the originals are below 256 */
     return put_integer(o, before, v);
 }
