@@ -262,6 +262,11 @@ MOE_NODISCARD moe_status moe_pool_open(size_t n_threads, void (*thread_init)(voi
 void moe_pool_close(moe_pool *pool);
 size_t moe_pool_threads(const moe_pool *pool);
 void moe_pool_run(moe_pool *pool, size_t n_tasks, moe_pool_fn fn, void *ctx);
+/* For tasks that take about equally long: a thread claims neighbours, half of its share of what is left, and runs them
+ * in order. */
+void moe_pool_run_even(moe_pool *pool, size_t n_tasks, moe_pool_fn fn, void *ctx);
+/* The caller is about to wait for others who may need the cores: until the next run idle workers sleep at once. */
+void moe_pool_rest(moe_pool *pool);
 size_t moe_cores_available(void);
 
 /* ------------------------------------------------------------------------------------------------ json

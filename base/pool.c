@@ -18,9 +18,11 @@ struct moe_pool {
     bool running; /* the caller's: catches a run inside a run */
 
     alignas(MOE_CACHE_LINE) atomic_size_t n_left; /* tasks nobody has claimed */
+    atomic_size_t share;                          /* of n_left that is claimed at once is 1 / share; 0: one task */
     alignas(MOE_CACHE_LINE) atomic_size_t n_done;
     alignas(MOE_CACHE_LINE) atomic_size_t n_asleep; /* workers that have announced to sleep */
     atomic_bool caller_asleep;
+    atomic_bool resting; /* do not spin and yield before sleeping */
     atomic_bool stop;
 
     pthread_mutex_t mutex; /* leaf; only to fall asleep and to wake sleepers */
@@ -32,19 +34,22 @@ struct moe_pool {
     atomic_size_t next_thread_idx;
 };
 
-/* False when nothing is left to claim. */
-static bool claim(moe_pool *p, size_t *left_out)
+/* How many tasks were claimed, of the *left_out there were; 0: nothing is left. */
+static size_t claim(moe_pool *p, size_t *left_out)
 {
     size_t left = atomic_load_explicit(&p->n_left, memory_order_relaxed);
 
     while (left != 0) {
-        if (atomic_compare_exchange_weak_explicit(&p->n_left, &left, left - 1, memory_order_acq_rel,
+        size_t share = atomic_load_explicit(&p->share, memory_order_relaxed); /* of an older job, it is right as well */
+        size_t n = left > share && share != 0 ? left / share : 1;
+
+        if (atomic_compare_exchange_weak_explicit(&p->n_left, &left, left - n, memory_order_acq_rel,
                                                   memory_order_relaxed)) {
             *left_out = left;
-            return true;
+            return n;
         }
     }
-    return false;
+    return 0;
 }
 
 static void wake_caller(moe_pool *p)
@@ -59,12 +64,14 @@ static void wake_caller(moe_pool *p)
 /* Runs tasks until none is left to claim. They are reported together: the job stays open until then. */
 static void take_tasks(moe_pool *p, size_t thread)
 {
-    size_t left, n_mine = 0, n_tasks = 0;
+    size_t left, n, n_mine = 0, n_tasks = 0;
 
-    while (claim(p, &left)) {
+    while ((n = claim(p, &left)) != 0) {
         n_tasks = p->n_tasks;
-        p->fn(p->ctx, n_tasks - left, thread);
-        n_mine++;
+        for (size_t i = 0; i < n; i++) {
+            p->fn(p->ctx, n_tasks - left + i, thread);
+        }
+        n_mine += n;
     }
     if (n_mine > 0 && atomic_fetch_add(&p->n_done, n_mine) + n_mine == n_tasks && thread != 0) {
         wake_caller(p);
@@ -95,7 +102,7 @@ static void *worker_main(void *arg)
         if (atomic_load_explicit(&p->n_left, memory_order_relaxed) != 0) {
             take_tasks(p, thread);
             stage = (wait_stage){0};
-        } else if (!wait_a_moment(&stage)) {
+        } else if (atomic_load_explicit(&p->resting, memory_order_relaxed) || !wait_a_moment(&stage)) {
             sleep_until_work(p);
             stage = (wait_stage){0};
         }
@@ -202,7 +209,12 @@ static void wait_for_workers(moe_pool *p)
     }
 }
 
-void moe_pool_run(moe_pool *pool, size_t n_tasks, moe_pool_fn fn, void *ctx)
+void moe_pool_rest(moe_pool *pool)
+{
+    atomic_store_explicit(&pool->resting, true, memory_order_relaxed);
+}
+
+static void run(moe_pool *pool, size_t n_tasks, size_t share, moe_pool_fn fn, void *ctx)
 {
     MOE_ASSERT(!pool->running);
     pool->running = true;
@@ -214,6 +226,8 @@ void moe_pool_run(moe_pool *pool, size_t n_tasks, moe_pool_fn fn, void *ctx)
         pool->fn = fn;
         pool->ctx = ctx;
         pool->n_tasks = n_tasks;
+        atomic_store_explicit(&pool->resting, false, memory_order_relaxed);
+        atomic_store_explicit(&pool->share, share, memory_order_relaxed);
         atomic_store_explicit(&pool->n_done, 0, memory_order_relaxed);
         atomic_store(&pool->n_left, n_tasks); /* opens the job */
         wake_workers(pool);
@@ -221,4 +235,14 @@ void moe_pool_run(moe_pool *pool, size_t n_tasks, moe_pool_fn fn, void *ctx)
         wait_for_workers(pool);
     }
     pool->running = false;
+}
+
+void moe_pool_run(moe_pool *pool, size_t n_tasks, moe_pool_fn fn, void *ctx)
+{
+    run(pool, n_tasks, 0, fn, ctx);
+}
+
+void moe_pool_run_even(moe_pool *pool, size_t n_tasks, moe_pool_fn fn, void *ctx)
+{
+    run(pool, n_tasks, 2 * pool->n_threads, fn, ctx);
 }

@@ -270,6 +270,9 @@ void torch_tensor_gather(const torch_tensor *t, size_t first, size_t n, unsigned
 {
     size_t index[CHECKPOINT_MAX_RANK], at = 0, rest = first;
 
+    if (n == 0) {
+        return; /* a size may be 0 */
+    }
     for (size_t i = t->rank; i > 0; i--) {
         index[i - 1] = rest % t->shape[i - 1];
         rest /= t->shape[i - 1];

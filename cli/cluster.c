@@ -9,6 +9,14 @@
 
 /* ---------------------------------------------------------------------------------------------------------- experts */
 
+/* "ffn"; nothing from a server that does not tell. */
+static const char *kind_name(Conclave__V1__ExpertKind kind)
+{
+    static const char *const names[] = {"", "ffn", "constant", "copy", "zero"};
+
+    return (size_t)kind < MOE_COUNT(names) ? names[kind] : "?";
+}
+
 static int compare_stats(const void *a, const void *b)
 {
     const Conclave__V1__ExpertStats *x = *(Conclave__V1__ExpertStats *const *)a;
@@ -20,20 +28,43 @@ static int compare_stats(const void *a, const void *b)
     return (x->expert_id > y->expert_id) - (x->expert_id < y->expert_id);
 }
 
+/* Only of layers in which not every pick is an FFN: of the others there is nothing to tell. */
+static void print_layers(const Conclave__V1__GetExpertStatsResponse *stats)
+{
+    for (size_t i = 0; i < stats->n_layers; i++) {
+        const Conclave__V1__LayerStats *l = stats->layers[i];
+
+        if (l->constant_picks + l->copy_picks + l->zero_picks > 0) {
+            printf("layer %" PRIu32 " picks: %" PRIu64 " ffn, %" PRIu64 " constant, %" PRIu64 " copy, %" PRIu64
+                   " zero; rows by FFN picks:",
+                   l->layer, l->ffn_picks, l->constant_picks, l->copy_picks, l->zero_picks);
+            for (size_t n = 0; n < l->n_rows_by_ffn_picks; n++) {
+                printf(" %" PRIu64, l->rows_by_ffn_picks[n]);
+            }
+            printf("; %" PRIu64 " bytes not sent\n", l->bytes_not_sent);
+        }
+    }
+    if (stats->attention_keys_seen + stats->attention_keys_skipped > 0) {
+        printf("attention: %" PRIu64 " keys seen, %" PRIu64 " skipped\n", stats->attention_keys_seen,
+               stats->attention_keys_skipped);
+    }
+}
+
 static moe_status print_stats(void *ctx, const ProtobufCMessage *reply, moe_error *err)
 {
     const Conclave__V1__GetExpertStatsResponse *stats = (const Conclave__V1__GetExpertStatsResponse *)reply;
 
     (void)ctx;
     (void)err;
-    printf("tokens %" PRIu64 "\n%5s %6s %14s\n", stats->tokens, "layer", "expert", "rows");
+    printf("tokens %" PRIu64 "\n%5s %6s %8s %14s\n", stats->tokens, "layer", "expert", "kind", "rows");
     if (stats->n_experts > 0) {
         qsort(stats->experts, stats->n_experts, sizeof(*stats->experts), compare_stats);
     }
     for (size_t i = 0; i < stats->n_experts; i++) {
-        printf("%5" PRIu32 " %6" PRId32 " %14" PRIu64 "\n", stats->experts[i]->layer, stats->experts[i]->expert_id,
-               stats->experts[i]->rows);
+        printf("%5" PRIu32 " %6" PRId32 " %8s %14" PRIu64 "\n", stats->experts[i]->layer, stats->experts[i]->expert_id,
+               kind_name(stats->experts[i]->kind), stats->experts[i]->rows);
     }
+    print_layers(stats);
     return MOE_OK;
 }
 
@@ -41,7 +72,7 @@ static moe_status print_stats(void *ctx, const ProtobufCMessage *reply, moe_erro
 
 static bool same_owners(const Conclave__V1__ExpertPlacement *a, const Conclave__V1__ExpertPlacement *b)
 {
-    if (a->layer != b->layer || a->n_replicas != b->n_replicas) {
+    if (a->layer != b->layer || a->kind != b->kind || a->n_replicas != b->n_replicas) {
         return false;
     }
     for (size_t i = 0; i < a->n_replicas; i++) {
@@ -59,7 +90,11 @@ static void print_run(const Conclave__V1__ExpertPlacement *first, const Conclave
     if (last != first) {
         printf("-%" PRId32, last->expert_id);
     }
-    printf(":%s", first->n_replicas == 0 ? " nobody" : "");
+    if (first->kind > CONCLAVE__V1__EXPERT_KIND__EXPERT_KIND_FFN) {
+        printf(" (%s): every coordinator", kind_name(first->kind));
+    } else {
+        printf(":%s", first->n_replicas == 0 ? " nobody" : "");
+    }
     for (size_t i = 0; i < first->n_replicas; i++) {
         printf(" %s%s", first->replicas[i]->node_id, first->replicas[i]->ready ? "" : " (loading)");
     }

@@ -360,7 +360,13 @@ static moe_status open_client(cli_run *run, moe_error *err)
         .timeout_s = run->timeout,
     };
 
-    return run->client != NULL ? MOE_OK : cli_client_open(&options, &run->client, err);
+    if (run->client != NULL) {
+        return MOE_OK;
+    }
+    if (run->server[0] == '\0') {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "--server: empty; HOST:PORT is needed");
+    }
+    return cli_client_open(&options, &run->client, err);
 }
 
 moe_status cli_run_call(cli_run *run, const char *path, const ProtobufCMessage *request,

@@ -1,5 +1,6 @@
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
 #include <conclave/v1/inference.pb-c.h>
 
@@ -62,7 +63,16 @@ static moe_status print_classes(void *ctx, const ProtobufCMessage *reply, moe_er
     (void)ctx;
     (void)err;
     for (size_t i = 0; i < response->n_scores; i++) {
-        printf("class %zu: %.6f\n", i, (double)response->scores[i]);
+        printf("class %zu", i);
+        if (i < response->n_labels) {
+            putchar(' ');
+            cli_put(stdout, response->labels[i], strlen(response->labels[i]));
+        }
+        printf(": %.6f", (double)response->scores[i]);
+        if (i < response->n_logprobs) {
+            printf(", probability %.6f", exp((double)response->logprobs[i]));
+        }
+        putchar('\n');
     }
     return MOE_OK;
 }

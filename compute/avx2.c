@@ -1,5 +1,6 @@
 /* The AVX2 twins (avx2, fma, f16c). Only this file is compiled for them; isa.c decides whether it runs. */
 #include "compute/cpu_priv.h"
+#include "compute/math_priv.h"
 
 #include <immintrin.h>
 #include <math.h>
@@ -152,6 +153,11 @@ static inline v16 v16_xor(v16 a, v16 b)
     return v16_of(_mm256_xor_ps(a.a, b.a), _mm256_xor_ps(a.b, b.b));
 }
 
+static inline v16 v16_and(v16 a, v16 b)
+{
+    return v16_of(_mm256_and_ps(a.a, b.a), _mm256_and_ps(a.b, b.b));
+}
+
 static inline v16 v16_less(v16 a, v16 b, v16 x, v16 y)
 {
     return v16_of(_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(a.a, b.a, _CMP_LT_OQ)),
@@ -198,6 +204,23 @@ static inline v16 v16_power(v16 t, v16 *high)
     return v16_of(power_of(half_a), power_of(half_b));
 }
 
+/* Takes 2^n out of x, leaving [sqrt(1/2), sqrt(2)). */
+static inline __m256 without_exponent(__m256 x, __m256 *n)
+{
+    __m256i u = _mm256_castps_si256(x), e = _mm256_srai_epi32(_mm256_sub_epi32(u, _mm256_set1_epi32(0x3f3504f3)), 23);
+
+    *n = _mm256_cvtepi32_ps(e);
+    return _mm256_castsi256_ps(_mm256_sub_epi32(u, _mm256_slli_epi32(e, 23)));
+}
+
+/* x = 2^n * y with y in [sqrt(1/2), sqrt(2)). */
+static inline v16 v16_exponent(v16 x, v16 *n)
+{
+    __m256 a = without_exponent(x.a, &n->a), b = without_exponent(x.b, &n->b);
+
+    return v16_of(a, b);
+}
+
 static inline __attribute__((always_inline)) void v16_fold_tile(const v16 *p, float *const *s, float scale)
 {
 #pragma GCC unroll 16
@@ -207,6 +230,7 @@ static inline __attribute__((always_inline)) void v16_fold_tile(const v16 *p, fl
 }
 
 #include "compute/vector_priv.h"
+#include "compute/vector_stick_priv.h"
 
 /* ---------------------------------------------------------------------------------------------- products
  * A panel is 8 vectors wide. One row takes all 8 at once, two rows take them in two halves of 4 (a third would not fit
@@ -408,14 +432,14 @@ const cpu_kernels cpu_kernels_avx2 = {
     .swiglu = vector_swiglu,
     .combine = vector_combine,
     .attention = vector_attention,
-    .stick = cpu_portable_stick,
-    .layer_norm = cpu_portable_layer_norm,
-    .unit_norm = cpu_portable_unit_norm,
-    .gelu_erf = cpu_portable_gelu_erf,
-    .gelu_tanh = cpu_portable_gelu_tanh,
-    .tanh = cpu_portable_tanh,
-    .local_logits = cpu_portable_local_logits,
-    .local_mix = cpu_portable_local_mix,
+    .stick = vector_stick,
+    .layer_norm = vector_layer_norm,
+    .unit_norm = vector_unit_norm,
+    .gelu_erf = vector_gelu_erf,
+    .gelu_tanh = vector_gelu_tanh,
+    .tanh = vector_tanh,
+    .local_logits = vector_local_logits,
+    .local_mix = vector_local_mix,
     .row_sum = vector_row_sum,
     .row_max = vector_row_max,
     .row_exp = vector_row_exp,

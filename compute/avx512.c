@@ -1,5 +1,6 @@
 /* The AVX-512 twins (f, bw, vl, dq, bf16). Only this file is compiled for them; isa.c decides whether it runs. */
 #include "compute/cpu_priv.h"
+#include "compute/math_priv.h"
 
 #include <immintrin.h>
 #include <math.h>
@@ -121,6 +122,11 @@ static inline v16 v16_xor(v16 a, v16 b)
     return _mm512_xor_ps(a, b);
 }
 
+static inline v16 v16_and(v16 a, v16 b)
+{
+    return _mm512_and_ps(a, b);
+}
+
 static inline v16 v16_less(v16 a, v16 b, v16 x, v16 y)
 {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
@@ -155,6 +161,15 @@ static inline v16 v16_power(v16 t, v16 *high)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(half, bias), 23));
 }
 
+/* x = 2^n * y with y in [sqrt(1/2), sqrt(2)). */
+static inline v16 v16_exponent(v16 x, v16 *n)
+{
+    __m512i u = _mm512_castps_si512(x), e = _mm512_srai_epi32(_mm512_sub_epi32(u, _mm512_set1_epi32(0x3f3504f3)), 23);
+
+    *n = _mm512_cvtepi32_ps(e);
+    return _mm512_castsi512_ps(_mm512_sub_epi32(u, _mm512_slli_epi32(e, 23)));
+}
+
 /* Two sums of 16 become one vector of twice 8, and so on: the tree of v16_fold on 16 sums at once. p[4 r + k] ends in
  * lane r of 4, element k. */
 static inline __attribute__((always_inline)) void v16_fold_tile(const v16 *p, float *const *s, float scale)
@@ -186,6 +201,7 @@ static inline __attribute__((always_inline)) void v16_fold_tile(const v16 *p, fl
 }
 
 #include "compute/vector_priv.h"
+#include "compute/vector_stick_priv.h"
 
 /* ---------------------------------------------------------------------------------------------- products */
 static inline __attribute__((always_inline)) v16 half_unit(cpu_kind kind, __m512i w, bool high)
@@ -512,14 +528,14 @@ const cpu_kernels cpu_kernels_avx512 = {
     .swiglu = vector_swiglu,
     .combine = vector_combine,
     .attention = vector_attention,
-    .stick = cpu_portable_stick,
-    .layer_norm = cpu_portable_layer_norm,
-    .unit_norm = cpu_portable_unit_norm,
-    .gelu_erf = cpu_portable_gelu_erf,
-    .gelu_tanh = cpu_portable_gelu_tanh,
-    .tanh = cpu_portable_tanh,
-    .local_logits = cpu_portable_local_logits,
-    .local_mix = cpu_portable_local_mix,
+    .stick = vector_stick,
+    .layer_norm = vector_layer_norm,
+    .unit_norm = vector_unit_norm,
+    .gelu_erf = vector_gelu_erf,
+    .gelu_tanh = vector_gelu_tanh,
+    .tanh = vector_tanh,
+    .local_logits = vector_local_logits,
+    .local_mix = vector_local_mix,
     .row_sum = vector_row_sum,
     .row_max = vector_row_max,
     .row_exp = vector_row_exp,

@@ -92,18 +92,6 @@ typedef struct cpu_kernels {
 extern const cpu_kernels cpu_kernels_portable, cpu_kernels_avx2, cpu_kernels_avx512;
 const cpu_kernels *cpu_kernels_of(compute_isa isa); /* available, or AUTO */
 
-/* Scalar kernels of every instruction set. */
-void cpu_portable_stick(cpu_stick *s);
-void cpu_portable_layer_norm(float *out, const float *x, const float *gain, const float *bias, float eps, size_t width);
-void cpu_portable_unit_norm(float *x, size_t width);
-void cpu_portable_gelu_erf(float *x, size_t n);
-void cpu_portable_gelu_tanh(float *x, size_t n);
-void cpu_portable_tanh(float *x, size_t n);
-void cpu_portable_local_logits(float (*logits)[2], const void *const *x, compute_dtype dtype, size_t n_rows,
-                               const float *gate, size_t width);
-void cpu_portable_local_mix(float *out, const void *x, compute_dtype dtype, const float *a, const float *constant,
-                            size_t width);
-
 struct compute_matrix {
     cpu_kind kind;
     bool packed;

@@ -88,6 +88,18 @@ static size_t part_rows(size_t n, size_t parts, size_t part, size_t *first)
     return cpu_min(each, n - *first);
 }
 
+/* Even tasks, those of few rows, only read memory, which is fastest in long runs: threads take neighbours. */
+static void run_tasks(const cpu_device *d, size_t n_tasks, bool even, moe_pool_fn fn, void *job)
+{
+    (even ? moe_pool_run_even : moe_pool_run)(d->options.pool, n_tasks, fn, job);
+}
+
+/* How far from a task the one is that the same thread probably takes next. */
+static size_t next_task(const cpu_device *d, bool even)
+{
+    return even ? 1 : d->n_threads;
+}
+
 /* Where packed panel `panel` starts, for prefetching; NULL: there is none. */
 static const uint32_t *panel_start(const cpu_device *d, const compute_matrix *m, size_t panel)
 {
@@ -102,6 +114,7 @@ typedef struct matmul_job {
     const float *bias; /* NULL: none */
     float *out;
     size_t row_bytes, n, parts;
+    bool even;
 } matmul_job;
 
 static void matmul_tile(const matmul_job *job, size_t panel, size_t row, size_t n, size_t thread, const uint32_t *after)
@@ -128,12 +141,11 @@ static void matmul_tile(const matmul_job *job, size_t panel, size_t row, size_t 
     }
 }
 
-/* Tasks are handed out in order, so this thread's next one is probably n_threads on. */
 static void matmul_task(void *ctx, size_t task, size_t thread)
 {
     const matmul_job *job = ctx;
     size_t first, n = part_rows(job->n, job->parts, task % job->parts, &first), each = equal_rows(n, CPU_TILE_ROWS);
-    const uint32_t *after = panel_start(job->d, job->w, (task + job->d->n_threads) / job->parts);
+    const uint32_t *after = panel_start(job->d, job->w, (task + next_task(job->d, job->even)) / job->parts);
 
     for (size_t row = 0; row < n; row += each) {
         matmul_tile(job, task / job->parts, first + row, cpu_min(each, n - row), thread, row + each < n ? NULL : after);
@@ -143,7 +155,7 @@ static void matmul_task(void *ctx, size_t task, size_t thread)
 static void matmul(cpu_device *d, float *out, const unsigned char *x, const compute_matrix *w, const float *bias,
                    size_t n)
 {
-    matmul_job job = {d, w, x, bias, out, w->n_in * (w->kind == CPU_PAIR ? 2 : 4), n, 1};
+    matmul_job job = {d, w, x, bias, out, w->n_in * (w->kind == CPU_PAIR ? 2 : 4), n, 1, n <= SOME_ROWS};
 
     MOE_ASSERT(n <= d->options.max_rows);
     if (n == 0) {
@@ -155,7 +167,7 @@ static void matmul(cpu_device *d, float *out, const unsigned char *x, const comp
         job.row_bytes += 2;
     }
     job.parts = row_parts(d, n, n_panels(w));
-    moe_pool_run(d->options.pool, n_panels(w) * job.parts, matmul_task, &job);
+    run_tasks(d, n_panels(w) * job.parts, job.even, matmul_task, &job);
 }
 
 void cpu_matmul(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w,
@@ -180,6 +192,7 @@ typedef struct routed_job {
     const unsigned char *x;
     float *out;
     size_t n_groups, row_bytes, panels, parts;
+    bool even;
 } routed_job;
 
 /* Row i of a group: where the caller has it or, padded, behind the rows of the groups before. */
@@ -215,7 +228,8 @@ static void routed_tile(const routed_job *job, const compute_routed *g, size_t p
 static void routed_task(void *ctx, size_t task, size_t thread)
 {
     const routed_job *job = ctx;
-    size_t panel = task / job->parts % job->panels, next = (task + job->d->n_threads) / job->parts;
+    size_t panel = task / job->parts % job->panels;
+    size_t next = (task + next_task(job->d, job->even)) / job->parts;
     const compute_routed *g = &job->groups[task / job->parts / job->panels];
     size_t first, n = part_rows(g->n_rows, job->parts, task % job->parts, &first), each = equal_rows(n, CPU_TILE_ROWS);
     const uint32_t *after = next / job->panels < job->n_groups
@@ -253,7 +267,8 @@ void cpu_matmul_routed(compute_device *device, compute_mem *out, const compute_m
         return;
     }
     job.parts = row_parts(d, most_rows, n_groups * job.panels);
-    moe_pool_run(d->options.pool, n_groups * job.panels * job.parts, routed_task, &job);
+    job.even = most_rows <= FEW_ROWS;
+    run_tasks(d, n_groups * job.panels * job.parts, job.even, routed_task, &job);
 }
 
 /* ------------------------------------------------------------------------------------------------ expert FFN
@@ -266,6 +281,7 @@ typedef struct ffn_job {
     size_t n_groups;
     size_t bytes;               /* of the class dtype */
     size_t panels[2], parts[2]; /* the most any group has, in each pass */
+    bool even;
 } ffn_job;
 
 /* Of every expert, whatever its width: groups must not overlap. */
@@ -354,7 +370,7 @@ static const compute_matrix *first_matrix(const compute_group *g, size_t pass)
 /* What this thread probably reads after `task`. */
 static const uint32_t *after_task(const ffn_job *job, size_t task, size_t pass)
 {
-    size_t next = (task + job->d->n_threads) / job->parts[pass], group = next / job->panels[pass];
+    size_t next = (task + next_task(job->d, job->even)) / job->parts[pass], group = next / job->panels[pass];
 
     return group < job->n_groups
                ? panel_start(job->d, first_matrix(&job->groups[group], pass), next % job->panels[pass])
@@ -415,10 +431,11 @@ void cpu_expert_ffn(compute_device *device, compute_mem *out, const compute_mem 
     if (most_rows == 0) {
         return;
     }
+    job.even = most_rows <= FEW_ROWS;
     for (size_t pass = 0; pass < 2; pass++) {
         size_t n_tasks = n_groups * job.panels[pass];
 
         job.parts[pass] = row_parts(d, most_rows, n_tasks);
-        moe_pool_run(d->options.pool, n_tasks * job.parts[pass], pass == 0 ? inner_task : outer_task, &job);
+        run_tasks(d, n_tasks * job.parts[pass], job.even, pass == 0 ? inner_task : outer_task, &job);
     }
 }

@@ -1,6 +1,7 @@
 /* The host's own exp, log, erf, ...: the scalar definitions of docs/numeric.md. The vector twins in vector_priv.h
  * repeat them operation by operation. */
 #include "compute/compute.h"
+#include "compute/math_priv.h"
 
 #include <math.h>
 #include <string.h>
@@ -35,7 +36,6 @@ static float horner(float x, const float *c, size_t n)
 /* 2^n * exp(r) with |r| <= ln2 / 2; the power in two factors, because n reaches 128 and -127. */
 float compute_exp(float x)
 {
-    static const float c[] = {0x1p-1f, 0x1.555556p-3f, 0x1.5554ep-5f, 0x1.1110dcp-7f, 0x1.6d4f3cp-10f, 0x1.a12fbp-13f};
     const float magic = 0x1.8p23f; /* adding it rounds to an integer, to even, in the low bits */
     float t, n, r, y;
     int32_t i;
@@ -54,15 +54,13 @@ float compute_exp(float x)
     i = (int32_t)(to_bits(t) - to_bits(magic));
     r = fmaf(n, -0x1.62e4p-1f, x);
     r = fmaf(n, -0x1.7f7d1cp-20f, r);
-    y = fmaf(r * r, horner(r, c, MOE_COUNT(c)), r) + 1.0f;
+    y = fmaf(r * r, horner(r, math_exp_p5, MOE_COUNT(math_exp_p5)), r) + 1.0f;
     return y * from_bits((uint32_t)((i >> 1) + 127) << 23) * from_bits((uint32_t)(i - (i >> 1) + 127) << 23);
 }
 
 /* x = 2^e * (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)). */
 float compute_log(float x)
 {
-    static const float c[] = {0x1.555554p-2f,  -0x1.fffffcp-3f, 0x1.999d5ap-3f,  -0x1.555b4ap-3f, 0x1.23d21ap-3f,
-                              -0x1.fcf4c6p-4f, 0x1.dea282p-4f,  -0x1.d635bcp-4f, 0x1.1d8ea6p-4f};
     uint32_t u = to_bits(x);
     int32_t e;
     float f, n, y;
@@ -79,7 +77,7 @@ float compute_log(float x)
     e = (int32_t)(u - 0x3f3504f3u) >> 23;
     f = from_bits(u - ((uint32_t)e << 23)) - 1.0f;
     n = (float)e;
-    y = fmaf(f * f, fmaf(f, horner(f, c, MOE_COUNT(c)), -0.5f), n * 0x1.7f7d1cp-20f);
+    y = fmaf(f * f, fmaf(f, horner(f, math_log_p8, MOE_COUNT(math_log_p8)), -0.5f), n * 0x1.7f7d1cp-20f);
     return fmaf(n, 0x1.62e4p-1f, f + y);
 }
 
@@ -101,32 +99,26 @@ float compute_log1p(float x)
 /* Below 0.921875 x + x P(x^2); above it 1 - exp(-(x^2 + Q(x))). */
 float compute_erf(float x)
 {
-    static const float p[] = {0x1.06eba8p-3f, -0x1.812746p-2f,  0x1.ce2f18p-4f,  -0x1.b82b6ep-6f,
-                              0x1.564094p-8f, -0x1.be00bep-11f, 0x1.e0a102p-14f, -0x1.59e90cp-17f};
-    static const float q[] = {-0x1.4e0356p-12f, 0x1.2156d2p0f,    -0x1.790326p-2f, 0x1.c2eac2p-4f,  -0x1.b0fd8cp-6f,
-                              0x1.381f9ap-8f,   -0x1.394e9ap-11f, 0x1.83402p-15f,  -0x1.b90e7ap-20f};
     float a = fabsf(x), y;
 
     if (a < 0.921875f) {
-        return fmaf(x, horner(x * x, p, MOE_COUNT(p)), x);
+        return fmaf(x, horner(x * x, math_erf_p7, MOE_COUNT(math_erf_p7)), x);
     }
     if (x != x) {
         return x;
     }
-    y = a >= 4.0f ? 1.0f : 1.0f - compute_exp(-fmaf(a, a, horner(a, q, MOE_COUNT(q))));
+    y = a >= 4.0f ? 1.0f : 1.0f - compute_exp(-fmaf(a, a, horner(a, math_erf_q8, MOE_COUNT(math_erf_q8))));
     return copysignf(y, x);
 }
 
 /* Below 0.625 x + x^3 P(x^2); above it 1 - 2 / (exp(2x) + 1). */
 float compute_tanh(float x)
 {
-    static const float p[] = {-0x1.555556p-2f, 0x1.1110e4p-3f,  -0x1.ba0718p-5f,
-                              0x1.648e8ep-6f,  -0x1.10bbf4p-7f, 0x1.2977d8p-9f};
     float a = fabsf(x), s;
 
     if (a < 0.625f) {
         s = x * x;
-        return fmaf(x * s, horner(s, p, MOE_COUNT(p)), x);
+        return fmaf(x * s, horner(s, math_tanh_p5, MOE_COUNT(math_tanh_p5)), x);
     }
     if (x != x) {
         return x;
@@ -146,12 +138,12 @@ float compute_silu(float x)
 
 float compute_gelu_erf(float x)
 {
-    return 0.5f * x * (1.0f + compute_erf(x * 0x1.6a09e6p-1f));
+    return 0.5f * x * (1.0f + compute_erf(x * MATH_ROOT_HALF));
 }
 
 float compute_gelu_tanh(float x)
 {
-    float u = 0x1.988454p-1f * fmaf(0x1.6e4e26p-5f * (x * x), x, x);
+    float u = MATH_GELU_SCALE * fmaf(MATH_GELU_CUBE * (x * x), x, x);
 
     return 0.5f * x * (1.0f + compute_tanh(u));
 }

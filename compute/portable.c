@@ -310,7 +310,7 @@ static size_t stick_row(const cpu_stick *s, size_t row)
     return s->seen[row] - t;
 }
 
-void cpu_portable_stick(cpu_stick *s)
+static void stick(cpu_stick *s)
 {
     for (size_t row = 0; row < s->n_rows; row++) {
         s->seen[row] = stick_row(s, row);
@@ -319,7 +319,7 @@ void cpu_portable_stick(cpu_stick *s)
 
 /* ------------------------------------------------------------------------------------------------ norms, activations
  */
-void cpu_portable_layer_norm(float *out, const float *x, const float *gain, const float *bias, float eps, size_t width)
+static void layer_norm(float *out, const float *x, const float *gain, const float *bias, float eps, size_t width)
 {
     float mean = row_sum(x, width) / (float)width, r;
 
@@ -332,28 +332,28 @@ void cpu_portable_layer_norm(float *out, const float *x, const float *gain, cons
     }
 }
 
-void cpu_portable_unit_norm(float *x, size_t width)
+static void unit_norm(float *x, size_t width)
 {
     float length = sqrtf(dot(x, x, width));
 
     row_divide(x, length < 1e-12f ? 1e-12f : length, width);
 }
 
-void cpu_portable_gelu_erf(float *x, size_t n)
+static void gelu_erf(float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         x[i] = compute_gelu_erf(x[i]);
     }
 }
 
-void cpu_portable_gelu_tanh(float *x, size_t n)
+static void gelu_tanh(float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         x[i] = compute_gelu_tanh(x[i]);
     }
 }
 
-void cpu_portable_tanh(float *x, size_t n)
+static void hyperbolic_tangent(float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         x[i] = compute_tanh(x[i]);
@@ -361,8 +361,8 @@ void cpu_portable_tanh(float *x, size_t n)
 }
 
 /* ------------------------------------------------------------------------------------------------ constant experts */
-void cpu_portable_local_logits(float (*logits)[2], const void *const *x, compute_dtype dtype, size_t n_rows,
-                               const float *gate, size_t width)
+static void local_logits(float (*logits)[2], const void *const *x, compute_dtype dtype, size_t n_rows,
+                         const float *gate, size_t width)
 {
     for (size_t r = 0; r < n_rows; r++) {
         for (size_t j = 0; j < 2; j++) {
@@ -376,8 +376,8 @@ void cpu_portable_local_logits(float (*logits)[2], const void *const *x, compute
     }
 }
 
-void cpu_portable_local_mix(float *out, const void *x, compute_dtype dtype, const float *a, const float *constant,
-                            size_t width)
+static void local_mix(float *out, const void *x, compute_dtype dtype, const float *a, const float *constant,
+                      size_t width)
 {
     for (size_t i = 0; i < width; i++) {
         out[i] = a[0] * load(x, dtype, i) + a[1] * constant[i];
@@ -399,14 +399,14 @@ const cpu_kernels cpu_kernels_portable = {
     .swiglu = swiglu,
     .combine = combine,
     .attention = attention,
-    .stick = cpu_portable_stick,
-    .layer_norm = cpu_portable_layer_norm,
-    .unit_norm = cpu_portable_unit_norm,
-    .gelu_erf = cpu_portable_gelu_erf,
-    .gelu_tanh = cpu_portable_gelu_tanh,
-    .tanh = cpu_portable_tanh,
-    .local_logits = cpu_portable_local_logits,
-    .local_mix = cpu_portable_local_mix,
+    .stick = stick,
+    .layer_norm = layer_norm,
+    .unit_norm = unit_norm,
+    .gelu_erf = gelu_erf,
+    .gelu_tanh = gelu_tanh,
+    .tanh = hyperbolic_tangent,
+    .local_logits = local_logits,
+    .local_mix = local_mix,
     .row_sum = row_sum,
     .row_max = row_max,
     .row_exp = row_exp,

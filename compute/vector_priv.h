@@ -4,9 +4,10 @@
  *
  * v16 operations: v16_zero, v16_set, v16_load, v16_load_n and v16_store_n (n <= 16, missing lanes zero), v16_store, the
  * same with _bf16 and _f16, v16_fma(a, b, c) = a * b + c, v16_add, v16_sub, v16_mul, v16_div, v16_max (the second
- * operand when either is NaN), v16_less(a, b, x, y) = a < b ? x : y, v16_any_nan, v16_fold, v16_max_fold, v16_power(t):
- * see v16_exp. V_SCORE_ROWS x V_SCORE_KEYS = V_SCORES sums (or 1 x V_SCORES) and V_VALUE_ROWS x V_VALUE_BLOCKS are the
- * register tiles of attention; v16_fold_tile folds and scales V_SCORES sums. */
+ * operand when either is NaN), v16_xor, v16_and, v16_less(a, b, x, y) = a < b ? x : y, v16_any_nan, v16_fold,
+ * v16_max_fold, v16_power(t): see v16_exp, v16_exponent(x): see v16_log. V_SCORE_ROWS x V_SCORE_KEYS = V_SCORES sums
+ * (or 1 x V_SCORES) and V_VALUE_ROWS x V_VALUE_BLOCKS are the register tiles of attention; v16_fold_tile folds and
+ * scales V_SCORES sums. */
 
 /* ---------------------------------------------------------------------------------------------- rows */
 static float vector_row_sum(const float *x, size_t n)
@@ -46,6 +47,17 @@ static float vector_row_max(const float *x, size_t n)
     return m + 0.0f;
 }
 
+static inline __attribute__((always_inline)) v16 v16_horner(v16 x, const float *c, size_t n)
+{
+    v16 y = v16_set(c[n - 1]);
+
+#pragma GCC unroll 16
+    for (size_t i = n - 1; i-- > 0;) {
+        y = v16_fma(y, x, v16_set(c[i]));
+    }
+    return y;
+}
+
 static inline v16 v16_exp(v16 x)
 {
     const v16 magic = v16_set(0x1.8p23f);
@@ -54,11 +66,7 @@ static inline v16 v16_exp(v16 x)
     v16 r = v16_fma(n, v16_set(-0x1.62e4p-1f), x), y;
 
     r = v16_fma(n, v16_set(-0x1.7f7d1cp-20f), r);
-    y = v16_fma(v16_set(0x1.a12fbp-13f), r, v16_set(0x1.6d4f3cp-10f));
-    y = v16_fma(y, r, v16_set(0x1.1110dcp-7f));
-    y = v16_fma(y, r, v16_set(0x1.5554ep-5f));
-    y = v16_fma(y, r, v16_set(0x1.555556p-3f));
-    y = v16_fma(y, r, v16_set(0x1p-1f));
+    y = v16_horner(r, math_exp_p5, MOE_COUNT(math_exp_p5));
     y = v16_add(v16_fma(v16_mul(r, r), y, r), v16_set(1.0f));
     low = v16_power(t, &high);
     y = v16_mul(v16_mul(y, low), high);
@@ -113,6 +121,50 @@ static void vector_rms_norm(float *out, const float *x, const float *gain, float
         v16_store_n(out + i, width - i,
                     v16_mul(v16_mul(v16_load_n(x + i, width - i), r), v16_load_n(gain + i, width - i)));
     }
+}
+
+static void vector_layer_norm(float *out, const float *x, const float *gain, const float *bias, float eps, size_t width)
+{
+    v16 mean = v16_set(vector_row_sum(x, width) / (float)width), p = v16_zero(), c, r;
+    size_t i = 0;
+
+    for (; i + 16 <= width; i += 16) {
+        c = v16_sub(v16_load(x + i), mean);
+        p = v16_fma(c, c, p);
+        v16_store(out + i, c);
+    }
+    if (i < width) {
+        v16_store_n(out + i, width - i, v16_sub(v16_load_n(x + i, width - i), mean));
+        c = v16_load_n(out + i, width - i); /* the lanes past the end are zero again */
+        p = v16_fma(c, c, p);
+    }
+    r = v16_set(1.0f / sqrtf(v16_fold(p) / (float)width + eps));
+    for (i = 0; i + 16 <= width; i += 16) {
+        c = v16_mul(v16_mul(v16_load(out + i), r), v16_load(gain + i));
+        v16_store(out + i, v16_add(c, v16_load(bias + i)));
+    }
+    if (i < width) {
+        c = v16_mul(v16_mul(v16_load_n(out + i, width - i), r), v16_load_n(gain + i, width - i));
+        v16_store_n(out + i, width - i, v16_add(c, v16_load_n(bias + i, width - i)));
+    }
+}
+
+static void vector_unit_norm(float *x, size_t width)
+{
+    v16 p = v16_zero(), q;
+    size_t i = 0;
+    float length;
+
+    for (; i + 16 <= width; i += 16) {
+        q = v16_load(x + i);
+        p = v16_fma(q, q, p);
+    }
+    if (i < width) {
+        q = v16_load_n(x + i, width - i);
+        p = v16_fma(q, q, p);
+    }
+    length = sqrtf(v16_fold(p));
+    vector_row_divide(x, length < 1e-12f ? 1e-12f : length, width);
 }
 
 static void vector_rope(float *x, const float *cosine, const float *sine, size_t half)
@@ -202,6 +254,141 @@ static void vector_swiglu(float *gate, const float *up, size_t n)
     }
 }
 
+/* The log of x in [1, 2] (NaN: any value): compute_log without its special cases. */
+static inline v16 v16_log(v16 x)
+{
+    v16 n, f = v16_sub(v16_exponent(x, &n), v16_set(1.0f)), y;
+
+    y = v16_fma(f, v16_horner(f, math_log_p8, MOE_COUNT(math_log_p8)), v16_set(-0.5f));
+    y = v16_fma(v16_mul(f, f), y, v16_mul(n, v16_set(0x1.7f7d1cp-20f)));
+    return v16_fma(n, v16_set(0x1.62e4p-1f), v16_add(f, y));
+}
+
+/* compute_log1p of x in [0, 1] or NaN. */
+static inline v16 v16_log1p(v16 x)
+{
+    const v16 one = v16_set(1.0f);
+    v16 u = v16_add(one, x), lost = v16_sub(x, v16_sub(u, one));
+
+    return v16_less(x, v16_set(0x1p-24f), x, v16_add(v16_log(u), v16_div(lost, u)));
+}
+
+static inline v16 v16_negative(v16 x)
+{
+    return v16_xor(x, v16_set(-0.0f));
+}
+
+static inline v16 v16_sign(v16 x)
+{
+    return v16_and(x, v16_set(-0.0f));
+}
+
+static inline v16 v16_abs(v16 x)
+{
+    return v16_xor(x, v16_sign(x));
+}
+
+static inline v16 v16_sigmoid(v16 x)
+{
+    const v16 one = v16_set(1.0f);
+
+    return v16_div(one, v16_add(one, v16_exp(v16_negative(x))));
+}
+
+static inline v16 v16_erf(v16 x)
+{
+    const v16 one = v16_set(1.0f);
+    v16 a = v16_abs(x), small = v16_fma(x, v16_horner(v16_mul(x, x), math_erf_p7, MOE_COUNT(math_erf_p7)), x);
+    v16 t = v16_fma(a, a, v16_horner(a, math_erf_q8, MOE_COUNT(math_erf_q8)));
+    v16 y = v16_sub(one, v16_exp(v16_negative(t)));
+
+    y = v16_less(v16_set(0x1.fffffep1f), a, one, y); /* from 4 on; NaN stays */
+    return v16_less(a, v16_set(0.921875f), small, v16_xor(y, v16_sign(x)));
+}
+
+static inline v16 v16_tanh(v16 x)
+{
+    const v16 one = v16_set(1.0f);
+    v16 a = v16_abs(x), s = v16_mul(x, x);
+    v16 small = v16_fma(v16_mul(x, s), v16_horner(s, math_tanh_p5, MOE_COUNT(math_tanh_p5)), x);
+    v16 y = v16_sub(one, v16_div(v16_set(2.0f), v16_add(v16_exp(v16_add(a, a)), one)));
+
+    return v16_less(a, v16_set(0.625f), small, v16_xor(y, v16_sign(x)));
+}
+
+static inline v16 v16_gelu(v16 x, v16 squashed)
+{
+    return v16_mul(v16_mul(v16_set(0.5f), x), v16_add(v16_set(1.0f), squashed));
+}
+
+static void vector_gelu_erf(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += 16) {
+        v16 v = v16_load_any(x, COMPUTE_F32, i, n - i);
+
+        v16_store_any(x + i, n - i, v16_gelu(v, v16_erf(v16_mul(v, v16_set(MATH_ROOT_HALF)))));
+    }
+}
+
+static void vector_gelu_tanh(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += 16) {
+        v16 v = v16_load_any(x, COMPUTE_F32, i, n - i);
+        v16 u = v16_fma(v16_mul(v16_set(MATH_GELU_CUBE), v16_mul(v, v)), v, v);
+
+        v16_store_any(x + i, n - i, v16_gelu(v, v16_tanh(v16_mul(v16_set(MATH_GELU_SCALE), u))));
+    }
+}
+
+static void vector_tanh(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += 16) {
+        v16_store_any(x + i, n - i, v16_tanh(v16_load_any(x, COMPUTE_F32, i, n - i)));
+    }
+}
+
+/* Scalar: the rows' chains, which may not be split, run side by side. */
+static inline __attribute__((always_inline)) void local_logits_of(float (*logits)[2], const void *const *x,
+                                                                  compute_dtype dtype, size_t n_rows, const float *gate,
+                                                                  size_t width)
+{
+    float acc[CPU_LOCAL_ROWS][2] = {{0}};
+
+    for (size_t k = 0; k < width; k++) {
+#pragma GCC unroll 8
+        for (size_t r = 0; r < CPU_LOCAL_ROWS; r++) {
+            const void *row = x[r < n_rows ? r : 0];
+            float v =
+                dtype == COMPUTE_F32 ? ((const float *)row)[k] : compute_f32_from_bf16(((const uint16_t *)row)[k]);
+
+            acc[r][0] = __builtin_fmaf(v, gate[k], acc[r][0]);
+            acc[r][1] = __builtin_fmaf(v, gate[width + k], acc[r][1]);
+        }
+    }
+    memcpy(logits, acc, n_rows * sizeof(*acc));
+}
+
+static void vector_local_logits(float (*logits)[2], const void *const *x, compute_dtype dtype, size_t n_rows,
+                                const float *gate, size_t width)
+{
+    if (dtype == COMPUTE_F32) {
+        local_logits_of(logits, x, COMPUTE_F32, n_rows, gate, width);
+    } else {
+        local_logits_of(logits, x, COMPUTE_BF16, n_rows, gate, width);
+    }
+}
+
+static void vector_local_mix(float *out, const void *x, compute_dtype dtype, const float *a, const float *constant,
+                             size_t width)
+{
+    for (size_t i = 0; i < width; i += 16) {
+        v16 row = v16_mul(v16_set(a[0]), v16_load_any(x, dtype, i, width - i));
+
+        v16_store_any(out + i, width - i,
+                      v16_add(row, v16_mul(v16_set(a[1]), v16_load_any(constant, COMPUTE_F32, i, width - i))));
+    }
+}
+
 static void vector_combine(float *x, const void *results, compute_dtype dtype, const compute_pick *picks,
                            size_t n_picks, size_t width)
 {
@@ -226,8 +413,9 @@ static const unsigned char *cached_page(const cpu_attention *a, const unsigned c
 
 /* The scores of a register tile: V_SCORES sums, of n_rows x n_keys = V_SCORES (both constants). s[i]: where the next
  * V_SCORE_KEYS of them, in the order of rows, then keys, go. */
-static inline __attribute__((always_inline)) void score_tile(const cpu_attention *a, compute_dtype dtype, size_t n_rows,
-                                                             size_t n_keys, const unsigned char *const *q,
+static inline __attribute__((always_inline)) void score_tile(size_t head_dim, float scale, compute_dtype dtype,
+                                                             size_t n_rows, size_t n_keys,
+                                                             const unsigned char *const *q,
                                                              const unsigned char *const *key, float *const *s)
 {
     v16 p[V_SCORES];
@@ -236,8 +424,8 @@ static inline __attribute__((always_inline)) void score_tile(const cpu_attention
     for (size_t i = 0; i < V_SCORES; i++) {
         p[i] = v16_zero();
     }
-    for (size_t d = 0; d < a->head_dim; d += 16) {
-        size_t n = a->head_dim - d;
+    for (size_t d = 0; d < head_dim; d += 16) {
+        size_t n = head_dim - d;
         v16 x[V_SCORE_ROWS];
 
 #pragma GCC unroll 16
@@ -254,7 +442,7 @@ static inline __attribute__((always_inline)) void score_tile(const cpu_attention
             }
         }
     }
-    v16_fold_tile(p, s, a->scale);
+    v16_fold_tile(p, s, scale);
 }
 
 /* Rows [first, first + n_rows) against the in_page keys that start at position t; writes up to V_SCORES - 1 more. */
@@ -277,7 +465,7 @@ static inline __attribute__((always_inline)) void scores_in_page(const cpu_atten
             s[r] = a->scores + t + k +
                    (n_rows == 1 ? first * a->score_stride + r * V_SCORE_KEYS : (first + r) * a->score_stride);
         }
-        score_tile(a, dtype, n_rows, n_keys, q, key, s);
+        score_tile(a->head_dim, a->scale, dtype, n_rows, n_keys, q, key, s);
     }
 }
 

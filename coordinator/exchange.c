@@ -572,20 +572,23 @@ unsigned exchange_progress(exchange *x)
 }
 
 /* ------------------------------------------------------------------------------------------------ waiting */
-#define SPIN_NS  UINT64_C(20000)
-#define YIELD_NS UINT64_C(1000000)
-#define SLEEP_NS UINT64_C(1000000) /* at most, where the transport cannot be slept on */
+#define SPIN_NS         UINT64_C(20000)
+#define YIELD_NS        UINT64_C(1000000)
+#define YIELD_REMOTE_NS UINT64_C(100000)
+#define SLEEP_NS        UINT64_C(1000000) /* at most, where the transport cannot be slept on */
 
 static void pause_for(exchange *x, uint64_t idle_ns, uint64_t left_ns)
 {
     transport *t = x->o.transport;
 
-    /* A spinner and the node that is to answer it may share a core: where there are other processes, yield at once. */
+    /* A spinner and the node that is to answer it may share a core: where there are other processes, yield at once. And
+     * sleep soon: who yields keeps its place on a core, and the kernel moves threads to another mostly when they wake.
+     */
     if (idle_ns < SPIN_NS && t->ops->wait == NULL) {
 #if defined(__x86_64__)
         __builtin_ia32_pause();
 #endif
-    } else if (idle_ns < YIELD_NS) {
+    } else if (idle_ns < (t->ops->wait == NULL ? YIELD_NS : YIELD_REMOTE_NS)) {
         (void)sched_yield();
     } else if (t->ops->wait != NULL) {
         t->ops->wait(t, left_ns);
@@ -616,6 +619,9 @@ moe_status exchange_wait(exchange *x, uint32_t micro_batch, uint64_t deadline_ns
     exchange_run *run = &x->runs[micro_batch];
     uint64_t idle_since = 0;
 
+    if (x->o.threads != NULL && run->state == EXCHANGE_RUNNING) {
+        moe_pool_rest(x->o.threads);
+    }
     while (run->state == EXCHANGE_RUNNING) {
         unsigned n = exchange_progress(x);
         uint64_t now = moe_now_ns(x->o.clock);

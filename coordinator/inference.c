@@ -93,7 +93,8 @@ static void model_start(rpc_call *call, const uint8_t *bytes, size_t n)
     m.has_classifier = c->n_labels > 0;
     m.n_classes = c->n_labels;
     m.labels = rpc_labels(call, &m.n_labels);
-    m.n_ffn_experts = c->n_experts - c->n_constant_experts - c->n_copy_experts - c->n_zero_experts;
+    m.attention = (char *)(uintptr_t)(c->attention == MODEL_ATTENTION_STICK_BREAKING ? "stick-breaking" : "softmax");
+    m.n_ffn_experts = c->n_ffn_experts;
     rpc_finish_ok(call, &m.base);
     router_set_unref(set);
 }

@@ -81,11 +81,6 @@ static moe_status open_tokenizer(coordinator *c, moe_error *err)
     return status;
 }
 
-static compute_layout choose_layout(const coordinator *c)
-{
-    return strcmp(c->config.weights, "mapped") == 0 ? COMPUTE_MAPPED : COMPUTE_PACKED;
-}
-
 static moe_status choose_context(coordinator *c, moe_error *err)
 {
     const model_config *m = &c->files.config;
@@ -109,9 +104,10 @@ static moe_status load_files(coordinator *c, moe_error *err)
         status = open_tokenizer(c, err);
     }
     if (status == MOE_OK) {
-        status = moe_pool_open(c->config.threads, compute_thread_init, &c->pool);
+        status = moe_pool_open(c->config.member.threads, compute_thread_init, &c->pool);
     }
-    return status == MOE_OK ? member_files_hash(&c->files, c->pool, c->config.cache_dir, report_progress, err) : status;
+    return status == MOE_OK ? member_files_hash(&c->files, c->pool, c->config.member.cache_dir, report_progress, err)
+                            : status;
 }
 
 /* No more pages than all choices together could ever use. */
@@ -131,14 +127,15 @@ static size_t kv_bytes(const coordinator *c)
 static moe_status open_device(coordinator *c, moe_error *err)
 {
     const model_config *m = &c->files.config;
-    compute_device_options options = {.numeric_class = member_class(c->config.dtype, c->files.tensors),
-                                      .isa = member_isa(c->config.isa),
+    compute_device_options options = {.numeric_class = member_class(c->config.member.dtype, c->files.tensors),
+                                      .isa = member_isa(c->config.member.isa),
                                       .pool = c->pool,
                                       .max_rows = c->config.max_batch_tokens,
                                       .max_ffn_rows = (size_t)c->config.max_batch_tokens * m->gate.k,
                                       .max_routed_rows = (size_t)c->config.max_batch_tokens * m->att_gate.k,
                                       .max_d_ff = m->d_ff,
-                                      .max_context = c->max_context};
+                                      .max_context = c->max_context,
+                                      .full_scan = c->config.no_early_exit};
 
     return compute_cpu_open(&options, &c->device, err);
 }
@@ -150,8 +147,8 @@ static moe_status open_model(coordinator *c, moe_error *err)
     moe_status status = open_device(c, err);
 
     if (status == MOE_OK) {
-        status = model_open(&c->files.config, c->files.tensors, c->device, choose_layout(c), c->max_context,
-                            report_progress, &progress, &c->model, err);
+        status = model_open(&c->files.config, c->files.tensors, c->device, member_layout(c->config.member.weights),
+                            c->max_context, report_progress, &progress, &c->model, err);
     }
     if (status == MOE_OK) {
         status = model_kv_open(&c->files.config, c->device, kv_bytes(c), !c->config.no_prefix_cache, &c->kv, err);
@@ -172,7 +169,7 @@ static moe_status open_embedded(coordinator *c, moe_error *err)
     embedded_options options = {.config = &c->files.config,
                                 .tensors = c->files.tensors,
                                 .device = c->device,
-                                .layout = choose_layout(c),
+                                .layout = member_layout(c->config.member.weights),
                                 .fingerprint = c->files.manifest.fingerprint.bytes,
                                 .max_rows = c->config.max_batch_tokens,
                                 .micro_batches = c->config.micro_batches,
@@ -187,6 +184,7 @@ static moe_status open_pool(coordinator *c, moe_error *err)
     pool_options options = {.member = &c->config.member,
                             .files = &c->files,
                             .device = c->device,
+                            .threads = c->pool,
                             .max_rows = c->config.max_batch_tokens,
                             .micro_batches = c->config.micro_batches,
                             .dispatch_timeout_ms = c->config.dispatch_timeout_ms,

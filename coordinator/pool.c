@@ -216,6 +216,7 @@ static moe_status open_exchange(pool *p, const char *secret, size_t n_secret, mo
                           .secret = secret,
                           .n_secret = n_secret,
                           .heartbeat_ns = HEARTBEAT_NS,
+                          .threads = p->o.threads,
                           .poll = on_turn,
                           .poll_ctx = p};
 

@@ -1,5 +1,6 @@
 /* conclave-node: opens a checkpoint, joins the cluster, loads what the placement gives it, and answers until a signal.
  */
+#include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +14,7 @@
 #define BATCH_FRAMES  64
 #define MAX_STRANGERS 256 /* connections at a time, greeted or not */
 
-#define SPIN_NS     UINT64_C(20000)
-#define YIELD_NS    UINT64_C(1000000)
+#define YIELD_NS    UINT64_C(100000)
 #define SLEEP_NS    UINT64_C(100000000)
 #define LEAVE_NS    UINT64_C(2000000000)
 #define FAREWELL_NS UINT64_C(100000000) /* without a frame after GOODBYE: nobody sends any more */
@@ -34,6 +34,17 @@ static void report_progress(void *ctx, size_t done, size_t total)
         exit(0);
     }
     member_report_progress(ctx, done, total);
+}
+
+/* Where a coordinator shares the cores, the first node it sends to must not take its core before it has sent to the
+ * others: a thread of this policy does not interrupt another by waking. Elsewhere it makes no difference. */
+static void be_polite(void)
+{
+    const struct sched_param param = {0};
+
+    if (sched_setscheduler(0, SCHED_BATCH, &param) != 0) {
+        MOE_DEBUG("scheduling policy batch: %s", strerror(errno));
+    }
 }
 
 static void catch_signals(void)
@@ -121,7 +132,7 @@ static moe_status open_device(node_program_state *p, compute_class numeric_class
 {
     const model_config *m = &p->files.config;
     const compute_device_options options = {.numeric_class = numeric_class,
-                                            .isa = member_isa(p->config.isa),
+                                            .isa = member_isa(p->config.member.isa),
                                             .pool = p->pool,
                                             .max_rows = DISPATCH_ROWS,
                                             .max_ffn_rows = (size_t)DISPATCH_ROWS * m->gate.k,
@@ -170,16 +181,15 @@ static moe_status open_node(node_program_state *p, const char *secret, size_t n_
                              .max_ffn_rows = (size_t)DISPATCH_ROWS * m->gate.k};
 
     memcpy(o.fingerprint, p->files.manifest.fingerprint.bytes, sizeof o.fingerprint);
-    p->experts =
-        (expert_checkpoint){.config = m,
-                            .tensors = p->files.tensors,
-                            .device = p->device,
-                            .layout = strcmp(p->config.weights, "mapped") == 0 ? COMPUTE_MAPPED : COMPUTE_PACKED,
-                            .manifest = &p->files.manifest};
+    p->experts = (expert_checkpoint){.config = m,
+                                     .tensors = p->files.tensors,
+                                     .device = p->device,
+                                     .layout = member_layout(p->config.member.weights),
+                                     .manifest = &p->files.manifest};
     o.source = expert_source_checkpoint(&p->experts);
     moe_status status = expert_node_open(&o, &p->node, err);
     if (status == MOE_OK &&
-        assignment_open(p->node, p->id, m->n_layers, m->n_experts, moe_clock_real(), &p->assignment) != MOE_OK) {
+        assignment_open(p->node, p->id, m->n_layers, m->n_ffn_experts, moe_clock_real(), &p->assignment) != MOE_OK) {
         status = moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory");
     }
     return status;
@@ -297,19 +307,16 @@ static void close_member(node_program_state *p)
 }
 
 /* ------------------------------------------------------------------------------------------------ the loop */
-/* One turn; sleeps when there has been nothing to do for a while. */
+/* One turn; sleeps when there has been nothing to do for a while, and soon: a coordinator may share the cores. */
 static void turn(node_program_state *p, uint64_t *idle_since)
 {
     unsigned n = expert_node_progress(p->node) + assignment_turn(p->assignment, p->cluster);
     uint64_t now = moe_now_ns(moe_clock_real());
 
     node_pages_publish(p, now);
+    moe_pool_rest(p->pool);
     if (n > 0) {
         *idle_since = now;
-    } else if (now - *idle_since < SPIN_NS) {
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#endif
     } else if (now - *idle_since < YIELD_NS) {
         (void)sched_yield();
     } else {
@@ -356,12 +363,12 @@ static moe_status open_member(node_program_state *p, compute_class numeric_class
 /* The class is the cluster's: with --dtype auto the other one is tried when the first is refused. */
 static moe_status become_member(node_program_state *p, moe_error *err)
 {
-    compute_class first = member_class(p->config.dtype, p->files.tensors);
+    compute_class first = member_class(p->config.member.dtype, p->files.tensors);
     compute_class second = first == COMPUTE_CLASS_CPU_F32_1 ? COMPUTE_CLASS_CPU_BF16_1 : COMPUTE_CLASS_CPU_F32_1;
     moe_error other = {""};
     moe_status status = open_member(p, first, err);
 
-    if (status == MOE_ERR_DENIED && strcmp(p->config.dtype, "auto") == 0) {
+    if (status == MOE_ERR_DENIED && strcmp(p->config.member.dtype, "auto") == 0) {
         close_member(p);
         if (open_member(p, second, &other) == MOE_OK) {
             status = MOE_OK;
@@ -381,11 +388,11 @@ static moe_status start(node_program_state *p, moe_error *err)
     if (status == MOE_OK) {
         status = member_files_open(&p->files, o->model, err);
     }
-    if (status == MOE_OK && (status = moe_pool_open(o->threads, compute_thread_init, &p->pool)) != MOE_OK) {
+    if (status == MOE_OK && (status = moe_pool_open(o->member.threads, compute_thread_init, &p->pool)) != MOE_OK) {
         (void)moe_fail(err, status, "threads: cannot be created");
     }
     if (status == MOE_OK) {
-        status = member_files_hash(&p->files, p->pool, o->cache_dir, report_progress, err);
+        status = member_files_hash(&p->files, p->pool, o->member.cache_dir, report_progress, err);
     }
     p->memory_bytes = o->memory != 0 ? o->memory : free_memory();
     if (status == MOE_OK) {
@@ -498,6 +505,7 @@ int main(int argc, char **argv)
         return fail(MOE_ERR_INVALID_ARG, &err);
     }
     catch_signals();
+    be_polite(); /* all threads inherit it */
     compute_thread_init();
     pthread_mutex_init(&p.lock, NULL);
     p.incarnation = moe_random_entropy() | 1;

@@ -16,6 +16,9 @@
 #define CONFIG_TEXT  ((size_t)1 << 20)
 
 const char *const member_transports[] = {"tcp", "rdma", NULL};
+const char *const member_dtypes[] = {"auto", "f32", "bf16", NULL};
+const char *const member_isas[] = {"auto", "portable", "avx2", "avx512", NULL};
+const char *const member_weights[] = {"packed", "mapped", NULL};
 
 /* ------------------------------------------------------------------------------------------------ options */
 moe_status member_id(const member_config *m, char out[ROUTER_MAX_NODE_ID + 1], moe_error *err)
@@ -142,6 +145,11 @@ compute_class member_class(const char *dtype, const model_tensors *t)
         return COMPUTE_CLASS_CPU_F32_1;
     }
     return strcmp(dtype, "bf16") == 0 ? COMPUTE_CLASS_CPU_BF16_1 : model_tensors_auto_class(t);
+}
+
+compute_layout member_layout(const char *weights)
+{
+    return strcmp(weights, "mapped") == 0 ? COMPUTE_MAPPED : COMPUTE_PACKED;
 }
 
 compute_isa member_isa(const char *name)

@@ -7,10 +7,6 @@
         .help = (text)                                                                                                 \
     }
 
-static const char *const dtypes[] = {"auto", "f32", "bf16", NULL};
-static const char *const isas[] = {"auto", "portable", "avx2", "avx512", NULL};
-static const char *const weights[] = {"packed", "mapped", NULL};
-
 static const moe_option options[] = {
     TEXT(model, NULL, "DIR", "checkpoint directory: config.json, safetensors"),
     MEMBER_OPTIONS(FIELD(member)),
@@ -24,41 +20,10 @@ static const moe_option options[] = {
      .fallback = "0",
      .value = "SIZE",
      .help = "what experts may take; 0: three quarters of what is free at the start"},
-    {.name = "threads",
-     .kind = MOE_OPT_U32,
-     .offset = FIELD(threads),
-     .fallback = "0",
-     .min = 0,
-     .max = 1024,
-     .value = "N",
-     .help = "compute threads; 0: the cores this process may use"},
-    {.name = "dtype",
-     .kind = MOE_OPT_CHOICE,
-     .offset = FIELD(dtype),
-     .fallback = "auto",
-     .choices = dtypes,
-     .value = "DTYPE",
-     .help = "numeric class; auto: the cluster's, or, as its first member, bf16 for BF16 checkpoints, else f32"},
-    {.name = "isa",
-     .kind = MOE_OPT_CHOICE,
-     .offset = FIELD(isa),
-     .fallback = "auto",
-     .choices = isas,
-     .value = "ISA",
-     .help = "instruction set; all give the same bits"},
-    {.name = "weights",
-     .kind = MOE_OPT_CHOICE,
-     .offset = FIELD(weights),
-     .fallback = "packed",
-     .choices = weights,
-     .value = "LAYOUT",
-     .help = "packed: copied into the fastest layout; mapped: used from the files"},
     {.name = "insecure",
      .kind = MOE_OPT_BOOL,
      .offset = FIELD(insecure),
      .help = "allow listening beyond loopback without a secret"},
-    TEXT(cache_dir, NULL, "DIR",
-         "where the manifest is cached; default: $XDG_CACHE_HOME/conclave or ~/.cache/conclave"),
     {.name = "drain_timeout_ms",
      .kind = MOE_OPT_U32,
      .offset = FIELD(drain_timeout_ms),

@@ -6,8 +6,8 @@
 
 typedef struct node_config {
     member_config member;
-    char *model, *listen, *advertise, *http, *zone, *dtype, *isa, *weights, *cache_dir;
-    uint32_t threads, drain_timeout_ms;
+    char *model, *listen, *advertise, *http, *zone;
+    uint32_t drain_timeout_ms;
     size_t memory;
     bool insecure;
 } node_config;

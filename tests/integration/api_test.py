@@ -417,7 +417,7 @@ def the_model_describes_itself():
     with Server() as s:
         m = s.client().call("GetModel", M("GetModelRequest"))
         assert m.name == "fake-model" and m.family == "fake" and list(m.n_experts) == [4, 4] and m.base_set_id == "a" * 64
-        assert not m.has_classifier and not m.n_classes and m.n_ffn_experts == 2
+        assert not m.has_classifier and not m.n_classes and m.n_ffn_experts == 2 and m.attention == "softmax"
         assert m.max_context == 4096 and list(m.eos_token_ids) == [256] and m.has_tokenizer and m.chat_template == "fake" and m.version
 
 

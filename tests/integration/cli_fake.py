@@ -211,6 +211,11 @@ class Failures(Case):
         self.server.stop()
         self.fails(1, "UNAVAILABLE: ", "model")
 
+    def test_empty_server(self):
+        for args in (["--server", ""], ["--server="]):
+            done = subprocess.run([CONCLAVE, "model", *args], capture_output=True, encoding="utf-8", timeout=WAIT_S)
+            self.assertEqual((done.returncode, done.stderr), (2, "conclave model: --server: empty; HOST:PORT is needed\n"))
+
     def test_unknown_command(self):
         self.fails(2, "no command 'frobnicate'", "frobnicate")
 
@@ -273,6 +278,21 @@ class Scores(Case):
     def test_classes(self):
         self.server.replies["Classify"] = [v1("ClassifyResponse", scores=[0.5, -2])]
         self.assertEqual(self.ok("classify", "hi"), "class 0: 0.500000\nclass 1: -2.000000\n")
+        self.ok("classify", "--tokens", "1,2", "--request-id", "r")
+        self.ok("classify", "hi", "--add-special-tokens", "false")
+        self.assertEqual(self.server.requests, [v1("ClassifyRequest", text="hi"),
+                                                v1("ClassifyRequest", token_ids=v1("TokenIds", ids=[1, 2]), request_id="r"),
+                                                v1("ClassifyRequest", text="hi", add_special_tokens=False)])
+
+    def test_classes_have_names_and_probabilities(self):
+        self.server.replies["Classify"] = [v1("ClassifyResponse", scores=[1, 1], logprobs=[-0.6931472, -0.6931472], labels=["a b", "c"])]
+        self.assertEqual(self.ok("classify", "hi"), "class 0 a b: 1.000000, probability 0.500000\nclass 1 c: 1.000000, probability 0.500000\n")
+        self.assertEqual(self.ok("classify", "hi", "--json"),
+                         '{"scores":[1,1],"logprobs":[-0.693147,-0.693147],"labels":["a b","c"]}\n'.replace("-0.693147,", "-0.6931472,").replace("-0.693147]", "-0.6931472]"))
+
+    def test_a_model_without_classes_says_so(self):
+        self.server.replies["Classify"] = refuse(grpc.StatusCode.UNIMPLEMENTED, "the model has no classification head")
+        self.fails(1, "UNIMPLEMENTED: the model has no classification head", "classify", "hi")
 
 
 class Tokens(Case):
@@ -324,7 +344,7 @@ class Cluster(Case):
         experts += [v1("ExpertPlacement", layer=0, expert_id=4, replicas=replica), v1("ExpertPlacement", layer=1, expert_id=0)]
         self.server.replies["ListExperts"] = [v1("ListExpertsResponse", epoch=3, set_id="s", experts=experts)]
         self.server.replies["GetExpertStats"] = [v1("GetExpertStatsResponse", tokens=10, experts=[
-            v1("ExpertStats", layer=0, expert_id=1, rows=2**40), v1("ExpertStats", layer=0, expert_id=0, rows=7)])]
+            v1("ExpertStats", layer=0, expert_id=1, rows=2**40, kind=1), v1("ExpertStats", layer=0, expert_id=0, rows=7)])]
         self.cluster = v1("GetClusterResponse", cluster="c", model_fingerprint="f", numeric_class="cpu-f32-1", epoch=3, ready=True,
                           nodes=[v1("Node", id="a", incarnation=2**64 - 1, address="in-process", state=2, device="cpu-avx2",
                                     transport="loopback", n_experts=5)])
@@ -337,8 +357,22 @@ class Cluster(Case):
     def test_experts_are_listed_in_order_with_their_rows(self):
         out = self.ok("experts", "--layer", "0")
         self.assertEqual([line.split() for line in out.splitlines()[-3:]],
-                         [["layer", "expert", "rows"], ["0", "0", "7"], ["0", "1", str(2**40)]])
+                         [["layer", "expert", "kind", "rows"], ["0", "0", "7"], ["0", "1", "ffn", str(2**40)]])
         self.assertEqual(self.server.requests, [v1("ListExpertsRequest", layer=0), v1("GetExpertStatsRequest", layer=0)])
+
+    def test_layers_tell_what_was_picked_and_not_sent(self):
+        self.server.replies["GetExpertStats"] = [v1("GetExpertStatsResponse", tokens=10, attention_keys_seen=5, attention_keys_skipped=9, layers=[
+            v1("LayerStats", layer=0, rows_by_ffn_picks=[0, 0, 10], ffn_picks=20),
+            v1("LayerStats", layer=1, rows_by_ffn_picks=[1, 2, 7], ffn_picks=16, constant_picks=1, copy_picks=2, zero_picks=1, bytes_not_sent=80)])]
+        self.assertEqual(self.ok("experts").splitlines()[-2:], [
+            "layer 1 picks: 16 ffn, 1 constant, 2 copy, 1 zero; rows by FFN picks: 1 2 7; 80 bytes not sent",
+            "attention: 5 keys seen, 9 skipped"])
+
+    def test_experts_of_the_coordinator_are_told_by_kind(self):
+        self.server.replies["ListExperts"] = [v1("ListExpertsResponse", set_id="s", experts=[
+            v1("ExpertPlacement", layer=0, expert_id=i, kind=kind) for i, kind in enumerate((1, 2, 2, 4))])]
+        self.assertEqual(self.ok("placement"), "epoch 0, set s\nlayer 0 experts 0: nobody\n"
+                         "layer 0 experts 1-2 (constant): every coordinator\nlayer 0 experts 3 (zero): every coordinator\n")
 
     def test_experts_in_json_are_two_objects(self):
         lines = [json.loads(line) for line in self.ok("experts", "--json").splitlines()]
@@ -522,7 +556,8 @@ class Help(Case):
         names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
         self.assertGreater(len(names), 8)
         for name in names:
-            self.assertIn("--server HOST:PORT", self.ok(name, "--help"))
+            shown = subprocess.run([CONCLAVE, name, "--help"], capture_output=True, encoding="utf-8", check=True).stdout
+            self.assertEqual("--server HOST:PORT" in shown, name != "convert", name)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,14 @@ def settings(family, **more):
 
 MODELS = {
     "olmoe": settings("olmoe"),
+    "mixtral": settings("mixtral"),
+    "qwen3-moe": settings("qwen3-moe"),
+    "molm": settings("molm"),
+    "molm-linear-kv": settings("molm", gate_type="linear", n_head=2, att_hidden=48, k_att=4, k_mlp=4),
+    "molm-gmm": settings("molm", gate_type="gmm", k_mlp=4),
+    "moepp": settings("moe++"),
+    "moepp-mixtral": settings("moe++", moe_use_mixtral_gating="true", moe_2layer_gate="true", num_key_value_heads=2),
+    "moepp-double": settings("moe++", moe_feature_no_mul_topk="false", moe_gate_norm_std=0.5, num_experts="[20]"),
 }
 SHORT = [7 * i % 300 + 3 for i in range(20)]
 LONG = [(11 * i * i + 5 * i) % 300 + 3 for i in range(150)]

@@ -1,8 +1,11 @@
 if(NOT TARGET conclave-coordinator OR NOT TARGET conclave)
   return()
 endif()
-set(vectors ${PROJECT_SOURCE_DIR}/tests/vectors)
+set(vectors "")
+foreach(name olmoe-gqa olmoe-norm-clip olmoe-tied olmoe-bf16 molm-mlp molm-linear-kv molm-gmm-k4 molm-bf16 moe++-7b-flags
+    moe++-2layer-double moe++-mixtral moe++-raw-logits moe++-bf16 mixtral mixtral-head-dim qwen3-moe qwen3-moe-raw-weights)
+  list(APPEND vectors ${PROJECT_SOURCE_DIR}/tests/vectors/${name})
+endforeach()
 add_test(NAME oracle
-  COMMAND /usr/bin/python3 ${CMAKE_CURRENT_SOURCE_DIR}/oracle.py $<TARGET_FILE:conclave> $<TARGET_FILE:conclave-coordinator>
-    ${vectors}/olmoe-gqa ${vectors}/olmoe-norm-clip ${vectors}/olmoe-tied ${vectors}/olmoe-bf16)
-set_tests_properties(oracle PROPERTIES LABELS integration TIMEOUT 300)
+  COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/oracle.py $<TARGET_FILE:conclave> $<TARGET_FILE:conclave-coordinator> ${vectors})
+set_tests_properties(oracle PROPERTIES LABELS integration TIMEOUT 600)

@@ -626,6 +626,7 @@ engine *fake_engine_open(const fake_options *options)
                                .d_model = 8,
                                .vocab_size = FAKE_VOCAB,
                                .n_experts = FAKE_EXPERTS,
+                               .n_ffn_experts = 2,
                                .n_constant_experts = 1,
                                .n_zero_experts = 1,
                                .n_labels = options->classifier ? FAKE_LABELS : 0,

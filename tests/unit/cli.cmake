@@ -1,5 +1,6 @@
 moe_test(test_cli_message LIBS moe_cli LABELS unit)
 moe_test(test_cli_run LIBS moe_cli LABELS unit)
+moe_test(test_cli_convert LIBS moe_cli LABELS unit)
 
 moe_program(cli_json SOURCES cli_json.c LIBS moe_cli)
 add_test(NAME test_cli_json COMMAND /usr/bin/python3 ${CMAKE_CURRENT_LIST_DIR}/cli_json.py $<TARGET_FILE:cli_json> ${PROJECT_SOURCE_DIR}/proto)

@@ -22,7 +22,7 @@ static void note(void *ctx, size_t task, size_t thread)
     }
 }
 
-static void every_task_runs_once_for_any_count(void **state)
+static void either_run_runs_every_task_once_for_any_count(void **state)
 {
     static const size_t counts[] = {0, 1, 2, 3, 4, 5, 31, MAX_TASKS};
 
@@ -35,8 +35,9 @@ static void every_task_runs_once_for_any_count(void **state)
             record r = {.n_threads = n_threads};
 
             moe_pool_run(pool, counts[c], note, &r);
+            moe_pool_run_even(pool, counts[c], note, &r);
             for (size_t i = 0; i < MAX_TASKS; i++) {
-                assert_int_equal(r.runs[i], i < counts[c]);
+                assert_int_equal(r.runs[i], i < counts[c] ? 2 : 0);
             }
             assert_int_equal(r.n_bad_threads, 0);
         }
@@ -52,11 +53,11 @@ static void many_runs_after_each_other_see_their_own_tasks(void **state)
     (void)state;
     assert_int_equal(moe_pool_open(3, NULL, &pool), MOE_OK);
     for (size_t run = 0; run < 3000; run++) {
-        size_t n_tasks = 1 + run % 7;
+        size_t n_tasks = 1 + run % 37;
 
         memset(r.runs, 0, sizeof r.runs);
-        moe_pool_run(pool, n_tasks, note, &r);
-        for (size_t i = 0; i < 8; i++) {
+        (run % 2 == 0 ? moe_pool_run : moe_pool_run_even)(pool, n_tasks, note, &r);
+        for (size_t i = 0; i < 38; i++) {
             assert_int_equal(r.runs[i], i < n_tasks);
         }
     }
@@ -105,6 +106,23 @@ static void a_sleeping_worker_shares_the_work(void **state)
     moe_pool_run(pool, 2, meet, &n_here);
     moe_pool_close(pool);
     assert_int_equal(n_here, 2);
+}
+
+static void a_resting_worker_shares_the_work(void **state)
+{
+    moe_pool *pool;
+
+    (void)state;
+    assert_int_equal(moe_pool_open(2, NULL, &pool), MOE_OK);
+    for (useconds_t run = 0; run < 50; run++) {
+        atomic_size_t n_here = 0;
+
+        moe_pool_rest(pool);
+        (void)usleep(run); /* about to sleep, or asleep */
+        moe_pool_run(pool, 2, meet, &n_here);
+        assert_int_equal(n_here, 2);
+    }
+    moe_pool_close(pool);
 }
 
 typedef struct late {
@@ -207,10 +225,11 @@ static void an_absurd_thread_count_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_task_runs_once_for_any_count),
+        cmocka_unit_test(either_run_runs_every_task_once_for_any_count),
         cmocka_unit_test(many_runs_after_each_other_see_their_own_tasks),
         cmocka_unit_test(workers_that_sleep_are_woken),
         cmocka_unit_test(a_sleeping_worker_shares_the_work),
+        cmocka_unit_test(a_resting_worker_shares_the_work),
         cmocka_unit_test(a_run_returns_when_the_last_worker_is_done),
         cmocka_unit_test(thread_init_runs_on_every_worker),
         cmocka_unit_test(one_thread_runs_in_order_on_the_caller),

@@ -157,7 +157,8 @@ static inline bytes archive_build(archive *a)
         bytes_number(&out, 0x02014b50u, 4);
         bytes_number(&out, 0, 4);
         archive_common(&out, &a->members[i]);
-        bytes_number(&out, 0, 10);
+        bytes_number(&out, 0, 8);
+        bytes_number(&out, 0, 2);
         bytes_number(&out, a->members[i].offset, 4);
         bytes_add(&out, a->members[i].name, strlen(a->members[i].name));
     }

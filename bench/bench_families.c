@@ -1,0 +1,357 @@
+/* The kernels of the ModuleFormer family at MoLM's shapes, against max(bytes / bandwidth, flop / peak), both probed in
+ * the same run.
+ *
+ *     bench_families [--isa portable|avx2|avx512] [--seconds S] [--only NAME] [--full-scan] [THREADS ...]
+ *
+ * (default 1 and 2 threads.) Weights are random and read from memory: 32 GELU experts (268 MB), 96 attention matrices
+ * (201 MB). Reported is the 5th percentile of the times and the median. Without --full-scan the random scores end a
+ * stick after about 130 keys, which the limit then counts. */
+#include "bench/probe.h"
+#include "compute/compute.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    D_MODEL = 1024,
+    D_FF = 2048,
+    N_EXPERTS = 32,
+    N_MATRICES = 96,
+    TOP_K = 2,
+    PAGE_TOKENS = 16,
+    MAX_CONTEXT = 4096,
+    N_PAGES = MAX_CONTEXT / PAGE_TOKENS,
+    MAX_ROWS = 256,
+    MAX_SAMPLES = 4096,
+    PROBE_BYTES = 256 << 20
+};
+
+typedef struct bench {
+    moe_pool *pool;
+    compute_device *d;
+    double bandwidth, peak, seconds;
+    const char *only; /* measure what has this in its name */
+    compute_expert *experts[N_EXPERTS];
+    compute_matrix *matrices[N_MATRICES];
+    double pack_seconds;
+    void *probe;
+    compute_mem *x, *wide, *out, *results, *kv, *gain;
+    uint32_t pages[N_PAGES];
+    compute_row rows[MAX_ROWS];
+    size_t next; /* which expert or matrix comes next: the coldest */
+} bench;
+
+static const compute_kv_shape kv_shape = {1, N_PAGES, PAGE_TOKENS, 1, D_MODEL, COMPUTE_BF16, true};
+
+static double now_s(void)
+{
+    return (double)moe_now_ns(moe_clock_real()) * 1e-9;
+}
+
+static void *check(void *p)
+{
+    MOE_ASSERT(p != NULL);
+    return p;
+}
+
+/* bf16 in +-(2^-7, 2^-6). */
+static void fill_bf16(uint16_t *to, size_t n, uint64_t seed)
+{
+    moe_random r;
+
+    moe_random_seed(&r, seed);
+    for (size_t i = 0; i < n; i += 4) {
+        uint64_t u = (moe_random_u64(&r) & 0x807f807f807f807fu) | 0x3c003c003c003c00u;
+
+        memcpy(to + i, &u, MOE_MIN(sizeof(u), (n - i) * 2));
+    }
+}
+
+static void open_weights(bench *b)
+{
+    size_t n = (size_t)D_FF * D_MODEL;
+    uint16_t *scratch = check(malloc(2 * n * 2));
+    const compute_weight up = {scratch, COMPUTE_BF16, D_FF, D_MODEL, true};
+    const compute_weight down = {scratch + n, COMPUTE_BF16, D_MODEL, D_FF, true};
+    const compute_weight square = {scratch, COMPUTE_BF16, D_MODEL, D_MODEL, true};
+    double start;
+
+    fill_bf16(scratch, 2 * n, 1);
+    start = now_s();
+    for (size_t e = 0; e < N_EXPERTS; e++) {
+        MOE_ASSERT(b->d->ops->expert_open(b->d, COMPUTE_FFN_GELU_TANH, NULL, &up, &down, COMPUTE_PACKED,
+                                          &b->experts[e]) == MOE_OK);
+    }
+    b->pack_seconds = now_s() - start;
+    for (size_t i = 0; i < N_MATRICES; i++) {
+        MOE_ASSERT(b->d->ops->matrix_open(b->d, &square, COMPUTE_PACKED, &b->matrices[i]) == MOE_OK);
+    }
+    free(scratch);
+}
+
+static compute_mem *values(bench *b, size_t n, uint64_t seed)
+{
+    uint16_t *x = check(malloc(n * 2));
+    compute_mem *m = check(b->d->ops->alloc(b->d, n * 4));
+
+    fill_bf16(x, n, seed);
+    b->d->ops->upload(b->d, m, x, n * 2);
+    free(x);
+    return m;
+}
+
+static void open_activations(bench *b)
+{
+    size_t n = (size_t)MAX_ROWS * TOP_K * D_MODEL;
+
+    b->x = values(b, n, 2);
+    b->wide = values(b, 2 * n, 3);
+    b->out = values(b, n, 4);
+    b->results = values(b, n, 5);
+    b->gain = values(b, D_MODEL, 6);
+    b->kv = values(b, (size_t)MAX_CONTEXT * D_MODEL, 7);
+    for (uint32_t i = 0; i < N_PAGES; i++) {
+        b->pages[i] = (i * 37) % N_PAGES;
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ measuring */
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+typedef void (*measured_fn)(bench *b, size_t n);
+
+/* The best seen so far in this run: a probe that was disturbed must not flatter the kernels. */
+static void probe(bench *b)
+{
+    double bandwidth = probe_bandwidth(b->pool, b->probe, PROBE_BYTES), peak = probe_peak_bf16(b->pool);
+
+    b->bandwidth = MOE_MAX(b->bandwidth, bandwidth);
+    b->peak = MOE_MAX(b->peak, peak == 0.0 ? probe_peak_f32(b->pool) : peak);
+}
+
+/* peak: flop/s of the arithmetic in question; 0: bf16 pairs. */
+static void measure(bench *b, const char *name, measured_fn fn, size_t n, double bytes, double flop, double peak)
+{
+    static double samples[MAX_SAMPLES];
+    double end, bound, best, median;
+    size_t n_samples = 0;
+
+    if (strstr(name, b->only) == NULL) {
+        return;
+    }
+    probe(b);
+    bound = MOE_MAX(bytes / b->bandwidth, flop / (peak == 0.0 ? b->peak : peak));
+    end = now_s() + b->seconds;
+    fn(b, n);
+    while (n_samples < 5 || (n_samples < MAX_SAMPLES && now_s() < end)) {
+        double start = now_s();
+
+        fn(b, n);
+        samples[n_samples++] = now_s() - start;
+    }
+    qsort(samples, n_samples, sizeof(*samples), by_value);
+    best = samples[n_samples / 20];
+    median = samples[n_samples / 2];
+    printf("%-26s %5zu %10.1f %10.1f %8.1f %8.1f %6.0f %% %6.0f %%\n", name, n, best * 1e6, median * 1e6,
+           bytes / best * 1e-9, flop / best * 1e-9, 100.0 * bound / best, 100.0 * bound / median);
+    (void)fflush(stdout);
+}
+
+/* ------------------------------------------------------------------------------------------------ what is measured */
+/* TOP_K experts, n rows each. */
+static void run_experts(bench *b, size_t n)
+{
+    uint32_t rows[MAX_ROWS];
+    compute_group groups[TOP_K];
+
+    for (size_t i = 0; i < n; i++) {
+        rows[i] = (uint32_t)i;
+    }
+    for (size_t i = 0; i < TOP_K; i++) {
+        groups[i] = (compute_group){b->experts[b->next++ % N_EXPERTS], rows, n, i * n};
+    }
+    b->d->ops->expert_ffn(b->d, b->results, b->x, groups, TOP_K);
+}
+
+/* TOP_K attention experts, n rows each. */
+static void run_routed(bench *b, size_t n)
+{
+    uint32_t rows[MAX_ROWS], out_rows[TOP_K][MAX_ROWS];
+    compute_routed groups[TOP_K];
+
+    for (size_t i = 0; i < TOP_K; i++) {
+        for (size_t r = 0; r < n; r++) {
+            rows[r] = (uint32_t)r;
+            out_rows[i][r] = (uint32_t)(r * TOP_K + i);
+        }
+        groups[i] = (compute_routed){b->matrices[b->next++ % N_MATRICES], rows, out_rows[i], n};
+    }
+    b->d->ops->matmul_routed(b->d, b->out, b->x, groups, TOP_K);
+}
+
+static void run_matmul(bench *b, size_t n)
+{
+    b->d->ops->matmul(b->d, b->out, b->x, b->matrices[b->next++ % N_MATRICES], NULL, n);
+}
+
+/* One row that sees n positions; MAX_ROWS rows, the last of which does. */
+static void stick(bench *b, size_t n, size_t n_rows)
+{
+    for (size_t i = 0; i < n_rows; i++) {
+        b->rows[i] = (compute_row){b->pages, (uint32_t)(n - n_rows + i)};
+    }
+    b->d->ops->stick_attention(b->d, b->out, b->x, b->kv, &kv_shape, 0, TOP_K, b->rows, n_rows);
+}
+
+static void run_stick_row(bench *b, size_t n)
+{
+    stick(b, n, 1);
+}
+
+static void run_stick_rows(bench *b, size_t n)
+{
+    stick(b, n, MAX_ROWS);
+}
+
+static void run_layer_norm(bench *b, size_t n)
+{
+    b->d->ops->layer_norm(b->d, b->wide, b->x, b->wide, b->gain, b->gain, 1e-5f, D_MODEL, n);
+}
+
+static void run_gelu(bench *b, size_t n)
+{
+    b->d->ops->activate(b->d, b->wide, COMPUTE_ACT_GELU_ERF, n * 256);
+}
+
+static double keys_seen(const bench *b, measured_fn fn, bench *run, size_t n)
+{
+    compute_counters before, after;
+
+    b->d->ops->counters(b->d, &before);
+    fn(run, n);
+    b->d->ops->counters(b->d, &after);
+    return (double)(after.stick_keys_seen - before.stick_keys_seen);
+}
+
+/* A key is multiplied twice, in f32; it is read once for all rows at best. */
+static void measure_stick(bench *b)
+{
+    double peak = probe_peak_f32(b->pool);
+
+    for (size_t n = 512; n <= MAX_CONTEXT; n *= 8) {
+        double row = keys_seen(b, run_stick_row, b, n), rows = keys_seen(b, run_stick_rows, b, n);
+
+        measure(b, "stick, 1 row over", run_stick_row, n, row / TOP_K * D_MODEL * 2, 4.0 * D_MODEL * row, peak);
+        measure(b, "stick, 256 rows up to", run_stick_rows, n, (double)n * D_MODEL * 2, 4.0 * D_MODEL * rows, peak);
+    }
+}
+
+static void measure_all(bench *b)
+{
+    static const size_t rows[] = {1, 4, 16, 64, 128};
+    const double expert = 2.0 * D_FF * D_MODEL * TOP_K, square = (double)D_MODEL * D_MODEL;
+
+    for (size_t i = 0; i < MOE_COUNT(rows); i++) {
+        measure(b, "2 GELU experts", run_experts, rows[i], expert * 2, 2.0 * expert * (double)rows[i], 0.0);
+    }
+    for (size_t i = 0; i < MOE_COUNT(rows); i++) {
+        measure(b, "2 routed 1024x1024", run_routed, rows[i], TOP_K * square * 2,
+                TOP_K * 2.0 * square * (double)rows[i], 0.0);
+    }
+    for (size_t i = 0; i < MOE_COUNT(rows); i++) {
+        measure(b, "matmul 1024x1024", run_matmul, rows[i], square * 2, 2.0 * square * (double)rows[i], 0.0);
+    }
+    measure_stick(b);
+    measure(b, "layer norm", run_layer_norm, MAX_ROWS, 0.0, 0.0, 0.0);
+    measure(b, "GELU (erf) of 256", run_gelu, MAX_ROWS, 0.0, 0.0, 0.0);
+}
+
+static void close_bench(bench *b)
+{
+    compute_mem *const all[] = {b->x, b->wide, b->out, b->results, b->kv, b->gain};
+
+    for (size_t e = 0; e < N_EXPERTS; e++) {
+        b->d->ops->expert_close(b->d, b->experts[e]);
+    }
+    for (size_t i = 0; i < N_MATRICES; i++) {
+        b->d->ops->matrix_close(b->d, b->matrices[i]);
+    }
+    for (size_t i = 0; i < MOE_COUNT(all); i++) {
+        b->d->ops->free(b->d, all[i]);
+    }
+    moe_pages_free(b->probe, PROBE_BYTES);
+    compute_close(b->d);
+    moe_pool_close(b->pool);
+}
+
+static void run(size_t n_threads, compute_device_options o, double seconds, const char *only)
+{
+    bench b = {.seconds = seconds, .only = only};
+
+    MOE_ASSERT(moe_pool_open(n_threads, compute_thread_init, &b.pool) == MOE_OK);
+    o.pool = b.pool;
+    MOE_ASSERT(compute_cpu_open(&o, &b.d, NULL) == MOE_OK);
+    open_weights(&b);
+    open_activations(&b);
+    b.probe = check(moe_pages_alloc(PROBE_BYTES));
+    fill_bf16(b.probe, PROBE_BYTES / 2, 1);
+    for (int i = 0; i < 3; i++) {
+        probe(&b);
+    }
+    printf("\n%s, %zu threads: bandwidth %.1f GB/s, f32 peak %.0f GFLOP/s, bf16 peak %.0f GFLOP/s\n", b.d->ops->name,
+           n_threads, b.bandwidth * 1e-9, probe_peak_f32(b.pool) * 1e-9, b.peak * 1e-9);
+    printf("packing input-major experts: %.1f GB/s, page faults included\n",
+           N_EXPERTS * 2.0 * D_FF * D_MODEL * 2 / b.pack_seconds * 1e-9);
+    printf("%-26s %5s %10s %10s %8s %8s %8s %8s\n", "", "rows", "p5 us", "median us", "GB/s", "GFLOP/s", "of limit",
+           "median");
+    measure_all(&b);
+    close_bench(&b);
+}
+
+int main(int argc, char **argv)
+{
+    compute_device_options o = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
+                                .isa = COMPUTE_ISA_AUTO,
+                                .max_rows = MAX_ROWS,
+                                .max_ffn_rows = MAX_ROWS * TOP_K,
+                                .max_d_ff = D_FF,
+                                .max_context = MAX_CONTEXT};
+    double seconds = 0.3;
+    const char *only = "";
+    bool any = false;
+
+    compute_thread_init();
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--isa") == 0 && i + 1 < argc) {
+            const char *name = argv[++i];
+
+            for (o.isa = COMPUTE_ISA_PORTABLE;
+                 o.isa < COMPUTE_ISA_AUTO && strcmp(name, compute_isa_name(o.isa)) != 0;) {
+                o.isa++;
+            }
+        } else if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc) {
+            seconds = atof(argv[++i]);
+        } else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
+            only = argv[++i];
+        } else if (strcmp(argv[i], "--full-scan") == 0) {
+            o.full_scan = true;
+        } else if (atoi(argv[i]) > 0) {
+            run((size_t)atoi(argv[i]), o, seconds, only);
+            any = true;
+        } else {
+            (void)fprintf(stderr, "bench_families [--isa portable|avx2|avx512] [--seconds S] [--only NAME] "
+                                  "[--full-scan] [THREADS ...]\n");
+            return 2;
+        }
+    }
+    if (!any) {
+        run(1, o, seconds, only);
+        run(2, o, seconds, only);
+    }
+    return 0;
+}
