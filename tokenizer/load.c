@@ -342,8 +342,9 @@ moe_status tokenizer_open_model_memory(const void *model, size_t model_bytes, co
                                        size_t vocab_size, const tokenizer_specials *specials, tokenizer **out,
                                        moe_error *err)
 {
-    const sources from = {
-        .model = {model, model_bytes}, .config = {config_json, config_bytes}, .chat = {chat_template, template_bytes}};
+    const sources from = {.model = {model ? model : "", model_bytes},
+                          .config = {config_json, config_bytes},
+                          .chat = {chat_template, template_bytes}};
 
     return open_sources(&from, vocab_size, specials, out, err);
 }
