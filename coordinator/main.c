@@ -8,6 +8,7 @@
 #include "coordinator/api.h"
 #include "coordinator/embedded.h"
 #include "coordinator/engine_loop.h"
+#include "coordinator/labels.h"
 #include "coordinator/options.h"
 #include "coordinator/pool.h"
 #include "http/listen.h"
@@ -27,6 +28,7 @@ typedef struct coordinator {
     engine *engine;
     api_server *server, *admin;
     api_http *http;
+    char **labels; /* NULL: none */
     uint32_t max_context;
 } coordinator;
 
@@ -272,7 +274,10 @@ static moe_status open_listeners(coordinator *c, moe_error *err)
     const coordinator_config *o = &c->config;
     const cluster_view *view = in_cluster(c) ? pool_view(c->pool_of_nodes) : embedded_view(c->embedded);
     api_options api = api_of(o, false), admin = api_of(o, true);
-    moe_status status = api_server_open(&api, c->engine, view, &c->server, err);
+    moe_status status;
+
+    api.labels = c->labels = labels_load(o->model, c->files.config.n_labels);
+    status = api_server_open(&api, c->engine, view, &c->server, err);
 
     if (status == MOE_OK && o->admin_listen != NULL) {
         status = api_server_open(&admin, c->engine, view, &c->admin, err);
@@ -418,6 +423,7 @@ static void close_all(coordinator *c)
     compute_close(c->device);
     moe_pool_close(c->pool);
     tokenizer_close(c->tokenizer);
+    labels_free(c->labels, c->files.config.n_labels);
     member_files_close(&c->files);
     moe_options_fini(&coordinator_program, &c->config);
 }
