@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define INPUT_ROWS_AHEAD 32 /* of an input-major weight that are being fetched */
+
 /* The bf16 class multiplies bf16 by bf16; the f32 chain takes weights as they are stored. */
 static cpu_kind kind_of(compute_dtype activations, compute_dtype weights)
 {
@@ -123,6 +125,16 @@ static void input_row(const pack_job *job, uint16_t *to, size_t k, size_t first,
     }
 }
 
+/* Rows are far apart: the hardware does not see the next one coming. */
+static void fetch_input_row(const compute_weight *w, size_t k, size_t first, size_t n)
+{
+    size_t bytes = compute_dtype_bytes(w->dtype);
+
+    for (size_t i = 0; i < n * bytes && k < w->n_in; i += MOE_CACHE_LINE) {
+        __builtin_prefetch((const char *)w->data + (k * w->n_out + first) * bytes + i);
+    }
+}
+
 /* The panel's columns of an input-major weight are already beside each other: copied, or two rows interleaved. */
 static void pack_input_major(void *ctx, size_t panel, size_t thread)
 {
@@ -134,6 +146,8 @@ static void pack_input_major(void *ctx, size_t panel, size_t thread)
 
     (void)thread;
     for (size_t u = 0; u < m->n_units; u++, to += CPU_PANEL) {
+        fetch_input_row(job->w, 2 * u + INPUT_ROWS_AHEAD, first, n);
+        fetch_input_row(job->w, 2 * u + 1 + INPUT_ROWS_AHEAD, first, n);
         if (m->kind == CPU_F32) {
             memset(to, 0, CPU_PANEL * sizeof(*to));
             memcpy(to, (const unsigned char *)job->w->data + (u * m->n_out + first) * sizeof(*to), n * sizeof(*to));
