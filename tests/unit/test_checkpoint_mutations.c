@@ -45,10 +45,10 @@ typedef struct original {
     size_t n_ops;
 } original;
 
-/* Bytes of the opcode at p with what follows it. */
-static size_t op_bytes(const unsigned char *p)
+/* Bytes of the opcode at `at` with what follows it. The pickle is a sound one. */
+static size_t op_bytes(const bytes *pickle, size_t at)
 {
-    const unsigned char *end;
+    const unsigned char *p = pickle->data + at, *end;
 
     switch (*p) {
     case 0x80:
@@ -67,8 +67,9 @@ static size_t op_bytes(const unsigned char *p)
     case 'X':
         return 5 + ((size_t)p[1] | (size_t)p[2] << 8);
     case 'c':
-        end = (const unsigned char *)strchr((const char *)p, '\n');
-        return (size_t)((const unsigned char *)strchr((const char *)end + 1, '\n') - p) + 1;
+        end = memchr(p, '\n', pickle->n - at);
+        end = memchr(end + 1, '\n', (size_t)(pickle->data + pickle->n - end - 1));
+        return (size_t)(end - p) + 1;
     default:
         return 1;
     }
@@ -84,7 +85,7 @@ static original original_open(size_t version)
     moe_error err = {.text = ""};
 
     o.pickle = bytes_exact(m->data, m->n);
-    for (size_t at = 0; at < o.pickle.n; at += op_bytes(o.pickle.data + at)) {
+    for (size_t at = 0; at < o.pickle.n; at += op_bytes(&o.pickle, at)) {
         assert_true(o.n_ops < MOE_COUNT(o.ops));
         o.ops[o.n_ops++] = at;
     }
@@ -355,7 +356,7 @@ static bytes an_opcode_that_is_not_understood(const original *o, moe_random *r)
 
 static bytes drop_or_repeat_an_opcode(const original *o, moe_random *r)
 {
-    const size_t at = random_op(o, r), n = op_bytes(o->pickle.data + at);
+    const size_t at = random_op(o, r), n = op_bytes(&o->pickle, at);
 
     return pick(r, 2) == 0 ? splice(o, at, n, NULL, 0) : splice(o, at, 0, o->pickle.data + at, n);
 }
@@ -415,7 +416,7 @@ static bytes change_a_global(const original *o, moe_random *r)
     } while (o->pickle.data[at] != 'c');
     bytes_add(&op, "c", 1);
     bytes_add(&op, global, strlen(global));
-    image = splice(o, at, op_bytes(o->pickle.data + at), op.data, op.n);
+    image = splice(o, at, op_bytes(&o->pickle, at), op.data, op.n);
     bytes_free(&op);
     return image;
 }
@@ -432,7 +433,7 @@ static bytes put_integer(const original *o, size_t at, uint64_t v)
     for (size_t i = 0; i < 8; i++) {
         op[2 + i] = (unsigned char)(v >> (8 * i));
     }
-    return splice(o, at, op_bytes(o->pickle.data + at), op, sizeof(op));
+    return splice(o, at, op_bytes(&o->pickle, at), op, sizeof(op));
 }
 
 /* Sizes, strides, offsets, item counts, versions: any integer becomes another. */
