@@ -108,6 +108,19 @@ class ApiFamilies(unittest.TestCase):
             self.assertEqual(local, 160, "the share that the checkpoint was made for")
             self.assertEqual(layer["bytes_not_sent"], (local + rows[0]) * shown["d_model"] * 2, "bf16")
 
+    def test_only_some_families_have_a_limit_of_positions(self):
+        for family, default, refused in (("molm", 4096, False), ("moe++", None, False), ("olmoe", None, True)):
+            model = self.make(f"context-{family}", "--family", family)
+            with self.serve(model) as coordinator:
+                limit = run_json(CONCLAVE, coordinator, "model")[0]["max_context"]
+            self.assertEqual(limit, default or limit)
+            if refused:
+                with self.assertRaisesRegex(RuntimeError, f"max_context {2 * limit}: at most max_position_embeddings, {limit}"):
+                    self.serve(model, "--max-context", str(2 * limit))
+                continue
+            with self.serve(model, "--max-context", str(2 * limit)) as coordinator:
+                self.assertEqual(run_json(CONCLAVE, coordinator, "model")[0]["max_context"], 2 * limit)
+
     def test_skipped_keys_change_nothing(self):
         model = self.make("steep", "--family", "molm", "--score-scale", "20")
         answers, counts = [], []
