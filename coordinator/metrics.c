@@ -46,6 +46,17 @@ static void put_engine(moe_text *out, engine *e, const engine_stats *s)
                   engine_ready(e));
 }
 
+/* Dispatches to nodes and their results, as they were handed to and by the transport. */
+static void put_traffic(moe_text *out, const engine_stats *s)
+{
+    metrics_head(out, "conclave_dispatch_frames_total", "counter", "Frames of activations to and from all nodes.");
+    moe_text_printf(out, "conclave_dispatch_frames_total{direction=\"sent\"} %" PRIu64 "\n", s->frames_sent);
+    moe_text_printf(out, "conclave_dispatch_frames_total{direction=\"received\"} %" PRIu64 "\n", s->frames_received);
+    metrics_head(out, "conclave_dispatch_bytes_total", "counter", "Bytes of these frames.");
+    moe_text_printf(out, "conclave_dispatch_bytes_total{direction=\"sent\"} %" PRIu64 "\n", s->bytes_sent);
+    moe_text_printf(out, "conclave_dispatch_bytes_total{direction=\"received\"} %" PRIu64 "\n", s->bytes_received);
+}
+
 static void put_histogram(moe_text *out, const char *name, const char *help, const uint64_t *buckets, uint64_t count,
                           double sum)
 {
@@ -210,6 +221,7 @@ void metrics_render(const metrics_source *source, moe_text *out)
     put_build(out, source);
     put_requests(out, &stats);
     put_engine(out, source->engine, &stats);
+    put_traffic(out, &stats);
     put_histogram(out, "conclave_time_to_first_token_seconds", "From arrival to the first token.", stats.ttft_buckets,
                   stats.ttft_count, stats.ttft_seconds_sum);
     put_histogram(out, "conclave_inter_token_seconds", "Between the tokens of one choice.", stats.inter_token_buckets,
