@@ -134,7 +134,7 @@ typedef struct engine_stats {
     uint64_t ttft_count, inter_token_count;
     uint64_t attention_keys_seen, attention_keys_skipped; /* by stick-breaking scans; those beyond an early exit */
     uint64_t frames_sent, frames_received, bytes_sent, bytes_received; /* dispatches and results, of all nodes */
-    uint64_t ttft_buckets[16], inter_token_buckets[16]; /* cumulative counts at engine_bucket_seconds */
+    uint64_t ttft_buckets[16], inter_token_buckets[16];                /* cumulative counts at engine_bucket_seconds */
 } engine_stats;
 extern const double engine_bucket_seconds[16];
 

@@ -39,12 +39,13 @@ printf '%s' "$prompt"
 bin/conclave generate --server "$address" --max-tokens 64 --seed 1 --stats "$prompt"
 cleanup
 echo
+chat=""
+if grep -qs chat_template "$model/tokenizer_config.json" || [ -f "$model/chat_template.jinja" ]; then chat="   bin/conclave chat"$'\n'; fi
 cat <<END
 == it works. To go on by hand:
    bin/conclave-coordinator --model $model &          # serves on 127.0.0.1:50051
    bin/conclave generate "Once upon a time" --max-tokens 40
-   bin/conclave chat
-   bin/conclave score --json --top 3 --experts "A mixture of experts"
+$chat   bin/conclave score --json --top 3 --experts "A mixture of experts"
    bin/conclave experts
    curl -s http://127.0.0.1:8080/metrics              # with --http 127.0.0.1:8080
    bin/conclave-coordinator --help
