@@ -55,17 +55,21 @@ static void read_task(void *ctx, size_t task, size_t thread)
     job->sink ^= read_block(job->memory + task * BLOCK);
 }
 
-double probe_bandwidth(moe_pool *pool, const void *memory, size_t bytes)
+double probe_read_seconds(moe_pool *pool, const void *memory, size_t bytes)
 {
     read_job job = {memory, bytes / BLOCK, 0};
+    double start = seconds();
+
+    moe_pool_run(pool, job.n_tasks, read_task, &job);
+    return seconds() - start;
+}
+
+double probe_bandwidth(moe_pool *pool, const void *memory, size_t bytes)
+{
     double best = 0.0;
 
     for (int i = 0; i < ROUNDS; i++) {
-        double t = seconds();
-
-        moe_pool_run(pool, job.n_tasks, read_task, &job);
-        t = (double)(job.n_tasks * BLOCK) / (seconds() - t);
-        best = MOE_MAX(best, t);
+        best = MOE_MAX(best, (double)(bytes / BLOCK * BLOCK) / probe_read_seconds(pool, memory, bytes));
     }
     return best;
 }

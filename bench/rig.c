@@ -210,6 +210,11 @@ rig_limits rig_probe(rig *r)
                         .peak = peak > 0.0 ? peak : probe_peak_f32(r->pool)};
 }
 
+double rig_probe_once(rig *r)
+{
+    return PROBE_BYTES / probe_read_seconds(r->pool, r->probe_memory, PROBE_BYTES);
+}
+
 rig_limits rig_limits_better(rig_limits a, rig_limits b)
 {
     return (rig_limits){.bandwidth = MOE_MAX(a.bandwidth, b.bandwidth), .peak = MOE_MAX(a.peak, b.peak)};

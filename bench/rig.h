@@ -38,6 +38,8 @@ typedef struct rig_limits {
 } rig_limits;
 rig_limits rig_probe(rig *r);
 rig_limits rig_limits_better(rig_limits a, rig_limits b);
+/* Bytes per second of reading the probe's memory once. */
+double rig_probe_once(rig *r);
 
 /* What a step must at least read and compute. */
 typedef struct rig_work {
