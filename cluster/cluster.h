@@ -66,8 +66,9 @@ typedef struct cluster_options {
 
     void *ctx;
     /* Does this incarnation of a member answer at this address? Asked at most once a second, of a member under our own
-     * id, and (coordinators) of nodes whose key has vanished. May take a second; UNKNOWN: it will be asked again. NULL:
-     * nobody can tell, so the key's lease decides, and vanished nodes are dropped after 15 s. */
+     * id, and (coordinators) of nodes: those whose key has vanished and, by the controller, all others. May take a
+     * second; UNKNOWN: it will be asked again. NULL: nobody can tell, so the key's lease decides, and vanished nodes
+     * are dropped after 15 s. */
     cluster_alive (*alive)(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation);
     /* A new state can be acquired, or cluster_status has changed. May be NULL. Must not call cluster_step or _close. */
     void (*changed)(void *ctx);

@@ -14,6 +14,7 @@
 #define CLUSTER_QUIET     (1 * CLUSTER_SECOND)  /* without a change of membership, before the controller places */
 #define CLUSTER_ASK       (1 * CLUSTER_SECOND)  /* between two questions to `alive` */
 #define CLUSTER_VANISHED  (15 * CLUSTER_SECOND) /* a vanished node is kept that long when nobody can be asked */
+#define CLUSTER_SILENT    (30 * CLUSTER_SECOND) /* a node that does not answer for so long is given nothing */
 #define CLUSTER_MAX_KEYS  4096
 #define CLUSTER_MAX_EPOCH ((uint64_t)1 << 53)
 
@@ -127,6 +128,14 @@ typedef struct cluster_vanished {
     bool is_gone;
 } cluster_vanished;
 
+/* When the controller last had an answer of a node on the data plane. */
+typedef struct cluster_heard {
+    char id[ROUTER_MAX_NODE_ID + 1];
+    uint64_t incarnation;
+    uint64_t heard_ns, asked_ns;
+    bool is_silent;
+} cluster_heard;
+
 struct cluster {
     /* constant after open */
     cluster_options o; /* strings owned */
@@ -161,6 +170,9 @@ struct cluster {
         router_placement *target; /* owned: being published; NULL: nothing is */
         uint32_t target_replication, next_layer;
         bool has_complained;
+        cluster_heard heard[ROUTER_MAX_NODES]; /* of the nodes in the state, in its order */
+        size_t n_heard;
+        uint64_t listened_ns; /* when all of them were last looked at */
     } ctl;
 
     /* shared; under lock, a leaf */

@@ -16,21 +16,81 @@ static uint64_t hash(uint64_t h, const void *bytes, size_t n)
     return h;
 }
 
-/* Draining nodes are given nothing; those whose key has vanished but may answer keep what they have. */
-static bool counts(const cluster_node *n)
+/* ------------------------------------------------------------------------------------------------ who answers */
+static cluster_heard *find_heard(cluster *c, const cluster_node *n)
 {
-    return !n->draining;
+    for (size_t i = 0; i < c->ctl.n_heard; i++) {
+        cluster_heard *h = &c->ctl.heard[i];
+
+        if (h->incarnation == n->incarnation && strcmp(h->id, n->id) == 0) {
+            return h;
+        }
+    }
+    return NULL;
+}
+
+static void listen_to(cluster *c, const cluster_node *n, cluster_heard *h, uint64_t now)
+{
+    if (!n->registered) {
+        h->heard_ns = now; /* judged as one that has vanished */
+    } else if (now - h->asked_ns >= CLUSTER_ASK) {
+        h->asked_ns = now;
+        if (c->o.alive(c->o.ctx, CLUSTER_NODE, n->id, n->address, n->incarnation) == CLUSTER_ALIVE_YES) {
+            h->heard_ns = now;
+        }
+    }
+    bool is_silent = now - h->heard_ns >= CLUSTER_SILENT;
+    if (is_silent != h->is_silent) {
+        h->is_silent = is_silent;
+        MOE_WARN("cluster: controller: node %s is registered %s", n->id,
+                 is_silent ? "but does not answer: nothing is placed on it" : "and answers again");
+    }
+}
+
+/* A lease says that some thread of a node lives; only an answer says that it serves. */
+static void listen_to_nodes(cluster *c, uint64_t now)
+{
+    const cluster_state *s = &c->state->s;
+    cluster_heard heard[ROUTER_MAX_NODES];
+
+    if (c->o.alive == NULL) {
+        return;
+    }
+    if (now - c->ctl.listened_ns > CLUSTER_SILENT / 4) {
+        c->ctl.n_heard = 0; /* it was us who did not listen */
+    }
+    c->ctl.listened_ns = now;
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        const cluster_heard *known = find_heard(c, &s->nodes[i]);
+
+        heard[i] = (cluster_heard){.incarnation = s->nodes[i].incarnation, .heard_ns = now, .asked_ns = now};
+        memcpy(heard[i].id, s->nodes[i].id, sizeof heard[i].id);
+        heard[i] = known == NULL ? heard[i] : *known;
+        listen_to(c, &s->nodes[i], &heard[i], now);
+    }
+    memcpy(c->ctl.heard, heard, s->n_nodes * sizeof *heard);
+    c->ctl.n_heard = s->n_nodes;
+}
+
+/* ------------------------------------------------------------------------------------------------ placing */
+/* Draining and silent nodes are given nothing; those whose key has vanished but may answer keep what they have. */
+static bool counts(cluster *c, const cluster_node *n)
+{
+    const cluster_heard *h = find_heard(c, n);
+
+    return !n->draining && (h == NULL || !h->is_silent);
 }
 
 /* What the placement depends on. Not the incarnation: who comes back as the same is given the same. */
-static uint64_t hash_membership(const cluster_state *s)
+static uint64_t hash_membership(cluster *c)
 {
+    const cluster_state *s = &c->state->s;
     uint64_t h = 0xcbf29ce484222325u;
 
     for (size_t i = 0; i < s->n_nodes; i++) {
         const cluster_node *n = &s->nodes[i];
 
-        if (counts(n)) {
+        if (counts(c, n)) {
             h = hash(h, n->id, strlen(n->id) + 1);
             h = hash(h, n->zone, strlen(n->zone) + 1);
             h = hash(h, &n->memory_bytes, sizeof n->memory_bytes);
@@ -40,15 +100,16 @@ static uint64_t hash_membership(const cluster_state *s)
     return h;
 }
 
-static size_t gather(const cluster_state *s, router_solver_node nodes[ROUTER_MAX_NODES], size_t *n_registered)
+static size_t gather(cluster *c, router_solver_node nodes[ROUTER_MAX_NODES], size_t *n_registered)
 {
+    const cluster_state *s = &c->state->s;
     size_t n = 0;
 
     *n_registered = 0;
     for (size_t i = 0; i < s->n_nodes; i++) {
         const cluster_node *node = &s->nodes[i];
 
-        if (counts(node)) {
+        if (counts(c, node)) {
             nodes[n++] = (router_solver_node){node->id, node->zone, node->memory_bytes, node->expert_bytes};
             *n_registered += node->registered;
         }
@@ -124,7 +185,7 @@ static void aim(cluster *c)
 {
     const cluster_state_box *box = c->state;
     router_solver_node nodes[ROUTER_MAX_NODES];
-    size_t n_registered, n = gather(&box->s, nodes, &n_registered);
+    size_t n_registered, n = gather(c, nodes, &n_registered);
     uint32_t replication;
 
     if (n == 0 || n_registered < c->o.min_nodes || box->highest_epoch + 1 >= CLUSTER_MAX_EPOCH) {
@@ -177,7 +238,9 @@ static void publish_part(cluster *c, uint64_t create_revision)
 bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns)
 {
     const cluster_entry *e = cluster_mirror_find(&c->mirror, "controller");
-    uint64_t membership = hash_membership(&c->state->s);
+
+    listen_to_nodes(c, now);
+    uint64_t membership = hash_membership(c);
 
     if (membership != c->ctl.membership || c->ctl.changed_ns == 0) {
         c->ctl.membership = membership;

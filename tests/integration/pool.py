@@ -33,17 +33,18 @@ LONG = ("generate", "--tokens", "5,6,7", "--seed", "3", "--ignore-eos", "--max-t
 
 
 class Etcd:
-    def __init__(self, folder, host="127.0.0.1", program="etcd", certificates=None):
-        self.folder, self.program, self.certificates = folder, program, certificates
+    def __init__(self, folder, host="127.0.0.1", program="etcd", certificates=None, name="test", run=True):
+        self.folder, self.program, self.certificates, self.name = folder, program, certificates, name
         client, peer = free_ports(2)
         self.url, self.peer = f"{'https' if certificates else 'http'}://{host}:{client}", f"http://{host}:{peer}"
-        self.start()
+        if run:
+            self.start()
 
-    def start(self):
+    def start(self, members=None):
         self.process = subprocess.Popen(
-            [self.program, "--name", "test", "--data-dir", self.folder, "--log-level", "error", "--listen-client-urls", self.url,
+            [self.program, "--name", self.name, "--data-dir", self.folder, "--log-level", "error", "--listen-client-urls", self.url,
              "--advertise-client-urls", self.url, "--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer,
-             "--initial-cluster", "test=" + self.peer, *self.tls()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+             "--initial-cluster", members or f"{self.name}={self.peer}", *self.tls()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def stop(self):
         self.process.terminate()
@@ -181,6 +182,16 @@ class Pool(unittest.TestCase):
         self.assertTrue(all(rows.values()), rows)
         return rows
 
+    def assert_all_answered_by(self, coordinator, n):
+        """Asks until the last of n nodes has loaded what it was given and has answered."""
+        end = time.monotonic() + WAIT_S
+        while True:
+            self.assertEqual(self.answers(coordinator), self.expected)
+            rows = self.rows(coordinator)
+            if len(rows) == n and all(rows.values()) or time.monotonic() > end:
+                break
+        self.assert_all_answered(coordinator, n)
+
     def check(self, n, replication):
         self.start_nodes(n)
         with self.coordinator("--min-nodes", str(n), "--replication", str(replication)) as coordinator:
@@ -288,6 +299,24 @@ class Pool(unittest.TestCase):
             self.assertEqual([id for chunk in chunks for id in chunk.get("token_ids", [])], self.expected_long)
         self.stop_nodes()
 
+    def test_members_go_on_when_one_of_three_etcds_dies(self):
+        etcds = [Etcd(os.path.join(self.folder, f"etcd-{i}"), name=f"m{i}", run=False) for i in range(3)]
+        cluster = ",".join(f"{e.name}={e.peer}" for e in etcds)
+        for e in etcds:
+            e.start(cluster)
+            self.addCleanup(e.stop)
+        nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
+        args = ("--etcd", ",".join([nobody] + [e.url for e in etcds]), "--cache-dir", self.folder)
+        self.nodes = [Process("--model", self.model, *args, "--id", f"node-{i}") for i in range(2)]
+        for node in self.nodes:
+            node.ready()
+        with Coordinator(COORDINATOR, self.model, *args, "--id", "coordinator", "--threads", "1", "--min-nodes", "2") as coordinator:
+            self.assertEqual(self.answers(coordinator), self.expected)
+            etcds[0].stop()
+            self.nodes.append(Process("--model", self.model, *args, "--id", "node-2").ready())
+            self.assert_all_answered_by(coordinator, 3)
+        self.stop_nodes()
+
     # ------------------------------------------------------------------------------------------ etcd with TLS and users
     def certificates(self):
         """The server's is for servers and clients (its gateway dials itself); the client's has no CN, which etcd would take for a user."""
@@ -389,6 +418,49 @@ class Pool(unittest.TestCase):
             self.assertEqual([node["transport"] for node in cluster["nodes"]], ["tcp", "tcp"])
         self.stop_nodes()
 
+    # ------------------------------------------------------------------------------------------ what is shown
+    @staticmethod
+    def get(url):
+        try:
+            with urllib.request.urlopen(url, timeout=WAIT_S) as page:
+                return page.status, page.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def test_members_show_life_readiness_and_the_lane(self):
+        port, = free_ports(1)
+        node, = self.start_nodes(1, "--http", f"127.0.0.1:{port}")
+        http = f"http://127.0.0.1:{port}"
+        self.assertEqual(self.get(http + "/livez"), (200, "ok\n"))
+        code, text = self.get(http + "/readyz")
+        self.assertEqual((code, "placed yet" in text), (503, True), text)
+        with self.coordinator("--http", "127.0.0.1:0") as coordinator:
+            self.assertEqual(self.get(http + "/readyz"), (200, "ok\n"))
+            self.assertEqual(self.answers(coordinator), self.expected)
+            rows = self.assert_all_answered(coordinator, 1)["node-0"]
+            end = time.monotonic() + WAIT_S
+            while f"conclave_node_rows_total {rows}\n" not in (page := self.get(http + "/metrics")[1]) and time.monotonic() < end:
+                time.sleep(0.02)
+            self.assertIn(f"conclave_node_rows_total {rows}\n", page)
+            self.assertIn('node="node-0",numeric_class="cpu-f32-1",transport="tcp"', page)
+            self.assertIn('conclave_loop_last_progress_seconds{loop="cluster"}', page)
+            page = self.get("http://127.0.0.1:" + coordinator.log_match(r"http on port (\d+)").group(1) + "/metrics")[1]
+            self.assertRegex(page, r'conclave_node_up\{[^}]*node="node-0"[^}]*transport="tcp"\} 1')
+            coordinator.log_match("reached by tcp")
+            self.assertEqual(run_json(CONCLAVE, coordinator, "nodes")[0]["nodes"][0]["transport"], "tcp")
+            code, log = node.stop()
+            self.nodes.clear()
+            self.assertEqual(code, 0)
+            self.assertIn("transport tcp", log)
+
+    def test_rdma_is_refused_where_there_is_none(self):
+        if os.path.exists("/sys/class/infiniband") and os.listdir("/sys/class/infiniband"):
+            self.skipTest("there is an RDMA device")
+        self.refused(self.node("n", "--transport", "rdma"), "RDMA")
+        with self.assertRaisesRegex(RuntimeError, "RDMA"):
+            self.coordinator("--transport", "rdma")
+
     # ------------------------------------------------------------------------------------------ refusals
     def refused(self, node, *words):
         code, log = node.end()
@@ -474,6 +546,21 @@ class Pool(unittest.TestCase):
             for node in cluster["nodes"]:
                 self.assertLessEqual(node["used_bytes"], node["memory_bytes"])
             self.assertEqual(sum(node["n_experts"] for node in cluster["nodes"]), 16)
+        self.stop_nodes()
+
+    def test_without_memory_for_an_expert_the_coordinator_says_so(self):
+        self.start_nodes(1, "--memory", "1K")
+        process = subprocess.Popen([COORDINATOR, "--model", self.model, "--listen", "127.0.0.1:0", *self.member_args(), "--id", "coordinator"],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=clean_env())
+        timer = threading.Timer(WAIT_S, process.kill)
+        timer.start()
+        try:
+            self.assertTrue(any("the nodes have room for 0 (node-0 0)" in line for line in process.stderr))
+        finally:
+            timer.cancel()
+            process.terminate()
+            self.assertEqual(process.communicate()[0], "")
+        self.assertEqual(process.returncode, 0)
         self.stop_nodes()
 
 

@@ -465,6 +465,29 @@ static void a_vanished_key_is_no_death_certificate(void **state)
     world_close(&w);
 }
 
+/* Its lease is kept alive, but nobody answers at its address. */
+static void a_registered_node_that_is_silent_is_given_nothing(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    (void)add(&w, CLUSTER_NODE, "a");
+    member *b = add(&w, CLUSTER_NODE, "b");
+    run_for(&w, 5 * SECOND);
+    b->answers = false;
+    run_for(&w, 20 * SECOND);
+    assert_int_equal(wanted_of(coordinator, "b"), LAYERS * EXPERTS / 2);
+    run_for(&w, 20 * SECOND);
+    assert_int_equal(wanted_of(coordinator, "a"), LAYERS * EXPERTS);
+    assert_int_equal(wanted_of(coordinator, "b"), 0);
+    b->answers = true;
+    run_for(&w, 5 * SECOND);
+    assert_int_equal(wanted_of(coordinator, "b"), LAYERS * EXPERTS / 2);
+    world_close(&w);
+}
+
 static void a_draining_node_is_given_nothing(void **state)
 {
     world w;
@@ -860,6 +883,7 @@ int main(void)
         cmocka_unit_test(an_unchanged_cluster_is_not_placed_again),
         cmocka_unit_test(a_node_that_stops_answering_is_replaced),
         cmocka_unit_test(a_vanished_key_is_no_death_certificate),
+        cmocka_unit_test(a_registered_node_that_is_silent_is_given_nothing),
         cmocka_unit_test(a_draining_node_is_given_nothing),
         cmocka_unit_test(replicas_that_do_not_fit_are_fewer),
         cmocka_unit_test(the_applied_epoch_is_that_of_the_slowest_coordinator),
