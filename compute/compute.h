@@ -3,17 +3,20 @@
  * its kind.
  *
  * Nouns:
- *   compute_class   a complete set of rounding points and orders: "cpu-f32-1", "cpu-bf16-1"
- *   compute_device  an ops table with its memory; a device belongs to the thread that steps it (and to its pool)
- *   compute_mem     device memory. The type is never completed: host code cannot dereference an activation, only an op
- * can compute_matrix  a weight matrix prepared for the device (packed, or row-major in the mapped file) compute_expert
- * the matrices of one expert compute_kv      a pool of KV pages for all layers
+ * - compute_class: a complete set of rounding points and orders: "cpu-f32-1", "cpu-bf16-1"
+ * - compute_device: an ops table with its memory; a device belongs to the thread that steps it (and to its pool)
+ * - compute_mem: device memory. The type is never completed: host code cannot dereference an activation, only an op can
+ * - compute_matrix: a weight matrix prepared for the device (packed, or row-major in the mapped file)
+ * - compute_expert: the matrices of one expert
+ * - compute_kv: a pool of KV pages for all layers
  *
  * Shapes: [rows, columns], row-major, no padding between rows. Activations in "class dtype" are f32 in cpu-f32-1 and
- * bf16 in cpu-bf16-1; everything else is f32. Weights: out = x . W^T with W [n_out, n_in]. Threads: every thread that
- * computes has called compute_thread_init. The host functions at the end are pure. Errors: ops return nothing; a device
- * failure (CUDA) is kept and reported by compute_sync and compute_download. Wrong arguments are our bugs and asserted.
- */
+ * bf16 in cpu-bf16-1; everything else is f32. Weights: out = x . W^T with W [n_out, n_in].
+ *
+ * Threads: every thread that computes has called compute_thread_init. The host functions at the end are pure.
+ *
+ * Errors: ops return nothing; a device failure (CUDA) is kept and reported by compute_sync and compute_download. Wrong
+ * arguments are our bugs and asserted. */
 #ifndef CONCLAVE_COMPUTE_H
 #define CONCLAVE_COMPUTE_H
 

@@ -344,8 +344,8 @@ void engine_publish_stats(engine *e)
 
     model_kv_get_stats(e->options.kv, &kv);
     device->ops->counters(device, &counters);
-    e->stats.attention_keys_seen = counters.stick_keys_seen;
-    e->stats.attention_keys_skipped = counters.stick_keys_skipped;
+    e->stats.attention_keys_seen = counters.stick_keys_seen - e->warm_up.stick_keys_seen;
+    e->stats.attention_keys_skipped = counters.stick_keys_skipped - e->warm_up.stick_keys_skipped;
     exchange_get_stats(e->options.exchange, &traffic);
     e->stats.frames_sent = traffic.frames_sent;
     e->stats.frames_received = traffic.frames_received;

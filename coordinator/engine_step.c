@@ -409,6 +409,7 @@ bool engine_step(engine *e)
         return false;
     }
     status = run_rows(e, &err);
+    (void)exchange_progress(e->options.exchange); /* a step whose picks are all local has not turned the transport */
     /* Before a token is handed out: who has the last one finds all rows counted, as the experts have theirs. */
     atomic_fetch_add_explicit(&e->rows_done, e->step.n_rows, memory_order_relaxed);
     if (status != MOE_OK) {
@@ -450,6 +451,8 @@ moe_status engine_warm_up(engine *e, moe_error *err)
     }
     model_kv_seq_fini(e->options.kv, &seq);
     if (status == MOE_OK) {
+        compute_device *device = model_device(e->options.model);
+        device->ops->counters(device, &e->warm_up);
         atomic_store(&e->warm, true);
         engine_publish_stats(e);
     }

@@ -116,11 +116,7 @@ static moe_status load_files(coordinator *c, moe_error *err)
 static size_t kv_bytes(const coordinator *c)
 {
     const model_config *m = &c->files.config;
-    compute_kv_shape shape = {.page_tokens = MODEL_KV_PAGE_TOKENS,
-                              .n_kv_heads = m->n_kv_heads,
-                              .head_dim = m->head_dim,
-                              .dtype = compute_class_dtype(c->device->numeric_class)};
-    size_t page = compute_kv_page_bytes(&shape) * m->n_layers;
+    size_t page = model_kv_page_bytes(m, c->device->numeric_class);
     size_t most = (size_t)c->config.max_running * (c->max_context / MODEL_KV_PAGE_TOKENS + 1);
 
     return MOE_MIN(c->config.kv_memory, page * most);

@@ -2,6 +2,8 @@
  * attention experts, whose q and o a gate picks per row and whose keys and values all share. */
 #include "model/model_priv.h"
 
+#include <string.h>
+
 static size_t kv_width(const model_config *c)
 {
     return (size_t)c->n_kv_heads * c->head_dim;
@@ -77,23 +79,42 @@ static moe_status pick_experts(model_batch *b, const layer_weights *w)
     return MOE_OK;
 }
 
-/* Groups the picks by expert: from_rows are rows of x, pick_rows rows of q. Returns the number of groups. */
-static size_t group_picks(model_batch *b, compute_matrix *const *experts, const uint32_t *rows)
+/* Sorts the picks by expert: from_rows are rows of x, pick_rows rows of q, an expert's picks group_ends[e - 1] and on.
+ */
+static void sort_picks(model_batch *b)
 {
     const model_config *c = &b->m->config;
-    size_t n_groups = 0, at = 0;
+    size_t n = b->n_rows * c->att_gate.k;
+    uint32_t *ends = b->group_ends, start = 0;
 
+    memset(ends, 0, c->n_att_experts * sizeof *ends);
+    for (size_t i = 0; i < n; i++) {
+        ends[b->att_experts.ids[i]]++;
+    }
     for (uint32_t e = 0; e < c->n_att_experts; e++) {
-        size_t first = at;
-        for (size_t i = 0; i < b->n_rows * c->att_gate.k; i++) {
-            if (b->att_experts.ids[i] == (int32_t)e) {
-                b->from_rows[at] = (uint32_t)(i / c->att_gate.k);
-                b->pick_rows[at++] = (uint32_t)i;
-            }
-        }
-        if (at > first) {
-            b->routed[n_groups++] = (compute_routed){
-                .w = experts[e], .rows = rows + first, .out_rows = b->pick_rows + first, .n_rows = at - first};
+        uint32_t count = ends[e];
+        ends[e] = start; /* for now where the next pick goes */
+        start += count;
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint32_t at = ends[b->att_experts.ids[i]]++;
+        b->from_rows[at] = (uint32_t)(i / c->att_gate.k);
+        b->pick_rows[at] = (uint32_t)i;
+    }
+}
+
+/* The sorted picks as products of rows with their experts' matrices. Returns their number. */
+static size_t route_picks(model_batch *b, compute_matrix *const *experts, const uint32_t *rows)
+{
+    size_t n_groups = 0;
+
+    for (uint32_t e = 0; e < b->m->config.n_att_experts; e++) {
+        uint32_t start = e == 0 ? 0 : b->group_ends[e - 1];
+        if (b->group_ends[e] > start) {
+            b->routed[n_groups++] = (compute_routed){.w = experts[e],
+                                                     .rows = rows + start,
+                                                     .out_rows = b->pick_rows + start,
+                                                     .n_rows = b->group_ends[e] - start};
         }
     }
     return n_groups;
@@ -111,14 +132,15 @@ static moe_status attend_with_experts(model_batch *b, uint32_t layer)
     if (status != MOE_OK) {
         return status;
     }
-    ops->matmul_routed(d, b->q, b->in, b->routed, group_picks(b, w->q, b->from_rows));
+    sort_picks(b);
+    ops->matmul_routed(d, b->q, b->in, b->routed, route_picks(b, w->q, b->from_rows));
     ops->kv_store(d, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, c->shared_kv ? b->norm : b->k,
                   c->shared_kv ? NULL : b->v, b->places, n);
     ops->to_class(d, b->q_class, b->q, n * a * width);
     ops->stick_attention(d, b->q, b->q_class, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, a * c->n_heads,
                          b->places, n);
     ops->to_class(d, b->q_class, b->q, n * a * width);
-    ops->matmul_routed(d, b->out, b->q_class, b->routed, group_picks(b, w->o, b->pick_rows));
+    ops->matmul_routed(d, b->out, b->q_class, b->routed, route_picks(b, w->o, b->pick_rows));
     ops->combine(d, b->x, b->out, COMPUTE_F32, b->att_experts.picks, NULL, a, c->d_model, n);
     return MOE_OK;
 }

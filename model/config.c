@@ -50,10 +50,9 @@ static moe_status check_size(const model_config *c, moe_error *err)
     uint64_t layer = expert * c->n_experts + att_expert * MOE_MAX(c->n_att_experts, 1); /* < 2^55 */
 
     if (layer > MAX_WEIGHTS / c->n_layers) {
-        return moe_fail(
-            err, MOE_ERR_INVALID_ARG,
-            "num_hidden_layers %u x num_experts %u x intermediate_size %u x hidden_size %u: more than 2^56 weights",
-            c->n_layers, c->n_experts, c->d_ff, c->d_model);
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "%u layers x %u experts of %u x %u (and attention): more than 2^56 weights", c->n_layers,
+                        c->n_experts, c->d_ff, c->d_model);
     }
     return MOE_OK;
 }
@@ -62,13 +61,12 @@ static moe_status check_experts(const model_config *c, moe_error *err)
 {
     MOE_ASSERT(c->n_ffn_experts >= 1 &&
                c->n_experts == c->n_ffn_experts + c->n_constant_experts + c->n_copy_experts + c->n_zero_experts);
+    MOE_ASSERT(c->att_gate.k <= c->n_att_experts);
+    /* the one pair that attention.c knows; another wants a branch there */
+    MOE_ASSERT((c->attention == MODEL_ATTENTION_STICK_BREAKING) == (c->n_att_experts > 0));
     if (c->gate.k > c->n_experts) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "num_experts_per_tok: %u must be at most num_experts %u", c->gate.k,
                         c->n_experts);
-    }
-    if (c->n_att_experts > 0 && c->att_gate.k > c->n_att_experts) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "k_att: %u must be at most n_att_experts %u", c->att_gate.k,
-                        c->n_att_experts);
     }
     return MOE_OK;
 }

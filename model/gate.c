@@ -53,8 +53,8 @@ static void mask_absent(model_batch *b, uint32_t layer)
         float *logits = b->gate_logits + i * c->n_experts;
         uint32_t at = 0;
 
-        if (set->n_experts == c->n_experts) {
-            continue;
+        if (set->n_experts == c->n_experts && set->columns[c->n_experts - 1] == c->n_experts - 1) {
+            continue; /* all columns: they ascend */
         }
         any = true;
         for (uint32_t column = 0; column < c->n_experts; column++) {

@@ -170,6 +170,23 @@ static moe_status kv_alloc(model_kv *kv, size_t n_pages)
     return kv->memory != NULL && kv->pages != NULL && kv->buckets != NULL ? MOE_OK : MOE_ERR_NO_MEMORY;
 }
 
+static compute_kv_shape shape_of(const model_config *c, compute_class numeric_class)
+{
+    return (compute_kv_shape){.n_layers = c->n_layers,
+                              .page_tokens = MODEL_KV_PAGE_TOKENS,
+                              .n_kv_heads = c->n_kv_heads,
+                              .head_dim = c->head_dim,
+                              .shared = c->shared_kv,
+                              .dtype = compute_class_dtype(numeric_class)};
+}
+
+size_t model_kv_page_bytes(const model_config *c, compute_class numeric_class)
+{
+    compute_kv_shape shape = shape_of(c, numeric_class);
+
+    return compute_kv_page_bytes(&shape) * c->n_layers;
+}
+
 moe_status model_kv_open(const model_config *c, compute_device *d, size_t memory_bytes, bool prefix_cache,
                          model_kv **out, moe_error *err)
 {
@@ -180,16 +197,11 @@ moe_status model_kv_open(const model_config *c, compute_device *d, size_t memory
         return moe_fail(err, MOE_ERR_NO_MEMORY, "kv cache: out of memory");
     }
     kv->device = d;
-    kv->shape = (compute_kv_shape){.n_layers = c->n_layers,
-                                   .page_tokens = MODEL_KV_PAGE_TOKENS,
-                                   .n_kv_heads = c->n_kv_heads,
-                                   .shared = c->shared_kv,
-                                   .head_dim = c->head_dim,
-                                   .dtype = compute_class_dtype(d->numeric_class)};
+    kv->shape = shape_of(c, d->numeric_class);
     kv->prefix_cache = prefix_cache;
     kv->next_serial = 1;
     kv->free_head = kv->oldest = kv->newest = PAGE_NONE;
-    page_bytes = compute_kv_page_bytes(&kv->shape) * c->n_layers;
+    page_bytes = model_kv_page_bytes(c, d->numeric_class);
     n_pages = MOE_MIN(memory_bytes / page_bytes, (size_t)UINT32_MAX / 2);
     if (n_pages == 0) {
         free(kv);

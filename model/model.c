@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define NO_EXPERT UINT32_MAX /* a tensor of the layer, which every step reads */
+
 /* What is being loaded, carried through the little loaders below; the first failure sticks. */
 typedef struct loader {
     model *m;
@@ -19,18 +21,10 @@ typedef struct loader {
     moe_error *err;
 } loader;
 
-/* NULL when the config has no such tensor; else it is there: model_tensors_open has checked the whole set. */
+/* NULL when the config has no such tensor. */
 static const checkpoint_logical *find(const loader *l, model_role role, uint32_t layer, uint32_t expert)
 {
-    model_tensor_shape shape;
-    const checkpoint_logical *t;
-
-    if (!model_tensor_shape_of(&l->m->config, role, layer, &shape)) {
-        return NULL;
-    }
-    t = model_tensors_role(l->tensors, role, layer, expert);
-    MOE_ASSERT(t != NULL);
-    return t;
+    return model_tensors_role(l->tensors, role, layer, expert);
 }
 
 static void advance(loader *l, const checkpoint_logical *t)
@@ -106,10 +100,11 @@ static compute_mem *load_vector(loader *l, model_role role, uint32_t layer)
     return load_f32(l, role, layer, 0);
 }
 
-/* NULL when there is none. */
-static compute_matrix *load_expert_matrix(loader *l, model_role role, uint32_t layer, uint32_t expert)
+/* A matrix of the class dtype, or of a gate: the f32 chain in every class. NULL when there is none. */
+static compute_matrix *open_matrix(loader *l, model_role role, uint32_t layer, uint32_t expert, bool gate)
 {
     const checkpoint_logical *t = find(l, role, layer, expert);
+    compute_device *d = l->m->device;
     compute_matrix *matrix = NULL;
     compute_weight w;
     moe_status status;
@@ -118,48 +113,29 @@ static compute_matrix *load_expert_matrix(loader *l, model_role role, uint32_t l
         return NULL;
     }
     w = model_tensors_weight(&l->m->config, role, t);
-    status = l->m->device->ops->matrix_open(l->m->device, &w, l->layout, &matrix);
+    status = gate ? d->ops->matrix_open_f32(d, &w, &matrix) : d->ops->matrix_open(d, &w, l->layout, &matrix);
     if (status != MOE_OK) {
         fail(l, status, t);
         return NULL;
     }
+    l->m->bytes += expert == NO_EXPERT ? t->bytes : 0;
     advance(l, t);
     return matrix;
 }
 
 static compute_matrix *load_matrix(loader *l, model_role role, uint32_t layer)
 {
-    const checkpoint_logical *t = find(l, role, layer, 0);
+    return open_matrix(l, role, layer, NO_EXPERT, false);
+}
 
-    l->m->bytes += t == NULL ? 0 : t->bytes;
-    return load_expert_matrix(l, role, layer, 0);
+static compute_matrix *load_gate_matrix(loader *l, model_role role, uint32_t layer)
+{
+    return open_matrix(l, role, layer, NO_EXPERT, true);
 }
 
 static norm_weights load_norm(loader *l, model_role gain, uint32_t layer)
 {
     return (norm_weights){.gain = load_vector(l, gain, layer), .bias = load_vector(l, gain + 1, layer)};
-}
-
-/* A matrix of a gate: the f32 chain in every class. */
-static compute_matrix *load_gate_matrix(loader *l, model_role role, uint32_t layer)
-{
-    const checkpoint_logical *t = find(l, role, layer, 0);
-    compute_matrix *matrix = NULL;
-    compute_weight w;
-    moe_status status;
-
-    if (t == NULL) {
-        return NULL;
-    }
-    w = model_tensors_weight(&l->m->config, role, t);
-    status = l->m->device->ops->matrix_open_f32(l->m->device, &w, &matrix);
-    if (status != MOE_OK) {
-        fail(l, status, t);
-        return NULL;
-    }
-    l->m->bytes += t->bytes;
-    advance(l, t);
-    return matrix;
 }
 
 /* Rows of unit length times exp(temperature), so that a product with a unit row is the logit. */
@@ -228,7 +204,7 @@ static compute_matrix **load_heads(loader *l, model_role plain, model_role exper
         return all;
     }
     for (uint32_t e = 0; e < n; e++) {
-        all[e] = load_expert_matrix(l, expert, layer, e);
+        all[e] = open_matrix(l, expert, layer, e, false);
     }
     l->m->bytes += find(l, expert, layer, 0)->bytes * l->m->config.att_gate.k;
     return all;
@@ -343,10 +319,7 @@ moe_status model_open(const model_config *c, const model_tensors *t, compute_dev
     m->config = *c;
     m->device = d;
     m->max_context = max_context;
-    for (size_t i = 0; i < model_tensors_count(t); i++) {
-        l.total += model_tensors_all(t)[i].bytes;
-    }
-    l.total -= model_expert_bytes(c, t) * c->n_ffn_experts * c->n_layers;
+    l.total = model_tensors_coordinator_bytes(t);
     load_embedding(&l);
     for (uint32_t layer = 0; layer < c->n_layers && l.status == MOE_OK; layer++) {
         load_layer(&l, layer);

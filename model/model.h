@@ -2,18 +2,19 @@
  * (family/<name>.c); the rest of the folder serves all families.
  *
  * Nouns:
- *   model_config    validated hyper-parameters of a checkpoint
- *   model_family    one table per family: config, tensors, gate rule
- *   model_tensors   the logical tensors of a checkpoint, checked to be exactly the expected set
- *   model           the coordinator's part: embeddings, attention, routers, norms, head; immutable after open, its ops
- * run on one device model_kv        paged KV cache: pages, their reference counts, prefix cache keyed by (expert set,
- * tokens) model_batch     the rows of one micro-batch on their way through the layers model_sampler   sampling state of
- * one choice (sample.c)
+ * - model_config: validated hyper-parameters of a checkpoint, and the features of its family
+ * - model_family: one table per family: how its config reads, what its tensors are called
+ * - model_tensors: the logical tensors of a checkpoint, checked to be exactly the expected set
+ * - model: the coordinator's part: embeddings, attention, routers, norms, head; immutable after open, on one device
+ * - model_kv: paged KV cache: pages, their reference counts, prefix cache keyed by (expert set, tokens)
+ * - model_batch: the rows of one micro-batch on their way through the layers
+ * - model_sampler: sampling state of one choice (sample.c)
  *
  * A step: model_batch_begin; for every layer model_batch_route, then the caller has the picked experts computed
  * (exchange) and calls model_batch_local meanwhile, then model_batch_combine; at last model_batch_logits. No file here
- * dereferences an activation. Threads: a model, its kv and its batches belong to the engine thread. Configs and tensors
- * are constant after open. */
+ * dereferences an activation.
+ *
+ * Threads: a model, its kv and its batches belong to the engine thread. Configs and tensors are constant after open. */
 #ifndef CONCLAVE_MODEL_H
 #define CONCLAVE_MODEL_H
 
@@ -151,6 +152,8 @@ typedef struct model_kv_stats {
 MOE_NODISCARD moe_status model_kv_open(const model_config *c, compute_device *d, size_t memory_bytes, bool prefix_cache,
                                        model_kv **out, moe_error *err);
 void model_kv_close(model_kv *kv);
+/* Of all layers together. */
+size_t model_kv_page_bytes(const model_config *c, compute_class numeric_class);
 size_t model_kv_capacity_tokens(const model_kv *kv);
 void model_kv_get_stats(const model_kv *kv, model_kv_stats *out);
 
@@ -187,7 +190,7 @@ MOE_NODISCARD moe_status model_open(const model_config *c, const model_tensors *
                                     void *progress_ctx, model **out, moe_error *err);
 void model_close(model *m);
 const model_config *model_get_config(const model *m);
-/* Bytes of weights that one step reads when every row picks among n_distinct experts in each layer (bench, metrics). */
+/* Bytes of the coordinator's matrices that a step of one row reads. */
 size_t model_coordinator_bytes(const model *m);
 
 MOE_NODISCARD moe_status model_batch_open(model *m, model_kv *kv, size_t max_rows, size_t max_logit_rows,

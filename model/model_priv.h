@@ -74,6 +74,7 @@ struct model_batch {
     uint32_t *n_picks;               /* owned [R]: picks that combine adds */
     float *gate_logits;              /* owned [R, max(N, A)] */
     float *gate_scratch;             /* owned [2 * max(N, A)] */
+    uint32_t *group_ends;            /* owned [A]: of the picks sorted by attention expert */
     compute_routed *routed;          /* owned [A]: rows by attention expert */
     uint32_t *from_rows, *pick_rows; /* owned [R * max(k, a)] */
 

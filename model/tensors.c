@@ -14,7 +14,8 @@ struct model_tensors {
     checkpoint_logical *all; /* owned [n], name order */
     size_t n;
     bool all_matrices_bf16;
-    size_t expert_bytes; /* of the largest */
+    size_t expert_bytes;      /* of the largest FFN expert */
+    size_t all_experts_bytes; /* of all together */
 };
 
 /* ------------------------------------------------------------------------------------------------ names */
@@ -407,6 +408,7 @@ static void measure_experts(resolver *r, size_t first)
             bytes += r->t->all[first + i * n + expert].bytes;
         }
         r->t->expert_bytes = MOE_MAX(r->t->expert_bytes, bytes);
+        r->t->all_experts_bytes += bytes;
     }
 }
 
@@ -559,8 +561,9 @@ const checkpoint_logical *model_tensors_find(const model_tensors *t, const char 
 const checkpoint_logical *model_tensors_role(const model_tensors *t, model_role role, uint32_t layer, uint32_t expert)
 {
     char name[CHECKPOINT_MAX_NAME];
+    model_tensor_shape shape;
 
-    if (t->config.family->pattern(&t->config, role) == NULL) {
+    if (!model_tensor_shape_of(&t->config, role, layer, &shape)) {
         return NULL;
     }
     model_tensor_name(&t->config, role, layer, expert, name);
@@ -570,6 +573,16 @@ const checkpoint_logical *model_tensors_role(const model_tensors *t, model_role 
 compute_class model_tensors_auto_class(const model_tensors *t)
 {
     return t->all_matrices_bf16 ? COMPUTE_CLASS_CPU_BF16_1 : COMPUTE_CLASS_CPU_F32_1;
+}
+
+size_t model_tensors_coordinator_bytes(const model_tensors *t)
+{
+    size_t bytes = 0;
+
+    for (size_t i = 0; i < t->n; i++) {
+        bytes += t->all[i].bytes;
+    }
+    return bytes - t->all_experts_bytes;
 }
 
 size_t model_expert_bytes(const model_config *c, const model_tensors *t)

@@ -1,6 +1,6 @@
-/* A family is a room: one file here and one line in config.c. It says how its config.json reads and what its tensors
- * are called; which tensors there are, and of what shape, follows from the features that parse has put into the
- * model_config. docs/families.md tells how to add one. */
+/* A family is a room: one file here, declared below and listed in config.c and CMakeLists.txt. It says how its
+ * config.json reads and what its tensors are called; which tensors there are, and of what shape, follows from the
+ * features that parse has put into the model_config. docs/families.md tells how to add one. */
 #ifndef CONCLAVE_MODEL_FAMILY_PRIV_H
 #define CONCLAVE_MODEL_FAMILY_PRIV_H
 
@@ -97,6 +97,8 @@ void model_tensor_name(const model_config *c, model_role role, uint32_t layer, u
 
 /* The logical tensor of a role; NULL when this config has none. */
 const checkpoint_logical *model_tensors_role(const model_tensors *t, model_role role, uint32_t layer, uint32_t expert);
+/* All but the FFN experts: what a coordinator loads. */
+size_t model_tensors_coordinator_bytes(const model_tensors *t);
 /* A matrix for the device, in the order that the family stores it. */
 compute_weight model_tensors_weight(const model_config *c, model_role role, const checkpoint_logical *t);
 

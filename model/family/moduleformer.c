@@ -107,6 +107,14 @@ static moe_status parse_shapes(const moe_json *json, model_config *c, moe_error 
         status = need(json, rows[i].key, rows[i].alias, rows[i].max, rows[i].out, err);
     }
     c->n_ffn_experts = c->n_experts;
+    if (status == MOE_OK && c->gate.k > c->n_experts) {
+        status =
+            moe_fail(err, MOE_ERR_INVALID_ARG, "k_mlp: %u must be at most n_mlp_experts %u", c->gate.k, c->n_experts);
+    }
+    if (status == MOE_OK && c->att_gate.k > c->n_att_experts) {
+        status = moe_fail(err, MOE_ERR_INVALID_ARG, "k_att: %u must be at most n_att_experts %u", c->att_gate.k,
+                          c->n_att_experts);
+    }
     return status;
 }
 
@@ -183,20 +191,27 @@ static moe_status refuse_others(const moe_json *json, model_config *c, moe_error
     return status;
 }
 
-/* Saved configs leave num_labels out and list the labels instead; without either the class has two. */
+/* Saved configs leave num_labels out and list the labels instead, and the list counts; without either there are two. */
 static moe_status parse_labels(const moe_json *json, model_config *c, moe_error *err)
 {
     const char *class = json_string_value(json_array_get(json_object_get(json, "architectures"), 0));
-    size_t n_named = json_object_size(json_object_get(json, "id2label"));
+    const json_t *named = json_object_get(json, "id2label");
+    size_t n_named = json_object_size(named);
+    moe_status status;
 
     if (class == NULL || strcmp(class, "ModuleFormerForSequenceClassification") != 0) {
         return MOE_OK;
     }
+    if (named != NULL && !json_is_null(named) && !json_is_object(named)) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "id2label: must be an object");
+    }
     if (n_named > MAX_LABELS) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "id2label: %zu labels, at most %d", n_named, MAX_LABELS);
     }
-    c->n_labels = n_named > 0 ? (uint32_t)n_named : 2;
-    return model_config_u32(json, "num_labels", 1, MAX_LABELS, &c->n_labels, err);
+    c->n_labels = 2;
+    status = model_config_u32(json, "num_labels", 1, MAX_LABELS, &c->n_labels, err);
+    c->n_labels = n_named > 0 ? (uint32_t)n_named : c->n_labels;
+    return status;
 }
 
 static moe_status parse_tokens(const moe_json *json, model_config *c, moe_error *err)

@@ -67,7 +67,8 @@ static moe_status refuse_dense_layers(const moe_json *json, moe_error *err)
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "decoder_sparse_step: %lld is not supported, only 1",
                         (long long)step);
     }
-    if (status == MOE_OK && dense != NULL && !json_is_null(dense) && json_array_size(dense) > 0) {
+    if (status == MOE_OK && dense != NULL && !json_is_null(dense) &&
+        !(json_is_array(dense) && json_array_size(dense) == 0)) {
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "mlp_only_layers: dense layers are not supported, it must be empty");
     }
     return status;

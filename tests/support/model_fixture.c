@@ -39,7 +39,6 @@ void model_fixture_open(model_fixture *f, const model_fixture_options *o)
     static const unsigned char no_fingerprint[32];
     moe_error err;
     uint32_t n_experts[MODEL_MAX_LAYERS];
-    compute_kv_shape shape;
 
     memset(f, 0, sizeof *f);
     compute_thread_init();
@@ -51,15 +50,11 @@ void model_fixture_open(model_fixture *f, const model_fixture_options *o)
     open_device(f, o);
     assert_ok(model_open(&f->config, f->tensors, f->device, o->layout, o->max_context, NULL, NULL, &f->model, &err),
               err);
-    shape = (compute_kv_shape){.page_tokens = MODEL_KV_PAGE_TOKENS,
-                               .n_kv_heads = f->config.n_kv_heads,
-                               .shared = f->config.shared_kv,
-                               .head_dim = f->config.head_dim,
-                               .dtype = compute_class_dtype(f->device->numeric_class)};
-    assert_ok(model_kv_open(&f->config, f->device,
-                            compute_kv_page_bytes(&shape) * f->config.n_layers * (o->kv_tokens / MODEL_KV_PAGE_TOKENS),
-                            o->prefix_cache, &f->kv, &err),
-              err);
+    assert_ok(
+        model_kv_open(&f->config, f->device,
+                      model_kv_page_bytes(&f->config, f->device->numeric_class) * (o->kv_tokens / MODEL_KV_PAGE_TOKENS),
+                      o->prefix_cache, &f->kv, &err),
+        err);
     for (uint32_t l = 0; l < f->config.n_layers; l++) {
         n_experts[l] = f->config.n_experts;
     }

@@ -160,6 +160,12 @@ static void a_classifier_has_the_head_that_its_labels_ask_for(void **state)
     assert_int_equal(two.n_labels, 2);
     assert_int_equal(three.n_labels, 3);
     assert_int_equal(model_head_width(&three), 3);
+    text = changed(molm, "architectures", "[\"ModuleFormerForSequenceClassification\"]");
+    char *both = changed(text, "num_labels", "2");
+    assert_int_equal(with(text, "num_labels", "4").n_labels, 4);
+    assert_int_equal(with(both, "id2label", "{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}").n_labels, 3);
+    free(both);
+    free(text);
     model_tensor_name(&three, MODEL_ROLE_HEAD, 0, 0, name);
     assert_string_equal(name, "score.weight");
 }
@@ -243,6 +249,7 @@ static void what_would_be_another_model_is_refused(void **state)
         {molm, "n_att_experts", NULL, "n_att_experts: missing"},
         {molm, "n_head", "3", "n_head: 3 must divide att_hidden 1024"},
         {molm, "k_att", "17", "k_att: 17 must be at most n_att_experts 16"},
+        {molm, "k_mlp", "33", "k_mlp: 33 must be at most n_mlp_experts 32"},
         {molm, "gate_type", "\"topk\"", "gate_type: \"topk\" is not supported"},
         {molm, "activation_function", "\"relu\"", "activation_function: \"relu\" is not supported"},
         {molm, "att_func", "\"softmax\"", "att_func: \"softmax\" is not supported"},
@@ -259,6 +266,7 @@ static void what_would_be_another_model_is_refused(void **state)
         {moe_plus_plus, "rope_scaling", "{\"type\":\"linear\",\"factor\":1.0}", "rope_scaling.factor: 1 must be more"},
         {moe_plus_plus, "rope_scaling", "{\"type\":\"linear\"}", "rope_scaling: must be null or an object"},
         {mixtral, "sliding_window", "4096", "sliding_window: 4096 is not supported"},
+        {qwen3_moe, "mlp_only_layers", "3", "mlp_only_layers: dense layers are not supported"},
         {qwen3_moe, "mlp_only_layers", "[0]", "mlp_only_layers: dense layers are not supported"},
         {qwen3_moe, "decoder_sparse_step", "2", "decoder_sparse_step: 2 is not supported"},
         {qwen3_moe, "use_sliding_window", "true", "use_sliding_window: true is not supported"},
