@@ -31,6 +31,7 @@ typedef struct cluster_view_node {
     uint64_t memory_bytes, used_bytes;
     uint32_t n_experts;
     uint64_t rows, frames; /* answered since connected */
+    uint32_t queued_rows;  /* of all coordinators, at the node when it last answered */
 } cluster_view_node;
 
 typedef struct cluster_view_coordinator {

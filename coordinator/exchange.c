@@ -474,6 +474,7 @@ moe_status exchange_on_result(exchange *x, transport_peer peer, const wire_resul
     x->nodes[a->node].slow_until_ns = 0;
     x->nodes[a->node].rows += a->n_rows;
     x->nodes[a->node].frames++;
+    x->nodes[a->node].queued_rows = r->queued_rows;
     a->state = ATTEMPT_FREE;
     finish_picks(x, run, a, r->rows);
     run->replan = true;

@@ -84,6 +84,7 @@ typedef enum {
 typedef struct exchange_node_info {
     exchange_node_kind kind;
     uint64_t rows, frames; /* answered since it was added: unique rows, results */
+    uint32_t queued_rows;  /* of all coordinators, at the node when it last answered */
 } exchange_node_info;
 /* False: no such node was added. */
 bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *out);

@@ -79,6 +79,7 @@ static void disconnect(exchange *x, exchange_node *node)
 
     node->state = NODE_DOWN;
     node->peer = 0;
+    node->queued_rows = 0;
     if (peer != 0) {
         x->o.transport->ops->peer_close(x->o.transport, peer);
         exchange_peer_lost(x, peer);
@@ -115,7 +116,8 @@ bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *ou
     if (node == NULL) {
         return false;
     }
-    *out = (exchange_node_info){.kind = kinds[node->state], .rows = node->rows, .frames = node->frames};
+    *out = (exchange_node_info){
+        .kind = kinds[node->state], .rows = node->rows, .frames = node->frames, .queued_rows = node->queued_rows};
     return true;
 }
 
@@ -346,7 +348,7 @@ static moe_status on_goodbye(exchange *x, exchange_node *node, const unsigned ch
     return MOE_OK;
 }
 
-static moe_status on_answer(exchange *x, transport_peer peer, wire_type type, const unsigned char *bytes, size_t n,
+static moe_status on_answer(exchange *x, exchange_node *node, wire_type type, const unsigned char *bytes, size_t n,
                             moe_error *err)
 {
     wire_result result;
@@ -358,16 +360,20 @@ static moe_status on_answer(exchange *x, transport_peer peer, wire_type type, co
         x->stats.frames_received++;
         x->stats.bytes_received += n;
         status = wire_get_result(bytes, n, &result, err);
-        return status == MOE_OK ? exchange_on_result(x, peer, &result, err) : status;
+        return status == MOE_OK ? exchange_on_result(x, node->peer, &result, err) : status;
     }
     if (type == WIRE_REFUSE) {
         status = wire_get_refuse(bytes, n, &refuse, err);
         if (status == MOE_OK) {
-            exchange_on_refuse(x, peer, &refuse);
+            exchange_on_refuse(x, node->peer, &refuse);
         }
         return status;
     }
-    return wire_get_pong(bytes, n, &pong, err);
+    status = wire_get_pong(bytes, n, &pong, err);
+    if (status == MOE_OK) {
+        node->queued_rows = pong.queued_rows;
+    }
+    return status;
 }
 
 static moe_status on_frame(exchange *x, exchange_node *node, const unsigned char *bytes, size_t n, moe_error *err)
@@ -387,7 +393,7 @@ static moe_status on_frame(exchange *x, exchange_node *node, const unsigned char
     }
     if (node->state >= NODE_READY && (type == WIRE_RESULT || type == WIRE_REFUSE || type == WIRE_PONG)) {
         node->backoff_ns = 0; /* not for a HELLO alone: who then talks nonsense is met ever more slowly */
-        return on_answer(x, node->peer, type, bytes, n, err);
+        return on_answer(x, node, type, bytes, n, err);
     }
     return moe_fail(err, MOE_ERR_CORRUPT, "frame of type %d is not expected", type);
 }

@@ -23,6 +23,7 @@ typedef struct exchange_node {
     unsigned char nonce[32];      /* of our HELLO on this connection */
     uint32_t max_rows, max_picks; /* of one dispatch: the smaller of both members' limits */
     uint64_t rows, frames;        /* answered */
+    uint32_t queued_rows;         /* there, when it last answered */
 } exchange_node;
 
 typedef enum { ATTEMPT_FREE, ATTEMPT_OPEN, ATTEMPT_LATE } exchange_attempt_state;

@@ -172,6 +172,10 @@ static void put_cluster(moe_text *out, const cluster_view *view)
     for (size_t i = 0; i < s->n_nodes; i++) {
         node_line(out, "conclave_node_up", &s->nodes[i], s->nodes[i].state == CLUSTER_NODE_UP);
     }
+    metrics_head(out, "conclave_node_queued_rows", "gauge", "Rows of all coordinators at the node when it last answered.");
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        node_line(out, "conclave_node_queued_rows", &s->nodes[i], s->nodes[i].queued_rows);
+    }
     metrics_head(out, "conclave_node_rows_total", "counter", "Rows the node has answered since it was connected.");
     for (size_t i = 0; i < s->n_nodes; i++) {
         node_line(out, "conclave_node_rows_total", &s->nodes[i], s->nodes[i].rows);

@@ -55,7 +55,8 @@ static void fill_nodes(pool *p, snapshot *s)
                                           .used_bytes = n->n_ready * n->expert_bytes,
                                           .n_experts = n->n_ready,
                                           .rows = info.rows,
-                                          .frames = info.frames};
+                                          .frames = info.frames,
+                                          .queued_rows = info.queued_rows};
     }
 }
 

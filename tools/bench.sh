@@ -30,5 +30,10 @@ echo "== model"
 echo
 echo "== transport"
 "$bin/bench_transport"
+if command -v etcd > /dev/null; then
+    echo
+    echo "== pool"
+    /usr/bin/python3 bench/bench_pool.py "$bin" --layers "${BENCH_LAYERS:-8}"
+fi
 echo
 echo "waiting   $(pressure) (the benchmark's own threads included)"

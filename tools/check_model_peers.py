@@ -144,8 +144,8 @@ def compare(args, name, folder, model, ids):
             worst = max(worst, abs(entry["logprob"] - want[t - 1][entry["id"]]))
             n += 1
     verdict = "" if worst <= args.limit else f"  OVER {args.limit:g}"
-    print(f"{name}: {len(ids)} tokens, {n} log-probabilities, largest difference {worst:.2e}, smallest router margin {margin.min():.1e}{verdict}",
-          flush=True)
+    print(f"{name}: {len(ids)} tokens, {n} log-probabilities, largest difference {worst:.2e}, "
+          f"smallest router margin {margin.min():.1e}{verdict}", flush=True)
     return not verdict
 
 
@@ -194,6 +194,9 @@ def main():
     parser.add_argument("--only", action="append", choices=list(RANDOM), help="of the random models")
     parser.add_argument("--write", metavar="DIR")
     args = parser.parse_args()
+    for folder in args.model:
+        if not os.path.exists(os.path.join(folder, "config.json")):
+            parser.error(f"{folder} has no config.json")
     print(f"transformers {transformers.__version__}, torch {torch.__version__}")
     names = args.only or list(RANDOM)
     if args.write:

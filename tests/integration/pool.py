@@ -447,6 +447,7 @@ class Pool(unittest.TestCase):
             self.assertIn('conclave_loop_last_progress_seconds{loop="cluster"}', page)
             page = self.get("http://127.0.0.1:" + coordinator.log_match(r"http on port (\d+)").group(1) + "/metrics")[1]
             self.assertRegex(page, r'conclave_node_up\{[^}]*node="node-0"[^}]*transport="tcp"\} 1')
+            self.assertRegex(page, r'conclave_node_queued_rows\{node="node-0",transport="tcp"\} \d+')
             coordinator.log_match("reached by tcp")
             self.assertEqual(run_json(CONCLAVE, coordinator, "nodes")[0]["nodes"][0]["transport"], "tcp")
             code, log = node.stop()
