@@ -96,7 +96,8 @@ void checkpoint_manifest_fini(checkpoint_manifest *m);
  * reader that knows only what dictionaries of tensors need, and never run. All inputs are checked before anything is written;
  * the output is read back and the SHA-256 of every tensor compared. out_dir is new, or an empty directory; after a failure it is as before.
  * An input that shrinks meanwhile makes reads fault (SIGBUS). Memory beyond the mapping: 4 MiB and about 300 bytes per tensor.
- * Errors: MOE_ERR_NOT_FOUND (no such files), MOE_ERR_EXISTS (out_dir is not empty, or dir holds safetensors already), MOE_ERR_CORRUPT,
+ * Errors: MOE_ERR_NOT_FOUND (no such files), MOE_ERR_EXISTS (out_dir is not empty, or dir holds
+ * nothing but safetensors), MOE_ERR_CORRUPT,
  * MOE_ERR_DENIED (a pickle asks for a global that tensors do not need), MOE_ERR_UNSUPPORTED, MOE_ERR_DATA_LOSS (the output did
  * not read back as it was written), MOE_ERR_CANCELLED (progress said so), MOE_ERR_IO. */
 typedef enum { CHECKPOINT_CONVERTING, CHECKPOINT_VERIFYING } checkpoint_convert_phase;

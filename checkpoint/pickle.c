@@ -228,7 +228,10 @@ static moe_status op_bool(pickle_machine *m, size_t is_true)
 }
 
 /* ------------------------------------------------------------------------------------------------ memo */
-/* A pickle of n bytes cannot name n values: the index is bounded by the file itself. */
+/* Picklers number their values in order, from 0 or 1: an index far beyond those that were put is not theirs, and would
+ * take memory that the file does not. */
+#define MEMO_GAP 16
+
 static moe_status op_put(pickle_machine *m, size_t index_bytes)
 {
     uint64_t index = 0;
@@ -240,7 +243,7 @@ static moe_status op_put(pickle_machine *m, size_t index_bytes)
     if (m->stack.n == 0 || stack_at(m, m->stack.n - 1)->kind == V_MARK) {
         return pickle_refuse(m, "the stack holds nothing for it");
     }
-    if (index >= m->n) {
+    if (index > m->memo.n + MEMO_GAP) {
         return pickle_refuse(m, "the memo index is beyond what this pickle can need");
     }
     while (status == MOE_OK && m->memo.n <= index) {

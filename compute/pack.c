@@ -141,13 +141,16 @@ static void pack_input_major(void *ctx, size_t panel, size_t thread)
     const pack_job *job = ctx;
     const compute_matrix *m = job->m;
     size_t first = panel * CPU_PANEL, n = cpu_min(CPU_PANEL, m->n_out - first);
+    size_t per_unit = k_per_unit(m->kind);
     uint16_t even[CPU_PANEL] = {0}, odd[CPU_PANEL] = {0};
     uint32_t *to = job->to + panel * m->n_units * CPU_PANEL;
 
     (void)thread;
     for (size_t u = 0; u < m->n_units; u++, to += CPU_PANEL) {
-        fetch_input_row(job->w, 2 * u + INPUT_ROWS_AHEAD, first, n);
-        fetch_input_row(job->w, 2 * u + 1 + INPUT_ROWS_AHEAD, first, n);
+        fetch_input_row(job->w, per_unit * u + INPUT_ROWS_AHEAD, first, n);
+        if (per_unit == 2) {
+            fetch_input_row(job->w, 2 * u + 1 + INPUT_ROWS_AHEAD, first, n);
+        }
         if (m->kind == CPU_F32) {
             memset(to, 0, CPU_PANEL * sizeof(*to));
             memcpy(to, (const unsigned char *)job->w->data + (u * m->n_out + first) * sizeof(*to), n * sizeof(*to));

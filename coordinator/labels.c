@@ -45,7 +45,7 @@ char **labels_parse(const char *json, size_t bytes, uint32_t n_labels)
         n++;
     }
     if (named != NULL && n < n_labels) {
-        MOE_WARN("id2label: %zu entries; label %" PRIu32 " of %" PRIu32 " has no name that can be told: none is",
+        MOE_WARN("id2label: %zu entries; label %" PRIu32 " of %" PRIu32 " has no usable name: replies carry no names",
                  json_object_size(named), n, n_labels);
     }
     moe_json_free(config);

@@ -74,7 +74,7 @@ static moe_status open_tokenizer(coordinator *c, moe_error *err)
     }
     status = tokenizer_open(c->config.model, m->vocab_size, &specials, &c->tokenizer, err);
     if (status == MOE_ERR_NOT_FOUND) {
-        MOE_WARN("%s has no tokenizer.json: requests must give token ids", c->config.model);
+        MOE_WARN("%s has neither tokenizer.json nor tokenizer.model: requests must give token ids", c->config.model);
         return MOE_OK;
     }
     if (status == MOE_OK && c->config.chat_template != NULL) {
