@@ -13,13 +13,16 @@ static const unsigned char no_fingerprint[32];
 static const char no_fingerprint_hex[] = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /* ------------------------------------------------------------------------------------------------ memory */
-static size_t memory_available(void)
+/* The line "key: N kB" of a file of /proc, in bytes. */
+static size_t proc_bytes(const char *path, const char *key)
 {
-    FILE *f = fopen("/proc/meminfo", "re");
+    FILE *f = fopen(path, "re");
     char line[128];
-    size_t kb = 0;
+    size_t kb = 0, n = strlen(key);
+    bool found = false;
 
-    while (f != NULL && fgets(line, sizeof line, f) != NULL && sscanf(line, "MemAvailable: %zu kB", &kb) != 1) {
+    while (f != NULL && !found && fgets(line, sizeof line, f) != NULL) {
+        found = strncmp(line, key, n) == 0 && sscanf(line + n, ": %zu kB", &kb) == 1;
     }
     if (f != NULL) {
         (void)fclose(f);
@@ -27,27 +30,36 @@ static size_t memory_available(void)
     return kb * 1024;
 }
 
-static compute_kv_shape kv_shape(void)
+size_t rig_memory_available(void)
 {
-    return (compute_kv_shape){.page_tokens = MODEL_KV_PAGE_TOKENS,
-                              .n_kv_heads = OLMOE_N_HEADS,
-                              .head_dim = OLMOE_D_MODEL / OLMOE_N_HEADS,
-                              .dtype = COMPUTE_BF16};
+    return proc_bytes("/proc/meminfo", "MemAvailable");
 }
 
-static size_t kv_layer_bytes(void)
+size_t rig_memory_used(const rig *r)
 {
-    compute_kv_shape shape = kv_shape();
+    return proc_bytes("/proc/self/status", "RssAnon") - r->image.own_bytes - PROBE_BYTES;
+}
 
-    return compute_kv_page_bytes(&shape) * (RIG_KV_TOKENS / MODEL_KV_PAGE_TOKENS);
+/* All layers, for n_tokens. */
+static size_t kv_bytes(const model_config *c, size_t n_tokens)
+{
+    compute_kv_shape shape = {.page_tokens = MODEL_KV_PAGE_TOKENS,
+                              .n_kv_heads = c->n_kv_heads,
+                              .head_dim = c->head_dim,
+                              .shared = c->shared_kv,
+                              .dtype = COMPUTE_BF16};
+
+    return compute_kv_page_bytes(&shape) * c->n_layers * (n_tokens / MODEL_KV_PAGE_TOKENS);
 }
 
 uint32_t rig_layers_that_fit(void)
 {
     /* Embeddings twice, head, the image's pattern, the probe's memory and the buffers of 512 rows; a tenth stays free.
      */
-    const size_t fixed = (size_t)2500 << 20, available = memory_available() / 10 * 9;
-    size_t n = available > fixed ? (available - fixed) / (olmoe_layer_bytes() + kv_layer_bytes()) : 0;
+    const model_config one = {.n_layers = 1, .n_kv_heads = OLMOE_N_HEADS, .head_dim = OLMOE_D_MODEL / OLMOE_N_HEADS};
+    const size_t fixed = (size_t)2500 << 20, available = rig_memory_available() / 10 * 9;
+    size_t layer = olmoe_layer_bytes() + kv_bytes(&one, RIG_KV_TOKENS);
+    size_t n = available > fixed ? (available - fixed) / layer : 0;
 
     return (uint32_t)MOE_MIN(n, (size_t)OLMOE_N_LAYERS);
 }
@@ -64,17 +76,13 @@ static void show_progress(void *ctx, size_t done, size_t total)
     }
 }
 
-static moe_status open_checkpoint(rig *r, uint32_t n_layers, moe_error *err)
+static moe_status open_checkpoint(rig *r, const rig_model *m, moe_error *err)
 {
-    moe_text config;
-    moe_status status = olmoe_image_open(n_layers, r->pool, &r->image, err);
+    moe_status status = model_config_parse(m->config_json, strlen(m->config_json), NULL, 0, &r->config, err);
 
-    moe_text_init(&config, 4096);
-    olmoe_image_config(n_layers, &config);
     if (status == MOE_OK) {
-        status = model_config_parse(moe_text_cstr(&config), config.size, NULL, 0, &r->config, err);
+        status = image_open(&r->config, m->shares, r->pool, &r->image, err);
     }
-    moe_text_fini(&config);
     if (status == MOE_OK) {
         status = checkpoint_open_memory(r->image.data, r->image.bytes, "random", &r->checkpoint, err);
     }
@@ -84,15 +92,16 @@ static moe_status open_checkpoint(rig *r, uint32_t n_layers, moe_error *err)
     return status;
 }
 
-static moe_status open_device(rig *r, moe_error *err)
+static moe_status open_device(rig *r, const rig_model *m, moe_error *err)
 {
+    const model_config *c = &r->config;
     compute_device_options options = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
                                       .isa = COMPUTE_ISA_AUTO,
                                       .pool = r->pool,
-                                      .max_rows = RIG_MAX_ROWS,
-                                      .max_ffn_rows = (size_t)RIG_MAX_ROWS * OLMOE_TOP_K,
-                                      .max_d_ff = OLMOE_D_FF,
-                                      .max_context = RIG_MAX_CONTEXT};
+                                      .max_rows = m->max_rows,
+                                      .max_ffn_rows = (size_t)m->max_rows * c->gate.k,
+                                      .max_d_ff = c->d_ff,
+                                      .max_context = m->max_context};
     compute_device *inner;
     moe_status status = compute_cpu_open(&options, &inner, err);
 
@@ -100,30 +109,31 @@ static moe_status open_device(rig *r, moe_error *err)
         return status;
     }
     r->device_name = inner->ops->name;
-    status = timed_device_open(inner, OLMOE_VOCAB, &r->device);
+    status = timed_device_open(inner, c->vocab_size, &r->device);
     return status == MOE_OK ? status : moe_fail(err, status, "device: out of memory");
 }
 
-static moe_status open_model(rig *r, moe_error *err)
+static moe_status open_model(rig *r, const rig_model *m, moe_error *err)
 {
-    uint32_t n_experts[OLMOE_N_LAYERS];
+    const model_config *c = &r->config;
+    uint32_t n_experts[MODEL_MAX_LAYERS];
     int last_tenth = -1;
-    moe_status status = model_open(&r->config, r->tensors, r->device, COMPUTE_PACKED, RIG_MAX_CONTEXT, show_progress,
-                                   &last_tenth, &r->model, err);
+    moe_status status = model_open(c, r->tensors, r->device, COMPUTE_PACKED, m->max_context, show_progress, &last_tenth,
+                                   &r->model, err);
 
-    for (uint32_t i = 0; i < r->config.n_layers; i++) {
-        n_experts[i] = OLMOE_N_EXPERTS;
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        n_experts[i] = c->n_experts;
     }
     if (status == MOE_OK) {
-        status = model_kv_open(&r->config, r->device, kv_layer_bytes() * r->config.n_layers, false, &r->kv, err);
+        status = model_kv_open(c, r->device, kv_bytes(c, m->kv_tokens), false, &r->kv, err);
     }
     if (status == MOE_OK) {
-        status = router_set_open_base(n_experts, r->config.n_layers, OLMOE_TOP_K, no_fingerprint, &r->set, err);
+        status = router_set_open_base(n_experts, c->n_layers, c->gate.k, no_fingerprint, &r->set, err);
     }
     return status;
 }
 
-static moe_status open_engine(rig *r, moe_error *err)
+static moe_status open_engine(rig *r, const rig_model *m, moe_error *err)
 {
     int last_tenth = -1;
     embedded_options node = {.config = &r->config,
@@ -131,7 +141,7 @@ static moe_status open_engine(rig *r, moe_error *err)
                              .device = r->device,
                              .layout = COMPUTE_PACKED,
                              .fingerprint = no_fingerprint,
-                             .max_rows = RIG_MAX_ROWS,
+                             .max_rows = m->max_rows,
                              .micro_batches = 1,
                              .progress = show_progress,
                              .progress_ctx = &last_tenth};
@@ -139,11 +149,11 @@ static moe_status open_engine(rig *r, moe_error *err)
                               .kv = r->kv,
                               .base_set = r->set,
                               .clock = moe_clock_real(),
-                              .max_batch_tokens = RIG_MAX_ROWS,
-                              .prefill_chunk = RIG_MAX_ROWS,
-                              .max_running = RIG_MAX_RUNNING,
-                              .max_queue = RIG_MAX_RUNNING,
-                              .max_context = RIG_MAX_CONTEXT,
+                              .max_batch_tokens = m->max_rows,
+                              .prefill_chunk = m->prefill_chunk,
+                              .max_running = m->max_running,
+                              .max_queue = m->max_running,
+                              .max_context = m->max_context,
                               .default_max_tokens = 64,
                               .micro_batches = 1,
                               .step_timeout_ns = 600000000000u};
@@ -157,7 +167,7 @@ static moe_status open_engine(rig *r, moe_error *err)
     return status == MOE_OK ? engine_warm_up(r->engine, err) : status;
 }
 
-moe_status rig_open(rig *r, size_t n_threads, uint32_t n_layers, moe_error *err)
+moe_status rig_open_model(rig *r, size_t n_threads, const rig_model *m, moe_error *err)
 {
     moe_status status;
 
@@ -168,21 +178,39 @@ moe_status rig_open(rig *r, size_t n_threads, uint32_t n_layers, moe_error *err)
     memset(r->probe_memory, 1, PROBE_BYTES);
     status = moe_pool_open(n_threads, compute_thread_init, &r->pool);
     if (status == MOE_OK) {
-        status = open_checkpoint(r, n_layers, err);
+        status = open_checkpoint(r, m, err);
     }
     if (status == MOE_OK) {
         r->expert_bytes = model_expert_bytes(&r->config, r->tensors);
-        status = open_device(r, err);
+        status = open_device(r, m, err);
     }
     if (status == MOE_OK) {
-        status = open_model(r, err);
+        status = open_model(r, m, err);
     }
     if (status == MOE_OK) {
-        status = open_engine(r, err);
+        status = open_engine(r, m, err);
     }
     if (status != MOE_OK) {
         rig_close(r);
     }
+    return status;
+}
+
+moe_status rig_open(rig *r, size_t n_threads, uint32_t n_layers, moe_error *err)
+{
+    rig_model m = {.max_rows = RIG_MAX_ROWS,
+                   .prefill_chunk = RIG_MAX_ROWS,
+                   .max_running = RIG_MAX_RUNNING,
+                   .max_context = RIG_MAX_CONTEXT,
+                   .kv_tokens = RIG_KV_TOKENS};
+    moe_text config;
+    moe_status status;
+
+    moe_text_init(&config, 4096);
+    olmoe_config(n_layers, &config);
+    m.config_json = moe_text_cstr(&config);
+    status = rig_open_model(r, n_threads, &m, err);
+    moe_text_fini(&config);
     return status;
 }
 
@@ -196,7 +224,7 @@ void rig_close(rig *r)
     compute_close(r->device);
     model_tensors_close(r->tensors);
     checkpoint_close(r->checkpoint);
-    olmoe_image_close(&r->image);
+    image_close(&r->image);
     moe_pool_close(r->pool);
     moe_pages_free(r->probe_memory, PROBE_BYTES);
 }

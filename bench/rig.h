@@ -1,18 +1,29 @@
-/* rig: an engine over a model of OLMoE-1B-7B's shape with its embedded node, on a device that counts where time goes,
- * and the probes of the machine's limits on the same threads. Everything belongs to the calling thread. */
+/* rig: an engine over a model with random weights (OLMoE-1B-7B's shape, or any other) with its embedded node, on a
+ * device that counts where time goes, and the probes of the machine's limits on the same threads. Everything belongs to
+ * the calling thread. */
 #ifndef CONCLAVE_BENCH_RIG_H
 #define CONCLAVE_BENCH_RIG_H
 
-#include "bench/olmoe_image.h"
+#include "bench/image.h"
+#include "bench/olmoe.h"
 #include "bench/timed_device.h"
 #include "coordinator/embedded.h"
 #include "coordinator/engine_loop.h"
 
 enum { RIG_MAX_ROWS = 512, RIG_MAX_RUNNING = 32, RIG_MAX_CONTEXT = 1024, RIG_KV_TOKENS = RIG_MAX_RUNNING * 128 };
 
+/* Which model, and how large the engine's steps are. */
+typedef struct rig_model {
+    const char *config_json;
+    const image_shares *shares; /* NULL: picks as they come */
+    uint32_t max_rows;          /* of a step */
+    uint32_t prefill_chunk, max_running, max_context;
+    size_t kv_tokens;
+} rig_model;
+
 typedef struct rig {
     moe_pool *pool;
-    olmoe_image image;
+    image image;
     model_config config;
     checkpoint *checkpoint;
     model_tensors *tensors;
@@ -30,7 +41,12 @@ typedef struct rig {
 /* How many layers fit into the memory that is free now: image, packed weights, caches and buffers. 0: not even one. */
 uint32_t rig_layers_that_fit(void);
 MOE_NODISCARD moe_status rig_open(rig *r, size_t n_threads, uint32_t n_layers, moe_error *err);
+/* Any model; borrows m during the call. rig_step_work below is for OLMoE's shape only. */
+MOE_NODISCARD moe_status rig_open_model(rig *r, size_t n_threads, const rig_model *m, moe_error *err);
 void rig_close(rig *r);
+size_t rig_memory_available(void); /* bytes, of the machine */
+/* Bytes of memory that the process holds for the model: weights, caches, buffers; not the image, nor the probe. */
+size_t rig_memory_used(const rig *r);
 
 typedef struct rig_limits {
     double bandwidth; /* bytes per second */

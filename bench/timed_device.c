@@ -348,7 +348,7 @@ static void timed_local_expert(compute_device *d, compute_mem *out, const comput
     compute_device *i = enter(d);
 
     i->ops->local_expert(i, out, x, gate, constant, rows, out_rows, n_rows, width);
-    leave(d, TIMED_COMBINE);
+    leave(d, TIMED_LOCAL);
 }
 
 static void timed_counters(compute_device *d, compute_counters *out)

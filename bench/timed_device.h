@@ -12,6 +12,7 @@
     X(TIMED_PROJECTIONS, "q, k, v, o projections")                                                                     \
     X(TIMED_ROUTER, "router product")                                                                                  \
     X(TIMED_EXPERTS, "experts")                                                                                        \
+    X(TIMED_LOCAL, "local experts")                                                                                    \
     X(TIMED_HEAD, "head product")                                                                                      \
     X(TIMED_NORM, "norms")                                                                                             \
     X(TIMED_ROPE, "rope")                                                                                              \

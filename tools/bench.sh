@@ -28,6 +28,9 @@ echo
 echo "== model"
 "$bin/bench_model" ${BENCH_LAYERS:+--layers "$BENCH_LAYERS"} "${threads[@]}"
 echo
+echo "== families"
+"$bin/bench_savings" "${threads[0]}"
+echo
 echo "== transport"
 "$bin/bench_transport"
 if command -v etcd > /dev/null; then
