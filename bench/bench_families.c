@@ -6,11 +6,9 @@
  * (default 1 and 2 threads.) Weights are random and read from memory: 32 GELU experts (268 MB), 96 attention matrices
  * (201 MB). Reported is the 5th percentile of the times and the median. Without --full-scan the random scores end a
  * stick after about 130 keys, which the limit then counts. */
-#include "bench/probe.h"
-#include "compute/compute.h"
+#include "bench/kernel_rig.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 enum {
     D_MODEL = 1024,
@@ -21,20 +19,15 @@ enum {
     PAGE_TOKENS = 16,
     MAX_CONTEXT = 4096,
     N_PAGES = MAX_CONTEXT / PAGE_TOKENS,
-    MAX_ROWS = 256,
-    MAX_SAMPLES = 4096,
-    PROBE_BYTES = 256 << 20
+    MAX_ROWS = 256
 };
 
 typedef struct bench {
-    moe_pool *pool;
-    compute_device *d;
-    double bandwidth, peak, seconds;
-    const char *only; /* measure what has this in its name */
+    kernel_rig *rig;
+    compute_device *d; /* the rig's */
     compute_expert *experts[N_EXPERTS];
     compute_matrix *matrices[N_MATRICES];
     double pack_seconds;
-    void *probe;
     compute_mem *x, *wide, *out, *results, *kv, *gain;
     uint32_t pages[N_PAGES];
     compute_row rows[MAX_ROWS];
@@ -43,46 +36,22 @@ typedef struct bench {
 
 static const compute_kv_shape kv_shape = {1, N_PAGES, PAGE_TOKENS, 1, D_MODEL, COMPUTE_BF16, true};
 
-static double now_s(void)
-{
-    return (double)moe_now_ns(moe_clock_real()) * 1e-9;
-}
-
-static void *check(void *p)
-{
-    MOE_ASSERT(p != NULL);
-    return p;
-}
-
-/* bf16 in +-(2^-7, 2^-6). */
-static void fill_bf16(uint16_t *to, size_t n, uint64_t seed)
-{
-    moe_random r;
-
-    moe_random_seed(&r, seed);
-    for (size_t i = 0; i < n; i += 4) {
-        uint64_t u = (moe_random_u64(&r) & 0x807f807f807f807fu) | 0x3c003c003c003c00u;
-
-        memcpy(to + i, &u, MOE_MIN(sizeof(u), (n - i) * 2));
-    }
-}
-
 static void open_weights(bench *b)
 {
     size_t n = (size_t)D_FF * D_MODEL;
-    uint16_t *scratch = check(malloc(2 * n * 2));
+    uint16_t *scratch = kernel_rig_check(malloc(2 * n * 2));
     const compute_weight up = {scratch, COMPUTE_BF16, D_FF, D_MODEL, true};
     const compute_weight down = {scratch + n, COMPUTE_BF16, D_MODEL, D_FF, true};
     const compute_weight square = {scratch, COMPUTE_BF16, D_MODEL, D_MODEL, true};
     double start;
 
-    fill_bf16(scratch, 2 * n, 1);
-    start = now_s();
+    kernel_rig_fill(scratch, 2 * n, 1);
+    start = kernel_rig_now();
     for (size_t e = 0; e < N_EXPERTS; e++) {
         MOE_ASSERT(b->d->ops->expert_open(b->d, COMPUTE_FFN_GELU_TANH, NULL, &up, &down, COMPUTE_PACKED,
                                           &b->experts[e]) == MOE_OK);
     }
-    b->pack_seconds = now_s() - start;
+    b->pack_seconds = kernel_rig_now() - start;
     for (size_t i = 0; i < N_MATRICES; i++) {
         MOE_ASSERT(b->d->ops->matrix_open(b->d, &square, COMPUTE_PACKED, &b->matrices[i]) == MOE_OK);
     }
@@ -91,10 +60,10 @@ static void open_weights(bench *b)
 
 static compute_mem *values(bench *b, size_t n, uint64_t seed)
 {
-    uint16_t *x = check(malloc(n * 2));
-    compute_mem *m = check(b->d->ops->alloc(b->d, n * 4));
+    uint16_t *x = kernel_rig_check(malloc(n * 2));
+    compute_mem *m = kernel_rig_check(b->d->ops->alloc(b->d, n * 4));
 
-    fill_bf16(x, n, seed);
+    kernel_rig_fill(x, n, seed);
     b->d->ops->upload(b->d, m, x, n * 2);
     free(x);
     return m;
@@ -116,49 +85,16 @@ static void open_activations(bench *b)
 }
 
 /* ------------------------------------------------------------------------------------------------ measuring */
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-typedef void (*measured_fn)(bench *b, size_t n);
-
-/* The best seen so far in this run: a probe that was disturbed must not flatter the kernels. */
-static void probe(bench *b)
-{
-    double bandwidth = probe_bandwidth(b->pool, b->probe, PROBE_BYTES), peak = probe_peak_bf16(b->pool);
-
-    b->bandwidth = MOE_MAX(b->bandwidth, bandwidth);
-    b->peak = MOE_MAX(b->peak, peak == 0.0 ? probe_peak_f32(b->pool) : peak);
-}
-
 /* peak: flop/s of the arithmetic in question; 0: bf16 pairs. */
-static void measure(bench *b, const char *name, measured_fn fn, size_t n, double bytes, double flop, double peak)
+static void measure(bench *b, const char *name, kernel_fn fn, size_t n, double bytes, double flop, double peak)
 {
-    static double samples[MAX_SAMPLES];
-    double end, bound, best, median;
-    size_t n_samples = 0;
+    kernel_times t;
 
-    if (strstr(name, b->only) == NULL) {
+    if (!kernel_rig_measure(b->rig, name, fn, b, n, (kernel_work){bytes, flop, peak}, &t)) {
         return;
     }
-    probe(b);
-    bound = MOE_MAX(bytes / b->bandwidth, flop / (peak == 0.0 ? b->peak : peak));
-    end = now_s() + b->seconds;
-    fn(b, n);
-    while (n_samples < 5 || (n_samples < MAX_SAMPLES && now_s() < end)) {
-        double start = now_s();
-
-        fn(b, n);
-        samples[n_samples++] = now_s() - start;
-    }
-    qsort(samples, n_samples, sizeof(*samples), by_value);
-    best = samples[n_samples / 20];
-    median = samples[n_samples / 2];
-    printf("%-26s %5zu %10.1f %10.1f %8.1f %8.1f %6.0f %% %6.0f %%\n", name, n, best * 1e6, median * 1e6,
-           bytes / best * 1e-9, flop / best * 1e-9, 100.0 * bound / best, 100.0 * bound / median);
+    printf("%-26s %5zu %10.1f %10.1f %8.1f %8.1f %6.0f %% %6.0f %%\n", name, n, t.best * 1e6, t.median * 1e6,
+           bytes / t.best * 1e-9, flop / t.best * 1e-9, 100.0 * t.bound / t.best, 100.0 * t.bound / t.median);
     (void)fflush(stdout);
 }
 
@@ -228,7 +164,7 @@ static void run_gelu(bench *b, size_t n)
     b->d->ops->activate(b->d, b->wide, COMPUTE_ACT_GELU_ERF, n * 256);
 }
 
-static double keys_seen(const bench *b, measured_fn fn, bench *run, size_t n)
+static double keys_seen(const bench *b, kernel_fn fn, bench *run, size_t n)
 {
     compute_counters before, after;
 
@@ -241,7 +177,7 @@ static double keys_seen(const bench *b, measured_fn fn, bench *run, size_t n)
 /* A key is multiplied twice, in f32; it is read once for all rows at best. */
 static void measure_stick(bench *b)
 {
-    double peak = probe_peak_f32(b->pool);
+    double peak = probe_peak_f32(b->rig->pool);
 
     for (size_t n = 512; n <= MAX_CONTEXT; n *= 8) {
         double row = keys_seen(b, run_stick_row, b, n), rows = keys_seen(b, run_stick_rows, b, n);
@@ -284,27 +220,15 @@ static void close_bench(bench *b)
     for (size_t i = 0; i < MOE_COUNT(all); i++) {
         b->d->ops->free(b->d, all[i]);
     }
-    moe_pages_free(b->probe, PROBE_BYTES);
-    compute_close(b->d);
-    moe_pool_close(b->pool);
 }
 
-static void run(size_t n_threads, compute_device_options o, double seconds, const char *only)
+static void run(kernel_rig *rig)
 {
-    bench b = {.seconds = seconds, .only = only};
+    bench b = {.rig = rig, .d = rig->d};
 
-    MOE_ASSERT(moe_pool_open(n_threads, compute_thread_init, &b.pool) == MOE_OK);
-    o.pool = b.pool;
-    MOE_ASSERT(compute_cpu_open(&o, &b.d, NULL) == MOE_OK);
     open_weights(&b);
     open_activations(&b);
-    b.probe = check(moe_pages_alloc(PROBE_BYTES));
-    fill_bf16(b.probe, PROBE_BYTES / 2, 1);
-    for (int i = 0; i < 3; i++) {
-        probe(&b);
-    }
-    printf("\n%s, %zu threads: bandwidth %.1f GB/s, f32 peak %.0f GFLOP/s, bf16 peak %.0f GFLOP/s\n", b.d->ops->name,
-           n_threads, b.bandwidth * 1e-9, probe_peak_f32(b.pool) * 1e-9, b.peak * 1e-9);
+    kernel_rig_print(rig);
     printf("packing input-major experts: %.1f GB/s, page faults included\n",
            N_EXPERTS * 2.0 * D_FF * D_MODEL * 2 / b.pack_seconds * 1e-9);
     printf("%-26s %5s %10s %10s %8s %8s %8s %8s\n", "", "rows", "p5 us", "median us", "GB/s", "GFLOP/s", "of limit",
@@ -315,43 +239,17 @@ static void run(size_t n_threads, compute_device_options o, double seconds, cons
 
 int main(int argc, char **argv)
 {
-    compute_device_options o = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
-                                .isa = COMPUTE_ISA_AUTO,
-                                .max_rows = MAX_ROWS,
-                                .max_ffn_rows = MAX_ROWS * TOP_K,
-                                .max_d_ff = D_FF,
-                                .max_context = MAX_CONTEXT};
-    double seconds = 0.3;
-    const char *only = "";
-    bool any = false;
+    const kernel_program program = {
+        .usage = "bench_families [--isa portable|avx2|avx512] [--seconds S] [--only NAME] [--full-scan] [THREADS ...]",
+        .seconds = 0.3,
+        .options = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
+                    .isa = COMPUTE_ISA_AUTO,
+                    .max_rows = MAX_ROWS,
+                    .max_ffn_rows = MAX_ROWS * TOP_K,
+                    .max_d_ff = D_FF,
+                    .max_context = MAX_CONTEXT},
+        .has_full_scan = true,
+        .run = run};
 
-    compute_thread_init();
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--isa") == 0 && i + 1 < argc) {
-            const char *name = argv[++i];
-
-            for (o.isa = COMPUTE_ISA_PORTABLE;
-                 o.isa < COMPUTE_ISA_AUTO && strcmp(name, compute_isa_name(o.isa)) != 0;) {
-                o.isa++;
-            }
-        } else if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc) {
-            seconds = atof(argv[++i]);
-        } else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
-            only = argv[++i];
-        } else if (strcmp(argv[i], "--full-scan") == 0) {
-            o.full_scan = true;
-        } else if (atoi(argv[i]) > 0) {
-            run((size_t)atoi(argv[i]), o, seconds, only);
-            any = true;
-        } else {
-            (void)fprintf(stderr, "bench_families [--isa portable|avx2|avx512] [--seconds S] [--only NAME] "
-                                  "[--full-scan] [THREADS ...]\n");
-            return 2;
-        }
-    }
-    if (!any) {
-        run(1, o, seconds, only);
-        run(2, o, seconds, only);
-    }
-    return 0;
+    return kernel_rig_main(&program, argc, argv);
 }

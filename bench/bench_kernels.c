@@ -5,8 +5,7 @@
  *
  * OLMoE's shapes, random distinct weights, 64 different experts (805 MB) so that every weight comes from memory.
  * Reported is the 5th percentile of the times (what repeats on a machine that others use) and the median. */
-#include "bench/probe.h"
-#include "compute/compute.h"
+#include "bench/kernel_rig.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,56 +22,26 @@ enum {
     N_PAGES = MAX_CONTEXT / PAGE_TOKENS,
     MAX_ROWS = 512,
     TOP_K = 8,
-    MAX_SAMPLES = 4096,
     N_PROJECTIONS = 8
 };
 
 typedef struct bench {
-    moe_pool *pool;
-    compute_device *d;
-    double bandwidth, peak, seconds;
-    const char *only; /* measure what has this in its name */
+    kernel_rig *rig;
+    compute_device *d; /* the rig's */
     compute_expert *experts[N_EXPERTS];
     compute_matrix *projections[N_PROJECTIONS], *mapped[N_PROJECTIONS], *lm_head, *router;
     uint16_t *rows; /* row-major weights of the mapped projections */
     double pack_seconds;
-    unsigned char *probe;
     compute_mem *x, *wide, *rounded, *out, *results, *q, *k, *v, *kv, *gain, *table, *logits;
     size_t next; /* which expert or projection comes next: the coldest */
 } bench;
-
-enum { PROBE_BYTES = 256 << 20 };
-
-static double now_s(void)
-{
-    return (double)moe_now_ns(moe_clock_real()) * 1e-9;
-}
-
-/* bf16 in +-(2^-7, 2^-6). */
-static void fill_bf16(uint16_t *to, size_t n, uint64_t seed)
-{
-    moe_random r;
-
-    moe_random_seed(&r, seed);
-    for (size_t i = 0; i < n; i += 4) {
-        uint64_t u = (moe_random_u64(&r) & 0x807f807f807f807fu) | 0x3c003c003c003c00u;
-
-        memcpy(to + i, &u, MOE_MIN(sizeof(u), (n - i) * 2));
-    }
-}
-
-static void *check(void *p)
-{
-    MOE_ASSERT(p != NULL);
-    return p;
-}
 
 static compute_matrix *open_matrix(bench *b, uint16_t *scratch, size_t n_out, uint64_t seed, bool f32)
 {
     compute_weight w = {scratch, COMPUTE_BF16, n_out, D_MODEL, false};
     compute_matrix *m = NULL;
 
-    fill_bf16(scratch, n_out * D_MODEL, seed);
+    kernel_rig_fill(scratch, n_out * D_MODEL, seed);
     if (f32) {
         MOE_ASSERT(b->d->ops->matrix_open_f32(b->d, &w, &m) == MOE_OK);
     } else {
@@ -83,7 +52,7 @@ static compute_matrix *open_matrix(bench *b, uint16_t *scratch, size_t n_out, ui
 
 static void open_weights(bench *b)
 {
-    uint16_t *scratch = check(moe_pages_alloc((size_t)VOCAB * D_MODEL * 2));
+    uint16_t *scratch = kernel_rig_check(moe_pages_alloc((size_t)VOCAB * D_MODEL * 2));
     size_t part = (size_t)D_FF * D_MODEL;
 
     for (size_t e = 0; e < N_EXPERTS; e++) {
@@ -92,14 +61,14 @@ static void open_weights(bench *b)
 
         double start;
 
-        fill_bf16(scratch, 3 * part, e);
+        kernel_rig_fill(scratch, 3 * part, e);
         up.data = scratch + part;
-        start = now_s();
+        start = kernel_rig_now();
         MOE_ASSERT(b->d->ops->expert_open(b->d, COMPUTE_FFN_SWIGLU, &gate, &up, &down, COMPUTE_PACKED,
                                           &b->experts[e]) == MOE_OK);
-        b->pack_seconds += now_s() - start;
+        b->pack_seconds += kernel_rig_now() - start;
     }
-    b->rows = check(moe_pages_alloc((size_t)N_PROJECTIONS * D_MODEL * D_MODEL * 2));
+    b->rows = kernel_rig_check(moe_pages_alloc((size_t)N_PROJECTIONS * D_MODEL * D_MODEL * 2));
     for (size_t i = 0; i < N_PROJECTIONS; i++) {
         compute_weight w = {b->rows + i * D_MODEL * D_MODEL, COMPUTE_BF16, D_MODEL, D_MODEL, false};
 
@@ -113,17 +82,17 @@ static void open_weights(bench *b)
 
 static compute_mem *room(bench *b, size_t bytes)
 {
-    return check(b->d->ops->alloc(b->d, bytes));
+    return kernel_rig_check(b->d->ops->alloc(b->d, bytes));
 }
 
 static void open_activations(bench *b)
 {
     size_t n = (size_t)MAX_ROWS * D_MODEL;
-    uint16_t *x = check(malloc(n * 2));
-    float *table = check(malloc((size_t)MAX_ROWS * HEAD_DIM * 4)), *wide = check(malloc(n * 4));
+    uint16_t *x = kernel_rig_check(malloc(n * 2));
+    float *table = kernel_rig_check(malloc((size_t)MAX_ROWS * HEAD_DIM * 4)), *wide = kernel_rig_check(malloc(n * 4));
     compute_kv_shape shape = {1, N_PAGES, PAGE_TOKENS, N_HEADS, HEAD_DIM, COMPUTE_BF16, false};
 
-    fill_bf16(x, n, 7);
+    kernel_rig_fill(x, n, 7);
     for (size_t i = 0; i < n; i++) {
         wide[i] = compute_f32_from_bf16(x[i]);
     }
@@ -150,49 +119,16 @@ static void open_activations(bench *b)
 }
 
 /* ------------------------------------------------------------------------------------------------ measuring */
-static int by_value(const void *a, const void *b)
+static void measure(bench *b, const char *name, kernel_fn fn, size_t n, double bytes, double flop)
 {
-    double x = *(const double *)a, y = *(const double *)b;
+    kernel_times t;
 
-    return (x > y) - (x < y);
-}
-
-typedef void (*measured_fn)(bench *b, size_t n);
-
-/* The best seen so far in this run: a probe that was disturbed must not flatter the kernels. */
-static void probe(bench *b)
-{
-    double bandwidth = probe_bandwidth(b->pool, b->probe, PROBE_BYTES), peak = probe_peak_bf16(b->pool);
-
-    b->bandwidth = MOE_MAX(b->bandwidth, bandwidth);
-    b->peak = MOE_MAX(b->peak, peak == 0.0 ? probe_peak_f32(b->pool) : peak);
-}
-
-static void measure(bench *b, const char *name, measured_fn fn, size_t n, double bytes, double flop)
-{
-    static double samples[MAX_SAMPLES];
-    double end, bound, best, median;
-    size_t n_samples = 0;
-
-    if (strstr(name, b->only) == NULL) {
+    if (!kernel_rig_measure(b->rig, name, fn, b, n, (kernel_work){.bytes = bytes, .flop = flop}, &t)) {
         return;
     }
-    probe(b);
-    bound = MOE_MAX(bytes / b->bandwidth, flop / b->peak);
-    end = now_s() + b->seconds;
-    fn(b, n);
-    while (n_samples < 5 || (n_samples < MAX_SAMPLES && now_s() < end)) {
-        double start = now_s();
-
-        fn(b, n);
-        samples[n_samples++] = now_s() - start;
-    }
-    qsort(samples, n_samples, sizeof(*samples), by_value);
-    best = samples[n_samples / 20];
-    median = samples[n_samples / 2];
-    printf("%-24s %5zu %10.0f %10.0f %8.1f %8.1f %7s %6.0f %% %6.0f %%\n", name, n, best * 1e6, median * 1e6,
-           bytes / best * 1e-9, flop / best * 1e-9, bytes / b->bandwidth > flop / b->peak ? "memory" : "flop",
-           100.0 * bound / best, 100.0 * bound / median);
+    printf("%-24s %5zu %10.0f %10.0f %8.1f %8.1f %7s %6.0f %% %6.0f %%\n", name, n, t.best * 1e6, t.median * 1e6,
+           bytes / t.best * 1e-9, flop / t.best * 1e-9, t.by_memory ? "memory" : "flop", 100.0 * t.bound / t.best,
+           100.0 * t.bound / t.median);
     (void)fflush(stdout);
 }
 
@@ -271,7 +207,7 @@ static double times[N_TIMES];
 
 static double lap(double *since, layer_part part)
 {
-    double now = now_s(), t = now - *since;
+    double now = kernel_rig_now(), t = now - *since;
 
     times[part] += t;
     *since = now;
@@ -305,7 +241,7 @@ static void layer(bench *b, size_t n)
         groups[e] = (compute_group){b->experts[e], members[e], n_members[e], at};
         at += n_members[e];
     }
-    t = now_s();
+    t = kernel_rig_now();
     o->rms_norm(b->d, b->x, b->rounded, b->wide, D_MODEL, b->gain, 1e-5f, D_MODEL, n);
     (void)lap(&t, T_NORMS);
     o->matmul(b->d, b->q, b->rounded, b->projections[0], NULL, n);
@@ -374,73 +310,36 @@ static void close_bench(bench *b)
     for (size_t i = 0; i < MOE_COUNT(all); i++) {
         b->d->ops->free(b->d, all[i]);
     }
-    moe_pages_free(b->probe, PROBE_BYTES);
-    compute_close(b->d);
-    moe_pool_close(b->pool);
 }
 
-static void run(size_t n_threads, compute_isa isa, double seconds, const char *only)
+static void run(kernel_rig *rig)
 {
-    bench b = {.seconds = seconds, .only = only};
-    compute_device_options o = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
-                                .isa = isa,
-                                .max_rows = MAX_ROWS,
-                                .max_ffn_rows = MAX_ROWS * TOP_K,
-                                .max_d_ff = D_FF,
-                                .max_context = MAX_CONTEXT};
+    bench b = {.rig = rig, .d = rig->d};
 
-    MOE_ASSERT(moe_pool_open(n_threads, compute_thread_init, &b.pool) == MOE_OK);
-    o.pool = b.pool;
-    MOE_ASSERT(compute_cpu_open(&o, &b.d, NULL) == MOE_OK);
     open_weights(&b);
     open_activations(&b);
-    b.probe = check(moe_pages_alloc(PROBE_BYTES));
-    fill_bf16((uint16_t *)(void *)b.probe, PROBE_BYTES / 2, 1);
-    for (int i = 0; i < 5; i++) {
-        probe(&b);
-    }
-    printf("\n%s, %zu threads: bandwidth %.1f GB/s, f32 peak %.0f GFLOP/s, bf16 peak %.0f GFLOP/s\n", b.d->ops->name,
-           n_threads, b.bandwidth * 1e-9, probe_peak_f32(b.pool) * 1e-9, b.peak * 1e-9);
+    kernel_rig_print(rig);
     printf("packing: %.1f GB/s, page faults included\n", N_EXPERTS * 3.0 * D_FF * D_MODEL * 2 / b.pack_seconds * 1e-9);
     printf("%-24s %5s %10s %10s %8s %8s %7s %8s %8s\n", "", "rows", "p5 us", "median us", "GB/s", "GFLOP/s", "limit",
            "of limit", "median");
     measure_products(&b);
     measure_layer(&b, MAX_ROWS);
-    printf("best probes of the run: bandwidth %.1f GB/s, peak %.0f GFLOP/s\n", b.bandwidth * 1e-9, b.peak * 1e-9);
+    printf("best probes of the run: bandwidth %.1f GB/s, peak %.0f GFLOP/s\n", rig->bandwidth * 1e-9, rig->peak * 1e-9);
     close_bench(&b);
 }
 
 int main(int argc, char **argv)
 {
-    compute_isa isa = COMPUTE_ISA_AUTO;
-    double seconds = 0.5;
-    const char *only = "";
-    bool any = false;
+    const kernel_program program = {
+        .usage = "bench_kernels [--isa portable|avx2|avx512] [--seconds S] [--only NAME] [THREADS ...]",
+        .seconds = 0.5,
+        .options = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
+                    .isa = COMPUTE_ISA_AUTO,
+                    .max_rows = MAX_ROWS,
+                    .max_ffn_rows = MAX_ROWS * TOP_K,
+                    .max_d_ff = D_FF,
+                    .max_context = MAX_CONTEXT},
+        .run = run};
 
-    compute_thread_init();
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--isa") == 0 && i + 1 < argc) {
-            const char *name = argv[++i];
-
-            for (isa = COMPUTE_ISA_PORTABLE; isa < COMPUTE_ISA_AUTO && strcmp(name, compute_isa_name(isa)) != 0;) {
-                isa++;
-            }
-        } else if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc) {
-            seconds = atof(argv[++i]);
-        } else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
-            only = argv[++i];
-        } else if (atoi(argv[i]) > 0) {
-            run((size_t)atoi(argv[i]), isa, seconds, only);
-            any = true;
-        } else {
-            (void)fprintf(stderr,
-                          "bench_kernels [--isa portable|avx2|avx512] [--seconds S] [--only NAME] [THREADS ...]\n");
-            return 2;
-        }
-    }
-    if (!any) {
-        run(1, isa, seconds, only);
-        run(2, isa, seconds, only);
-    }
-    return 0;
+    return kernel_rig_main(&program, argc, argv);
 }

@@ -8,6 +8,7 @@
  * of it picked) and of its KV cache. The same threads read the probe's memory after every step, so that steps and probe
  * meet the same machine; the best of short probes around the window is printed too. docs/benchmarks.md explains. */
 #include "bench/frames.h"
+#include "bench/load.h"
 #include "bench/rig.h"
 
 #include <stdlib.h>
@@ -59,9 +60,7 @@ typedef struct bench {
     rig rig;
     bench_config config;
     moe_random random;
-    engine_request *requests[RIG_MAX_RUNNING];
-    uint32_t n_tokens[RIG_MAX_RUNNING]; /* generated so far */
-    size_t n_requests;
+    load load;
     uint64_t expert_rows[OLMOE_N_LAYERS * OLMOE_N_EXPERTS];
 } bench;
 
@@ -74,57 +73,11 @@ static double now_s(void)
 static moe_status submit(bench *b, size_t n_prompt, uint32_t max_tokens, moe_error *err)
 {
     int32_t prompt[RIG_MAX_ROWS];
-    engine_spec spec = {.kind = ENGINE_GENERATE,
-                        .prompt = prompt,
-                        .n_prompt = n_prompt,
-                        .has_max_tokens = true,
-                        .max_tokens = max_tokens,
-                        .sampling = {.temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = 1.0f},
-                        .n_choices = 1,
-                        .ignore_eos = true};
-    moe_status status;
 
     for (size_t i = 0; i < n_prompt; i++) {
         prompt[i] = (int32_t)moe_random_below(&b->random, OLMOE_VOCAB);
     }
-    status = engine_submit(b->rig.engine, &spec, &b->requests[b->n_requests], err);
-    if (status == MOE_OK) {
-        b->n_tokens[b->n_requests++] = 0;
-    }
-    return status;
-}
-
-/* Takes what the engine has said, so that no ring fills up. */
-static moe_status read_events(bench *b, moe_error *err)
-{
-    engine_event ev;
-
-    for (size_t i = 0; i < b->n_requests; i++) {
-        while (engine_next(b->requests[i], &ev)) {
-            b->n_tokens[i] += ev.kind == ENGINE_TOKEN;
-            if (ev.kind == ENGINE_FAILED) {
-                return moe_fail(err, ev.status, "a request failed: %s", ev.error);
-            }
-        }
-    }
-    return MOE_OK;
-}
-
-static void end_requests(bench *b)
-{
-    moe_error err;
-
-    for (size_t i = 0; i < b->n_requests; i++) {
-        engine_cancel(b->requests[i]);
-    }
-    while (engine_step(b->rig.engine)) {
-        if (read_events(b, &err) != MOE_OK) {
-            break;
-        }
-    }
-    while (b->n_requests > 0) {
-        engine_release(b->requests[--b->n_requests]);
-    }
+    return load_submit(&b->load, prompt, n_prompt, max_tokens, err);
 }
 
 /* ------------------------------------------------------------------------------------------------ steps */
@@ -149,20 +102,20 @@ static rig_work step_work(const bench *b, const measure *m, size_t n_distinct, c
     if (m->prefill) {
         return rig_step_work(&b->rig, n, 1, n * (n + 1) / 2, n, n_distinct);
     }
-    for (size_t i = 0; i < b->n_requests; i++) {
+    for (size_t i = 0; i < b->load.n_requests; i++) {
         n_positions += n + n_tokens_before[i];
     }
-    return rig_step_work(&b->rig, b->n_requests, b->n_requests, n_positions, n_positions, n_distinct);
+    return rig_step_work(&b->rig, b->load.n_requests, b->load.n_requests, n_positions, n_positions, n_distinct);
 }
 
 /* One timed step; its work is added to the measure's. */
 static moe_status step(bench *b, measure *m, window *w, rig_work *work, moe_error *err)
 {
-    uint32_t before[RIG_MAX_RUNNING];
+    uint32_t before[LOAD_MAX];
     size_t n_distinct;
     double start;
 
-    memcpy(before, b->n_tokens, sizeof before);
+    memcpy(before, b->load.n_tokens, sizeof before);
     (void)count_distinct(b);
     timed_device_begin(b->rig.device, &m->report);
     start = now_s();
@@ -171,22 +124,12 @@ static moe_status step(bench *b, measure *m, window *w, rig_work *work, moe_erro
     timed_device_end(b->rig.device);
     n_distinct = count_distinct(b);
     *work = step_work(b, m, n_distinct, before);
-    w->tokens += (double)(m->prefill ? m->n_prompt : b->n_requests);
+    w->tokens += (double)(m->prefill ? m->n_prompt : b->load.n_requests);
     m->n_steps++;
     m->n_distinct += (double)n_distinct;
     m->work.bytes += work->bytes;
     m->work.flop += work->flop;
-    return read_events(b, err);
-}
-
-static bool all_decode(const bench *b)
-{
-    for (size_t i = 0; i < b->n_requests; i++) {
-        if (b->n_tokens[i] == 0) {
-            return false;
-        }
-    }
-    return true;
+    return load_read(&b->load, err);
 }
 
 /* Submits; for decode also reads the prompts. */
@@ -198,9 +141,9 @@ static moe_status start(bench *b, const measure *m, moe_error *err)
     for (size_t i = 0; i < m->batch && status == MOE_OK; i++) {
         status = submit(b, m->n_prompt, MOE_MIN(max_tokens, (uint32_t)(RIG_MAX_CONTEXT - m->n_prompt)), err);
     }
-    while (status == MOE_OK && !m->prefill && !all_decode(b)) {
+    while (status == MOE_OK && !m->prefill && !load_all_decode(&b->load)) {
         (void)engine_step(b->rig.engine);
-        status = read_events(b, err);
+        status = load_read(&b->load, err);
     }
     return status;
 }
@@ -242,11 +185,11 @@ static moe_status touch_kv(bench *b, moe_error *err)
     for (size_t i = 0; i < RIG_KV_TOKENS / RIG_MAX_ROWS && status == MOE_OK; i++) {
         status = submit(b, n_prompt, MODEL_KV_PAGE_TOKENS, err);
     }
-    while (status == MOE_OK && !all_decode(b)) {
+    while (status == MOE_OK && !load_all_decode(&b->load)) {
         (void)engine_step(b->rig.engine);
-        status = read_events(b, err);
+        status = load_read(&b->load, err);
     }
-    end_requests(b);
+    load_end(&b->load);
     return status;
 }
 
@@ -262,10 +205,10 @@ static moe_status run_measure(bench *b, measure *m, moe_error *err)
             status = run_window(b, m, err);
         }
         if (m->prefill) {
-            end_requests(b);
+            load_end(&b->load);
         }
     }
-    end_requests(b);
+    load_end(&b->load);
     return status;
 }
 
@@ -437,6 +380,7 @@ static moe_status run(const bench_config *config, size_t n_threads, moe_error *e
     moe_random_seed(&b->random, 5);
     status = rig_open(&b->rig, n_threads, n_layers, err);
     if (status == MOE_OK) {
+        b->load.engine = b->rig.engine;
         printf("\nOLMoE-1B-7B's shape, bf16, %u of %d layers%s, %s, %zu threads; packed in %.1f s\n", n_layers,
                OLMOE_N_LAYERS, n_layers < OLMOE_N_LAYERS ? " (tokens per second are those of this smaller model)" : "",
                b->rig.device_name, moe_pool_threads(b->rig.pool), now_s() - opened);

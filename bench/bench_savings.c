@@ -9,6 +9,7 @@
  *
  * dense: MoLM-350M-4B's shape against the matrices of Pythia-1.4B, a dense model, as one attention expert and one MLP
  * expert of the same family. docs/benchmarks.md explains the figures. */
+#include "bench/load.h"
 #include "bench/rig.h"
 
 #include <stdlib.h>
@@ -22,7 +23,6 @@ enum {
     DECODE_PROMPT = 16,
     ZERO_STEPS = 24, /* of a window of decode */
     DENSE_STEPS = 8,
-    MAX_BATCH = 32,
     MAX_CONTEXT = 1024,
     DENSE_LAYERS = 24,
     ZERO_LAYERS = 2,
@@ -52,9 +52,7 @@ typedef struct bench {
     rig rig;
     moe_random random;
     size_t n_windows;
-    engine_request *requests[MAX_BATCH];
-    uint32_t n_tokens[MAX_BATCH]; /* generated so far */
-    size_t n_requests;
+    load load;
     int32_t *ids; /* owned [vocab_size]: a part of the vocabulary, shuffled as far as needed */
 } bench;
 
@@ -92,64 +90,6 @@ static void draw(bench *b, size_t first, size_t count, size_t n)
         b->ids[i] = b->ids[j];
         b->ids[j] = id;
     }
-}
-
-static moe_status submit(bench *b, const int32_t *prompt, size_t n_prompt, uint32_t max_tokens, moe_error *err)
-{
-    engine_spec spec = {.kind = ENGINE_GENERATE,
-                        .prompt = prompt,
-                        .n_prompt = n_prompt,
-                        .has_max_tokens = true,
-                        .max_tokens = max_tokens,
-                        .sampling = {.temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = 1.0f},
-                        .n_choices = 1,
-                        .ignore_eos = true};
-    moe_status status = engine_submit(b->rig.engine, &spec, &b->requests[b->n_requests], err);
-
-    if (status == MOE_OK) {
-        b->n_tokens[b->n_requests++] = 0;
-    }
-    return status;
-}
-
-/* Takes what the engine has said, so that no ring fills up. */
-static moe_status read_events(bench *b, moe_error *err)
-{
-    engine_event ev;
-
-    for (size_t i = 0; i < b->n_requests; i++) {
-        while (engine_next(b->requests[i], &ev)) {
-            b->n_tokens[i] += ev.kind == ENGINE_TOKEN;
-            if (ev.kind == ENGINE_FAILED) {
-                return moe_fail(err, ev.status, "a request failed: %s", ev.error);
-            }
-        }
-    }
-    return MOE_OK;
-}
-
-static void end_requests(bench *b)
-{
-    moe_error err;
-
-    for (size_t i = 0; i < b->n_requests; i++) {
-        engine_cancel(b->requests[i]);
-    }
-    while (engine_step(b->rig.engine) && read_events(b, &err) == MOE_OK) {
-    }
-    while (b->n_requests > 0) {
-        engine_release(b->requests[--b->n_requests]);
-    }
-}
-
-static bool all_decode(const bench *b)
-{
-    for (size_t i = 0; i < b->n_requests; i++) {
-        if (b->n_tokens[i] == 0) {
-            return false;
-        }
-    }
-    return true;
 }
 
 /* ------------------------------------------------------------------------------------------------ steps */
@@ -210,7 +150,7 @@ static moe_status step(bench *b, measure *m, moe_error *err)
     m->local_seconds += (double)report.ns[TIMED_LOCAL] * 1e-9;
     m->ffn_picks += (double)(after.ffn_picks - before.ffn_picks) / (double)(after.tokens - before.tokens);
     m->distinct += count_distinct(&b->rig.config, &before, &after);
-    return read_events(b, err);
+    return load_read(&b->load, err);
 }
 
 static void mean_of_steps(measure *m)
@@ -228,15 +168,15 @@ static moe_status prefill(bench *b, size_t first, size_t count, measure *out, mo
     *out = (measure){.seconds = 0.0};
     draw(b, first, count, PREFILL_ROWS);
     for (size_t i = 0; i < PREFILL_BATCH && status == MOE_OK; i++) {
-        status = submit(b, b->ids + i * PREFILL_PROMPT, PREFILL_PROMPT, 1, err);
+        status = load_submit(&b->load, b->ids + i * PREFILL_PROMPT, PREFILL_PROMPT, 1, err);
     }
     if (status == MOE_OK) {
         status = step(b, out, err);
     }
-    if (status == MOE_OK && !all_decode(b)) {
+    if (status == MOE_OK && !load_all_decode(&b->load)) {
         status = moe_fail(err, MOE_ERR_INTERNAL, "a step of %d rows did not take them all", PREFILL_ROWS);
     }
-    end_requests(b);
+    load_end(&b->load);
     return status;
 }
 
@@ -250,16 +190,16 @@ static moe_status decode(bench *b, size_t first, size_t count, size_t batch, uin
     *out = (measure){.seconds = 0.0};
     draw(b, first, count, batch * DECODE_PROMPT);
     for (size_t i = 0; i < batch && status == MOE_OK; i++) {
-        status = submit(b, b->ids + i * DECODE_PROMPT, DECODE_PROMPT, n_steps + 2, err);
+        status = load_submit(&b->load, b->ids + i * DECODE_PROMPT, DECODE_PROMPT, n_steps + 2, err);
     }
-    while (status == MOE_OK && !all_decode(b)) {
+    while (status == MOE_OK && !load_all_decode(&b->load)) {
         status = step(b, &unused, err);
     }
     for (size_t i = 0; i < n_steps && status == MOE_OK; i++) {
         status = step(b, out, err);
     }
     mean_of_steps(out);
-    end_requests(b);
+    load_end(&b->load);
     return status;
 }
 
@@ -270,7 +210,7 @@ static moe_status open_bench(bench *b, size_t n_threads, const char *config, con
                          .shares = shares,
                          .max_rows = PREFILL_ROWS,
                          .prefill_chunk = PREFILL_PROMPT,
-                         .max_running = MAX_BATCH,
+                         .max_running = LOAD_MAX,
                          .max_context = MAX_CONTEXT,
                          .kv_tokens = PREFILL_BATCH * (PREFILL_PROMPT + MODEL_KV_PAGE_TOKENS)};
     moe_status status = rig_open_model(&b->rig, n_threads, &m, err);
@@ -279,6 +219,7 @@ static moe_status open_bench(bench *b, size_t n_threads, const char *config, con
         rig_close(&b->rig);
         status = moe_fail(err, MOE_ERR_NO_MEMORY, "token ids: out of memory");
     }
+    b->load.engine = b->rig.engine;
     moe_random_seed(&b->random, 5);
     return status;
 }
