@@ -61,7 +61,7 @@ static void put_role(layout *l, const model_config *c, model_role role, uint32_t
         family->stored == NULL || family->stored_is_optional || family->stored[role].pattern == NULL
             ? NULL
             : &family->stored[role];
-    const char *pattern = stored != NULL ? stored->pattern : family->pattern(c, role);
+    const char *pattern = stored != NULL ? stored->pattern : model_role_pattern(c, role);
     uint32_t first, n_experts = model_role_experts(c, role, &first);
     model_tensor_shape shape;
     char name[CHECKPOINT_MAX_NAME];

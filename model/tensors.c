@@ -35,10 +35,17 @@ void model_format_name(const char *pattern, uint32_t layer, uint32_t expert, cha
     name[n] = '\0';
 }
 
+const char *model_role_pattern(const model_config *c, model_role role)
+{
+    const char *other = c->family->other_name == NULL ? NULL : c->family->other_name(c, role);
+
+    return other == NULL ? c->family->names[role] : other;
+}
+
 void model_tensor_name(const model_config *c, model_role role, uint32_t layer, uint32_t expert,
                        char name[CHECKPOINT_MAX_NAME])
 {
-    model_format_name(c->family->pattern(c, role), layer, expert, name);
+    model_format_name(model_role_pattern(c, role), layer, expert, name);
 }
 
 static bool is_input_major(const model_config *c, model_role role)
@@ -327,7 +334,7 @@ static source source_of(const resolver *r, model_role role, bool stored)
     const model_stored *row = stored && family->stored != NULL ? &family->stored[role] : NULL;
 
     if (row == NULL || row->pattern == NULL) {
-        return (source){.pattern = family->pattern(&r->t->config, role), .of = 1};
+        return (source){.pattern = model_role_pattern(&r->t->config, role), .of = 1};
     }
     return (source){row->pattern, row->part, row->of, strstr(row->pattern, "{e}") == NULL};
 }

@@ -73,13 +73,34 @@ struct model_family {
     /* Fills what the family knows (config_priv.h has the keys that many share). Bounds that hold for all are checked
      * after it. */
     moe_status (*parse)(const moe_json *json, model_config *c, moe_error *err);
-    /* The name of a role's tensor: its file name, and its name in the manifest whatever the layout of the file. */
-    const char *(*pattern)(const model_config *c, model_role role);
+    /* [MODEL_N_ROLES]: a tensor's file name, and its name in the manifest whatever the layout of the file. */
+    const char *const *names;
+    /* The name where a config makes it another one; NULL: none. The function itself may be NULL. */
+    const char *(*other_name)(const model_config *c, model_role role);
     const model_stored *stored; /* [MODEL_N_ROLES]; NULL: every tensor is there under its own name */
     bool stored_is_optional;    /* a layer may have its tensors under their own names as well */
     uint64_t input_major;       /* bit per role: matrices stored [n_in, n_out] */
     const char *const *ignored; /* ends of names of tensors that may be there and are not used; NULL ends the list */
 };
+
+/* The names that decoders written by transformers share, by role; a family adds its gate and its experts. */
+#define MODEL_LLAMA_LAYER "model.layers.{l}."
+#define MODEL_LLAMA_NAMES                                                                                              \
+    [MODEL_ROLE_EMBED] = "model.embed_tokens.weight", [MODEL_ROLE_FINAL_NORM] = "model.norm.weight",                   \
+    [MODEL_ROLE_HEAD] = "lm_head.weight", [MODEL_ROLE_INPUT_NORM] = MODEL_LLAMA_LAYER "input_layernorm.weight",        \
+    [MODEL_ROLE_Q] = MODEL_LLAMA_LAYER "self_attn.q_proj.weight",                                                      \
+    [MODEL_ROLE_K] = MODEL_LLAMA_LAYER "self_attn.k_proj.weight",                                                      \
+    [MODEL_ROLE_V] = MODEL_LLAMA_LAYER "self_attn.v_proj.weight",                                                      \
+    [MODEL_ROLE_O] = MODEL_LLAMA_LAYER "self_attn.o_proj.weight",                                                      \
+    [MODEL_ROLE_Q_BIAS] = MODEL_LLAMA_LAYER "self_attn.q_proj.bias",                                                   \
+    [MODEL_ROLE_K_BIAS] = MODEL_LLAMA_LAYER "self_attn.k_proj.bias",                                                   \
+    [MODEL_ROLE_V_BIAS] = MODEL_LLAMA_LAYER "self_attn.v_proj.bias",                                                   \
+    [MODEL_ROLE_O_BIAS] = MODEL_LLAMA_LAYER "self_attn.o_proj.bias",                                                   \
+    [MODEL_ROLE_Q_NORM] = MODEL_LLAMA_LAYER "self_attn.q_norm.weight",                                                 \
+    [MODEL_ROLE_K_NORM] = MODEL_LLAMA_LAYER "self_attn.k_norm.weight",                                                 \
+    [MODEL_ROLE_POST_NORM] = MODEL_LLAMA_LAYER "post_attention_layernorm.weight"
+/* Old conversion scripts saved the rotary frequencies of each layer. */
+#define MODEL_LLAMA_IGNORED ".self_attn.rotary_emb.inv_freq"
 
 extern const model_family model_family_olmoe, model_family_mixtral, model_family_qwen3_moe, model_family_moduleformer,
     model_family_moe_plus_plus;
@@ -89,6 +110,8 @@ bool model_tensor_shape_of(const model_config *c, model_role role, uint32_t laye
 /* Experts first .. first + n - 1 have a tensor of this role; a role that belongs to none has n == 1. */
 uint32_t model_role_experts(const model_config *c, model_role role, uint32_t *first_out);
 
+/* A role's name pattern under this config. */
+const char *model_role_pattern(const model_config *c, model_role role);
 /* Replaces {l} and {e} in a name pattern by numbers. */
 void model_format_name(const char *pattern, uint32_t layer, uint32_t expert, char name[CHECKPOINT_MAX_NAME]);
 /* The manifest's name of a tensor. layer and expert are ignored by roles that have none. */

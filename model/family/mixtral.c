@@ -4,33 +4,17 @@
 
 #include <jansson.h>
 
-#define LAYER     "model.layers.{l}."
-#define ATTENTION LAYER "self_attn."
-#define EXPERT    LAYER "block_sparse_moe.experts.{e}."
+#define EXPERT MODEL_LLAMA_LAYER "block_sparse_moe.experts.{e}."
 
 static const char *const names[MODEL_N_ROLES] = {
-    [MODEL_ROLE_EMBED] = "model.embed_tokens.weight",
-    [MODEL_ROLE_FINAL_NORM] = "model.norm.weight",
-    [MODEL_ROLE_HEAD] = "lm_head.weight",
-    [MODEL_ROLE_INPUT_NORM] = LAYER "input_layernorm.weight",
-    [MODEL_ROLE_Q] = ATTENTION "q_proj.weight",
-    [MODEL_ROLE_K] = ATTENTION "k_proj.weight",
-    [MODEL_ROLE_V] = ATTENTION "v_proj.weight",
-    [MODEL_ROLE_O] = ATTENTION "o_proj.weight",
-    [MODEL_ROLE_POST_NORM] = LAYER "post_attention_layernorm.weight",
-    [MODEL_ROLE_GATE] = LAYER "block_sparse_moe.gate.weight",
+    MODEL_LLAMA_NAMES,
+    [MODEL_ROLE_GATE] = MODEL_LLAMA_LAYER "block_sparse_moe.gate.weight",
     [MODEL_ROLE_EXPERT_GATE] = EXPERT "w1.weight",
     [MODEL_ROLE_EXPERT_UP] = EXPERT "w3.weight",
     [MODEL_ROLE_EXPERT_DOWN] = EXPERT "w2.weight",
 };
 
-static const char *const ignored[] = {".self_attn.rotary_emb.inv_freq", NULL};
-
-static const char *mixtral_pattern(const model_config *c, model_role role)
-{
-    (void)c;
-    return names[role];
-}
+static const char *const ignored[] = {MODEL_LLAMA_IGNORED, NULL};
 
 static void set_defaults(model_config *c)
 {
@@ -98,6 +82,6 @@ static moe_status mixtral_parse(const moe_json *json, model_config *c, moe_error
 const model_family model_family_mixtral = {
     .model_type = "mixtral",
     .parse = mixtral_parse,
-    .pattern = mixtral_pattern,
+    .names = names,
     .ignored = ignored,
 };

@@ -57,23 +57,23 @@ static const model_stored stored[MODEL_N_ROLES] = {
 static const char *const ignored[] = {".attn.mask", ".attn.cum_weight", NULL};
 
 /* What the other gate types, and the classifier, call differently. */
-static const char *moduleformer_pattern(const model_config *c, model_role role)
+static const char *other_name(const model_config *c, model_role role)
 {
     bool linear = c->gate_kind == MODEL_GATE_LINEAR, centroids = c->gate_kind == MODEL_GATE_CENTROIDS;
 
     switch (role) {
     case MODEL_ROLE_ATTENTION_GATE_INNER:
-        return centroids ? ATTENTION_GATE "w_gate.weight" : names[role];
+        return centroids ? ATTENTION_GATE "w_gate.weight" : NULL;
     case MODEL_ROLE_ATTENTION_GATE:
-        return linear ? ATTENTION_GATE "w_gate.0.weight" : centroids ? ATTENTION_GATE "expert_centroids" : names[role];
+        return linear ? ATTENTION_GATE "w_gate.0.weight" : centroids ? ATTENTION_GATE "expert_centroids" : NULL;
     case MODEL_ROLE_GATE_INNER:
-        return centroids ? MLP_GATE "w_gate.weight" : names[role];
+        return centroids ? MLP_GATE "w_gate.weight" : NULL;
     case MODEL_ROLE_GATE:
-        return linear ? MLP_GATE "w_gate.0.weight" : centroids ? MLP_GATE "expert_centroids" : names[role];
+        return linear ? MLP_GATE "w_gate.0.weight" : centroids ? MLP_GATE "expert_centroids" : NULL;
     case MODEL_ROLE_HEAD:
-        return c->n_labels > 0 ? "score.weight" : names[role];
+        return c->n_labels > 0 ? "score.weight" : NULL;
     default:
-        return names[role];
+        return NULL;
     }
 }
 
@@ -249,7 +249,8 @@ static moe_status moduleformer_parse(const moe_json *json, model_config *c, moe_
 const model_family model_family_moduleformer = {
     .model_type = "moduleformer",
     .parse = moduleformer_parse,
-    .pattern = moduleformer_pattern,
+    .names = names,
+    .other_name = other_name,
     .stored = stored,
     .input_major = 1ull << MODEL_ROLE_ATTENTION_EXPERT_Q | 1ull << MODEL_ROLE_ATTENTION_EXPERT_O |
                    1ull << MODEL_ROLE_EXPERT_UP | 1ull << MODEL_ROLE_EXPERT_DOWN,

@@ -11,21 +11,11 @@
 #define DEFAULT_CONSTANT 2 /* moe_num_constant is ours: the paper's largest model has six, the class knows two */
 #define GATE_WIDTH       8 /* times the number of experts: the inside of a gate of two layers */
 
-#define LAYER     "model.layers.{l}."
-#define ATTENTION LAYER "self_attn."
-#define MOE       LAYER "mlp.moe."
-#define EXPERT    MOE "experts.experts.{e}."
+#define MOE    MODEL_LLAMA_LAYER "mlp.moe."
+#define EXPERT MOE "experts.experts.{e}."
 
 static const char *const names[MODEL_N_ROLES] = {
-    [MODEL_ROLE_EMBED] = "model.embed_tokens.weight",
-    [MODEL_ROLE_FINAL_NORM] = "model.norm.weight",
-    [MODEL_ROLE_HEAD] = "lm_head.weight",
-    [MODEL_ROLE_INPUT_NORM] = LAYER "input_layernorm.weight",
-    [MODEL_ROLE_Q] = ATTENTION "q_proj.weight",
-    [MODEL_ROLE_K] = ATTENTION "k_proj.weight",
-    [MODEL_ROLE_V] = ATTENTION "v_proj.weight",
-    [MODEL_ROLE_O] = ATTENTION "o_proj.weight",
-    [MODEL_ROLE_POST_NORM] = LAYER "post_attention_layernorm.weight",
+    MODEL_LLAMA_NAMES,
     [MODEL_ROLE_GATE_INNER] = MOE "gate.wg.0.weight",
     [MODEL_ROLE_GATE] = MOE "gate.wg.weight",
     [MODEL_ROLE_GATE_MAP] = MOE "gate.gate_map.weight",
@@ -43,11 +33,11 @@ static const model_stored stored[MODEL_N_ROLES] = {
 };
 
 /* The first layer has a gate map that nothing uses. */
-static const char *const ignored[] = {".self_attn.rotary_emb.inv_freq", "layers.0.mlp.moe.gate.gate_map.weight", NULL};
+static const char *const ignored[] = {MODEL_LLAMA_IGNORED, "layers.0.mlp.moe.gate.gate_map.weight", NULL};
 
-static const char *moe_plus_plus_pattern(const model_config *c, model_role role)
+static const char *other_name(const model_config *c, model_role role)
 {
-    return role == MODEL_ROLE_GATE && c->gate_kind == MODEL_GATE_TANH ? MOE "gate.wg.2.weight" : names[role];
+    return role == MODEL_ROLE_GATE && c->gate_kind == MODEL_GATE_TANH ? MOE "gate.wg.2.weight" : NULL;
 }
 
 /* num_experts is a list, of which the class uses the first. */
@@ -201,7 +191,8 @@ static moe_status moe_plus_plus_parse(const moe_json *json, model_config *c, moe
 const model_family model_family_moe_plus_plus = {
     .model_type = "MoE++",
     .parse = moe_plus_plus_parse,
-    .pattern = moe_plus_plus_pattern,
+    .names = names,
+    .other_name = other_name,
     .stored = stored,
     .ignored = ignored,
 };

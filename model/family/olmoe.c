@@ -5,27 +5,11 @@
 
 #define DEFAULT_EOS 50279
 
-#define LAYER     "model.layers.{l}."
-#define ATTENTION LAYER "self_attn."
-#define EXPERT    LAYER "mlp.experts.{e}."
+#define EXPERT MODEL_LLAMA_LAYER "mlp.experts.{e}."
 
 static const char *const names[MODEL_N_ROLES] = {
-    [MODEL_ROLE_EMBED] = "model.embed_tokens.weight",
-    [MODEL_ROLE_FINAL_NORM] = "model.norm.weight",
-    [MODEL_ROLE_HEAD] = "lm_head.weight",
-    [MODEL_ROLE_INPUT_NORM] = LAYER "input_layernorm.weight",
-    [MODEL_ROLE_Q] = ATTENTION "q_proj.weight",
-    [MODEL_ROLE_K] = ATTENTION "k_proj.weight",
-    [MODEL_ROLE_V] = ATTENTION "v_proj.weight",
-    [MODEL_ROLE_O] = ATTENTION "o_proj.weight",
-    [MODEL_ROLE_Q_BIAS] = ATTENTION "q_proj.bias",
-    [MODEL_ROLE_K_BIAS] = ATTENTION "k_proj.bias",
-    [MODEL_ROLE_V_BIAS] = ATTENTION "v_proj.bias",
-    [MODEL_ROLE_O_BIAS] = ATTENTION "o_proj.bias",
-    [MODEL_ROLE_Q_NORM] = ATTENTION "q_norm.weight",
-    [MODEL_ROLE_K_NORM] = ATTENTION "k_norm.weight",
-    [MODEL_ROLE_POST_NORM] = LAYER "post_attention_layernorm.weight",
-    [MODEL_ROLE_GATE] = LAYER "mlp.gate.weight",
+    MODEL_LLAMA_NAMES,
+    [MODEL_ROLE_GATE] = MODEL_LLAMA_LAYER "mlp.gate.weight",
     [MODEL_ROLE_EXPERT_GATE] = EXPERT "gate_proj.weight",
     [MODEL_ROLE_EXPERT_UP] = EXPERT "up_proj.weight",
     [MODEL_ROLE_EXPERT_DOWN] = EXPERT "down_proj.weight",
@@ -33,19 +17,12 @@ static const char *const names[MODEL_N_ROLES] = {
 
 /* transformers 5 keeps the experts of a layer in two tensors. */
 static const model_stored fused[MODEL_N_ROLES] = {
-    [MODEL_ROLE_EXPERT_GATE] = {LAYER "mlp.experts.gate_up_proj", 0, 2},
-    [MODEL_ROLE_EXPERT_UP] = {LAYER "mlp.experts.gate_up_proj", 1, 2},
-    [MODEL_ROLE_EXPERT_DOWN] = {LAYER "mlp.experts.down_proj", 0, 1},
+    [MODEL_ROLE_EXPERT_GATE] = {MODEL_LLAMA_LAYER "mlp.experts.gate_up_proj", 0, 2},
+    [MODEL_ROLE_EXPERT_UP] = {MODEL_LLAMA_LAYER "mlp.experts.gate_up_proj", 1, 2},
+    [MODEL_ROLE_EXPERT_DOWN] = {MODEL_LLAMA_LAYER "mlp.experts.down_proj", 0, 1},
 };
 
-/* Old conversion scripts saved the rotary frequencies of each layer. */
-static const char *const ignored[] = {".self_attn.rotary_emb.inv_freq", NULL};
-
-static const char *olmoe_pattern(const model_config *c, model_role role)
-{
-    (void)c;
-    return names[role];
-}
+static const char *const ignored[] = {MODEL_LLAMA_IGNORED, NULL};
 
 /* The class's defaults, for keys that a config leaves out. intermediate_size has none that can be relied on. */
 static void set_defaults(model_config *c)
@@ -113,7 +90,7 @@ static moe_status olmoe_parse(const moe_json *json, model_config *c, moe_error *
 const model_family model_family_olmoe = {
     .model_type = "olmoe",
     .parse = olmoe_parse,
-    .pattern = olmoe_pattern,
+    .names = names,
     .stored = fused,
     .stored_is_optional = true,
     .ignored = ignored,

@@ -5,39 +5,17 @@
 
 #include <jansson.h>
 
-#define LAYER     "model.layers.{l}."
-#define ATTENTION LAYER "self_attn."
-#define EXPERT    LAYER "mlp.experts.{e}."
+#define EXPERT MODEL_LLAMA_LAYER "mlp.experts.{e}."
 
 static const char *const names[MODEL_N_ROLES] = {
-    [MODEL_ROLE_EMBED] = "model.embed_tokens.weight",
-    [MODEL_ROLE_FINAL_NORM] = "model.norm.weight",
-    [MODEL_ROLE_HEAD] = "lm_head.weight",
-    [MODEL_ROLE_INPUT_NORM] = LAYER "input_layernorm.weight",
-    [MODEL_ROLE_Q] = ATTENTION "q_proj.weight",
-    [MODEL_ROLE_K] = ATTENTION "k_proj.weight",
-    [MODEL_ROLE_V] = ATTENTION "v_proj.weight",
-    [MODEL_ROLE_O] = ATTENTION "o_proj.weight",
-    [MODEL_ROLE_Q_BIAS] = ATTENTION "q_proj.bias",
-    [MODEL_ROLE_K_BIAS] = ATTENTION "k_proj.bias",
-    [MODEL_ROLE_V_BIAS] = ATTENTION "v_proj.bias",
-    [MODEL_ROLE_O_BIAS] = ATTENTION "o_proj.bias",
-    [MODEL_ROLE_Q_NORM] = ATTENTION "q_norm.weight",
-    [MODEL_ROLE_K_NORM] = ATTENTION "k_norm.weight",
-    [MODEL_ROLE_POST_NORM] = LAYER "post_attention_layernorm.weight",
-    [MODEL_ROLE_GATE] = LAYER "mlp.gate.weight",
+    MODEL_LLAMA_NAMES,
+    [MODEL_ROLE_GATE] = MODEL_LLAMA_LAYER "mlp.gate.weight",
     [MODEL_ROLE_EXPERT_GATE] = EXPERT "gate_proj.weight",
     [MODEL_ROLE_EXPERT_UP] = EXPERT "up_proj.weight",
     [MODEL_ROLE_EXPERT_DOWN] = EXPERT "down_proj.weight",
 };
 
-static const char *const ignored[] = {".self_attn.rotary_emb.inv_freq", NULL};
-
-static const char *qwen3_moe_pattern(const model_config *c, model_role role)
-{
-    (void)c;
-    return names[role];
-}
+static const char *const ignored[] = {MODEL_LLAMA_IGNORED, NULL};
 
 static void set_defaults(model_config *c)
 {
@@ -118,6 +96,6 @@ static moe_status qwen3_moe_parse(const moe_json *json, model_config *c, moe_err
 const model_family model_family_qwen3_moe = {
     .model_type = "qwen3_moe",
     .parse = qwen3_moe_parse,
-    .pattern = qwen3_moe_pattern,
+    .names = names,
     .ignored = ignored,
 };

@@ -133,7 +133,7 @@ static void add_role(writer *w, model_role role, uint32_t layer)
     fill(w, role, &shape, values, n * n_experts);
     for (uint32_t e = 0; e < (all ? 1 : n_experts); e++) {
         char name[CHECKPOINT_MAX_NAME];
-        model_format_name(pattern == NULL ? c->family->pattern(c, role) : pattern, layer, first + e, name);
+        model_format_name(pattern == NULL ? model_role_pattern(c, role) : pattern, layer, first + e, name);
         dims[0] = all ? n_experts : of * shape.dims[0];
         dims[1] = all ? of * shape.dims[0] : shape.dims[1];
         dims[2] = shape.dims[1];
