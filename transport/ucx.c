@@ -1,15 +1,8 @@
-/* UCX: connections between processes by active messages. Only this file and ucx_context.c include UCX's
- * headers.
+/* UCX: frames between processes by active messages. Here are the transport itself, its workers and the messages; who
+ * the messages go to and come from, and how those are met and left, is in ucx_peer.c.
  *
- * UCX's own listener believes every byte it reads; so the address that is published is a socket of ours. Over it two
- * endpoints meet (meet.c), and then each makes a UCX worker for this one connection. The socket stays: when it ends,
- * the connection ends.
- *
- * A slot is one connection: socket, worker, endpoint, the frames under way, and what is still to be told. Callbacks of
- * UCX only note what happened; attend() acts on it outside of them, because an endpoint may not be closed from within.
- * A worker that has nothing to do is armed and looked at again when the epoll set says so. */
-#include "transport/meet_priv.h"
-#include "transport/socket_priv.h"
+ * Callbacks of UCX only note what happened; ucx_attend() acts on it outside of them, because an endpoint may not be
+ * closed from within. A worker that has nothing to do is armed and looked at again when the epoll set says so. */
 #include "transport/ucx_priv.h"
 
 #include <errno.h>
@@ -18,146 +11,18 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-#define SLOT_BITS        16
 #define AM_FRAME         1 /* the only kind of active message */
 #define MAX_SENDS        16
 #define SEND_TIMEOUT_NS  UINT64_C(10000000000)
 #define MEET_TIMEOUT_NS  UINT64_C(2000000000)
 #define CHECK_EVERY_NS   UINT64_C(100000000)
-#define WARN_EVERY_NS    UINT64_C(1000000000)
 #define CLOSE_TIMEOUT_NS UINT64_C(5000000000)
 #define PROGRESS_ROUNDS  64
 #define LOOK_EVERY       8
-#define ACCEPT_ROUNDS    16
 #define EPOLL_EVENTS     32
-
-typedef struct ucx ucx;
-
-typedef enum {
-    SLOT_FREE,
-    SLOT_MEETING, /* the socket is connecting, or the meeting goes on */
-    SLOT_UP,
-    SLOT_FAILED, /* to be closed; DOWN is told when the frames are back */
-    SLOT_CLOSING /* its endpoint is being closed, or frames are still to come back */
-} ucx_slot_state;
-
-typedef struct ucx_slot {
-    ucx_slot_state state;
-    ucx *t;
-    transport_peer peer;
-    int fd;              /* owned; -1: none */
-    ucp_worker_h worker; /* owned; NULL: none yet */
-    ucp_ep_h ep;         /* owned; NULL: none yet, or being closed */
-    void *close;         /* owned request; NULL: none or done */
-    bool caller;         /* the connect was ours */
-    bool connecting;     /* the socket has no connection yet */
-    bool quiet;          /* no event is due: closed from here, or never UP at the end that was called */
-    bool active;         /* the worker is to be progressed */
-    uint32_t n_out;
-    struct ucx_send *oldest, *newest; /* frames under way, in order */
-    uint64_t since_ns;
-    unsigned char token[MEET_TOKEN]; /* in front of every message */
-    char why[96];
-} ucx_slot;
-
-typedef struct ucx_send {
-    ucx_slot *slot;
-    transport_msg *msg; /* borrowed */
-    ucp_dt_iov_t iov[TRANSPORT_MAX_PARTS];
-    uint64_t since_ns;
-    struct ucx_send *prev, *next;
-} ucx_send;
-
-struct ucx {
-    transport base; /* first: ops get it */
-    const moe_clock *clock;
-    meet_key key;
-    ucp_context_h context;
-    int listen_fd, epoll_fd, wake_fd; /* owned; -1: none */
-    bool listening;                   /* listen_fd is in the epoll set */
-    char address[SOCKET_MAX_ADDRESS], lane[UCX_MAX_LANE];
-    ucx_slot *slots; /* owned [n_slots] */
-    meet *meets;     /* owned [n_slots] */
-    size_t n_slots;
-    uint32_t *active; /* owned [n_slots]: the first n_active are slots whose worker is to be progressed */
-    size_t n_active, n_meeting;
-    uint64_t serial;
-    ucx_send *sends; /* owned [n_slots * max_sends] */
-    ucx_send *free_sends;
-    uint32_t max_sends;
-    uint64_t send_timeout_ns, check_ns, warned_ns;
-    bool dirty; /* attend has something to do */
-    unsigned n_events, turn;
-    transport_ucx_stats stats;
-};
-
-/* ------------------------------------------------------------------------------------------------ slots */
-static ucx_slot *find_slot(ucx *t, transport_peer peer)
-{
-    size_t i = peer & (MOE_BIT(SLOT_BITS) - 1);
-
-    return peer != 0 && i < t->n_slots && t->slots[i].peer == peer ? &t->slots[i] : NULL;
-}
-
-static ucx_slot *take_slot(ucx *t)
-{
-    for (size_t i = 0; i < t->n_slots; i++) {
-        ucx_slot *slot = &t->slots[i];
-
-        if (slot->state == SLOT_FREE) {
-            *slot =
-                (ucx_slot){.t = t, .peer = ++t->serial << SLOT_BITS | i, .fd = -1, .since_ns = moe_now_ns(t->clock)};
-            slot->state = SLOT_MEETING;
-            t->stats.peers++;
-            t->n_meeting++;
-            return slot;
-        }
-    }
-    return NULL;
-}
-
-static meet *meet_of(const ucx_slot *slot)
-{
-    return &slot->t->meets[slot - slot->t->slots];
-}
-
-static void tell(ucx *t, const ucx_slot *slot, transport_peer_event event)
-{
-    t->n_events++;
-    t->base.handler.on_peer(t->base.handler.ctx, slot->peer, event, event == TRANSPORT_UP ? "" : slot->why);
-}
-
-static void activate(ucx_slot *slot)
-{
-    ucx *t = slot->t;
-
-    if (!slot->active && slot->worker != NULL) {
-        slot->active = true;
-        t->active[t->n_active++] = (uint32_t)(slot - t->slots);
-    }
-}
-
-/* Notes that a connection is over; attend() closes it. */
-static void fail_slot(ucx_slot *slot, const char *why)
-{
-    if (slot->state == SLOT_MEETING || slot->state == SLOT_UP) {
-        slot->t->n_meeting -= slot->state == SLOT_MEETING;
-        slot->quiet = slot->state == SLOT_MEETING && !slot->caller;
-        slot->state = SLOT_FAILED;
-        (void)snprintf(slot->why, sizeof slot->why, "%s", why);
-        slot->t->dirty = true;
-    }
-}
-
-static void on_ep_error(void *arg, ucp_ep_h ep, ucs_status_t status)
-{
-    (void)ep;
-    fail_slot(arg, ucs_status_string(status));
-}
 
 /* ------------------------------------------------------------------------------------------------ sends */
 static ucx_send *take_send(ucx_slot *slot, transport_msg *msg)
@@ -207,7 +72,7 @@ static void on_sent(void *request, ucs_status_t status, void *user_data)
 static moe_status ucx_send_frame(transport *base, transport_peer peer, transport_msg *msg)
 {
     ucx *t = (ucx *)base;
-    ucx_slot *slot = find_slot(t, peer);
+    ucx_slot *slot = ucx_slot_find(t, peer);
     size_t bytes = 0;
 
     MOE_ASSERT(msg->n_parts >= 1 && msg->n_parts <= TRANSPORT_MAX_PARTS);
@@ -240,13 +105,13 @@ static moe_status ucx_send_frame(transport *base, transport_peer peer, transport
     if (UCS_PTR_IS_ERR(request)) {
         s->msg = NULL;
         end_send(s, MOE_OK);
-        fail_slot(slot, ucs_status_string(UCS_PTR_STATUS(request)));
+        ucx_slot_fail(slot, ucs_status_string(UCS_PTR_STATUS(request)));
         return MOE_ERR_UNAVAILABLE;
     }
     if (request == NULL) {
         end_send(s, MOE_OK); /* it has gone to the kernel: the worker has nothing to do */
     } else {
-        activate(slot);
+        ucx_slot_activate(slot);
     }
     return MOE_OK;
 }
@@ -267,7 +132,7 @@ static ucs_status_t on_frame(void *arg, const void *header, size_t header_length
     }
     if ((param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0 || length > t->base.max_message) {
         t->stats.violations++;
-        fail_slot(slot, length > t->base.max_message ? "frame above the limit" : "message of another kind");
+        ucx_slot_fail(slot, length > t->base.max_message ? "frame above the limit" : "message of another kind");
         return UCS_OK;
     }
     t->n_events++;
@@ -275,18 +140,26 @@ static ucs_status_t on_frame(void *arg, const void *header, size_t header_length
     return UCS_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ meeting */
-enum { KIND_SOCKET = 0, KIND_WORKER = 1, KIND_LISTEN = 2, KIND_WAKE = 3 };
-
-static moe_status watch(ucx *t, int fd, uint32_t events, uint64_t kind, transport_peer peer, int op)
+/* ------------------------------------------------------------------------------------------------ workers */
+moe_status ucx_watch(ucx *t, int fd, uint32_t events, uint64_t kind, transport_peer peer, int op)
 {
     struct epoll_event e = {.events = events, .data.u64 = kind << 62 | peer};
 
     return epoll_ctl(t->epoll_fd, op, fd, &e) == 0 ? MOE_OK : MOE_ERR_IO;
 }
 
+void ucx_slot_activate(ucx_slot *slot)
+{
+    ucx *t = slot->t;
+
+    if (!slot->active && slot->worker != NULL) {
+        slot->active = true;
+        t->active[t->n_active++] = (uint32_t)(slot - t->slots);
+    }
+}
+
 /* Before anything can be sent by it. */
-static moe_status worker_open(ucx_slot *slot)
+moe_status ucx_worker_open(ucx_slot *slot)
 {
     const ucp_worker_params_t params = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
                                         .thread_mode = UCS_THREAD_MODE_SINGLE};
@@ -305,322 +178,11 @@ static moe_status worker_open(ucx_slot *slot)
     }
     if (ucp_worker_set_am_recv_handler(slot->worker, &handler) != UCS_OK ||
         ucp_worker_get_efd(slot->worker, &fd) != UCS_OK ||
-        watch(slot->t, fd, EPOLLIN, KIND_WORKER, slot->peer, EPOLL_CTL_ADD) != MOE_OK) {
+        ucx_watch(slot->t, fd, EPOLLIN, KIND_WORKER, slot->peer, EPOLL_CTL_ADD) != MOE_OK) {
         return MOE_ERR_UNAVAILABLE;
     }
-    activate(slot);
+    ucx_slot_activate(slot);
     return MOE_OK;
-}
-
-static moe_status offer_worker(ucx_slot *slot, moe_error *err)
-{
-    ucp_worker_attr_t attr = {.field_mask = UCP_WORKER_ATTR_FIELD_ADDRESS | UCP_WORKER_ATTR_FIELD_ADDRESS_FLAGS,
-                              .address_flags = UCP_WORKER_ADDRESS_FLAG_NET_ONLY};
-    moe_status status = worker_open(slot);
-
-    if (status == MOE_OK && ucp_worker_query(slot->worker, &attr) != UCS_OK) {
-        status = MOE_ERR_UNAVAILABLE;
-    }
-    if (status == MOE_OK) {
-        status = meet_offer(meet_of(slot), attr.address, attr.address_length);
-        ucp_worker_release_address(slot->worker, attr.address);
-    }
-    return status == MOE_OK ? MOE_OK : moe_fail(err, status, "no UCX worker: %s", moe_status_text(status));
-}
-
-static moe_status ep_open(ucx_slot *slot, moe_error *err)
-{
-    const ucp_ep_params_t params = {.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS |
-                                                  UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER,
-                                    .address = (const ucp_address_t *)meet_of(slot)->theirs,
-                                    .err_mode = UCP_ERR_HANDLING_MODE_PEER,
-                                    .err_handler = {on_ep_error, slot}};
-    ucs_status_t status = ucp_ep_create(slot->worker, &params, &slot->ep);
-
-    if (status != UCS_OK) {
-        slot->ep = NULL;
-        return moe_fail(err, MOE_ERR_UNAVAILABLE, "no UCX endpoint: %s", ucs_status_string(status));
-    }
-    return MOE_OK;
-}
-
-static bool flush_socket(ucx_slot *slot)
-{
-    meet *m = meet_of(slot);
-
-    while (m->n_out > 0) {
-        ssize_t n = send(slot->fd, m->out, m->n_out, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-        if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-            break;
-        }
-        if (n <= 0) {
-            return false;
-        }
-        m->n_out -= (size_t)n;
-        memmove(m->out, m->out + n, m->n_out);
-    }
-    uint32_t events = EPOLLIN | (m->n_out > 0 ? (uint32_t)EPOLLOUT : 0);
-    return watch(slot->t, slot->fd, events, KIND_SOCKET, slot->peer, EPOLL_CTL_MOD) == MOE_OK;
-}
-
-static void slot_up(ucx_slot *slot)
-{
-    ucx *t = slot->t;
-
-    memcpy(slot->token, meet_of(slot)->token, sizeof slot->token);
-    slot->state = SLOT_UP;
-    t->n_meeting--;
-    *(slot->caller ? &t->stats.connected : &t->stats.accepted) += 1;
-    tell(t, slot, TRANSPORT_UP);
-}
-
-/* Moves the meeting on by what has come. */
-static moe_status meet_on(ucx_slot *slot, const unsigned char *bytes, size_t n, moe_error *err)
-{
-    meet *m = meet_of(slot);
-    moe_status status = MOE_OK;
-
-    while (status == MOE_OK && n > 0) {
-        size_t used;
-
-        status = meet_receive(m, bytes, n, &used, err);
-        if (status == MOE_OK && (m->stage == MEET_CALL || m->stage == MEET_ANSWER)) {
-            status = offer_worker(slot, err);
-        }
-        if (status == MOE_OK && m->stage == MEET_DONE && slot->ep == NULL) {
-            status = ep_open(slot, err);
-        } else if (status == MOE_OK && used == 0) {
-            status = moe_fail(err, MOE_ERR_CORRUPT, "bytes after the meeting");
-        }
-        bytes += used;
-        n -= used;
-    }
-    return status;
-}
-
-/* Who is refused for the secret or the version is told, and so is the operator, once a second at most. */
-static void meeting_failed(ucx_slot *slot, moe_status status, const char *why)
-{
-    ucx *t = slot->t;
-    uint64_t now = moe_now_ns(t->clock);
-    bool operators = status == MOE_ERR_DENIED || status == MOE_ERR_UNSUPPORTED;
-
-    t->stats.denied += status == MOE_ERR_DENIED;
-    if (operators && (t->warned_ns == 0 || now - t->warned_ns >= WARN_EVERY_NS)) {
-        t->warned_ns = now;
-        MOE_WARN("transport: a member that %s is not used: %s", slot->caller ? "was called" : "called", why);
-    }
-    if (status == MOE_ERR_DENIED && !slot->caller && meet_of(slot)->stage == MEET_ADDRESS) {
-        meet_refuse(meet_of(slot));
-    }
-    (void)flush_socket(slot);
-    fail_slot(slot, why);
-}
-
-static void on_meeting(ucx_slot *slot)
-{
-    unsigned char bytes[512];
-    moe_error err = {"the socket does not take our part"};
-    moe_status status = MOE_OK;
-    ssize_t n = recv(slot->fd, bytes, sizeof bytes, MSG_DONTWAIT);
-
-    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
-        fail_slot(slot, n == 0 ? "closed by the other end while meeting" : strerror(errno));
-        return;
-    }
-    if (n > 0) {
-        status = meet_on(slot, bytes, (size_t)n, &err);
-    }
-    if (status != MOE_OK || !flush_socket(slot)) {
-        meeting_failed(slot, status, err.text);
-    } else if (meet_of(slot)->stage == MEET_DONE && slot->state == SLOT_MEETING) {
-        slot_up(slot);
-    }
-}
-
-/* ------------------------------------------------------------------------------------------------ sockets */
-/* Takes fd, also on failure. */
-static moe_status begin_meeting(ucx_slot *slot, int fd, bool caller)
-{
-    slot->fd = fd;
-    slot->caller = slot->connecting = caller;
-    socket_set_options(fd);
-    moe_status status = meet_begin(meet_of(slot), caller, &slot->t->key);
-    return status == MOE_OK ? watch(slot->t, fd, EPOLLIN | EPOLLOUT, KIND_SOCKET, slot->peer, EPOLL_CTL_ADD) : status;
-}
-
-static void on_socket(ucx_slot *slot)
-{
-    int error = 0;
-    socklen_t bytes = sizeof error;
-    char byte;
-
-    if (slot->state == SLOT_MEETING) {
-        if (slot->connecting) {
-            if (getsockopt(slot->fd, SOL_SOCKET, SO_ERROR, &error, &bytes) != 0 || error != 0) {
-                fail_slot(slot, error == 0 ? "no connection" : strerror(error));
-                return;
-            }
-            slot->connecting = false;
-        }
-        on_meeting(slot);
-        return;
-    }
-    ssize_t n = recv(slot->fd, &byte, 1, MSG_DONTWAIT);
-    if (slot->state == SLOT_UP && (n >= 0 || (errno != EAGAIN && errno != EINTR))) {
-        while (ucp_worker_progress(slot->worker) != 0) { /* what came before the end */
-        }
-        fail_slot(slot, n == 0 ? "closed by the other end" : n > 0 ? "bytes after the meeting" : strerror(errno));
-    }
-}
-
-static void free_slot(ucx *t, ucx_slot *slot)
-{
-    if (slot->fd >= 0) {
-        (void)close(slot->fd);
-    }
-    *slot = (ucx_slot){.state = SLOT_FREE, .fd = -1};
-    t->stats.peers--;
-}
-
-/* A place for a stranger: a free one, else that of the stranger who has been meeting longest. */
-static ucx_slot *place_for_stranger(ucx *t)
-{
-    ucx_slot *slot = take_slot(t), *oldest = NULL;
-
-    if (slot != NULL) {
-        return slot;
-    }
-    for (size_t i = 0; i < t->n_slots; i++) {
-        ucx_slot *s = &t->slots[i];
-
-        if (s->state == SLOT_MEETING && !s->caller && s->worker == NULL && (oldest == NULL || s->peer < oldest->peer)) {
-            oldest = s;
-        }
-    }
-    if (oldest == NULL) {
-        return NULL;
-    }
-    t->n_meeting--;
-    t->stats.silent++;
-    free_slot(t, oldest);
-    return take_slot(t);
-}
-
-static void stop_listening(ucx *t)
-{
-    if (t->listening) {
-        t->listening = false;
-        (void)epoll_ctl(t->epoll_fd, EPOLL_CTL_DEL, t->listen_fd, NULL);
-    }
-}
-
-static void on_listen(ucx *t)
-{
-    for (int i = 0; i < ACCEPT_ROUNDS; i++) {
-        int fd = accept4(t->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-        if (fd < 0) {
-            if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-                stop_listening(t); /* until the next check: it would be ready all the time */
-            }
-            return;
-        }
-        ucx_slot *slot = place_for_stranger(t);
-        if (slot == NULL) {
-            t->stats.refused++;
-            (void)close(fd);
-        } else if (begin_meeting(slot, fd, false) != MOE_OK) {
-            fail_slot(slot, "no meeting");
-        }
-    }
-}
-
-static moe_status ucx_connect(transport *base, const char *address, transport_peer *peer_out)
-{
-    ucx *t = (ucx *)base;
-    int fd;
-    moe_status status = socket_connect(address, &fd, NULL);
-
-    if (status != MOE_OK) {
-        return status;
-    }
-    ucx_slot *slot = take_slot(t);
-    if (slot == NULL) {
-        (void)close(fd);
-        return MOE_ERR_BUSY;
-    }
-    *peer_out = slot->peer;
-    if (begin_meeting(slot, fd, true) != MOE_OK) {
-        fail_slot(slot, "no meeting");
-    }
-    return MOE_OK;
-}
-
-/* ------------------------------------------------------------------------------------------------ close */
-static void begin_close(ucx_slot *slot)
-{
-    const ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS, .flags = UCP_EP_CLOSE_FLAG_FORCE};
-    ucs_status_ptr_t request = slot->ep == NULL ? NULL : ucp_ep_close_nbx(slot->ep, &param);
-
-    slot->ep = NULL;
-    slot->close = UCS_PTR_IS_PTR(request) ? request : NULL;
-    slot->state = SLOT_CLOSING;
-    activate(slot);
-}
-
-static void check_close(ucx *t, ucx_slot *slot)
-{
-    if (slot->close != NULL && ucp_request_check_status(slot->close) != UCS_INPROGRESS) {
-        ucp_request_free(slot->close);
-        slot->close = NULL;
-    }
-    if (slot->close != NULL || slot->n_out > 0) {
-        t->dirty = true;
-        activate(slot);
-        return;
-    }
-    for (size_t i = 0; slot->active && i < t->n_active; i++) {
-        if (t->active[i] == (uint32_t)(slot - t->slots)) {
-            t->active[i] = t->active[--t->n_active];
-            slot->active = false;
-        }
-    }
-    if (slot->worker != NULL) {
-        ucp_worker_destroy(slot->worker);
-    }
-    slot->worker = NULL;
-    if (!slot->quiet) {
-        tell(t, slot, TRANSPORT_DOWN);
-    }
-    free_slot(t, slot);
-}
-
-/* What callbacks have noted. */
-static void attend(ucx *t)
-{
-    t->dirty = false;
-    for (size_t i = 0; i < t->n_slots; i++) {
-        ucx_slot *slot = &t->slots[i];
-
-        if (slot->state == SLOT_FAILED) {
-            begin_close(slot);
-        }
-        if (slot->state == SLOT_CLOSING) {
-            check_close(t, slot);
-        }
-    }
-}
-
-static void ucx_peer_close(transport *base, transport_peer peer)
-{
-    ucx_slot *slot = find_slot((ucx *)base, peer);
-
-    if (slot != NULL) {
-        fail_slot(slot, "closed");
-        slot->quiet = true;
-    }
 }
 
 /* ------------------------------------------------------------------------------------------------ progress, wait */
@@ -639,37 +201,37 @@ static void check_times(ucx *t)
 
         if (slot->state == SLOT_UP && slot->oldest != NULL && now - slot->oldest->since_ns > t->send_timeout_ns) {
             t->stats.timeouts++;
-            fail_slot(slot, "frames do not leave");
+            ucx_slot_fail(slot, "frames do not leave");
         } else if (slot->state == SLOT_MEETING && now - slot->since_ns > MEET_TIMEOUT_NS) {
             t->stats.silent += !slot->caller;
-            fail_slot(slot, "no meeting in time");
+            ucx_slot_fail(slot, "no meeting in time");
         }
     }
     if (!t->listening && t->listen_fd >= 0) {
-        t->listening = watch(t, t->listen_fd, EPOLLIN, KIND_LISTEN, 0, EPOLL_CTL_ADD) == MOE_OK;
+        t->listening = ucx_watch(t, t->listen_fd, EPOLLIN, KIND_LISTEN, 0, EPOLL_CTL_ADD) == MOE_OK;
     }
 }
 
 static void on_event(ucx *t, uint64_t data)
 {
     uint64_t count;
-    ucx_slot *slot = find_slot(t, data & (UINT64_MAX >> 2));
+    ucx_slot *slot = ucx_slot_find(t, data & (UINT64_MAX >> 2));
 
     switch (data >> 62) {
     case KIND_LISTEN:
-        on_listen(t);
+        ucx_on_listen(t);
         break;
     case KIND_WAKE:
         (void)!read(t->wake_fd, &count, sizeof count);
         break;
     case KIND_WORKER:
         if (slot != NULL) {
-            activate(slot);
+            ucx_slot_activate(slot);
         }
         break;
     default:
         if (slot != NULL && slot->fd >= 0) {
-            on_socket(slot);
+            ucx_on_socket(slot);
         }
     }
 }
@@ -708,7 +270,7 @@ static unsigned ucx_progress(transport *base)
     }
     check_times(t);
     if (t->dirty) {
-        attend(t);
+        ucx_attend(t);
     }
     return t->n_events;
 }
@@ -777,7 +339,7 @@ static void ucx_close(transport *base)
     ucx *t = (ucx *)base;
 
     if (t->listen_fd >= 0) {
-        stop_listening(t);
+        ucx_stop_listening(t);
         (void)close(t->listen_fd);
         t->listen_fd = -1;
     }
@@ -827,7 +389,7 @@ static moe_status epoll_open(ucx *t, moe_error *err)
 {
     t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (t->epoll_fd < 0 || t->wake_fd < 0 || watch(t, t->wake_fd, EPOLLIN, KIND_WAKE, 0, EPOLL_CTL_ADD) != MOE_OK) {
+    if (t->epoll_fd < 0 || t->wake_fd < 0 || ucx_watch(t, t->wake_fd, EPOLLIN, KIND_WAKE, 0, EPOLL_CTL_ADD) != MOE_OK) {
         return moe_fail(err, MOE_ERR_UNAVAILABLE, "ucx: epoll: %s", strerror(errno));
     }
     return MOE_OK;
@@ -856,11 +418,11 @@ static moe_status buffers_open(ucx *t)
 
 static moe_status check_options(const transport_ucx_options *o, moe_error *err)
 {
-    if (o->max_peers == 0 || o->max_peers >= MOE_BIT(SLOT_BITS) || o->max_message == 0 || o->max_message > UINT32_MAX ||
-        o->max_sends > 1024) {
+    if (o->max_peers == 0 || o->max_peers >= MOE_BIT(UCX_SLOT_BITS) || o->max_message == 0 ||
+        o->max_message > UINT32_MAX || o->max_sends > 1024) {
         return moe_fail(err, MOE_ERR_INVALID_ARG,
                         "ucx: %zu peers (1 to %u), frames of %zu bytes (1 to %u), %zu sends (at most 1024)",
-                        o->max_peers, MOE_BIT(SLOT_BITS) - 1, o->max_message, UINT32_MAX, o->max_sends);
+                        o->max_peers, MOE_BIT(UCX_SLOT_BITS) - 1, o->max_message, UINT32_MAX, o->max_sends);
     }
     return MOE_OK;
 }
@@ -903,7 +465,7 @@ moe_status transport_ucx_open(const transport_ucx_options *o, transport **out, m
         ucx_close(&t->base);
         return status;
     }
-    t->listening = t->listen_fd >= 0 && watch(t, t->listen_fd, EPOLLIN, KIND_LISTEN, 0, EPOLL_CTL_ADD) == MOE_OK;
+    t->listening = t->listen_fd >= 0 && ucx_watch(t, t->listen_fd, EPOLLIN, KIND_LISTEN, 0, EPOLL_CTL_ADD) == MOE_OK;
     *out = &t->base;
     return MOE_OK;
 }
