@@ -39,7 +39,7 @@ static const moe_option options[] = {
     {"only", MOE_OPT_CHOICE, offsetof(bench_config, only), "all", 0, 0, parts, "PART", "measure one part"},
     {"layers", MOE_OPT_U32, offsetof(bench_config, layers), "8", 1, DENSE_LAYERS, NULL, "N",
      "layers of 24 of MoLM and Pythia; fewer if memory is short"},
-    {"windows", MOE_OPT_U32, offsetof(bench_config, windows), "3", 1, MAX_WINDOWS, NULL, "N",
+    {"windows", MOE_OPT_U32, offsetof(bench_config, windows), "5", 1, MAX_WINDOWS, NULL, "N",
      "how often each measurement is made"},
 };
 static const moe_program program = {.name = "bench_savings",

@@ -30,6 +30,7 @@ echo "== model"
 echo
 echo "== families"
 "$bin/bench_savings" "${threads[0]}"
+"$bin/bench_families" "${threads[0]}"
 echo
 echo "== transport"
 "$bin/bench_transport"
