@@ -3,20 +3,12 @@
 # process alone answers it, and the tokens and their log-probabilities must be equal bit for bit. Everything is taken down again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-model=${1:-}
 prompt=${PROMPT:-"A mixture of experts is"}
 bin=${BIN:-bin}
 nodes="node-a node-b node-c"
 
 command -v etcd >/dev/null || { echo "etcd is missing: apt-get install etcd-server" >&2; exit 1; }
-if [ -z "$model" ]; then
-    family=${FAMILY:-olmoe}
-    model=.demo/$family
-    if [ ! -f "$model/config.json" ]; then
-        echo "== making a small $family checkpoint in $model (random weights: the text will be noise, the machinery is real)"
-        /usr/bin/python3 tools/make_checkpoint.py "$model" --family "$family"
-    fi
-fi
+model=$(tools/demo_model.sh "${1:-}")
 
 work=$(mktemp -d)
 pids=()

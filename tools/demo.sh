@@ -3,17 +3,8 @@
 # prompt over gRPC, and says what to try next.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-model=${1:-}
+model=$(tools/demo_model.sh "${1:-}")
 prompt=${PROMPT:-"A mixture of experts is"}
-
-if [ -z "$model" ]; then
-    family=${FAMILY:-olmoe}
-    model=.demo/$family
-    if [ ! -f "$model/config.json" ]; then
-        echo "== making a small $family checkpoint in $model (random weights: the text will be noise, the machinery is real)"
-        /usr/bin/python3 tools/make_checkpoint.py "$model" --family "$family"
-    fi
-fi
 
 log=$(mktemp)
 ready=$(mktemp)
