@@ -100,9 +100,9 @@ static void vector_row_divide(float *y, float by, size_t n)
     }
 }
 
-static void vector_rms_norm(float *out, const float *x, const float *gain, float eps, size_t width)
+static float vector_sum_of_squares(const float *x, size_t width)
 {
-    v16 p = v16_zero(), q, r;
+    v16 p = v16_zero(), q;
     size_t i = 0;
 
     for (; i + 16 <= width; i += 16) {
@@ -113,8 +113,15 @@ static void vector_rms_norm(float *out, const float *x, const float *gain, float
         q = v16_load_n(x + i, width - i);
         p = v16_fma(q, q, p);
     }
-    r = v16_set(1.0f / sqrtf(v16_fold(p) / (float)width + eps));
-    for (i = 0; i + 16 <= width; i += 16) {
+    return v16_fold(p);
+}
+
+static void vector_rms_norm(float *out, const float *x, const float *gain, float eps, size_t width)
+{
+    v16 r = v16_set(1.0f / sqrtf(vector_sum_of_squares(x, width) / (float)width + eps));
+    size_t i = 0;
+
+    for (; i + 16 <= width; i += 16) {
         v16_store(out + i, v16_mul(v16_mul(v16_load(x + i), r), v16_load(gain + i)));
     }
     if (i < width) {
@@ -151,19 +158,8 @@ static void vector_layer_norm(float *out, const float *x, const float *gain, con
 
 static void vector_unit_norm(float *x, size_t width)
 {
-    v16 p = v16_zero(), q;
-    size_t i = 0;
-    float length;
+    float length = sqrtf(vector_sum_of_squares(x, width));
 
-    for (; i + 16 <= width; i += 16) {
-        q = v16_load(x + i);
-        p = v16_fma(q, q, p);
-    }
-    if (i < width) {
-        q = v16_load_n(x + i, width - i);
-        p = v16_fma(q, q, p);
-    }
-    length = sqrtf(v16_fold(p));
     vector_row_divide(x, length < 1e-12f ? 1e-12f : length, width);
 }
 

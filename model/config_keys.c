@@ -231,8 +231,9 @@ moe_status model_config_attention(const moe_json *json, model_config *c, moe_err
     return status == MOE_OK ? moe_json_bool(json, "attention_bias", &c->attention_bias, NULL, err) : status;
 }
 
-moe_status model_config_plain_heads(const model_config *c, moe_error *err)
+moe_status model_config_plain_heads(const moe_json *json, model_config *c, moe_error *err)
 {
+    (void)json;
     if ((uint64_t)c->n_heads * c->head_dim != c->d_model) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "head_dim: %u times num_attention_heads %u must be hidden_size %u",
                         c->head_dim, c->n_heads, c->d_model);
@@ -258,15 +259,33 @@ moe_status model_config_experts(const moe_json *json, model_config *c, moe_error
                             : status;
 }
 
-moe_status model_config_activation(const moe_json *json, const char *wanted, moe_error *err)
+moe_status model_config_silu(const moe_json *json, model_config *c, moe_error *err)
 {
-    const char *name = wanted;
+    const char *name = "silu";
     moe_status status = moe_json_string(json, "hidden_act", &name, NULL, err);
 
-    if (status == MOE_OK && strcmp(name, wanted) != 0) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "hidden_act: \"%.64s\" is not supported, only \"%s\"", name, wanted);
+    (void)c;
+    if (status == MOE_OK && strcmp(name, "silu") != 0) {
+        return moe_fail(err, MOE_ERR_UNSUPPORTED, "hidden_act: \"%.64s\" is not supported, only \"silu\"", name);
     }
     return status;
+}
+
+moe_status model_config_d_ff(const moe_json *json, model_config *c, moe_error *err)
+{
+    return model_config_u32(json, "intermediate_size", 1, MODEL_MAX_WIDTH, &c->d_ff, err);
+}
+
+moe_status model_config_norm_and_head(const moe_json *json, model_config *c, moe_error *err)
+{
+    moe_status status = model_config_positive(json, "rms_norm_eps", 0.999999, &c->norm_eps, NULL, err);
+
+    return status == MOE_OK ? moe_json_bool(json, "tie_word_embeddings", &c->tied_head, NULL, err) : status;
+}
+
+moe_status model_config_renormalize(const moe_json *json, model_config *c, moe_error *err)
+{
+    return moe_json_bool(json, "norm_topk_prob", &c->gate.renormalize, NULL, err);
 }
 
 moe_status model_config_tokens(const moe_json *json, model_config *c, moe_error *err)

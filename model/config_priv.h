@@ -31,16 +31,22 @@ MOE_NODISCARD moe_status model_config_widths(const moe_json *json, model_config 
 /* num_attention_heads, num_key_value_heads, head_dim, attention_bias; d_model must be known. A default for n_kv_heads
  * of 0 means n_heads, one for head_dim of 0 means d_model / n_heads. */
 MOE_NODISCARD moe_status model_config_attention(const moe_json *json, model_config *c, moe_error *err);
-/* Refuses heads that are not hidden_size together: for classes that know no other. */
-MOE_NODISCARD moe_status model_config_plain_heads(const model_config *c, moe_error *err);
+/* Refuses heads that are not hidden_size together: for classes that know no other. Reads no key. */
+MOE_NODISCARD moe_status model_config_plain_heads(const moe_json *json, model_config *c, moe_error *err);
+/* intermediate_size. */
+MOE_NODISCARD moe_status model_config_d_ff(const moe_json *json, model_config *c, moe_error *err);
+/* rms_norm_eps and tie_word_embeddings. */
+MOE_NODISCARD moe_status model_config_norm_and_head(const moe_json *json, model_config *c, moe_error *err);
+/* norm_topk_prob. */
+MOE_NODISCARD moe_status model_config_renormalize(const moe_json *json, model_config *c, moe_error *err);
 /* bos_token_id, pad_token_id, eos_token_id. */
 MOE_NODISCARD moe_status model_config_tokens(const moe_json *json, model_config *c, moe_error *err);
 /* Adds an id or a list of ids to c->eos_ids. */
 MOE_NODISCARD moe_status model_config_add_eos(const moe_json *value, model_config *c, moe_error *err);
 /* num_experts or num_local_experts, num_experts_per_tok. */
 MOE_NODISCARD moe_status model_config_experts(const moe_json *json, model_config *c, moe_error *err);
-/* hidden_act must be `wanted`. */
-MOE_NODISCARD moe_status model_config_activation(const moe_json *json, const char *wanted, moe_error *err);
+/* hidden_act must be "silu". */
+MOE_NODISCARD moe_status model_config_silu(const moe_json *json, model_config *c, moe_error *err);
 /* A real in (0, max], as a float that is not denormal. */
 MOE_NODISCARD moe_status model_config_positive(const moe_json *json, const char *key, double max, float *out,
                                                bool *found, moe_error *err);

@@ -37,7 +37,7 @@ static void set_defaults(model_config *c)
 }
 
 /* A window as wide as the context hides nothing. */
-static moe_status check_window(const moe_json *json, const model_config *c, moe_error *err)
+static moe_status check_window(const moe_json *json, model_config *c, moe_error *err)
 {
     int64_t window = c->max_positions;
     moe_status status = moe_json_int(json, "sliding_window", 1, INT64_MAX, &window, NULL, err);
@@ -50,27 +50,11 @@ static moe_status check_window(const moe_json *json, const model_config *c, moe_
     return status;
 }
 
-static moe_status parse_rest(const moe_json *json, model_config *c, moe_error *err)
-{
-    moe_status status = model_config_u32(json, "intermediate_size", 1, MODEL_MAX_WIDTH, &c->d_ff, err);
-
-    if (status == MOE_OK) {
-        status = model_config_activation(json, "silu", err);
-    }
-    if (status == MOE_OK) {
-        status = model_config_positive(json, "rms_norm_eps", 0.999999, &c->norm_eps, NULL, err);
-    }
-    if (status == MOE_OK) {
-        status = check_window(json, c, err);
-    }
-    return status == MOE_OK ? moe_json_bool(json, "tie_word_embeddings", &c->tied_head, NULL, err) : status;
-}
-
 static moe_status mixtral_parse(const moe_json *json, model_config *c, moe_error *err)
 {
-    static const model_config_part parts[] = {model_config_widths,  model_config_attention,
-                                              model_config_experts, model_config_rope,
-                                              parse_rest,           model_config_tokens};
+    static const model_config_part parts[] = {model_config_widths,        model_config_attention, model_config_experts,
+                                              model_config_rope,          model_config_d_ff,      model_config_silu,
+                                              model_config_norm_and_head, check_window,           model_config_tokens};
     moe_status status;
 
     set_defaults(c);

@@ -146,19 +146,6 @@ static moe_status parse_rope(const moe_json *json, model_config *c, moe_error *e
                     type == NULL ? "" : type);
 }
 
-static moe_status parse_rest(const moe_json *json, model_config *c, moe_error *err)
-{
-    moe_status status = model_config_plain_heads(c, err);
-
-    if (status == MOE_OK) {
-        status = model_config_u32(json, "intermediate_size", 1, MODEL_MAX_WIDTH, &c->d_ff, err);
-    }
-    if (status == MOE_OK) {
-        status = model_config_positive(json, "rms_norm_eps", 0.999999, &c->norm_eps, NULL, err);
-    }
-    return status == MOE_OK ? moe_json_bool(json, "tie_word_embeddings", &c->tied_head, NULL, err) : status;
-}
-
 static void set_defaults(model_config *c)
 {
     c->vocab_size = 32000;
@@ -178,8 +165,9 @@ static void set_defaults(model_config *c)
 static moe_status moe_plus_plus_parse(const moe_json *json, model_config *c, moe_error *err)
 {
     static const model_config_part parts[] = {
-        model_config_widths, model_config_attention, parse_experts, parse_gate, parse_rope,
-        parse_rest,          model_config_tokens};
+        model_config_widths, model_config_attention,   parse_experts,     parse_gate,
+        parse_rope,          model_config_plain_heads, model_config_d_ff, model_config_norm_and_head,
+        model_config_tokens};
     moe_status status;
 
     set_defaults(c);

@@ -46,26 +46,9 @@ static moe_status parse_d_ff(const moe_json *json, model_config *c, moe_error *e
     return model_config_need_u32(json, "intermediate_size", 1, MODEL_MAX_WIDTH, &c->d_ff, err);
 }
 
-static moe_status parse_switches(const moe_json *json, model_config *c, moe_error *err)
+static moe_status parse_clip(const moe_json *json, model_config *c, moe_error *err)
 {
-    moe_status status = model_config_plain_heads(c, err);
-
-    if (status == MOE_OK) {
-        status = model_config_activation(json, "silu", err);
-    }
-    if (status == MOE_OK) {
-        status = model_config_positive(json, "rms_norm_eps", 0.999999, &c->norm_eps, NULL, err);
-    }
-    if (status == MOE_OK) {
-        status = model_config_positive(json, "clip_qkv", 1e30, &c->clip_qkv_bound, &c->clip_qkv, err);
-    }
-    if (status == MOE_OK) {
-        status = moe_json_bool(json, "norm_topk_prob", &c->gate.renormalize, NULL, err);
-    }
-    if (status == MOE_OK) {
-        status = moe_json_bool(json, "tie_word_embeddings", &c->tied_head, NULL, err);
-    }
-    return status;
+    return model_config_positive(json, "clip_qkv", 1e30, &c->clip_qkv_bound, &c->clip_qkv, err);
 }
 
 static moe_status parse_tokens(const moe_json *json, model_config *c, moe_error *err)
@@ -79,8 +62,16 @@ static moe_status parse_tokens(const moe_json *json, model_config *c, moe_error 
 
 static moe_status olmoe_parse(const moe_json *json, model_config *c, moe_error *err)
 {
-    static const model_config_part parts[] = {model_config_widths,  parse_d_ff,        model_config_attention,
-                                              model_config_experts, model_config_rope, parse_switches,
+    static const model_config_part parts[] = {model_config_widths,
+                                              parse_d_ff,
+                                              model_config_attention,
+                                              model_config_experts,
+                                              model_config_rope,
+                                              model_config_plain_heads,
+                                              model_config_silu,
+                                              model_config_norm_and_head,
+                                              parse_clip,
+                                              model_config_renormalize,
                                               parse_tokens};
 
     set_defaults(c);

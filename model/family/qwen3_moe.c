@@ -35,12 +35,13 @@ static void set_defaults(model_config *c)
     c->ffn = COMPUTE_FFN_SWIGLU;
 }
 
-static moe_status refuse_dense_layers(const moe_json *json, moe_error *err)
+static moe_status refuse_dense_layers(const moe_json *json, model_config *c, moe_error *err)
 {
     const json_t *dense = json_object_get(json, "mlp_only_layers");
     int64_t step = 1;
     moe_status status = moe_json_int(json, "decoder_sparse_step", 0, INT32_MAX, &step, NULL, err);
 
+    (void)c;
     if (status == MOE_OK && step != 1) {
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "decoder_sparse_step: %lld is not supported, only 1",
                         (long long)step);
@@ -52,42 +53,34 @@ static moe_status refuse_dense_layers(const moe_json *json, moe_error *err)
     return status;
 }
 
-static moe_status refuse_window(const moe_json *json, moe_error *err)
+static moe_status refuse_window(const moe_json *json, model_config *c, moe_error *err)
 {
     bool window = false;
     moe_status status = moe_json_bool(json, "use_sliding_window", &window, NULL, err);
 
+    (void)c;
     return status == MOE_OK && window ? moe_fail(err, MOE_ERR_UNSUPPORTED, "use_sliding_window: true is not supported")
                                       : status;
 }
 
-static moe_status parse_rest(const moe_json *json, model_config *c, moe_error *err)
+static moe_status parse_d_ff(const moe_json *json, model_config *c, moe_error *err)
 {
-    moe_status status = model_config_u32(json, "moe_intermediate_size", 1, MODEL_MAX_WIDTH, &c->d_ff, err);
-
-    if (status == MOE_OK) {
-        status = model_config_activation(json, "silu", err);
-    }
-    if (status == MOE_OK) {
-        status = model_config_positive(json, "rms_norm_eps", 0.999999, &c->norm_eps, NULL, err);
-    }
-    if (status == MOE_OK) {
-        status = refuse_dense_layers(json, err);
-    }
-    if (status == MOE_OK) {
-        status = refuse_window(json, err);
-    }
-    if (status == MOE_OK) {
-        status = moe_json_bool(json, "norm_topk_prob", &c->gate.renormalize, NULL, err);
-    }
-    return status == MOE_OK ? moe_json_bool(json, "tie_word_embeddings", &c->tied_head, NULL, err) : status;
+    return model_config_u32(json, "moe_intermediate_size", 1, MODEL_MAX_WIDTH, &c->d_ff, err);
 }
 
 static moe_status qwen3_moe_parse(const moe_json *json, model_config *c, moe_error *err)
 {
-    static const model_config_part parts[] = {model_config_widths,  model_config_attention,
-                                              model_config_experts, model_config_rope,
-                                              parse_rest,           model_config_tokens};
+    static const model_config_part parts[] = {model_config_widths,
+                                              model_config_attention,
+                                              model_config_experts,
+                                              model_config_rope,
+                                              parse_d_ff,
+                                              model_config_silu,
+                                              refuse_dense_layers,
+                                              refuse_window,
+                                              model_config_norm_and_head,
+                                              model_config_renormalize,
+                                              model_config_tokens};
 
     set_defaults(c);
     return model_config_parts(parts, MOE_COUNT(parts), json, c, err);

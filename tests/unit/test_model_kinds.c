@@ -4,7 +4,8 @@
 
 static void experts_are_numbered_by_kind(void **state)
 {
-    const model_config c = {.n_experts = 12, .n_constant_experts = 2, .n_copy_experts = 1, .n_zero_experts = 1};
+    const model_config c = {
+        .n_experts = 12, .n_ffn_experts = 8, .n_constant_experts = 2, .n_copy_experts = 1, .n_zero_experts = 1};
     const model_expert_kind want[] = {MODEL_EXPERT_FFN,      MODEL_EXPERT_FFN,  MODEL_EXPERT_FFN,
                                       MODEL_EXPERT_FFN,      MODEL_EXPERT_FFN,  MODEL_EXPERT_FFN,
                                       MODEL_EXPERT_FFN,      MODEL_EXPERT_FFN,  MODEL_EXPERT_CONSTANT,
@@ -18,7 +19,7 @@ static void experts_are_numbered_by_kind(void **state)
 
 static void added_experts_are_ffns(void **state)
 {
-    const model_config c = {.n_experts = 4, .n_zero_experts = 1};
+    const model_config c = {.n_experts = 4, .n_ffn_experts = 3, .n_zero_experts = 1};
 
     (void)state;
     assert_true(model_expert_is_local(&c, 3));
