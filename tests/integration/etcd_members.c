@@ -229,16 +229,42 @@ static void revoke_lease_of(const cluster_etcd_options *o, const char *prefix)
     cluster_store_close(s);
 }
 
-/* ------------------------------------------------------------------------------------------------ tests */
+/* ------------------------------------------------------------------------------------------------ tests
+ * Each has an etcd of its own, which goes with it, also when the test fails. */
+static int open_server(void **state, bool tls)
+{
+    etcd_server *server = calloc(1, sizeof *server);
+
+    assert_non_null(server);
+    *state = server;
+    etcd_server_open(server, tls);
+    etcd_server_start(server);
+    return 0;
+}
+
+static int open_plain(void **state)
+{
+    return open_server(state, false);
+}
+
+static int open_tls(void **state)
+{
+    return open_server(state, true);
+}
+
+static int close_server(void **state)
+{
+    etcd_server_close(*state);
+    free(*state);
+    return 0;
+}
+
 static void members_find_each_other_and_leave_nothing_behind(void **state)
 {
-    etcd_server server;
+    etcd_server *server = *state;
     trio t;
 
-    (void)state;
-    etcd_server_open(&server, false);
-    etcd_server_start(&server);
-    const cluster_etcd_options o = {.endpoints = server.url};
+    const cluster_etcd_options o = {.endpoints = server->url};
     trio_start(&t, &o);
     trio_stop(&t);
     cluster_store *s = NULL;
@@ -249,151 +275,119 @@ static void members_find_each_other_and_leave_nothing_behind(void **state)
     assert_int_equal(range(s, "/conclave/test/coordinators/").n_kvs, 0);
     assert_int_equal(range(s, "/conclave/test/placement/").n_kvs, LAYERS);
     cluster_store_close(s);
-    etcd_server_close(&server);
 }
 
 static void a_revoked_lease_is_taken_anew(void **state)
 {
-    etcd_server server;
+    etcd_server *server = *state;
     trio t;
     cluster_stats stats;
 
-    (void)state;
-    etcd_server_open(&server, false);
-    etcd_server_start(&server);
-    const cluster_etcd_options o = {.endpoints = server.url};
+    const cluster_etcd_options o = {.endpoints = server->url};
     trio_start(&t, &o);
     revoke_lease_of(&o, "/conclave/test/nodes/"); /* the first: a */
     eventually((cluster_get_stats(t.a.c, &stats), stats.lease_losses == 1));
     trio_is_whole(&t);
     trio_stop(&t);
-    etcd_server_close(&server);
 }
 
 static void a_restart_of_etcd_changes_nothing(void **state)
 {
-    etcd_server server;
+    etcd_server *server = *state;
     trio t;
 
-    (void)state;
-    etcd_server_open(&server, false);
-    etcd_server_start(&server);
-    const cluster_etcd_options o = {.endpoints = server.url};
+    const cluster_etcd_options o = {.endpoints = server->url};
     trio_start(&t, &o);
-    etcd_server_kill(&server);
+    etcd_server_kill(server);
     eventually(!is_connected(&t.a) && !is_connected(&t.c));
     assert_int_equal(missing_of(&t.c), 0);
     assert_int_equal(epoch_of(&t.c), 1);
-    etcd_server_start(&server);
+    etcd_server_start(server);
     trio_is_whole(&t);
     assert_int_equal(epoch_of(&t.c), 1);
     trio_stop(&t);
-    etcd_server_close(&server);
 }
 
 static void a_wiped_etcd_is_filled_again(void **state)
 {
-    etcd_server server;
+    etcd_server *server = *state;
     trio t;
 
-    (void)state;
-    etcd_server_open(&server, false);
-    etcd_server_start(&server);
-    const cluster_etcd_options o = {.endpoints = server.url};
+    const cluster_etcd_options o = {.endpoints = server->url};
     trio_start(&t, &o);
-    etcd_server_kill(&server);
-    etcd_server_wipe(&server);
-    etcd_server_start(&server);
+    etcd_server_kill(server);
+    etcd_server_wipe(server);
+    etcd_server_start(server);
     eventually(epoch_of(&t.c) > 1 && epoch_of(&t.a) > 1 && epoch_of(&t.b) > 1);
     trio_is_whole(&t);
     trio_stop(&t);
-    etcd_server_close(&server);
 }
 
 static void a_watch_of_what_was_compacted_is_lost_and_says_so(void **state)
 {
-    etcd_server server;
+    etcd_server *server = *state;
     cluster_store *s = NULL;
     moe_error err;
     answer a = {0};
 
-    (void)state;
-    etcd_server_open(&server, false);
-    etcd_server_start(&server);
     for (int i = 0; i < 3; i++) {
-        (void)etcd_server_post(&server, "kv/put", "{\"key\":\"YQ==\",\"value\":\"MQ==\"}", NULL);
+        (void)etcd_server_post(server, "kv/put", "{\"key\":\"YQ==\",\"value\":\"MQ==\"}", NULL);
     }
-    assert_contains(etcd_server_post(&server, "kv/compaction", "{\"revision\":\"4\"}", NULL), "header");
-    const cluster_etcd_options o = {.endpoints = server.url};
+    assert_contains(etcd_server_post(server, "kv/compaction", "{\"revision\":\"4\"}", NULL), "header");
+    const cluster_etcd_options o = {.endpoints = server->url};
     assert_ok(cluster_etcd_open(&o, &s, &err), err);
     s->ops->watch(s, "/conclave/", 2, on_watch, &a);
     wait_for(s, &a);
     assert_contains(a.reason, "compacted up to revision 4");
     cluster_store_close(s);
-    etcd_server_close(&server);
 }
 
 static void a_dead_endpoint_is_left_for_a_live_one(void **state)
 {
-    etcd_server server;
+    etcd_server *server = *state;
     trio t;
     char both[160];
 
-    (void)state;
-    etcd_server_open(&server, false);
-    etcd_server_start(&server);
-    (void)snprintf(both, sizeof both, "http://127.0.0.1:%d,%s", etcd_free_port(), server.url);
+    (void)snprintf(both, sizeof both, "http://127.0.0.1:%d,%s", etcd_free_port(), server->url);
     const cluster_etcd_options o = {.endpoints = both};
     trio_start(&t, &o);
     trio_stop(&t);
-    etcd_server_close(&server);
 }
 
 static void a_reply_over_the_limit_is_refused(void **state)
 {
-    etcd_server server;
+    etcd_server *server = *state;
 
-    (void)state;
-    etcd_server_open(&server, false);
-    etcd_server_start(&server);
-    const cluster_etcd_options o = {.endpoints = server.url, .max_response_bytes = 16};
+    const cluster_etcd_options o = {.endpoints = server->url, .max_response_bytes = 16};
     answer a = range_with(&o);
     assert_int_equal(a.status, MOE_ERR_CORRUPT);
     assert_contains(a.reason, "larger than 16 bytes");
-    etcd_server_close(&server);
 }
 
 /* etcd forgets its tokens when it restarts: they are fetched again. */
 static void users_log_in_and_again_after_a_restart(void **state)
 {
-    etcd_server server;
+    etcd_server *server = *state;
     trio t;
 
-    (void)state;
-    etcd_server_open(&server, false);
-    etcd_server_start(&server);
-    etcd_server_enable_auth(&server);
+    etcd_server_enable_auth(server);
     const cluster_etcd_options o = {
-        .endpoints = server.url, .user = "node", .password_file = test_folder_path(&server.folder, "node.password")};
+        .endpoints = server->url, .user = "node", .password_file = test_folder_path(&server->folder, "node.password")};
     trio_start(&t, &o);
-    etcd_server_kill(&server);
+    etcd_server_kill(server);
     eventually(!is_connected(&t.a));
-    etcd_server_start(&server);
+    etcd_server_start(server);
     trio_is_whole(&t);
     trio_stop(&t);
-    etcd_server_close(&server);
 }
 
 static void wrong_credentials_are_denied(void **state)
 {
-    etcd_server server;
+    etcd_server *server = *state;
 
-    (void)state;
-    etcd_server_open(&server, false);
-    etcd_server_start(&server);
-    etcd_server_enable_auth(&server);
-    const char *wrong = test_folder_path(&server.folder, "root.password");
-    cluster_etcd_options o = {.endpoints = server.url};
+    etcd_server_enable_auth(server);
+    const char *wrong = test_folder_path(&server->folder, "root.password");
+    cluster_etcd_options o = {.endpoints = server->url};
     answer a = range_with(&o);
     assert_int_equal(a.status, MOE_ERR_DENIED);
     o.user = "node";
@@ -404,69 +398,56 @@ static void wrong_credentials_are_denied(void **state)
     a = range_with(&o);
     assert_int_equal(a.status, MOE_ERR_DENIED);
     assert_contains(a.reason, "/nonexistent/password");
-    etcd_server_close(&server);
 }
 
 static void a_denied_watch_is_lost_and_says_so(void **state)
 {
-    etcd_server server;
+    etcd_server *server = *state;
     cluster_store *s = NULL;
     moe_error err;
     answer a = {0};
 
-    (void)state;
-    etcd_server_open(&server, false);
-    etcd_server_start(&server);
-    etcd_server_enable_auth(&server);
-    const cluster_etcd_options o = {.endpoints = server.url};
+    etcd_server_enable_auth(server);
+    const cluster_etcd_options o = {.endpoints = server->url};
     assert_ok(cluster_etcd_open(&o, &s, &err), err);
     s->ops->watch(s, "/conclave/", 1, on_watch, &a);
     wait_for(s, &a);
     assert_contains(a.reason, "cancelled");
     cluster_store_close(s);
-    etcd_server_close(&server);
 }
 
 static void mutual_tls_with_users_works(void **state)
 {
-    etcd_server server;
+    etcd_server *server = *state;
     trio t;
 
-    (void)state;
-    etcd_server_open(&server, true);
-    etcd_server_start(&server);
-    etcd_server_enable_auth(&server);
-    const cluster_etcd_options o = {.endpoints = server.url,
+    etcd_server_enable_auth(server);
+    const cluster_etcd_options o = {.endpoints = server->url,
                                     .user = "node",
-                                    .password_file = test_folder_path(&server.folder, "node.password"),
-                                    .ca = test_folder_path(&server.folder, "ca.pem"),
-                                    .cert = test_folder_path(&server.folder, "client.pem"),
-                                    .key = test_folder_path(&server.folder, "client.key")};
+                                    .password_file = test_folder_path(&server->folder, "node.password"),
+                                    .ca = test_folder_path(&server->folder, "ca.pem"),
+                                    .cert = test_folder_path(&server->folder, "client.pem"),
+                                    .key = test_folder_path(&server->folder, "client.key")};
     trio_start(&t, &o);
     trio_stop(&t);
-    etcd_server_close(&server);
 }
 
 static void tls_is_verified_on_both_sides(void **state)
 {
-    etcd_server server;
+    etcd_server *server = *state;
     char plain[64];
 
-    (void)state;
-    etcd_server_open(&server, true);
-    etcd_server_start(&server);
-    cluster_etcd_options o = {.endpoints = server.url, .ca = test_folder_path(&server.folder, "ca.pem")};
+    cluster_etcd_options o = {.endpoints = server->url, .ca = test_folder_path(&server->folder, "ca.pem")};
     assert_int_equal(range_with(&o).status, MOE_ERR_UNAVAILABLE); /* no client certificate */
-    o.cert = test_folder_path(&server.folder, "client.pem");
-    o.key = test_folder_path(&server.folder, "client.key");
+    o.cert = test_folder_path(&server->folder, "client.pem");
+    o.key = test_folder_path(&server->folder, "client.key");
     assert_int_equal(range_with(&o).status, MOE_OK);
     o.ca = o.cert; /* not the authority of the server's */
     assert_int_equal(range_with(&o).status, MOE_ERR_UNAVAILABLE);
-    o.ca = test_folder_path(&server.folder, "ca.pem");
-    (void)snprintf(plain, sizeof plain, "http://127.0.0.1:%d", server.client_port);
+    o.ca = test_folder_path(&server->folder, "ca.pem");
+    (void)snprintf(plain, sizeof plain, "http://127.0.0.1:%d", server->client_port);
     o.endpoints = plain;
     assert_int_not_equal(range_with(&o).status, MOE_OK);
-    etcd_server_close(&server);
 }
 
 static void bad_options_are_named(void **state)
@@ -488,18 +469,18 @@ static void bad_options_are_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(members_find_each_other_and_leave_nothing_behind),
-        cmocka_unit_test(a_revoked_lease_is_taken_anew),
-        cmocka_unit_test(a_restart_of_etcd_changes_nothing),
-        cmocka_unit_test(a_wiped_etcd_is_filled_again),
-        cmocka_unit_test(a_watch_of_what_was_compacted_is_lost_and_says_so),
-        cmocka_unit_test(a_dead_endpoint_is_left_for_a_live_one),
-        cmocka_unit_test(a_reply_over_the_limit_is_refused),
-        cmocka_unit_test(users_log_in_and_again_after_a_restart),
-        cmocka_unit_test(wrong_credentials_are_denied),
-        cmocka_unit_test(a_denied_watch_is_lost_and_says_so),
-        cmocka_unit_test(mutual_tls_with_users_works),
-        cmocka_unit_test(tls_is_verified_on_both_sides),
+        cmocka_unit_test_setup_teardown(members_find_each_other_and_leave_nothing_behind, open_plain, close_server),
+        cmocka_unit_test_setup_teardown(a_revoked_lease_is_taken_anew, open_plain, close_server),
+        cmocka_unit_test_setup_teardown(a_restart_of_etcd_changes_nothing, open_plain, close_server),
+        cmocka_unit_test_setup_teardown(a_wiped_etcd_is_filled_again, open_plain, close_server),
+        cmocka_unit_test_setup_teardown(a_watch_of_what_was_compacted_is_lost_and_says_so, open_plain, close_server),
+        cmocka_unit_test_setup_teardown(a_dead_endpoint_is_left_for_a_live_one, open_plain, close_server),
+        cmocka_unit_test_setup_teardown(a_reply_over_the_limit_is_refused, open_plain, close_server),
+        cmocka_unit_test_setup_teardown(users_log_in_and_again_after_a_restart, open_plain, close_server),
+        cmocka_unit_test_setup_teardown(wrong_credentials_are_denied, open_plain, close_server),
+        cmocka_unit_test_setup_teardown(a_denied_watch_is_lost_and_says_so, open_plain, close_server),
+        cmocka_unit_test_setup_teardown(mutual_tls_with_users_works, open_tls, close_server),
+        cmocka_unit_test_setup_teardown(tls_is_verified_on_both_sides, open_tls, close_server),
         cmocka_unit_test(bad_options_are_named),
     };
 
