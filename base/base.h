@@ -1,6 +1,6 @@
 /* base: what every other folder may include. Depends on libc and (json.c alone) on jansson.
  *
- * Nouns: status and error, log, clock and random, options, arena, buf, ring, pool, json.
+ * Nouns: status and error, log, clock and random, options, pages, buf, text, queue, ring, waiter, threads, json, file.
  * Threads: unless an entry says otherwise an object belongs to one thread at a time. */
 #ifndef CONCLAVE_BASE_H
 #define CONCLAVE_BASE_H
@@ -24,35 +24,31 @@ static inline size_t moe_round_up(size_t n, size_t multiple)
     return (n + multiple - 1) / multiple * multiple;
 }
 
-/* ------------------------------------------------------------------------------------------------ status and error
- * The last column is what the caller does, so that nobody switches on codes by hand. */
-#define MOE_STATUS_MAP(X)                                                  \
-    X(MOE_OK, 0, "ok", NONE)                                               \
-    X(MOE_ERR_INVALID_ARG, -1, "invalid argument", REJECT)                 \
-    X(MOE_ERR_BUSY, -2, "at capacity", SHED)                               \
-    X(MOE_ERR_TIMEOUT, -3, "deadline exceeded", RETRY)                     \
-    X(MOE_ERR_CORRUPT, -4, "malformed data", EVICT)                        \
-    X(MOE_ERR_NO_MEMORY, -5, "out of memory", SHED)                        \
-    X(MOE_ERR_NOT_FOUND, -6, "not found", REJECT)                          \
-    X(MOE_ERR_UNSUPPORTED, -7, "not supported", REJECT)                    \
-    X(MOE_ERR_UNAVAILABLE, -8, "unavailable", RETRY)                       \
-    X(MOE_ERR_CANCELLED, -9, "cancelled", NONE)                            \
-    X(MOE_ERR_IO, -10, "input/output error", RETRY)                        \
-    X(MOE_ERR_EXISTS, -11, "already exists", REJECT)                       \
-    X(MOE_ERR_DENIED, -12, "permission denied", REJECT)                    \
-    X(MOE_ERR_DATA_LOSS, -13, "data loss", EVICT)                          \
-    X(MOE_ERR_INTERNAL, -14, "internal error", EVICT)
+/* ------------------------------------------------------------------------------------------------ status and error */
+#define MOE_STATUS_MAP(X)                          \
+    X(MOE_OK, 0, "ok")                             \
+    X(MOE_ERR_INVALID_ARG, -1, "invalid argument") \
+    X(MOE_ERR_BUSY, -2, "at capacity")             \
+    X(MOE_ERR_TIMEOUT, -3, "deadline exceeded")    \
+    X(MOE_ERR_CORRUPT, -4, "malformed data")       \
+    X(MOE_ERR_NO_MEMORY, -5, "out of memory")      \
+    X(MOE_ERR_NOT_FOUND, -6, "not found")          \
+    X(MOE_ERR_UNSUPPORTED, -7, "not supported")    \
+    X(MOE_ERR_UNAVAILABLE, -8, "unavailable")      \
+    X(MOE_ERR_CANCELLED, -9, "cancelled")          \
+    X(MOE_ERR_IO, -10, "input/output error")       \
+    X(MOE_ERR_EXISTS, -11, "already exists")       \
+    X(MOE_ERR_DENIED, -12, "permission denied")    \
+    X(MOE_ERR_DATA_LOSS, -13, "data loss")         \
+    X(MOE_ERR_INTERNAL, -14, "internal error")
 
 typedef enum {
-#define X(name, value, text, action) name = (value),
+#define X(name, value, text) name = (value),
     MOE_STATUS_MAP(X)
 #undef X
 } moe_status;
 
-typedef enum { MOE_DO_NONE, MOE_DO_REJECT, MOE_DO_SHED, MOE_DO_RETRY, MOE_DO_EVICT } moe_action;
-
 const char *moe_status_text(moe_status status); /* never NULL, also for numbers that are no status */
-moe_action moe_status_action(moe_status status);
 
 /* Why something was refused, for the person who sent it: names the field, the value and the limit. Caller's memory;
  * functions take it as an optional last parameter (NULL: not wanted). Only written on failure. */
@@ -157,20 +153,8 @@ void moe_options_help(const moe_program *program, FILE *out);
 /* "512M" -> bytes. */
 MOE_NODISCARD moe_status moe_parse_size(const char *text, size_t *bytes_out);
 
-/* ------------------------------------------------------------------------------------------------ arena
- * Scratch of one step: a bump pointer over one block that is allocated once. reset() frees all at once. */
-typedef struct moe_arena {
-    unsigned char *base; /* owned, 64-byte aligned */
-    size_t capacity, used, peak;
-} moe_arena;
-
-MOE_NODISCARD moe_status moe_arena_init(moe_arena *a, size_t capacity);
-void moe_arena_fini(moe_arena *a);
-void moe_arena_reset(moe_arena *a);
-/* 64-byte aligned, not zeroed; NULL when full or when n * size overflows. */
-void *moe_arena_alloc(moe_arena *a, size_t n, size_t size);
-
-/* Page-aligned anonymous memory, huge pages advised; zero-filled. NULL when there is none. */
+/* ------------------------------------------------------------------------------------------------ pages
+ * Page-aligned anonymous memory, huge pages advised; zero-filled. NULL when there is none. */
 void *moe_pages_alloc(size_t bytes);
 void moe_pages_free(void *p, size_t bytes);
 
@@ -249,24 +233,24 @@ void moe_waiter_close(moe_waiter *w);
 void moe_waiter_wait(moe_waiter *w, bool (*ready)(void *ctx), void *ctx, uint64_t timeout_ns);
 void moe_waiter_wake(moe_waiter *w);
 
-/* ------------------------------------------------------------------------------------------------ pool
+/* ------------------------------------------------------------------------------------------------ threads
  * Compute threads. One caller at a time. Runs fn(ctx, i, thread) for i in [0, n_tasks), each once, on n_threads threads, the
  * caller being thread 0; returns when all are done. Tasks are taken from one atomic counter, so any task may run on any
  * thread: results must not depend on it. Idle workers spin briefly, yield, then sleep. */
-typedef struct moe_pool moe_pool;
-typedef void (*moe_pool_fn)(void *ctx, size_t task, size_t thread);
+typedef struct moe_threads moe_threads;
+typedef void (*moe_threads_fn)(void *ctx, size_t task, size_t thread);
 
 /* n_threads 0: the cores this process may use (affinity and cgroup quota). thread_init runs first on every worker thread
  * (compute_thread_init sets FTZ and DAZ there); the caller's own thread must have done it itself. */
-MOE_NODISCARD moe_status moe_pool_open(size_t n_threads, void (*thread_init)(void), moe_pool **out);
-void moe_pool_close(moe_pool *pool);
-size_t moe_pool_threads(const moe_pool *pool);
-void moe_pool_run(moe_pool *pool, size_t n_tasks, moe_pool_fn fn, void *ctx);
+MOE_NODISCARD moe_status moe_threads_open(size_t n_threads, void (*thread_init)(void), moe_threads **out);
+void moe_threads_close(moe_threads *threads);
+size_t moe_threads_count(const moe_threads *threads);
+void moe_threads_run(moe_threads *threads, size_t n_tasks, moe_threads_fn fn, void *ctx);
 /* For tasks that take about equally long: a thread claims neighbours, half of its share of what is left, and runs them
  * in order. */
-void moe_pool_run_even(moe_pool *pool, size_t n_tasks, moe_pool_fn fn, void *ctx);
+void moe_threads_run_even(moe_threads *threads, size_t n_tasks, moe_threads_fn fn, void *ctx);
 /* The caller is about to wait for others who may need the cores: until the next run idle workers sleep at once. */
-void moe_pool_rest(moe_pool *pool);
+void moe_threads_rest(moe_threads *threads);
 size_t moe_cores_available(void);
 
 /* ------------------------------------------------------------------------------------------------ json

@@ -6,9 +6,8 @@
 static const struct {
     moe_status status;
     const char *text;
-    moe_action action;
 } statuses[] = {
-#define X(name, value, text, action) {name, text, MOE_DO_##action},
+#define X(name, value, text) {name, text},
     MOE_STATUS_MAP(X)
 #undef X
 };
@@ -21,16 +20,6 @@ const char *moe_status_text(moe_status status)
         }
     }
     return "unknown status";
-}
-
-moe_action moe_status_action(moe_status status)
-{
-    for (size_t i = 0; i < MOE_COUNT(statuses); i++) {
-        if (statuses[i].status == status) {
-            return statuses[i].action;
-        }
-    }
-    return MOE_DO_EVICT;
 }
 
 /* Reasons quote bytes from outside and travel in replies that must be UTF-8 on one line. */

@@ -177,7 +177,7 @@ static double keys_seen(const bench *b, kernel_fn fn, bench *run, size_t n)
 /* A key is multiplied twice, in f32; it is read once for all rows at best. */
 static void measure_stick(bench *b)
 {
-    double peak = probe_peak_f32(b->rig->pool);
+    double peak = probe_peak_f32(b->rig->threads);
 
     for (size_t n = 512; n <= MAX_CONTEXT; n *= 8) {
         double row = keys_seen(b, run_stick_row, b, n), rows = keys_seen(b, run_stick_rows, b, n);

@@ -383,7 +383,7 @@ static moe_status run(const bench_config *config, size_t n_threads, moe_error *e
         b->load.engine = b->rig.engine;
         printf("\nOLMoE-1B-7B's shape, bf16, %u of %d layers%s, %s, %zu threads; packed in %.1f s\n", n_layers,
                OLMOE_N_LAYERS, n_layers < OLMOE_N_LAYERS ? " (tokens per second are those of this smaller model)" : "",
-               b->rig.device_name, moe_pool_threads(b->rig.pool), now_s() - opened);
+               b->rig.device_name, moe_threads_count(b->rig.threads), now_s() - opened);
         status = measure_all(b, err);
         rig_close(&b->rig);
     }

@@ -321,7 +321,7 @@ static moe_status zero(bench *b, size_t n_threads, moe_error *err)
     printf("\nMoE++-7B's layers, %d of 24, bf16, %s, %zu threads: time of the experts by the share of picks that are "
            "zero, "
            "copy or constant experts\n",
-           ZERO_LAYERS, b->rig.device_name, moe_pool_threads(b->rig.pool));
+           ZERO_LAYERS, b->rig.device_name, moe_threads_count(b->rig.threads));
     for (size_t i = 0; i < MOE_COUNT(tables) && status == MOE_OK; i++) {
         status = zero_measure(b, &tables[i], err);
     }

@@ -120,11 +120,11 @@ static void fill_block(void *ctx, size_t task, size_t thread)
 }
 
 /* The deviation of a uniform number in +-b is b / sqrt(3). */
-static void fill_uniform(moe_pool *pool, uint16_t *to, size_t n, float deviation, uint64_t seed)
+static void fill_uniform(moe_threads *threads, uint16_t *to, size_t n, float deviation, uint64_t seed)
 {
     fill_job job = {.to = to, .n = n, .bound = deviation * 1.7320508f, .seed = seed << 32};
 
-    moe_pool_run(pool, (n + BLOCK - 1) / BLOCK, fill_block, &job);
+    moe_threads_run(threads, (n + BLOCK - 1) / BLOCK, fill_block, &job);
 }
 
 static bool is_gain(model_role role)
@@ -140,7 +140,7 @@ static bool is_gate(model_role role)
 }
 
 /* Values of their own, where the pattern will not do. Returns the bytes. */
-static size_t fill_own(moe_pool *pool, unsigned char *data, const image_tensor *t, uint64_t seed)
+static size_t fill_own(moe_threads *threads, unsigned char *data, const image_tensor *t, uint64_t seed)
 {
     uint16_t *to = (uint16_t *)(void *)(data + t->offset);
     bool is_matrix = t->width > 1, is_table = t->role == MODEL_ROLE_EMBED || t->role == MODEL_ROLE_HEAD;
@@ -150,7 +150,7 @@ static size_t fill_own(moe_pool *pool, unsigned char *data, const image_tensor *
     }
     if (is_matrix || t->role == MODEL_ROLE_CONSTANT) {
         float deviation = t->role == MODEL_ROLE_HEAD ? 0.1f : is_table || t->role == MODEL_ROLE_CONSTANT ? 1.0f : 0.02f;
-        fill_uniform(pool, to, t->n, deviation, seed);
+        fill_uniform(threads, to, t->n, deviation, seed);
         return 2 * t->n;
     }
     for (size_t i = 0; i < t->n; i++) {
@@ -160,7 +160,7 @@ static size_t fill_own(moe_pool *pool, unsigned char *data, const image_tensor *
 }
 
 /* Shows the pattern in [to, to + bytes) as often as it takes; what is written there later is this mapping's own. */
-static bool map_pattern(moe_pool *pool, unsigned char *to, size_t bytes)
+static bool map_pattern(moe_threads *threads, unsigned char *to, size_t bytes)
 {
     int fd = memfd_create("weights", MFD_CLOEXEC);
     bool ok = fd >= 0 && ftruncate(fd, (off_t)PATTERN_BYTES) == 0;
@@ -168,7 +168,7 @@ static bool map_pattern(moe_pool *pool, unsigned char *to, size_t bytes)
 
     ok = pattern != MAP_FAILED;
     if (ok) {
-        fill_uniform(pool, pattern, PATTERN_BYTES / 2, 0.02f, 3);
+        fill_uniform(threads, pattern, PATTERN_BYTES / 2, 0.02f, 3);
         (void)munmap(pattern, PATTERN_BYTES);
     }
     for (size_t at = 0; at < bytes && ok; at += PATTERN_BYTES) {
@@ -189,7 +189,7 @@ static void put_length(unsigned char *to, uint64_t n)
     }
 }
 
-static moe_status build(const layout *l, const model_config *c, const image_shares *shares, moe_pool *pool, image *out,
+static moe_status build(const layout *l, const model_config *c, const image_shares *shares, moe_threads *threads, image *out,
                         moe_error *err)
 {
     size_t head = 8 + l->text.size;
@@ -199,14 +199,14 @@ static moe_status build(const layout *l, const model_config *c, const image_shar
     if (i.data == MAP_FAILED) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "image of %zu bytes: no address space", i.bytes);
     }
-    if (!map_pattern(pool, i.data + head, l->end)) {
+    if (!map_pattern(threads, i.data + head, l->end)) {
         image_close(&i);
         return moe_fail(err, MOE_ERR_NO_MEMORY, "image of %zu bytes: the pattern cannot be mapped", i.bytes);
     }
     put_length(i.data, l->text.size);
     memcpy(i.data + 8, l->text.data, l->text.size);
     for (size_t t = 0; t < l->n; t++) {
-        i.own_bytes += fill_own(pool, i.data + head, &l->all[t], 4 + t);
+        i.own_bytes += fill_own(threads, i.data + head, &l->all[t], 4 + t);
         if (shares != NULL && shares->n > 0) {
             image_steer(c, shares, i.data + head, &l->all[t]);
         }
@@ -215,7 +215,7 @@ static moe_status build(const layout *l, const model_config *c, const image_shar
     return MOE_OK;
 }
 
-moe_status image_open(const model_config *c, const image_shares *shares, moe_pool *pool, image *out, moe_error *err)
+moe_status image_open(const model_config *c, const image_shares *shares, moe_threads *threads, image *out, moe_error *err)
 {
     layout l = {.n = 0};
     moe_status status;
@@ -223,7 +223,7 @@ moe_status image_open(const model_config *c, const image_shares *shares, moe_poo
     moe_text_init(&l.text, HEADER_LIMIT);
     put_all(&l, c);
     status = l.text.failed ? moe_fail(err, MOE_ERR_NO_MEMORY, "image: header of %u layers is too long", c->n_layers)
-                           : build(&l, c, shares, pool, out, err);
+                           : build(&l, c, shares, threads, out, err);
     free(l.all);
     moe_text_fini(&l.text);
     return status;

@@ -27,8 +27,8 @@ typedef struct image_shares {
 /* Weights are uniform: deviation 1 for embeddings (so that tokens keep apart through the layers) and constant experts,
  * 0.1 for the head (logits as peaked as a trained model's, the best token at about a tenth), 0.02 for the rest (router
  * logits of deviation 0.9 at width 2048: picks spread); gains of norms are 1, biases 0. The caller's thread is thread 0
- * of the pool. */
-MOE_NODISCARD moe_status image_open(const model_config *c, const image_shares *shares, moe_pool *pool, image *out,
+ * of the threads. */
+MOE_NODISCARD moe_status image_open(const model_config *c, const image_shares *shares, moe_threads *threads, image *out,
                                     moe_error *err);
 void image_close(image *i);
 /* Tokens of a part: n * part .. n * (part + 1) - 1, where n is returned. */

@@ -39,10 +39,10 @@ static int by_value(const void *a, const void *b)
 /* The best seen so far in this run: a probe that was disturbed must not flatter the kernels. */
 static void probe(kernel_rig *rig)
 {
-    double bandwidth = probe_bandwidth(rig->pool, rig->probe_memory, PROBE_BYTES), peak = probe_peak_bf16(rig->pool);
+    double bandwidth = probe_bandwidth(rig->threads, rig->probe_memory, PROBE_BYTES), peak = probe_peak_bf16(rig->threads);
 
     rig->bandwidth = MOE_MAX(rig->bandwidth, bandwidth);
-    rig->peak = MOE_MAX(rig->peak, peak == 0.0 ? probe_peak_f32(rig->pool) : peak);
+    rig->peak = MOE_MAX(rig->peak, peak == 0.0 ? probe_peak_f32(rig->threads) : peak);
 }
 
 void kernel_rig_print(kernel_rig *rig)
@@ -51,7 +51,7 @@ void kernel_rig_print(kernel_rig *rig)
         probe(rig);
     }
     printf("\n%s, %zu threads: bandwidth %.1f GB/s, f32 peak %.0f GFLOP/s, bf16 peak %.0f GFLOP/s\n", rig->d->ops->name,
-           moe_pool_threads(rig->pool), rig->bandwidth * 1e-9, probe_peak_f32(rig->pool) * 1e-9, rig->peak * 1e-9);
+           moe_threads_count(rig->threads), rig->bandwidth * 1e-9, probe_peak_f32(rig->threads) * 1e-9, rig->peak * 1e-9);
 }
 
 bool kernel_rig_measure(kernel_rig *rig, const char *name, kernel_fn fn, struct bench *b, size_t n, kernel_work work,
@@ -89,15 +89,15 @@ static void run(const kernel_program *program, size_t n_threads, compute_device_
 {
     kernel_rig rig = {.seconds = seconds, .only = only};
 
-    MOE_ASSERT(moe_pool_open(n_threads, compute_thread_init, &rig.pool) == MOE_OK);
-    o.pool = rig.pool;
+    MOE_ASSERT(moe_threads_open(n_threads, compute_thread_init, &rig.threads) == MOE_OK);
+    o.threads = rig.threads;
     MOE_ASSERT(compute_cpu_open(&o, &rig.d, NULL) == MOE_OK);
     rig.probe_memory = kernel_rig_check(moe_pages_alloc(PROBE_BYTES));
     kernel_rig_fill(rig.probe_memory, PROBE_BYTES / 2, 1);
     program->run(&rig);
     moe_pages_free(rig.probe_memory, PROBE_BYTES);
     compute_close(rig.d);
-    moe_pool_close(rig.pool);
+    moe_threads_close(rig.threads);
 }
 
 /* COMPUTE_ISA_AUTO for a name that is none. */

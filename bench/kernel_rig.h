@@ -7,7 +7,7 @@
 #include "compute/compute.h"
 
 typedef struct kernel_rig {
-    moe_pool *pool;
+    moe_threads *threads;
     compute_device *d;
     double bandwidth, peak; /* the best probed so far; peak: of bf16 pairs, of f32 where there are none */
     double seconds;         /* of one measurement */
@@ -18,7 +18,7 @@ typedef struct kernel_rig {
 typedef struct kernel_program {
     const char *usage;
     double seconds;                 /* of one measurement, unless --seconds says */
-    compute_device_options options; /* without pool */
+    compute_device_options options; /* without threads */
     bool has_full_scan;             /* --full-scan is an option */
     void (*run)(kernel_rig *rig);   /* for each number of threads */
 } kernel_program;

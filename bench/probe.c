@@ -46,7 +46,7 @@ static uint64_t read_block(const unsigned char *p)
 }
 #endif
 
-/* Contiguous parts, one per thread as far as the pool hands them out so. */
+/* Contiguous parts, one per thread as far as they are handed out so. */
 static void read_task(void *ctx, size_t task, size_t thread)
 {
     read_job *job = ctx;
@@ -55,21 +55,21 @@ static void read_task(void *ctx, size_t task, size_t thread)
     job->sink ^= read_block(job->memory + task * BLOCK);
 }
 
-double probe_read_seconds(moe_pool *pool, const void *memory, size_t bytes)
+double probe_read_seconds(moe_threads *threads, const void *memory, size_t bytes)
 {
     read_job job = {memory, bytes / BLOCK, 0};
     double start = seconds();
 
-    moe_pool_run(pool, job.n_tasks, read_task, &job);
+    moe_threads_run(threads, job.n_tasks, read_task, &job);
     return seconds() - start;
 }
 
-double probe_bandwidth(moe_pool *pool, const void *memory, size_t bytes)
+double probe_bandwidth(moe_threads *threads, const void *memory, size_t bytes)
 {
     double best = 0.0;
 
     for (int i = 0; i < ROUNDS; i++) {
-        best = MOE_MAX(best, (double)(bytes / BLOCK * BLOCK) / probe_read_seconds(pool, memory, bytes));
+        best = MOE_MAX(best, (double)(bytes / BLOCK * BLOCK) / probe_read_seconds(threads, memory, bytes));
     }
     return best;
 }
@@ -121,42 +121,42 @@ static void spin_task(void *ctx, size_t task, size_t thread)
 }
 
 /* 8 tasks per thread, so that one that is held up does not halve the result. */
-static double peak_of(moe_pool *pool, spin_fn fn, double flop_per_spin)
+static double peak_of(moe_threads *threads, spin_fn fn, double flop_per_spin)
 {
-    size_t n_tasks = 8 * moe_pool_threads(pool);
+    size_t n_tasks = 8 * moe_threads_count(threads);
     double best = 0.0;
 
     for (int i = 0; i < ROUNDS; i++) {
         double t = seconds();
 
-        moe_pool_run(pool, n_tasks, spin_task, &fn);
+        moe_threads_run(threads, n_tasks, spin_task, &fn);
         t = (double)n_tasks * SPINS * flop_per_spin / (seconds() - t);
         best = MOE_MAX(best, t);
     }
     return best;
 }
 
-double probe_peak_f32(moe_pool *pool)
+double probe_peak_f32(moe_threads *threads)
 {
 #if defined(__x86_64__)
     if (compute_isa_available(COMPUTE_ISA_AVX512)) {
-        return peak_of(pool, spin_fma_zmm, IN_FLIGHT * 32.0);
+        return peak_of(threads, spin_fma_zmm, IN_FLIGHT * 32.0);
     }
     if (compute_isa_available(COMPUTE_ISA_AVX2)) {
-        return peak_of(pool, spin_fma_ymm, IN_FLIGHT * 16.0);
+        return peak_of(threads, spin_fma_ymm, IN_FLIGHT * 16.0);
     }
 #endif
-    (void)pool;
+    (void)threads;
     return 0.0;
 }
 
-double probe_peak_bf16(moe_pool *pool)
+double probe_peak_bf16(moe_threads *threads)
 {
 #if defined(__x86_64__)
     if (compute_isa_available(COMPUTE_ISA_AVX512)) {
-        return peak_of(pool, spin_dot_zmm, IN_FLIGHT * 64.0);
+        return peak_of(threads, spin_dot_zmm, IN_FLIGHT * 64.0);
     }
 #endif
-    (void)pool;
+    (void)threads;
     return 0.0;
 }

@@ -1,16 +1,16 @@
-/* The limits of the machine, measured beside what is compared with them: same pool, same threads, same run. */
+/* The limits of the machine, measured beside what is compared with them: same threads, same threads, same run. */
 #ifndef CONCLAVE_BENCH_PROBE_H
 #define CONCLAVE_BENCH_PROBE_H
 
 #include "base/base.h"
 
-/* Bytes per second of reading `bytes` of memory (larger than the caches) with all threads of the pool, best of a few.
+/* Bytes per second of reading `bytes` of memory (larger than the caches) with all threads, best of a few.
  */
-double probe_bandwidth(moe_pool *pool, const void *memory, size_t bytes);
+double probe_bandwidth(moe_threads *threads, const void *memory, size_t bytes);
 /* Seconds of reading it once. */
-double probe_read_seconds(moe_pool *pool, const void *memory, size_t bytes);
+double probe_read_seconds(moe_threads *threads, const void *memory, size_t bytes);
 /* Flop per second of independent register-only FMAs: the widest f32 form, and vdpbf16ps (0: not there). */
-double probe_peak_f32(moe_pool *pool);
-double probe_peak_bf16(moe_pool *pool);
+double probe_peak_f32(moe_threads *threads);
+double probe_peak_bf16(moe_threads *threads);
 
 #endif

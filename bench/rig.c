@@ -81,7 +81,7 @@ static moe_status open_checkpoint(rig *r, const rig_model *m, moe_error *err)
     moe_status status = model_config_parse(m->config_json, strlen(m->config_json), NULL, 0, &r->config, err);
 
     if (status == MOE_OK) {
-        status = image_open(&r->config, m->shares, r->pool, &r->image, err);
+        status = image_open(&r->config, m->shares, r->threads, &r->image, err);
     }
     if (status == MOE_OK) {
         status = checkpoint_open_memory(r->image.data, r->image.bytes, "random", &r->checkpoint, err);
@@ -97,7 +97,7 @@ static moe_status open_device(rig *r, const rig_model *m, moe_error *err)
     const model_config *c = &r->config;
     compute_device_options options = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
                                       .isa = COMPUTE_ISA_AUTO,
-                                      .pool = r->pool,
+                                      .threads = r->threads,
                                       .max_rows = m->max_rows,
                                       .max_ffn_rows = (size_t)m->max_rows * c->gate.k,
                                       .max_d_ff = c->d_ff,
@@ -176,7 +176,7 @@ moe_status rig_open_model(rig *r, size_t n_threads, const rig_model *m, moe_erro
         return moe_fail(err, MOE_ERR_NO_MEMORY, "probe: out of memory");
     }
     memset(r->probe_memory, 1, PROBE_BYTES);
-    status = moe_pool_open(n_threads, compute_thread_init, &r->pool);
+    status = moe_threads_open(n_threads, compute_thread_init, &r->threads);
     if (status == MOE_OK) {
         status = open_checkpoint(r, m, err);
     }
@@ -225,22 +225,22 @@ void rig_close(rig *r)
     model_tensors_close(r->tensors);
     checkpoint_close(r->checkpoint);
     image_close(&r->image);
-    moe_pool_close(r->pool);
+    moe_threads_close(r->threads);
     moe_pages_free(r->probe_memory, PROBE_BYTES);
 }
 
 /* ------------------------------------------------------------------------------------------------ limits */
 rig_limits rig_probe(rig *r)
 {
-    double peak = probe_peak_bf16(r->pool);
+    double peak = probe_peak_bf16(r->threads);
 
-    return (rig_limits){.bandwidth = probe_bandwidth(r->pool, r->probe_memory, PROBE_BYTES),
-                        .peak = peak > 0.0 ? peak : probe_peak_f32(r->pool)};
+    return (rig_limits){.bandwidth = probe_bandwidth(r->threads, r->probe_memory, PROBE_BYTES),
+                        .peak = peak > 0.0 ? peak : probe_peak_f32(r->threads)};
 }
 
 double rig_probe_once(rig *r)
 {
-    return PROBE_BYTES / probe_read_seconds(r->pool, r->probe_memory, PROBE_BYTES);
+    return PROBE_BYTES / probe_read_seconds(r->threads, r->probe_memory, PROBE_BYTES);
 }
 
 rig_limits rig_limits_better(rig_limits a, rig_limits b)

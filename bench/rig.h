@@ -22,7 +22,7 @@ typedef struct rig_model {
 } rig_model;
 
 typedef struct rig {
-    moe_pool *pool;
+    moe_threads *threads;
     image image;
     model_config config;
     checkpoint *checkpoint;

@@ -75,17 +75,17 @@ typedef struct checkpoint_manifest {
     bool from_cache;
 } checkpoint_manifest;
 
-/* Hashes all logical tensors on the pool and the canonical configuration text with them. Manifest text, one line each, LF:
+/* Hashes all logical tensors on the threads and the canonical configuration text with them. Manifest text, one line each, LF:
  * "conclave-manifest 1", the config text as given (an LF is added if it does not end in one), then per tensor in name order
  * "name dtype d0,d1,... sha256hex" ("-" for the dimensions of rank 0).
  * Cached under cache_dir (NULL: $XDG_CACHE_HOME/conclave or ~/.cache/conclave; "" : no cache), keyed by path, size, mtime and inode of
  * every file of the checkpoint, by the config text and by which bytes the logical tensors are; a cache that does not fit exactly is
- * ignored and rewritten. The caller's thread is thread 0 of the pool. progress (may be NULL) is called on it with bytes done and
+ * ignored and rewritten. The caller's thread is thread 0 of them. progress (may be NULL) is called on it with bytes done and
  * total, at most once per hundredth of the total, at last with done == total; not at all when the cache answers.
  * Errors: MOE_ERR_INVALID_ARG (a name twice, empty, or with a space or control character), MOE_ERR_NO_MEMORY. */
 typedef void (*checkpoint_progress)(void *ctx, size_t done, size_t total);
 MOE_NODISCARD moe_status checkpoint_manifest_build(const checkpoint *c, const char *config_text, const checkpoint_logical *tensors,
-                                                   size_t n_tensors, moe_pool *pool, const char *cache_dir, checkpoint_progress progress,
+                                                   size_t n_tensors, moe_threads *threads, const char *cache_dir, checkpoint_progress progress,
                                                    void *progress_ctx, checkpoint_manifest *out, moe_error *err);
 void checkpoint_manifest_fini(checkpoint_manifest *m);
 

@@ -69,7 +69,7 @@ void checkpoint_digest_hex(const checkpoint_digest *d, char hex[65])
     hex[64] = '\0';
 }
 
-/* ------------------------------------------------------------------------------------------------ hashing on the pool
+/* ------------------------------------------------------------------------------------------------ hashing on the threads
  */
 typedef struct hash_job {
     const checkpoint_logical *tensors;
@@ -274,7 +274,7 @@ static char *default_cache_dir(void)
     return path.data; /* malloc'ed */
 }
 
-static moe_status hash_all(const checkpoint_logical *tensors, size_t n, moe_pool *pool, checkpoint_progress progress,
+static moe_status hash_all(const checkpoint_logical *tensors, size_t n, moe_threads *threads, checkpoint_progress progress,
                            void *progress_ctx, checkpoint_digest *digests)
 {
     size_t *order = order_tensors(tensors, n, by_size);
@@ -287,7 +287,7 @@ static moe_status hash_all(const checkpoint_logical *tensors, size_t n, moe_pool
     for (size_t i = 0; i < n; i++) {
         job.total_bytes += tensors[i].bytes;
     }
-    moe_pool_run(pool, n, hash_tensor, &job);
+    moe_threads_run(threads, n, hash_tensor, &job);
     free(order);
     if (atomic_load(&job.failed)) {
         return MOE_ERR_NO_MEMORY;
@@ -300,7 +300,7 @@ static moe_status hash_all(const checkpoint_logical *tensors, size_t n, moe_pool
 
 /* The digests, from the cache or by hashing. cache_dir: NULL means no cache here. */
 static moe_status find_digests(const checkpoint *c, const char *config_text, const checkpoint_logical *tensors,
-                               size_t n, moe_pool *pool, const char *cache_dir, checkpoint_progress progress,
+                               size_t n, moe_threads *threads, const char *cache_dir, checkpoint_progress progress,
                                void *progress_ctx, checkpoint_manifest *m)
 {
     checkpoint_digest key;
@@ -313,7 +313,7 @@ static moe_status find_digests(const checkpoint *c, const char *config_text, con
     if (status != MOE_OK || m->from_cache) {
         return status;
     }
-    status = hash_all(tensors, n, pool, progress, progress_ctx, m->tensors);
+    status = hash_all(tensors, n, threads, progress, progress_ctx, m->tensors);
     if (status == MOE_OK && cache_dir != NULL) {
         manifest_cache_store(cache_dir, &key, m->tensors, n);
     }
@@ -321,7 +321,7 @@ static moe_status find_digests(const checkpoint *c, const char *config_text, con
 }
 
 moe_status checkpoint_manifest_build(const checkpoint *c, const char *config_text, const checkpoint_logical *tensors,
-                                     size_t n_tensors, moe_pool *pool, const char *cache_dir,
+                                     size_t n_tensors, moe_threads *threads, const char *cache_dir,
                                      checkpoint_progress progress, void *progress_ctx, checkpoint_manifest *out,
                                      moe_error *err)
 {
@@ -338,7 +338,7 @@ moe_status checkpoint_manifest_build(const checkpoint *c, const char *config_tex
         status = check_names(tensors, order, n_tensors, err);
     }
     if (status == MOE_OK) {
-        status = find_digests(c, config_text, tensors, n_tensors, pool, dir, progress, progress_ctx, &m);
+        status = find_digests(c, config_text, tensors, n_tensors, threads, dir, progress, progress_ctx, &m);
     }
     if (status == MOE_OK) {
         status = fingerprint(config_text, tensors, order, n_tensors, m.tensors, &m.fingerprint);

@@ -4,7 +4,7 @@
  *
  * Nouns:
  * - compute_class: a complete set of rounding points and orders: "cpu-f32-1", "cpu-bf16-1"
- * - compute_device: an ops table with its memory; a device belongs to the thread that steps it (and to its pool)
+ * - compute_device: an ops table with its memory; a device belongs to the thread that steps it (and to its compute threads)
  * - compute_mem: device memory. The type is never completed: host code cannot dereference an activation, only an op can
  * - compute_matrix: a weight matrix prepared for the device (packed, or row-major in the mapped file)
  * - compute_expert: the matrices of one expert
@@ -235,7 +235,7 @@ struct compute_device {
 typedef struct compute_device_options {
     compute_class numeric_class;
     compute_isa isa;        /* AUTO: the best there is. MOE_ERR_UNSUPPORTED when it is not there */
-    moe_pool *pool;         /* borrowed for the device's life */
+    moe_threads *threads;         /* borrowed for the device's life */
     size_t max_rows;        /* rows of one op call */
     size_t max_ffn_rows;    /* sum of rows of one expert_ffn call */
     size_t max_d_ff;        /* widest expert */

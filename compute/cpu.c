@@ -1,4 +1,4 @@
-/* The CPU device: memory, workspace, and the splitting of every op but the products (gemm.c) over the pool's threads.
+/* The CPU device: memory, workspace, and the splitting of every op but the products (gemm.c) over threads.
  */
 #include "compute/cpu_priv.h"
 
@@ -79,7 +79,7 @@ static moe_status device_sync(compute_device *d)
 }
 
 /* ------------------------------------------------------------------------------------------------ splitting
- * Rows [begin, end) of an op. Small ops run where they are: waking the pool costs about a microsecond. */
+ * Rows [begin, end) of an op. Small ops run where they are: waking the threads costs about a microsecond. */
 #define INLINE_WORK  ((size_t)32768) /* elements */
 #define BLOCK_VALUES ((size_t)4096)  /* "rows" of ops that have none */
 
@@ -112,7 +112,7 @@ static void split(cpu_device *d, size_t n, size_t work_each, range_fn fn, const 
         fn(ctx, 0, n);
         return;
     }
-    moe_pool_run(d->options.pool, job.n_tasks, range_task, &job);
+    moe_threads_run(d->options.threads, job.n_tasks, range_task, &job);
 }
 
 static size_t n_blocks(size_t count)
@@ -571,7 +571,7 @@ static void attention(compute_device *device, compute_mem *out, const compute_me
         return;
     }
     j.tile_rows = MOE_MAX(1, cpu_min(CPU_ATTENTION_ROWS, n * n_heads / (4 * d->n_threads)));
-    moe_pool_run(d->options.pool, (n + j.tile_rows - 1) / j.tile_rows * n_heads, attention_task, &j);
+    moe_threads_run(d->options.threads, (n + j.tile_rows - 1) / j.tile_rows * n_heads, attention_task, &j);
 }
 
 /* ------------------------------------------------------------------------------------------------ open, close */
@@ -670,8 +670,8 @@ moe_status compute_cpu_open(const compute_device_options *options, compute_devic
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "instruction set %s: this processor does not have it",
                         compute_isa_name(options->isa));
     }
-    if (options->pool == NULL || options->numeric_class >= COMPUTE_N_CLASSES) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "a device needs a pool and a numeric class");
+    if (options->threads == NULL || options->numeric_class >= COMPUTE_N_CLASSES) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "a device needs threads and a numeric class");
     }
     d = calloc(1, sizeof(*d));
     if (d == NULL) {
@@ -679,7 +679,7 @@ moe_status compute_cpu_open(const compute_device_options *options, compute_devic
     }
     d->kernels = cpu_kernels_of(options->isa);
     d->options = *options;
-    d->n_threads = moe_pool_threads(options->pool);
+    d->n_threads = moe_threads_count(options->threads);
     d->ops = ops;
     d->ops.name = d->kernels->name;
     d->base.ops = &d->ops;

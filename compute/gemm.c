@@ -89,9 +89,9 @@ static size_t part_rows(size_t n, size_t parts, size_t part, size_t *first)
 }
 
 /* Even tasks, those of few rows, only read memory, which is fastest in long runs: threads take neighbours. */
-static void run_tasks(const cpu_device *d, size_t n_tasks, bool even, moe_pool_fn fn, void *job)
+static void run_tasks(const cpu_device *d, size_t n_tasks, bool even, moe_threads_fn fn, void *job)
 {
-    (even ? moe_pool_run_even : moe_pool_run)(d->options.pool, n_tasks, fn, job);
+    (even ? moe_threads_run_even : moe_threads_run)(d->options.threads, n_tasks, fn, job);
 }
 
 /* How far from a task the one is that the same thread probably takes next. */
@@ -185,7 +185,7 @@ void cpu_matmul_f32(compute_device *d, compute_mem *out, const compute_mem *x, c
 }
 
 /* ------------------------------------------------------------------------------------------------ routed matmul
- * One pass over the pool, task: group, then panel, then part of its rows. */
+ * One pass over the threads, task: group, then panel, then part of its rows. */
 typedef struct routed_job {
     const cpu_device *d;
     const compute_routed *groups;
@@ -272,7 +272,7 @@ void cpu_matmul_routed(compute_device *device, compute_mem *out, const compute_m
 }
 
 /* ------------------------------------------------------------------------------------------------ expert FFN
- * Two passes over the pool: gate and up of all experts, then down of all experts. */
+ * Two passes over the threads: gate and up of all experts, then down of all experts. */
 typedef struct ffn_job {
     cpu_device *d;
     unsigned char *out;

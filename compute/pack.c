@@ -195,7 +195,7 @@ static void matrix_pack(cpu_device *d, compute_matrix *m, const compute_weight *
     pack_job job = {d, m, w, to};
 
     m->data = to;
-    moe_pool_run(d->options.pool, (m->n_out + CPU_PANEL - 1) / CPU_PANEL,
+    moe_threads_run(d->options.threads, (m->n_out + CPU_PANEL - 1) / CPU_PANEL,
                  w->input_major ? pack_input_major : pack_panel, &job);
 }
 

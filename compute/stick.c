@@ -87,7 +87,7 @@ void cpu_stick_attention(compute_device *device, compute_mem *out, const compute
         return;
     }
     j.tile = MOE_MAX(1, cpu_min(CPU_ATTENTION_ROWS, j.n_queries * shape->n_kv_heads / (2 * d->n_threads)));
-    moe_pool_run(d->options.pool, (j.n_queries + j.tile - 1) / j.tile * shape->n_kv_heads, stick_task, &j);
+    moe_threads_run(d->options.threads, (j.n_queries + j.tile - 1) / j.tile * shape->n_kv_heads, stick_task, &j);
 }
 
 void cpu_read_counters(compute_device *device, compute_counters *out)

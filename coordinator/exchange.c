@@ -621,7 +621,7 @@ moe_status exchange_wait(exchange *x, uint32_t micro_batch, uint64_t deadline_ns
     uint64_t idle_since = 0;
 
     if (x->o.threads != NULL && run->state == EXCHANGE_RUNNING) {
-        moe_pool_rest(x->o.threads);
+        moe_threads_rest(x->o.threads);
     }
     while (run->state == EXCHANGE_RUNNING) {
         unsigned n = exchange_progress(x);

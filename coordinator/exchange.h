@@ -49,7 +49,7 @@ typedef struct exchange_options {
      * placement. NULL: none. */
     void (*poll)(void *ctx);
     void *poll_ctx;
-    moe_pool *threads; /* borrowed: they rest while a job waits for nodes that may share the cores; NULL: none */
+    moe_threads *threads; /* borrowed: they rest while a job waits for nodes that may share the cores; NULL: none */
 } exchange_options;
 
 typedef struct exchange_job {

@@ -18,13 +18,13 @@ typedef struct coordinator {
     coordinator_config config;
     member_files files;
     tokenizer *tokenizer;
-    moe_pool *pool;
+    moe_threads *threads;
     compute_device *device;
     model *model;
     model_kv *kv;
     router_set *base_set;
     embedded *embedded;  /* one of the two: experts in this process, */
-    pool *pool_of_nodes; /* or in a cluster */
+    pool *pool; /* or in a cluster */
     engine *engine;
     api_server *server, *admin;
     api_http *http;
@@ -106,9 +106,9 @@ static moe_status load_files(coordinator *c, moe_error *err)
         status = open_tokenizer(c, err);
     }
     if (status == MOE_OK) {
-        status = moe_pool_open(c->config.member.threads, compute_thread_init, &c->pool);
+        status = moe_threads_open(c->config.member.threads, compute_thread_init, &c->threads);
     }
-    return status == MOE_OK ? member_files_hash(&c->files, c->pool, c->config.member.cache_dir, report_progress, err)
+    return status == MOE_OK ? member_files_hash(&c->files, c->threads, c->config.member.cache_dir, report_progress, err)
                             : status;
 }
 
@@ -127,7 +127,7 @@ static moe_status open_device(coordinator *c, moe_error *err)
     const model_config *m = &c->files.config;
     compute_device_options options = {.numeric_class = member_class(c->config.member.dtype, c->files.tensors),
                                       .isa = member_isa(c->config.member.isa),
-                                      .pool = c->pool,
+                                      .threads = c->threads,
                                       .max_rows = c->config.max_batch_tokens,
                                       .max_ffn_rows = (size_t)c->config.max_batch_tokens * m->gate.k,
                                       .max_routed_rows = (size_t)c->config.max_batch_tokens * m->att_gate.k,
@@ -182,14 +182,14 @@ static moe_status open_pool(coordinator *c, moe_error *err)
     pool_options options = {.member = &c->config.member,
                             .files = &c->files,
                             .device = c->device,
-                            .threads = c->pool,
+                            .threads = c->threads,
                             .max_rows = c->config.max_batch_tokens,
                             .micro_batches = c->config.micro_batches,
                             .dispatch_timeout_ms = c->config.dispatch_timeout_ms,
                             .replication = c->config.replication,
                             .min_nodes = c->config.min_nodes};
 
-    return pool_open(&options, &c->pool_of_nodes, err);
+    return pool_open(&options, &c->pool, err);
 }
 
 static bool in_cluster(const coordinator *c)
@@ -220,7 +220,7 @@ static moe_status open_engine(coordinator *c, moe_error *err)
     if (status != MOE_OK) {
         return status;
     }
-    options.exchange = in_cluster(c) ? pool_exchange(c->pool_of_nodes) : embedded_exchange(c->embedded);
+    options.exchange = in_cluster(c) ? pool_exchange(c->pool) : embedded_exchange(c->embedded);
     return engine_open(&options, &c->engine, err);
 }
 
@@ -268,7 +268,7 @@ static moe_status check_listeners(const coordinator_config *o, moe_error *err)
 static moe_status open_listeners(coordinator *c, moe_error *err)
 {
     const coordinator_config *o = &c->config;
-    const cluster_view *view = in_cluster(c) ? pool_view(c->pool_of_nodes) : embedded_view(c->embedded);
+    const cluster_view *view = in_cluster(c) ? pool_view(c->pool) : embedded_view(c->embedded);
     api_options api = api_of(o, false), admin = api_of(o, true);
     moe_status status;
 
@@ -324,14 +324,14 @@ static moe_status warm_up_in_cluster(coordinator *c, const sigset_t *signals, mo
     bool registered = false;
 
     while (!signalled(signals)) {
-        moe_status status = pool_status(c->pool_of_nodes, err);
+        moe_status status = pool_status(c->pool, err);
 
-        (void)exchange_progress(pool_exchange(c->pool_of_nodes));
+        (void)exchange_progress(pool_exchange(c->pool));
         if (!registered && (status == MOE_ERR_EXISTS || status == MOE_ERR_DENIED)) {
             return status;
         }
         registered = registered || status == MOE_OK;
-        if (status == MOE_OK && pool_covered(c->pool_of_nodes, err) && engine_warm_up(c->engine, err) == MOE_OK) {
+        if (status == MOE_OK && pool_covered(c->pool, err) && engine_warm_up(c->engine, err) == MOE_OK) {
             return MOE_OK;
         }
         say_once(said, err);
@@ -359,7 +359,7 @@ static moe_status warm_up(coordinator *c, const sigset_t *signals, moe_error *er
 
     reachable_address(c, address);
     if (in_cluster(c)) {
-        status = pool_join(c->pool_of_nodes, address, err);
+        status = pool_join(c->pool, address, err);
         status = status == MOE_OK ? warm_up_in_cluster(c, signals, err) : status;
     } else {
         embedded_set_address(c->embedded, address);
@@ -407,17 +407,17 @@ static void close_all(coordinator *c)
     api_http_close(c->http);
     api_server_close(c->admin, 1000);
     api_server_close(c->server, 1000);
-    if (c->pool_of_nodes != NULL) {
-        pool_leave(c->pool_of_nodes);
+    if (c->pool != NULL) {
+        pool_leave(c->pool);
     }
     engine_close(c->engine);
-    pool_close(c->pool_of_nodes);
+    pool_close(c->pool);
     embedded_close(c->embedded);
     router_set_unref(c->base_set);
     model_kv_close(c->kv);
     model_close(c->model);
     compute_close(c->device);
-    moe_pool_close(c->pool);
+    moe_threads_close(c->threads);
     tokenizer_close(c->tokenizer);
     labels_free(c->labels, c->files.config.n_labels);
     member_files_close(&c->files);

@@ -19,7 +19,7 @@ typedef struct pool_options {
     const member_config *member; /* borrowed, as all here */
     const member_files *files;
     compute_device *device;
-    moe_pool *threads; /* the device's */
+    moe_threads *threads; /* the device's */
     size_t max_rows;   /* of one step */
     uint32_t micro_batches, dispatch_timeout_ms, replication, min_nodes;
 } pool_options;

@@ -562,12 +562,6 @@ moe_status request_open(moe_waiter *waiter, const engine_info *info, router_set 
     return MOE_OK;
 }
 
-engine_request *request_ref(engine_request *r)
-{
-    atomic_fetch_add(&r->refs, 1);
-    return r;
-}
-
 void request_unref(engine_request *r)
 {
     if (atomic_fetch_sub(&r->refs, 1) != 1) {

@@ -80,7 +80,6 @@ struct engine_request {
  */
 MOE_NODISCARD moe_status request_open(moe_waiter *waiter, const engine_info *info, router_set *current_set,
                                       const engine_spec *spec, uint64_t now_ns, engine_request **out, moe_error *err);
-engine_request *request_ref(engine_request *r);
 void request_unref(engine_request *r);
 
 /* Moves a choice along a legal edge (asserted). */

@@ -133,7 +133,7 @@ static moe_status open_device(node_program_state *p, compute_class numeric_class
     const model_config *m = &p->files.config;
     const compute_device_options options = {.numeric_class = numeric_class,
                                             .isa = member_isa(p->config.member.isa),
-                                            .pool = p->pool,
+                                            .threads = p->threads,
                                             .max_rows = DISPATCH_ROWS,
                                             .max_ffn_rows = (size_t)DISPATCH_ROWS * m->gate.k,
                                             .max_d_ff = m->d_ff,
@@ -314,7 +314,7 @@ static void turn(node_program_state *p, uint64_t *idle_since)
     uint64_t now = moe_now_ns(moe_clock_real());
 
     node_pages_publish(p, now);
-    moe_pool_rest(p->pool);
+    moe_threads_rest(p->threads);
     if (n > 0) {
         *idle_since = now;
     } else if (now - *idle_since < YIELD_NS) {
@@ -388,11 +388,11 @@ static moe_status start(node_program_state *p, moe_error *err)
     if (status == MOE_OK) {
         status = member_files_open(&p->files, o->model, err);
     }
-    if (status == MOE_OK && (status = moe_pool_open(o->member.threads, compute_thread_init, &p->pool)) != MOE_OK) {
+    if (status == MOE_OK && (status = moe_threads_open(o->member.threads, compute_thread_init, &p->threads)) != MOE_OK) {
         (void)moe_fail(err, status, "threads: cannot be created");
     }
     if (status == MOE_OK) {
-        status = member_files_hash(&p->files, p->pool, o->member.cache_dir, report_progress, err);
+        status = member_files_hash(&p->files, p->threads, o->member.cache_dir, report_progress, err);
     }
     p->memory_bytes = o->memory != 0 ? o->memory : free_memory();
     if (status == MOE_OK) {
@@ -454,7 +454,7 @@ static void close_all(node_program_state *p)
 {
     close_member(p);
     member_files_close(&p->files);
-    moe_pool_close(p->pool);
+    moe_threads_close(p->threads);
     pthread_mutex_destroy(&p->lock);
     moe_options_fini(&node_program, &p->config);
 }

@@ -191,7 +191,7 @@ moe_status member_files_open(member_files *f, const char *dir, moe_error *err)
     return status == MOE_OK ? model_tensors_open(&f->config, f->checkpoint, &f->tensors, err) : status;
 }
 
-moe_status member_files_hash(member_files *f, moe_pool *pool, const char *cache_dir, checkpoint_progress report,
+moe_status member_files_hash(member_files *f, moe_threads *threads, const char *cache_dir, checkpoint_progress report,
                              moe_error *err)
 {
     member_progress progress = {.what = "hashing the checkpoint", .last_tenth = -1};
@@ -201,7 +201,7 @@ moe_status member_files_hash(member_files *f, moe_pool *pool, const char *cache_
     moe_text_init(&text, CONFIG_TEXT);
     model_config_text(&f->config, &text);
     status = checkpoint_manifest_build(f->checkpoint, moe_text_cstr(&text), model_tensors_all(f->tensors),
-                                       model_tensors_count(f->tensors), pool, cache_dir, report, &progress,
+                                       model_tensors_count(f->tensors), threads, cache_dir, report, &progress,
                                        &f->manifest, err);
     moe_text_fini(&text);
     return status;

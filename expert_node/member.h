@@ -92,7 +92,7 @@ typedef struct member_files {
 
 MOE_NODISCARD moe_status member_files_open(member_files *f, const char *dir, moe_error *err);
 /* Hashes, or takes the cached manifest. report is called with a member_progress. */
-MOE_NODISCARD moe_status member_files_hash(member_files *f, moe_pool *pool, const char *cache_dir,
+MOE_NODISCARD moe_status member_files_hash(member_files *f, moe_threads *threads, const char *cache_dir,
                                            checkpoint_progress report, moe_error *err);
 void member_files_close(member_files *f);
 

@@ -25,7 +25,7 @@ typedef struct node_program_state {
     char id[ROUTER_MAX_NODE_ID + 1];
     char address[CLUSTER_MAX_ADDRESS + 1]; /* advertised */
     size_t memory_bytes;
-    moe_pool *pool;
+    moe_threads *threads;
     member_files files;
     compute_device *device;
     transport *transport;

@@ -235,11 +235,6 @@ const int32_t *model_batch_remote_ids(const model_batch *b)
     return b->remote_ids;
 }
 
-const float *model_batch_weights(const model_batch *b)
-{
-    return b->experts.weights;
-}
-
 const compute_mem *model_batch_x(const model_batch *b)
 {
     return b->in;

@@ -93,7 +93,7 @@ moe_status model_gate_route(model_batch *b, uint32_t layer)
     for (size_t i = 0; i < b->n_rows; i++) {
         const router_set_layer *set = router_set_at(b->rows[i].set, layer);
         if (b->failed[i] || router_gate_select(&c->gate, set, b->gate_logits + i * c->n_experts, b->experts.ids + i * k,
-                                               b->experts.weights + i * k, NULL, b->gate_scratch) != MOE_OK) {
+                                               b->experts.weights + i * k, b->gate_scratch) != MOE_OK) {
             model_batch_fail(b, i, set, c->gate.k, &b->experts);
         }
     }

@@ -200,7 +200,7 @@ void model_batch_close(model_batch *b);
 /* Embeds the rows. Rows of one sequence are consecutive and ascending; their pages are reserved. rows is borrowed until
  * the step ends. At most max_rows rows, max_logit_rows of them with want_logits. */
 void model_batch_begin(model_batch *b, const model_row *rows, size_t n_rows);
-/* Attention of `layer`, then the gate: picks are ready in model_batch_ids / weights, the experts' input in
+/* Attention of `layer`, then the gate: picks are ready in model_batch_ids, the experts' input in
  * model_batch_x. A row whose router logits are NaN is marked failed (model_batch_failed) and gets the picks 0..k-1 with
  * weight 0, so that the others go on. */
 MOE_NODISCARD moe_status model_batch_route(model_batch *b, uint32_t layer);
@@ -210,7 +210,6 @@ const int32_t *
 model_batch_ids(const model_batch *b); /* host [n_rows, k], ascending per row, of the last routed layer */
 /* The same for the exchange: -1 where model_batch_local computes the result. */
 const int32_t *model_batch_remote_ids(const model_batch *b);
-const float *model_batch_weights(const model_batch *b); /* host [n_rows, k] */
 const compute_mem *model_batch_x(const model_batch *b); /* class dtype [n_rows, d_model] */
 compute_mem *model_batch_results(model_batch *b); /* class dtype [n_rows * k, d_model]: pick j of row i at i * k + j */
 bool model_batch_failed(const model_batch *b, size_t row);

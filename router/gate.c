@@ -4,22 +4,15 @@
 #include <math.h>
 
 /* The k largest of p [n] into best (values, best first) and place (their indices). A later equal never displaces an
- * earlier one: ties go to the lower id. Returns the largest refused value; n > k, else none was. */
-static float top_k(const float *p, uint32_t n, uint32_t k, float *best, uint32_t *place)
+ * earlier one: ties go to the lower id. */
+static void top_k(const float *p, uint32_t n, uint32_t k, float *best, uint32_t *place)
 {
-    float refused = -INFINITY;
-
     for (uint32_t i = 0; i < n; i++) {
         uint32_t filled = MOE_MIN(i, k);
         uint32_t at = filled;
 
         while (at > 0 && p[i] > best[at - 1]) {
             at--;
-        }
-        if (filled == k) {
-            float out = at == k ? p[i] : best[k - 1];
-
-            refused = MOE_MAX(refused, out);
         }
         for (uint32_t j = MOE_MIN(filled, k - 1); j > at; j--) {
             best[j] = best[j - 1];
@@ -30,7 +23,6 @@ static float top_k(const float *p, uint32_t n, uint32_t k, float *best, uint32_t
             place[at] = i;
         }
     }
-    return refused;
 }
 
 static void renormalize(float *best, uint32_t k)
@@ -118,7 +110,7 @@ static void weigh(const router_gate_rule *rule, const router_set_layer *layer, f
 }
 
 moe_status router_gate_select(const router_gate_rule *rule, const router_set_layer *layer, const float *logits,
-                              int32_t *ids, float *weights, float *margin, float *scratch)
+                              int32_t *ids, float *weights, float *scratch)
 {
     uint32_t n = layer->n_experts;
     uint32_t place[ROUTER_MAX_TOP_K] = {0};
@@ -139,10 +131,7 @@ moe_status router_gate_select(const router_gate_rule *rule, const router_set_lay
     if (has_nan(p, n)) {
         return MOE_ERR_DATA_LOSS;
     }
-    float refused = top_k(p, n, rule->k, best, place);
-    if (margin != NULL) {
-        *margin = rule->k == n ? INFINITY : best[rule->k - 1] - refused;
-    }
+    top_k(p, n, rule->k, best, place);
     weigh(rule, layer, best, place);
     if (has_nan(best, rule->k)) {
         return MOE_ERR_DATA_LOSS;

@@ -64,8 +64,6 @@ typedef struct router_gate_rule {
  *   logits   in   [n_columns]  f32, one row of the layer's router output
  *   ids      out  [k]          expert ids, ascending: the order in which Combine adds
  *   weights  out  [k]          f32 in [0, 1]; a row sums to 1 only if rule->renormalize
- *   margin   out  optional     gap between the last chosen and the first refused probability (logit with
- *                              choose_first); +inf if none was refused
  *   scratch  [2 * layer->n_experts] floats
  *
  * Threads: pure function; the thread has called compute_thread_init.
@@ -74,8 +72,7 @@ typedef struct router_gate_rule {
  * Source: OLMoE (2409.02060) sec. 2; ModuleFormer (2306.04640) sec. 3; MoE++ (2410.07348) eq. 6 and the released code;
  * docs/numeric.md "gate". */
 MOE_NODISCARD moe_status router_gate_select(const router_gate_rule *rule, const router_set_layer *layer,
-                                            const float *logits, int32_t *ids, float *weights, float *margin,
-                                            float *scratch);
+                                            const float *logits, int32_t *ids, float *weights, float *scratch);
 
 /* ------------------------------------------------------------------------------------------------ placement */
 typedef struct router_placement router_placement;

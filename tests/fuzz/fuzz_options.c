@@ -1,6 +1,6 @@
 /* Any bytes as a --config file: refused with a reason, or values within their limits that are the same when the printed
  * configuration is read back. */
-#include "base/config_priv.h"
+#include "base/options_priv.h"
 
 #include <math.h>
 #include <string.h>

@@ -40,10 +40,10 @@ static void device_open(world *w)
 {
     moe_error err;
 
-    assert_int_equal(moe_pool_open(1, compute_thread_init, &w->pool), MOE_OK);
+    assert_int_equal(moe_threads_open(1, compute_thread_init, &w->threads), MOE_OK);
     const compute_device_options options = {.numeric_class = w->o.numeric_class,
                                             .isa = COMPUTE_ISA_PORTABLE,
-                                            .pool = w->pool,
+                                            .threads = w->threads,
                                             .max_rows = w->o.max_rows * w->o.k,
                                             .max_ffn_rows = w->o.max_rows * w->o.k * 4,
                                             .max_d_ff = w->o.d_ff,
@@ -318,7 +318,7 @@ void world_close(world *w)
         }
     }
     compute_close(w->device);
-    moe_pool_close(w->pool);
+    moe_threads_close(w->threads);
 }
 
 /* ------------------------------------------------------------------------------------------------ jobs */

@@ -62,7 +62,7 @@ typedef struct world {
     world_options o;
     moe_random random;
     moe_clock_virtual clock;
-    moe_pool *pool;
+    moe_threads *threads;
     compute_device *device;
     compute_ops ops; /* the device's, with upload watched */
     void (*upload)(compute_device *d, compute_mem *to, const void *from, size_t bytes);

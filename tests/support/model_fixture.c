@@ -23,7 +23,7 @@ static void open_device(model_fixture *f, const model_fixture_options *o)
     compute_device_options d = {.numeric_class =
                                     o->auto_class ? model_tensors_auto_class(f->tensors) : o->numeric_class,
                                 .isa = o->isa,
-                                .pool = f->pool,
+                                .threads = f->threads,
                                 .max_rows = o->max_rows,
                                 .max_ffn_rows = o->max_rows * f->config.gate.k,
                                 .max_routed_rows = o->max_rows * f->config.att_gate.k,
@@ -46,7 +46,7 @@ void model_fixture_open(model_fixture *f, const model_fixture_options *o)
     assert_ok(model_config_load(o->dir, &f->config, &err), err);
     assert_ok(checkpoint_open(o->dir, &f->checkpoint, &err), err);
     assert_ok(model_tensors_open(&f->config, f->checkpoint, &f->tensors, &err), err);
-    assert_int_equal(moe_pool_open(o->n_threads, compute_thread_init, &f->pool), MOE_OK);
+    assert_int_equal(moe_threads_open(o->n_threads, compute_thread_init, &f->threads), MOE_OK);
     open_device(f, o);
     assert_ok(model_open(&f->config, f->tensors, f->device, o->layout, o->max_context, NULL, NULL, &f->model, &err),
               err);
@@ -108,7 +108,7 @@ void model_fixture_close(model_fixture *f)
     model_close(f->model);
     router_set_unref(f->set);
     compute_close(f->device);
-    moe_pool_close(f->pool);
+    moe_threads_close(f->threads);
     model_tensors_close(f->tensors);
     checkpoint_close(f->checkpoint);
 }

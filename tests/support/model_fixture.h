@@ -21,7 +21,7 @@ typedef struct model_fixture {
     model_config config;
     checkpoint *checkpoint;
     model_tensors *tensors;
-    moe_pool *pool;
+    moe_threads *threads;
     compute_device *device;
     model *model;
     model_kv *kv;

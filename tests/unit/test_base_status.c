@@ -3,15 +3,7 @@
 static void every_status_has_its_own_text(void **state)
 {
     (void)state;
-#define X(name, value, text, action) assert_string_equal(moe_status_text(name), text);
-    MOE_STATUS_MAP(X)
-#undef X
-}
-
-static void every_status_has_its_action(void **state)
-{
-    (void)state;
-#define X(name, value, text, action) assert_int_equal(moe_status_action(name), MOE_DO_##action);
+#define X(name, value, text) assert_string_equal(moe_status_text(name), text);
     MOE_STATUS_MAP(X)
 #undef X
 }
@@ -20,7 +12,6 @@ static void a_number_that_is_no_status_has_a_text(void **state)
 {
     (void)state;
     assert_string_equal(moe_status_text((moe_status)-99), "unknown status");
-    assert_int_equal(moe_status_action((moe_status)-99), MOE_DO_EVICT);
 }
 
 static void fail_formats_the_reason_and_returns_the_status(void **state)
@@ -79,7 +70,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_status_has_its_own_text),
-        cmocka_unit_test(every_status_has_its_action),
         cmocka_unit_test(a_number_that_is_no_status_has_a_text),
         cmocka_unit_test(fail_formats_the_reason_and_returns_the_status),
         cmocka_unit_test(fail_needs_no_error),

@@ -11,20 +11,20 @@ static const char *const names[4] = {"1.up", "0.gate", "0.up", "1.gate"}; /* in 
 static const size_t places[4] = {24, 0, 8, 16};
 
 static const char config[] = "hidden_size 2\n";
-static moe_pool *pool;
+static moe_threads *threads;
 static test_folder dir;
 
 static int open_all(void **state)
 {
     (void)state;
     test_folder_open(&dir);
-    return moe_pool_open(2, NULL, &pool) == MOE_OK ? 0 : -1;
+    return moe_threads_open(2, NULL, &threads) == MOE_OK ? 0 : -1;
 }
 
 static int close_all(void **state)
 {
     (void)state;
-    moe_pool_close(pool);
+    moe_threads_close(threads);
     test_folder_close(&dir);
     return 0;
 }
@@ -63,7 +63,7 @@ static checkpoint_manifest build(const checkpoint *c, const char *config_text, c
     const char *cache_dir = cache[0] != '\0' ? test_folder_path(&dir, cache) : "";
 
     logical_of(c, tensors);
-    assert_int_equal(checkpoint_manifest_build(c, config_text, tensors, 4, pool, cache_dir, NULL, NULL, &m, NULL),
+    assert_int_equal(checkpoint_manifest_build(c, config_text, tensors, 4, threads, cache_dir, NULL, NULL, &m, NULL),
                      MOE_OK);
     return m;
 }
@@ -185,7 +185,7 @@ static void refuse_names(const char *first, const char *second)
     logical_of(c, tensors);
     strcpy(tensors[0].name, first);
     strcpy(tensors[1].name, second);
-    assert_int_equal(checkpoint_manifest_build(c, config, tensors, 4, pool, "", NULL, NULL, &m, NULL),
+    assert_int_equal(checkpoint_manifest_build(c, config, tensors, 4, threads, "", NULL, NULL, &m, NULL),
                      MOE_ERR_INVALID_ARG);
     checkpoint_close(c);
     image_free(&im);
@@ -233,7 +233,7 @@ static void progress_ends_with_all_bytes(void **state)
     (void)state;
     assert_int_equal(checkpoint_open_memory(im.bytes, im.n, "x", &c, NULL), MOE_OK);
     logical_of(c, tensors);
-    assert_int_equal(checkpoint_manifest_build(c, config, tensors, 4, pool, "", see, &s, &m, NULL), MOE_OK);
+    assert_int_equal(checkpoint_manifest_build(c, config, tensors, 4, threads, "", see, &s, &m, NULL), MOE_OK);
     assert_int_equal(s.done, 32);
     assert_int_equal(s.total, 32);
     assert_in_range(s.n, 1, 101);

@@ -425,8 +425,8 @@ static test_device guarded_open(void)
     moe_error err;
 
     compute_thread_init();
-    assert_int_equal(moe_pool_open(1, compute_thread_init, &t.pool), MOE_OK);
-    o.pool = t.pool;
+    assert_int_equal(moe_threads_open(1, compute_thread_init, &t.threads), MOE_OK);
+    o.threads = t.threads;
     o.numeric_class = COMPUTE_CLASS_CPU_BF16_1;
     assert_ok(compute_guarded_open(&o, &t.d, &err), err);
     return t;

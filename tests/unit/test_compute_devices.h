@@ -96,9 +96,9 @@ static inline void assert_same_bits(const void *a, const void *b, size_t n, comp
     }
 }
 
-/* A device with its pool. */
+/* A device with its threads. */
 typedef struct test_device {
-    moe_pool *pool;
+    moe_threads *threads;
     compute_device *d;
 } test_device;
 
@@ -115,8 +115,8 @@ static inline test_device test_device_open(compute_class c, compute_isa isa, siz
     moe_error err;
 
     compute_thread_init();
-    assert_int_equal(moe_pool_open(n_threads, compute_thread_init, &t.pool), MOE_OK);
-    o.pool = t.pool;
+    assert_int_equal(moe_threads_open(n_threads, compute_thread_init, &t.threads), MOE_OK);
+    o.threads = t.threads;
     assert_ok(compute_cpu_open(&o, &t.d, &err), err);
     return t;
 }
@@ -124,7 +124,7 @@ static inline test_device test_device_open(compute_class c, compute_isa isa, siz
 static inline void test_device_close(test_device *t)
 {
     compute_close(t->d);
-    moe_pool_close(t->pool);
+    moe_threads_close(t->threads);
 }
 
 static inline compute_mem *on_device(compute_device *d, const void *from, size_t bytes)

@@ -728,7 +728,7 @@ static void the_guarded_device_passes_the_ops_on(void **state)
     moe_error err;
 
     (void)state;
-    o.pool = t.pool;
+    o.threads = t.threads;
     activation = COMPUTE_ACT_GELU_ERF;
     assert_ok(compute_guarded_open(&o, &guarded, &err), err);
     for (size_t i = 0; i < MOE_COUNT(runs); i++) {

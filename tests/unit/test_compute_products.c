@@ -294,7 +294,7 @@ static void a_device_without_a_pool_is_refused(void **state)
 
     (void)state;
     assert_int_equal(compute_cpu_open(&o, &d, &err), MOE_ERR_INVALID_ARG);
-    assert_contains(err.text, "pool");
+    assert_contains(err.text, "threads");
 }
 
 int main(void)

@@ -288,8 +288,8 @@ static test_device open_with_full_scan(compute_class c, compute_isa isa)
     moe_error err;
 
     compute_thread_init();
-    assert_int_equal(moe_pool_open(2, compute_thread_init, &t.pool), MOE_OK);
-    o.pool = t.pool;
+    assert_int_equal(moe_threads_open(2, compute_thread_init, &t.threads), MOE_OK);
+    o.threads = t.threads;
     assert_ok(compute_cpu_open(&o, &t.d, &err), err);
     return t;
 }

@@ -554,7 +554,7 @@ static void run_expert(const fixture *f, float out[WIDTH])
     compute_mem *x, *y;
     moe_error err = {.text = ""};
 
-    assert_int_equal(moe_pool_open(1, compute_thread_init, &options.pool), MOE_OK);
+    assert_int_equal(moe_threads_open(1, compute_thread_init, &options.threads), MOE_OK);
     assert_ok(compute_cpu_open(&options, &d, &err), err);
     assert_ok(model_expert_open(&f->config, f->tensors, d, COMPUTE_PACKED, 1, 3, &expert, &err), err);
     x = d->ops->alloc(d, sizeof ones);
@@ -566,7 +566,7 @@ static void run_expert(const fixture *f, float out[WIDTH])
     d->ops->free(d, y);
     d->ops->expert_close(d, expert);
     compute_close(d);
-    moe_pool_close(options.pool);
+    moe_threads_close(options.threads);
 }
 
 static float value_of(const checkpoint_logical *t, size_t row, size_t column)

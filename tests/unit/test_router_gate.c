@@ -13,13 +13,12 @@ static void top_k_breaks_ties_toward_the_lower_expert(void **state)
 {
     const float logits[] = {3.0f, 1.0f, 3.0f, 3.0f};
     int32_t ids[2];
-    float weights[2], margin, scratch[8];
+    float weights[2], scratch[8];
 
     (void)state;
-    assert_int_equal(router_gate_select(&top_2, &all_4, logits, ids, weights, &margin, scratch), MOE_OK);
+    assert_int_equal(router_gate_select(&top_2, &all_4, logits, ids, weights, scratch), MOE_OK);
     assert_int_equal(ids[0], 0);
     assert_int_equal(ids[1], 2);
-    assert_true(margin == 0.0f);
 }
 
 static void picks_come_in_ascending_order_with_their_weights(void **state)
@@ -30,35 +29,11 @@ static void picks_come_in_ascending_order_with_their_weights(void **state)
 
     (void)state;
     compute_row_softmax(probability, logits, 4);
-    assert_int_equal(router_gate_select(&top_2, &all_4, logits, ids, weights, NULL, scratch), MOE_OK);
+    assert_int_equal(router_gate_select(&top_2, &all_4, logits, ids, weights, scratch), MOE_OK);
     assert_int_equal(ids[0], 1);
     assert_int_equal(ids[1], 3);
     assert_memory_equal(&weights[0], &probability[1], sizeof(float));
     assert_memory_equal(&weights[1], &probability[3], sizeof(float));
-}
-
-static void margin_is_the_gap_to_the_first_refused(void **state)
-{
-    const float logits[] = {1.0f, 2.0f, 0.5f, 5.0f};
-    int32_t ids[2];
-    float weights[2], margin, scratch[8], probability[4];
-
-    (void)state;
-    compute_row_softmax(probability, logits, 4);
-    assert_int_equal(router_gate_select(&top_2, &all_4, logits, ids, weights, &margin, scratch), MOE_OK);
-    assert_true(margin == probability[1] - probability[0]);
-}
-
-static void margin_is_infinite_when_all_experts_are_chosen(void **state)
-{
-    const router_gate_rule top_4 = {.k = 4};
-    const float logits[] = {1.0f, 2.0f, 0.5f, 5.0f};
-    int32_t ids[4];
-    float weights[4], margin, scratch[8];
-
-    (void)state;
-    assert_int_equal(router_gate_select(&top_4, &all_4, logits, ids, weights, &margin, scratch), MOE_OK);
-    assert_true(isinf(margin) && margin > 0.0f);
 }
 
 static void renormalized_weights_are_divided_by_their_sum_best_first(void **state)
@@ -71,7 +46,7 @@ static void renormalized_weights_are_divided_by_their_sum_best_first(void **stat
     (void)state;
     compute_row_softmax(p, logits, 4);
     const float sum = (p[1] + p[3]) + p[0];
-    assert_int_equal(router_gate_select(&rule, &all_4, logits, ids, weights, NULL, scratch), MOE_OK);
+    assert_int_equal(router_gate_select(&rule, &all_4, logits, ids, weights, scratch), MOE_OK);
     assert_true(weights[0] == p[0] / sum);
     assert_true(weights[1] == p[1] / sum);
     assert_true(weights[2] == p[3] / sum);
@@ -89,7 +64,7 @@ static void an_absent_expert_is_left_out_before_the_softmax(void **state)
 
     (void)state;
     compute_row_softmax(p, kept, 2);
-    assert_int_equal(router_gate_select(&top_2, &set, logits, ids, weights, NULL, scratch), MOE_OK);
+    assert_int_equal(router_gate_select(&top_2, &set, logits, ids, weights, scratch), MOE_OK);
     assert_int_equal(ids[0], 1);
     assert_int_equal(ids[1], 7);
     assert_memory_equal(weights, p, sizeof p);
@@ -102,7 +77,7 @@ static void a_nan_logit_fails_and_leaves_the_outputs(void **state)
     float weights[2] = {-1.0f, -2.0f}, scratch[8];
 
     (void)state;
-    assert_int_equal(router_gate_select(&top_2, &all_4, logits, ids, weights, NULL, scratch), MOE_ERR_DATA_LOSS);
+    assert_int_equal(router_gate_select(&top_2, &all_4, logits, ids, weights, scratch), MOE_ERR_DATA_LOSS);
     assert_int_equal(ids[0], -5);
     assert_true(weights[1] == -2.0f);
 }
@@ -115,7 +90,7 @@ static void a_nan_outside_the_set_does_not_matter(void **state)
     float weights[2], scratch[4];
 
     (void)state;
-    assert_int_equal(router_gate_select(&top_2, &set, logits, ids, weights, NULL, scratch), MOE_OK);
+    assert_int_equal(router_gate_select(&top_2, &set, logits, ids, weights, scratch), MOE_OK);
 }
 
 /* The k best by full sort of random rows with many ties. */
@@ -150,7 +125,7 @@ static void picks_equal_a_full_sort(void **state)
             }
             chosen[best] = true;
         }
-        assert_int_equal(router_gate_select(&rule, &set, logits, ids, weights, NULL, scratch), MOE_OK);
+        assert_int_equal(router_gate_select(&rule, &set, logits, ids, weights, scratch), MOE_OK);
         for (int e = 0, j = 0; e < N; e++) {
             if (chosen[e]) {
                 assert_int_equal(ids[j], 3 * e);
@@ -202,7 +177,7 @@ static void moe_plus_plus_weights_are_those_of_its_code(void **state)
         router_gate_rule rule = moe_plus_plus(rows[i].choose_first, rows[i].std);
         int32_t ids[2];
         float weights[2], scratch[12];
-        assert_int_equal(router_gate_select(&rule, &all_6, rows[i].logits, ids, weights, NULL, scratch), MOE_OK);
+        assert_int_equal(router_gate_select(&rule, &all_6, rows[i].logits, ids, weights, scratch), MOE_OK);
         for (size_t j = 0; j < 2; j++) {
             assert_int_equal(ids[j], rows[i].ids[j]);
             assert_true(fabsf(weights[j] - rows[i].weights[j]) < 2e-7f);
@@ -217,7 +192,7 @@ static void beside_the_zero_expert_the_other_weighs_exactly_one(void **state)
     float weights[2], scratch[12];
 
     (void)state;
-    assert_int_equal(router_gate_select(&rule, &all_6, logits_b, ids, weights, NULL, scratch), MOE_OK);
+    assert_int_equal(router_gate_select(&rule, &all_6, logits_b, ids, weights, scratch), MOE_OK);
     assert_int_equal(ids[0], 2);
     assert_int_equal(ids[1], 5);
     assert_true(weights[0] == 1.0f);
@@ -237,9 +212,9 @@ static void an_absent_expert_counts_for_nothing(void **state)
 
     (void)state;
     rule.zero_expert = 3;
-    assert_int_equal(router_gate_select(&rule, &all_4, alone, want_ids, want, NULL, scratch), MOE_OK);
+    assert_int_equal(router_gate_select(&rule, &all_4, alone, want_ids, want, scratch), MOE_OK);
     rule.zero_expert = 5;
-    assert_int_equal(router_gate_select(&rule, &some, logits_a, ids, weights, NULL, scratch), MOE_OK);
+    assert_int_equal(router_gate_select(&rule, &some, logits_a, ids, weights, scratch), MOE_OK);
     assert_int_equal(ids[0], ids_4_of_6[want_ids[0]]);
     assert_int_equal(ids[1], ids_4_of_6[want_ids[1]]);
     assert_memory_equal(weights, want, sizeof want);
@@ -253,7 +228,7 @@ static void equal_logits_have_no_deviation_and_fail_the_row(void **state)
     float weights[2], scratch[12];
 
     (void)state;
-    assert_int_equal(router_gate_select(&rule, &all_6, equal, ids, weights, NULL, scratch), MOE_ERR_DATA_LOSS);
+    assert_int_equal(router_gate_select(&rule, &all_6, equal, ids, weights, scratch), MOE_ERR_DATA_LOSS);
 }
 
 static void nothing_beside_the_zero_expert_fails_the_row(void **state)
@@ -264,20 +239,7 @@ static void nothing_beside_the_zero_expert_fails_the_row(void **state)
     float weights[2], scratch[12];
 
     (void)state;
-    assert_int_equal(router_gate_select(&rule, &all_6, steep, ids, weights, NULL, scratch), MOE_ERR_DATA_LOSS);
-}
-
-/* Below -1 too, where probabilities never are. */
-static void margin_of_chosen_logits_is_between_logits(void **state)
-{
-    const float low[] = {-5.0f, -9.0f, -4.0f, -7.5f};
-    router_gate_rule rule = {.k = 2, .choose_first = true};
-    int32_t ids[2];
-    float weights[2], margin, scratch[8];
-
-    (void)state;
-    assert_int_equal(router_gate_select(&rule, &all_4, low, ids, weights, &margin, scratch), MOE_OK);
-    assert_true(margin == 2.5f);
+    assert_int_equal(router_gate_select(&rule, &all_6, steep, ids, weights, scratch), MOE_ERR_DATA_LOSS);
 }
 
 /* ModuleFormer: softmax over all, nothing renormalised. */
@@ -289,7 +251,7 @@ static void probabilities_are_kept_as_they_are(void **state)
     float weights[2], scratch[10];
 
     (void)state;
-    assert_int_equal(router_gate_select(&top_2, &all_5, logits, ids, weights, NULL, scratch), MOE_OK);
+    assert_int_equal(router_gate_select(&top_2, &all_5, logits, ids, weights, scratch), MOE_OK);
     assert_int_equal(ids[0], 1);
     assert_int_equal(ids[1], 3);
     assert_true(fabsf(weights[0] - 0.22940628f) < 1e-7f);
@@ -301,8 +263,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(top_k_breaks_ties_toward_the_lower_expert),
         cmocka_unit_test(picks_come_in_ascending_order_with_their_weights),
-        cmocka_unit_test(margin_is_the_gap_to_the_first_refused),
-        cmocka_unit_test(margin_is_infinite_when_all_experts_are_chosen),
         cmocka_unit_test(renormalized_weights_are_divided_by_their_sum_best_first),
         cmocka_unit_test(an_absent_expert_is_left_out_before_the_softmax),
         cmocka_unit_test(a_nan_logit_fails_and_leaves_the_outputs),
@@ -313,7 +273,6 @@ int main(void)
         cmocka_unit_test(an_absent_expert_counts_for_nothing),
         cmocka_unit_test(equal_logits_have_no_deviation_and_fail_the_row),
         cmocka_unit_test(nothing_beside_the_zero_expert_fails_the_row),
-        cmocka_unit_test(margin_of_chosen_logits_is_between_logits),
         cmocka_unit_test(probabilities_are_kept_as_they_are),
     };
 

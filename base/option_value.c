@@ -1,4 +1,4 @@
-#include "base/config_priv.h"
+#include "base/options_priv.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -28,58 +28,58 @@ static void either_run_runs_every_task_once_for_any_count(void **state)
 
     (void)state;
     for (size_t n_threads = 1; n_threads <= 5; n_threads++) {
-        moe_pool *pool;
+        moe_threads *threads;
 
-        assert_int_equal(moe_pool_open(n_threads, NULL, &pool), MOE_OK);
+        assert_int_equal(moe_threads_open(n_threads, NULL, &threads), MOE_OK);
         for (size_t c = 0; c < MOE_COUNT(counts); c++) {
             record r = {.n_threads = n_threads};
 
-            moe_pool_run(pool, counts[c], note, &r);
-            moe_pool_run_even(pool, counts[c], note, &r);
+            moe_threads_run(threads, counts[c], note, &r);
+            moe_threads_run_even(threads, counts[c], note, &r);
             for (size_t i = 0; i < MAX_TASKS; i++) {
                 assert_int_equal(r.runs[i], i < counts[c] ? 2 : 0);
             }
             assert_int_equal(r.n_bad_threads, 0);
         }
-        moe_pool_close(pool);
+        moe_threads_close(threads);
     }
 }
 
 static void many_runs_after_each_other_see_their_own_tasks(void **state)
 {
     record r = {.n_threads = 3};
-    moe_pool *pool;
+    moe_threads *threads;
 
     (void)state;
-    assert_int_equal(moe_pool_open(3, NULL, &pool), MOE_OK);
+    assert_int_equal(moe_threads_open(3, NULL, &threads), MOE_OK);
     for (size_t run = 0; run < 3000; run++) {
         size_t n_tasks = 1 + run % 37;
 
         memset(r.runs, 0, sizeof r.runs);
-        (run % 2 == 0 ? moe_pool_run : moe_pool_run_even)(pool, n_tasks, note, &r);
+        (run % 2 == 0 ? moe_threads_run : moe_threads_run_even)(threads, n_tasks, note, &r);
         for (size_t i = 0; i < 38; i++) {
             assert_int_equal(r.runs[i], i < n_tasks);
         }
     }
-    moe_pool_close(pool);
+    moe_threads_close(threads);
 }
 
 static void workers_that_sleep_are_woken(void **state)
 {
-    moe_pool *pool;
+    moe_threads *threads;
 
     (void)state;
-    assert_int_equal(moe_pool_open(3, NULL, &pool), MOE_OK);
+    assert_int_equal(moe_threads_open(3, NULL, &threads), MOE_OK);
     for (size_t run = 0; run < 20; run++) {
         record r = {.n_threads = 3};
 
         (void)usleep(3000); /* past the yielding stage */
-        moe_pool_run(pool, MAX_TASKS, note, &r);
+        moe_threads_run(threads, MAX_TASKS, note, &r);
         for (size_t i = 0; i < MAX_TASKS; i++) {
             assert_int_equal(r.runs[i], 1);
         }
     }
-    moe_pool_close(pool);
+    moe_threads_close(threads);
 }
 
 /* Both tasks wait for each other: only two threads at once can finish them. */
@@ -98,31 +98,31 @@ static void meet(void *ctx, size_t task, size_t thread)
 static void a_sleeping_worker_shares_the_work(void **state)
 {
     atomic_size_t n_here = 0;
-    moe_pool *pool;
+    moe_threads *threads;
 
     (void)state;
-    assert_int_equal(moe_pool_open(2, NULL, &pool), MOE_OK);
+    assert_int_equal(moe_threads_open(2, NULL, &threads), MOE_OK);
     (void)usleep(3000);
-    moe_pool_run(pool, 2, meet, &n_here);
-    moe_pool_close(pool);
+    moe_threads_run(threads, 2, meet, &n_here);
+    moe_threads_close(threads);
     assert_int_equal(n_here, 2);
 }
 
 static void a_resting_worker_shares_the_work(void **state)
 {
-    moe_pool *pool;
+    moe_threads *threads;
 
     (void)state;
-    assert_int_equal(moe_pool_open(2, NULL, &pool), MOE_OK);
+    assert_int_equal(moe_threads_open(2, NULL, &threads), MOE_OK);
     for (useconds_t run = 0; run < 50; run++) {
         atomic_size_t n_here = 0;
 
-        moe_pool_rest(pool);
+        moe_threads_rest(threads);
         (void)usleep(run); /* about to sleep, or asleep */
-        moe_pool_run(pool, 2, meet, &n_here);
+        moe_threads_run(threads, 2, meet, &n_here);
         assert_int_equal(n_here, 2);
     }
-    moe_pool_close(pool);
+    moe_threads_close(threads);
 }
 
 typedef struct late {
@@ -148,17 +148,17 @@ static void finish_late(void *ctx, size_t task, size_t thread)
 
 static void a_run_returns_when_the_last_worker_is_done(void **state)
 {
-    moe_pool *pool;
+    moe_threads *threads;
 
     (void)state;
-    assert_int_equal(moe_pool_open(2, NULL, &pool), MOE_OK);
+    assert_int_equal(moe_threads_open(2, NULL, &threads), MOE_OK);
     for (size_t run = 0; run < 10; run++) {
         late l = {.done = false};
 
-        moe_pool_run(pool, 2, finish_late, &l);
+        moe_threads_run(threads, 2, finish_late, &l);
         assert_true(l.done);
     }
-    moe_pool_close(pool);
+    moe_threads_close(threads);
 }
 
 static atomic_size_t n_inits;
@@ -170,12 +170,12 @@ static void count_init(void)
 
 static void thread_init_runs_on_every_worker(void **state)
 {
-    moe_pool *pool;
+    moe_threads *threads;
 
     (void)state;
     atomic_store(&n_inits, 0);
-    assert_int_equal(moe_pool_open(4, count_init, &pool), MOE_OK);
-    moe_pool_close(pool);
+    assert_int_equal(moe_threads_open(4, count_init, &threads), MOE_OK);
+    moe_threads_close(threads);
     assert_int_equal(n_inits, 3);
 }
 
@@ -195,31 +195,31 @@ static void check_order(void *ctx, size_t task, size_t thread)
 static void one_thread_runs_in_order_on_the_caller(void **state)
 {
     order o = {.caller = pthread_self(), .ok = true};
-    moe_pool *pool;
+    moe_threads *threads;
 
     (void)state;
-    assert_int_equal(moe_pool_open(1, NULL, &pool), MOE_OK);
-    moe_pool_run(pool, 100, check_order, &o);
-    moe_pool_close(pool);
+    assert_int_equal(moe_threads_open(1, NULL, &threads), MOE_OK);
+    moe_threads_run(threads, 100, check_order, &o);
+    moe_threads_close(threads);
     assert_true(o.ok && o.next == 100);
 }
 
 static void no_thread_count_means_the_cores_available(void **state)
 {
-    moe_pool *pool;
+    moe_threads *threads;
 
     (void)state;
-    assert_int_equal(moe_pool_open(0, NULL, &pool), MOE_OK);
-    assert_int_equal(moe_pool_threads(pool), moe_cores_available());
-    moe_pool_close(pool);
+    assert_int_equal(moe_threads_open(0, NULL, &threads), MOE_OK);
+    assert_int_equal(moe_threads_count(threads), moe_cores_available());
+    moe_threads_close(threads);
 }
 
 static void an_absurd_thread_count_is_refused(void **state)
 {
-    moe_pool *pool;
+    moe_threads *threads;
 
     (void)state;
-    assert_int_equal(moe_pool_open(SIZE_MAX, NULL, &pool), MOE_ERR_INVALID_ARG);
+    assert_int_equal(moe_threads_open(SIZE_MAX, NULL, &threads), MOE_ERR_INVALID_ARG);
 }
 
 int main(void)

@@ -11,8 +11,8 @@
 /* A job is open from the store to n_left until n_done reaches n_tasks. Claiming a task (n_left one less) is what lets a
  * thread read fn, ctx and n_tasks: they cannot change before that task is reported done. So run never waits for a
  * worker that has claimed nothing, asleep or not scheduled. */
-struct moe_pool {
-    moe_pool_fn fn; /* borrowed, while the job is open */
+struct moe_threads {
+    moe_threads_fn fn; /* borrowed, while the job is open */
     void *ctx;
     size_t n_tasks;
     bool running; /* the caller's: catches a run inside a run */
@@ -35,7 +35,7 @@ struct moe_pool {
 };
 
 /* How many tasks were claimed, of the *left_out there were; 0: nothing is left. */
-static size_t claim(moe_pool *p, size_t *left_out)
+static size_t claim(moe_threads *p, size_t *left_out)
 {
     size_t left = atomic_load_explicit(&p->n_left, memory_order_relaxed);
 
@@ -52,7 +52,7 @@ static size_t claim(moe_pool *p, size_t *left_out)
     return 0;
 }
 
-static void wake_caller(moe_pool *p)
+static void wake_caller(moe_threads *p)
 {
     if (atomic_load(&p->caller_asleep)) {
         (void)pthread_mutex_lock(&p->mutex);
@@ -62,7 +62,7 @@ static void wake_caller(moe_pool *p)
 }
 
 /* Runs tasks until none is left to claim. They are reported together: the job stays open until then. */
-static void take_tasks(moe_pool *p, size_t thread)
+static void take_tasks(moe_threads *p, size_t thread)
 {
     size_t left, n, n_mine = 0, n_tasks = 0;
 
@@ -78,7 +78,7 @@ static void take_tasks(moe_pool *p, size_t thread)
     }
 }
 
-static void sleep_until_work(moe_pool *p)
+static void sleep_until_work(moe_threads *p)
 {
     (void)pthread_mutex_lock(&p->mutex);
     atomic_fetch_add(&p->n_asleep, 1);
@@ -91,7 +91,7 @@ static void sleep_until_work(moe_pool *p)
 
 static void *worker_main(void *arg)
 {
-    moe_pool *p = arg;
+    moe_threads *p = arg;
     size_t thread = atomic_fetch_add(&p->next_thread_idx, 1);
     wait_stage stage = {0};
 
@@ -111,7 +111,7 @@ static void *worker_main(void *arg)
 }
 
 /* Signals stay with the threads of the program. */
-static moe_status start_workers(moe_pool *p)
+static moe_status start_workers(moe_threads *p)
 {
     sigset_t all, before;
     moe_status status = MOE_OK;
@@ -129,9 +129,9 @@ static moe_status start_workers(moe_pool *p)
     return status;
 }
 
-moe_status moe_pool_open(size_t n_threads, void (*thread_init)(void), moe_pool **out)
+moe_status moe_threads_open(size_t n_threads, void (*thread_init)(void), moe_threads **out)
 {
-    moe_pool *p;
+    moe_threads *p;
     moe_status status;
 
     if (n_threads == 0) {
@@ -144,45 +144,45 @@ moe_status moe_pool_open(size_t n_threads, void (*thread_init)(void), moe_pool *
     if (p == NULL) {
         return MOE_ERR_NO_MEMORY;
     }
-    *p = (moe_pool){.n_threads = n_threads, .thread_init = thread_init, .next_thread_idx = 1};
+    *p = (moe_threads){.n_threads = n_threads, .thread_init = thread_init, .next_thread_idx = 1};
     MOE_ASSERT(pthread_mutex_init(&p->mutex, NULL) == 0);
     MOE_ASSERT(pthread_cond_init(&p->work, NULL) == 0 && pthread_cond_init(&p->done, NULL) == 0);
     p->threads = calloc(n_threads, sizeof *p->threads);
     status = p->threads != NULL ? start_workers(p) : MOE_ERR_NO_MEMORY;
     if (status != MOE_OK) {
-        moe_pool_close(p);
+        moe_threads_close(p);
         return status;
     }
     *out = p;
     return MOE_OK;
 }
 
-void moe_pool_close(moe_pool *pool)
+void moe_threads_close(moe_threads *t)
 {
-    if (pool == NULL) {
+    if (t == NULL) {
         return;
     }
-    MOE_ASSERT(!pool->running);
-    (void)pthread_mutex_lock(&pool->mutex);
-    atomic_store(&pool->stop, true);
-    (void)pthread_cond_broadcast(&pool->work);
-    (void)pthread_mutex_unlock(&pool->mutex);
-    for (size_t i = 0; i < pool->n_started; i++) {
-        (void)pthread_join(pool->threads[i], NULL);
+    MOE_ASSERT(!t->running);
+    (void)pthread_mutex_lock(&t->mutex);
+    atomic_store(&t->stop, true);
+    (void)pthread_cond_broadcast(&t->work);
+    (void)pthread_mutex_unlock(&t->mutex);
+    for (size_t i = 0; i < t->n_started; i++) {
+        (void)pthread_join(t->threads[i], NULL);
     }
-    (void)pthread_cond_destroy(&pool->done);
-    (void)pthread_cond_destroy(&pool->work);
-    (void)pthread_mutex_destroy(&pool->mutex);
-    free(pool->threads);
-    free(pool);
+    (void)pthread_cond_destroy(&t->done);
+    (void)pthread_cond_destroy(&t->work);
+    (void)pthread_mutex_destroy(&t->mutex);
+    free(t->threads);
+    free(t);
 }
 
-size_t moe_pool_threads(const moe_pool *pool)
+size_t moe_threads_count(const moe_threads *t)
 {
-    return pool->n_threads;
+    return t->n_threads;
 }
 
-static void wake_workers(moe_pool *p)
+static void wake_workers(moe_threads *p)
 {
     if (atomic_load(&p->n_asleep) > 0) {
         (void)pthread_mutex_lock(&p->mutex);
@@ -191,7 +191,7 @@ static void wake_workers(moe_pool *p)
     }
 }
 
-static void wait_for_workers(moe_pool *p)
+static void wait_for_workers(moe_threads *p)
 {
     wait_stage stage = {0};
 
@@ -209,40 +209,40 @@ static void wait_for_workers(moe_pool *p)
     }
 }
 
-void moe_pool_rest(moe_pool *pool)
+void moe_threads_rest(moe_threads *t)
 {
-    atomic_store_explicit(&pool->resting, true, memory_order_relaxed);
+    atomic_store_explicit(&t->resting, true, memory_order_relaxed);
 }
 
-static void run(moe_pool *pool, size_t n_tasks, size_t share, moe_pool_fn fn, void *ctx)
+static void run(moe_threads *t, size_t n_tasks, size_t share, moe_threads_fn fn, void *ctx)
 {
-    MOE_ASSERT(!pool->running);
-    pool->running = true;
-    if (pool->n_threads == 1 || n_tasks <= 1) {
+    MOE_ASSERT(!t->running);
+    t->running = true;
+    if (t->n_threads == 1 || n_tasks <= 1) {
         for (size_t i = 0; i < n_tasks; i++) {
             fn(ctx, i, 0);
         }
     } else {
-        pool->fn = fn;
-        pool->ctx = ctx;
-        pool->n_tasks = n_tasks;
-        atomic_store_explicit(&pool->resting, false, memory_order_relaxed);
-        atomic_store_explicit(&pool->share, share, memory_order_relaxed);
-        atomic_store_explicit(&pool->n_done, 0, memory_order_relaxed);
-        atomic_store(&pool->n_left, n_tasks); /* opens the job */
-        wake_workers(pool);
-        take_tasks(pool, 0);
-        wait_for_workers(pool);
+        t->fn = fn;
+        t->ctx = ctx;
+        t->n_tasks = n_tasks;
+        atomic_store_explicit(&t->resting, false, memory_order_relaxed);
+        atomic_store_explicit(&t->share, share, memory_order_relaxed);
+        atomic_store_explicit(&t->n_done, 0, memory_order_relaxed);
+        atomic_store(&t->n_left, n_tasks); /* opens the job */
+        wake_workers(t);
+        take_tasks(t, 0);
+        wait_for_workers(t);
     }
-    pool->running = false;
+    t->running = false;
 }
 
-void moe_pool_run(moe_pool *pool, size_t n_tasks, moe_pool_fn fn, void *ctx)
+void moe_threads_run(moe_threads *t, size_t n_tasks, moe_threads_fn fn, void *ctx)
 {
-    run(pool, n_tasks, 0, fn, ctx);
+    run(t, n_tasks, 0, fn, ctx);
 }
 
-void moe_pool_run_even(moe_pool *pool, size_t n_tasks, moe_pool_fn fn, void *ctx)
+void moe_threads_run_even(moe_threads *t, size_t n_tasks, moe_threads_fn fn, void *ctx)
 {
-    run(pool, n_tasks, 2 * pool->n_threads, fn, ctx);
+    run(t, n_tasks, 2 * t->n_threads, fn, ctx);
 }

@@ -1,6 +1,6 @@
 /* One option's value: from text into the config struct and back. */
-#ifndef CONCLAVE_BASE_CONFIG_PRIV_H
-#define CONCLAVE_BASE_CONFIG_PRIV_H
+#ifndef CONCLAVE_BASE_OPTIONS_PRIV_H
+#define CONCLAVE_BASE_OPTIONS_PRIV_H
 
 #include "base/base.h"
 
