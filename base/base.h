@@ -101,7 +101,7 @@ typedef struct moe_clock_virtual {
 void moe_clock_virtual_init(moe_clock_virtual *v, uint64_t start_ns);
 void moe_clock_virtual_advance(moe_clock_virtual *v, uint64_t by_ns);
 
-/* Seeded generator (splitmix64) for tests, back-off and the simulator. Not for sampling (model/sample.c has Philox)
+/* Seeded generator (splitmix64) for tests, back-off and the simulator. Not for sampling (sampling/sampling.c has Philox)
  * and not for secrets. */
 typedef struct moe_random {
     uint64_t state;

@@ -269,13 +269,13 @@ static void print_parts(const measure *all)
 static moe_status sample_seconds(float deviation, double *out, moe_error *err)
 {
     static float logits[OLMOE_VOCAB];
-    const model_sampling sampling = {.temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = 1.0f};
+    const sampling_params sampling = {.temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = 1.0f};
     enum { N = 50 };
-    model_sampler *sampler;
+    sampler *scratch;
     moe_random random;
     double start;
     int32_t token;
-    moe_status status = model_sampler_open(OLMOE_VOCAB, &sampler);
+    moe_status status = sampler_open(OLMOE_VOCAB, &scratch);
 
     if (status != MOE_OK) {
         return moe_fail(err, status, "sampler: out of memory");
@@ -290,10 +290,10 @@ static moe_status sample_seconds(float deviation, double *out, moe_error *err)
     }
     start = now_s();
     for (uint32_t i = 0; i < N && status == MOE_OK; i++) {
-        status = model_sample(sampler, &sampling, logits, NULL, NULL, 0, i, 0, &token);
+        status = sampler_pick(scratch, &sampling, logits, NULL, NULL, 0, i, 0, &token);
     }
     *out = (now_s() - start) / N;
-    model_sampler_close(sampler);
+    sampler_close(scratch);
     return status == MOE_OK ? status : moe_fail(err, status, "sampling: %s", moe_status_text(status));
 }
 

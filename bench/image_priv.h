@@ -3,7 +3,7 @@
 #define CONCLAVE_BENCH_IMAGE_PRIV_H
 
 #include "bench/image.h"
-#include "model/family/family_priv.h"
+#include "model/family/family.h"
 
 typedef struct image_tensor {
     model_role role;

@@ -2,7 +2,7 @@
 #ifndef CONCLAVE_BENCH_LOAD_H
 #define CONCLAVE_BENCH_LOAD_H
 
-#include "coordinator/engine_loop.h"
+#include "engine/engine.h"
 
 enum { LOAD_MAX = 32 };
 

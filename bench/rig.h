@@ -8,7 +8,7 @@
 #include "bench/olmoe.h"
 #include "bench/timed_device.h"
 #include "coordinator/embedded.h"
-#include "coordinator/engine_loop.h"
+#include "engine/engine.h"
 
 enum { RIG_MAX_ROWS = 512, RIG_MAX_RUNNING = 32, RIG_MAX_CONTEXT = 1024, RIG_KV_TOKENS = RIG_MAX_RUNNING * 128 };
 

@@ -22,10 +22,10 @@ struct embedded {
     size_t expert_bytes;
 
     /* the view: constant but for the counters, which are copied by whoever asks */
-    cluster_view view;
-    cluster_view_coordinator coordinator;
+    api_view view;
+    api_view_coordinator coordinator;
     _Atomic(const char *) published_address;
-    cluster_replica *replicas; /* owned [n_replicas] */
+    api_view_replica *replicas; /* owned [n_replicas] */
     size_t n_replicas;
     _Atomic uint64_t rows, frames;
     char address[256]; /* written once, before it is published */
@@ -33,23 +33,23 @@ struct embedded {
 
 /* ------------------------------------------------------------------------------------------------ the view */
 typedef struct snapshot {
-    cluster_snapshot base;
-    cluster_view_node node;
-    cluster_view_coordinator coordinator;
+    api_view_snapshot base;
+    api_view_node node;
+    api_view_coordinator coordinator;
 } snapshot;
 
-static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
+static const api_view_snapshot *acquire(void *ctx, bool want_replicas)
 {
-    static const cluster_snapshot nothing;
+    static const api_view_snapshot nothing;
     embedded *e = ctx;
     snapshot *s = calloc(1, sizeof *s);
 
     if (s == NULL) {
         return &nothing;
     }
-    s->node = (cluster_view_node){.id = NODE_ID,
+    s->node = (api_view_node){.id = NODE_ID,
                                   .address = "in-process",
-                                  .state = CLUSTER_NODE_UP,
+                                  .state = API_VIEW_NODE_UP,
                                   .device = e->device_name,
                                   .transport = "loopback",
                                   .version = MOE_VERSION,
@@ -59,7 +59,7 @@ static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
                                   .frames = e->frames};
     s->coordinator = e->coordinator;
     s->coordinator.address = e->published_address;
-    s->base = (cluster_snapshot){.cluster = CLUSTER,
+    s->base = (api_view_snapshot){.cluster = CLUSTER,
                                  .epoch = router_placement_epoch(e->placement),
                                  .n_nodes = 1,
                                  .nodes = &s->node,
@@ -70,7 +70,7 @@ static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
     return &s->base;
 }
 
-static void release(void *ctx, const cluster_snapshot *s)
+static void release(void *ctx, const api_view_snapshot *s)
 {
     (void)ctx;
     if (s->n_nodes > 0) {
@@ -87,11 +87,11 @@ static moe_status fill_view(embedded *e, const model_config *c)
     for (uint32_t l = 0; l < c->n_layers; l++) {
         for (uint32_t x = 0; x < c->n_ffn_experts; x++) {
             e->replicas[e->n_replicas++] =
-                (cluster_replica){.layer = l, .expert_id = (int32_t)x, .node = 0, .ready = true};
+                (api_view_replica){.layer = l, .expert_id = (int32_t)x, .node = 0, .ready = true};
         }
     }
-    e->coordinator = (cluster_view_coordinator){.id = COORDINATOR_ID, .epoch = 1, .controller = true};
-    e->view = (cluster_view){.acquire = acquire, .release = release, .ctx = e};
+    e->coordinator = (api_view_coordinator){.id = COORDINATOR_ID, .epoch = 1, .controller = true};
+    e->view = (api_view){.acquire = acquire, .release = release, .ctx = e};
     return MOE_OK;
 }
 
@@ -271,7 +271,7 @@ exchange *embedded_exchange(embedded *e)
     return e->exchange;
 }
 
-const cluster_view *embedded_view(embedded *e)
+const api_view *embedded_view(embedded *e)
 {
     return &e->view;
 }

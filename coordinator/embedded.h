@@ -5,8 +5,8 @@
 #ifndef CONCLAVE_COORDINATOR_EMBEDDED_H
 #define CONCLAVE_COORDINATOR_EMBEDDED_H
 
-#include "coordinator/api.h"
-#include "coordinator/exchange.h"
+#include "api/api.h"
+#include "exchange/exchange.h"
 #include "model/model.h"
 
 typedef struct embedded embedded;
@@ -28,7 +28,7 @@ void embedded_close(embedded *e); /* NULL is fine */
 exchange *embedded_exchange(embedded *e);
 /* Shows the node to the API: one node that holds every expert. address (copied): the coordinator's gRPC address, once
  * it is known. */
-const cluster_view *embedded_view(embedded *e);
+const api_view *embedded_view(embedded *e);
 void embedded_set_address(embedded *e, const char *address);
 
 #endif

@@ -5,13 +5,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "coordinator/api.h"
+#include "api/api.h"
 #include "coordinator/embedded.h"
-#include "coordinator/engine_loop.h"
+#include "engine/engine.h"
 #include "coordinator/labels.h"
 #include "coordinator/options.h"
 #include "coordinator/pool.h"
-#include "http/listen.h"
+#include "api/http/listen.h"
 
 /* Everything that lives as long as the process, in the order in which it is opened; closed in reverse. */
 typedef struct coordinator {
@@ -268,7 +268,7 @@ static moe_status check_listeners(const coordinator_config *o, moe_error *err)
 static moe_status open_listeners(coordinator *c, moe_error *err)
 {
     const coordinator_config *o = &c->config;
-    const cluster_view *view = in_cluster(c) ? pool_view(c->pool) : embedded_view(c->embedded);
+    const api_view *view = in_cluster(c) ? pool_view(c->pool) : embedded_view(c->embedded);
     api_options api = api_of(o, false), admin = api_of(o, true);
     moe_status status;
 

@@ -1,6 +1,6 @@
 #include "coordinator/options.h"
 
-#include "coordinator/engine.h"
+#include "engine/engine.h"
 
 #define FIELD(f) offsetof(coordinator_config, f)
 

@@ -3,7 +3,7 @@
 #ifndef CONCLAVE_COORDINATOR_OPTIONS_H
 #define CONCLAVE_COORDINATOR_OPTIONS_H
 
-#include "expert_node/member.h"
+#include "member/member.h"
 
 typedef struct coordinator_config {
     member_config member; /* etcd NULL: an expert node in this process */

@@ -168,7 +168,7 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
 
     (void)incarnation;
     if (role == CLUSTER_COORDINATOR) {
-        return member_probe(address, p->address);
+        return member_alive(address, p->address);
     }
     if (!pool_find_shown(p, id, &info)) {
         return CLUSTER_ALIVE_NO;
@@ -321,7 +321,7 @@ exchange *pool_exchange(pool *p)
     return p->exchange;
 }
 
-const cluster_view *pool_view(pool *p)
+const api_view *pool_view(pool *p)
 {
     return &p->view;
 }

@@ -9,9 +9,9 @@
 #ifndef CONCLAVE_COORDINATOR_POOL_H
 #define CONCLAVE_COORDINATOR_POOL_H
 
-#include "coordinator/api.h"
-#include "coordinator/exchange.h"
-#include "expert_node/member.h"
+#include "api/api.h"
+#include "exchange/exchange.h"
+#include "member/member.h"
 
 typedef struct pool pool;
 
@@ -33,7 +33,7 @@ moe_status pool_status(pool *p, moe_error *err);
 /* Whether every expert has an owner that has reported it ready; if not, err says which one has none. */
 bool pool_covered(pool *p, moe_error *err);
 exchange *pool_exchange(pool *p);
-const cluster_view *pool_view(pool *p);
+const api_view *pool_view(pool *p);
 /* Leaves the cluster, so that others need not wait for the lease. */
 void pool_leave(pool *p);
 void pool_close(pool *p); /* NULL is fine; the engine is closed before */

@@ -30,7 +30,7 @@ struct pool {
     exchange *exchange;
     cluster_store *store;
     cluster *cluster; /* NULL until join */
-    cluster_view view;
+    api_view view;
 
     /* the engine's thread */
     pool_node nodes[ROUTER_MAX_NODES];

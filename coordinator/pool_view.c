@@ -5,11 +5,11 @@
 #include "coordinator/pool_priv.h"
 
 typedef struct snapshot {
-    cluster_snapshot base;      /* first: release finds the rest by it */
+    api_view_snapshot base;      /* first: release finds the rest by it */
     const cluster_state *state; /* shared; lends the strings */
-    cluster_view_node *nodes;   /* owned, as the next */
-    cluster_view_coordinator *coordinators;
-    cluster_replica *replicas;
+    api_view_node *nodes;   /* owned, as the next */
+    api_view_coordinator *coordinators;
+    api_view_replica *replicas;
 } snapshot;
 
 bool pool_find_shown(pool *p, const char *id, exchange_node_info *out)
@@ -25,15 +25,15 @@ bool pool_find_shown(pool *p, const char *id, exchange_node_info *out)
     return found;
 }
 
-static cluster_node_state node_state(const cluster_node *n, bool known, const exchange_node_info *info)
+static api_view_node_state node_state(const cluster_node *n, bool known, const exchange_node_info *info)
 {
     if (!known || info->kind == EXCHANGE_NODE_DOWN) {
-        return CLUSTER_NODE_DOWN;
+        return API_VIEW_NODE_DOWN;
     }
     if (info->kind == EXCHANGE_NODE_CONNECTING) {
-        return CLUSTER_NODE_CONNECTING;
+        return API_VIEW_NODE_CONNECTING;
     }
-    return n->draining || info->kind == EXCHANGE_NODE_DRAINING ? CLUSTER_NODE_DRAINING : CLUSTER_NODE_UP;
+    return n->draining || info->kind == EXCHANGE_NODE_DRAINING ? API_VIEW_NODE_DRAINING : API_VIEW_NODE_UP;
 }
 
 static void fill_nodes(pool *p, snapshot *s)
@@ -43,7 +43,7 @@ static void fill_nodes(pool *p, snapshot *s)
         exchange_node_info info = {.rows = 0};
         bool known = pool_find_shown(p, n->id, &info);
 
-        s->nodes[i] = (cluster_view_node){.id = n->id,
+        s->nodes[i] = (api_view_node){.id = n->id,
                                           .address = n->address,
                                           .incarnation = n->incarnation,
                                           .state = node_state(n, known, &info),
@@ -65,7 +65,7 @@ static void fill_coordinators(snapshot *s)
     for (size_t i = 0; i < s->state->n_coordinators; i++) {
         const cluster_coordinator *c = &s->state->coordinators[i];
 
-        s->coordinators[i] = (cluster_view_coordinator){.id = c->id,
+        s->coordinators[i] = (api_view_coordinator){.id = c->id,
                                                         .address = c->address,
                                                         .epoch = c->epoch_applied,
                                                         .controller = strcmp(c->id, s->state->controller) == 0};
@@ -87,7 +87,7 @@ static bool is_desired(const router_placement *desired, uint32_t layer, uint32_t
 }
 
 /* Who is to hold an expert, and who does. Counts only when the array is NULL. */
-static size_t list_replicas(const cluster_state *c, cluster_replica *out)
+static size_t list_replicas(const cluster_state *c, api_view_replica *out)
 {
     size_t n = 0;
 
@@ -99,7 +99,7 @@ static size_t list_replicas(const cluster_state *c, cluster_replica *out)
                     continue;
                 }
                 if (out != NULL) {
-                    out[n] = (cluster_replica){.layer = l, .expert_id = (int32_t)e, .node = i, .ready = ready};
+                    out[n] = (api_view_replica){.layer = l, .expert_id = (int32_t)e, .node = i, .ready = ready};
                 }
                 n++;
             }
@@ -108,7 +108,7 @@ static size_t list_replicas(const cluster_state *c, cluster_replica *out)
     return n;
 }
 
-static void release(void *ctx, const cluster_snapshot *base)
+static void release(void *ctx, const api_view_snapshot *base)
 {
     snapshot *s = (snapshot *)(uintptr_t)base;
 
@@ -136,7 +136,7 @@ static bool fill(pool *p, snapshot *s, bool want_replicas)
     cluster_get_stats(p->cluster, &stats);
     fill_nodes(p, s);
     fill_coordinators(s);
-    s->base = (cluster_snapshot){.cluster = p->o.member->cluster,
+    s->base = (api_view_snapshot){.cluster = p->o.member->cluster,
                                  .epoch = c->epoch,
                                  .n_nodes = c->n_nodes,
                                  .n_coordinators = c->n_coordinators,
@@ -155,9 +155,9 @@ static bool fill(pool *p, snapshot *s, bool want_replicas)
     return true;
 }
 
-static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
+static const api_view_snapshot *acquire(void *ctx, bool want_replicas)
 {
-    static const cluster_snapshot nothing;
+    static const api_view_snapshot nothing;
     pool *p = ctx;
     snapshot *s = atomic_load(&p->joined) ? calloc(1, sizeof *s) : NULL;
 
@@ -177,5 +177,5 @@ static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
 
 void pool_view_open(pool *p)
 {
-    p->view = (cluster_view){.acquire = acquire, .release = release, .ctx = p};
+    p->view = (api_view){.acquire = acquire, .release = release, .ctx = p};
 }

@@ -1,6 +1,6 @@
 /* config.json and generation_config.json: the families, the bounds that hold for all, the canonical text. */
-#include "model/config_priv.h"
-#include "model/family/family_priv.h"
+#include "model/config_keys.h"
+#include "model/family/family.h"
 
 #include <float.h>
 #include <inttypes.h>

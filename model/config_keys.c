@@ -1,5 +1,5 @@
 /* Keys of config.json that families share. */
-#include "model/config_priv.h"
+#include "model/config_keys.h"
 
 #include <float.h>
 #include <jansson.h>

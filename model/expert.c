@@ -1,5 +1,5 @@
 /* One FFN expert, prepared for a device. */
-#include "model/family/family_priv.h"
+#include "model/family/family.h"
 
 moe_status model_expert_tensors(const model_config *c, const model_tensors *t, uint32_t layer, int32_t expert_id,
                                 size_t idx_out[MODEL_MAX_EXPERT_TENSORS], size_t *n_out, moe_error *err)

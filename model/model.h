@@ -8,7 +8,7 @@
  * - model: the coordinator's part: embeddings, attention, routers, norms, head; immutable after open, on one device
  * - model_kv: paged KV cache: pages, their reference counts, prefix cache keyed by (expert set, tokens)
  * - model_batch: the rows of one micro-batch on their way through the layers
- * - model_sampler: sampling state of one choice (sample.c)
+ * - sampler: sampling state of one choice (sample.c)
  *
  * A step: model_batch_begin; for every layer model_batch_route, then the caller has the picked experts computed
  * (exchange) and calls model_batch_local meanwhile, then model_batch_combine; at last model_batch_logits. No file here
@@ -222,52 +222,5 @@ void model_batch_combine(model_batch *b);
  * width]. */
 MOE_NODISCARD moe_status model_batch_logits(model_batch *b, float *out);
 compute_device *model_device(const model *m);
-
-/* ------------------------------------------------------------------------------------------------ sampling (sample.c)
- * docs/sampling.md: Philox4x32-10, key = seed, counter = (output index, choice index), one uniform per token.
- * Order: repetition penalty (prompt + output), frequency and presence (output), temperature, top-k, top-p, min-p. */
-typedef struct model_sampling {
-    float temperature;        /* >= 0; 0 is greedy */
-    int32_t top_k;            /* 0: off */
-    float top_p;              /* (0, 1] */
-    float min_p;              /* [0, 1] */
-    float repetition_penalty; /* > 0; 1 is off */
-    float frequency_penalty, presence_penalty;
-    uint64_t seed;
-} model_sampling;
-
-#define MODEL_MAX_TOP_LOGPROBS 50
-
-typedef struct model_top_entry {
-    int32_t token_id;
-    float logprob;
-} model_top_entry;
-
-/* Scratch for one thread that samples: [vocab_size] sized arrays, allocated once. */
-typedef struct model_sampler model_sampler;
-MOE_NODISCARD moe_status model_sampler_open(size_t vocab_size, model_sampler **out);
-void model_sampler_close(model_sampler *s);
-
-/* Token counts of one choice for the penalties. NULL arrays when no penalty is on. */
-typedef struct model_history {
-    const int32_t *prompt; /* borrowed */
-    size_t n_prompt;
-    const int32_t *output;
-    size_t n_output;
-} model_history;
-
-/* Picks the next token from raw logits [vocab_size] (not modified). banned: ids that may not be chosen now (stop ids
- * below min_tokens), left out as if absent; ids outside the vocabulary are ignored. Allocates nothing. Errors:
- * MOE_ERR_DATA_LOSS when a logit is NaN, MOE_ERR_INVALID_ARG when every id is banned. */
-MOE_NODISCARD moe_status model_sample(model_sampler *s, const model_sampling *p, const float *logits,
-                                      const model_history *history, const int32_t *banned, size_t n_banned,
-                                      uint32_t output_index, uint32_t choice_index, int32_t *token_out);
-/* log-softmax of the raw logits: of `token` (ignored if < 0) and the n_top largest, best first, ties to the lower id.
- * With n_top above the vocabulary the rest gets token_id -1. Errors: MOE_ERR_DATA_LOSS when a logit is NaN or
- * +infinity. */
-MOE_NODISCARD moe_status model_logprobs(model_sampler *s, const float *logits, int32_t token, float *logprob_out,
-                                        size_t n_top, model_top_entry *top);
-/* The generator itself: out[4] for counter and key (Salmon et al., SC11). */
-void model_philox4x32_10(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
 #endif

@@ -1,5 +1,5 @@
 /* The checkpoint's tensors against the exact set that the config demands. */
-#include "model/family/family_priv.h"
+#include "model/family/family.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -1,50 +1,76 @@
 #!/bin/sh
-# Dependencies point one way: fails when a folder includes what it may not. Run from anywhere; an argument names another root.
+# Dependencies point one way: fails when a room includes what it may not, or a private header of another folder.
+# A room is a folder and what lies below it, unless that has a line of its own. Run from anywhere; an argument names another root.
 set -eu
 cd "${1:-$(dirname "$0")/..}"
+
+rooms="base compute checkpoint tokenizer router sampling model proto transport exchange engine api/http api cluster member expert_node/program
+  expert_node coordinator cli bench"
 
 allowed() {
   case $1 in
     base) echo "" ;;
-    compute | tokenizer | proto | http) echo "base" ;;
-    checkpoint | router) echo "base compute" ;;
+    compute | tokenizer | proto | api/http) echo "base" ;;
+    checkpoint | router | sampling) echo "base compute" ;;
     model) echo "base compute checkpoint router" ;;
     transport) echo "base proto" ;;
-    cli) echo "base compute checkpoint proto" ;;
+    exchange) echo "base compute router proto transport" ;;
+    engine) echo "base compute router model sampling tokenizer exchange" ;;
+    api) echo "base proto engine model router sampling tokenizer api/http" ;;
     cluster) echo "base router" ;;
-    expert_node) echo "base compute checkpoint router model proto http transport cluster" ;;
-    coordinator) echo "base compute checkpoint router model proto http transport cluster expert_node tokenizer" ;;
+    member) echo "base compute checkpoint router model proto transport cluster" ;;
+    expert_node) echo "base compute checkpoint router model proto transport" ;;
+    expert_node/program) echo "base compute checkpoint router model proto transport cluster member expert_node api/http" ;;
+    coordinator) echo "base compute checkpoint router model proto transport exchange engine api api/http cluster member expert_node tokenizer" ;;
+    cli) echo "base compute checkpoint proto" ;;
+    bench) echo "base compute checkpoint router sampling model proto transport exchange engine expert_node coordinator" ;;
   esac
 }
-# What pure folders never see: sockets, clocks, and the libraries that bring them.
+# What pure rooms never see: sockets, clocks, and the libraries that bring them.
 impure='grpc[/_.].*|ucp/.*|ucs/.*|uct/.*|curl/.*|sys/socket\.h|netinet/.*|time\.h|sys/time\.h'
 
-folders="base compute checkpoint tokenizer router model proto http transport cluster expert_node coordinator cli"
-all=$(echo "$folders" | tr ' ' '|')
+# The room of a path: the longest one of the list that it lies in.
+room_of() {
+  case $1 in
+    api/http/* | expert_node/program/*) echo "${1%/*}" ;;
+    */*) echo "${1%%/*}" ;;
+  esac
+}
+
 n_lines=0
 n_bad=0
+refuse() {
+  echo "$1"
+  n_bad=$((n_bad + 1))
+}
 
-for folder in $folders; do
-  [ -d "$folder" ] || continue
-  permitted=$(echo "$folder $(allowed "$folder")" | tr -s ' ' '|' | sed 's/|$//')
-  # file:line:#include <what> -> "file:line what"
-  includes=$(grep -rnE --include='*.[ch]' --include='*.cu' '^[[:space:]]*#[[:space:]]*include[[:space:]]*["<]' "$folder" |
-    sed -E 's/^([^:]+:[0-9]+):[^"<]*["<]([^">]*)[">].*/\1 \2/' || true)
-  [ -n "$includes" ] || continue
-  n_lines=$((n_lines + $(printf '%s\n' "$includes" | wc -l)))
-  bad=$(printf '%s\n' "$includes" | grep -E " ($all)/" | grep -vE " ($permitted)/" || true)
-  case $folder in
-    compute | checkpoint | tokenizer | model | router)
-      bad="$bad
-$(printf '%s\n' "$includes" | grep -E " ($impure)$" || true)"
+folders=$(for room in $rooms; do [ ! -d "$room" ] || echo "$room"; done)
+[ -n "$folders" ] || { echo "no rooms here"; exit 1; }
+# file:line:#include <what> -> file:line what
+includes=$(grep -rnE --include='*.[ch]' --include='*.cu' '^[[:space:]]*#[[:space:]]*include[[:space:]]*["<]' $folders | sort -u |
+  sed -E 's/^([^:]+:[0-9]+):[^"<]*["<]([^">]*)[">].*/\1 \2/')
+while read -r place what; do
+  file=${place%:*}
+  room=$(room_of "$file")
+  n_lines=$((n_lines + 1))
+  case $what in
+    *_priv.h) [ "${what%/*}" = "${file%/*}" ] || [ "$what" = "${what##*/}" ] || refuse "$place: a private header of another folder: $what" ;;
+  esac
+  case $room in
+    compute | checkpoint | tokenizer | model | router | sampling)
+      ! printf '%s\n' "$what" | grep -qE "^($impure)$" || refuse "$place: $room may not include $what"
       ;;
   esac
-  bad=$(printf '%s\n' "$bad" | grep . || true)
-  if [ -n "$bad" ]; then
-    printf '%s\n' "$bad" | sed "s|^|$folder may not include: |"
-    n_bad=$((n_bad + $(printf '%s\n' "$bad" | wc -l)))
-  fi
-done
+  case $what in */*) ;; *) continue ;; esac
+  other=$(room_of "$what")
+  case " $(echo $rooms) " in *" $other "*) ;; *) continue ;; esac
+  case " $room $(allowed "$room") " in
+    *" $other "*) ;;
+    *) refuse "$place: $room may not include $what" ;;
+  esac
+done <<EOF
+$includes
+EOF
 
 echo "checked $n_lines include lines, $n_bad refused"
 [ "$n_lines" -gt 0 ] && [ "$n_bad" -eq 0 ]

@@ -1,6 +1,6 @@
 /* Mixtral (arXiv 2401.04088): grouped-query attention, no q and k norms, top-k of the softmax always renormalised. */
-#include "model/config_priv.h"
-#include "model/family/family_priv.h"
+#include "model/config_keys.h"
+#include "model/family/family.h"
 
 #include <jansson.h>
 

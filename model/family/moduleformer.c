@@ -3,8 +3,8 @@
  *
  * Several defaults of the configuration class differ from every released model, so shapes have none here. The class
  * reads layer_norm_epsilon and never uses it: 1e-5 always. block_size and history_length bound nothing at inference. */
-#include "model/config_priv.h"
-#include "model/family/family_priv.h"
+#include "model/config_keys.h"
+#include "model/family/family.h"
 
 #include <jansson.h>
 #include <string.h>

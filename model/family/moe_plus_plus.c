@@ -1,8 +1,8 @@
 /* MoE++ (arXiv 2410.07348; where paper and released code differ, the code): a LLaMA-style decoder whose layers also
  * have zero, copy and constant experts, and whose router adds the logits of the layer before through a matrix. Top-2
  * always. */
-#include "model/config_priv.h"
-#include "model/family/family_priv.h"
+#include "model/config_keys.h"
+#include "model/family/family.h"
 
 #include <jansson.h>
 #include <string.h>

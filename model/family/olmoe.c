@@ -1,7 +1,7 @@
 /* OLMoE (arXiv 2409.02060): pre-norm decoder, RMSNorm, q and k normed over all heads, every layer of experts, top-k of
  * the softmax without renormalising unless the config says so. */
-#include "model/config_priv.h"
-#include "model/family/family_priv.h"
+#include "model/config_keys.h"
+#include "model/family/family.h"
 
 #define DEFAULT_EOS 50279
 

@@ -1,7 +1,7 @@
 /* Qwen3-MoE (arXiv 2505.09388): q and k normed per head, a head width of its own, narrow experts. Dense layers
  * (mlp_only_layers, decoder_sparse_step) are refused: no released model has them. */
-#include "model/config_priv.h"
-#include "model/family/family_priv.h"
+#include "model/config_keys.h"
+#include "model/family/family.h"
 
 #include <jansson.h>
 

@@ -1,8 +1,8 @@
 /* Bytes of a client: unpacked within a budget, checked, and made into what the engine gets; and packed again to what
  * unpacks. The first byte picks the message and the engine. */
 #include "conclave/v1/admin.pb-c.h"
-#include "coordinator/intake_priv.h"
-#include "coordinator/proto_check_priv.h"
+#include "api/intake_priv.h"
+#include "api/grpc/proto.h"
 #include "grpc/reflection/v1/reflection.pb-c.h"
 #include "tests/support/fake_engine.h"
 
@@ -13,7 +13,7 @@ static void check_spec(const engine_spec *spec)
 {
     MOE_ASSERT(spec->n_prompt >= 1 && spec->n_prompt <= FAKE_MAX_CONTEXT);
     MOE_ASSERT(spec->n_choices >= 1 && spec->n_choices <= ENGINE_MAX_CHOICES);
-    MOE_ASSERT(spec->n_top <= MODEL_MAX_TOP_LOGPROBS && spec->n_stop <= ENGINE_MAX_STOP_STRINGS &&
+    MOE_ASSERT(spec->n_top <= SAMPLING_MAX_TOP_LOGPROBS && spec->n_stop <= ENGINE_MAX_STOP_STRINGS &&
                spec->n_stop_ids <= ENGINE_MAX_STOP_IDS);
     MOE_ASSERT(spec->sampling.temperature >= 0 && spec->sampling.top_p > 0 && spec->sampling.top_p <= 1);
     for (size_t i = 0; i < spec->n_prompt; i++) {

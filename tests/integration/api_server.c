@@ -36,7 +36,7 @@ static bool obey(const char *line, engine *e, fake_cluster *c, api_server *s, ui
     } else if (sscanf(line, "freeze %u", &value) == 1) {
         fake_engine_freeze(e, value != 0);
     } else if (sscanf(line, "node %u", &value) == 1) {
-        fake_cluster_set_state(c, (cluster_node_state)value);
+        fake_cluster_set_state(c, (api_view_node_state)value);
     } else if (strcmp(line, "live\n") == 0) {
         printf("%zu\n", fake_engine_live(e));
         return true;
@@ -51,7 +51,7 @@ static bool obey(const char *line, engine *e, fake_cluster *c, api_server *s, ui
 
 int main(int argc, char **argv)
 {
-    fake_options engine_options = {.no_tokenizer = flag(argc, argv, "no_tokenizer") != NULL,
+    fake_options service_options = {.no_tokenizer = flag(argc, argv, "no_tokenizer") != NULL,
                                    .no_chat = flag(argc, argv, "no_chat") != NULL,
                                    .classifier = flag(argc, argv, "classifier") != NULL};
     static char *labels[FAKE_LABELS] = {"bad", "fair", "good"};
@@ -76,7 +76,7 @@ int main(int argc, char **argv)
     uint32_t grace_ms = 1000;
 
     signal(SIGPIPE, SIG_IGN);
-    engine *e = fake_engine_open(&engine_options);
+    engine *e = fake_engine_open(&service_options);
     fake_cluster *c = fake_cluster_open();
     if (options.listen == NULL) {
         options.listen = "127.0.0.1:0";

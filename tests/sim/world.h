@@ -5,7 +5,7 @@
 
 #include "tests/support/support.h"
 
-#include "coordinator/exchange.h"
+#include "exchange/exchange.h"
 #include "expert_node/expert_node.h"
 
 enum {

@@ -3,7 +3,7 @@
 #define CONCLAVE_TESTS_ENGINE_FIXTURE_H
 
 #include "coordinator/embedded.h"
-#include "coordinator/engine_loop.h"
+#include "engine/engine.h"
 #include "tests/support/model_fixture.h"
 
 typedef struct engine_fixture_options {
@@ -32,7 +32,7 @@ typedef struct answer {
     uint32_t n;
     int32_t tokens[ANSWER_MAX_TOKENS];
     float logprobs[ANSWER_MAX_TOKENS];
-    model_top_entry top[ANSWER_MAX_TOKENS][ANSWER_MAX_TOP];
+    sampling_top top[ANSWER_MAX_TOKENS][ANSWER_MAX_TOP];
     engine_finish finish;
     char text[ANSWER_MAX_TEXT];
     size_t text_bytes;

@@ -42,7 +42,7 @@ struct engine_request {
     engine_event ring[RING];
     char text[RING][32];
     size_t head, tail;
-    model_top_entry top[MODEL_MAX_TOP_LOGPROBS];
+    sampling_top top[SAMPLING_MAX_TOP_LOGPROBS];
     int32_t experts[FAKE_LAYERS * FAKE_TOP_K];
     engine_request *next;
 };
@@ -450,8 +450,8 @@ static void fill(engine_request *r, engine *e, const engine_spec *spec)
     if (r->has_stop) {
         snprintf(r->stop, sizeof(r->stop), "%s", spec->stop[0]);
     }
-    for (int i = 0; i < MODEL_MAX_TOP_LOGPROBS; i++) {
-        r->top[i] = (model_top_entry){.token_id = 'a' + i, .logprob = -0.5f - (float)i};
+    for (int i = 0; i < SAMPLING_MAX_TOP_LOGPROBS; i++) {
+        r->top[i] = (sampling_top){.token_id = 'a' + i, .logprob = -0.5f - (float)i};
     }
     for (int i = 0; i < FAKE_LAYERS * FAKE_TOP_K; i++) {
         r->experts[i] = i % FAKE_TOP_K;
@@ -685,34 +685,34 @@ size_t fake_engine_live(engine *e)
 }
 
 struct fake_cluster {
-    cluster_view view;
+    api_view view;
     atomic_int state;
 };
 
 typedef struct fake_snapshot {
-    cluster_snapshot base;
-    cluster_view_node node;
-    cluster_view_coordinator coordinator;
-    cluster_replica replicas[FAKE_LAYERS * FAKE_EXPERTS];
+    api_view_snapshot base;
+    api_view_node node;
+    api_view_coordinator coordinator;
+    api_view_replica replicas[FAKE_LAYERS * FAKE_EXPERTS];
 } fake_snapshot;
 
-static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
+static const api_view_snapshot *acquire(void *ctx, bool want_replicas)
 {
     fake_cluster *c = ctx;
     fake_snapshot *s = calloc(1, sizeof(*s));
 
     MOE_ASSERT(s != NULL);
-    s->node = (cluster_view_node){.id = "node \"one\"",
+    s->node = (api_view_node){.id = "node \"one\"",
                                   .address = "in-process",
-                                  .state = (cluster_node_state)atomic_load(&c->state),
+                                  .state = (api_view_node_state)atomic_load(&c->state),
                                   .transport = "loopback",
                                   .rows = 11};
-    s->coordinator = (cluster_view_coordinator){.id = "c0", .epoch = 3, .controller = true};
+    s->coordinator = (api_view_coordinator){.id = "c0", .epoch = 3, .controller = true};
     for (uint32_t i = 0; i < FAKE_LAYERS * FAKE_EXPERTS; i++) {
         s->replicas[i] =
-            (cluster_replica){.layer = i / FAKE_EXPERTS, .expert_id = (int32_t)(i % FAKE_EXPERTS), .ready = true};
+            (api_view_replica){.layer = i / FAKE_EXPERTS, .expert_id = (int32_t)(i % FAKE_EXPERTS), .ready = true};
     }
-    s->base = (cluster_snapshot){.cluster = "fake",
+    s->base = (api_view_snapshot){.cluster = "fake",
                                  .epoch = 3,
                                  .n_nodes = 1,
                                  .n_coordinators = 1,
@@ -723,7 +723,7 @@ static const cluster_snapshot *acquire(void *ctx, bool want_replicas)
     return &s->base;
 }
 
-static void release(void *ctx, const cluster_snapshot *snapshot)
+static void release(void *ctx, const api_view_snapshot *snapshot)
 {
     (void)ctx;
     free((void *)(uintptr_t)snapshot);
@@ -734,8 +734,8 @@ fake_cluster *fake_cluster_open(void)
     fake_cluster *c = calloc(1, sizeof(*c));
 
     MOE_ASSERT(c != NULL);
-    c->view = (cluster_view){.acquire = acquire, .release = release, .ctx = c};
-    atomic_init(&c->state, CLUSTER_NODE_UP);
+    c->view = (api_view){.acquire = acquire, .release = release, .ctx = c};
+    atomic_init(&c->state, API_VIEW_NODE_UP);
     return c;
 }
 
@@ -744,12 +744,12 @@ void fake_cluster_close(fake_cluster *c)
     free(c);
 }
 
-const cluster_view *fake_cluster_view(fake_cluster *c)
+const api_view *fake_cluster_view(fake_cluster *c)
 {
     return &c->view;
 }
 
-void fake_cluster_set_state(fake_cluster *c, cluster_node_state state)
+void fake_cluster_set_state(fake_cluster *c, api_view_node_state state)
 {
     atomic_store(&c->state, (int)state);
 }

@@ -8,7 +8,7 @@
 #ifndef CONCLAVE_TESTS_FAKE_ENGINE_H
 #define CONCLAVE_TESTS_FAKE_ENGINE_H
 
-#include "coordinator/api.h"
+#include "api/api.h"
 
 #define FAKE_VOCAB       300
 #define FAKE_LAYERS      2
@@ -34,7 +34,7 @@ size_t fake_engine_live(engine *e);              /* requests that have neither e
 typedef struct fake_cluster fake_cluster;
 fake_cluster *fake_cluster_open(void);
 void fake_cluster_close(fake_cluster *c);
-const cluster_view *fake_cluster_view(fake_cluster *c);
-void fake_cluster_set_state(fake_cluster *c, cluster_node_state state);
+const api_view *fake_cluster_view(fake_cluster *c);
+void fake_cluster_set_state(fake_cluster *c, api_view_node_state state);
 
 #endif

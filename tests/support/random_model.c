@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/family/family_priv.h"
+#include "model/family/family.h"
 #include "tests/support/support.h"
 
 const char *const random_model_kinds[RANDOM_MODEL_N_KINDS] = {"olmoe",        "mixtral",         "qwen3_moe",

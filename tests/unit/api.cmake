@@ -5,6 +5,6 @@ target_link_libraries(moe_fake_engine PUBLIC moe_base moe_model PRIVATE moe_flag
 
 moe_test(test_coordinator_labels LIBS moe_labels LABELS unit)
 moe_test(test_api_proto LIBS moe_proto_api LABELS unit)
-foreach(name proto_check auth listen intake descriptors metrics)
+foreach(name grpc_proto auth listen intake descriptors metrics)
   moe_test(test_api_${name} LIBS moe_api moe_fake_engine LABELS unit)
 endforeach()

@@ -1,3 +1,3 @@
-foreach(noun sample logprobs config families tensors kinds)
+foreach(noun config families tensors kinds)
   moe_test(test_model_${noun} LIBS moe_model LABELS unit)
 endforeach()

@@ -1,4 +1,4 @@
-#include "coordinator/auth_priv.h"
+#include "api/grpc/auth_priv.h"
 #include "tests/support/support.h"
 
 static auth *open_tokens(const test_folder *folder, const char *text)

@@ -1,4 +1,4 @@
-#include "coordinator/descriptors_priv.h"
+#include "api/grpc/descriptors_priv.h"
 #include "tests/support/support.h"
 
 #include <stdlib.h>

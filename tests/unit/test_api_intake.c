@@ -1,6 +1,6 @@
 /* What reaches the engine of a valid request; what is refused is tested through the wire by
  * tests/integration/api_test.py. */
-#include "coordinator/intake_priv.h"
+#include "api/intake_priv.h"
 #include "tests/support/fake_engine.h"
 #include "tests/support/support.h"
 

@@ -1,4 +1,4 @@
-#include "http/listen.h"
+#include "api/http/listen.h"
 #include "tests/support/support.h"
 
 static void assert_address(const char *text, const char *host, uint16_t port, bool loopback)

@@ -1,4 +1,4 @@
-#include "coordinator/metrics_priv.h"
+#include "api/metrics_priv.h"
 #include "tests/support/fake_engine.h"
 #include "tests/support/support.h"
 

@@ -457,7 +457,7 @@ static void classes_are_what_the_last_token_says(void **state)
     assert_int_equal(got->status, MOE_OK);
     assert_int_equal(got->n_scored, VOCAB);
     for (size_t i = 0; i < ANSWER_MAX_TOP; i++) {
-        const model_top_entry *top = &want->choices[0].top[0][i];
+        const sampling_top *top = &want->choices[0].top[0][i];
         assert_memory_equal(&got->scored[top->token_id], &top->logprob, sizeof top->logprob);
     }
     assert_true(got->usage.prefill_seconds > 0);

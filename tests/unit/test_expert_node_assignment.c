@@ -1,5 +1,5 @@
 #include "cluster/store.h"
-#include "expert_node/assignment.h"
+#include "expert_node/program/assignment.h"
 #include "tests/sim/world.h"
 
 #define N_LAYERS  2

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#include "model/family/family_priv.h"
+#include "model/family/family.h"
 
 static const char molm[] =
     "{\"model_type\":\"moduleformer\",\"architectures\":[\"ModuleFormerForCausalLM\"],\"vocab_size\":50295,\"n_embd\":"

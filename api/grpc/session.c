@@ -1,0 +1,38 @@
+#include "api/grpc/session.h"
+#include "api/grpc/wake_priv.h"
+
+moe_status session_open(rpc_call *call, engine_spec *spec, session *out, moe_error *err)
+{
+    session s = {.slot = NULL};
+
+    if (rpc_draining(call)) {
+        return moe_fail(err, MOE_ERR_UNAVAILABLE, "the server is draining");
+    }
+    if (call->deadline_ns != 0 && call->deadline_ns <= moe_now_ns(moe_clock_real())) {
+        return moe_fail(err, MOE_ERR_TIMEOUT, "the deadline had passed on arrival");
+    }
+    s.slot = wake_slot_reserve(rpc_wake_hub(call), call);
+    if (s.slot == NULL) {
+        return moe_fail(err, MOE_ERR_BUSY, "too many requests are open");
+    }
+    spec->deadline_ns = call->deadline_ns;
+    spec->wake = wake_signal;
+    spec->wake_ctx = s.slot;
+    moe_status status = engine_submit(rpc_engine(call), spec, &s.request, err);
+    if (status != MOE_OK) {
+        wake_slot_release(s.slot);
+        return status;
+    }
+    *out = s;
+    return MOE_OK;
+}
+
+void session_close(session *s)
+{
+    if (s->request != NULL) {
+        engine_cancel(s->request);
+        engine_release(s->request);
+        wake_slot_release(s->slot);
+        s->request = NULL;
+    }
+}

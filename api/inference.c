@@ -1,0 +1,114 @@
+/* The Inference service: its method table, and the calls that need no engine request. */
+#include "api/intake_priv.h"
+#include "api/grpc/proto.h"
+#include "api/methods_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { DETOKENIZE_TEXT = 1 };
+
+static void tokenize_start(rpc_call *call, const uint8_t *bytes, size_t n)
+{
+    ProtobufCMessage *r = rpc_unpack(call, &conclave__v1__tokenize_request__descriptor, bytes, n);
+    Conclave__V1__TokenizeResponse m = CONCLAVE__V1__TOKENIZE_RESPONSE__INIT;
+    moe_error err;
+
+    if (r == NULL) {
+        return;
+    }
+    moe_status status = intake_tokenize(rpc_engine(call), (const tokenize_request *)r, &m.ids, &m.n_ids, &err);
+    rpc_free(r);
+    if (status != MOE_OK) {
+        rpc_fail(call, status, err.text);
+        return;
+    }
+    rpc_finish_ok(call, &m.base);
+    free(m.ids);
+}
+
+static void detokenize_start(rpc_call *call, const uint8_t *bytes, size_t n)
+{
+    ProtobufCMessage *r = rpc_unpack(call, &conclave__v1__detokenize_request__descriptor, bytes, n);
+    moe_text text, out;
+    moe_error err;
+
+    if (r == NULL) {
+        return;
+    }
+    moe_text_init(&text, RPC_MAX_REPLY_BYTES);
+    moe_text_init(&out, RPC_MAX_REPLY_BYTES + 16);
+    moe_status status = intake_detokenize(rpc_engine(call), (const detokenize_request *)r, &text, &err);
+    rpc_free(r);
+    if (status == MOE_OK && text.size > 0) {
+        proto_put_bytes(&out, DETOKENIZE_TEXT, text.data, text.size);
+    }
+    if (status == MOE_OK && out.failed) {
+        status = moe_fail(&err, MOE_ERR_NO_MEMORY, "out of memory");
+    }
+    if (status != MOE_OK) {
+        rpc_fail(call, status, err.text);
+    } else {
+        rpc_finish_bytes(call, out.data, out.size);
+    }
+    moe_text_fini(&text);
+    moe_text_fini(&out);
+}
+
+static void model_start(rpc_call *call, const uint8_t *bytes, size_t n)
+{
+    ProtobufCMessage *r = rpc_unpack(call, &conclave__v1__get_model_request__descriptor, bytes, n);
+    const engine_info *info = engine_get_info(rpc_engine(call));
+    const model_config *c = info->config;
+    Conclave__V1__GetModelResponse m = CONCLAVE__V1__GET_MODEL_RESPONSE__INIT;
+    uint32_t n_experts[MODEL_MAX_LAYERS];
+
+    if (r == NULL) {
+        return;
+    }
+    rpc_free(r);
+    router_set *set = engine_current_set(rpc_engine(call));
+    m.n_n_experts = MOE_MIN(router_set_n_layers(set), MODEL_MAX_LAYERS);
+    for (size_t i = 0; i < m.n_n_experts; i++) {
+        n_experts[i] = router_set_at(set, i)->n_experts;
+    }
+    m.n_experts = n_experts;
+    m.base_set_id = (char *)(uintptr_t)router_set_id(set);
+    m.name = (char *)(uintptr_t)rpc_model_name(call);
+    m.family = (char *)(uintptr_t)c->model_type;
+    m.fingerprint = (char *)(uintptr_t)info->fingerprint;
+    m.numeric_class = (char *)(uintptr_t)compute_class_name(info->numeric_class);
+    m.n_layers = c->n_layers;
+    m.d_model = c->d_model;
+    m.vocab_size = c->vocab_size;
+    m.experts_per_token = c->gate.k;
+    m.max_context = info->max_context;
+    m.default_max_tokens = info->default_max_tokens;
+    m.eos_token_ids = (int32_t *)(uintptr_t)c->eos_ids;
+    m.n_eos_token_ids = c->n_eos;
+    m.has_tokenizer = info->tokenizer != NULL;
+    m.chat_template =
+        info->tokenizer == NULL ? m.chat_template : (char *)(uintptr_t)tokenizer_chat_name(info->tokenizer);
+    m.version = (char *)(uintptr_t)MOE_VERSION;
+    m.has_classifier = c->n_labels > 0;
+    m.n_classes = c->n_labels;
+    m.labels = rpc_labels(call, &m.n_labels);
+    m.attention = (char *)(uintptr_t)(c->attention == MODEL_ATTENTION_STICK_BREAKING ? "stick-breaking" : "softmax");
+    m.n_ffn_experts = c->n_ffn_experts;
+    rpc_finish_ok(call, &m.base);
+    router_set_unref(set);
+}
+
+#define INFERENCE(name) "/conclave.v1.Inference/" name, .service = API_SERVE_INFERENCE, .needs_token = true
+
+const rpc_method inference_methods[] = {
+    {INFERENCE("Generate"), .start = generate_start, .wake = generate_wake, .poll = generate_poll,
+     .stop = generate_stop, .fini = generate_fini},
+    {INFERENCE("Complete"), .start = complete_start, .wake = generate_wake, .fini = generate_fini},
+    {INFERENCE("Score"), .start = score_start, .wake = score_wake, .fini = score_fini},
+    {INFERENCE("Classify"), .start = classify_start, .wake = classify_wake, .fini = classify_fini},
+    {INFERENCE("Tokenize"), .start = tokenize_start},
+    {INFERENCE("Detokenize"), .start = detokenize_start},
+    {INFERENCE("GetModel"), .start = model_start},
+};
+const size_t n_inference_methods = MOE_COUNT(inference_methods);

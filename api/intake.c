@@ -1,0 +1,538 @@
+#include "api/intake_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef Conclave__V1__Sampling sampling_request;
+typedef Conclave__V1__ExpertSet set_request;
+
+#define MAX_PENALTY     100.0f
+#define MAX_TEMPERATURE 100.0f
+
+/* The three kinds of input, whichever message they came in. All NULL: none was set. */
+typedef struct input {
+    const char *text;
+    const Conclave__V1__TokenIds *token_ids;
+    const Conclave__V1__Messages *messages;
+    bool add_special;
+    bool generation_prompt;
+} input;
+
+static tokenizer *tokenizer_of(const engine_info *info)
+{
+    return (tokenizer *)(uintptr_t)info->tokenizer; /* encoding fills its piece cache, under its own lock */
+}
+
+/* ------------------------------------------------------------------------------------------------ input */
+static moe_status check_ids(const char *field, const int32_t *ids, size_t n, const engine_info *info, moe_error *err)
+{
+    if (n > info->max_context) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: %zu tokens; the limit is max_context, %u", field, n,
+                        info->max_context);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] < 0 || (uint32_t)ids[i] >= info->config->vocab_size) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "%s[%zu]: not a token id; the vocabulary has %u", field, i,
+                            info->config->vocab_size);
+        }
+    }
+    return MOE_OK;
+}
+
+static moe_status check_length(const char *field, size_t bytes, const engine_info *info, moe_error *err)
+{
+    size_t limit = tokenizer_max_text_bytes(info->tokenizer, info->max_context);
+
+    if (bytes > limit) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "%s: %zu bytes; text of more than %zu bytes cannot fit into max_context, %u tokens", field,
+                        bytes, limit, info->max_context);
+    }
+    return MOE_OK;
+}
+
+static moe_status check_messages(const Conclave__V1__Messages *m, const engine_info *info, tokenizer_message *out,
+                                 moe_error *err)
+{
+    size_t bytes = 0;
+
+    for (size_t i = 0; i < m->n_messages; i++) {
+        switch (m->messages[i]->role) {
+        case CONCLAVE__V1__ROLE__ROLE_SYSTEM:
+            out[i].role = TOKENIZER_ROLE_SYSTEM;
+            break;
+        case CONCLAVE__V1__ROLE__ROLE_USER:
+            out[i].role = TOKENIZER_ROLE_USER;
+            break;
+        case CONCLAVE__V1__ROLE__ROLE_ASSISTANT:
+            out[i].role = TOKENIZER_ROLE_ASSISTANT;
+            break;
+        default:
+            return moe_fail(err, MOE_ERR_INVALID_ARG,
+                            "messages[%zu].role: %d; known are 1 (system), 2 (user), 3 (assistant)", i,
+                            (int)m->messages[i]->role);
+        }
+        out[i].content = m->messages[i]->content;
+        out[i].bytes = strlen(m->messages[i]->content);
+        bytes += out[i].bytes;
+    }
+    return check_length("messages", bytes, info, err);
+}
+
+static moe_status encode_messages(const engine_info *info, const input *in, int32_t *ids, size_t *n_out, moe_error *err)
+{
+    const Conclave__V1__Messages *m = in->messages;
+
+    if (tokenizer_chat_name(info->tokenizer)[0] == '\0') {
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "messages: the model has no chat template that is known; send text or token_ids");
+    }
+    if (m->n_messages == 0 || m->n_messages > INTAKE_MAX_MESSAGES) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "messages: %zu; there must be 1 to %d", m->n_messages,
+                        INTAKE_MAX_MESSAGES);
+    }
+    tokenizer_message *messages = calloc(m->n_messages, sizeof(messages[0]));
+    if (messages == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "messages: out of memory");
+    }
+    moe_status status = check_messages(m, info, messages, err);
+    if (status == MOE_OK) {
+        status = tokenizer_chat_encode(tokenizer_of(info), messages, m->n_messages, in->generation_prompt, ids,
+                                       info->max_context, n_out, err);
+    }
+    free(messages);
+    return status;
+}
+
+static moe_status encode_text(const engine_info *info, const input *in, int32_t *ids, size_t *n_out, moe_error *err)
+{
+    size_t bytes = strlen(in->text);
+    moe_status status = check_length("text", bytes, info, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    return tokenizer_encode(tokenizer_of(info), in->text, bytes, in->add_special, NULL, 0, ids, info->max_context,
+                            n_out, err);
+}
+
+static moe_status encode(const engine_info *info, const input *in, int32_t **ids_out, size_t *n_out, moe_error *err)
+{
+    size_t n = 0;
+    int32_t *ids = malloc(((size_t)info->max_context + 1) * sizeof(ids[0]));
+
+    if (ids == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "input: out of memory");
+    }
+    moe_status status =
+        in->text != NULL ? encode_text(info, in, ids, &n, err) : encode_messages(info, in, ids, &n, err);
+    if (status != MOE_OK) {
+        free(ids);
+        return status;
+    }
+    *ids_out = ids;
+    *n_out = n;
+    return MOE_OK;
+}
+
+static moe_status take_input(const engine_info *info, const input *in, intake *out, moe_error *err)
+{
+    moe_status status;
+
+    if (in->token_ids != NULL) {
+        out->spec.prompt = in->token_ids->ids;
+        out->spec.n_prompt = in->token_ids->n_ids;
+        status = check_ids("token_ids", out->spec.prompt, out->spec.n_prompt, info, err);
+    } else if (in->text == NULL && in->messages == NULL) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "input: one of text, token_ids and messages must be set");
+    } else if (info->tokenizer == NULL) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: the model has no tokenizer; send token_ids",
+                        in->text != NULL ? "text" : "messages");
+    } else {
+        status = encode(info, in, &out->ids, &out->spec.n_prompt, err);
+        out->spec.prompt = out->ids;
+    }
+    if (status == MOE_OK && out->spec.n_prompt == 0) {
+        status = moe_fail(err, MOE_ERR_INVALID_ARG, "input: the prompt is empty; at least one token is needed");
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ set and request id
+ */
+static moe_status take_set(engine *e, const set_request *r, intake *out, moe_error *err)
+{
+    if (r == NULL) {
+        return MOE_OK;
+    }
+    if (r->n_include > 0 || r->n_exclude > 0) {
+        return moe_fail(err, MOE_ERR_NOT_FOUND, "set.%s: the model has no packs",
+                        r->n_include > 0 ? "include" : "exclude");
+    }
+    if (r->has_id_case == 0) {
+        return MOE_OK;
+    }
+    if (engine_find_set(e, r->id, &out->set) != MOE_OK) {
+        out->set = NULL;
+        return moe_fail(err, MOE_ERR_NOT_FOUND, "set.id: no such expert set");
+    }
+    out->spec.set = out->set;
+    return MOE_OK;
+}
+
+static moe_status check_request_id(const char *id, moe_error *err)
+{
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-";
+    size_t n = strlen(id);
+
+    if (n == 0 || n > ENGINE_MAX_REQUEST_ID || strspn(id, allowed) != n) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "request_id: %zu bytes; it must match [A-Za-z0-9._:-]{1,%d}", n,
+                        ENGINE_MAX_REQUEST_ID);
+    }
+    return MOE_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ sampling */
+typedef struct range {
+    float min, max;
+    bool above_min; /* min itself is refused */
+} range;
+
+/* NaN fails every comparison. */
+static moe_status take_float(const char *name, bool given, float value, range limit, float *out, moe_error *err)
+{
+    if (!given) {
+        return MOE_OK;
+    }
+    if (!(limit.above_min ? value > limit.min : value >= limit.min) || !(value <= limit.max)) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.%s: %g; it must be in %c%g, %g]", name, (double)value,
+                        limit.above_min ? '(' : '[', (double)limit.min, (double)limit.max);
+    }
+    *out = value;
+    return MOE_OK;
+}
+
+static void default_sampling(const model_config *c, sampling_params *out)
+{
+    *out = (sampling_params){
+        .temperature = c->default_temperature >= 0 ? (float)c->default_temperature : 1.0f,
+        .top_k = c->default_top_k > 0 ? c->default_top_k : 0,
+        .top_p = c->default_top_p > 0 ? (float)c->default_top_p : 1.0f,
+        .repetition_penalty = 1.0f,
+    };
+}
+
+static moe_status take_floats(const sampling_request *s, sampling_params *out, moe_error *err)
+{
+    const struct {
+        const char *name;
+        bool given;
+        float value;
+        range limit;
+        float *out;
+    } fields[] = {
+        {"temperature", s->has_temperature_case != 0, s->temperature, {0, MAX_TEMPERATURE, false}, &out->temperature},
+        {"top_p", s->has_top_p_case != 0, s->top_p, {0, 1, true}, &out->top_p},
+        {"min_p", s->has_min_p_case != 0, s->min_p, {0, 1, false}, &out->min_p},
+        {"repetition_penalty",
+         s->has_repetition_penalty_case != 0,
+         s->repetition_penalty,
+         {0, MAX_PENALTY, true},
+         &out->repetition_penalty},
+        {"frequency_penalty",
+         s->has_frequency_penalty_case != 0,
+         s->frequency_penalty,
+         {-MAX_PENALTY, MAX_PENALTY, false},
+         &out->frequency_penalty},
+        {"presence_penalty",
+         s->has_presence_penalty_case != 0,
+         s->presence_penalty,
+         {-MAX_PENALTY, MAX_PENALTY, false},
+         &out->presence_penalty},
+    };
+    moe_status status = MOE_OK;
+
+    for (size_t i = 0; i < MOE_COUNT(fields) && status == MOE_OK; i++) {
+        status = take_float(fields[i].name, fields[i].given, fields[i].value, fields[i].limit, fields[i].out, err);
+    }
+    return status;
+}
+
+static moe_status take_counts(const sampling_request *s, engine_spec *out, moe_error *err)
+{
+    if (s->has_max_tokens_case != 0) {
+        out->has_max_tokens = true;
+        out->max_tokens = s->max_tokens;
+    }
+    if (s->has_min_tokens_case != 0) {
+        out->min_tokens = s->min_tokens;
+    }
+    if (out->has_max_tokens && out->min_tokens > out->max_tokens) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.min_tokens: %u; the limit is max_tokens, %u",
+                        out->min_tokens, out->max_tokens);
+    }
+    if (s->has_top_k_case != 0) {
+        if (s->top_k > INT32_MAX) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.top_k: %u; the limit is %d", s->top_k, INT32_MAX);
+        }
+        out->sampling.top_k = (int32_t)s->top_k;
+    }
+    if (s->has_n_case != 0) {
+        if (s->n < 1 || s->n > ENGINE_MAX_CHOICES) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.n: %u; it must be in [1, %d]", s->n,
+                            ENGINE_MAX_CHOICES);
+        }
+        out->n_choices = s->n;
+    }
+    if (s->has_logprobs_case != 0) {
+        if (s->logprobs > SAMPLING_MAX_TOP_LOGPROBS) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.logprobs: %u; the limit is %d", s->logprobs,
+                            SAMPLING_MAX_TOP_LOGPROBS);
+        }
+        out->want_logprobs = true;
+        out->n_top = s->logprobs;
+    }
+    if (s->has_seed_case != 0) {
+        out->has_seed = true;
+        out->sampling.seed = s->seed;
+    }
+    out->ignore_eos = s->has_ignore_eos_case != 0 && s->ignore_eos;
+    return MOE_OK;
+}
+
+static moe_status take_stops(const engine_info *info, const sampling_request *s, engine_spec *out, moe_error *err)
+{
+    if (s->n_stop > ENGINE_MAX_STOP_STRINGS) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.stop: %zu strings; the limit is %d", s->n_stop,
+                        ENGINE_MAX_STOP_STRINGS);
+    }
+    if (s->n_stop_token_ids > ENGINE_MAX_STOP_IDS) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.stop_token_ids: %zu ids; the limit is %d",
+                        s->n_stop_token_ids, ENGINE_MAX_STOP_IDS);
+    }
+    if (s->n_stop > 0 && info->tokenizer == NULL) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.stop: the model has no tokenizer; use stop_token_ids");
+    }
+    for (size_t i = 0; i < s->n_stop; i++) {
+        size_t n = strlen(s->stop[i]);
+
+        if (n == 0 || n > ENGINE_MAX_STOP_BYTES) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.stop[%zu]: %zu bytes; there must be 1 to %d", i, n,
+                            ENGINE_MAX_STOP_BYTES);
+        }
+    }
+    out->stop = (const char *const *)s->stop;
+    out->n_stop = s->n_stop;
+    out->stop_ids = s->stop_token_ids;
+    out->n_stop_ids = s->n_stop_token_ids;
+    return check_ids("sampling.stop_token_ids", s->stop_token_ids, s->n_stop_token_ids, info, err);
+}
+
+static moe_status take_sampling(const engine_info *info, const sampling_request *s, engine_spec *out, moe_error *err)
+{
+    default_sampling(info->config, &out->sampling);
+    out->n_choices = 1;
+    if (s == NULL) {
+        return MOE_OK;
+    }
+    moe_status status = take_floats(s, &out->sampling, err);
+    if (status == MOE_OK) {
+        status = take_counts(s, out, err);
+    }
+    if (status == MOE_OK) {
+        status = take_stops(info, s, out, err);
+    }
+    return status;
+}
+
+static moe_status take_resume(const engine_info *info, const generate_request *r, engine_spec *out, moe_error *err)
+{
+    if (r->has_resume_from_case == 0) {
+        return MOE_OK;
+    }
+    if (out->n_choices != 1) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "resume_from: needs sampling.n = 1, not %u", out->n_choices);
+    }
+    if (!out->has_seed && out->sampling.temperature > 0) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "resume_from: needs sampling.seed, the seed of the first try, unless temperature is 0");
+    }
+    out->resume = r->resume_from->ids;
+    out->n_resume = r->resume_from->n_ids;
+    return check_ids("resume_from", out->resume, out->n_resume, info, err);
+}
+
+/* ------------------------------------------------------------------------------------------------ requests */
+/* What all have: the set and the prompt, which alone own memory. */
+static moe_status take_rest(engine *e, const set_request *set, const input *from, intake *in, intake *out,
+                            moe_error *err)
+{
+    moe_status status = take_set(e, set, in, err);
+
+    if (status == MOE_OK) {
+        status = take_input(engine_get_info(e), from, in, err);
+    }
+    if (status != MOE_OK) {
+        intake_fini(in);
+        return status;
+    }
+    *out = *in;
+    return MOE_OK;
+}
+
+moe_status intake_generate(engine *e, const generate_request *r, intake *out, moe_error *err)
+{
+    const engine_info *info = engine_get_info(e);
+    intake in = {.spec = {.kind = ENGINE_GENERATE}};
+    input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens,
+                  .generation_prompt = true};
+    moe_status status = take_sampling(info, r->sampling, &in.spec, err);
+
+    if (r->input_case == CONCLAVE__V1__GENERATE_REQUEST__INPUT_TEXT) {
+        from.text = r->text;
+    } else if (r->input_case == CONCLAVE__V1__GENERATE_REQUEST__INPUT_TOKEN_IDS) {
+        from.token_ids = r->token_ids;
+    } else if (r->input_case == CONCLAVE__V1__GENERATE_REQUEST__INPUT_MESSAGES) {
+        from.messages = r->messages;
+    }
+    if (status == MOE_OK) {
+        status = take_resume(info, r, &in.spec, err);
+    }
+    if (status == MOE_OK && r->has_request_id_case != 0) {
+        in.spec.request_id = r->request_id;
+        status = check_request_id(r->request_id, err);
+    }
+    in.spec.want_progress = r->has_progress_case != 0 && r->progress;
+    return status == MOE_OK ? take_rest(e, r->set, &from, &in, out, err) : status;
+}
+
+static moe_status take_score_options(const score_request *r, engine_spec *out, moe_error *err)
+{
+    if (r->has_top_case != 0 && r->top > SAMPLING_MAX_TOP_LOGPROBS) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "top: %u; the limit is %d", r->top, SAMPLING_MAX_TOP_LOGPROBS);
+    }
+    out->n_top = r->has_top_case != 0 ? r->top : 0;
+    out->want_logprobs = true;
+    out->want_experts = r->has_experts_case != 0 && r->experts;
+    out->n_choices = 1;
+    if (r->has_request_id_case == 0) {
+        return MOE_OK;
+    }
+    out->request_id = r->request_id;
+    return check_request_id(r->request_id, err);
+}
+
+moe_status intake_score(engine *e, const score_request *r, intake *out, moe_error *err)
+{
+    const engine_info *info = engine_get_info(e);
+    intake in = {.spec = {.kind = ENGINE_SCORE}};
+    input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens};
+    moe_status status = take_score_options(r, &in.spec, err);
+
+    default_sampling(info->config, &in.spec.sampling);
+    if (r->input_case == CONCLAVE__V1__SCORE_REQUEST__INPUT_TEXT) {
+        from.text = r->text;
+    } else if (r->input_case == CONCLAVE__V1__SCORE_REQUEST__INPUT_TOKEN_IDS) {
+        from.token_ids = r->token_ids;
+    } else if (r->input_case == CONCLAVE__V1__SCORE_REQUEST__INPUT_MESSAGES) {
+        from.messages = r->messages;
+    }
+    return status == MOE_OK ? take_rest(e, r->set, &from, &in, out, err) : status;
+}
+
+/* The row that is classified is the last one that is no padding; a prompt of nothing else is taken as it is. */
+static void drop_padding(const model_config *c, engine_spec *spec)
+{
+    size_t n = spec->n_prompt;
+
+    while (n > 0 && spec->prompt[n - 1] == c->pad_id) {
+        n--;
+    }
+    spec->n_prompt = n > 0 ? n : spec->n_prompt;
+}
+
+moe_status intake_classify(engine *e, const classify_request *r, intake *out, moe_error *err)
+{
+    intake in = {.spec = {.kind = ENGINE_CLASSIFY, .n_choices = 1}};
+    input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens};
+    moe_status status = MOE_OK;
+
+    default_sampling(engine_get_info(e)->config, &in.spec.sampling);
+    if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_TEXT) {
+        from.text = r->text;
+    } else if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_TOKEN_IDS) {
+        from.token_ids = r->token_ids;
+    } else if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_MESSAGES) {
+        from.messages = r->messages;
+    }
+    if (r->has_request_id_case != 0) {
+        in.spec.request_id = r->request_id;
+        status = check_request_id(r->request_id, err);
+    }
+    if (status == MOE_OK) {
+        status = take_rest(e, r->set, &from, &in, out, err);
+    }
+    if (status == MOE_OK) {
+        drop_padding(engine_get_info(e)->config, &out->spec);
+    }
+    return status;
+}
+
+void intake_fini(intake *in)
+{
+    free(in->ids);
+    router_set_unref(in->set);
+    in->ids = NULL;
+    in->set = NULL;
+}
+
+/* ------------------------------------------------------------------------------------------------ tokens and text */
+moe_status intake_tokenize(engine *e, const tokenize_request *r, int32_t **ids_out, size_t *n_out, moe_error *err)
+{
+    const engine_info *info = engine_get_info(e);
+    input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens,
+                  .generation_prompt = r->has_add_generation_prompt_case == 0 || r->add_generation_prompt};
+
+    if (info->tokenizer == NULL) {
+        return moe_fail(err, MOE_ERR_UNSUPPORTED, "the model has no tokenizer");
+    }
+    if (r->input_case == CONCLAVE__V1__TOKENIZE_REQUEST__INPUT_TEXT) {
+        from.text = r->text;
+    } else if (r->input_case == CONCLAVE__V1__TOKENIZE_REQUEST__INPUT_MESSAGES) {
+        from.messages = r->messages;
+    } else {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "input: one of text and messages must be set");
+    }
+    return encode(info, &from, ids_out, n_out, err);
+}
+
+void intake_decode(const engine_info *info, const int32_t *ids, size_t n, bool skip_special, moe_text *out)
+{
+    tokenizer_decode d;
+
+    if (info->tokenizer == NULL) {
+        return;
+    }
+    tokenizer_decode_init(&d, info->tokenizer, skip_special);
+    for (size_t i = 0; i < n && !out->failed; i++) {
+        tokenizer_decode_push(&d, ids[i], out);
+    }
+    tokenizer_decode_finish(&d, out);
+}
+
+moe_status intake_detokenize(engine *e, const detokenize_request *r, moe_text *out, moe_error *err)
+{
+    const engine_info *info = engine_get_info(e);
+
+    if (info->tokenizer == NULL) {
+        return moe_fail(err, MOE_ERR_UNSUPPORTED, "the model has no tokenizer");
+    }
+    moe_status status = check_ids("ids", r->ids, r->n_ids, info, err);
+    if (status == MOE_OK) {
+        intake_decode(info, r->ids, r->n_ids, r->has_skip_special_case != 0 && r->skip_special, out);
+        if (out->failed) {
+            status = moe_fail(err, MOE_ERR_BUSY, "ids: the text exceeds %zu bytes", out->limit);
+        }
+    }
+    return status;
+}

@@ -1,0 +1,38 @@
+/* intake: a request of the API, checked field by field, as the engine wants it.
+ * Threads: any; the tokenizer has its own lock. */
+#ifndef CONCLAVE_API_INTAKE_PRIV_H
+#define CONCLAVE_API_INTAKE_PRIV_H
+
+#include "conclave/v1/inference.pb-c.h"
+#include "engine/engine.h"
+
+#define INTAKE_MAX_MESSAGES 4096
+
+typedef Conclave__V1__GenerateRequest generate_request;
+typedef Conclave__V1__ScoreRequest score_request;
+typedef Conclave__V1__ClassifyRequest classify_request;
+typedef Conclave__V1__TokenizeRequest tokenize_request;
+typedef Conclave__V1__DetokenizeRequest detokenize_request;
+
+/* spec points into the request and into ids; both live until the spec has been submitted. */
+typedef struct intake {
+    engine_spec spec;
+    int32_t *ids;    /* owned; NULL when the request brought token ids */
+    router_set *set; /* referenced; NULL: the current one */
+} intake;
+
+/* Errors name the field and the limit and never repeat the prompt: MOE_ERR_INVALID_ARG; MOE_ERR_NOT_FOUND for sets and
+ * packs. */
+MOE_NODISCARD moe_status intake_generate(engine *e, const generate_request *r, intake *out, moe_error *err);
+MOE_NODISCARD moe_status intake_score(engine *e, const score_request *r, intake *out, moe_error *err);
+MOE_NODISCARD moe_status intake_classify(engine *e, const classify_request *r, intake *out, moe_error *err);
+void intake_fini(intake *in);
+
+/* *ids_out is malloc'ed. MOE_ERR_UNSUPPORTED without a tokenizer. */
+MOE_NODISCARD moe_status intake_tokenize(engine *e, const tokenize_request *r, int32_t **ids_out, size_t *n_out,
+                                         moe_error *err);
+MOE_NODISCARD moe_status intake_detokenize(engine *e, const detokenize_request *r, moe_text *out, moe_error *err);
+/* The text of ids; empty without a tokenizer. */
+void intake_decode(const engine_info *info, const int32_t *ids, size_t n, bool skip_special, moe_text *out);
+
+#endif

@@ -1,0 +1,239 @@
+#include "api/expert_counts_priv.h"
+#include "api/metrics_priv.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static double seconds_since(uint64_t then_ns)
+{
+    uint64_t now = moe_now_ns(moe_clock_real());
+
+    return now > then_ns ? (double)(now - then_ns) * 1e-9 : 0.0;
+}
+
+/* ------------------------------------------------------------------------------------------------ engine */
+static void put_requests(moe_text *out, const engine_stats *s)
+{
+    const char *name = "conclave_requests_total";
+
+    metrics_head(out, name, "counter", "Engine requests by how they ended; admitted counts their beginnings.");
+    moe_text_printf(out, "%s{event=\"admitted\"} %" PRIu64 "\n", name, s->requests_admitted);
+    moe_text_printf(out, "%s{event=\"done\"} %" PRIu64 "\n", name, s->requests_done);
+    moe_text_printf(out, "%s{event=\"failed\"} %" PRIu64 "\n", name, s->requests_failed);
+    moe_text_printf(out, "%s{event=\"cancelled\"} %" PRIu64 "\n", name, s->requests_cancelled);
+    moe_text_printf(out, "%s{event=\"refused\"} %" PRIu64 "\n", name, s->requests_refused);
+}
+
+static void put_engine(moe_text *out, engine *e, const engine_stats *s)
+{
+    metrics_counter(out, "conclave_prompt_tokens_total", "Prompt tokens of admitted requests.", s->prompt_tokens);
+    metrics_counter(out, "conclave_generated_tokens_total", "Tokens generated.", s->generated_tokens);
+    metrics_counter(out, "conclave_steps_total", "Steps of the engine.", s->steps);
+    metrics_counter(out, "conclave_preemptions_total", "Requests put back for want of KV pages.", s->preemptions);
+    metrics_counter(out, "conclave_prefix_hit_tokens_total", "Prompt tokens whose KV pages were found.",
+                    s->prefix_hit_tokens);
+    metrics_counter(out, "conclave_attention_keys_seen_total",
+                    "Keys read by stick-breaking attention, over rows and heads.", s->attention_keys_seen);
+    metrics_counter(out, "conclave_attention_keys_skipped_total", "Keys that its early exit left out.",
+                    s->attention_keys_skipped);
+    metrics_gauge(out, "conclave_requests_queued", "Requests waiting.", s->queued);
+    metrics_gauge(out, "conclave_requests_running", "Requests running.", s->running);
+    metrics_gauge(out, "conclave_kv_pages", "KV pages there are.", s->kv_pages);
+    metrics_gauge(out, "conclave_kv_pages_used", "KV pages of running requests.", s->kv_pages_used);
+    metrics_gauge(out, "conclave_kv_pages_cached", "KV pages kept for their prefix.", s->kv_pages_cached);
+    metrics_gauge(out, "conclave_ready", "1 while a real token has gone through all layers with the current placement.",
+                  engine_ready(e));
+}
+
+/* Dispatches to nodes and their results, as they were handed to and by the transport. */
+static void put_traffic(moe_text *out, const engine_stats *s)
+{
+    metrics_head(out, "conclave_dispatch_frames_total", "counter", "Frames of activations to and from all nodes.");
+    moe_text_printf(out, "conclave_dispatch_frames_total{direction=\"sent\"} %" PRIu64 "\n", s->frames_sent);
+    moe_text_printf(out, "conclave_dispatch_frames_total{direction=\"received\"} %" PRIu64 "\n", s->frames_received);
+    metrics_head(out, "conclave_dispatch_bytes_total", "counter", "Bytes of these frames.");
+    moe_text_printf(out, "conclave_dispatch_bytes_total{direction=\"sent\"} %" PRIu64 "\n", s->bytes_sent);
+    moe_text_printf(out, "conclave_dispatch_bytes_total{direction=\"received\"} %" PRIu64 "\n", s->bytes_received);
+}
+
+static void put_histogram(moe_text *out, const char *name, const char *help, const uint64_t *buckets, uint64_t count,
+                          double sum)
+{
+    metrics_head(out, name, "histogram", help);
+    for (size_t i = 0; i < MOE_COUNT(engine_bucket_seconds); i++) {
+        moe_text_printf(out, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, engine_bucket_seconds[i],
+                        MOE_MIN(buckets[i], count));
+    }
+    moe_text_printf(out, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n%s_sum %.9g\n%s_count %" PRIu64 "\n", name, count, name,
+                    sum, name, count);
+}
+
+/* Prometheus' own histogram: the buckets are cumulative, and the sum is what was observed, here picks. */
+static void put_ffn_histogram(moe_text *out, const expert_counts *c, uint32_t layer)
+{
+    const char *name = "conclave_ffn_experts_per_token";
+    layer_counts counts = expert_counts_of(c, layer);
+    uint64_t count = 0, sum = 0;
+
+    for (uint32_t i = 0; i <= c->info->config->gate.k; i++) {
+        count += counts.ffn_picks[i];
+        sum += i * counts.ffn_picks[i];
+        moe_text_printf(out, "%s_bucket{layer=\"%" PRIu32 "\",le=\"%" PRIu32 "\"} %" PRIu64 "\n", name, layer, i,
+                        count);
+    }
+    moe_text_printf(out, "%s_bucket{layer=\"%" PRIu32 "\",le=\"+Inf\"} %" PRIu64 "\n", name, layer, count);
+    moe_text_printf(out, "%s_sum{layer=\"%" PRIu32 "\"} %" PRIu64 "\n", name, layer, sum);
+    moe_text_printf(out, "%s_count{layer=\"%" PRIu32 "\"} %" PRIu64 "\n", name, layer, count);
+}
+
+static void put_picks(moe_text *out, const expert_counts *c)
+{
+    uint32_t n_layers = c->info->config->n_layers;
+
+    metrics_head(out, "conclave_expert_picks_total", "counter", "Picks of experts, by layer and kind.");
+    for (uint32_t layer = 0; layer < n_layers; layer++) {
+        layer_counts counts = expert_counts_of(c, layer);
+
+        for (size_t kind = 0; kind < MODEL_N_EXPERT_KINDS; kind++) {
+            moe_text_printf(out, "conclave_expert_picks_total{layer=\"%" PRIu32 "\",kind=\"%s\"} %" PRIu64 "\n", layer,
+                            model_expert_kind_names[kind], counts.picks[kind]);
+        }
+    }
+    metrics_head(out, "conclave_ffn_experts_per_token", "histogram", "FFN experts among a row's picks, by layer.");
+    for (uint32_t layer = 0; layer < n_layers; layer++) {
+        put_ffn_histogram(out, c, layer);
+    }
+    metrics_head(out, "conclave_bytes_not_sent_total", "counter",
+                 "Activations that never travelled because an expert is constant, copy or zero, by layer.");
+    for (uint32_t layer = 0; layer < n_layers; layer++) {
+        moe_text_printf(out, "conclave_bytes_not_sent_total{layer=\"%" PRIu32 "\"} %" PRIu64 "\n", layer,
+                        expert_counts_of(c, layer).bytes_not_sent);
+    }
+}
+
+static void put_experts(moe_text *out, engine *e)
+{
+    expert_counts counts;
+
+    if (expert_counts_init(&counts, e) != MOE_OK) {
+        out->failed = true;
+        return;
+    }
+    const model_config *c = counts.info->config;
+    metrics_counter(out, "conclave_layer_rows_total", "Rows that went through the layers.", counts.tokens);
+    metrics_head(out, "conclave_expert_rows_total", "counter", "Rows routed to an expert.");
+    for (size_t i = 0; i < (size_t)c->n_layers * c->n_experts; i++) {
+        moe_text_printf(out, "conclave_expert_rows_total{layer=\"%zu\",expert=\"%zu\"} %" PRIu64 "\n", i / c->n_experts,
+                        i % c->n_experts, counts.rows[i]);
+    }
+    put_picks(out, &counts);
+    expert_counts_fini(&counts);
+}
+
+/* ------------------------------------------------------------------------------------------------ gRPC */
+static const char *const code_names[RPC_N_STATUS] = {
+    "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+    "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+    "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+    "DATA_LOSS", "UNAUTHENTICATED"};
+
+static void put_calls(moe_text *out, const api_server *s)
+{
+    metrics_head(out, "conclave_grpc_calls_total", "counter", "gRPC calls that ended, by method and status.");
+    for (size_t m = 0; m < api_server_n_methods(s); m++) {
+        for (size_t code = 0; code < RPC_N_STATUS; code++) {
+            uint64_t n = api_server_count(s, m, code);
+
+            if (n > 0) {
+                moe_text_printf(out, "conclave_grpc_calls_total{method=\"%s\",code=\"%s\"} %" PRIu64 "\n",
+                                api_server_method_path(s, m), code_names[code], n);
+            }
+        }
+    }
+    metrics_gauge(out, "conclave_grpc_calls_open", "gRPC calls open now.", api_server_open_calls(s));
+}
+
+/* ------------------------------------------------------------------------------------------------ cluster */
+static void node_line(moe_text *out, const char *name, const api_view_node *n, uint64_t value)
+{
+    moe_text_printf(out, "%s{node=\"", name);
+    metrics_label(out, n->id);
+    moe_text_printf(out, "\",transport=\"");
+    metrics_label(out, n->transport);
+    moe_text_printf(out, "\"} %" PRIu64 "\n", value);
+}
+
+static void put_cluster(moe_text *out, const api_view *view)
+{
+    const api_view_snapshot *s = view->acquire(view->ctx, false);
+
+    metrics_head(out, "conclave_node_up", "gauge", "1 while the node is connected; transport is the lane in use.");
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        node_line(out, "conclave_node_up", &s->nodes[i], s->nodes[i].state == API_VIEW_NODE_UP);
+    }
+    metrics_head(out, "conclave_node_queued_rows", "gauge", "Rows of all coordinators at the node when it last answered.");
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        node_line(out, "conclave_node_queued_rows", &s->nodes[i], s->nodes[i].queued_rows);
+    }
+    metrics_head(out, "conclave_node_rows_total", "counter", "Rows the node has answered since it was connected.");
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        node_line(out, "conclave_node_rows_total", &s->nodes[i], s->nodes[i].rows);
+    }
+    metrics_head(out, "conclave_node_frames_total", "counter", "Frames the node has answered since it was connected.");
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        node_line(out, "conclave_node_frames_total", &s->nodes[i], s->nodes[i].frames);
+    }
+    metrics_gauge(out, "conclave_placement_epoch", "Placement epoch in force.", s->epoch);
+    view->release(view->ctx, s);
+}
+
+/* ------------------------------------------------------------------------------------------------ page */
+static void put_build(moe_text *out, const metrics_source *source)
+{
+    const engine_info *info = engine_get_info(source->engine);
+
+    metrics_head(out, "conclave_build_info", "gauge", "1; what runs here.");
+    moe_text_printf(out, "conclave_build_info{version=\"%s\",model=\"", MOE_VERSION);
+    metrics_label(out, source->model_name);
+    moe_text_printf(out, "\",fingerprint=\"");
+    metrics_label(out, info->fingerprint);
+    moe_text_printf(out, "\",numeric_class=\"%s\"} 1\n", compute_class_name(info->numeric_class));
+}
+
+static void put_loops(moe_text *out, const engine_stats *stats, const metrics_source *source)
+{
+    const char *name = "conclave_loop_last_progress_seconds";
+    const api_view_snapshot *s = source->view->acquire(source->view->ctx, false);
+
+    metrics_head(out, name, "gauge", "Seconds since a loop last turned.");
+    moe_text_printf(out, "%s{loop=\"engine\"} %.3f\n", name, seconds_since(stats->last_step_ns));
+    if (source->server != NULL) {
+        moe_text_printf(out, "%s{loop=\"api\"} %.3f\n", name, seconds_since(api_server_last_turn_ns(source->server)));
+    }
+    if (s->loop_ns != 0) {
+        moe_text_printf(out, "%s{loop=\"cluster\"} %.3f\n", name, seconds_since(s->loop_ns));
+    }
+    source->view->release(source->view->ctx, s);
+}
+
+void metrics_render(const metrics_source *source, moe_text *out)
+{
+    engine_stats stats;
+
+    engine_get_stats(source->engine, &stats);
+    put_build(out, source);
+    put_requests(out, &stats);
+    put_engine(out, source->engine, &stats);
+    put_traffic(out, &stats);
+    put_histogram(out, "conclave_time_to_first_token_seconds", "From arrival to the first token.", stats.ttft_buckets,
+                  stats.ttft_count, stats.ttft_seconds_sum);
+    put_histogram(out, "conclave_inter_token_seconds", "Between the tokens of one choice.", stats.inter_token_buckets,
+                  stats.inter_token_count, stats.inter_token_seconds_sum);
+    put_loops(out, &stats, source);
+    if (source->server != NULL) {
+        put_calls(out, source->server);
+    }
+    put_cluster(out, source->view);
+    put_experts(out, source->engine);
+}

@@ -1,0 +1,19 @@
+/* metrics: the counters of the process as Prometheus text. Labels come from closed sets (methods, codes, layers,
+ * experts, nodes). */
+#ifndef CONCLAVE_API_METRICS_PRIV_H
+#define CONCLAVE_API_METRICS_PRIV_H
+
+#include "api/grpc/counters.h"
+#include "api/http/http.h"
+
+typedef struct metrics_source {
+    engine *engine;
+    const api_view *view;
+    const api_server *server; /* may be NULL */
+    const char *model_name;
+} metrics_source;
+
+/* Appends one whole page; out->failed when it does not fit. Any thread. */
+void metrics_render(const metrics_source *source, moe_text *out);
+
+#endif

@@ -1,0 +1,103 @@
+/* What the coordinator's HTTP listener says: the loops that turn, readiness, metrics. */
+#include "api/metrics_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LIVE_TIMEOUT_MS 60000
+
+struct api_http {
+    metrics_source source;
+    uint64_t live_timeout_ns;
+    uint64_t seen_step_ns, seen_at_ns; /* the engine's last turn as a probe with work saw it first, and when */
+    char *model_name;                  /* owned */
+    http_server *server;
+};
+
+/* An engine without work may sleep as long as it likes, and is not stuck in the moment in which work arrives: it is
+ * when one probe after another has seen work and the same last turn. The HTTP thread alone comes here. */
+static double engine_stuck_seconds(api_http *h, uint64_t now)
+{
+    engine_stats stats;
+
+    engine_get_stats(h->source.engine, &stats);
+    if (stats.queued + stats.running == 0 || stats.last_step_ns != h->seen_step_ns) {
+        h->seen_step_ns = stats.last_step_ns;
+        h->seen_at_ns = now;
+    }
+    return (double)(now - h->seen_at_ns) * 1e-9;
+}
+
+static bool live(void *ctx, moe_text *page)
+{
+    api_http *h = ctx;
+    uint64_t now = moe_now_ns(moe_clock_real());
+    double limit = (double)h->live_timeout_ns * 1e-9;
+    double engine_s = engine_stuck_seconds(h, now);
+    uint64_t turned = h->source.server == NULL ? now : api_server_last_turn_ns(h->source.server);
+    double api_s = now > turned ? (double)(now - turned) * 1e-9 : 0.0;
+
+    if (engine_s > limit || api_s > limit) {
+        moe_text_printf(page, "the %s loop has not turned for %.1f s\n", engine_s > limit ? "engine" : "api",
+                        MOE_MAX(engine_s, api_s));
+        return false;
+    }
+    moe_text_printf(page, "ok\n");
+    return true;
+}
+
+static bool ready(void *ctx, moe_text *page)
+{
+    const api_http *h = ctx;
+    bool yes = engine_ready(h->source.engine) && (h->source.server == NULL || !api_server_draining(h->source.server));
+
+    moe_text_printf(page, yes ? "ok\n" : "not ready\n");
+    return yes;
+}
+
+static void metrics(void *ctx, moe_text *page)
+{
+    const api_http *h = ctx;
+
+    metrics_render(&h->source, page);
+}
+
+moe_status api_http_open(const api_http_options *options, engine *e, const api_view *view, api_server *server,
+                         api_http **out, moe_error *err)
+{
+    api_http *h = calloc(1, sizeof(*h));
+    char *name = strdup(options->model_name == NULL ? "" : options->model_name);
+    http_pages pages = {h, live, ready, metrics};
+    moe_status status;
+
+    if (h == NULL || name == NULL) {
+        status = moe_fail(err, MOE_ERR_NO_MEMORY, "http: out of memory");
+    } else {
+        h->model_name = name;
+        h->source = (metrics_source){.engine = e, .view = view, .server = server, .model_name = name};
+        h->live_timeout_ns =
+            (uint64_t)(options->live_timeout_ms != 0 ? options->live_timeout_ms : LIVE_TIMEOUT_MS) * 1000000u;
+        status = http_server_open(options->listen, &pages, &h->server, err);
+    }
+    if (status != MOE_OK) {
+        free(name);
+        free(h);
+        return status;
+    }
+    *out = h;
+    return MOE_OK;
+}
+
+uint16_t api_http_port(const api_http *h)
+{
+    return http_server_port(h->server);
+}
+
+void api_http_close(api_http *h)
+{
+    if (h != NULL) {
+        http_server_close(h->server);
+        free(h->model_name);
+        free(h);
+    }
+}

@@ -1,0 +1,417 @@
+/* Requests join and leave; the engine's thread. One step is in engine_step.c. */
+#include "engine/engine_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const double engine_bucket_seconds[16] = {0.005, 0.01, 0.025, 0.05, 0.1,  0.2,  0.4,   0.8,
+                                          1.6,   3.2,  6.4,   12.8, 25.6, 51.2, 102.4, 1e9};
+
+#define IDLE_WAIT_NS 50000000u /* an idle loop looks at deadlines this often */
+
+/* ------------------------------------------------------------------------------------------------ open and close */
+static moe_status check_options(const engine_options *o, moe_error *err)
+{
+    if (o->prefill_chunk == 0 || o->prefill_chunk > o->max_batch_tokens) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "prefill_chunk %u: must be within [1, max_batch_tokens %u]",
+                        o->prefill_chunk, o->max_batch_tokens);
+    }
+    if (o->micro_batches < 1 || o->micro_batches > ENGINE_MAX_MICRO_BATCHES) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "micro_batches %u: must be 1 or 2", o->micro_batches);
+    }
+    return MOE_OK;
+}
+
+static moe_status open_buffers(engine *e)
+{
+    const engine_options *o = &e->options;
+    const model_config *c = e->info.config;
+    moe_status status = step_init(&e->step, &e->limits);
+
+    for (uint32_t i = 0; i < o->micro_batches && status == MOE_OK; i++) {
+        status = model_batch_open(o->model, o->kv, o->max_batch_tokens, e->limits.max_logit_rows, &e->batches[i]);
+    }
+    if (status == MOE_OK) {
+        status = sampler_open(model_head_width(c), &e->sampler);
+    }
+    if (status == MOE_OK) {
+        status = moe_queue_open(o->max_queue + 1, &e->arrivals);
+    }
+    if (status == MOE_OK) {
+        status = moe_waiter_open(&e->waiter);
+    }
+    e->logits = malloc((size_t)e->limits.max_logit_rows * model_head_width(c) * sizeof *e->logits);
+    e->expert_rows = calloc((size_t)c->n_layers * c->n_experts, sizeof *e->expert_rows);
+    e->ffn_picks = calloc((size_t)c->n_layers * (c->gate.k + 1), sizeof *e->ffn_picks);
+    return status == MOE_OK && (e->logits == NULL || e->expert_rows == NULL || e->ffn_picks == NULL) ? MOE_ERR_NO_MEMORY
+                                                                                                     : status;
+}
+
+static void fill_info(engine *e)
+{
+    const engine_options *o = &e->options;
+
+    e->info = (engine_info){.config = model_get_config(o->model),
+                            .tokenizer = o->tokenizer,
+                            .numeric_class = model_device(o->model)->numeric_class,
+                            .max_context = o->max_context,
+                            .default_max_tokens = o->default_max_tokens,
+                            .max_queue = o->max_queue,
+                            .max_running = e->limits.max_running,
+                            .kv_capacity_tokens = model_kv_capacity_tokens(o->kv)};
+    memcpy(e->info.fingerprint, o->fingerprint, sizeof e->info.fingerprint);
+}
+
+moe_status engine_open(const engine_options *options, engine **out, moe_error *err)
+{
+    moe_status status = check_options(options, err);
+    engine *e;
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    e = calloc(1, sizeof *e);
+    if (e == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "engine: out of memory");
+    }
+    e->options = *options;
+    e->limits = (scheduler_limits){.max_batch_tokens = options->max_batch_tokens,
+                                   .prefill_chunk = options->prefill_chunk,
+                                   .max_running = MOE_MIN(options->max_running, options->max_batch_tokens)};
+    e->limits.max_logit_rows = MOE_MIN(MOE_MAX(e->limits.max_running, 64u), options->max_batch_tokens);
+    fill_info(e);
+    e->set = router_set_ref(options->base_set);
+    pthread_mutex_init(&e->lock, NULL);
+    status = open_buffers(e);
+    if (status != MOE_OK) {
+        engine_close(e);
+        return moe_fail(err, status, "engine: %s for steps of %u rows", moe_status_text(status),
+                        options->max_batch_tokens);
+    }
+    *out = e;
+    return MOE_OK;
+}
+
+static void end_all(engine *e)
+{
+    engine_intake(e);
+    while (e->oldest != NULL) {
+        engine_fail_request(e, e->oldest, MOE_ERR_UNAVAILABLE, "the server is shutting down");
+    }
+}
+
+void engine_close(engine *e)
+{
+    if (e == NULL) {
+        return;
+    }
+    atomic_store(&e->draining, true);
+    if (e->thread_runs) {
+        atomic_store(&e->stopping, true);
+        moe_waiter_wake(e->waiter);
+        pthread_join(e->thread, NULL);
+    }
+    if (e->arrivals != NULL) {
+        end_all(e);
+    }
+    for (size_t i = 0; i < MOE_COUNT(e->batches); i++) {
+        model_batch_close(e->batches[i]);
+    }
+    step_fini(&e->step);
+    sampler_close(e->sampler);
+    moe_queue_close(e->arrivals);
+    moe_waiter_close(e->waiter);
+    router_set_unref(e->set);
+    free(e->logits);
+    free(e->expert_rows);
+    free(e->ffn_picks);
+    pthread_mutex_destroy(&e->lock);
+    free(e);
+}
+
+static void *engine_main(void *arg)
+{
+    engine *e = arg;
+
+    compute_thread_init();
+    while (!atomic_load(&e->stopping)) {
+        if (!engine_step(e)) {
+            moe_waiter_wait(e->waiter, NULL, NULL, IDLE_WAIT_NS);
+        }
+    }
+    return NULL;
+}
+
+moe_status engine_start(engine *e, moe_error *err)
+{
+    if (pthread_create(&e->thread, NULL, engine_main, e) != 0) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "engine thread: cannot be created");
+    }
+    e->thread_runs = true;
+    return MOE_OK;
+}
+
+void engine_begin_drain(engine *e)
+{
+    atomic_store(&e->draining, true);
+}
+
+bool engine_idle(engine *e)
+{
+    return atomic_load(&e->n_live) == 0;
+}
+
+bool engine_ready(engine *e)
+{
+    return atomic_load(&e->warm) && !atomic_load(&e->draining);
+}
+
+/* ------------------------------------------------------------------------------------------------ joining */
+static bool id_is_live(const engine *e, const char *id)
+{
+    for (const engine_request *r = e->live_ids; r != NULL; r = r->next_id) {
+        if (strcmp(r->id, id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static moe_status admit_locked(engine *e, engine_request *r, moe_error *err)
+{
+    if (atomic_load(&e->draining) || !atomic_load(&e->warm)) {
+        return moe_fail(err, MOE_ERR_UNAVAILABLE,
+                        atomic_load(&e->draining) ? "the server is draining" : "the server is starting");
+    }
+    if (atomic_load(&e->n_waiting) >= e->options.max_queue) {
+        return moe_fail(err, MOE_ERR_BUSY, "the queue is full: %u requests wait (max_queue)", e->options.max_queue);
+    }
+    if (id_is_live(e, r->id)) {
+        return moe_fail(err, MOE_ERR_EXISTS, "request_id: a request with this id is running");
+    }
+    if (moe_queue_push(e->arrivals, r) != MOE_OK) {
+        return moe_fail(err, MOE_ERR_BUSY, "the queue is full (max_queue %u)", e->options.max_queue);
+    }
+    r->next_id = e->live_ids;
+    e->live_ids = r;
+    atomic_fetch_add(&e->n_waiting, 1);
+    atomic_fetch_add(&e->n_live, 1);
+    return MOE_OK;
+}
+
+moe_status engine_submit(engine *e, const engine_spec *spec, engine_request **out, moe_error *err)
+{
+    router_set *current = engine_current_set(e);
+    engine_request *r = NULL;
+    moe_status status = request_open(e->waiter, &e->info, current, spec, moe_now_ns(e->options.clock), &r, err);
+
+    router_set_unref(current);
+    if (status == MOE_OK) {
+        pthread_mutex_lock(&e->lock);
+        status = admit_locked(e, r, err);
+        pthread_mutex_unlock(&e->lock);
+        if (status != MOE_OK) {
+            request_unref(r);
+            request_unref(r);
+        }
+    }
+    if (status != MOE_OK) {
+        pthread_mutex_lock(&e->lock);
+        e->published.requests_refused++;
+        pthread_mutex_unlock(&e->lock);
+        return status;
+    }
+    moe_waiter_wake(e->waiter);
+    *out = r;
+    return MOE_OK;
+}
+
+void engine_cancel(engine_request *r)
+{
+    if (!atomic_exchange(&r->cancelled, true)) {
+        moe_waiter_wake(r->waiter);
+    }
+}
+
+/* Tokens that the client already has: text and stop state are replayed, nothing is given out but a possible end. */
+static void replay_resumed(engine *e, engine_request *r)
+{
+    for (uint32_t i = 0; i < r->n_resume; i++) {
+        if (choice_append(&r->choices[0], &e->info, r->resume[i], false, 0.0f, 0, NULL, true)) {
+            break;
+        }
+    }
+    if (r->n_done == r->n_choices) {
+        request_emit_done(r);
+    }
+}
+
+static void take_arrivals(engine *e)
+{
+    engine_request *r;
+
+    while ((r = moe_queue_pop(e->arrivals)) != NULL) {
+        r->older = e->newest;
+        r->newer = NULL;
+        if (e->newest != NULL) {
+            e->newest->newer = r;
+        } else {
+            e->oldest = r;
+        }
+        e->newest = r;
+        e->stats.requests_admitted++;
+        replay_resumed(e, r);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ leaving */
+void engine_release_choice(engine *e, choice *c)
+{
+    model_kv_seq_release(e->options.kv, &c->kv);
+}
+
+void engine_retire(engine *e, engine_request *r)
+{
+    for (uint32_t i = 0; i < r->n_choices; i++) {
+        engine_release_choice(e, &r->choices[i]);
+    }
+    *(r->older != NULL ? &r->older->newer : &e->oldest) = r->newer;
+    *(r->newer != NULL ? &r->newer->older : &e->newest) = r->older;
+    pthread_mutex_lock(&e->lock);
+    for (engine_request **link = &e->live_ids; *link != NULL; link = &(*link)->next_id) {
+        if (*link == r) {
+            *link = r->next_id;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&e->lock);
+    atomic_store(&r->paused, false);
+    if (!r->started) {
+        atomic_fetch_sub(&e->n_waiting, 1);
+    }
+    atomic_fetch_sub(&e->n_live, 1);
+    request_unref(r);
+}
+
+void engine_fail_request(engine *e, engine_request *r, moe_status status, const char *why)
+{
+    MOE_DEBUG("request %s failed: %s", r->id, why);
+    for (uint32_t i = 0; i < r->n_choices; i++) {
+        if (r->choices[i].state != CHOICE_DONE) {
+            choice_move(&r->choices[i], CHOICE_DONE);
+        }
+    }
+    r->n_done = r->n_choices;
+    e->stats.requests_failed++;
+    request_emit_failed(r, status, why);
+    engine_retire(e, r);
+}
+
+void engine_intake(engine *e)
+{
+    uint64_t now = moe_now_ns(e->options.clock);
+    engine_request *next;
+
+    take_arrivals(e);
+    for (engine_request *r = e->oldest; r != NULL; r = next) {
+        next = r->newer;
+        if (r->ended) {
+            e->stats.requests_done++;
+            engine_retire(e, r);
+        } else if (atomic_load(&r->cancelled)) {
+            e->stats.requests_cancelled++;
+            request_emit_cancelled(r);
+            engine_retire(e, r);
+        } else if (r->deadline_ns != 0 && now >= r->deadline_ns) {
+            engine_fail_request(e, r, MOE_ERR_TIMEOUT, "the request's deadline has passed");
+        }
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ what others read */
+const engine_info *engine_get_info(const engine *e)
+{
+    return &e->info;
+}
+
+void engine_publish_stats(engine *e)
+{
+    model_kv_stats kv;
+    compute_counters counters;
+    exchange_stats traffic;
+    compute_device *device = model_device(e->options.model);
+    uint64_t refused;
+
+    model_kv_get_stats(e->options.kv, &kv);
+    device->ops->counters(device, &counters);
+    e->stats.attention_keys_seen = counters.stick_keys_seen - e->warm_up.stick_keys_seen;
+    e->stats.attention_keys_skipped = counters.stick_keys_skipped - e->warm_up.stick_keys_skipped;
+    exchange_get_stats(e->options.exchange, &traffic);
+    e->stats.frames_sent = traffic.frames_sent;
+    e->stats.frames_received = traffic.frames_received;
+    e->stats.bytes_sent = traffic.bytes_sent;
+    e->stats.bytes_received = traffic.bytes_received;
+    e->stats.queued = atomic_load(&e->n_waiting);
+    e->stats.running = e->step.n_running;
+    e->stats.kv_pages = kv.n_pages;
+    e->stats.kv_pages_used = kv.n_used;
+    e->stats.kv_pages_cached = kv.n_cached;
+    e->stats.prefix_hit_tokens = kv.prefix_hit_tokens;
+    e->stats.last_step_ns = moe_now_ns(e->options.clock);
+    pthread_mutex_lock(&e->lock);
+    refused = e->published.requests_refused; /* counted where it happens, on any thread */
+    e->published = e->stats;
+    e->published.requests_refused = refused;
+    pthread_mutex_unlock(&e->lock);
+}
+
+void engine_get_stats(engine *e, engine_stats *out)
+{
+    pthread_mutex_lock(&e->lock);
+    *out = e->published;
+    pthread_mutex_unlock(&e->lock);
+}
+
+static void read_counters(const _Atomic uint64_t *from, size_t n, uint64_t *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        out[i] = atomic_load_explicit(&from[i], memory_order_relaxed);
+    }
+}
+
+void engine_get_ffn_picks(engine *e, uint64_t *out, size_t n)
+{
+    const model_config *c = e->info.config;
+
+    read_counters(e->ffn_picks, MOE_MIN(n, (size_t)c->n_layers * (c->gate.k + 1)), out);
+}
+
+uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n)
+{
+    const model_config *c = e->info.config;
+
+    read_counters(e->expert_rows, MOE_MIN(n, (size_t)c->n_layers * c->n_experts), out);
+    return atomic_load_explicit(&e->rows_done, memory_order_relaxed);
+}
+
+router_set *engine_current_set(engine *e)
+{
+    router_set *s;
+
+    pthread_mutex_lock(&e->lock);
+    s = router_set_ref(e->set);
+    pthread_mutex_unlock(&e->lock);
+    return s;
+}
+
+moe_status engine_find_set(engine *e, const char *id, router_set **out)
+{
+    router_set *s = engine_current_set(e);
+
+    if (strcmp(router_set_id(s), id) != 0) {
+        router_set_unref(s);
+        return MOE_ERR_NOT_FOUND;
+    }
+    *out = s;
+    return MOE_OK;
+}

@@ -1,0 +1,203 @@
+/* engine: the step loop behind the API. Requests join and leave between steps; chunked prefill shares steps with
+ * decode; KV pages are taken as needed and the youngest request is put back when none is free.
+ *
+ * Nouns:
+ *   engine           owns the model, the KV cache and the one thread that steps them
+ *   engine_request   one admitted request with its choices; ref-counted between the engine and the API call
+ *   engine_event     what the engine tells a request: tokens, progress, the end
+ *
+ * Threads: engine_submit, engine_cancel, engine_next, engine_release and the getters may be called from any thread (one
+ * consumer per request for engine_next). wake() is called on the engine thread (and must neither block nor call back
+ * into the engine). A consumer that stops reading pauses its own request only: its ring has a bound. */
+#ifndef CONCLAVE_ENGINE_H
+#define CONCLAVE_ENGINE_H
+
+#include "base/base.h"
+#include "exchange/exchange.h"
+#include "model/model.h"
+#include "router/router.h"
+#include "sampling/sampling.h"
+#include "tokenizer/tokenizer.h"
+
+typedef struct engine engine;
+typedef struct engine_request engine_request;
+
+#define ENGINE_MAX_CHOICES      16
+#define ENGINE_MAX_STOP_STRINGS 16
+#define ENGINE_MAX_STOP_BYTES   256
+#define ENGINE_MAX_STOP_IDS     64
+#define ENGINE_MAX_REQUEST_ID   128
+
+typedef enum { ENGINE_GENERATE, ENGINE_SCORE, ENGINE_CLASSIFY } engine_kind;
+
+/* All pointers are borrowed during engine_submit, which checks every field against the limits and copies. */
+typedef struct engine_spec {
+    engine_kind kind;
+    const char *request_id; /* NULL: one is drawn; a live duplicate is MOE_ERR_EXISTS */
+    const int32_t *prompt;
+    size_t n_prompt;
+    router_set *set;      /* NULL: the current set */
+    uint64_t deadline_ns; /* of moe_clock_real; 0: none. Work whose deadline has passed is ended with MOE_ERR_TIMEOUT */
+
+    /* generate */
+    bool has_max_tokens;
+    uint32_t max_tokens, min_tokens;
+    sampling_params sampling; /* seed used if has_seed, else drawn */
+    bool has_seed;
+    uint32_t n_choices;
+    bool want_logprobs;
+    uint32_t n_top;          /* alternatives beside the chosen token; score: per token */
+    const char *const *stop; /* NUL-terminated UTF-8, not empty */
+    size_t n_stop;
+    const int32_t *stop_ids;
+    size_t n_stop_ids;
+    bool ignore_eos;
+    const int32_t *resume; /* tokens of choice 0 already delivered */
+    size_t n_resume;
+    bool want_progress;
+
+    /* score */
+    bool want_experts;
+
+    void (*wake)(void *ctx); /* an event is there; called on the engine thread */
+    void *wake_ctx;
+} engine_spec;
+
+typedef enum {
+    ENGINE_STARTED,
+    ENGINE_TOKEN,
+    ENGINE_SCORED,
+    ENGINE_CLASSIFIED,
+    ENGINE_PROGRESS,
+    ENGINE_CHOICE_DONE,
+    ENGINE_DONE,
+    ENGINE_FAILED
+} engine_event_kind;
+typedef enum { ENGINE_FINISH_NONE, ENGINE_FINISH_STOP, ENGINE_FINISH_LENGTH, ENGINE_FINISH_CANCELLED } engine_finish;
+
+typedef struct engine_usage {
+    uint32_t prompt_tokens, completion_tokens, cached_tokens, preemptions;
+    double queue_seconds, prefill_seconds, decode_seconds;
+} engine_usage;
+
+/* One event, as engine_next hands it out. Arrays and text are borrowed until the next engine_next of this request.
+ *   STARTED      left the queue (once)
+ *   TOKEN        one generated token: choice, index (of the generated tokens, resumed ones included), token_id, text
+ * (what it completed, often ""), logprob and top if asked for SCORED       one prompt token of a score request: index =
+ * position, token_id, has_logprob (not for the first), top, experts [n_layers * k] ascending per layer if asked for
+ *   CLASSIFIED   what a classifier's head gives for the prompt's last token: scores, score_logprobs [n_scores]
+ *   PROGRESS     queue_position, prompt_tokens_done
+ *   CHOICE_DONE  finish, stop_match / stop_token_id, text (flushed tail)
+ *   DONE         all choices ended: usage. Last event
+ *   FAILED       status and error. Last event */
+typedef struct engine_event {
+    engine_event_kind kind;
+    uint32_t choice, index;
+    int32_t token_id;
+    bool has_logprob;
+    float logprob;
+    uint32_t n_top;
+    const sampling_top *top;
+    const char *text;
+    size_t text_bytes;
+    uint32_t n_experts; /* entries of experts */
+    const int32_t *experts;
+    uint32_t n_scores;
+    const float *scores, *score_logprobs; /* raw, and their log-softmax */
+    uint32_t queue_position, prompt_tokens_done;
+    engine_finish finish;
+    const char *stop_match; /* NULL: none */
+    bool has_stop_token;
+    int32_t stop_token_id;
+    engine_usage usage;
+    moe_status status;
+    char error[256];
+} engine_event;
+
+/* Limits and identity, constant after start. */
+typedef struct engine_info {
+    const model_config *config;
+    const tokenizer *tokenizer; /* NULL: token ids only */
+    compute_class numeric_class;
+    char fingerprint[65];
+    uint32_t max_context, default_max_tokens, max_queue, max_running;
+    size_t kv_capacity_tokens;
+} engine_info;
+
+/* Counters for /metrics; read without locks, monotonic unless said. */
+typedef struct engine_stats {
+    uint64_t requests_admitted, requests_done, requests_failed, requests_cancelled, requests_refused;
+    uint64_t prompt_tokens, generated_tokens, steps, preemptions;
+    uint32_t queued, running;                          /* now */
+    uint64_t kv_pages, kv_pages_used, kv_pages_cached; /* now */
+    uint64_t prefix_hit_tokens;
+    uint64_t last_step_ns; /* moe_clock_real when the loop last turned */
+    double ttft_seconds_sum, inter_token_seconds_sum;
+    uint64_t ttft_count, inter_token_count;
+    uint64_t attention_keys_seen, attention_keys_skipped; /* by stick-breaking scans; those beyond an early exit */
+    uint64_t frames_sent, frames_received, bytes_sent, bytes_received; /* dispatches and results, of all nodes */
+    uint64_t ttft_buckets[16], inter_token_buckets[16];                /* cumulative counts at engine_bucket_seconds */
+} engine_stats;
+extern const double engine_bucket_seconds[16];
+
+const engine_info *engine_get_info(const engine *e);
+void engine_get_stats(engine *e, engine_stats *out);
+/* Rows per (layer, expert) since start: copies n_layers * n_experts counters (base ids dense); returns the rows that
+ * went through. */
+uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n);
+/* How many FFN experts rows have picked, the others being evaluated here: copies n_layers * (k + 1) counters of rows,
+ * those that picked 0 .. k of them in layer 0 first. */
+void engine_get_ffn_picks(engine *e, uint64_t *out, size_t n);
+router_set *engine_current_set(engine *e); /* referenced: router_set_unref */
+/* MOE_ERR_NOT_FOUND: no such set. The result is referenced. */
+MOE_NODISCARD moe_status engine_find_set(engine *e, const char *id, router_set **out);
+bool engine_ready(
+    engine *e); /* a real token went through all layers with the current placement, and it is not draining */
+
+/* Errors, text in err: MOE_ERR_INVALID_ARG (names the field and the limit), MOE_ERR_BUSY (queue full),
+ * MOE_ERR_UNAVAILABLE (starting, draining), MOE_ERR_EXISTS, MOE_ERR_UNSUPPORTED (the model's head is for another kind
+ * of request). On success *out holds a reference of the caller's: engine_release. */
+MOE_NODISCARD moe_status engine_submit(engine *e, const engine_spec *spec, engine_request **out, moe_error *err);
+const char *engine_request_id(const engine_request *r);
+uint64_t engine_request_seed(const engine_request *r);
+const char *engine_request_set_id(const engine_request *r);
+/* The next event; false when there is none now. */
+MOE_NODISCARD bool engine_next(engine_request *r, engine_event *event);
+/* Ends it within one step: pages and slot are free then. Idempotent; an ended request is left as it is. */
+void engine_cancel(engine_request *r);
+void engine_release(engine_request *r);
+
+/* ------------------------------------------------------------------------------------------------ the loop
+ * How the program and the tests open the engine, run it on a thread (or step it by hand) and take it down. */
+/* Everything is borrowed for the engine's life. model, kv and exchange are touched by the engine's thread only. */
+typedef struct engine_options {
+    model *model;
+    model_kv *kv;
+    exchange *exchange;
+    const tokenizer *tokenizer; /* NULL: token ids only */
+    router_set *base_set;
+    const moe_clock *clock;
+    char fingerprint[65];
+    uint32_t max_batch_tokens; /* rows of one step, prefill plus decode */
+    uint32_t prefill_chunk;    /* rows of one request's prefill in one step */
+    uint32_t max_running;      /* choices that run at once; at most max_batch_tokens */
+    uint32_t max_queue;        /* requests that wait */
+    uint32_t max_context, default_max_tokens;
+    uint32_t micro_batches;   /* 1 or 2: alternate halves of a step, to hide the network */
+    uint64_t step_timeout_ns; /* how long a step waits for an expert without a live owner */
+} engine_options;
+
+MOE_NODISCARD moe_status engine_open(const engine_options *options, engine **out, moe_error *err);
+/* Runs one token through all layers; the engine is ready afterwards. The caller's thread steps the engine until
+ * engine_start. */
+MOE_NODISCARD moe_status engine_warm_up(engine *e, moe_error *err);
+/* One step: joins, leaves, rows, tokens. False when there was nothing to run. */
+bool engine_step(engine *e);
+MOE_NODISCARD moe_status engine_start(engine *e, moe_error *err);
+/* No new requests (UNAVAILABLE), running ones go on. */
+void engine_begin_drain(engine *e);
+bool engine_idle(engine *e); /* no request lives */
+/* Stops the thread; what still lives is ended with UNAVAILABLE. */
+void engine_close(engine *e);
+
+#endif

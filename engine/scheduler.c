@@ -1,0 +1,210 @@
+#include "engine/scheduler_priv.h"
+
+#include <stdlib.h>
+
+moe_status step_init(step *s, const scheduler_limits *limits)
+{
+    *s = (step){.n_rows = 0};
+    s->rows = calloc(limits->max_batch_tokens, sizeof *s->rows);
+    s->work = calloc(limits->max_batch_tokens, sizeof *s->work);
+    return s->rows != NULL && s->work != NULL ? MOE_OK : MOE_ERR_NO_MEMORY;
+}
+
+void step_fini(step *s)
+{
+    free(s->rows);
+    free(s->work);
+}
+
+/* What the walk carries along. */
+typedef struct planner {
+    const scheduler_limits *limits;
+    model_kv *kv;
+    engine_request *newest;
+    void (*admit)(void *ctx, choice *c);
+    void *ctx;
+    step *out;
+    uint32_t prefill_budget; /* rows left for prefill: what decode does not need */
+    bool admitting;          /* false once a waiting choice did not fit: nobody overtakes it */
+} planner;
+
+static bool is_running(const choice *c)
+{
+    return c->state == CHOICE_PREFILL || c->state == CHOICE_DECODE;
+}
+
+static void put_back(planner *p, choice *c)
+{
+    model_kv_seq_release(p->kv, &c->kv);
+    c->n_computed = 0;
+    choice_move(c, CHOICE_WAITING);
+    c->request->usage.preemptions++;
+    p->out->n_running--;
+    p->out->n_preempted++;
+}
+
+static choice *youngest_running(const planner *p)
+{
+    for (engine_request *r = p->newest; r != NULL; r = r->older) {
+        for (uint32_t i = r->n_choices; i-- > 0;) {
+            if (is_running(&r->choices[i])) {
+                return &r->choices[i];
+            }
+        }
+    }
+    return NULL;
+}
+
+/* Pages for n_tokens of c, putting back younger choices as needed. False: c itself was the youngest and is put back. */
+static bool reserve(planner *p, choice *c, uint32_t n_tokens)
+{
+    while (model_kv_seq_reserve(p->kv, &c->kv, n_tokens) != MOE_OK) {
+        choice *victim = youngest_running(p);
+        put_back(p, victim);
+        if (victim == c) {
+            p->admitting = false;
+            return false;
+        }
+        /* The victim is younger than c, and the walk goes by age: it is not in the plan yet. */
+    }
+    return true;
+}
+
+/* The logits of a prompt row score the token after it, of the last known token give the next one. */
+static bool wants_logits(const choice *c, uint32_t position)
+{
+    return c->request->kind == ENGINE_SCORE ? position + 1 < c->n_tokens : position + 1 == c->n_tokens;
+}
+
+static void add_rows(planner *p, choice *c, uint32_t n)
+{
+    step *s = p->out;
+    step_work *w = &s->work[s->n_work++];
+
+    *w = (step_work){.choice = c, .first_row = s->n_rows, .n_rows = n, .first_logit = s->n_logits};
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t position = c->n_computed + i;
+        bool logits = wants_logits(c, position);
+        s->rows[s->n_rows++] = (model_row){.token_id = c->tokens[position],
+                                           .position = position,
+                                           .pages = c->kv.pages,
+                                           .set = c->request->set,
+                                           .want_logits = logits};
+        s->n_logits += logits;
+    }
+    w->n_logits = s->n_logits - w->first_logit;
+}
+
+static void plan_decode(planner *p, choice *c)
+{
+    if (p->out->n_rows < p->limits->max_batch_tokens && p->out->n_logits < p->limits->max_logit_rows &&
+        reserve(p, c, c->n_tokens)) {
+        add_rows(p, c, 1);
+    }
+}
+
+static void plan_prefill(planner *p, choice *c)
+{
+    uint32_t n = MOE_MIN(p->limits->prefill_chunk, c->n_tokens - c->n_computed);
+    uint32_t logits_left = p->limits->max_logit_rows - p->out->n_logits;
+
+    n = MOE_MIN(n, p->prefill_budget);
+    if (c->request->kind == ENGINE_SCORE) {
+        n = MOE_MIN(n, logits_left);
+    }
+    if (n == 0 || logits_left == 0 || !reserve(p, c, c->n_computed + n)) {
+        return;
+    }
+    p->prefill_budget -= n;
+    add_rows(p, c, n);
+}
+
+/* Choices beyond the first wait until the first has read the prompt: they then find its pages in the prefix cache. */
+static bool must_wait_for_first(const choice *c)
+{
+    const choice *first = &c->request->choices[0];
+
+    return c->index > 0 && first->state != CHOICE_DONE && first->n_computed < c->request->n_prompt;
+}
+
+static bool pages_for_all(const planner *p, const choice *c)
+{
+    model_kv_stats stats;
+
+    model_kv_get_stats(p->kv, &stats);
+    return p->out->n_running == 0 || (size_t)c->n_tokens + 1 <= (stats.n_free + stats.n_cached) * MODEL_KV_PAGE_TOKENS;
+}
+
+static void plan_waiting(planner *p, choice *c)
+{
+    if (!p->admitting || must_wait_for_first(c)) {
+        return;
+    }
+    if (p->out->n_running >= p->limits->max_running || p->prefill_budget == 0 || !pages_for_all(p, c)) {
+        p->admitting = false;
+        return;
+    }
+    /* The last known token is always computed: its logits are what the choice is here for. A score needs every row's.
+     */
+    if (c->request->kind != ENGINE_SCORE) {
+        c->n_computed = (uint32_t)model_kv_seq_adopt(p->kv, &c->kv, c->request->set, c->tokens, c->n_tokens - 1);
+    }
+    choice_move(c, CHOICE_PREFILL);
+    p->out->n_running++;
+    p->admit(p->ctx, c);
+    plan_prefill(p, c);
+}
+
+/* Looks again after the flag is up: what is read in between is seen here, what is read later wakes the engine. */
+static bool has_room(engine_request *r)
+{
+    if (request_has_room(r)) {
+        return true;
+    }
+    atomic_store(&r->paused, true);
+    return request_has_room(r);
+}
+
+static void plan_choice(planner *p, choice *c)
+{
+    switch (c->state) {
+    case CHOICE_DECODE:
+        if (has_room(c->request)) {
+            plan_decode(p, c);
+        }
+        break;
+    case CHOICE_PREFILL:
+        if (has_room(c->request)) {
+            plan_prefill(p, c);
+        }
+        break;
+    case CHOICE_WAITING:
+        plan_waiting(p, c);
+        break;
+    case CHOICE_DONE:
+    case CHOICE_N_STATES:
+        break;
+    }
+}
+
+void scheduler_plan(const scheduler_limits *limits, model_kv *kv, engine_request *oldest, engine_request *newest,
+                    void (*admit)(void *ctx, choice *c), void *ctx, step *out)
+{
+    planner p = {
+        .limits = limits, .kv = kv, .newest = newest, .admit = admit, .ctx = ctx, .out = out, .admitting = true};
+    uint32_t n_decode = 0;
+
+    out->n_rows = out->n_work = out->n_logits = out->n_running = out->n_preempted = 0;
+    for (engine_request *r = oldest; r != NULL; r = r->newer) {
+        for (uint32_t i = 0; i < r->n_choices; i++) {
+            out->n_running += is_running(&r->choices[i]);
+            n_decode += r->choices[i].state == CHOICE_DECODE;
+        }
+    }
+    p.prefill_budget = limits->max_batch_tokens - MOE_MIN(n_decode, limits->max_batch_tokens);
+    for (engine_request *r = oldest; r != NULL; r = r->newer) {
+        for (uint32_t i = 0; i < r->n_choices; i++) {
+            plan_choice(&p, &r->choices[i]);
+        }
+    }
+}

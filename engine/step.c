@@ -1,0 +1,460 @@
+/* One step: plan, all layers with the experts' exchange in between, then one more token for everyone whose last token
+ * was read. */
+#include "engine/engine_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ------------------------------------------------------------------------------------------------ planning */
+static double seconds(uint64_t from_ns, uint64_t to_ns)
+{
+    return (double)(to_ns - from_ns) * 1e-9;
+}
+
+static void observe(double value, double *sum, uint64_t *count, uint64_t *buckets)
+{
+    *sum += value;
+    *count += 1;
+    for (size_t i = 0; i < MOE_COUNT(engine_bucket_seconds); i++) {
+        buckets[i] += value <= engine_bucket_seconds[i];
+    }
+}
+
+/* A waiting choice starts, or starts again. */
+static void on_admit(void *ctx, choice *c)
+{
+    engine *e = ctx;
+    engine_request *r = c->request;
+
+    if (r->started) {
+        return;
+    }
+    r->started = true;
+    r->started_ns = moe_now_ns(e->options.clock);
+    r->usage.queue_seconds = seconds(r->submitted_ns, r->started_ns);
+    r->usage.cached_tokens = MOE_MIN(c->n_computed, r->n_prompt);
+    atomic_fetch_sub(&e->n_waiting, 1);
+    request_emit_started(r);
+}
+
+/* ------------------------------------------------------------------------------------------------ layers */
+typedef struct micro_batch {
+    uint32_t first_row, n_rows;
+} micro_batch;
+
+/* Two micro-batches alternate only when each gets a row. A sequence may straddle them: the first half's K and V of a
+ * layer are stored before the second half attends. */
+static uint32_t split(const engine *e, micro_batch *mb)
+{
+    uint32_t n = e->step.n_rows, half = n / 2;
+
+    if (e->options.micro_batches == 1 || half == 0) {
+        mb[0] = (micro_batch){0, n};
+        return 1;
+    }
+    mb[0] = (micro_batch){0, half};
+    mb[1] = (micro_batch){half, n - half};
+    return 2;
+}
+
+/* One writer: a plain add, made visible to readers of the counters. */
+static void count(_Atomic uint64_t *at)
+{
+    atomic_store_explicit(at, atomic_load_explicit(at, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+static void count_rows(engine *e, const micro_batch *mb, const int32_t *ids, uint32_t layer)
+{
+    const model_config *c = e->info.config;
+    size_t k = c->gate.k;
+
+    for (size_t row = 0; row < mb->n_rows; row++) {
+        size_t n_ffn = 0;
+
+        for (size_t j = 0; j < k; j++) {
+            int32_t id = ids[row * k + j];
+            n_ffn += !model_expert_is_local(c, id);
+            count(&e->expert_rows[(size_t)layer * c->n_experts + (size_t)id]);
+        }
+        count(&e->ffn_picks[(size_t)layer * (k + 1) + n_ffn]);
+    }
+}
+
+/* Keeps the picks of scored rows that were asked for. */
+static void keep_experts(engine *e, const micro_batch *mb, const int32_t *ids, uint32_t layer)
+{
+    uint32_t k = e->info.config->gate.k;
+
+    for (uint32_t w = 0; w < e->step.n_work; w++) {
+        const step_work *work = &e->step.work[w];
+        engine_request *r = work->choice->request;
+        if (!r->want_experts || r->kind != ENGINE_SCORE) {
+            continue;
+        }
+        for (uint32_t i = 0; i < work->n_rows; i++) {
+            uint32_t row = work->first_row + i;
+            if (row >= mb->first_row && row < mb->first_row + mb->n_rows) {
+                size_t position = e->step.rows[row].position;
+                memcpy(r->experts + position * r->n_experts_per_token + (size_t)layer * k,
+                       ids + (size_t)(row - mb->first_row) * k, k * sizeof *ids);
+            }
+        }
+    }
+}
+
+static moe_status route(engine *e, uint32_t b, const micro_batch *mb, uint32_t layer)
+{
+    model_batch *batch = e->batches[b];
+    moe_status status = model_batch_route(batch, layer);
+    exchange_job job = {.layer = layer,
+                        .micro_batch = b,
+                        .n_rows = mb->n_rows,
+                        .ids = model_batch_remote_ids(batch),
+                        .x = model_batch_x(batch),
+                        .results = model_batch_results(batch)};
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    if (atomic_load_explicit(&e->warm, memory_order_relaxed)) { /* the warm-up token is nobody's */
+        count_rows(e, mb, model_batch_ids(batch), layer);
+    }
+    keep_experts(e, mb, model_batch_ids(batch), layer);
+    status = exchange_begin(e->options.exchange, &job);
+    if (status == MOE_OK) {
+        model_batch_local(batch);
+    }
+    return status;
+}
+
+/* Every layer of every micro-batch: while one waits for its experts, the other attends. */
+static moe_status run_layers(engine *e, const micro_batch *mb, uint32_t n_mb, moe_error *err)
+{
+    uint64_t deadline = moe_now_ns(e->options.clock) + e->options.step_timeout_ns;
+    uint32_t n_layers = e->info.config->n_layers;
+    moe_status status = MOE_OK;
+
+    for (uint32_t b = 0; b < n_mb; b++) {
+        model_batch_begin(e->batches[b], e->step.rows + mb[b].first_row, mb[b].n_rows);
+    }
+    for (uint32_t layer = 0; layer <= n_layers && status == MOE_OK; layer++) {
+        for (uint32_t b = 0; b < n_mb && status == MOE_OK; b++) {
+            if (layer > 0) {
+                status = exchange_wait(e->options.exchange, b, deadline, err);
+                if (status != MOE_OK) {
+                    break;
+                }
+                model_batch_combine(e->batches[b]);
+            }
+            if (layer < n_layers) {
+                status = route(e, b, &mb[b], layer);
+            }
+        }
+    }
+    return status;
+}
+
+static uint32_t logits_before(const engine *e, uint32_t row)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < row; i++) {
+        n += e->step.rows[i].want_logits;
+    }
+    return n;
+}
+
+static float *logits_at(engine *e, uint32_t logit)
+{
+    return e->logits + (size_t)logit * model_head_width(e->info.config);
+}
+
+static moe_status run_rows(engine *e, moe_error *err)
+{
+    micro_batch mb[ENGINE_MAX_MICRO_BATCHES];
+    uint32_t n_mb = split(e, mb);
+    moe_status status = run_layers(e, mb, n_mb, err);
+
+    for (uint32_t b = 0; b < n_mb && status == MOE_OK; b++) {
+        status = model_batch_logits(e->batches[b], logits_at(e, logits_before(e, mb[b].first_row)));
+    }
+    /* Failed exchanges leave the other micro-batch's job behind: it is dropped, late results are ignored. */
+    for (uint32_t b = 0; b < n_mb && status != MOE_OK; b++) {
+        if (exchange_state(e->options.exchange, b) == EXCHANGE_RUNNING) {
+            moe_status dropped = exchange_wait(e->options.exchange, b, moe_now_ns(e->options.clock), NULL);
+            MOE_DEBUG("micro-batch %u of a failed step: %s", b, moe_status_text(dropped));
+        }
+    }
+    return status;
+}
+
+static bool row_failed(const engine *e, uint32_t row)
+{
+    micro_batch mb[ENGINE_MAX_MICRO_BATCHES];
+    uint32_t b = split(e, mb) == 2 && row >= mb[1].first_row;
+
+    return model_batch_failed(e->batches[b], row - mb[b].first_row);
+}
+
+/* ------------------------------------------------------------------------------------------------ after the layers */
+static moe_status score_rows(engine *e, const step_work *w)
+{
+    choice *c = w->choice;
+    engine_request *r = c->request;
+    uint32_t logit = w->first_logit;
+
+    for (uint32_t i = 0; i < w->n_rows; i++) {
+        const model_row *row = &e->step.rows[w->first_row + i];
+        uint32_t next = row->position + 1;
+        if (row->want_logits) {
+            moe_status status = sampler_logprobs(e->sampler, logits_at(e, logit++), c->tokens[next], &r->logprobs[next],
+                                               r->n_top, r->top + (size_t)next * r->n_top);
+            if (status != MOE_OK) {
+                return status;
+            }
+            r->n_tops[next] = MOE_MIN(r->n_top, e->info.config->vocab_size);
+        }
+    }
+    atomic_store_explicit(&r->n_scored, c->n_computed, memory_order_release);
+    return MOE_OK;
+}
+
+/* A request that asks for no token ends with its prompt. */
+static void end_prompt(engine *e, choice *c)
+{
+    engine_request *r = c->request;
+
+    r->usage.prefill_seconds = seconds(r->started_ns, moe_now_ns(e->options.clock));
+    choice_move(c, CHOICE_DONE);
+    r->n_done++;
+    engine_release_choice(e, c);
+}
+
+static moe_status finish_score(engine *e, const step_work *w)
+{
+    choice *c = w->choice;
+    engine_request *r = c->request;
+    moe_status status = score_rows(e, w);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    if (c->n_computed < c->n_tokens) {
+        if (r->wake != NULL) {
+            r->wake(r->wake_ctx);
+        }
+        return MOE_OK;
+    }
+    end_prompt(e, c);
+    return MOE_OK;
+}
+
+/* The scores of the last token, and their log-softmax: with the best one's, which is -log(sum), all follow. */
+static moe_status finish_classify(engine *e, const step_work *w)
+{
+    engine_request *r = w->choice->request;
+    const float *logits = logits_at(e, w->first_logit);
+    sampling_top best;
+    moe_status status = sampler_logprobs(e->sampler, logits, -1, NULL, 1, &best);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    for (uint32_t i = 0; i < r->n_labels; i++) {
+        r->scores[i] = logits[i];
+        r->scores[r->n_labels + i] = (logits[i] - logits[best.token_id]) + best.logprob;
+    }
+    end_prompt(e, w->choice);
+    atomic_store_explicit(&r->n_scored, 1, memory_order_release);
+    return MOE_OK;
+}
+
+static void note_token_time(engine *e, engine_request *r)
+{
+    uint64_t now = moe_now_ns(e->options.clock);
+
+    if (r->first_token_ns == 0) {
+        r->first_token_ns = now;
+        r->usage.prefill_seconds = seconds(r->started_ns, now);
+        observe(seconds(r->submitted_ns, now), &e->stats.ttft_seconds_sum, &e->stats.ttft_count, e->stats.ttft_buckets);
+    } else {
+        observe(seconds(r->last_token_ns, now), &e->stats.inter_token_seconds_sum, &e->stats.inter_token_count,
+                e->stats.inter_token_buckets);
+    }
+    r->last_token_ns = now;
+    r->usage.decode_seconds = seconds(r->first_token_ns, now);
+}
+
+/* The next token from the logits of the last known one. */
+static moe_status next_token(engine *e, const step_work *w)
+{
+    choice *c = w->choice;
+    engine_request *r = c->request;
+    const float *logits = logits_at(e, w->first_logit);
+    uint32_t n_output = choice_n_output(c), n_top = 0;
+    bool early = n_output < r->min_tokens;
+    sampling_history history = {
+        .prompt = c->tokens, .n_prompt = r->n_prompt, .output = c->tokens + r->n_prompt, .n_output = n_output};
+    sampling_top top[SAMPLING_MAX_TOP_LOGPROBS];
+    float logprob = 0.0f;
+    int32_t token;
+    moe_status status = sampler_pick(e->sampler, &r->sampling, logits, &history, early ? r->stop_ids : NULL,
+                                     early ? r->n_stop_ids : 0, n_output, c->index, &token);
+
+    if (status == MOE_OK && r->want_logprobs) {
+        n_top = MOE_MIN(r->n_top, e->info.config->vocab_size);
+        status = sampler_logprobs(e->sampler, logits, token, &logprob, n_top, top);
+    }
+    if (status != MOE_OK) {
+        return status;
+    }
+    if (c->state == CHOICE_PREFILL) {
+        choice_move(c, CHOICE_DECODE);
+    }
+    note_token_time(e, r);
+    e->stats.generated_tokens++;
+    if (choice_append(c, &e->info, token, r->want_logprobs, logprob, n_top, top, false)) {
+        engine_release_choice(e, c);
+    }
+    return MOE_OK;
+}
+
+static moe_status finish_work(engine *e, const step_work *w)
+{
+    choice *c = w->choice;
+    engine_request *r = c->request;
+
+    for (uint32_t i = 0; i < w->n_rows; i++) {
+        if (row_failed(e, w->first_row + i)) {
+            return MOE_ERR_DATA_LOSS;
+        }
+    }
+    c->n_computed += w->n_rows;
+    if (c->state == CHOICE_PREFILL) {
+        e->stats.prompt_tokens += w->n_rows;
+    }
+    model_kv_seq_register(e->options.kv, &c->kv, r->set, c->tokens, c->n_computed);
+    if (r->kind == ENGINE_SCORE) {
+        return finish_score(e, w);
+    }
+    if (w->n_logits == 0) {
+        return MOE_OK;
+    }
+    return r->kind == ENGINE_CLASSIFY ? finish_classify(e, w) : next_token(e, w);
+}
+
+/* Every request of the step gets its tokens; those whose rows failed end, the others never notice. */
+static void finish_step(engine *e)
+{
+    for (uint32_t i = 0; i < e->step.n_work; i++) {
+        const step_work *w = &e->step.work[i];
+        engine_request *r = w->choice->request;
+        moe_status status = r->ended ? MOE_OK : finish_work(e, w);
+
+        if (status != MOE_OK) {
+            r->failed = status;
+        } else if (!r->ended && r->n_done == r->n_choices && r->failed == MOE_OK) {
+            request_emit_done(r);
+        }
+    }
+}
+
+static void fail_marked(engine *e, const char *why)
+{
+    engine_request *next;
+
+    for (engine_request *r = e->oldest; r != NULL; r = next) {
+        next = r->newer;
+        if (r->failed != MOE_OK && !r->ended) {
+            engine_fail_request(e, r, r->failed, why);
+        }
+    }
+}
+
+static void fail_step(engine *e, moe_status status, const char *why)
+{
+    for (uint32_t i = 0; i < e->step.n_work; i++) {
+        e->step.work[i].choice->request->failed = status;
+    }
+    fail_marked(e, why);
+}
+
+static void emit_progress(engine *e)
+{
+    uint64_t now = moe_now_ns(e->options.clock);
+    uint32_t position = 0;
+
+    for (engine_request *r = e->oldest; r != NULL; r = r->newer) {
+        position += !r->started;
+        if (r->want_progress && r->first_token_ns == 0 && !r->ended && now - r->progress_ns >= 1000000000u &&
+            request_has_room(r)) {
+            r->progress_ns = now;
+            request_emit_progress(r, r->started ? 0 : position);
+        }
+    }
+}
+
+bool engine_step(engine *e)
+{
+    moe_error err = {""};
+    moe_status status;
+
+    engine_intake(e);
+    scheduler_plan(&e->limits, e->options.kv, e->oldest, e->newest, on_admit, e, &e->step);
+    e->stats.preemptions += e->step.n_preempted;
+    emit_progress(e);
+    if (e->step.n_rows == 0) {
+        (void)exchange_progress(e->options.exchange); /* connections live on without work */
+        engine_publish_stats(e);
+        return false;
+    }
+    status = run_rows(e, &err);
+    (void)exchange_progress(e->options.exchange); /* a step whose picks are all local has not turned the transport */
+    /* Before a token is handed out: who has the last one finds all rows counted, as the experts have theirs. */
+    atomic_fetch_add_explicit(&e->rows_done, e->step.n_rows, memory_order_relaxed);
+    if (status != MOE_OK) {
+        MOE_ERROR("step of %u rows failed: %s", e->step.n_rows,
+                  err.text[0] != '\0' ? err.text : moe_status_text(status));
+        fail_step(e, status, err.text[0] != '\0' ? err.text : moe_status_text(status));
+    } else {
+        finish_step(e);
+        fail_marked(e, "the model gave a value that is not a number");
+    }
+    e->stats.steps++;
+    engine_intake(e);
+    engine_publish_stats(e);
+    return true;
+}
+
+/* ------------------------------------------------------------------------------------------------ readiness */
+moe_status engine_warm_up(engine *e, moe_error *err)
+{
+    uint32_t pages[1];
+    float logprob;
+    model_kv_seq seq;
+    moe_status status = model_kv_seq_init(&seq, 1);
+
+    if (status == MOE_OK) {
+        status = model_kv_seq_reserve(e->options.kv, &seq, 1);
+    }
+    if (status != MOE_OK) {
+        return moe_fail(err, status, "warm-up: no KV page");
+    }
+    pages[0] = seq.pages[0];
+    e->step.rows[0] = (model_row){.token_id = 0, .position = 0, .pages = pages, .set = e->set, .want_logits = true};
+    e->step.n_rows = e->step.n_logits = 1;
+    e->step.n_work = 0;
+    status = run_rows(e, err);
+    if (status == MOE_OK &&
+        (row_failed(e, 0) || sampler_logprobs(e->sampler, e->logits, 0, &logprob, 0, NULL) != MOE_OK)) {
+        status = moe_fail(err, MOE_ERR_DATA_LOSS, "warm-up: the model gave a value that is not a number");
+    }
+    model_kv_seq_fini(e->options.kv, &seq);
+    if (status == MOE_OK) {
+        compute_device *device = model_device(e->options.model);
+        device->ops->counters(device, &e->warm_up);
+        atomic_store(&e->warm, true);
+        engine_publish_stats(e);
+    }
+    return status;
+}

@@ -1,0 +1,650 @@
+/* The exchange: jobs, picks and attempts. Connections are exchange_node.c's. */
+#include "exchange/exchange_priv.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define N_ATTEMPTS    256
+#define N_DISPATCHES  64 /* at most; fewer when they are large, but two for each job */
+#define DISPATCH_POOL ((size_t)1 << 30)
+#define N_SMALL       (2 * ROUTER_MAX_NODES)
+#define SLOW_TIMEOUTS 4 /* how long a node that let a deadline pass is avoided */
+#define PAUSE_SHARE   4 /* a refusing node and picks without an owner wait this part of a timeout, */
+#define PAUSE_MOST_NS UINT64_C(10000000)
+
+static uint64_t pause_ns(const exchange *x)
+{
+    return MOE_MIN(x->o.dispatch_timeout_ns / PAUSE_SHARE, PAUSE_MOST_NS);
+}
+
+/* ------------------------------------------------------------------------------------------------ open, close */
+static moe_status check_options(const exchange_options *o, moe_error *err)
+{
+    if (o->k == 0 || o->k > ROUTER_MAX_TOP_K || o->d_model == 0 || o->d_model > WIRE_MAX_D_MODEL || o->n_layers == 0 ||
+        o->n_experts_max == 0 || o->max_rows == 0 || o->max_rows > INT32_MAX / o->k) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "exchange: k %u, width %u, %u layers of up to %u experts, %zu rows",
+                        o->k, o->d_model, o->n_layers, o->n_experts_max, o->max_rows);
+    }
+    if (o->micro_batches == 0 || o->micro_batches > EXCHANGE_MAX_JOBS || o->dispatch_timeout_ns == 0) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "exchange: %u micro-batches, limit %d; dispatch timeout %llu ns",
+                        o->micro_batches, EXCHANGE_MAX_JOBS, (unsigned long long)o->dispatch_timeout_ns);
+    }
+    if (o->id == NULL || strlen(o->id) == 0 || strlen(o->id) > WIRE_MAX_NAME || o->cluster == NULL ||
+        strlen(o->cluster) == 0 || strlen(o->cluster) > WIRE_MAX_NAME) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "exchange: id and cluster have 1 to %d characters", WIRE_MAX_NAME);
+    }
+    return MOE_OK;
+}
+
+static void hello_init(exchange *x)
+{
+    const exchange_options *o = &x->o;
+    wire_hello *h = &x->hello;
+
+    *h = (wire_hello){.role = WIRE_COORDINATOR,
+                      .incarnation = o->incarnation,
+                      .d_model = o->d_model,
+                      .max_message = o->transport->max_message};
+    (void)snprintf(h->member, sizeof h->member, "%s", o->id);
+    (void)snprintf(h->cluster, sizeof h->cluster, "%s", o->cluster);
+    (void)snprintf(h->numeric_class, sizeof h->numeric_class, "%s", compute_class_name(o->device->numeric_class));
+    memcpy(h->fingerprint, o->fingerprint, sizeof h->fingerprint);
+    x->o.id = h->member;
+    x->o.cluster = h->cluster;
+}
+
+static moe_status limits_init(exchange *x, moe_error *err)
+{
+    const exchange_options *o = &x->o;
+    compute_dtype dtype = compute_class_dtype(o->device->numeric_class);
+    size_t rows = o->max_frame_rows == 0 ? o->max_rows : MOE_MIN(o->max_frame_rows, o->max_rows);
+
+    x->dtype = dtype == COMPUTE_BF16 ? WIRE_BF16 : WIRE_F32;
+    x->row_bytes = o->d_model * compute_dtype_bytes(dtype);
+    x->hello.max_rows = (uint32_t)rows;
+    x->hello.max_picks = (uint32_t)rows * o->k;
+    if (o->transport->max_message < WIRE_SMALL_BYTES ||
+        !exchange_fit(x, o->transport->max_message, &x->hello.max_rows, &x->hello.max_picks)) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "exchange: one row of width %u with %u results does not fit %zu bytes", o->d_model, o->k,
+                        o->transport->max_message);
+    }
+    return MOE_OK;
+}
+
+static moe_status attempts_open(exchange *x)
+{
+    size_t max_picks = x->hello.max_picks;
+
+    x->n_attempts = N_ATTEMPTS;
+    x->attempts = calloc(x->n_attempts, sizeof *x->attempts);
+    x->attempt_picks = calloc(x->n_attempts * max_picks, sizeof *x->attempt_picks);
+    if (x->attempts == NULL || x->attempt_picks == NULL) {
+        return MOE_ERR_NO_MEMORY;
+    }
+    for (size_t i = 0; i < x->n_attempts; i++) {
+        x->attempts[i].picks = x->attempt_picks + i * max_picks;
+    }
+    return MOE_OK;
+}
+
+static moe_status buffers_open(exchange *x)
+{
+    const exchange_options *o = &x->o;
+    size_t picks = x->hello.max_picks;
+    size_t frame_bytes =
+        wire_dispatch_bytes(x->hello.max_rows, MOE_MIN(picks, o->n_experts_max), picks, o->d_model, x->dtype);
+
+    for (uint32_t mb = 0; mb < o->micro_batches; mb++) {
+        x->runs[mb].picks = calloc(o->max_rows, o->k);
+        if (x->runs[mb].picks == NULL) {
+            return MOE_ERR_NO_MEMORY;
+        }
+    }
+    moe_status status = router_plan_open(o->max_rows, o->k, o->n_experts_max, &x->plan);
+    if (status == MOE_OK) {
+        status = transport_frames_open(o->transport, N_SMALL, WIRE_SMALL_BYTES, &x->small);
+    }
+    if (status == MOE_OK) {
+        size_t n = MOE_MIN(MOE_MAX(DISPATCH_POOL / frame_bytes, 2 * (size_t)o->micro_batches), N_DISPATCHES);
+        status = transport_frames_open(o->transport, n, frame_bytes, &x->dispatches);
+    }
+    return status == MOE_OK ? attempts_open(x) : status;
+}
+
+moe_status exchange_open(const exchange_options *options, exchange **out, moe_error *err)
+{
+    moe_status status = check_options(options, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    exchange *x = calloc(1, sizeof *x);
+    if (x == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "exchange");
+    }
+    x->o = *options;
+    hello_init(x);
+    x->o.secret = NULL;
+    status = wire_key_init(&x->key, options->secret, options->n_secret);
+    if (status != MOE_OK) {
+        exchange_close(x);
+        return moe_fail(err, status, "exchange: secret of %zu bytes, limit %d", options->n_secret, WIRE_MAX_SECRET);
+    }
+    status = limits_init(x, err);
+    if (status != MOE_OK) {
+        exchange_close(x);
+        return status;
+    }
+    status = buffers_open(x);
+    if (status != MOE_OK) {
+        exchange_close(x);
+        return moe_fail(err, status, "exchange: buffers for %zu rows of width %u", options->max_rows, options->d_model);
+    }
+    x->o.transport->handler = (transport_handler){x, exchange_on_message, exchange_on_peer};
+    *out = x;
+    return MOE_OK;
+}
+
+void exchange_close(exchange *x)
+{
+    if (x == NULL) {
+        return;
+    }
+    for (uint32_t mb = 0; mb < EXCHANGE_MAX_JOBS; mb++) {
+        free(x->runs[mb].picks);
+    }
+    transport_frames_close(x->dispatches);
+    transport_frames_close(x->small);
+    router_plan_close(x->plan);
+    router_placement_unref(x->placement);
+    free(x->attempt_picks);
+    free(x->attempts);
+    wire_key_fini(&x->key);
+    free(x);
+}
+
+void exchange_set_placement(exchange *x, router_placement *placement)
+{
+    router_placement *old = x->placement;
+
+    MOE_ASSERT(router_placement_n_layers(placement) >= x->o.n_layers);
+    x->placement = router_placement_ref(placement);
+    router_placement_unref(old);
+    exchange_map_nodes(x);
+}
+
+void exchange_get_stats(const exchange *x, exchange_stats *out)
+{
+    *out = x->stats;
+    out->frames_out = transport_frames_out(x->small) + transport_frames_out(x->dispatches);
+    out->attempts_out = 0;
+    for (size_t i = 0; i < x->n_attempts; i++) {
+        out->attempts_out += x->attempts[i].state != ATTEMPT_FREE;
+    }
+}
+
+void exchange_wake_at(exchange *x, uint64_t at_ns)
+{
+    x->wake_ns = MOE_MIN(x->wake_ns, at_ns);
+}
+
+void exchange_replan(exchange *x)
+{
+    for (uint32_t mb = 0; mb < x->o.micro_batches; mb++) {
+        x->runs[mb].replan = true;
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ attempts */
+/* A free attempt, else the oldest that is late: its picks have been taken from it. NULL: all are open. */
+static exchange_attempt *take_attempt(exchange *x)
+{
+    exchange_attempt *oldest = NULL;
+
+    for (size_t i = 0; i < x->n_attempts; i++) {
+        exchange_attempt *a = &x->attempts[i];
+
+        if (a->state == ATTEMPT_FREE) {
+            return a;
+        }
+        if (a->state == ATTEMPT_LATE && (oldest == NULL || a->deadline_ns < oldest->deadline_ns)) {
+            oldest = a;
+        }
+    }
+    return oldest;
+}
+
+static exchange_run *run_of(exchange *x, const exchange_attempt *a)
+{
+    return &x->runs[a->request.micro_batch];
+}
+
+/* Takes the picks away from an open attempt: they wait for another. */
+static void requeue(exchange *x, const exchange_attempt *a)
+{
+    exchange_run *run = run_of(x, a);
+
+    for (uint32_t i = 0; i < a->n_picks; i++) {
+        if (run->picks[a->picks[i]] == PICK_SENT) {
+            run->picks[a->picks[i]] = PICK_WAITING;
+            run->n_waiting++;
+        }
+    }
+    run->replan = true;
+}
+
+static void end_attempts(exchange *x, uint32_t micro_batch)
+{
+    for (size_t i = 0; i < x->n_attempts; i++) {
+        if (x->attempts[i].state != ATTEMPT_FREE && x->attempts[i].request.micro_batch == micro_batch) {
+            x->attempts[i].state = ATTEMPT_FREE;
+        }
+    }
+}
+
+void exchange_peer_lost(exchange *x, transport_peer peer)
+{
+    for (size_t i = 0; i < x->n_attempts; i++) {
+        exchange_attempt *a = &x->attempts[i];
+
+        if (a->state == ATTEMPT_OPEN && a->peer == peer) {
+            x->stats.retries++;
+            requeue(x, a);
+        }
+        if (a->peer == peer) {
+            a->state = ATTEMPT_FREE;
+        }
+    }
+}
+
+static void attempt_timers(exchange *x, uint64_t now)
+{
+    for (size_t i = 0; i < x->n_attempts; i++) {
+        exchange_attempt *a = &x->attempts[i];
+
+        if (a->state == ATTEMPT_OPEN && now < a->deadline_ns) {
+            exchange_wake_at(x, a->deadline_ns);
+        } else if (a->state == ATTEMPT_OPEN) {
+            x->stats.hedges++;
+            a->state = ATTEMPT_LATE;
+            x->nodes[a->node].slow_until_ns = now + SLOW_TIMEOUTS * x->o.dispatch_timeout_ns;
+            requeue(x, a);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ sending */
+/* Writes the part's rows; rows that follow each other in x are fetched together. */
+static moe_status fetch_rows(exchange *x, const exchange_run *run, const router_plan_part *part, unsigned char *to)
+{
+    compute_device *device = x->o.device;
+
+    for (uint32_t i = 0; i < part->n_rows;) {
+        uint32_t first = i;
+
+        do {
+            i++;
+        } while (i < part->n_rows && part->rows[i] == part->rows[first] + (i - first));
+        moe_status status = device->ops->download(device, to + first * x->row_bytes,
+                                                  compute_at_const(run->job.x, part->rows[first] * x->row_bytes),
+                                                  (i - first) * x->row_bytes);
+        if (status != MOE_OK) {
+            return status;
+        }
+    }
+    return MOE_OK;
+}
+
+static size_t write_dispatch(exchange *x, const exchange_run *run, const router_plan_part *part,
+                             const wire_request *request, transport_frame *f, moe_status *status_out)
+{
+    const wire_dispatch head = {.request = *request,
+                                .epoch = router_placement_epoch(x->placement),
+                                .d_model = x->o.d_model,
+                                .dtype = x->dtype,
+                                .n_rows = part->n_rows,
+                                .n_groups = part->n_groups,
+                                .n_picks = part->n_picks};
+    moe_buf b;
+
+    moe_buf_init(&b, f->data, transport_frames_capacity(x->dispatches));
+    wire_dispatch_begin(&b, &head);
+    for (uint32_t g = 0; g < part->n_groups; g++) {
+        wire_put_group(&b, (wire_group){part->groups[g].expert_id, part->groups[g].n_picks});
+    }
+    for (uint32_t i = 0; i < part->n_picks; i++) {
+        moe_put_u32(&b, part->pick_rows[i]);
+    }
+    unsigned char *rows = wire_put_rows(&b, part->n_rows, x->o.d_model, x->dtype);
+    MOE_ASSERT(rows != NULL); /* the plan was told the limits that the frames were made for */
+    *status_out = fetch_rows(x, run, part, rows);
+    return *status_out == MOE_OK ? wire_finish(&b) : 0;
+}
+
+/* MOE_ERR_BUSY: no buffer now. */
+static moe_status send_part(exchange *x, exchange_run *run, const router_plan_part *part, uint64_t now)
+{
+    uint32_t node = x->node_of[part->node];
+    exchange_attempt *a = take_attempt(x);
+    transport_frame *f = a == NULL ? NULL : transport_frames_take(x->dispatches);
+    moe_status status;
+
+    if (f == NULL) {
+        return MOE_ERR_BUSY;
+    }
+    const wire_request request = {x->o.coordinator_id, run->step, run->job.layer, run->job.micro_batch,
+                                  run->next_attempt++};
+    size_t n_bytes = write_dispatch(x, run, part, &request, f, &status);
+    if (status != MOE_OK) {
+        transport_frame_release(f);
+        return status;
+    }
+    a->state = ATTEMPT_OPEN;
+    a->node = node;
+    a->peer = x->nodes[node].peer;
+    a->request = request;
+    a->deadline_ns = now + x->o.dispatch_timeout_ns;
+    a->n_rows = part->n_rows;
+    a->n_picks = part->n_picks;
+    memcpy(a->picks, part->picks, part->n_picks * sizeof *a->picks);
+    for (uint32_t i = 0; i < part->n_picks; i++) {
+        run->picks[part->picks[i]] = PICK_SENT;
+    }
+    run->n_waiting -= part->n_picks;
+    exchange_wake_at(x, a->deadline_ns);
+    x->stats.frames_sent++;
+    x->stats.bytes_sent += n_bytes;
+    transport_frame_post(f, a->peer, n_bytes);
+    return MOE_OK;
+}
+
+/* Marks the placement's nodes that may be used now and narrows the limits to what all of them take. Returns how many
+ * were left out for being slow. */
+static size_t usable_nodes(const exchange *x, uint64_t now, bool with_slow, bool *usable, router_plan_input *in)
+{
+    size_t n_slow = 0;
+
+    in->max_part_rows = x->hello.max_rows;
+    in->max_part_picks = x->hello.max_picks;
+    for (size_t i = 0; i < router_placement_n_nodes(x->placement); i++) {
+        const exchange_node *node = x->node_of[i] == EXCHANGE_NO_NODE ? NULL : &x->nodes[x->node_of[i]];
+
+        usable[i] = node != NULL && node->state == NODE_READY && now >= node->hold_until_ns;
+        if (usable[i] && !with_slow && now < node->slow_until_ns) {
+            usable[i] = false;
+            n_slow++;
+        }
+        if (usable[i]) {
+            in->max_part_rows = MOE_MIN(in->max_part_rows, node->max_rows);
+            in->max_part_picks = MOE_MIN(in->max_part_picks, node->max_picks);
+        }
+    }
+    return n_slow;
+}
+
+/* Plans the waiting picks and sends them. Nodes that were slow get only what nobody else can compute. */
+static moe_status plan_and_send(exchange *x, exchange_run *run, uint64_t now)
+{
+    bool usable[ROUTER_MAX_NODES];
+    router_plan_part part;
+    router_plan_input in = {.placement = x->placement,
+                            .layer = run->job.layer,
+                            .ids = run->job.ids,
+                            .n_rows = run->job.n_rows,
+                            .skip = run->picks,
+                            .usable = usable};
+    bool with_slow = false;
+    moe_status status = MOE_OK;
+
+    run->replan = false;
+    for (size_t n_slow = 1; n_slow > 0 && run->n_waiting > 0 && x->placement != NULL && status == MOE_OK;) {
+        n_slow = usable_nodes(x, now, with_slow, usable, &in);
+        (void)router_plan_build(x->plan, &in);
+        run->unplaced = router_plan_unplaced(x->plan);
+        while (status == MOE_OK && router_plan_next(x->plan, &part)) {
+            status = send_part(x, run, &part, now);
+        }
+        with_slow = true;
+    }
+    run->replan_ns = run->n_waiting == 0 ? UINT64_MAX : now + pause_ns(x);
+    exchange_wake_at(x, run->replan_ns);
+    return status == MOE_ERR_BUSY ? MOE_OK : status;
+}
+
+/* ------------------------------------------------------------------------------------------------ results */
+static void end_run(exchange *x, exchange_run *run, exchange_state_kind state)
+{
+    run->state = state;
+    end_attempts(x, run->job.micro_batch);
+}
+
+/* The attempt this answers, if it is outstanding on this very connection. */
+static exchange_attempt *find_attempt(exchange *x, transport_peer peer, const wire_request *request)
+{
+    for (size_t i = 0; i < x->n_attempts; i++) {
+        exchange_attempt *a = &x->attempts[i];
+
+        if (a->state != ATTEMPT_FREE && a->peer == peer && wire_request_equal(&a->request, request)) {
+            return a;
+        }
+    }
+    x->stats.late_results++;
+    return NULL;
+}
+
+static void finish_picks(exchange *x, exchange_run *run, const exchange_attempt *a, const unsigned char *rows)
+{
+    compute_device *device = x->o.device;
+
+    for (uint32_t i = 0; i < a->n_picks;) {
+        uint32_t first = i;
+
+        /* Neighbours in the results go up together; what another attempt has answered stays. */
+        while (i < a->n_picks && run->picks[a->picks[i]] != PICK_DONE && a->picks[i] == a->picks[first] + (i - first)) {
+            run->n_waiting -= run->picks[a->picks[i]] == PICK_WAITING;
+            run->picks[a->picks[i]] = PICK_DONE;
+            i++;
+        }
+        if (i == first) {
+            i++;
+            continue;
+        }
+        device->ops->upload(device, compute_at(run->job.results, a->picks[first] * x->row_bytes),
+                            rows + first * x->row_bytes, (i - first) * x->row_bytes);
+        run->n_left -= i - first;
+        x->stats.rows_combined += i - first;
+    }
+}
+
+moe_status exchange_on_result(exchange *x, transport_peer peer, const wire_result *r, moe_error *err)
+{
+    exchange_attempt *a = find_attempt(x, peer, &r->request);
+
+    if (a == NULL) {
+        return MOE_OK;
+    }
+    if (r->n_picks != a->n_picks || r->d_model != x->o.d_model || r->dtype != x->dtype) {
+        return moe_fail(err, MOE_ERR_CORRUPT, "RESULT: %u rows of width %u, asked for %u of %u", r->n_picks, r->d_model,
+                        a->n_picks, x->o.d_model);
+    }
+    exchange_run *run = run_of(x, a);
+    x->nodes[a->node].slow_until_ns = 0;
+    x->nodes[a->node].rows += a->n_rows;
+    x->nodes[a->node].frames++;
+    x->nodes[a->node].queued_rows = r->queued_rows;
+    a->state = ATTEMPT_FREE;
+    finish_picks(x, run, a, r->rows);
+    run->replan = true;
+    if (run->n_left == 0) {
+        end_run(x, run, EXCHANGE_DONE);
+    }
+    return MOE_OK;
+}
+
+void exchange_on_refuse(exchange *x, transport_peer peer, const wire_refuse *r)
+{
+    exchange_attempt *a = find_attempt(x, peer, &r->request);
+
+    x->stats.refusals++;
+    if (a == NULL) {
+        return;
+    }
+    MOE_DEBUG("node %s refuses: %s", x->nodes[a->node].id, r->text);
+    x->nodes[a->node].hold_until_ns = moe_now_ns(x->o.clock) + pause_ns(x);
+    if (a->state == ATTEMPT_OPEN) {
+        requeue(x, a);
+    }
+    a->state = ATTEMPT_FREE;
+}
+
+/* ------------------------------------------------------------------------------------------------ jobs */
+static size_t count_picks(exchange_run *run, uint32_t k)
+{
+    size_t n = 0;
+
+    for (size_t pick = 0; pick < run->job.n_rows * k; pick++) {
+        run->picks[pick] = run->job.ids[pick] < 0 ? PICK_DONE : PICK_WAITING;
+        n += run->job.ids[pick] >= 0;
+    }
+    return n;
+}
+
+moe_status exchange_begin(exchange *x, const exchange_job *job)
+{
+    MOE_ASSERT(job->micro_batch < x->o.micro_batches && job->layer < x->o.n_layers && job->n_rows <= x->o.max_rows);
+    exchange_run *run = &x->runs[job->micro_batch];
+
+    MOE_ASSERT(run->state != EXCHANGE_RUNNING);
+    run->job = *job;
+    run->step = ++x->step;
+    run->next_attempt = 0;
+    run->unplaced = -1;
+    run->n_left = run->n_waiting = count_picks(run, x->o.k);
+    run->state = run->n_left == 0 ? EXCHANGE_DONE : EXCHANGE_RUNNING;
+    x->stats.rows_dispatched += run->n_left;
+    moe_status status = plan_and_send(x, run, moe_now_ns(x->o.clock));
+    if (status != MOE_OK) {
+        end_run(x, run, EXCHANGE_IDLE);
+    }
+    return status;
+}
+
+exchange_state_kind exchange_state(const exchange *x, uint32_t micro_batch)
+{
+    MOE_ASSERT(micro_batch < x->o.micro_batches);
+    return x->runs[micro_batch].state;
+}
+
+static void run_timers(exchange *x, uint64_t now)
+{
+    if (now >= x->wake_ns) {
+        x->wake_ns = UINT64_MAX;
+        exchange_node_timers(x, now);
+        attempt_timers(x, now);
+        for (uint32_t mb = 0; mb < x->o.micro_batches; mb++) {
+            exchange_wake_at(x, x->runs[mb].state == EXCHANGE_RUNNING ? x->runs[mb].replan_ns : UINT64_MAX);
+        }
+    }
+    for (uint32_t mb = 0; mb < x->o.micro_batches; mb++) {
+        exchange_run *run = &x->runs[mb];
+
+        if (run->state == EXCHANGE_RUNNING && run->n_waiting > 0 && (run->replan || now >= run->replan_ns)) {
+            moe_status status = plan_and_send(x, run, now);
+            if (status != MOE_OK) {
+                run->status = status;
+                end_run(x, run, EXCHANGE_FAILED);
+            }
+        }
+    }
+}
+
+unsigned exchange_progress(exchange *x)
+{
+    unsigned n = x->o.transport->ops->progress(x->o.transport);
+
+    if (x->o.poll != NULL) {
+        x->o.poll(x->o.poll_ctx);
+    }
+    run_timers(x, moe_now_ns(x->o.clock));
+    return n + transport_frames_flush(x->small) + transport_frames_flush(x->dispatches);
+}
+
+/* ------------------------------------------------------------------------------------------------ waiting */
+#define SPIN_NS         UINT64_C(20000)
+#define YIELD_NS        UINT64_C(1000000)
+#define YIELD_REMOTE_NS UINT64_C(100000)
+#define SLEEP_NS        UINT64_C(1000000) /* at most, where the transport cannot be slept on */
+
+static void pause_for(exchange *x, uint64_t idle_ns, uint64_t left_ns)
+{
+    transport *t = x->o.transport;
+
+    /* A spinner and the node that is to answer it may share a core: where there are other processes, yield at once. And
+     * sleep soon: who yields keeps its place on a core, and the kernel moves threads to another mostly when they wake.
+     */
+    if (idle_ns < SPIN_NS && t->ops->wait == NULL) {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+    } else if (idle_ns < (t->ops->wait == NULL ? YIELD_NS : YIELD_REMOTE_NS)) {
+        (void)sched_yield();
+    } else if (t->ops->wait != NULL) {
+        t->ops->wait(t, left_ns);
+    } else {
+        const struct timespec nap = {0, (long)MOE_MIN(left_ns, SLEEP_NS / 10)};
+
+        (void)nanosleep(&nap, NULL);
+    }
+}
+
+static moe_status give_up(exchange *x, exchange_run *run, moe_error *err)
+{
+    moe_status status = MOE_ERR_TIMEOUT;
+
+    if (run->n_waiting > 0 && run->unplaced >= 0) {
+        status = moe_fail(err, MOE_ERR_UNAVAILABLE, "layer %u expert %d has no live owner", run->job.layer,
+                          run->job.ids[run->unplaced]);
+    } else {
+        moe_fail(err, status, "layer %u: %zu expert results did not come in time", run->job.layer, run->n_left);
+    }
+    end_run(x, run, EXCHANGE_IDLE);
+    return status;
+}
+
+moe_status exchange_wait(exchange *x, uint32_t micro_batch, uint64_t deadline_ns, moe_error *err)
+{
+    MOE_ASSERT(micro_batch < x->o.micro_batches);
+    exchange_run *run = &x->runs[micro_batch];
+    uint64_t idle_since = 0;
+
+    if (x->o.threads != NULL && run->state == EXCHANGE_RUNNING) {
+        moe_threads_rest(x->o.threads);
+    }
+    while (run->state == EXCHANGE_RUNNING) {
+        unsigned n = exchange_progress(x);
+        uint64_t now = moe_now_ns(x->o.clock);
+
+        if (run->state != EXCHANGE_RUNNING) {
+            break;
+        }
+        if (deadline_ns != 0 && now >= deadline_ns) {
+            return give_up(x, run, err);
+        }
+        if (n > 0 || idle_since == 0) {
+            idle_since = now;
+        }
+        if (n == 0) {
+            uint64_t until = MOE_MIN(x->wake_ns, deadline_ns == 0 ? UINT64_MAX : deadline_ns);
+
+            pause_for(x, now - idle_since, until > now ? until - now : 0);
+        }
+    }
+    if (run->state == EXCHANGE_FAILED) {
+        run->state = EXCHANGE_IDLE;
+        return moe_fail(err, run->status, "layer %u: the device failed", run->job.layer);
+    }
+    return MOE_OK;
+}

@@ -1,0 +1,119 @@
+/* exchange: the hook where the experts go. Plans which node computes which picked expert, sends each node its rows
+ * once, and puts the results where Combine reads them; retries and hedges until every pick has exactly one result.
+ *
+ * Nouns:
+ *   exchange       one coordinator's dispatcher over one transport endpoint
+ *   exchange_job   one (layer, micro-batch) of a step
+ *   pick           (row i, choice j) of a job, numbered i * k + j
+ *   attempt        one DISPATCH under way: some picks, sent to one node on one connection
+ *
+ * A pick waits, or is sent (exactly one open attempt answers for it), or is done. What ends an attempt without a result
+ * (the node dies, refuses, or lets its deadline pass) makes its picks wait again; they are planned anew over the nodes
+ * that are left, or over the same one when there is no other. An attempt whose deadline has passed may still answer:
+ * the first result wins, and both are equal.
+ *
+ * Threads: everything belongs to the engine thread, which also makes the transport progress.
+ * A step allocates nothing: buffers are sized at open for max_rows * k picks and `micro_batches` jobs in flight. */
+#ifndef CONCLAVE_EXCHANGE_H
+#define CONCLAVE_EXCHANGE_H
+
+#include "base/base.h"
+#include "compute/compute.h"
+#include "router/router.h"
+#include "transport/transport.h"
+
+typedef struct exchange exchange;
+
+typedef struct exchange_options {
+    transport *transport;    /* borrowed; open sets its handler, and it is closed before the exchange */
+    compute_device *device;  /* borrowed: x is downloaded from it, results are uploaded to it */
+    const moe_clock *clock;  /* borrowed */
+    uint64_t coordinator_id; /* part of every request id */
+    uint32_t n_layers, n_experts_max, k, d_model;
+    size_t max_rows;              /* of one job */
+    uint32_t micro_batches;       /* jobs in flight, 1 or 2 */
+    uint64_t dispatch_timeout_ns; /* wait for a node before trying a replica (and again) */
+
+    /* what HELLO says; nodes whose cluster, fingerprint, numeric class or width differ are not used */
+    const char *id, *cluster; /* names: 1..63 of A-Z a-z 0-9 . - _; copied */
+    unsigned char fingerprint[32];
+    uint64_t incarnation; /* drawn at each start */
+    size_t
+        max_frame_rows; /* unique rows in one dispatch; 0: max_rows, or as many as the transport's max_message takes */
+    /* The cluster secret; then only nodes that prove it are used. 0: none; a node's proof is not looked at. Copied as a
+     * derived key. */
+    const void *secret;
+    size_t n_secret;
+    uint64_t heartbeat_ns; /* a node is asked for a sign of life this often, and lost after 4 without; 0: never */
+    /* Called at the end of every transport progress, also while a job waits: may add and remove nodes and set the
+     * placement. NULL: none. */
+    void (*poll)(void *ctx);
+    void *poll_ctx;
+    moe_threads *threads; /* borrowed: they rest while a job waits for nodes that may share the cores; NULL: none */
+} exchange_options;
+
+typedef struct exchange_job {
+    uint32_t layer, micro_batch;
+    size_t n_rows;
+    const int32_t *ids;   /* host [n_rows, k] expert ids; borrowed until done; -1: nothing to compute for this pick */
+    const compute_mem *x; /* class dtype [n_rows, d_model]; borrowed until done */
+    compute_mem *results; /* class dtype [n_rows * k, d_model]: pick j of row i goes to i * k + j */
+} exchange_job;
+
+/* Errors: MOE_ERR_INVALID_ARG names the option, MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status exchange_open(const exchange_options *options, exchange **out, moe_error *err);
+void exchange_close(exchange *x); /* after its transport */
+
+/* What the transport calls. open has set them; whoever shares the endpoint passes events on with x as ctx. */
+void exchange_on_message(void *x, transport_peer peer, const unsigned char *bytes, size_t n);
+void exchange_on_peer(void *x, transport_peer peer, transport_peer_event event, const char *why);
+
+/* A node to be connected to, and connected to again whenever the connection is lost. At most ROUTER_MAX_NODES.
+ * Errors: MOE_ERR_EXISTS (id), MOE_ERR_BUSY (too many), MOE_ERR_INVALID_ARG (id or address too long). */
+MOE_NODISCARD moe_status exchange_add_node(exchange *x, const char *id, const char *address, moe_error *err);
+void exchange_remove_node(exchange *x, const char *id);
+bool exchange_node_ready(const exchange *x, const char *id); /* connected, and its HELLO is accepted */
+
+typedef enum {
+    EXCHANGE_NODE_DOWN,
+    EXCHANGE_NODE_CONNECTING,
+    EXCHANGE_NODE_READY,
+    EXCHANGE_NODE_DRAINING
+} exchange_node_kind;
+
+typedef struct exchange_node_info {
+    exchange_node_kind kind;
+    uint64_t rows, frames; /* answered since it was added: unique rows, results */
+    uint32_t queued_rows;  /* of all coordinators, at the node when it last answered */
+} exchange_node_info;
+/* False: no such node was added. */
+bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *out);
+
+/* The placement (referenced) used from now on, also for what is sent again. Its nodes are matched by id; those that
+ * were not added are not used. */
+void exchange_set_placement(exchange *x, router_placement *placement);
+
+/* Plans and sends one job. Afterwards exchange_progress until exchange_state leaves EXCHANGE_RUNNING.
+ * Errors: of the device, when x cannot be downloaded; the job is then EXCHANGE_IDLE. */
+MOE_NODISCARD moe_status exchange_begin(exchange *x, const exchange_job *job);
+typedef enum { EXCHANGE_IDLE, EXCHANGE_RUNNING, EXCHANGE_DONE, EXCHANGE_FAILED } exchange_state_kind;
+exchange_state_kind exchange_state(const exchange *x, uint32_t micro_batch);
+/* Makes the transport progress and acts on deadlines; returns the number of events handled. Never blocks. */
+unsigned exchange_progress(exchange *x);
+/* Progress, waiting in three stages, until the job is done, has failed, or deadline_ns (of the clock; 0: none) has
+ * passed. After a failure or a timeout the job is dropped: late results are counted and ignored. The clock must be one
+ * that runs. Errors: MOE_ERR_UNAVAILABLE (an expert has no live owner until the deadline), MOE_ERR_TIMEOUT. */
+MOE_NODISCARD moe_status exchange_wait(exchange *x, uint32_t micro_batch, uint64_t deadline_ns, moe_error *err);
+
+typedef struct exchange_stats {
+    uint64_t frames_sent, frames_received, bytes_sent, bytes_received; /* dispatches and results */
+    uint64_t rows_dispatched,
+        rows_combined; /* (row, expert) pairs; equal when nothing is in flight and no job was dropped */
+    uint64_t retries, hedges, late_results, bad_frames,
+        refusals;                    /* attempts lost with their node; past their deadline; ... */
+    uint64_t auth_failures;          /* nodes that did not prove the secret */
+    size_t frames_out, attempts_out; /* now: send buffers in use, attempts that may still answer */
+} exchange_stats;
+void exchange_get_stats(const exchange *x, exchange_stats *out);
+
+#endif

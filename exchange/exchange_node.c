@@ -1,0 +1,412 @@
+/* Connections to nodes: connect, greet, watch, lose, connect again. */
+#include "exchange/exchange_priv.h"
+
+#include <string.h>
+
+#define BACKOFF_FIRST_NS  UINT64_C(10000000)
+#define BACKOFF_MOST_NS   UINT64_C(1000000000)
+#define GREETING_TIMEOUTS 8 /* a greeting may take this many dispatch timeouts, */
+#define GREETING_MOST_NS  UINT64_C(2000000000)
+#define SILENT_BEATS      4
+
+static exchange_node *find_peer(exchange *x, transport_peer peer)
+{
+    for (size_t i = 0; i < ROUTER_MAX_NODES; i++) {
+        if (x->nodes[i].state != NODE_FREE && x->nodes[i].peer == peer) {
+            return &x->nodes[i];
+        }
+    }
+    return NULL;
+}
+
+static exchange_node *find_id(const exchange *x, const char *id)
+{
+    for (size_t i = 0; i < ROUTER_MAX_NODES; i++) {
+        if (x->nodes[i].state != NODE_FREE && strcmp(x->nodes[i].id, id) == 0) {
+            return (exchange_node *)(uintptr_t)&x->nodes[i];
+        }
+    }
+    return NULL;
+}
+
+void exchange_map_nodes(exchange *x)
+{
+    size_t n = x->placement == NULL ? 0 : router_placement_n_nodes(x->placement);
+
+    for (size_t i = 0; i < n; i++) {
+        const exchange_node *node = find_id(x, router_placement_node_id(x->placement, i));
+
+        x->node_of[i] = node == NULL ? EXCHANGE_NO_NODE : (uint32_t)(node - x->nodes);
+    }
+    exchange_replan(x);
+}
+
+static void set_timer(exchange *x, exchange_node *node, uint64_t at_ns)
+{
+    node->timer_ns = at_ns;
+    exchange_wake_at(x, at_ns);
+}
+
+moe_status exchange_add_node(exchange *x, const char *id, const char *address, moe_error *err)
+{
+    exchange_node *node = NULL;
+
+    if (strlen(id) == 0 || strlen(id) > ROUTER_MAX_NODE_ID || strlen(address) >= sizeof node->address) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "node \"%s\" at \"%s\": id of 1 to %d characters, address below %zu",
+                        id, address, ROUTER_MAX_NODE_ID, sizeof node->address);
+    }
+    if (find_id(x, id) != NULL) {
+        return moe_fail(err, MOE_ERR_EXISTS, "node %s was added before", id);
+    }
+    for (size_t i = 0; i < ROUTER_MAX_NODES && node == NULL; i++) {
+        node = x->nodes[i].state == NODE_FREE ? &x->nodes[i] : NULL;
+    }
+    if (node == NULL) {
+        return moe_fail(err, MOE_ERR_BUSY, "node %s: limit %d nodes", id, ROUTER_MAX_NODES);
+    }
+    *node = (exchange_node){.state = NODE_DOWN};
+    memcpy(node->id, id, strlen(id) + 1);
+    memcpy(node->address, address, strlen(address) + 1);
+    set_timer(x, node, moe_now_ns(x->o.clock));
+    exchange_map_nodes(x);
+    return MOE_OK;
+}
+
+/* Closes what there is and forgets its attempts. */
+static void disconnect(exchange *x, exchange_node *node)
+{
+    transport_peer peer = node->peer;
+
+    node->state = NODE_DOWN;
+    node->peer = 0;
+    node->queued_rows = 0;
+    if (peer != 0) {
+        x->o.transport->ops->peer_close(x->o.transport, peer);
+        exchange_peer_lost(x, peer);
+    }
+}
+
+void exchange_remove_node(exchange *x, const char *id)
+{
+    exchange_node *node = find_id(x, id);
+
+    if (node != NULL) {
+        disconnect(x, node);
+        node->state = NODE_FREE;
+        exchange_map_nodes(x);
+    }
+}
+
+bool exchange_node_ready(const exchange *x, const char *id)
+{
+    const exchange_node *node = find_id(x, id);
+
+    return node != NULL && node->state == NODE_READY;
+}
+
+bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *out)
+{
+    const exchange_node *node = find_id(x, id);
+    static const exchange_node_kind kinds[] = {[NODE_DOWN] = EXCHANGE_NODE_DOWN,
+                                               [NODE_CONNECTING] = EXCHANGE_NODE_CONNECTING,
+                                               [NODE_GREETING] = EXCHANGE_NODE_CONNECTING,
+                                               [NODE_READY] = EXCHANGE_NODE_READY,
+                                               [NODE_DRAINING] = EXCHANGE_NODE_DRAINING};
+
+    if (node == NULL) {
+        return false;
+    }
+    *out = (exchange_node_info){
+        .kind = kinds[node->state], .rows = node->rows, .frames = node->frames, .queued_rows = node->queued_rows};
+    return true;
+}
+
+/* The first connect after a loss is tried at once, later ones ever more slowly. */
+void exchange_node_lost(exchange *x, exchange_node *node, const char *why)
+{
+    MOE_DEBUG("node %s: connection lost: %s", node->id, why);
+    disconnect(x, node);
+    set_timer(x, node, moe_now_ns(x->o.clock) + node->backoff_ns);
+    node->backoff_ns = node->backoff_ns == 0 ? BACKOFF_FIRST_NS : MOE_MIN(2 * node->backoff_ns, BACKOFF_MOST_NS);
+}
+
+static void refuse_node(exchange *x, exchange_node *node, const char *why)
+{
+    MOE_WARN("node %s at %s is not used: %s", node->id, node->address, why);
+    node->backoff_ns = BACKOFF_MOST_NS;
+    exchange_node_lost(x, node, why);
+}
+
+static void connect_node(exchange *x, exchange_node *node, uint64_t now)
+{
+    transport *t = x->o.transport;
+    moe_status status = t->ops->connect(t, node->address, &node->peer);
+
+    if (status != MOE_OK) {
+        node->peer = 0;
+        exchange_node_lost(x, node, moe_status_text(status));
+        return;
+    }
+    node->state = NODE_CONNECTING;
+    set_timer(x, node, now + MOE_MIN(GREETING_TIMEOUTS * x->o.dispatch_timeout_ns, GREETING_MOST_NS));
+}
+
+static bool post_small(exchange *x, transport_peer peer, void (*put)(moe_buf *b, const void *what), const void *what)
+{
+    transport_frame *f = transport_frames_take(x->small);
+    moe_buf b;
+
+    if (f == NULL) {
+        return false;
+    }
+    moe_buf_init(&b, f->data, WIRE_SMALL_BYTES);
+    put(&b, what);
+    size_t n = wire_finish(&b);
+    MOE_ASSERT(n > 0);
+    transport_frame_post(f, peer, n);
+    return true;
+}
+
+static void put_hello(moe_buf *b, const void *hello)
+{
+    wire_put_hello(b, hello);
+}
+
+static void put_proof(moe_buf *b, const void *mac)
+{
+    wire_put_proof(b, mac);
+}
+
+/* Our HELLO as it was sent on the node's connection. */
+static wire_hello hello_to(const exchange *x, const exchange_node *node)
+{
+    wire_hello h = x->hello;
+
+    if (x->key.present) {
+        h.n_nonce = sizeof h.nonce;
+        memcpy(h.nonce, node->nonce, sizeof h.nonce);
+    }
+    return h;
+}
+
+static moe_status send_hello(exchange *x, exchange_node *node)
+{
+    wire_hello h = x->hello;
+    moe_status status = x->key.present ? wire_hello_nonce(&h) : MOE_OK;
+
+    if (status == MOE_OK) {
+        memcpy(node->nonce, h.nonce, sizeof node->nonce);
+        status = post_small(x, node->peer, put_hello, &h) ? MOE_OK : MOE_ERR_BUSY;
+    }
+    return status;
+}
+
+static void put_ping(moe_buf *b, const void *token)
+{
+    wire_put_ping(b, *(const uint64_t *)token);
+}
+
+static void beat(exchange *x, exchange_node *node, uint64_t now)
+{
+    if (now - node->pinged_ns > 2 * x->o.heartbeat_ns) {
+        node->heard_ns = now; /* we have not turned ourselves: that silence was not the node's */
+    }
+    if (now - node->heard_ns > SILENT_BEATS * x->o.heartbeat_ns) {
+        exchange_node_lost(x, node, "silent");
+        return;
+    }
+    if (now - node->pinged_ns >= x->o.heartbeat_ns) {
+        node->pinged_ns = now;
+        (void)post_small(x, node->peer, put_ping, &now);
+    }
+    exchange_wake_at(x, node->pinged_ns + x->o.heartbeat_ns);
+}
+
+void exchange_node_timers(exchange *x, uint64_t now)
+{
+    for (size_t i = 0; i < ROUTER_MAX_NODES; i++) {
+        exchange_node *node = &x->nodes[i];
+
+        if (node->state == NODE_FREE) {
+            continue;
+        }
+        if (node->state >= NODE_READY) {
+            if (x->o.heartbeat_ns != 0) {
+                beat(x, node, now);
+            }
+        } else if (now < node->timer_ns) {
+            exchange_wake_at(x, node->timer_ns);
+        } else if (node->state == NODE_DOWN) {
+            connect_node(x, node, now);
+        } else {
+            exchange_node_lost(x, node, "no greeting in time");
+        }
+    }
+}
+
+void exchange_on_peer(void *ctx, transport_peer peer, transport_peer_event event, const char *why)
+{
+    exchange *x = ctx;
+    exchange_node *node = find_peer(x, peer);
+
+    if (node == NULL) {
+        if (event == TRANSPORT_UP) {
+            x->o.transport->ops->peer_close(x->o.transport, peer); /* a coordinator is not connected to */
+        }
+        return;
+    }
+    if (event == TRANSPORT_DOWN) {
+        exchange_node_lost(x, node, why);
+    } else if (node->state == NODE_CONNECTING) {
+        node->state = NODE_GREETING;
+        if (send_hello(x, node) != MOE_OK) {
+            exchange_node_lost(x, node, "no send buffer or no randomness for HELLO");
+        }
+    }
+}
+
+bool exchange_fit(const exchange *x, uint64_t max_message, uint32_t *rows, uint32_t *picks)
+{
+    uint64_t result_head = wire_result_bytes(0, x->o.d_model, x->dtype);
+    uint64_t dispatch_head = wire_dispatch_bytes(0, 0, 0, x->o.d_model, x->dtype);
+
+    if (max_message <= result_head || max_message <= dispatch_head) {
+        return false;
+    }
+    *picks = (uint32_t)MOE_MIN(*picks, (max_message - result_head) / x->row_bytes);
+    /* A pick brings 4 bytes of index and at most one group of 8. */
+    uint64_t room = max_message - dispatch_head;
+    *picks = (uint32_t)MOE_MIN(*picks, room / 2 / 12 + 1);
+    uint64_t lists = (uint64_t)*picks * 12;
+    *rows = room <= lists ? 0 : (uint32_t)MOE_MIN(*rows, (room - lists) / x->row_bytes);
+    return *rows >= 1 && *picks >= x->o.k;
+}
+
+/* With a secret: the node's proof is checked and answered with ours. */
+static moe_status prove(exchange *x, exchange_node *node, const wire_hello *theirs, moe_error *err)
+{
+    const wire_hello mine = hello_to(x, node);
+    unsigned char mac[32];
+
+    if (!x->key.present) {
+        return MOE_OK;
+    }
+    if (theirs->n_mac != sizeof theirs->mac || !wire_proves(&x->key, WIRE_NODE, &mine, theirs, theirs->mac)) {
+        x->stats.auth_failures++;
+        return moe_fail(err, MOE_ERR_DENIED, "its proof of the cluster secret is %s",
+                        theirs->n_mac == 0 ? "missing" : "wrong");
+    }
+    if (wire_prove(&x->key, WIRE_COORDINATOR, &mine, theirs, mac) != MOE_OK ||
+        !post_small(x, node->peer, put_proof, mac)) {
+        return moe_fail(err, MOE_ERR_BUSY, "no send buffer for PROOF");
+    }
+    return MOE_OK;
+}
+
+static moe_status on_hello(exchange *x, exchange_node *node, const unsigned char *bytes, size_t n, moe_error *err)
+{
+    wire_hello h;
+    moe_status status = wire_get_hello(bytes, n, &h, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    node->max_rows = MOE_MIN(x->hello.max_rows, h.max_rows);
+    node->max_picks = MOE_MIN(x->hello.max_picks, h.max_picks);
+    if (wire_hello_check(&x->hello, &h, err) != MOE_OK) {
+        refuse_node(x, node, err->text);
+    } else if (strcmp(h.member, node->id) != 0) {
+        refuse_node(x, node, "another member answers at its address");
+    } else if (!exchange_fit(x, MOE_MIN(h.max_message, x->hello.max_message), &node->max_rows, &node->max_picks)) {
+        refuse_node(x, node, "its limits are below one row");
+    } else if (prove(x, node, &h, err) != MOE_OK) {
+        refuse_node(x, node, err->text);
+    } else {
+        node->state = NODE_READY;
+        node->slow_until_ns = node->hold_until_ns = 0;
+        node->pinged_ns = moe_now_ns(x->o.clock);
+        exchange_wake_at(x, node->pinged_ns + x->o.heartbeat_ns);
+        exchange_replan(x);
+    }
+    return MOE_OK;
+}
+
+static moe_status on_goodbye(exchange *x, exchange_node *node, const unsigned char *bytes, size_t n, moe_error *err)
+{
+    wire_goodbye g;
+    moe_status status = wire_get_goodbye(bytes, n, &g, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    if (g.reason != WIRE_GOODBYE_DRAINING) {
+        refuse_node(x, node, g.text);
+    } else if (node->state == NODE_READY) {
+        MOE_INFO("node %s: draining", node->id);
+        node->state = NODE_DRAINING;
+    }
+    return MOE_OK;
+}
+
+static moe_status on_answer(exchange *x, exchange_node *node, wire_type type, const unsigned char *bytes, size_t n,
+                            moe_error *err)
+{
+    wire_result result;
+    wire_refuse refuse;
+    wire_pong pong;
+    moe_status status;
+
+    if (type == WIRE_RESULT) {
+        x->stats.frames_received++;
+        x->stats.bytes_received += n;
+        status = wire_get_result(bytes, n, &result, err);
+        return status == MOE_OK ? exchange_on_result(x, node->peer, &result, err) : status;
+    }
+    if (type == WIRE_REFUSE) {
+        status = wire_get_refuse(bytes, n, &refuse, err);
+        if (status == MOE_OK) {
+            exchange_on_refuse(x, node->peer, &refuse);
+        }
+        return status;
+    }
+    status = wire_get_pong(bytes, n, &pong, err);
+    if (status == MOE_OK) {
+        node->queued_rows = pong.queued_rows;
+    }
+    return status;
+}
+
+static moe_status on_frame(exchange *x, exchange_node *node, const unsigned char *bytes, size_t n, moe_error *err)
+{
+    wire_type type;
+    moe_status status = wire_open(bytes, n, &type, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    node->heard_ns = moe_now_ns(x->o.clock);
+    if (type == WIRE_GOODBYE) {
+        return on_goodbye(x, node, bytes, n, err);
+    }
+    if (type == WIRE_HELLO && node->state == NODE_GREETING) {
+        return on_hello(x, node, bytes, n, err);
+    }
+    if (node->state >= NODE_READY && (type == WIRE_RESULT || type == WIRE_REFUSE || type == WIRE_PONG)) {
+        node->backoff_ns = 0; /* not for a HELLO alone: who then talks nonsense is met ever more slowly */
+        return on_answer(x, node, type, bytes, n, err);
+    }
+    return moe_fail(err, MOE_ERR_CORRUPT, "frame of type %d is not expected", type);
+}
+
+void exchange_on_message(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n)
+{
+    exchange *x = ctx;
+    exchange_node *node = find_peer(x, peer);
+    moe_error err = {""};
+
+    if (node != NULL && on_frame(x, node, bytes, n, &err) != MOE_OK) {
+        MOE_WARN("node %s: closing the connection: %s", node->id, err.text);
+        x->stats.bad_frames++;
+        exchange_node_lost(x, node, err.text);
+    }
+}

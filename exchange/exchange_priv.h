@@ -1,0 +1,91 @@
+/* What the files of the exchange share. */
+#ifndef CONCLAVE_EXCHANGE_EXCHANGE_PRIV_H
+#define CONCLAVE_EXCHANGE_EXCHANGE_PRIV_H
+
+#include "exchange/exchange.h"
+#include "proto/wire.h"
+
+#define EXCHANGE_MAX_JOBS 2
+#define EXCHANGE_NO_NODE  UINT32_MAX
+
+typedef enum { NODE_FREE, NODE_DOWN, NODE_CONNECTING, NODE_GREETING, NODE_READY, NODE_DRAINING } exchange_node_state;
+
+typedef struct exchange_node {
+    exchange_node_state state;
+    char id[ROUTER_MAX_NODE_ID + 1];
+    char address[128];
+    transport_peer peer;    /* 0: none */
+    uint64_t timer_ns;      /* DOWN: when to connect; CONNECTING and GREETING: when to give up */
+    uint64_t backoff_ns;    /* before the next connect but one */
+    uint64_t slow_until_ns; /* let a deadline pass: used only if there is no other */
+    uint64_t hold_until_ns; /* refused: not used */
+    uint64_t heard_ns, pinged_ns;
+    unsigned char nonce[32];      /* of our HELLO on this connection */
+    uint32_t max_rows, max_picks; /* of one dispatch: the smaller of both members' limits */
+    uint64_t rows, frames;        /* answered */
+    uint32_t queued_rows;         /* there, when it last answered */
+} exchange_node;
+
+typedef enum { ATTEMPT_FREE, ATTEMPT_OPEN, ATTEMPT_LATE } exchange_attempt_state;
+
+typedef struct exchange_attempt {
+    exchange_attempt_state state;
+    uint32_t node;
+    transport_peer peer; /* the connection it left by, and its incarnation */
+    wire_request request;
+    uint64_t deadline_ns;
+    uint32_t n_rows, n_picks;
+    uint32_t *picks; /* borrowed [max_picks] in the order asked */
+} exchange_attempt;
+
+/* What a pick is doing. The plan skips all but the first. */
+enum { PICK_WAITING = 0, PICK_SENT = 1, PICK_DONE = 2 };
+
+typedef struct exchange_run {
+    exchange_state_kind state;
+    exchange_job job;
+    uint64_t step;
+    uint32_t next_attempt;
+    uint8_t *picks; /* owned [max_rows * k] */
+    size_t n_left, n_waiting;
+    bool replan;        /* something changed that may let waiting picks go */
+    uint64_t replan_ns; /* or at this time */
+    int64_t unplaced;   /* a pick without a live owner when it was last planned; -1: none */
+    moe_status status;  /* of a failed job */
+} exchange_run;
+
+struct exchange {
+    exchange_options o; /* strings are not kept */
+    wire_hello hello;   /* without nonce */
+    wire_key key;
+    uint16_t dtype; /* wire_dtype */
+    size_t row_bytes;
+    exchange_node nodes[ROUTER_MAX_NODES];
+    router_placement *placement;        /* shared; NULL: none yet */
+    uint32_t node_of[ROUTER_MAX_NODES]; /* placement's node -> nodes */
+    router_plan *plan;
+    transport_frames *small, *dispatches;
+    exchange_attempt *attempts; /* owned [n_attempts] */
+    size_t n_attempts;
+    uint32_t *attempt_picks; /* owned, all attempts */
+    exchange_run runs[EXCHANGE_MAX_JOBS];
+    uint64_t step;
+    uint64_t wake_ns; /* the earliest timer */
+    exchange_stats stats;
+};
+
+/* exchange.c */
+void exchange_wake_at(exchange *x, uint64_t at_ns);
+void exchange_replan(exchange *x);                         /* nodes or buffers have changed */
+void exchange_peer_lost(exchange *x, transport_peer peer); /* its attempts are over */
+MOE_NODISCARD moe_status exchange_on_result(exchange *x, transport_peer peer, const wire_result *r, moe_error *err);
+void exchange_on_refuse(exchange *x, transport_peer peer, const wire_refuse *r);
+
+/* exchange_node.c: connections to nodes */
+void exchange_map_nodes(exchange *x);
+void exchange_node_timers(exchange *x, uint64_t now);
+void exchange_node_lost(exchange *x, exchange_node *node, const char *why);
+/* The limits of one dispatch that both ends and max_message bytes allow; false if not even one row of k picks fits. */
+MOE_NODISCARD bool exchange_fit(const exchange *x, uint64_t max_message, uint32_t *rows, uint32_t *picks);
+
+#endif

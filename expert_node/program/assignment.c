@@ -1,0 +1,195 @@
+#include "expert_node/program/assignment.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define REPORT_NS UINT64_C(500000000)  /* while loading, what is there already is reported this often */
+#define RETRY_NS  UINT64_C(5000000000) /* an expert that could not be loaded is tried again after this */
+
+struct assignment {
+    expert_node *node;
+    const moe_clock *clock;
+    char id[ROUTER_MAX_NODE_ID + 1];
+    uint32_t n_layers, n_experts;
+    size_t n_words;   /* of one bitmap */
+    uint64_t *wanted; /* owned, as the next */
+    uint64_t *held;
+    uint64_t *failed; /* could not be loaded; until retry_ns */
+    size_t cursor;    /* everything before it is loaded, or has failed */
+    uint64_t retry_ns, report_ns;
+    bool droppable; /* every coordinator applies the epoch: what is not wanted may go */
+    bool report;    /* held has changed since the last report */
+    uint64_t reported_epoch;
+    atomic_bool changed;
+    _Atomic uint64_t epoch;
+    _Atomic uint32_t n_wanted, n_missing;
+    atomic_bool complete;
+};
+
+moe_status assignment_open(expert_node *node, const char *id, uint32_t n_layers, uint32_t n_experts,
+                           const moe_clock *clock, assignment **out)
+{
+    assignment *a = calloc(1, sizeof *a);
+
+    if (a == NULL) {
+        return MOE_ERR_NO_MEMORY;
+    }
+    a->node = node;
+    a->clock = clock;
+    (void)snprintf(a->id, sizeof a->id, "%s", id);
+    a->n_layers = n_layers;
+    a->n_experts = n_experts;
+    a->n_words = n_layers * cluster_words(n_experts);
+    a->wanted = calloc(a->n_words, sizeof *a->wanted);
+    a->held = calloc(a->n_words, sizeof *a->held);
+    a->failed = calloc(a->n_words, sizeof *a->failed);
+    a->changed = true;
+    if (a->wanted == NULL || a->held == NULL || a->failed == NULL) {
+        assignment_close(a);
+        return MOE_ERR_NO_MEMORY;
+    }
+    *out = a;
+    return MOE_OK;
+}
+
+void assignment_close(assignment *a)
+{
+    if (a != NULL) {
+        free(a->wanted);
+        free(a->held);
+        free(a->failed);
+        free(a);
+    }
+}
+
+void assignment_notify(assignment *a)
+{
+    atomic_store(&a->changed, true);
+}
+
+static bool bit(const assignment *a, const uint64_t *bitmap, size_t i)
+{
+    return cluster_bit(bitmap, a->n_experts, (uint32_t)(i / a->n_experts), (uint32_t)(i % a->n_experts));
+}
+
+static uint32_t count_missing(const assignment *a)
+{
+    uint32_t n = 0;
+
+    for (size_t w = 0; w < a->n_words; w++) {
+        n += (uint32_t)__builtin_popcountll(a->wanted[w] & ~a->held[w]);
+    }
+    return n;
+}
+
+/* Starts over from the first expert with what the cluster wants now. */
+static void take_state(assignment *a, cluster *c)
+{
+    const cluster_state *s = cluster_state_acquire(c);
+    uint64_t before = a->epoch;
+
+    if (s->desired != NULL && s->n_layers == a->n_layers && s->n_experts == a->n_experts) {
+        a->n_wanted = (uint32_t)cluster_state_wanted(s, a->id, a->wanted);
+        a->droppable = cluster_state_epoch_applied(s) >= s->epoch;
+        a->epoch = s->epoch;
+        a->n_missing = count_missing(a);
+        a->cursor = 0;
+    }
+    if (a->epoch != before) {
+        memset(a->failed, 0, a->n_words * sizeof *a->failed);
+        atomic_store(&a->complete, false);
+        a->report = true;
+        MOE_INFO("placement epoch %llu: %u experts for this node, %u to load", (unsigned long long)a->epoch,
+                 (unsigned)a->n_wanted, (unsigned)a->n_missing);
+    }
+    cluster_state_release(s);
+}
+
+static void load_one(assignment *a, size_t i)
+{
+    uint32_t layer = (uint32_t)(i / a->n_experts), expert = (uint32_t)(i % a->n_experts);
+    moe_error err = {""};
+    moe_status status = expert_node_load(a->node, layer, (int32_t)expert, &err);
+
+    if (status == MOE_OK) {
+        cluster_bit_set(a->held, a->n_experts, layer, expert);
+        a->n_missing--;
+        a->report = true;
+        return;
+    }
+    MOE_ERROR("layer %u expert %u is not served: %s", layer, expert, err.text);
+    cluster_bit_set(a->failed, a->n_experts, layer, expert);
+    a->retry_ns = moe_now_ns(a->clock) + RETRY_NS;
+}
+
+static void drop_one(assignment *a, size_t i)
+{
+    uint32_t layer = (uint32_t)(i / a->n_experts), expert = (uint32_t)(i % a->n_experts);
+
+    expert_node_drop(a->node, layer, (int32_t)expert);
+    a->held[layer * cluster_words(a->n_experts) + expert / 64] &= ~((uint64_t)1 << (expert % 64));
+    a->report = true;
+}
+
+/* What goes makes room for what comes, so the walk drops first where it can. */
+static bool work_one(assignment *a)
+{
+    size_t n = (size_t)a->n_layers * a->n_experts;
+
+    for (size_t i = 0; a->droppable && a->cursor == 0 && i < n; i++) {
+        if (bit(a, a->held, i) && !bit(a, a->wanted, i)) {
+            drop_one(a, i);
+            return true;
+        }
+    }
+    for (; a->cursor < n; a->cursor++) {
+        size_t i = a->cursor;
+        if (bit(a, a->wanted, i) && !bit(a, a->held, i) && !bit(a, a->failed, i)) {
+            load_one(a, i);
+            a->cursor++;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void report(assignment *a, cluster *c, bool idle, uint64_t now)
+{
+    bool complete = a->n_missing == 0 && a->epoch > 0;
+
+    if (a->report && (idle || now >= a->report_ns)) {
+        a->reported_epoch = complete ? a->epoch : a->reported_epoch;
+        cluster_set_ready(c, a->held, a->reported_epoch);
+        if (complete) {
+            MOE_INFO("placement epoch %llu: %u experts loaded and verified", (unsigned long long)a->epoch,
+                     (unsigned)a->n_wanted);
+        }
+        atomic_store(&a->complete, complete);
+        a->report = false;
+        a->report_ns = now + REPORT_NS;
+    }
+}
+
+unsigned assignment_turn(assignment *a, cluster *c)
+{
+    bool changed = atomic_load_explicit(&a->changed, memory_order_relaxed) && atomic_exchange(&a->changed, false);
+
+    if (changed) {
+        take_state(a, c);
+    }
+    uint64_t now = moe_now_ns(a->clock);
+    if (a->retry_ns != 0 && now >= a->retry_ns) {
+        memset(a->failed, 0, a->n_words * sizeof *a->failed);
+        a->retry_ns = 0;
+        a->cursor = 0;
+    }
+    bool worked = work_one(a);
+    report(a, c, !worked, now);
+    return changed + worked;
+}
+
+void assignment_get_progress(const assignment *a, assignment_progress *out)
+{
+    *out = (assignment_progress){
+        .epoch = a->epoch, .wanted = a->n_wanted, .missing = a->n_missing, .complete = a->complete};
+}

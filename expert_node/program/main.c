@@ -1,0 +1,515 @@
+/* conclave-node: opens a checkpoint, joins the cluster, loads what the placement gives it, and answers until a signal.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "expert_node/program/alive.h"
+#include "expert_node/program/program.h"
+#include "api/http/listen.h"
+
+#define DISPATCH_ROWS 1024 /* unique rows of one dispatch, and of one batch */
+#define BATCH_FRAMES  64
+#define MAX_STRANGERS 256 /* connections at a time, greeted or not */
+
+#define YIELD_NS    UINT64_C(100000)
+#define SLEEP_NS    UINT64_C(100000000)
+#define LEAVE_NS    UINT64_C(2000000000)
+#define FAREWELL_NS UINT64_C(100000000) /* without a frame after GOODBYE: nobody sends any more */
+
+static volatile sig_atomic_t n_signals;
+
+static void on_signal(int signal_number)
+{
+    (void)signal_number;
+    n_signals = n_signals + 1;
+}
+
+/* Nothing is drained yet: a signal during the load ends the process. */
+static void report_progress(void *ctx, size_t done, size_t total)
+{
+    if (n_signals > 0) {
+        exit(0);
+    }
+    member_report_progress(ctx, done, total);
+}
+
+/* Where a coordinator shares the cores, the first node it sends to must not take its core before it has sent to the
+ * others: a thread of this policy does not interrupt another by waking. Elsewhere it makes no difference. */
+static void be_polite(void)
+{
+    const struct sched_param param = {0};
+
+    if (sched_setscheduler(0, SCHED_BATCH, &param) != 0) {
+        MOE_DEBUG("scheduling policy batch: %s", strerror(errno));
+    }
+}
+
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+
+    sigemptyset(&action.sa_mask);
+    (void)sigaction(SIGTERM, &action, NULL);
+    (void)sigaction(SIGINT, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* ------------------------------------------------------------------------------------------------ opening */
+/* The number on the line that begins so, in a file of the kernel's (which have no size); fallback if there is none. */
+static size_t kernel_number(const char *path, const char *begins, size_t fallback)
+{
+    FILE *f = fopen(path, "re");
+    char line[128];
+    size_t n = strlen(begins), found = fallback;
+
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        unsigned long long value = strncmp(line, begins, n) == 0 ? strtoull(line + n, NULL, 10) : 0;
+        if (value > 0) {
+            found = (size_t)value;
+            break;
+        }
+    }
+    if (f != NULL) {
+        (void)fclose(f);
+    }
+    return found;
+}
+
+/* Three quarters of what the machine has free, within the control group's limit. */
+static size_t free_memory(void)
+{
+    size_t kib = kernel_number("/proc/meminfo", "MemAvailable:", (size_t)1 << 20);
+    size_t limit = kernel_number("/sys/fs/cgroup/memory.max", "", SIZE_MAX); /* "max" is no number */
+
+    return MOE_MIN(kib << 10, limit) / 4 * 3;
+}
+
+static moe_status check_listen(const node_config *o, moe_error *err)
+{
+    listen_address listen, advertise;
+    moe_status status = listen_parse("listen", o->listen, &listen, err);
+
+    if (status == MOE_OK && o->advertise != NULL) {
+        status = listen_parse("advertise", o->advertise, &advertise, err);
+        if (status == MOE_OK && listen_is_wildcard(&advertise)) {
+            status = moe_fail(err, MOE_ERR_INVALID_ARG, "advertise: \"%s\" is no address to connect to", o->advertise);
+        }
+    }
+    if (status != MOE_OK) {
+        return status;
+    }
+    if (listen_is_wildcard(&listen) && o->advertise == NULL) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "listen: \"%s\" is every address of this machine: --advertise HOST:PORT must say which one "
+                        "coordinators connect to",
+                        o->listen);
+    }
+    if (!listen.loopback && o->member.secret_file == NULL && !o->insecure) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "listen: \"%s\" is reachable from elsewhere: --secret-file FILE is needed (or --insecure)",
+                        o->listen);
+    }
+    return MOE_OK;
+}
+
+/* What coordinators are told: --advertise (its port 0 is the one found) or where we listen. */
+static void set_address(node_program_state *p)
+{
+    const char *found = transport_ucx_address(p->transport), *given = p->config.advertise;
+    const char *colon = given == NULL ? NULL : strrchr(given, ':');
+
+    if (colon != NULL && strcmp(colon, ":0") == 0) {
+        (void)snprintf(p->address, sizeof p->address, "%.*s%s", (int)(colon - given), given, strrchr(found, ':'));
+    } else {
+        (void)snprintf(p->address, sizeof p->address, "%s", given == NULL ? found : given);
+    }
+}
+
+static moe_status open_device(node_program_state *p, compute_class numeric_class, moe_error *err)
+{
+    const model_config *m = &p->files.config;
+    const compute_device_options options = {.numeric_class = numeric_class,
+                                            .isa = member_isa(p->config.member.isa),
+                                            .threads = p->threads,
+                                            .max_rows = DISPATCH_ROWS,
+                                            .max_ffn_rows = (size_t)DISPATCH_ROWS * m->gate.k,
+                                            .max_d_ff = m->d_ff,
+                                            .max_context = 1};
+
+    return compute_cpu_open(&options, &p->device, err);
+}
+
+static moe_status open_transport(node_program_state *p, const char *secret, size_t n_secret, moe_error *err)
+{
+    const transport_ucx_options options = {.listen = p->config.listen,
+                                           .lane = member_lane(&p->config.member),
+                                           .max_message =
+                                               member_max_message(&p->files.config, p->device->numeric_class),
+                                           .max_peers = MAX_STRANGERS,
+                                           .secret = secret,
+                                           .n_secret = n_secret};
+    moe_status status = transport_ucx_open(&options, &p->transport, err);
+
+    if (status == MOE_OK) {
+        set_address(p);
+    }
+    return status;
+}
+
+static moe_status open_node(node_program_state *p, const char *secret, size_t n_secret, moe_error *err)
+{
+    const model_config *m = &p->files.config;
+    expert_node_options o = {.id = p->id,
+                             .cluster = p->config.member.cluster,
+                             .incarnation = p->incarnation,
+                             .transport = p->transport,
+                             .device = p->device,
+                             .n_layers = m->n_layers,
+                             .n_experts_max = m->n_ffn_experts,
+                             .d_model = m->d_model,
+                             .secret = secret,
+                             .n_secret = n_secret,
+                             .clock = moe_clock_real(),
+                             .memory_bytes = p->memory_bytes,
+                             .expert_bytes = model_expert_bytes(m, p->files.tensors),
+                             .max_rows = DISPATCH_ROWS,
+                             .max_picks = DISPATCH_ROWS * m->gate.k,
+                             .batch_frames = BATCH_FRAMES,
+                             .max_ffn_rows = (size_t)DISPATCH_ROWS * m->gate.k};
+
+    memcpy(o.fingerprint, p->files.manifest.fingerprint.bytes, sizeof o.fingerprint);
+    p->experts = (expert_checkpoint){.config = m,
+                                     .tensors = p->files.tensors,
+                                     .device = p->device,
+                                     .layout = member_layout(p->config.member.weights),
+                                     .manifest = &p->files.manifest};
+    o.source = expert_source_checkpoint(&p->experts);
+    moe_status status = expert_node_open(&o, &p->node, err);
+    if (status == MOE_OK &&
+        assignment_open(p->node, p->id, m->n_layers, m->n_ffn_experts, moe_clock_real(), &p->assignment) != MOE_OK) {
+        status = moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory");
+    }
+    return status;
+}
+
+static moe_status open_with_secret(node_program_state *p, moe_error *err)
+{
+    char *secret;
+    size_t n_secret;
+    moe_status status = member_secret(&p->config.member, &secret, &n_secret, err);
+
+    if (status == MOE_OK) {
+        status = open_transport(p, secret, n_secret, err);
+        if (status == MOE_OK) {
+            status = open_node(p, secret, n_secret, err);
+        }
+        free(secret);
+    }
+    return status;
+}
+
+/* What a coordinator of this cluster would say: the other node answers nobody else. */
+static moe_status probe_hello(const node_program_state *p, wire_hello *out)
+{
+    *out = (wire_hello){.role = WIRE_COORDINATOR,
+                        .incarnation = p->incarnation,
+                        .d_model = p->files.config.d_model,
+                        .max_message = p->transport->max_message,
+                        .max_rows = 1,
+                        .max_picks = p->files.config.gate.k};
+    (void)snprintf(out->member, sizeof out->member, "%s", p->id);
+    (void)snprintf(out->cluster, sizeof out->cluster, "%s", p->config.member.cluster);
+    (void)snprintf(out->numeric_class, sizeof out->numeric_class, "%s", compute_class_name(p->device->numeric_class));
+    memcpy(out->fingerprint, p->files.manifest.fingerprint.bytes, sizeof out->fingerprint);
+    return p->config.member.secret_file == NULL ? MOE_OK : wire_hello_nonce(out);
+}
+
+/* Whether another incarnation of this node still answers. At our own address nobody else does. */
+static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation)
+{
+    const node_program_state *p = ctx;
+    transport_ucx_options options = {
+        .lane = member_lane(&p->config.member), .max_message = p->transport->max_message, .max_peers = 1};
+    wire_hello hello;
+    transport *t = NULL;
+    char *secret;
+
+    (void)role, (void)id;
+    if (strcmp(address, p->address) == 0) {
+        return CLUSTER_ALIVE_NO;
+    }
+    if (probe_hello(p, &hello) != MOE_OK ||
+        member_secret(&p->config.member, &secret, &options.n_secret, NULL) != MOE_OK) {
+        return CLUSTER_ALIVE_UNKNOWN;
+    }
+    options.secret = secret;
+    moe_status status = transport_ucx_open(&options, &t, NULL);
+    free(secret);
+    return status == MOE_OK ? alive_node(t, &hello, address, incarnation) : CLUSTER_ALIVE_UNKNOWN;
+}
+
+static void on_changed(void *ctx)
+{
+    node_program_state *p = ctx;
+
+    assignment_notify(p->assignment);
+    p->transport->ops->wake(p->transport);
+}
+
+static moe_status open_cluster(node_program_state *p, moe_error *err)
+{
+    cluster_options o = {.role = CLUSTER_NODE,
+                         .cluster = p->config.member.cluster,
+                         .id = p->id,
+                         .address = p->address,
+                         .incarnation = p->incarnation,
+                         .model = member_model(&p->files.config, p->files.tensors, p->device->numeric_class,
+                                               p->files.manifest.fingerprint.bytes),
+                         .device = p->device->ops->name,
+                         .zone = p->config.zone,
+                         .version = MOE_VERSION,
+                         .memory_bytes = p->memory_bytes,
+                         .ctx = p,
+                         .alive = on_alive,
+                         .changed = on_changed};
+    moe_status status = member_store_open(&p->config.member, &p->store, err);
+
+    o.store = p->store;
+    if (status == MOE_OK) {
+        status = cluster_open(&o, &p->cluster, err);
+    }
+    return status == MOE_OK ? cluster_start(p->cluster, err) : status;
+}
+
+/* All that depends on the numeric class. */
+static void close_member(node_program_state *p)
+{
+    http_server_close(p->http);
+    if (p->cluster != NULL) {
+        cluster_stop(p->cluster, LEAVE_NS);
+        cluster_close(p->cluster);
+    }
+    cluster_store_close(p->store);
+    transport_close(p->transport);
+    expert_node_close(p->node);
+    assignment_close(p->assignment);
+    compute_close(p->device);
+    p->http = NULL;
+    p->cluster = NULL;
+    p->store = NULL;
+    p->transport = NULL;
+    p->node = NULL;
+    p->assignment = NULL;
+    p->device = NULL;
+}
+
+/* ------------------------------------------------------------------------------------------------ the loop */
+/* One turn; sleeps when there has been nothing to do for a while, and soon: a coordinator may share the cores. */
+static void turn(node_program_state *p, uint64_t *idle_since)
+{
+    unsigned n = expert_node_progress(p->node) + assignment_turn(p->assignment, p->cluster);
+    uint64_t now = moe_now_ns(moe_clock_real());
+
+    node_pages_publish(p, now);
+    moe_threads_rest(p->threads);
+    if (n > 0) {
+        *idle_since = now;
+    } else if (now - *idle_since < YIELD_NS) {
+        (void)sched_yield();
+    } else {
+        p->transport->ops->wait(p->transport, SLEEP_NS);
+    }
+}
+
+/* Turns until the cluster has taken us, or it is clear that it will not. */
+static moe_status join(node_program_state *p, moe_error *err)
+{
+    uint64_t idle_since = 0, said = moe_now_ns(moe_clock_real());
+    moe_status status = MOE_ERR_UNAVAILABLE;
+
+    while (n_signals == 0) {
+        turn(p, &idle_since);
+        status = cluster_status(p->cluster, err);
+        if (status != MOE_ERR_UNAVAILABLE) {
+            return status;
+        }
+        if (moe_now_ns(moe_clock_real()) - said > UINT64_C(5000000000)) {
+            said = moe_now_ns(moe_clock_real());
+            MOE_INFO("waiting for the cluster: %s", err->text);
+        }
+    }
+    return MOE_ERR_CANCELLED;
+}
+
+static moe_status open_member(node_program_state *p, compute_class numeric_class, moe_error *err)
+{
+    moe_status status = open_device(p, numeric_class, err);
+
+    if (status == MOE_OK) {
+        status = open_with_secret(p, err);
+    }
+    if (status == MOE_OK) {
+        status = open_cluster(p, err);
+    }
+    if (status == MOE_OK) {
+        status = node_pages_open(p, err);
+    }
+    return status == MOE_OK ? join(p, err) : status;
+}
+
+/* The class is the cluster's: with --dtype auto the other one is tried when the first is refused. */
+static moe_status become_member(node_program_state *p, moe_error *err)
+{
+    compute_class first = member_class(p->config.member.dtype, p->files.tensors);
+    compute_class second = first == COMPUTE_CLASS_CPU_F32_1 ? COMPUTE_CLASS_CPU_BF16_1 : COMPUTE_CLASS_CPU_F32_1;
+    moe_error other = {""};
+    moe_status status = open_member(p, first, err);
+
+    if (status == MOE_ERR_DENIED && strcmp(p->config.member.dtype, "auto") == 0) {
+        close_member(p);
+        if (open_member(p, second, &other) == MOE_OK) {
+            status = MOE_OK;
+        }
+    }
+    return status;
+}
+
+static moe_status start(node_program_state *p, moe_error *err)
+{
+    const node_config *o = &p->config;
+    moe_status status = check_listen(o, err);
+
+    if (status == MOE_OK) {
+        status = member_id(&o->member, p->id, err);
+    }
+    if (status == MOE_OK) {
+        status = member_files_open(&p->files, o->model, err);
+    }
+    if (status == MOE_OK && (status = moe_threads_open(o->member.threads, compute_thread_init, &p->threads)) != MOE_OK) {
+        (void)moe_fail(err, status, "threads: cannot be created");
+    }
+    if (status == MOE_OK) {
+        status = member_files_hash(&p->files, p->threads, o->member.cache_dir, report_progress, err);
+    }
+    p->memory_bytes = o->memory != 0 ? o->memory : free_memory();
+    if (status == MOE_OK) {
+        status = become_member(p, err);
+    }
+    atomic_store(&p->registered, status == MOE_OK);
+    return status;
+}
+
+static void serve(node_program_state *p)
+{
+    uint64_t idle_since = 0;
+
+    while (n_signals == 0) {
+        turn(p, &idle_since);
+    }
+}
+
+/* Whether nobody needs this node: its experts have other owners everywhere, or there is no coordinator. */
+static bool dispensable(node_program_state *p)
+{
+    const cluster_state *s = cluster_state_acquire(p->cluster);
+    assignment_progress a;
+    bool yes = s->n_coordinators == 0;
+
+    assignment_get_progress(p->assignment, &a);
+    yes = yes || (a.wanted == 0 && cluster_state_epoch_applied(s) >= s->epoch);
+    cluster_state_release(s);
+    return yes;
+}
+
+/* Asks to be relieved, waits for it, says goodbye, and answers what is still under way. A second signal cuts it short.
+ */
+static void drain(node_program_state *p)
+{
+    uint64_t end = moe_now_ns(moe_clock_real()) + (uint64_t)p->config.drain_timeout_ms * 1000000u;
+    uint64_t idle_since = 0, quiet_since, now;
+    expert_node_stats stats;
+
+    MOE_INFO("draining");
+    atomic_store(&p->draining, true);
+    cluster_set_draining(p->cluster, true);
+    while (n_signals < 2 && moe_now_ns(moe_clock_real()) < end && !dispensable(p)) {
+        turn(p, &idle_since);
+    }
+    expert_node_drain(p->node);
+    expert_node_get_stats(p->node, &stats);
+    quiet_since = now = moe_now_ns(moe_clock_real());
+    for (uint64_t frames = stats.frames; n_signals < 2 && now < end && now - quiet_since < FAREWELL_NS;
+         now = moe_now_ns(moe_clock_real())) {
+        turn(p, &idle_since);
+        expert_node_get_stats(p->node, &stats);
+        quiet_since = stats.frames != frames ? now : quiet_since;
+        frames = stats.frames;
+    }
+}
+
+static void close_all(node_program_state *p)
+{
+    close_member(p);
+    member_files_close(&p->files);
+    moe_threads_close(p->threads);
+    pthread_mutex_destroy(&p->lock);
+    moe_options_fini(&node_program, &p->config);
+}
+
+static int fail(moe_status status, const moe_error *err)
+{
+    MOE_ERROR("%s", err->text[0] != '\0' ? err->text : moe_status_text(status));
+    return 1;
+}
+
+static int run(node_program_state *p)
+{
+    moe_error err = {""};
+    moe_status status = start(p, &err);
+
+    if (status == MOE_ERR_CANCELLED) {
+        return 0;
+    }
+    if (status != MOE_OK) {
+        return fail(status, &err);
+    }
+    MOE_INFO("node %s of cluster %s, class %s, %s, transport %s, %zu MiB for experts", p->id, p->config.member.cluster,
+             compute_class_name(p->device->numeric_class), p->device->ops->name, transport_ucx_lane(p->transport),
+             p->memory_bytes >> 20);
+    printf("READY %s\n", p->address);
+    fflush(stdout);
+    serve(p);
+    drain(p);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    static node_program_state p;
+    moe_error err = {""};
+    moe_options_next next;
+    moe_status status = moe_options_parse(&node_program, &p.config, argc, argv, NULL, NULL, 0, NULL, &next, &err);
+
+    if (status != MOE_OK) {
+        return fail(status, &err);
+    }
+    if (next == MOE_OPTIONS_EXIT_OK) {
+        return 0;
+    }
+    if (p.config.model == NULL || p.config.member.etcd == NULL) {
+        moe_options_fini(&node_program, &p.config);
+        err = (moe_error){"--model DIR and --etcd URL are needed (see --help)"};
+        return fail(MOE_ERR_INVALID_ARG, &err);
+    }
+    catch_signals();
+    be_polite(); /* all threads inherit it */
+    compute_thread_init();
+    pthread_mutex_init(&p.lock, NULL);
+    p.incarnation = moe_random_entropy() | 1;
+    int result = run(&p);
+    close_all(&p);
+    return result;
+}

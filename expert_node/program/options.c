@@ -1,0 +1,45 @@
+#include "expert_node/program/options.h"
+
+#define FIELD(f) offsetof(node_config, f)
+#define TEXT(field, default_value, shown, text)                                                                        \
+    {                                                                                                                  \
+        .name = #field, .kind = MOE_OPT_STRING, .offset = FIELD(field), .fallback = (default_value), .value = (shown), \
+        .help = (text)                                                                                                 \
+    }
+
+static const moe_option options[] = {
+    TEXT(model, NULL, "DIR", "checkpoint directory: config.json, safetensors"),
+    MEMBER_OPTIONS(FIELD(member)),
+    TEXT(listen, "127.0.0.1:0", "HOST:PORT", "where coordinators connect; port 0: a free one, printed by READY"),
+    TEXT(advertise, NULL, "HOST:PORT", "the address told to coordinators; default: --listen"),
+    TEXT(http, NULL, "HOST:PORT", "/livez, /readyz and /metrics; default: off"),
+    TEXT(zone, NULL, "NAME", "copies of an expert are spread over zones"),
+    {.name = "memory",
+     .kind = MOE_OPT_SIZE,
+     .offset = FIELD(memory),
+     .fallback = "0",
+     .value = "SIZE",
+     .help = "what experts may take; 0: three quarters of what is free at the start"},
+    {.name = "insecure",
+     .kind = MOE_OPT_BOOL,
+     .offset = FIELD(insecure),
+     .help = "allow listening beyond loopback without a secret"},
+    {.name = "drain_timeout_ms",
+     .kind = MOE_OPT_U32,
+     .offset = FIELD(drain_timeout_ms),
+     .fallback = "10000",
+     .min = 0,
+     .max = 3600000,
+     .value = "MS",
+     .help = "after SIGTERM what coordinators have sent is answered within it"},
+};
+
+const moe_program node_program = {
+    .name = "conclave-node",
+    .summary =
+        "Holds experts of a checkpoint and computes their rows for the coordinators of its cluster.\n"
+        "Prints one line, READY host:port, when it is registered and listening; which experts it holds is decided "
+        "by the cluster's controller. SIGTERM drains.",
+    .options = options,
+    .n_options = MOE_COUNT(options),
+};

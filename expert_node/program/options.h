@@ -1,0 +1,17 @@
+/* The node's command line: one table gives parsing, --help, the environment names, --print-config and validation. */
+#ifndef CONCLAVE_EXPERT_NODE_PROGRAM_OPTIONS_H
+#define CONCLAVE_EXPERT_NODE_PROGRAM_OPTIONS_H
+
+#include "member/member.h"
+
+typedef struct node_config {
+    member_config member;
+    char *model, *listen, *advertise, *http, *zone;
+    uint32_t drain_timeout_ms;
+    size_t memory;
+    bool insecure;
+} node_config;
+
+extern const moe_program node_program;
+
+#endif

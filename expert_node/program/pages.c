@@ -1,0 +1,135 @@
+/* What probes and Prometheus see of a node. */
+#include <inttypes.h>
+
+#include "expert_node/program/program.h"
+
+#define PUBLISH_NS UINT64_C(50000000)
+#define STUCK_NS   UINT64_C(60000000000)
+
+void node_pages_publish(node_program_state *p, uint64_t now)
+{
+    if (now - p->shown.turned_ns < PUBLISH_NS) {
+        return; /* read without the lock: this thread alone writes */
+    }
+    pthread_mutex_lock(&p->lock);
+    expert_node_get_stats(p->node, &p->shown.stats);
+    transport_ucx_get_stats(p->transport, &p->shown.transport);
+    p->shown.turned_ns = now;
+    pthread_mutex_unlock(&p->lock);
+}
+
+static node_shown look(node_program_state *p)
+{
+    pthread_mutex_lock(&p->lock);
+    node_shown s = p->shown;
+    pthread_mutex_unlock(&p->lock);
+    return s;
+}
+
+static bool live(void *ctx, moe_text *out)
+{
+    uint64_t now = moe_now_ns(moe_clock_real()), turned = look(ctx).turned_ns;
+    uint64_t idle = now > turned ? now - turned : 0;
+
+    if (idle > STUCK_NS) {
+        moe_text_printf(out, "the loop has not turned for %.1f s\n", (double)idle * 1e-9);
+        return false;
+    }
+    moe_text_printf(out, "ok\n");
+    return true;
+}
+
+/* Of use: registered, and everything the placement gives it is loaded. */
+static bool ready(void *ctx, moe_text *out)
+{
+    node_program_state *p = ctx;
+    assignment_progress a;
+
+    assignment_get_progress(p->assignment, &a);
+    if (atomic_load(&p->draining)) {
+        moe_text_printf(out, "draining\n");
+        return false;
+    }
+    if (!atomic_load(&p->registered) || !a.complete) {
+        moe_text_printf(out, "%u of %u experts to load, %s\n", a.missing, a.wanted,
+                        a.epoch == 0 ? "nothing was placed yet" : "placement known");
+        return false;
+    }
+    moe_text_printf(out, "ok\n");
+    return true;
+}
+
+static void put_cluster(node_program_state *p, moe_text *out)
+{
+    cluster_stats c;
+    assignment_progress a;
+
+    cluster_get_stats(p->cluster, &c);
+    assignment_get_progress(p->assignment, &a);
+    metrics_gauge(out, "conclave_placement_epoch", "Placement epoch that is carried out.", a.epoch);
+    metrics_gauge(out, "conclave_node_experts_wanted", "Experts the placement gives this node.", a.wanted);
+    metrics_gauge(out, "conclave_node_experts_missing", "Those that are not loaded.", a.missing);
+    metrics_gauge(out, "conclave_registered", "1 while this member is registered.",
+                  cluster_status(p->cluster, NULL) == MOE_OK);
+    metrics_counter(out, "conclave_cluster_failures_total", "Requests to the store that failed.", c.failures);
+    metrics_counter(out, "conclave_cluster_lease_losses_total", "Leases found dead.", c.lease_losses);
+    metrics_counter(out, "conclave_cluster_watch_events_total", "Changes heard of.", c.watch_events);
+}
+
+static void put_node(const node_shown *s, moe_text *out)
+{
+    metrics_counter(out, "conclave_node_frames_total", "Dispatches answered.", s->stats.frames);
+    metrics_counter(out, "conclave_node_rows_total", "Rows answered.", s->stats.rows);
+    metrics_counter(out, "conclave_node_picks_total", "Pairs of row and expert computed.", s->stats.picks);
+    metrics_counter(out, "conclave_node_batches_total", "Grouped runs; several dispatches may share one.",
+                    s->stats.batches);
+    metrics_counter(out, "conclave_node_refusals_total", "Dispatches refused.", s->stats.refusals);
+    metrics_counter(out, "conclave_node_bad_frames_total", "Frames that cost a connection.", s->stats.bad_frames);
+    metrics_counter(out, "conclave_node_auth_failures_total", "Coordinators that did not prove the secret.",
+                    s->stats.auth_failures);
+    metrics_counter(out, "conclave_node_silent_total", "Connections that did not greet in time.", s->stats.silent);
+    metrics_gauge(out, "conclave_node_experts", "Experts loaded.", s->stats.experts);
+    metrics_gauge(out, "conclave_node_expert_bytes", "Memory they take.", s->stats.memory_bytes);
+    metrics_gauge(out, "conclave_transport_peers", "Connections.", s->transport.peers);
+    metrics_counter(out, "conclave_transport_accepted_total", "Connections taken.", s->transport.accepted);
+    metrics_counter(out, "conclave_transport_refused_total", "Connections above the limit.", s->transport.refused);
+}
+
+static void metrics(void *ctx, moe_text *out)
+{
+    node_program_state *p = ctx;
+    node_shown s = look(p);
+    uint64_t now = moe_now_ns(moe_clock_real());
+    cluster_stats c;
+
+    metrics_head(out, "conclave_build_info", "gauge", "1; what runs here.");
+    moe_text_printf(out, "conclave_build_info{version=\"%s\",node=\"%s\",numeric_class=\"%s\",transport=\"",
+                    MOE_VERSION, p->id, compute_class_name(p->device->numeric_class));
+    metrics_label(out, transport_ucx_lane(p->transport));
+    moe_text_printf(out, "\"} 1\n");
+    put_node(&s, out);
+    put_cluster(p, out);
+    metrics_gauge(out, "conclave_node_memory_bytes", "What experts may take.", p->memory_bytes);
+    metrics_head(out, "conclave_loop_last_progress_seconds", "gauge", "Seconds since a loop last turned.");
+    cluster_get_stats(p->cluster, &c);
+    moe_text_printf(out, "conclave_loop_last_progress_seconds{loop=\"node\"} %.3f\n",
+                    now > s.turned_ns ? (double)(now - s.turned_ns) * 1e-9 : 0.0);
+    moe_text_printf(out, "conclave_loop_last_progress_seconds{loop=\"cluster\"} %.3f\n",
+                    now > c.last_step_ns ? (double)(now - c.last_step_ns) * 1e-9 : 0.0);
+}
+
+moe_status node_pages_open(node_program_state *p, moe_error *err)
+{
+    const http_pages pages = {p, live, ready, metrics};
+    moe_status status;
+
+    node_pages_publish(p, moe_now_ns(moe_clock_real()));
+    if (p->config.http == NULL) {
+        return MOE_OK;
+    }
+    status = http_server_open(p->config.http, &pages, &p->http, err);
+    if (status == MOE_OK) {
+        MOE_INFO("http on port %u", http_server_port(p->http));
+    }
+    return status;
+}

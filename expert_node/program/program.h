@@ -1,0 +1,49 @@
+/* program: the running node behind main: what its parts are, its loop, and what its pages show.
+ *
+ * Threads: everything belongs to main, but for `shown`, which the HTTP thread reads. */
+#ifndef CONCLAVE_EXPERT_NODE_PROGRAM_PROGRAM_H
+#define CONCLAVE_EXPERT_NODE_PROGRAM_PROGRAM_H
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+
+#include "expert_node/program/assignment.h"
+#include "expert_node/program/options.h"
+#include "api/http/http.h"
+
+/* Copied by the loop now and then, under its lock. */
+typedef struct node_shown {
+    expert_node_stats stats;
+    transport_ucx_stats transport;
+    uint64_t turned_ns;
+} node_shown;
+
+/* In the order in which they are opened; closed in reverse. */
+typedef struct node_program_state {
+    node_config config;
+    char id[ROUTER_MAX_NODE_ID + 1];
+    char address[CLUSTER_MAX_ADDRESS + 1]; /* advertised */
+    size_t memory_bytes;
+    moe_threads *threads;
+    member_files files;
+    compute_device *device;
+    transport *transport;
+    expert_checkpoint experts;
+    expert_node *node;
+    assignment *assignment;
+    cluster_store *store;
+    cluster *cluster;
+    http_server *http;
+    uint64_t incarnation, epoch_published;
+    pthread_mutex_t lock; /* of shown */
+    node_shown shown;
+    atomic_bool registered; /* was, once */
+    atomic_bool draining;
+} node_program_state;
+
+/* pages.c */
+MOE_NODISCARD moe_status node_pages_open(node_program_state *p, moe_error *err);
+void node_pages_publish(node_program_state *p, uint64_t now); /* at most every 50 ms */
+
+#endif

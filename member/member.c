@@ -1,0 +1,226 @@
+#include "member/member.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "proto/wire.h"
+
+#define LEAST_SECRET 16
+#define PROBE_MS     1000
+#define LARGE_BYTES  ((size_t)256 << 20)
+#define CONFIG_TEXT  ((size_t)1 << 20)
+
+const char *const member_transports[] = {"tcp", "rdma", NULL};
+const char *const member_dtypes[] = {"auto", "f32", "bf16", NULL};
+const char *const member_isas[] = {"auto", "portable", "avx2", "avx512", NULL};
+const char *const member_weights[] = {"packed", "mapped", NULL};
+
+/* ------------------------------------------------------------------------------------------------ options */
+moe_status member_id(const member_config *m, char out[ROUTER_MAX_NODE_ID + 1], moe_error *err)
+{
+    char host[256] = "";
+    const char *id = m->id;
+
+    if (id == NULL) {
+        if (gethostname(host, sizeof host - 1) != 0) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "--id is needed: the host has no name");
+        }
+        id = host;
+    }
+    size_t n = strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_");
+    if (id[n] != '\0' || n == 0 || n > ROUTER_MAX_NODE_ID) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "id: \"%.80s\" is not a name: 1 to %d of A-Z a-z 0-9 . - _", id,
+                        ROUTER_MAX_NODE_ID);
+    }
+    memcpy(out, id, n + 1);
+    return MOE_OK;
+}
+
+moe_status member_secret(const member_config *m, char **out, size_t *n_out, moe_error *err)
+{
+    char *bytes = NULL;
+    size_t n = 0;
+
+    if (m->secret_file != NULL) {
+        moe_status status = moe_file_read(m->secret_file, WIRE_MAX_SECRET, &bytes, &n, err);
+        if (status != MOE_OK) {
+            return status;
+        }
+        while (n > 0 && (bytes[n - 1] == '\n' || bytes[n - 1] == '\r')) {
+            n--;
+        }
+        if (n < LEAST_SECRET) {
+            free(bytes);
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "secret_file: %s holds %zu bytes, at least %d are needed",
+                            m->secret_file, n, LEAST_SECRET);
+        }
+    }
+    *out = bytes;
+    *n_out = n;
+    return MOE_OK;
+}
+
+moe_status member_store_open(const member_config *m, cluster_store **out, moe_error *err)
+{
+    const cluster_etcd_options etcd = {.endpoints = m->etcd,
+                                       .user = m->etcd_user,
+                                       .password_file = m->etcd_password_file,
+                                       .ca = m->etcd_ca,
+                                       .cert = m->etcd_cert,
+                                       .key = m->etcd_key};
+
+    return cluster_etcd_open(&etcd, out, err);
+}
+
+transport_lane member_lane(const member_config *m)
+{
+    return strcmp(m->transport, "rdma") == 0 ? TRANSPORT_LANE_RDMA : TRANSPORT_LANE_TCP;
+}
+
+/* One piece of the transport, unless not even one row's results fit. */
+size_t member_max_message(const model_config *c, compute_class numeric_class)
+{
+    uint16_t dtype = compute_class_dtype(numeric_class) == COMPUTE_BF16 ? WIRE_BF16 : WIRE_F32;
+    size_t least = wire_result_bytes(2 * (size_t)c->gate.k, c->d_model, dtype);
+
+    return MOE_MAX(TRANSPORT_UCX_PIECE, least);
+}
+
+static bool can_connect(const struct addrinfo *a, bool *sure_out)
+{
+    int fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), error = 0;
+    socklen_t n = sizeof error;
+    bool connected = false;
+
+    *sure_out = false;
+    if (fd < 0) {
+        return false;
+    }
+    if (connect(fd, a->ai_addr, a->ai_addrlen) == 0) {
+        connected = *sure_out = true;
+    } else if (errno == EINPROGRESS) {
+        struct pollfd p = {.fd = fd, .events = POLLOUT};
+        if (poll(&p, 1, PROBE_MS) == 1 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &n) == 0) {
+            connected = error == 0;
+            *sure_out = connected || error == ECONNREFUSED;
+        }
+    } else {
+        *sure_out = errno == ECONNREFUSED;
+    }
+    (void)close(fd);
+    return connected;
+}
+
+cluster_alive member_alive(const char *address, const char *own_address)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *found;
+    const char *colon = strrchr(address, ':');
+    char host[CLUSTER_MAX_ADDRESS + 1];
+    bool sure;
+
+    if (strcmp(address, own_address) == 0) {
+        return CLUSTER_ALIVE_NO;
+    }
+    if (colon == NULL) {
+        return CLUSTER_ALIVE_NO;
+    }
+    bool brackets = address[0] == '[' && colon > address + 1 && colon[-1] == ']';
+    (void)snprintf(host, sizeof host, "%.*s", (int)(colon - address) - 2 * brackets, address + brackets);
+    if (getaddrinfo(host, colon + 1, &hints, &found) != 0) {
+        return CLUSTER_ALIVE_UNKNOWN;
+    }
+    bool connected = can_connect(found, &sure);
+    freeaddrinfo(found);
+    return connected ? CLUSTER_ALIVE_YES : sure ? CLUSTER_ALIVE_NO : CLUSTER_ALIVE_UNKNOWN;
+}
+
+compute_class member_class(const char *dtype, const model_tensors *t)
+{
+    if (strcmp(dtype, "f32") == 0) {
+        return COMPUTE_CLASS_CPU_F32_1;
+    }
+    return strcmp(dtype, "bf16") == 0 ? COMPUTE_CLASS_CPU_BF16_1 : model_tensors_auto_class(t);
+}
+
+compute_layout member_layout(const char *weights)
+{
+    return strcmp(weights, "mapped") == 0 ? COMPUTE_MAPPED : COMPUTE_PACKED;
+}
+
+compute_isa member_isa(const char *name)
+{
+    compute_isa isa = COMPUTE_ISA_PORTABLE;
+
+    if (strcmp(name, "auto") == 0) {
+        return COMPUTE_ISA_AUTO;
+    }
+    while (strcmp(compute_isa_name(isa), name) != 0) {
+        isa++;
+    }
+    return isa;
+}
+
+cluster_model member_model(const model_config *c, const model_tensors *t, compute_class numeric_class,
+                           const unsigned char fingerprint[32])
+{
+    cluster_model m = {.family = c->model_type,
+                       .numeric_class = compute_class_name(numeric_class),
+                       .n_layers = c->n_layers,
+                       .n_experts = c->n_ffn_experts,
+                       .k = c->gate.k,
+                       .d_model = c->d_model,
+                       .expert_bytes = model_expert_bytes(c, t)};
+
+    memcpy(m.fingerprint, fingerprint, sizeof m.fingerprint);
+    return m;
+}
+
+/* ------------------------------------------------------------------------------------------------ files */
+moe_status member_files_open(member_files *f, const char *dir, moe_error *err)
+{
+    moe_status status = model_config_load(dir, &f->config, err);
+
+    if (status == MOE_OK) {
+        status = checkpoint_open(dir, &f->checkpoint, err);
+    }
+    return status == MOE_OK ? model_tensors_open(&f->config, f->checkpoint, &f->tensors, err) : status;
+}
+
+moe_status member_files_hash(member_files *f, moe_threads *threads, const char *cache_dir, checkpoint_progress report,
+                             moe_error *err)
+{
+    member_progress progress = {.what = "hashing the checkpoint", .last_tenth = -1};
+    moe_text text;
+    moe_status status;
+
+    moe_text_init(&text, CONFIG_TEXT);
+    model_config_text(&f->config, &text);
+    status = checkpoint_manifest_build(f->checkpoint, moe_text_cstr(&text), model_tensors_all(f->tensors),
+                                       model_tensors_count(f->tensors), threads, cache_dir, report, &progress,
+                                       &f->manifest, err);
+    moe_text_fini(&text);
+    return status;
+}
+
+void member_files_close(member_files *f)
+{
+    checkpoint_manifest_fini(&f->manifest);
+    model_tensors_close(f->tensors);
+    checkpoint_close(f->checkpoint);
+}
+
+void member_report_progress(void *ctx, size_t done, size_t total)
+{
+    member_progress *p = ctx;
+    int tenth = total > 0 ? (int)(10.0 * (double)done / (double)total) : 10;
+
+    if (tenth != p->last_tenth && total > LARGE_BYTES) {
+        p->last_tenth = tenth;
+        MOE_INFO("%s: %d %% of %.1f GB", p->what, tenth * 10, (double)total * 1e-9);
+    }
+}

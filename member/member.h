@@ -1,0 +1,106 @@
+/* member: what every program does to become a member of a cluster, node or coordinator: its command line options, the
+ * checkpoint with its manifest, name, secret and the way into etcd.
+ *
+ * Threads: the program's main thread, but for member_alive. */
+#ifndef CONCLAVE_MEMBER_H
+#define CONCLAVE_MEMBER_H
+
+#include "base/base.h"
+#include "cluster/cluster.h"
+#include "model/model.h"
+#include "transport/transport.h"
+
+/* ------------------------------------------------------------------------------------------------ options */
+typedef struct member_config {
+    char *etcd, *cluster, *id, *transport, *secret_file;
+    char *etcd_user, *etcd_password_file, *etcd_ca, *etcd_cert, *etcd_key;
+    char *dtype, *isa, *weights, *cache_dir;
+    uint32_t threads;
+} member_config;
+
+extern const char *const member_transports[], *const member_dtypes[], *const member_isas[], *const member_weights[];
+
+#define MEMBER_TEXT(at, field, default_value, shown, text)                                                             \
+    {                                                                                                                  \
+        .name = #field, .kind = MOE_OPT_STRING, .offset = (at) + offsetof(member_config, field),                       \
+        .fallback = (default_value), .value = (shown), .help = (text)                                                  \
+    }
+#define MEMBER_CHOICE(at, field, default_value, among, shown, text)                                                    \
+    {                                                                                                                  \
+        .name = #field, .kind = MOE_OPT_CHOICE, .offset = (at) + offsetof(member_config, field),                       \
+        .fallback = (default_value), .choices = (among), .value = (shown), .help = (text)                              \
+    }
+/* Rows of an option table whose config has a member_config at this offset. */
+#define MEMBER_OPTIONS(at)                                                                                             \
+    MEMBER_TEXT(at, etcd, NULL, "URL[,URL]", "where the cluster's state is kept"),                                     \
+        MEMBER_TEXT(at, cluster, "default", "NAME", "the cluster to join"),                                            \
+        MEMBER_TEXT(at, id, NULL, "NAME", "this member's name in the cluster; default: the host's"),                   \
+        MEMBER_CHOICE(at, transport, "tcp", member_transports, "LANE",                                                 \
+                      "how frames travel between members; rdma is refused where there is none"),                       \
+        MEMBER_TEXT(at, secret_file, NULL, "FILE",                                                                     \
+                    "the cluster's secret: members prove to each other that they know it"),                            \
+        MEMBER_TEXT(at, etcd_user, NULL, "NAME", "user of etcd"),                                                      \
+        MEMBER_TEXT(at, etcd_password_file, NULL, "FILE", "its password"),                                             \
+        MEMBER_TEXT(at, etcd_ca, NULL, "FILE", "PEM file of the authority that signed etcd's certificate"),            \
+        MEMBER_TEXT(at, etcd_cert, NULL, "FILE", "PEM client certificate for etcd, without a common name"),            \
+        MEMBER_TEXT(at, etcd_key, NULL, "FILE", "its private key"),                                                    \
+        MEMBER_CHOICE(at, dtype, "auto", member_dtypes, "DTYPE",                                                       \
+                      "numeric class; auto: a node takes its cluster's; else bf16 for BF16 checkpoints, f32 for "      \
+                      "others"),                                                                                       \
+        MEMBER_CHOICE(at, isa, "auto", member_isas, "ISA", "instruction set; all give the same bits"),                 \
+        MEMBER_CHOICE(at, weights, "packed", member_weights, "LAYOUT",                                                 \
+                      "packed: copied into the fastest layout; mapped: used from the files (matrices that they "       \
+                      "store input-major, as MoLM's experts, are packed all the same)"),                               \
+        {.name = "threads",                                                                                            \
+         .kind = MOE_OPT_U32,                                                                                          \
+         .offset = (at) + offsetof(member_config, threads),                                                            \
+         .fallback = "0",                                                                                              \
+         .min = 0,                                                                                                     \
+         .max = 1024,                                                                                                  \
+         .value = "N",                                                                                                 \
+         .help = "compute threads; 0: the cores this process may use"},                                                \
+        MEMBER_TEXT(at, cache_dir, NULL, "DIR",                                                                        \
+                    "where the manifest is cached; default: $XDG_CACHE_HOME/conclave or ~/.cache/conclave")
+
+/* --id, or the host's name. Errors: MOE_ERR_INVALID_ARG when it is no name. */
+MOE_NODISCARD moe_status member_id(const member_config *m, char out[ROUTER_MAX_NODE_ID + 1], moe_error *err);
+/* The bytes of --secret-file without the newlines at its end; none and NULL when it was not given. Owned: free. Errors:
+ * MOE_ERR_INVALID_ARG (empty, too long), and the file's. */
+MOE_NODISCARD moe_status member_secret(const member_config *m, char **out, size_t *n_out, moe_error *err);
+MOE_NODISCARD moe_status member_store_open(const member_config *m, cluster_store **out, moe_error *err);
+transport_lane member_lane(const member_config *m);
+/* The bytes of one frame between members: equal in all of them. */
+size_t member_max_message(const model_config *c, compute_class numeric_class);
+/* Whether somebody listens at the address of a coordinator under our own id. At our own address it is us. Any thread.
+ * (Of nodes HELLO tells more: probe.h.) */
+cluster_alive member_alive(const char *address, const char *own_address);
+/* --dtype, --isa and --weights. */
+compute_class member_class(const char *dtype, const model_tensors *t);
+compute_isa member_isa(const char *name);
+compute_layout member_layout(const char *weights);
+/* What the cluster compares; strings are the config's. */
+cluster_model member_model(const model_config *c, const model_tensors *t, compute_class numeric_class,
+                           const unsigned char fingerprint[32]);
+
+/* ------------------------------------------------------------------------------------------------ files */
+typedef struct member_files {
+    model_config config;
+    checkpoint *checkpoint;
+    model_tensors *tensors;
+    checkpoint_manifest manifest;
+} member_files;
+
+MOE_NODISCARD moe_status member_files_open(member_files *f, const char *dir, moe_error *err);
+/* Hashes, or takes the cached manifest. report is called with a member_progress. */
+MOE_NODISCARD moe_status member_files_hash(member_files *f, moe_threads *threads, const char *cache_dir,
+                                           checkpoint_progress report, moe_error *err);
+void member_files_close(member_files *f);
+
+/* A log line per tenth of anything that is large: ctx is a member_progress. */
+typedef struct member_progress {
+    const char *what;
+    int last_tenth; /* at first -1 */
+} member_progress;
+void member_report_progress(void *ctx, size_t done, size_t total);
+
+#endif

@@ -1,0 +1,54 @@
+/* Keys of config.json that families share. Every function leaves its output alone when the key is absent, so that a
+ * family sets its defaults first. */
+#ifndef CONCLAVE_MODEL_CONFIG_KEYS_H
+#define CONCLAVE_MODEL_CONFIG_KEYS_H
+
+#include "model/model.h"
+
+#define MODEL_MAX_WIDTH     (1u << 20) /* d_model, d_ff */
+#define MODEL_MAX_VOCAB     4194304u
+#define MODEL_MAX_POSITIONS (1u << 24)
+
+typedef moe_status (*model_config_part)(const moe_json *json, model_config *c, moe_error *err);
+/* One part after the other until one fails. */
+MOE_NODISCARD moe_status model_config_parts(const model_config_part *parts, size_t n_parts, const moe_json *json,
+                                            model_config *c, moe_error *err);
+
+MOE_NODISCARD moe_status model_config_u32(const moe_json *json, const char *key, uint32_t min, uint32_t max,
+                                          uint32_t *out, moe_error *err);
+/* A required one: absent is an error. */
+MOE_NODISCARD moe_status model_config_need_u32(const moe_json *json, const char *key, uint32_t min, uint32_t max,
+                                               uint32_t *out, moe_error *err);
+/* A token id, or -1: none. null is none too. */
+MOE_NODISCARD moe_status model_config_token(const moe_json *json, const char *key, int32_t *out, moe_error *err);
+/* eos_token_id: an int or a list of ints, kept ascending, each once. A key that is there, null included, replaces the
+ * default. */
+MOE_NODISCARD moe_status model_config_eos(const moe_json *json, model_config *c, moe_error *err);
+/* rope_theta, rope_scaling (refused unless null) and the newer rope_parameters. */
+MOE_NODISCARD moe_status model_config_rope(const moe_json *json, model_config *c, moe_error *err);
+/* vocab_size, hidden_size, num_hidden_layers, max_position_embeddings. */
+MOE_NODISCARD moe_status model_config_widths(const moe_json *json, model_config *c, moe_error *err);
+/* num_attention_heads, num_key_value_heads, head_dim, attention_bias; d_model must be known. A default for n_kv_heads
+ * of 0 means n_heads, one for head_dim of 0 means d_model / n_heads. */
+MOE_NODISCARD moe_status model_config_attention(const moe_json *json, model_config *c, moe_error *err);
+/* Refuses heads that are not hidden_size together: for classes that know no other. Reads no key. */
+MOE_NODISCARD moe_status model_config_plain_heads(const moe_json *json, model_config *c, moe_error *err);
+/* intermediate_size. */
+MOE_NODISCARD moe_status model_config_d_ff(const moe_json *json, model_config *c, moe_error *err);
+/* rms_norm_eps and tie_word_embeddings. */
+MOE_NODISCARD moe_status model_config_norm_and_head(const moe_json *json, model_config *c, moe_error *err);
+/* norm_topk_prob. */
+MOE_NODISCARD moe_status model_config_renormalize(const moe_json *json, model_config *c, moe_error *err);
+/* bos_token_id, pad_token_id, eos_token_id. */
+MOE_NODISCARD moe_status model_config_tokens(const moe_json *json, model_config *c, moe_error *err);
+/* Adds an id or a list of ids to c->eos_ids. */
+MOE_NODISCARD moe_status model_config_add_eos(const moe_json *value, model_config *c, moe_error *err);
+/* num_experts or num_local_experts, num_experts_per_tok. */
+MOE_NODISCARD moe_status model_config_experts(const moe_json *json, model_config *c, moe_error *err);
+/* hidden_act must be "silu". */
+MOE_NODISCARD moe_status model_config_silu(const moe_json *json, model_config *c, moe_error *err);
+/* A real in (0, max], as a float that is not denormal. */
+MOE_NODISCARD moe_status model_config_positive(const moe_json *json, const char *key, double max, float *out,
+                                               bool *found, moe_error *err);
+
+#endif
