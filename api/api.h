@@ -44,8 +44,8 @@ MOE_NODISCARD moe_status api_options_check(const api_options *options, moe_error
  * Errors: MOE_ERR_INVALID_ARG naming the option (a listener beyond loopback without TLS and token, unless insecure;
  * cert without key; an empty token file), MOE_ERR_UNAVAILABLE when the address cannot be bound, MOE_ERR_IO and
  * MOE_ERR_CORRUPT for files. */
-MOE_NODISCARD moe_status api_server_open(const api_options *options, engine *e, const api_view *view,
-                                         api_server **out, moe_error *err);
+MOE_NODISCARD moe_status api_server_open(const api_options *options, engine *e, const api_view *view, api_server **out,
+                                         moe_error *err);
 uint16_t api_server_port(const api_server *s);
 /* Health says NOT_SERVING, watches end, new requests are refused with UNAVAILABLE; running ones go on. */
 void api_server_begin_drain(api_server *s);

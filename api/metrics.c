@@ -172,7 +172,8 @@ static void put_cluster(moe_text *out, const api_view *view)
     for (size_t i = 0; i < s->n_nodes; i++) {
         node_line(out, "conclave_node_up", &s->nodes[i], s->nodes[i].state == API_VIEW_NODE_UP);
     }
-    metrics_head(out, "conclave_node_queued_rows", "gauge", "Rows of all coordinators at the node when it last answered.");
+    metrics_head(out, "conclave_node_queued_rows", "gauge",
+                 "Rows of all coordinators at the node when it last answered.");
     for (size_t i = 0; i < s->n_nodes; i++) {
         node_line(out, "conclave_node_queued_rows", &s->nodes[i], s->nodes[i].queued_rows);
     }

@@ -25,21 +25,21 @@ static inline size_t moe_round_up(size_t n, size_t multiple)
 }
 
 /* ------------------------------------------------------------------------------------------------ status and error */
-#define MOE_STATUS_MAP(X)                          \
-    X(MOE_OK, 0, "ok")                             \
-    X(MOE_ERR_INVALID_ARG, -1, "invalid argument") \
-    X(MOE_ERR_BUSY, -2, "at capacity")             \
-    X(MOE_ERR_TIMEOUT, -3, "deadline exceeded")    \
-    X(MOE_ERR_CORRUPT, -4, "malformed data")       \
-    X(MOE_ERR_NO_MEMORY, -5, "out of memory")      \
-    X(MOE_ERR_NOT_FOUND, -6, "not found")          \
-    X(MOE_ERR_UNSUPPORTED, -7, "not supported")    \
-    X(MOE_ERR_UNAVAILABLE, -8, "unavailable")      \
-    X(MOE_ERR_CANCELLED, -9, "cancelled")          \
-    X(MOE_ERR_IO, -10, "input/output error")       \
-    X(MOE_ERR_EXISTS, -11, "already exists")       \
-    X(MOE_ERR_DENIED, -12, "permission denied")    \
-    X(MOE_ERR_DATA_LOSS, -13, "data loss")         \
+#define MOE_STATUS_MAP(X)                                                                                              \
+    X(MOE_OK, 0, "ok")                                                                                                 \
+    X(MOE_ERR_INVALID_ARG, -1, "invalid argument")                                                                     \
+    X(MOE_ERR_BUSY, -2, "at capacity")                                                                                 \
+    X(MOE_ERR_TIMEOUT, -3, "deadline exceeded")                                                                        \
+    X(MOE_ERR_CORRUPT, -4, "malformed data")                                                                           \
+    X(MOE_ERR_NO_MEMORY, -5, "out of memory")                                                                          \
+    X(MOE_ERR_NOT_FOUND, -6, "not found")                                                                              \
+    X(MOE_ERR_UNSUPPORTED, -7, "not supported")                                                                        \
+    X(MOE_ERR_UNAVAILABLE, -8, "unavailable")                                                                          \
+    X(MOE_ERR_CANCELLED, -9, "cancelled")                                                                              \
+    X(MOE_ERR_IO, -10, "input/output error")                                                                           \
+    X(MOE_ERR_EXISTS, -11, "already exists")                                                                           \
+    X(MOE_ERR_DENIED, -12, "permission denied")                                                                        \
+    X(MOE_ERR_DATA_LOSS, -13, "data loss")                                                                             \
     X(MOE_ERR_INTERNAL, -14, "internal error")
 
 typedef enum {
@@ -117,19 +117,26 @@ uint64_t moe_random_entropy(void);                        /* 64 bits of the kern
  * One table per program gives parsing, --help, the environment name, --print-config and validation. Option
  * `max_batch_tokens` is --max-batch-tokens, CONCLAVE_MAX_BATCH_TOKENS and "max_batch_tokens" in the JSON --config file.
  * Flag beats environment beats file beats default. Unknown keys are errors. Sizes take K/M/G/T (binary). */
-typedef enum { MOE_OPT_BOOL, MOE_OPT_U32, MOE_OPT_U64, MOE_OPT_SIZE, MOE_OPT_F64, MOE_OPT_STRING, MOE_OPT_CHOICE } moe_option_kind;
+typedef enum {
+    MOE_OPT_BOOL,
+    MOE_OPT_U32,
+    MOE_OPT_U64,
+    MOE_OPT_SIZE,
+    MOE_OPT_F64,
+    MOE_OPT_STRING,
+    MOE_OPT_CHOICE
+} moe_option_kind;
 
 typedef struct moe_option {
     const char *name; /* snake_case */
     moe_option_kind kind;
-    size_t offset;              /* of the field in the config struct: bool, uint32_t, uint64_t, size_t, double, char * */
-    const char *fallback;       /* default, written as the user would write it; NULL = unset (0, false, NULL) */
-    double min, max;            /* numbers: inclusive; min == max means unbounded */
+    size_t offset;        /* of the field in the config struct: bool, uint32_t, uint64_t, size_t, double, char * */
+    const char *fallback; /* default, written as the user would write it; NULL = unset (0, false, NULL) */
+    double min, max;      /* numbers: inclusive; min == max means unbounded */
     const char *const *choices; /* MOE_OPT_CHOICE (field is char *): NULL-terminated */
     const char *value;          /* shown in --help: HOST:PORT, FILE, ... */
     const char *help;           /* one line */
 } moe_option;
-
 
 typedef struct moe_program {
     const char *name;    /* conclave-coordinator */
@@ -138,7 +145,10 @@ typedef struct moe_program {
     size_t n_options;
 } moe_program;
 
-typedef enum { MOE_OPTIONS_RUN, MOE_OPTIONS_EXIT_OK } moe_options_next; /* EXIT_OK: --help, --version, --print-config ran */
+typedef enum {
+    MOE_OPTIONS_RUN,
+    MOE_OPTIONS_EXIT_OK
+} moe_options_next; /* EXIT_OK: --help, --version, --print-config ran */
 
 /* Fills *config from defaults, the --config FILE, the environment and argv (flags as --name VALUE or --name=VALUE; bool as
  * --name or --name=true|false). The options --help, --version, --config FILE, --print-config and --log-level LEVEL exist in
@@ -146,8 +156,8 @@ typedef enum { MOE_OPTIONS_RUN, MOE_OPTIONS_EXIT_OK } moe_options_next; /* EXIT_
  * argv; at most max_args; NULL: none are allowed). env: NULL = the process's environ.
  * Errors: MOE_ERR_INVALID_ARG with the option, its value, the limit and where it came from. */
 MOE_NODISCARD moe_status moe_options_parse(const moe_program *program, void *config, int argc, char **argv, char **env,
-                                           const char **args, size_t max_args, size_t *n_args_out, moe_options_next *next_out,
-                                           moe_error *err);
+                                           const char **args, size_t max_args, size_t *n_args_out,
+                                           moe_options_next *next_out, moe_error *err);
 void moe_options_fini(const moe_program *program, void *config);
 void moe_options_help(const moe_program *program, FILE *out);
 /* "512M" -> bytes. */
@@ -216,7 +226,7 @@ typedef struct moe_ring moe_ring;
 
 MOE_NODISCARD moe_status moe_ring_open(size_t capacity, moe_ring **out);
 void moe_ring_close(moe_ring *r);
-size_t moe_ring_room(const moe_ring *r);               /* the largest record that push would take now */
+size_t moe_ring_room(const moe_ring *r); /* the largest record that push would take now */
 MOE_NODISCARD bool moe_ring_push(moe_ring *r, const void *head, size_t head_bytes, const void *tail, size_t tail_bytes);
 /* Copies the next record (head and tail joined) into out; false when empty. *bytes_out is its size; a record larger than
  * capacity is our bug (asserted). */
@@ -260,25 +270,29 @@ typedef struct json_t moe_json; /* jansson's json_t */
 
 /* Parses text (need not be NUL-terminated). max_depth bounds nesting. Errors: MOE_ERR_CORRUPT with line and reason.
  * *out is owned: moe_json_free. Numbers too large for a 64-bit integer are refused; "1e3" and "1.0" stay reals. */
-MOE_NODISCARD moe_status moe_json_parse(const char *text, size_t bytes, size_t max_depth, moe_json **out, moe_error *err);
-MOE_NODISCARD moe_status moe_json_load(const char *path, size_t max_bytes, size_t max_depth, moe_json **out, moe_error *err);
+MOE_NODISCARD moe_status moe_json_parse(const char *text, size_t bytes, size_t max_depth, moe_json **out,
+                                        moe_error *err);
+MOE_NODISCARD moe_status moe_json_load(const char *path, size_t max_bytes, size_t max_depth, moe_json **out,
+                                       moe_error *err);
 void moe_json_free(moe_json *json);
 
 /* Typed fields of an object. Absent or null: MOE_OK, *found = false and the output untouched. Wrong type or out of
  * [min, max]: MOE_ERR_INVALID_ARG naming the key, the value and the limit. found may be NULL. A real with an integral value
  * (1.0) is accepted where an integer is asked for. */
-MOE_NODISCARD moe_status moe_json_int(const moe_json *object, const char *key, int64_t min, int64_t max, int64_t *out, bool *found,
-                                      moe_error *err);
-MOE_NODISCARD moe_status moe_json_real(const moe_json *object, const char *key, double min, double max, double *out, bool *found,
-                                       moe_error *err);
+MOE_NODISCARD moe_status moe_json_int(const moe_json *object, const char *key, int64_t min, int64_t max, int64_t *out,
+                                      bool *found, moe_error *err);
+MOE_NODISCARD moe_status moe_json_real(const moe_json *object, const char *key, double min, double max, double *out,
+                                       bool *found, moe_error *err);
 MOE_NODISCARD moe_status moe_json_bool(const moe_json *object, const char *key, bool *out, bool *found, moe_error *err);
-MOE_NODISCARD moe_status moe_json_string(const moe_json *object, const char *key, const char **out, bool *found, moe_error *err);
+MOE_NODISCARD moe_status moe_json_string(const moe_json *object, const char *key, const char **out, bool *found,
+                                         moe_error *err);
 
 /* Appends text as a JSON string with quotes. */
 void moe_text_json_string(moe_text *t, const char *bytes, size_t n);
 
 /* ------------------------------------------------------------------------------------------------ files
  * The whole regular file, read into malloc'ed memory with a NUL after the last byte. */
-MOE_NODISCARD moe_status moe_file_read(const char *path, size_t max_bytes, char **data_out, size_t *bytes_out, moe_error *err);
+MOE_NODISCARD moe_status moe_file_read(const char *path, size_t max_bytes, char **data_out, size_t *bytes_out,
+                                       moe_error *err);
 
 #endif

@@ -189,8 +189,8 @@ static void put_length(unsigned char *to, uint64_t n)
     }
 }
 
-static moe_status build(const layout *l, const model_config *c, const image_shares *shares, moe_threads *threads, image *out,
-                        moe_error *err)
+static moe_status build(const layout *l, const model_config *c, const image_shares *shares, moe_threads *threads,
+                        image *out, moe_error *err)
 {
     size_t head = 8 + l->text.size;
     image i = {.bytes = head + l->end};
@@ -215,7 +215,8 @@ static moe_status build(const layout *l, const model_config *c, const image_shar
     return MOE_OK;
 }
 
-moe_status image_open(const model_config *c, const image_shares *shares, moe_threads *threads, image *out, moe_error *err)
+moe_status image_open(const model_config *c, const image_shares *shares, moe_threads *threads, image *out,
+                      moe_error *err)
 {
     layout l = {.n = 0};
     moe_status status;

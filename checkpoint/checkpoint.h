@@ -37,19 +37,21 @@ typedef struct checkpoint_tensor {
  * Errors: MOE_ERR_NOT_FOUND (no such files), MOE_ERR_CORRUPT naming file, rule and tensor, MOE_ERR_IO. */
 MOE_NODISCARD moe_status checkpoint_open(const char *dir, checkpoint **out, moe_error *err);
 /* One safetensors image in memory (borrowed): the fuzz target and the tests. file names it in messages. */
-MOE_NODISCARD moe_status checkpoint_open_memory(const void *image, size_t bytes, const char *file, checkpoint **out, moe_error *err);
+MOE_NODISCARD moe_status checkpoint_open_memory(const void *image, size_t bytes, const char *file, checkpoint **out,
+                                                moe_error *err);
 /* A whole directory in memory (borrowed), by the same rules as checkpoint_open: the index, if there is one, and its shards. */
 typedef struct checkpoint_image {
     const char *file; /* base name */
     const void *data;
     size_t bytes;
 } checkpoint_image;
-MOE_NODISCARD moe_status checkpoint_open_images(const checkpoint_image *images, size_t n_images, checkpoint **out, moe_error *err);
+MOE_NODISCARD moe_status checkpoint_open_images(const checkpoint_image *images, size_t n_images, checkpoint **out,
+                                                moe_error *err);
 void checkpoint_close(checkpoint *c);
 
 size_t checkpoint_n_tensors(const checkpoint *c);
-const checkpoint_tensor *checkpoint_at(const checkpoint *c, size_t i);               /* name order (byte-wise) */
-const checkpoint_tensor *checkpoint_find(const checkpoint *c, const char *name);     /* NULL when absent */
+const checkpoint_tensor *checkpoint_at(const checkpoint *c, size_t i);           /* name order (byte-wise) */
+const checkpoint_tensor *checkpoint_find(const checkpoint *c, const char *name); /* NULL when absent */
 size_t checkpoint_total_bytes(const checkpoint *c);
 /* Advises the kernel that the bytes of a tensor were copied and its pages may go. */
 void checkpoint_forget(const checkpoint *c, const void *data, size_t bytes);
@@ -84,9 +86,11 @@ typedef struct checkpoint_manifest {
  * total, at most once per hundredth of the total, at last with done == total; not at all when the cache answers.
  * Errors: MOE_ERR_INVALID_ARG (a name twice, empty, or with a space or control character), MOE_ERR_NO_MEMORY. */
 typedef void (*checkpoint_progress)(void *ctx, size_t done, size_t total);
-MOE_NODISCARD moe_status checkpoint_manifest_build(const checkpoint *c, const char *config_text, const checkpoint_logical *tensors,
-                                                   size_t n_tensors, moe_threads *threads, const char *cache_dir, checkpoint_progress progress,
-                                                   void *progress_ctx, checkpoint_manifest *out, moe_error *err);
+MOE_NODISCARD moe_status checkpoint_manifest_build(const checkpoint *c, const char *config_text,
+                                                   const checkpoint_logical *tensors, size_t n_tensors,
+                                                   moe_threads *threads, const char *cache_dir,
+                                                   checkpoint_progress progress, void *progress_ctx,
+                                                   checkpoint_manifest *out, moe_error *err);
 void checkpoint_manifest_fini(checkpoint_manifest *m);
 
 /* ------------------------------------------------------------------------------------------------ pickled checkpoints
@@ -107,8 +111,8 @@ typedef struct checkpoint_converted {
     size_t n_tensors, n_shards, n_copied; /* copied: other files */
     size_t bytes;                         /* of all tensors */
 } checkpoint_converted;
-MOE_NODISCARD moe_status checkpoint_convert(const char *dir, const char *out_dir, checkpoint_convert_progress progress, void *progress_ctx,
-                                            checkpoint_converted *out, moe_error *err);
+MOE_NODISCARD moe_status checkpoint_convert(const char *dir, const char *out_dir, checkpoint_convert_progress progress,
+                                            void *progress_ctx, checkpoint_converted *out, moe_error *err);
 
 checkpoint_digest checkpoint_sha256(const void *bytes, size_t n);
 void checkpoint_digest_hex(const checkpoint_digest *d, char hex[65]);

@@ -274,8 +274,8 @@ static char *default_cache_dir(void)
     return path.data; /* malloc'ed */
 }
 
-static moe_status hash_all(const checkpoint_logical *tensors, size_t n, moe_threads *threads, checkpoint_progress progress,
-                           void *progress_ctx, checkpoint_digest *digests)
+static moe_status hash_all(const checkpoint_logical *tensors, size_t n, moe_threads *threads,
+                           checkpoint_progress progress, void *progress_ctx, checkpoint_digest *digests)
 {
     size_t *order = order_tensors(tensors, n, by_size);
     hash_job job = {

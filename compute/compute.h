@@ -235,7 +235,7 @@ struct compute_device {
 typedef struct compute_device_options {
     compute_class numeric_class;
     compute_isa isa;        /* AUTO: the best there is. MOE_ERR_UNSUPPORTED when it is not there */
-    moe_threads *threads;         /* borrowed for the device's life */
+    moe_threads *threads;   /* borrowed for the device's life */
     size_t max_rows;        /* rows of one op call */
     size_t max_ffn_rows;    /* sum of rows of one expert_ffn call */
     size_t max_d_ff;        /* widest expert */

@@ -196,7 +196,7 @@ static void matrix_pack(cpu_device *d, compute_matrix *m, const compute_weight *
 
     m->data = to;
     moe_threads_run(d->options.threads, (m->n_out + CPU_PANEL - 1) / CPU_PANEL,
-                 w->input_major ? pack_input_major : pack_panel, &job);
+                    w->input_major ? pack_input_major : pack_panel, &job);
 }
 
 /* Rows of an odd width get their zero in device memory, which must be there before the first step. */

@@ -48,25 +48,25 @@ static const api_view_snapshot *acquire(void *ctx, bool want_replicas)
         return &nothing;
     }
     s->node = (api_view_node){.id = NODE_ID,
-                                  .address = "in-process",
-                                  .state = API_VIEW_NODE_UP,
-                                  .device = e->device_name,
-                                  .transport = "loopback",
-                                  .version = MOE_VERSION,
-                                  .used_bytes = e->n_replicas * e->expert_bytes,
-                                  .n_experts = (uint32_t)e->n_replicas,
-                                  .rows = e->rows,
-                                  .frames = e->frames};
+                              .address = "in-process",
+                              .state = API_VIEW_NODE_UP,
+                              .device = e->device_name,
+                              .transport = "loopback",
+                              .version = MOE_VERSION,
+                              .used_bytes = e->n_replicas * e->expert_bytes,
+                              .n_experts = (uint32_t)e->n_replicas,
+                              .rows = e->rows,
+                              .frames = e->frames};
     s->coordinator = e->coordinator;
     s->coordinator.address = e->published_address;
     s->base = (api_view_snapshot){.cluster = CLUSTER,
-                                 .epoch = router_placement_epoch(e->placement),
-                                 .n_nodes = 1,
-                                 .nodes = &s->node,
-                                 .n_coordinators = 1,
-                                 .coordinators = &s->coordinator,
-                                 .n_replicas = want_replicas ? e->n_replicas : 0,
-                                 .replicas = e->replicas};
+                                  .epoch = router_placement_epoch(e->placement),
+                                  .n_nodes = 1,
+                                  .nodes = &s->node,
+                                  .n_coordinators = 1,
+                                  .coordinators = &s->coordinator,
+                                  .n_replicas = want_replicas ? e->n_replicas : 0,
+                                  .replicas = e->replicas};
     return &s->base;
 }
 
@@ -166,8 +166,8 @@ static moe_status open_node(embedded *e, const embedded_options *o, moe_error *e
 
 static moe_status load_experts(embedded *e, const embedded_options *o, moe_error *err)
 {
-    size_t each = model_expert_bytes(o->config, o->tensors), total = each * o->config->n_layers * o->config->n_ffn_experts,
-           done = 0;
+    size_t each = model_expert_bytes(o->config, o->tensors),
+           total = each * o->config->n_layers * o->config->n_ffn_experts, done = 0;
 
     e->expert_bytes = each;
     for (uint32_t l = 0; l < o->config->n_layers; l++) {

@@ -23,8 +23,8 @@ typedef struct coordinator {
     model *model;
     model_kv *kv;
     router_set *base_set;
-    embedded *embedded;  /* one of the two: experts in this process, */
-    pool *pool; /* or in a cluster */
+    embedded *embedded; /* one of the two: experts in this process, */
+    pool *pool;         /* or in a cluster */
     engine *engine;
     api_server *server, *admin;
     api_http *http;

@@ -20,7 +20,7 @@ typedef struct pool_options {
     const member_files *files;
     compute_device *device;
     moe_threads *threads; /* the device's */
-    size_t max_rows;   /* of one step */
+    size_t max_rows;      /* of one step */
     uint32_t micro_batches, dispatch_timeout_ms, replication, min_nodes;
 } pool_options;
 

@@ -5,9 +5,9 @@
 #include "coordinator/pool_priv.h"
 
 typedef struct snapshot {
-    api_view_snapshot base;      /* first: release finds the rest by it */
+    api_view_snapshot base;     /* first: release finds the rest by it */
     const cluster_state *state; /* shared; lends the strings */
-    api_view_node *nodes;   /* owned, as the next */
+    api_view_node *nodes;       /* owned, as the next */
     api_view_coordinator *coordinators;
     api_view_replica *replicas;
 } snapshot;
@@ -44,19 +44,19 @@ static void fill_nodes(pool *p, snapshot *s)
         bool known = pool_find_shown(p, n->id, &info);
 
         s->nodes[i] = (api_view_node){.id = n->id,
-                                          .address = n->address,
-                                          .incarnation = n->incarnation,
-                                          .state = node_state(n, known, &info),
-                                          .device = n->device,
-                                          .transport = p->lane,
-                                          .zone = n->zone,
-                                          .version = n->version,
-                                          .memory_bytes = n->memory_bytes,
-                                          .used_bytes = n->n_ready * n->expert_bytes,
-                                          .n_experts = n->n_ready,
-                                          .rows = info.rows,
-                                          .frames = info.frames,
-                                          .queued_rows = info.queued_rows};
+                                      .address = n->address,
+                                      .incarnation = n->incarnation,
+                                      .state = node_state(n, known, &info),
+                                      .device = n->device,
+                                      .transport = p->lane,
+                                      .zone = n->zone,
+                                      .version = n->version,
+                                      .memory_bytes = n->memory_bytes,
+                                      .used_bytes = n->n_ready * n->expert_bytes,
+                                      .n_experts = n->n_ready,
+                                      .rows = info.rows,
+                                      .frames = info.frames,
+                                      .queued_rows = info.queued_rows};
     }
 }
 
@@ -66,9 +66,9 @@ static void fill_coordinators(snapshot *s)
         const cluster_coordinator *c = &s->state->coordinators[i];
 
         s->coordinators[i] = (api_view_coordinator){.id = c->id,
-                                                        .address = c->address,
-                                                        .epoch = c->epoch_applied,
-                                                        .controller = strcmp(c->id, s->state->controller) == 0};
+                                                    .address = c->address,
+                                                    .epoch = c->epoch_applied,
+                                                    .controller = strcmp(c->id, s->state->controller) == 0};
     }
 }
 
@@ -137,12 +137,12 @@ static bool fill(pool *p, snapshot *s, bool want_replicas)
     fill_nodes(p, s);
     fill_coordinators(s);
     s->base = (api_view_snapshot){.cluster = p->o.member->cluster,
-                                 .epoch = c->epoch,
-                                 .n_nodes = c->n_nodes,
-                                 .n_coordinators = c->n_coordinators,
-                                 .nodes = s->nodes,
-                                 .coordinators = s->coordinators,
-                                 .loop_ns = stats.last_step_ns};
+                                  .epoch = c->epoch,
+                                  .n_nodes = c->n_nodes,
+                                  .n_coordinators = c->n_coordinators,
+                                  .nodes = s->nodes,
+                                  .coordinators = s->coordinators,
+                                  .loop_ns = stats.last_step_ns};
     if (want_replicas) {
         s->base.n_replicas = list_replicas(c, NULL);
         s->replicas = calloc(s->base.n_replicas + 1, sizeof *s->replicas);

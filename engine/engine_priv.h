@@ -26,7 +26,7 @@ struct engine {
     /* any thread */
     moe_queue *arrivals;
     moe_waiter *waiter;
-    compute_counters warm_up; /* what the warm-up token added: it is nobody's */
+    compute_counters warm_up;      /* what the warm-up token added: it is nobody's */
     _Atomic uint64_t *expert_rows; /* owned [n_layers, n_experts] */
     _Atomic uint64_t *ffn_picks;   /* owned [n_layers, k + 1]: rows by the number of FFN experts they picked */
     _Atomic uint64_t rows_done;

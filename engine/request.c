@@ -387,7 +387,8 @@ static moe_status check_spec(const engine_info *info, const engine_spec *spec, u
     }
     if (spec->n_top > SAMPLING_MAX_TOP_LOGPROBS) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "%s %u: must be within [0, %d]",
-                        spec->kind == ENGINE_SCORE ? "top" : "sampling.logprobs", spec->n_top, SAMPLING_MAX_TOP_LOGPROBS);
+                        spec->kind == ENGINE_SCORE ? "top" : "sampling.logprobs", spec->n_top,
+                        SAMPLING_MAX_TOP_LOGPROBS);
     }
     if ((status = choose_length(info, spec, max_tokens_out, err)) != MOE_OK ||
         (status = check_ids("prompt", spec->prompt, spec->n_prompt, info->config->vocab_size, err)) != MOE_OK ||

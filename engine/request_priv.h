@@ -63,10 +63,10 @@ struct engine_request {
     float *scores; /* classify: owned [2, n_labels], raw and log-softmax; there when n_scored is 1 */
 
     /* score: results by position, filled by the step, published by n_scored (release) */
-    float *logprobs;      /* owned [n_prompt] */
+    float *logprobs;   /* owned [n_prompt] */
     sampling_top *top; /* owned [n_prompt, n_top] */
-    uint32_t *n_tops;     /* owned [n_prompt] */
-    int32_t *experts;     /* owned [n_prompt, n_experts_per_token] */
+    uint32_t *n_tops;  /* owned [n_prompt] */
+    int32_t *experts;  /* owned [n_prompt, n_experts_per_token] */
     uint32_t n_experts_per_token;
     atomic_uint n_scored;
 

@@ -208,7 +208,7 @@ static moe_status score_rows(engine *e, const step_work *w)
         uint32_t next = row->position + 1;
         if (row->want_logits) {
             moe_status status = sampler_logprobs(e->sampler, logits_at(e, logit++), c->tokens[next], &r->logprobs[next],
-                                               r->n_top, r->top + (size_t)next * r->n_top);
+                                                 r->n_top, r->top + (size_t)next * r->n_top);
             if (status != MOE_OK) {
                 return status;
             }

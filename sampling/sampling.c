@@ -288,8 +288,7 @@ static bool is_banned(const int32_t *banned, size_t n_banned, size_t id)
 }
 
 /* The first id with the largest z that is not banned. Bans only matter here when the largest is -infinity. */
-static moe_status pick_best(const sampler *s, float best, const int32_t *banned, size_t n_banned,
-                            int32_t *token_out)
+static moe_status pick_best(const sampler *s, float best, const int32_t *banned, size_t n_banned, int32_t *token_out)
 {
     for (size_t id = 0; id < s->vocab_size; id++) {
         if (s->z[id] == best && (best > -INFINITY || !is_banned(banned, n_banned, id))) {
@@ -345,7 +344,7 @@ static void insert_top(const float *logits, sampling_top *top, size_t n, size_t 
 }
 
 moe_status sampler_logprobs(sampler *s, const float *logits, int32_t token, float *logprob_out, size_t n_top,
-                          sampling_top *top)
+                            sampling_top *top)
 {
     size_t n_filled = 0;
     float max, log_sum;

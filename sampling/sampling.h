@@ -54,7 +54,7 @@ MOE_NODISCARD moe_status sampler_pick(sampler *s, const sampling_params *p, cons
  * With n_top above the vocabulary the rest gets token_id -1. Errors: MOE_ERR_DATA_LOSS when a logit is NaN or
  * +infinity. */
 MOE_NODISCARD moe_status sampler_logprobs(sampler *s, const float *logits, int32_t token, float *logprob_out,
-                                        size_t n_top, sampling_top *top);
+                                          size_t n_top, sampling_top *top);
 /* The generator itself: out[4] for counter and key (Salmon et al., SC11). */
 void sampling_philox4x32_10(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 

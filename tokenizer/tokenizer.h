@@ -17,7 +17,8 @@ typedef struct tokenizer tokenizer;
 
 /* Ids from the model's config: never guessed from strings. */
 typedef struct tokenizer_specials {
-    const int32_t *ids; /* borrowed during open: bos, eos, pad ids, skipped in decoded text beside `special: true` tokens */
+    const int32_t
+        *ids; /* borrowed during open: bos, eos, pad ids, skipped in decoded text beside `special: true` tokens */
     size_t n_ids;
     int32_t bos_id, eos_id; /* for chat templates and TemplateProcessing; -1: none */
 } tokenizer_specials;
@@ -27,12 +28,13 @@ typedef struct tokenizer_specials {
  * vocab_size: the model's; every id of the file must be below it. specials may be NULL (no ids).
  * Errors: MOE_ERR_NOT_FOUND when there is neither file (the server then works with token ids only);
  * MOE_ERR_CORRUPT / MOE_ERR_UNSUPPORTED naming the field. */
-MOE_NODISCARD moe_status tokenizer_open(const char *dir, size_t vocab_size, const tokenizer_specials *specials, tokenizer **out,
-                                        moe_error *err);
+MOE_NODISCARD moe_status tokenizer_open(const char *dir, size_t vocab_size, const tokenizer_specials *specials,
+                                        tokenizer **out, moe_error *err);
 /* The same from memory: the fuzz target and the tests. config_json and chat_template may be NULL. */
-MOE_NODISCARD moe_status tokenizer_open_memory(const char *json, size_t json_bytes, const char *config_json, size_t config_bytes,
-                                               const char *chat_template, size_t template_bytes, size_t vocab_size,
-                                               const tokenizer_specials *specials, tokenizer **out, moe_error *err);
+MOE_NODISCARD moe_status tokenizer_open_memory(const char *json, size_t json_bytes, const char *config_json,
+                                               size_t config_bytes, const char *chat_template, size_t template_bytes,
+                                               size_t vocab_size, const tokenizer_specials *specials, tokenizer **out,
+                                               moe_error *err);
 /* And a tokenizer.model from memory. As in tokenizer.json, text is an added token where tokenizer_config.json says so
  * (added_tokens_decoder; bos_token and its like): control pieces of the model are otherwise never found in text. Without
  * add_bos_token a bos goes first, as with LlamaTokenizer, unless tokenizer_class names another class. */
@@ -53,8 +55,9 @@ void tokenizer_close(tokenizer *t);
 typedef struct tokenizer_span {
     size_t begin, end;
 } tokenizer_span;
-MOE_NODISCARD moe_status tokenizer_encode(tokenizer *t, const char *text, size_t bytes, bool add_special, const tokenizer_span *spans,
-                                          size_t n_spans, int32_t *ids, size_t max_ids, size_t *n_ids_out, moe_error *err);
+MOE_NODISCARD moe_status tokenizer_encode(tokenizer *t, const char *text, size_t bytes, bool add_special,
+                                          const tokenizer_span *spans, size_t n_spans, int32_t *ids, size_t max_ids,
+                                          size_t *n_ids_out, moe_error *err);
 
 /* Bytes of one token as the decoder writes them (not yet UTF-8-safe); 0 for ids without text. Borrowed for the
  * tokenizer's life. For logprobs and Detokenize of single ids. */
@@ -96,6 +99,6 @@ const char *tokenizer_chat_name(const tokenizer *t);
 /* Names a template by hand ("tulu", "olmo2", ...), for models whose file is not recognised. Before the first encode. */
 MOE_NODISCARD moe_status tokenizer_chat_select(tokenizer *t, const char *name, moe_error *err);
 MOE_NODISCARD moe_status tokenizer_chat_encode(tokenizer *t, const tokenizer_message *messages, size_t n_messages,
-                                               bool add_generation_prompt, int32_t *ids, size_t max_ids, size_t *n_ids_out,
-                                               moe_error *err);
+                                               bool add_generation_prompt, int32_t *ids, size_t max_ids,
+                                               size_t *n_ids_out, moe_error *err);
 #endif

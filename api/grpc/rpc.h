@@ -42,7 +42,7 @@ typedef struct rpc_method {
     void (*start)(rpc_call *call, const uint8_t *bytes, size_t n);
     void (*wake)(rpc_call *call);                  /* optional: events are there, or the message in flight has left */
     void (*poll)(rpc_call *call, uint64_t now_ns); /* optional: about ten times a second */
-    void (*stop)(rpc_call *call); /* optional: ends the call with UNAVAILABLE, RPC_SHUTTING_DOWN */
+    void (*stop)(rpc_call *call);                  /* optional: ends the call with UNAVAILABLE, RPC_SHUTTING_DOWN */
     void (*fini)(
         rpc_call *call); /* optional: frees call->state; the client is gone or the status has been handed over */
 } rpc_method;

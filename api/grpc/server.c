@@ -35,11 +35,11 @@ extern const size_t moe_proto_descriptors_bytes;
 typedef enum { SERVER_RUNNING, SERVER_STOPPING, SERVER_ENDING, SERVER_CANCELLING, SERVER_STOPPED } server_stage;
 
 struct api_server {
-    engine *engine;           /* borrowed */
+    engine *engine;       /* borrowed */
     const api_view *view; /* borrowed */
-    char *model_name;         /* owned */
-    char **labels;            /* borrowed; NULL: none */
-    grpc_server *server;      /* owned */
+    char *model_name;     /* owned */
+    char **labels;        /* borrowed; NULL: none */
+    grpc_server *server;  /* owned */
     grpc_completion_queue *queue;
     tls *tls;   /* owned; NULL: none */
     auth *auth; /* owned; NULL: none */

@@ -388,7 +388,8 @@ static moe_status start(node_program_state *p, moe_error *err)
     if (status == MOE_OK) {
         status = member_files_open(&p->files, o->model, err);
     }
-    if (status == MOE_OK && (status = moe_threads_open(o->member.threads, compute_thread_init, &p->threads)) != MOE_OK) {
+    if (status == MOE_OK &&
+        (status = moe_threads_open(o->member.threads, compute_thread_init, &p->threads)) != MOE_OK) {
         (void)moe_fail(err, status, "threads: cannot be created");
     }
     if (status == MOE_OK) {

@@ -52,8 +52,8 @@ static bool obey(const char *line, engine *e, fake_cluster *c, api_server *s, ui
 int main(int argc, char **argv)
 {
     fake_options service_options = {.no_tokenizer = flag(argc, argv, "no_tokenizer") != NULL,
-                                   .no_chat = flag(argc, argv, "no_chat") != NULL,
-                                   .classifier = flag(argc, argv, "classifier") != NULL};
+                                    .no_chat = flag(argc, argv, "no_chat") != NULL,
+                                    .classifier = flag(argc, argv, "classifier") != NULL};
     static char *labels[FAKE_LABELS] = {"bad", "fair", "good"};
     api_options options = {.listen = flag(argc, argv, "listen"),
                            .tls_cert = flag(argc, argv, "tls_cert"),

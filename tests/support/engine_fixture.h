@@ -58,8 +58,8 @@ typedef struct asked {
 /* A generate request of n_prompt tokens; the rest at their defaults (greedy off: temperature 1). */
 engine_spec ask_spec(const int32_t *prompt, size_t n_prompt, uint32_t max_tokens, uint64_t seed);
 void ask(engine_fixture *f, asked *a, const engine_spec *spec);
-void ask_read(asked *a);                                     /* takes the events that are there */
-void ask_finish(engine_fixture *f, asked *a);                /* steps until it has ended, then releases it */
+void ask_read(asked *a);                      /* takes the events that are there */
+void ask_finish(engine_fixture *f, asked *a); /* steps until it has ended, then releases it */
 void random_prompt(int32_t *out, size_t n, uint32_t vocab_size, uint64_t seed);
 void assert_answers_equal(const answer *a, const answer *b); /* bit for bit */
 

@@ -703,23 +703,23 @@ static const api_view_snapshot *acquire(void *ctx, bool want_replicas)
 
     MOE_ASSERT(s != NULL);
     s->node = (api_view_node){.id = "node \"one\"",
-                                  .address = "in-process",
-                                  .state = (api_view_node_state)atomic_load(&c->state),
-                                  .transport = "loopback",
-                                  .rows = 11};
+                              .address = "in-process",
+                              .state = (api_view_node_state)atomic_load(&c->state),
+                              .transport = "loopback",
+                              .rows = 11};
     s->coordinator = (api_view_coordinator){.id = "c0", .epoch = 3, .controller = true};
     for (uint32_t i = 0; i < FAKE_LAYERS * FAKE_EXPERTS; i++) {
         s->replicas[i] =
             (api_view_replica){.layer = i / FAKE_EXPERTS, .expert_id = (int32_t)(i % FAKE_EXPERTS), .ready = true};
     }
     s->base = (api_view_snapshot){.cluster = "fake",
-                                 .epoch = 3,
-                                 .n_nodes = 1,
-                                 .n_coordinators = 1,
-                                 .nodes = &s->node,
-                                 .coordinators = &s->coordinator,
-                                 .n_replicas = want_replicas ? FAKE_LAYERS * FAKE_EXPERTS : 0,
-                                 .replicas = s->replicas};
+                                  .epoch = 3,
+                                  .n_nodes = 1,
+                                  .n_coordinators = 1,
+                                  .nodes = &s->node,
+                                  .coordinators = &s->coordinator,
+                                  .n_replicas = want_replicas ? FAKE_LAYERS * FAKE_EXPERTS : 0,
+                                  .replicas = s->replicas};
     return &s->base;
 }
 

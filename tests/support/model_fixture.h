@@ -7,11 +7,11 @@
 typedef struct model_fixture_options {
     const char *dir;
     compute_class numeric_class;
-    bool auto_class;     /* as the checkpoint says; numeric_class is ignored */
+    bool auto_class; /* as the checkpoint says; numeric_class is ignored */
     compute_isa isa;
     compute_layout layout;
     size_t n_threads;
-    bool guarded;        /* the device whose buffers cannot be read outside its ops */
+    bool guarded; /* the device whose buffers cannot be read outside its ops */
     size_t max_rows, max_context, kv_tokens;
     bool prefix_cache;
     bool full_scan; /* no early exit of stick-breaking */
@@ -25,7 +25,7 @@ typedef struct model_fixture {
     compute_device *device;
     model *model;
     model_kv *kv;
-    router_set *set;         /* the base set */
+    router_set *set;          /* the base set */
     compute_expert **experts; /* [n_layers, n_experts]; NULL until model_fixture_load_experts */
     size_t max_context;
 } model_fixture;

@@ -197,13 +197,13 @@ static void random_case(moe_random *r, size_t vocab_size, ref_case *c)
     c->n_banned = moe_random_below(r, MOE_MIN(vocab_size, 4));
     random_ids(r, c->banned, c->n_banned, vocab_size);
     c->p = (sampling_params){.temperature = ONE_OF(r, 0.0f, 0.3f, 0.7f, 1.0f, 2.5f),
-                            .top_k = (int32_t)ONE_OF(r, 0.0f, 0.0f, 1.0f, 5.0f, 50.0f, 1000.0f),
-                            .top_p = ONE_OF(r, 1.0f, 1.0f, 0.95f, 0.5f, 0.01f),
-                            .min_p = ONE_OF(r, 0.0f, 0.0f, 0.05f, 0.5f, 1.0f),
-                            .repetition_penalty = ONE_OF(r, 1.0f, 1.0f, 1.3f, 0.8f),
-                            .frequency_penalty = ONE_OF(r, 0.0f, 0.0f, 0.5f, -0.4f),
-                            .presence_penalty = ONE_OF(r, 0.0f, 0.0f, 0.7f, -0.2f),
-                            .seed = moe_random_u64(r)};
+                             .top_k = (int32_t)ONE_OF(r, 0.0f, 0.0f, 1.0f, 5.0f, 50.0f, 1000.0f),
+                             .top_p = ONE_OF(r, 1.0f, 1.0f, 0.95f, 0.5f, 0.01f),
+                             .min_p = ONE_OF(r, 0.0f, 0.0f, 0.05f, 0.5f, 1.0f),
+                             .repetition_penalty = ONE_OF(r, 1.0f, 1.0f, 1.3f, 0.8f),
+                             .frequency_penalty = ONE_OF(r, 0.0f, 0.0f, 0.5f, -0.4f),
+                             .presence_penalty = ONE_OF(r, 0.0f, 0.0f, 0.7f, -0.2f),
+                             .seed = moe_random_u64(r)};
 }
 
 static int32_t sample_case(sampler *s, const ref_case *c, uint32_t output_index, uint32_t choice_index)
