@@ -6,9 +6,6 @@
 typedef Conclave__V1__Sampling sampling_request;
 typedef Conclave__V1__ExpertSet set_request;
 
-#define MAX_PENALTY     100.0f
-#define MAX_TEMPERATURE 100.0f
-
 /* The three kinds of input, whichever message they came in. All NULL: none was set. */
 typedef struct input {
     const char *text;
@@ -24,21 +21,6 @@ static tokenizer *tokenizer_of(const engine_info *info)
 }
 
 /* ------------------------------------------------------------------------------------------------ input */
-static moe_status check_ids(const char *field, const int32_t *ids, size_t n, const engine_info *info, moe_error *err)
-{
-    if (n > info->max_context) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: %zu tokens; the limit is max_context, %u", field, n,
-                        info->max_context);
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (ids[i] < 0 || (uint32_t)ids[i] >= info->config->vocab_size) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "%s[%zu]: not a token id; the vocabulary has %u", field, i,
-                            info->config->vocab_size);
-        }
-    }
-    return MOE_OK;
-}
-
 static moe_status check_length(const char *field, size_t bytes, const engine_info *info, moe_error *err)
 {
     size_t limit = tokenizer_max_text_bytes(info->tokenizer, info->max_context);
@@ -142,7 +124,7 @@ static moe_status take_input(const engine_info *info, const input *in, intake *o
     if (in->token_ids != NULL) {
         out->spec.prompt = in->token_ids->ids;
         out->spec.n_prompt = in->token_ids->n_ids;
-        status = check_ids("token_ids", out->spec.prompt, out->spec.n_prompt, info, err);
+        status = engine_check_ids(info, "token_ids", out->spec.prompt, out->spec.n_prompt, err);
     } else if (in->text == NULL && in->messages == NULL) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "input: one of text, token_ids and messages must be set");
     } else if (info->tokenizer == NULL) {
@@ -158,8 +140,7 @@ static moe_status take_input(const engine_info *info, const input *in, intake *o
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------------ set and request id
- */
+/* ------------------------------------------------------------------------------------------------ set */
 static moe_status take_set(engine *e, const set_request *r, intake *out, moe_error *err)
 {
     if (r == NULL) {
@@ -180,38 +161,7 @@ static moe_status take_set(engine *e, const set_request *r, intake *out, moe_err
     return MOE_OK;
 }
 
-static moe_status check_request_id(const char *id, moe_error *err)
-{
-    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-";
-    size_t n = strlen(id);
-
-    if (n == 0 || n > ENGINE_MAX_REQUEST_ID || strspn(id, allowed) != n) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "request_id: %zu bytes; it must match [A-Za-z0-9._:-]{1,%d}", n,
-                        ENGINE_MAX_REQUEST_ID);
-    }
-    return MOE_OK;
-}
-
 /* ------------------------------------------------------------------------------------------------ sampling */
-typedef struct range {
-    float min, max;
-    bool above_min; /* min itself is refused */
-} range;
-
-/* NaN fails every comparison. */
-static moe_status take_float(const char *name, bool given, float value, range limit, float *out, moe_error *err)
-{
-    if (!given) {
-        return MOE_OK;
-    }
-    if (!(limit.above_min ? value > limit.min : value >= limit.min) || !(value <= limit.max)) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.%s: %g; it must be in %c%g, %g]", name, (double)value,
-                        limit.above_min ? '(' : '[', (double)limit.min, (double)limit.max);
-    }
-    *out = value;
-    return MOE_OK;
-}
-
 static void default_sampling(const model_config *c, sampling_params *out)
 {
     *out = (sampling_params){
@@ -222,55 +172,32 @@ static void default_sampling(const model_config *c, sampling_params *out)
     };
 }
 
-static moe_status take_floats(const sampling_request *s, sampling_params *out, moe_error *err)
+static void take_floats(const sampling_request *s, sampling_params *out)
 {
     const struct {
-        const char *name;
         bool given;
-        float value;
-        range limit;
-        float *out;
+        float value, *out;
     } fields[] = {
-        {"temperature", s->has_temperature_case != 0, s->temperature, {0, MAX_TEMPERATURE, false}, &out->temperature},
-        {"top_p", s->has_top_p_case != 0, s->top_p, {0, 1, true}, &out->top_p},
-        {"min_p", s->has_min_p_case != 0, s->min_p, {0, 1, false}, &out->min_p},
-        {"repetition_penalty",
-         s->has_repetition_penalty_case != 0,
-         s->repetition_penalty,
-         {0, MAX_PENALTY, true},
-         &out->repetition_penalty},
-        {"frequency_penalty",
-         s->has_frequency_penalty_case != 0,
-         s->frequency_penalty,
-         {-MAX_PENALTY, MAX_PENALTY, false},
-         &out->frequency_penalty},
-        {"presence_penalty",
-         s->has_presence_penalty_case != 0,
-         s->presence_penalty,
-         {-MAX_PENALTY, MAX_PENALTY, false},
-         &out->presence_penalty},
+        {s->has_temperature_case != 0, s->temperature, &out->temperature},
+        {s->has_top_p_case != 0, s->top_p, &out->top_p},
+        {s->has_min_p_case != 0, s->min_p, &out->min_p},
+        {s->has_repetition_penalty_case != 0, s->repetition_penalty, &out->repetition_penalty},
+        {s->has_frequency_penalty_case != 0, s->frequency_penalty, &out->frequency_penalty},
+        {s->has_presence_penalty_case != 0, s->presence_penalty, &out->presence_penalty},
     };
-    moe_status status = MOE_OK;
 
-    for (size_t i = 0; i < MOE_COUNT(fields) && status == MOE_OK; i++) {
-        status = take_float(fields[i].name, fields[i].given, fields[i].value, fields[i].limit, fields[i].out, err);
+    for (size_t i = 0; i < MOE_COUNT(fields); i++) {
+        if (fields[i].given) {
+            *fields[i].out = fields[i].value;
+        }
     }
-    return status;
 }
 
 static moe_status take_counts(const sampling_request *s, engine_spec *out, moe_error *err)
 {
-    if (s->has_max_tokens_case != 0) {
-        out->has_max_tokens = true;
-        out->max_tokens = s->max_tokens;
-    }
-    if (s->has_min_tokens_case != 0) {
-        out->min_tokens = s->min_tokens;
-    }
-    if (out->has_max_tokens && out->min_tokens > out->max_tokens) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.min_tokens: %u; the limit is max_tokens, %u",
-                        out->min_tokens, out->max_tokens);
-    }
+    out->has_max_tokens = s->has_max_tokens_case != 0;
+    out->max_tokens = out->has_max_tokens ? s->max_tokens : 0;
+    out->min_tokens = s->has_min_tokens_case != 0 ? s->min_tokens : 0;
     if (s->has_top_k_case != 0) {
         if (s->top_k > INT32_MAX) {
             return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.top_k: %u; the limit is %d", s->top_k, INT32_MAX);
@@ -278,54 +205,16 @@ static moe_status take_counts(const sampling_request *s, engine_spec *out, moe_e
         out->sampling.top_k = (int32_t)s->top_k;
     }
     if (s->has_n_case != 0) {
-        if (s->n < 1 || s->n > ENGINE_MAX_CHOICES) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.n: %u; it must be in [1, %d]", s->n,
-                            ENGINE_MAX_CHOICES);
-        }
         out->n_choices = s->n;
     }
-    if (s->has_logprobs_case != 0) {
-        if (s->logprobs > SAMPLING_MAX_TOP_LOGPROBS) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.logprobs: %u; the limit is %d", s->logprobs,
-                            SAMPLING_MAX_TOP_LOGPROBS);
-        }
-        out->want_logprobs = true;
-        out->n_top = s->logprobs;
-    }
+    out->want_logprobs = s->has_logprobs_case != 0;
+    out->n_top = out->want_logprobs ? s->logprobs : 0;
     if (s->has_seed_case != 0) {
         out->has_seed = true;
         out->sampling.seed = s->seed;
     }
     out->ignore_eos = s->has_ignore_eos_case != 0 && s->ignore_eos;
     return MOE_OK;
-}
-
-static moe_status take_stops(const engine_info *info, const sampling_request *s, engine_spec *out, moe_error *err)
-{
-    if (s->n_stop > ENGINE_MAX_STOP_STRINGS) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.stop: %zu strings; the limit is %d", s->n_stop,
-                        ENGINE_MAX_STOP_STRINGS);
-    }
-    if (s->n_stop_token_ids > ENGINE_MAX_STOP_IDS) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.stop_token_ids: %zu ids; the limit is %d",
-                        s->n_stop_token_ids, ENGINE_MAX_STOP_IDS);
-    }
-    if (s->n_stop > 0 && info->tokenizer == NULL) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.stop: the model has no tokenizer; use stop_token_ids");
-    }
-    for (size_t i = 0; i < s->n_stop; i++) {
-        size_t n = strlen(s->stop[i]);
-
-        if (n == 0 || n > ENGINE_MAX_STOP_BYTES) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.stop[%zu]: %zu bytes; there must be 1 to %d", i, n,
-                            ENGINE_MAX_STOP_BYTES);
-        }
-    }
-    out->stop = (const char *const *)s->stop;
-    out->n_stop = s->n_stop;
-    out->stop_ids = s->stop_token_ids;
-    out->n_stop_ids = s->n_stop_token_ids;
-    return check_ids("sampling.stop_token_ids", s->stop_token_ids, s->n_stop_token_ids, info, err);
 }
 
 static moe_status take_sampling(const engine_info *info, const sampling_request *s, engine_spec *out, moe_error *err)
@@ -335,40 +224,24 @@ static moe_status take_sampling(const engine_info *info, const sampling_request 
     if (s == NULL) {
         return MOE_OK;
     }
-    moe_status status = take_floats(s, &out->sampling, err);
-    if (status == MOE_OK) {
-        status = take_counts(s, out, err);
-    }
-    if (status == MOE_OK) {
-        status = take_stops(info, s, out, err);
-    }
-    return status;
-}
-
-static moe_status take_resume(const engine_info *info, const generate_request *r, engine_spec *out, moe_error *err)
-{
-    if (r->has_resume_from_case == 0) {
-        return MOE_OK;
-    }
-    if (out->n_choices != 1) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "resume_from: needs sampling.n = 1, not %u", out->n_choices);
-    }
-    if (!out->has_seed && out->sampling.temperature > 0) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG,
-                        "resume_from: needs sampling.seed, the seed of the first try, unless temperature is 0");
-    }
-    out->resume = r->resume_from->ids;
-    out->n_resume = r->resume_from->n_ids;
-    return check_ids("resume_from", out->resume, out->n_resume, info, err);
+    take_floats(s, &out->sampling);
+    out->stop = (const char *const *)s->stop;
+    out->n_stop = s->n_stop;
+    out->stop_ids = s->stop_token_ids;
+    out->n_stop_ids = s->n_stop_token_ids;
+    return take_counts(s, out, err);
 }
 
 /* ------------------------------------------------------------------------------------------------ requests */
-/* What all have: the set and the prompt, which alone own memory. */
+/* What all have: the options' limits, then the set and the prompt, which alone own memory. */
 static moe_status take_rest(engine *e, const set_request *set, const input *from, intake *in, intake *out,
                             moe_error *err)
 {
-    moe_status status = take_set(e, set, in, err);
+    moe_status status = engine_check_options(engine_get_info(e), &in->spec, err);
 
+    if (status == MOE_OK) {
+        status = take_set(e, set, in, err);
+    }
     if (status == MOE_OK) {
         status = take_input(engine_get_info(e), from, in, err);
     }
@@ -395,39 +268,25 @@ moe_status intake_generate(engine *e, const generate_request *r, intake *out, mo
     } else if (r->input_case == CONCLAVE__V1__GENERATE_REQUEST__INPUT_MESSAGES) {
         from.messages = r->messages;
     }
-    if (status == MOE_OK) {
-        status = take_resume(info, r, &in.spec, err);
+    if (r->has_resume_from_case != 0) {
+        in.spec.resume = r->resume_from->ids;
+        in.spec.n_resume = r->resume_from->n_ids;
     }
-    if (status == MOE_OK && r->has_request_id_case != 0) {
-        in.spec.request_id = r->request_id;
-        status = check_request_id(r->request_id, err);
-    }
+    in.spec.request_id = r->has_request_id_case != 0 ? r->request_id : NULL;
     in.spec.want_progress = r->has_progress_case != 0 && r->progress;
     return status == MOE_OK ? take_rest(e, r->set, &from, &in, out, err) : status;
-}
-
-static moe_status take_score_options(const score_request *r, engine_spec *out, moe_error *err)
-{
-    if (r->has_top_case != 0 && r->top > SAMPLING_MAX_TOP_LOGPROBS) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "top: %u; the limit is %d", r->top, SAMPLING_MAX_TOP_LOGPROBS);
-    }
-    out->n_top = r->has_top_case != 0 ? r->top : 0;
-    out->want_logprobs = true;
-    out->want_experts = r->has_experts_case != 0 && r->experts;
-    out->n_choices = 1;
-    if (r->has_request_id_case == 0) {
-        return MOE_OK;
-    }
-    out->request_id = r->request_id;
-    return check_request_id(r->request_id, err);
 }
 
 moe_status intake_score(engine *e, const score_request *r, intake *out, moe_error *err)
 {
     const engine_info *info = engine_get_info(e);
-    intake in = {.spec = {.kind = ENGINE_SCORE}};
+    intake in = {.spec = {.kind = ENGINE_SCORE,
+                          .request_id = r->has_request_id_case != 0 ? r->request_id : NULL,
+                          .n_choices = 1,
+                          .n_top = r->has_top_case != 0 ? r->top : 0,
+                          .want_logprobs = true,
+                          .want_experts = r->has_experts_case != 0 && r->experts}};
     input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens};
-    moe_status status = take_score_options(r, &in.spec, err);
 
     default_sampling(info->config, &in.spec.sampling);
     if (r->input_case == CONCLAVE__V1__SCORE_REQUEST__INPUT_TEXT) {
@@ -437,7 +296,7 @@ moe_status intake_score(engine *e, const score_request *r, intake *out, moe_erro
     } else if (r->input_case == CONCLAVE__V1__SCORE_REQUEST__INPUT_MESSAGES) {
         from.messages = r->messages;
     }
-    return status == MOE_OK ? take_rest(e, r->set, &from, &in, out, err) : status;
+    return take_rest(e, r->set, &from, &in, out, err);
 }
 
 /* The row that is classified is the last one that is no padding; a prompt of nothing else is taken as it is. */
@@ -453,9 +312,11 @@ static void drop_padding(const model_config *c, engine_spec *spec)
 
 moe_status intake_classify(engine *e, const classify_request *r, intake *out, moe_error *err)
 {
-    intake in = {.spec = {.kind = ENGINE_CLASSIFY, .n_choices = 1}};
+    intake in = {.spec = {.kind = ENGINE_CLASSIFY,
+                          .request_id = r->has_request_id_case != 0 ? r->request_id : NULL,
+                          .n_choices = 1}};
     input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens};
-    moe_status status = MOE_OK;
+    moe_status status;
 
     default_sampling(engine_get_info(e)->config, &in.spec.sampling);
     if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_TEXT) {
@@ -465,13 +326,7 @@ moe_status intake_classify(engine *e, const classify_request *r, intake *out, mo
     } else if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_MESSAGES) {
         from.messages = r->messages;
     }
-    if (r->has_request_id_case != 0) {
-        in.spec.request_id = r->request_id;
-        status = check_request_id(r->request_id, err);
-    }
-    if (status == MOE_OK) {
-        status = take_rest(e, r->set, &from, &in, out, err);
-    }
+    status = take_rest(e, r->set, &from, &in, out, err);
     if (status == MOE_OK) {
         drop_padding(engine_get_info(e)->config, &out->spec);
     }
@@ -527,7 +382,7 @@ moe_status intake_detokenize(engine *e, const detokenize_request *r, moe_text *o
     if (info->tokenizer == NULL) {
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "the model has no tokenizer");
     }
-    moe_status status = check_ids("ids", r->ids, r->n_ids, info, err);
+    moe_status status = engine_check_ids(info, "ids", r->ids, r->n_ids, err);
     if (status == MOE_OK) {
         intake_decode(info, r->ids, r->n_ids, r->has_skip_special_case != 0 && r->skip_special, out);
         if (out->failed) {

@@ -237,7 +237,7 @@ void engine_cancel(engine_request *r)
 static void replay_resumed(engine *e, engine_request *r)
 {
     for (uint32_t i = 0; i < r->n_resume; i++) {
-        if (choice_append(&r->choices[0], &e->info, r->resume[i], false, 0.0f, 0, NULL, true)) {
+        if (choice_append(&r->choices[0], &e->info, &(choice_token){.id = r->resume[i]}, true)) {
             break;
         }
     }

@@ -154,6 +154,14 @@ MOE_NODISCARD moe_status engine_find_set(engine *e, const char *id, router_set *
 bool engine_ready(
     engine *e); /* a real token went through all layers with the current placement, and it is not draining */
 
+/* What can be refused of a request before its prompt is known, so that no text is tokenised in vain: sampling, stops,
+ * resume, request id, counts. engine_submit checks it all again, and the rest. Errors: MOE_ERR_INVALID_ARG naming the
+ * field, the value and the limit. */
+MOE_NODISCARD moe_status engine_check_options(const engine_info *info, const engine_spec *spec, moe_error *err);
+/* Token ids that a client sent: within the vocabulary, and no more than the context holds. */
+MOE_NODISCARD moe_status engine_check_ids(const engine_info *info, const char *field, const int32_t *ids, size_t n,
+                                          moe_error *err);
+
 /* Errors, text in err: MOE_ERR_INVALID_ARG (names the field and the limit), MOE_ERR_BUSY (queue full),
  * MOE_ERR_UNAVAILABLE (starting, draining), MOE_ERR_EXISTS, MOE_ERR_UNSUPPORTED (the model's head is for another kind
  * of request). On success *out holds a reference of the caller's: engine_release. */

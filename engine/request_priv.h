@@ -76,28 +76,43 @@ struct engine_request {
     bool held;                   /* event_memory waits until all scored tokens are read */
 };
 
-/* Checks spec against the limits and copies it. The request starts with two references: the engine's and the caller's.
- */
+/* ------------------------------------------------------------------------------------------------ request.c
+ * Checks spec against the limits and copies it. The request starts with two references: the engine's and the caller's. */
 MOE_NODISCARD moe_status request_open(moe_waiter *waiter, const engine_info *info, router_set *current_set,
                                       const engine_spec *spec, uint64_t now_ns, engine_request **out, moe_error *err);
 void request_unref(engine_request *r);
-
-/* Moves a choice along a legal edge (asserted). */
-void choice_move(choice *c, choice_state to);
-/* Room for the next token's event of every running choice and for the last events. */
-bool request_has_room(const engine_request *r);
+void choice_move(choice *c, choice_state to); /* along a legal edge (asserted) */
 uint32_t choice_n_output(const choice *c);
 
-/* Appends a generated token: text, stop strings and ids, length; gives out the TOKEN event and, at the end,
- * CHOICE_DONE. Returns true when the choice has ended. quiet: a resumed token that the client already has (text state
- * only). */
-bool choice_append(choice *c, const engine_info *info, int32_t token, bool has_logprob, float logprob, uint32_t n_top,
-                   const sampling_top *top, bool quiet);
+/* limits.c: every limit of a request, and the length of its answer. Errors name the field, the value and the limit. */
+MOE_NODISCARD moe_status request_check(const engine_info *info, const engine_spec *spec, uint32_t *max_tokens_out,
+                                       moe_error *err);
+
+/* ------------------------------------------------------------------------------------------------ text.c */
+/* A generated token, as the step hands it over. */
+typedef struct choice_token {
+    int32_t id;
+    bool has_logprob;
+    float logprob;
+    uint32_t n_top;
+    const sampling_top *top; /* [n_top], borrowed */
+} choice_token;
+
+/* Appends a token: text, stop strings and ids, length; gives out the TOKEN event and, at the end, CHOICE_DONE. Returns
+ * true when the choice has ended. quiet: a resumed token that the client already has (text state only). */
+bool choice_append(choice *c, const engine_info *info, const choice_token *t, bool quiet);
+size_t choice_text_bound(const engine_info *info); /* longest text of one event */
+
+/* ------------------------------------------------------------------------------------------------ events.c */
+MOE_NODISCARD moe_status request_events_open(engine_request *r, const engine_info *info);
+/* Room for the next token's event of every running choice and for the last events. */
+bool request_has_room(const engine_request *r);
+void choice_emit_token(choice *c, const choice_token *t, size_t text_bytes); /* of c->text; t is its last token */
+void choice_end(choice *c, engine_finish finish, int32_t stop_match, bool has_stop_token, int32_t stop_token);
 void request_emit_started(engine_request *r);
 void request_emit_progress(engine_request *r, uint32_t queue_position);
 void request_emit_done(engine_request *r);
 void request_emit_failed(engine_request *r, moe_status status, const char *why);
-/* Ends every choice that still lives with CANCELLED and gives out DONE. */
-void request_emit_cancelled(engine_request *r);
+void request_emit_cancelled(engine_request *r); /* ends every choice that still lives, then gives out DONE */
 
 #endif

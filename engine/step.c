@@ -291,19 +291,18 @@ static moe_status next_token(engine *e, const step_work *w)
     choice *c = w->choice;
     engine_request *r = c->request;
     const float *logits = logits_at(e, w->first_logit);
-    uint32_t n_output = choice_n_output(c), n_top = 0;
+    uint32_t n_output = choice_n_output(c);
     bool early = n_output < r->min_tokens;
     sampling_history history = {
         .prompt = c->tokens, .n_prompt = r->n_prompt, .output = c->tokens + r->n_prompt, .n_output = n_output};
     sampling_top top[SAMPLING_MAX_TOP_LOGPROBS];
-    float logprob = 0.0f;
-    int32_t token;
+    choice_token token = {.has_logprob = r->want_logprobs, .top = top};
     moe_status status = sampler_pick(e->sampler, &r->sampling, logits, &history, early ? r->stop_ids : NULL,
-                                     early ? r->n_stop_ids : 0, n_output, c->index, &token);
+                                     early ? r->n_stop_ids : 0, n_output, c->index, &token.id);
 
     if (status == MOE_OK && r->want_logprobs) {
-        n_top = MOE_MIN(r->n_top, e->info.config->vocab_size);
-        status = sampler_logprobs(e->sampler, logits, token, &logprob, n_top, top);
+        token.n_top = MOE_MIN(r->n_top, e->info.config->vocab_size);
+        status = sampler_logprobs(e->sampler, logits, token.id, &token.logprob, token.n_top, top);
     }
     if (status != MOE_OK) {
         return status;
@@ -313,7 +312,7 @@ static moe_status next_token(engine *e, const step_work *w)
     }
     note_token_time(e, r);
     e->stats.generated_tokens++;
-    if (choice_append(c, &e->info, token, r->want_logprobs, logprob, n_top, top, false)) {
+    if (choice_append(c, &e->info, &token, false)) {
         engine_release_choice(e, c);
     }
     return MOE_OK;

@@ -405,7 +405,7 @@ static void refusals_name_the_field(void **state)
 
     REFUSED("prompt", spec.n_prompt = 0);
     REFUSED("prompt[0]", (spec.prompt = bad_id, spec.n_prompt = 1));
-    REFUSED("prompt[1] -1", (spec.prompt = negative, spec.n_prompt = 2));
+    REFUSED("prompt[1]: -1", (spec.prompt = negative, spec.n_prompt = 2));
     REFUSED("max_tokens", spec.max_tokens = 0);
     REFUSED("max_context", spec.max_tokens = 1000);
     REFUSED("max_tokens", spec.max_tokens = UINT32_MAX);
