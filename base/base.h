@@ -64,13 +64,31 @@ moe_status moe_fail(moe_error *err, moe_status status, const char *format, ...) 
 _Noreturn void moe_assert_failed(const char *condition, const char *file, int line);
 
 /* ------------------------------------------------------------------------------------------------ log
- * Lower case, nouns and values, to standard error, one write per line, control characters escaped. Any thread. */
+ * Lower case, nouns and values, to standard error, one write per line, control characters escaped. Any thread.
+ *
+ *   text   2026-11-28T18:10:51.123Z warn node b at 10.0.0.7:7400 is not used: ...
+ *   json   {"time":"...","level":"warn","message":"node b at ..."}, and the fields of an event as members
+ *
+ * A warning that repeats is said once; while it goes on, it is said again every 30 s with the number of times. Warnings
+ * are the same when their text is; of one place in the code at most MOE_LOG_BURST different ones are said in 30 s, so
+ * that a stranger who makes each a little different cannot fill a disk. */
 typedef enum { MOE_LOG_ERROR, MOE_LOG_WARN, MOE_LOG_INFO, MOE_LOG_DEBUG, MOE_LOG_TRACE } moe_log_level;
+typedef enum { MOE_LOG_TEXT, MOE_LOG_JSON } moe_log_format;
+#define MOE_LOG_BURST 16
 
 void moe_log_set_level(moe_log_level level); /* default MOE_LOG_INFO */
+void moe_log_set_format(moe_log_format format);
 MOE_NODISCARD bool moe_log_level_parse(const char *name, moe_log_level *level_out);
 bool moe_log_enabled(moe_log_level level);
 void moe_log(moe_log_level level, const char *format, ...) MOE_PRINTF(2, 3);
+
+/* An event with named values, for machines to read: "request id=r1 status=OK ..." as text. Never repeated or held back. */
+typedef struct moe_log_field {
+    const char *name; /* a snake_case literal */
+    const char *text; /* borrowed; NULL: the number */
+    double number;
+} moe_log_field;
+void moe_log_event(moe_log_level level, const char *what, const moe_log_field *fields, size_t n_fields);
 
 #define MOE_ERROR(...) moe_log(MOE_LOG_ERROR, __VA_ARGS__)
 #define MOE_WARN(...)  moe_log(MOE_LOG_WARN, __VA_ARGS__)
@@ -91,6 +109,7 @@ static inline uint64_t moe_now_ns(const moe_clock *clock)
 }
 
 const moe_clock *moe_clock_real(void); /* CLOCK_MONOTONIC; static storage */
+void moe_log_set_clock(const moe_clock *clock); /* which counts the 30 s; NULL: the real one. For tests */
 
 /* A virtual clock for tests and the simulator: stands still until it is advanced. One thread. */
 typedef struct moe_clock_virtual {

@@ -19,11 +19,12 @@ typedef enum { ORIGIN_NONE, ORIGIN_DEFAULT, ORIGIN_FILE, ORIGIN_ENVIRONMENT, ORI
 
 static const char *const origin_names[] = {"none", "default", "file", "environment", "flag"};
 static const char *const log_levels[] = {"error", "warn", "info", "debug", "trace", NULL};
+static const char *const log_formats[] = {"text", "json", NULL};
 
 /* What every program has. */
 typedef struct builtin_config {
     bool help, version, print_config;
-    char *config, *log_level; /* owned */
+    char *config, *log_level, *log_format; /* owned */
 } builtin_config;
 
 static const moe_option builtin_options[] = {
@@ -39,6 +40,13 @@ static const moe_option builtin_options[] = {
      .choices = log_levels,
      .value = "LEVEL",
      .help = "least important messages to log"},
+    {.name = "log_format",
+     .kind = MOE_OPT_CHOICE,
+     .offset = offsetof(builtin_config, log_format),
+     .fallback = "text",
+     .choices = log_formats,
+     .value = "FORMAT",
+     .help = "how lines of the log look; json: one object a line"},
     {.name = "print_config",
      .kind = MOE_OPT_BOOL,
      .offset = offsetof(builtin_config, print_config),
@@ -405,6 +413,7 @@ static moe_status apply_all(parse *p, int argc, char **argv, char **env, const c
     }
     MOE_ASSERT(moe_log_level_parse(p->builtin.log_level, &level));
     moe_log_set_level(level);
+    moe_log_set_format(strcmp(p->builtin.log_format, "json") == 0 ? MOE_LOG_JSON : MOE_LOG_TEXT);
     *next_out = MOE_OPTIONS_RUN;
     return MOE_OK;
 }
@@ -427,6 +436,7 @@ moe_status moe_options_parse(const moe_program *program, void *config, int argc,
     status = apply_all(&p, argc, argv, env != NULL ? env : environ, args, max_args, &n_args, &next);
     free(p.builtin.config);
     free(p.builtin.log_level);
+    free(p.builtin.log_format);
     free(p.slots);
     if (status != MOE_OK || next != MOE_OPTIONS_RUN) {
         moe_options_fini(program, config);

@@ -26,6 +26,8 @@ static int capture(void **state)
 static int release(void **state)
 {
     moe_log_set_level(MOE_LOG_INFO);
+    moe_log_set_format(MOE_LOG_TEXT);
+    moe_log_set_clock(NULL);
     (void)dup2(stderr_before, STDERR_FILENO);
     (void)close(stderr_before);
     return test_folder_teardown(state);
@@ -93,6 +95,99 @@ static void errno_survives_a_message(void **state)
     assert_int_equal(errno, EXDEV);
 }
 
+/* ------------------------------------------------------------------------------------------------ JSON */
+static void a_message_is_an_object_in_json(void **state)
+{
+    moe_log_set_format(MOE_LOG_JSON);
+    MOE_INFO("say \"%s\"", "a\nb\\");
+    assert_contains(logged(state), "Z\",\"level\":\"info\",\"message\":\"say \\\"a\\u000ab\\\\\\\"\"}\n");
+}
+
+static void a_long_message_is_still_an_object_in_json(void **state)
+{
+    char text[1024];
+
+    memset(text, '\1', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    moe_log_set_format(MOE_LOG_JSON);
+    MOE_INFO("%s", text);
+    assert_contains(logged(state), "\\u0001\"}\n");
+}
+
+static void an_event_has_its_values(void **state)
+{
+    const moe_log_field fields[] = {{.name = "id", .text = "a \"b\""}, {.name = "tokens", .number = 12}};
+
+    moe_log_event(MOE_LOG_INFO, "request", fields, 2);
+    assert_contains(logged(state), "info request id=a \"b\" tokens=12\n");
+    moe_log_set_format(MOE_LOG_JSON);
+    moe_log_event(MOE_LOG_INFO, "request", fields, 2);
+    assert_contains(logged(state), "\"message\":\"request\",\"id\":\"a \\\"b\\\"\",\"tokens\":12}\n");
+}
+
+/* ------------------------------------------------------------------------------------------------ repetition */
+#define SECOND 1000000000u
+
+static size_t n_lines(void **state)
+{
+    size_t n = 0;
+
+    for (const char *at = logged(state); (at = strchr(at, '\n')) != NULL; at++) {
+        n++;
+    }
+    return n;
+}
+
+static void a_warning_that_repeats_is_said_every_30_seconds_with_a_count(void **state)
+{
+    moe_clock_virtual v;
+
+    moe_clock_virtual_init(&v, SECOND);
+    moe_log_set_clock(&v.clock);
+    for (int i = 0; i < 61; i++) {
+        MOE_WARN("node %s is silent", "b");
+        moe_clock_virtual_advance(&v, SECOND);
+    }
+    assert_int_equal(n_lines(state), 3);
+    assert_contains(logged(state), "node b is silent\n");
+    assert_contains(logged(state), "node b is silent (and 29 more like it since)\n");
+}
+
+static void different_warnings_do_not_hide_each_other(void **state)
+{
+    moe_clock_virtual v;
+
+    moe_clock_virtual_init(&v, SECOND);
+    moe_log_set_clock(&v.clock);
+    for (int i = 0; i < 3; i++) {
+        MOE_WARN("node %d left", i);
+        MOE_WARN("node %d came", i);
+    }
+    assert_int_equal(n_lines(state), 6);
+}
+
+static void a_flood_of_different_warnings_from_one_place_is_bounded(void **state)
+{
+    moe_clock_virtual v;
+
+    moe_clock_virtual_init(&v, SECOND);
+    moe_log_set_clock(&v.clock);
+    for (int i = 0; i < 10000; i++) {
+        MOE_WARN("caller %d refused", i);
+    }
+    assert_int_equal(n_lines(state), MOE_LOG_BURST);
+    moe_clock_virtual_advance(&v, (uint64_t)31 * SECOND);
+    MOE_WARN("caller %d refused", 10000);
+    assert_int_equal(n_lines(state), MOE_LOG_BURST + 1);
+}
+
+static void errors_are_never_held_back(void **state)
+{
+    MOE_ERROR("no disk");
+    MOE_ERROR("no disk");
+    assert_int_equal(n_lines(state), 2);
+}
+
 static void level_names_are_parsed(void **state)
 {
     moe_log_level level;
@@ -116,11 +211,22 @@ static void an_unknown_level_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_CAPTURE(a_message_is_a_line_with_its_level), WITH_CAPTURE(messages_above_the_level_are_dropped),
-        WITH_CAPTURE(debug_is_enabled_by_the_level),      WITH_CAPTURE(control_characters_are_escaped),
-        WITH_CAPTURE(bytes_that_are_no_utf8_are_escaped), WITH_CAPTURE(a_long_message_is_cut_to_one_line),
-        WITH_CAPTURE(errno_survives_a_message),           cmocka_unit_test(level_names_are_parsed),
+        WITH_CAPTURE(a_message_is_a_line_with_its_level),
+        WITH_CAPTURE(messages_above_the_level_are_dropped),
+        WITH_CAPTURE(debug_is_enabled_by_the_level),
+        WITH_CAPTURE(control_characters_are_escaped),
+        WITH_CAPTURE(bytes_that_are_no_utf8_are_escaped),
+        WITH_CAPTURE(a_long_message_is_cut_to_one_line),
+        WITH_CAPTURE(errno_survives_a_message),
+        cmocka_unit_test(level_names_are_parsed),
         cmocka_unit_test(an_unknown_level_is_refused),
+        WITH_CAPTURE(a_message_is_an_object_in_json),
+        WITH_CAPTURE(a_long_message_is_still_an_object_in_json),
+        WITH_CAPTURE(an_event_has_its_values),
+        WITH_CAPTURE(a_warning_that_repeats_is_said_every_30_seconds_with_a_count),
+        WITH_CAPTURE(different_warnings_do_not_hide_each_other),
+        WITH_CAPTURE(a_flood_of_different_warnings_from_one_place_is_bounded),
+        WITH_CAPTURE(errors_are_never_held_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
