@@ -62,6 +62,7 @@ typedef struct api_http api_http;
 typedef struct api_http_options {
     const char *listen;       /* HOST:PORT; port 0: a free one */
     const char *model_name;   /* label of the build information */
+    bool no_experts;          /* /metrics has no lines per layer and expert */
     uint32_t live_timeout_ms; /* a loop with work that has not turned for so long is stuck; 0: 60000 */
 } api_http_options;
 

@@ -48,7 +48,7 @@ void classify_wake(rpc_call *call)
     classification *c = call->state;
     engine_event event;
 
-    while (c != NULL && !call->finished && engine_next(c->session.request, &event)) {
+    while (c != NULL && !call->finished && session_next(call, &c->session, &event)) {
         if (event.kind == ENGINE_CLASSIFIED) {
             add_scores(call, c, &event);
         } else if (event.kind == ENGINE_DONE) {

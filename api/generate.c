@@ -79,11 +79,11 @@ static void absorb(generation *g, const engine_event *event)
     }
 }
 
-static void take_events(generation *g)
+static void take_events(rpc_call *call, generation *g)
 {
     engine_event event;
 
-    while (!g->ended && (!g->stream || g->n_waiting < CHUNK_TOKENS) && engine_next(g->session.request, &event)) {
+    while (!g->ended && (!g->stream || g->n_waiting < CHUNK_TOKENS) && session_next(call, &g->session, &event)) {
         bool of_choice = event.kind == ENGINE_TOKEN || event.kind == ENGINE_CHOICE_DONE;
 
         MOE_ASSERT(!of_choice || event.choice < g->n_choices);
@@ -261,7 +261,7 @@ static bool has_output(const generation *g)
 
 static void pump_stream(rpc_call *call, generation *g)
 {
-    take_events(g);
+    take_events(call, g);
     if (call->sending || call->finished) {
         return;
     }
@@ -336,7 +336,7 @@ static void pump_complete(rpc_call *call, generation *g)
 {
     moe_text scratch;
 
-    take_events(g);
+    take_events(call, g);
     if (!g->ended || call->finished) {
         return;
     }

@@ -102,11 +102,11 @@ static void model_start(rpc_call *call, const uint8_t *bytes, size_t n)
 #define INFERENCE(name) "/conclave.v1.Inference/" name, .service = API_SERVE_INFERENCE, .needs_token = true
 
 const rpc_method inference_methods[] = {
-    {INFERENCE("Generate"), .start = generate_start, .wake = generate_wake, .poll = generate_poll,
+    {INFERENCE("Generate"), .logs = true, .start = generate_start, .wake = generate_wake, .poll = generate_poll,
      .stop = generate_stop, .fini = generate_fini},
-    {INFERENCE("Complete"), .start = complete_start, .wake = generate_wake, .fini = generate_fini},
-    {INFERENCE("Score"), .start = score_start, .wake = score_wake, .fini = score_fini},
-    {INFERENCE("Classify"), .start = classify_start, .wake = classify_wake, .fini = classify_fini},
+    {INFERENCE("Complete"), .logs = true, .start = complete_start, .wake = generate_wake, .fini = generate_fini},
+    {INFERENCE("Score"), .logs = true, .start = score_start, .wake = score_wake, .fini = score_fini},
+    {INFERENCE("Classify"), .logs = true, .start = classify_start, .wake = classify_wake, .fini = classify_fini},
     {INFERENCE("Tokenize"), .start = tokenize_start},
     {INFERENCE("Detokenize"), .start = detokenize_start},
     {INFERENCE("GetModel"), .start = model_start},

@@ -46,8 +46,8 @@ static void put_engine(moe_text *out, engine *e, const engine_stats *s)
                   engine_ready(e));
 }
 
-/* Dispatches to nodes and their results, as they were handed to and by the transport. */
-static void put_traffic(moe_text *out, const engine_stats *s)
+/* Dispatches to nodes and their results, as they were handed to and by the transport, and what went wrong with them. */
+static void put_dispatch(moe_text *out, const exchange_stats *s)
 {
     metrics_head(out, "conclave_dispatch_frames_total", "counter", "Frames of activations to and from all nodes.");
     moe_text_printf(out, "conclave_dispatch_frames_total{direction=\"sent\"} %" PRIu64 "\n", s->frames_sent);
@@ -55,18 +55,27 @@ static void put_traffic(moe_text *out, const engine_stats *s)
     metrics_head(out, "conclave_dispatch_bytes_total", "counter", "Bytes of these frames.");
     moe_text_printf(out, "conclave_dispatch_bytes_total{direction=\"sent\"} %" PRIu64 "\n", s->bytes_sent);
     moe_text_printf(out, "conclave_dispatch_bytes_total{direction=\"received\"} %" PRIu64 "\n", s->bytes_received);
+    metrics_counter(out, "conclave_dispatch_resends_total", "Dispatches lost with their node, and sent again.",
+                    s->retries);
+    metrics_counter(out, "conclave_dispatch_hedges_total", "Dispatches whose node was late, and sent to a replica too.",
+                    s->hedges);
+    metrics_counter(out, "conclave_dispatch_refusals_total", "Dispatches that a node refused.", s->refusals);
+    metrics_counter(out, "conclave_dispatch_late_results_total", "Results that nobody waited for any more.",
+                    s->late_results);
+    metrics_counter(out, "conclave_dispatch_bad_frames_total", "Malformed frames from nodes.", s->bad_frames);
+    metrics_counter(out, "conclave_authentication_failures_total", "Members that did not prove the cluster's secret.",
+                    s->auth_failures);
 }
 
-static void put_histogram(moe_text *out, const char *name, const char *help, const uint64_t *buckets, uint64_t count,
-                          double sum)
+static void put_histogram(moe_text *out, const char *name, const char *help, const engine_histogram *h)
 {
     metrics_head(out, name, "histogram", help);
-    for (size_t i = 0; i < MOE_COUNT(engine_bucket_seconds); i++) {
+    for (size_t i = 0; i < ENGINE_N_BUCKETS; i++) {
         moe_text_printf(out, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, engine_bucket_seconds[i],
-                        MOE_MIN(buckets[i], count));
+                        MOE_MIN(h->buckets[i], h->count));
     }
-    moe_text_printf(out, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n%s_sum %.9g\n%s_count %" PRIu64 "\n", name, count, name,
-                    sum, name, count);
+    moe_text_printf(out, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n%s_sum %.9g\n%s_count %" PRIu64 "\n", name, h->count,
+                    name, h->sum, name, h->count);
 }
 
 /* Prometheus' own histogram: the buckets are cumulative, and the sum is what was observed, here picks. */
@@ -132,12 +141,6 @@ static void put_experts(moe_text *out, engine *e)
 }
 
 /* ------------------------------------------------------------------------------------------------ gRPC */
-static const char *const code_names[RPC_N_STATUS] = {
-    "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
-    "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
-    "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
-    "DATA_LOSS", "UNAUTHENTICATED"};
-
 static void put_calls(moe_text *out, const api_server *s)
 {
     metrics_head(out, "conclave_grpc_calls_total", "counter", "gRPC calls that ended, by method and status.");
@@ -147,7 +150,7 @@ static void put_calls(moe_text *out, const api_server *s)
 
             if (n > 0) {
                 moe_text_printf(out, "conclave_grpc_calls_total{method=\"%s\",code=\"%s\"} %" PRIu64 "\n",
-                                api_server_method_path(s, m), code_names[code], n);
+                                api_server_method_path(s, m), rpc_code_name(code), n);
             }
         }
     }
@@ -155,13 +158,18 @@ static void put_calls(moe_text *out, const api_server *s)
 }
 
 /* ------------------------------------------------------------------------------------------------ cluster */
-static void node_line(moe_text *out, const char *name, const api_view_node *n, uint64_t value)
+static void node_value(moe_text *out, const char *name, const api_view_node *n, double value)
 {
     moe_text_printf(out, "%s{node=\"", name);
     metrics_label(out, n->id);
     moe_text_printf(out, "\",transport=\"");
     metrics_label(out, n->transport);
-    moe_text_printf(out, "\"} %" PRIu64 "\n", value);
+    moe_text_printf(out, "\"} %.15g\n", value);
+}
+
+static void node_line(moe_text *out, const char *name, const api_view_node *n, uint64_t value)
+{
+    node_value(out, name, n, (double)value);
 }
 
 static void put_cluster(moe_text *out, const api_view *view)
@@ -177,13 +185,19 @@ static void put_cluster(moe_text *out, const api_view *view)
     for (size_t i = 0; i < s->n_nodes; i++) {
         node_line(out, "conclave_node_queued_rows", &s->nodes[i], s->nodes[i].queued_rows);
     }
-    metrics_head(out, "conclave_node_rows_total", "counter", "Rows the node has answered since it was connected.");
+    metrics_head(out, "conclave_dispatch_rows_total", "counter", "Rows the node has answered since it was connected.");
     for (size_t i = 0; i < s->n_nodes; i++) {
-        node_line(out, "conclave_node_rows_total", &s->nodes[i], s->nodes[i].rows);
+        node_line(out, "conclave_dispatch_rows_total", &s->nodes[i], s->nodes[i].rows);
     }
-    metrics_head(out, "conclave_node_frames_total", "counter", "Frames the node has answered since it was connected.");
+    metrics_head(out, "conclave_dispatch_results_total", "counter",
+                 "Results that came from the node since it was connected.");
     for (size_t i = 0; i < s->n_nodes; i++) {
-        node_line(out, "conclave_node_frames_total", &s->nodes[i], s->nodes[i].frames);
+        node_line(out, "conclave_dispatch_results_total", &s->nodes[i], s->nodes[i].frames);
+    }
+    metrics_head(out, "conclave_dispatch_seconds", "summary", "From dispatch to result, by node.");
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        node_value(out, "conclave_dispatch_seconds_sum", &s->nodes[i], s->nodes[i].busy_seconds);
+        node_line(out, "conclave_dispatch_seconds_count", &s->nodes[i], s->nodes[i].frames);
     }
     metrics_gauge(out, "conclave_placement_epoch", "Placement epoch in force.", s->epoch);
     view->release(view->ctx, s);
@@ -226,15 +240,18 @@ void metrics_render(const metrics_source *source, moe_text *out)
     put_build(out, source);
     put_requests(out, &stats);
     put_engine(out, source->engine, &stats);
-    put_traffic(out, &stats);
-    put_histogram(out, "conclave_time_to_first_token_seconds", "From arrival to the first token.", stats.ttft_buckets,
-                  stats.ttft_count, stats.ttft_seconds_sum);
-    put_histogram(out, "conclave_inter_token_seconds", "Between the tokens of one choice.", stats.inter_token_buckets,
-                  stats.inter_token_count, stats.inter_token_seconds_sum);
+    put_dispatch(out, &stats.dispatch);
+    put_histogram(out, "conclave_queue_seconds", "From arrival to the start.", &stats.queue);
+    put_histogram(out, "conclave_time_to_first_token_seconds", "From arrival to the first token.", &stats.first_token);
+    put_histogram(out, "conclave_inter_token_seconds", "Between the tokens of one choice.", &stats.inter_token);
+    put_histogram(out, "conclave_request_seconds", "From arrival to the end, however it came.", &stats.request);
     put_loops(out, &stats, source);
     if (source->server != NULL) {
         put_calls(out, source->server);
     }
     put_cluster(out, source->view);
-    put_experts(out, source->engine);
+    if (!source->no_experts) {
+        put_experts(out, source->engine);
+    }
+    metrics_process(out);
 }

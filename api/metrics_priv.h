@@ -11,6 +11,7 @@ typedef struct metrics_source {
     const api_view *view;
     const api_server *server; /* may be NULL */
     const char *model_name;
+    bool no_experts; /* no lines per expert: with many layers they are most of the page */
 } metrics_source;
 
 /* Appends one whole page; out->failed when it does not fit. Any thread. */

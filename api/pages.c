@@ -74,7 +74,8 @@ moe_status api_http_open(const api_http_options *options, engine *e, const api_v
         status = moe_fail(err, MOE_ERR_NO_MEMORY, "http: out of memory");
     } else {
         h->model_name = name;
-        h->source = (metrics_source){.engine = e, .view = view, .server = server, .model_name = name};
+        h->source = (metrics_source){
+            .engine = e, .view = view, .server = server, .model_name = name, .no_experts = options->no_experts};
         h->live_timeout_ns =
             (uint64_t)(options->live_timeout_ms != 0 ? options->live_timeout_ms : LIVE_TIMEOUT_MS) * 1000000u;
         status = http_server_open(options->listen, &pages, &h->server, err);

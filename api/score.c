@@ -73,7 +73,7 @@ void score_wake(rpc_call *call)
     scoring *s = call->state;
     engine_event event;
 
-    while (s != NULL && !call->finished && engine_next(s->session.request, &event)) {
+    while (s != NULL && !call->finished && session_next(call, &s->session, &event)) {
         if (event.kind == ENGINE_SCORED) {
             add_token(s, &event);
         } else if (event.kind == ENGINE_DONE) {

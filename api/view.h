@@ -23,6 +23,7 @@ typedef struct api_view_node {
     uint64_t memory_bytes, used_bytes;
     uint32_t n_experts;
     uint64_t rows, frames; /* answered since connected */
+    double busy_seconds;   /* from dispatch to result, summed over those frames; 0 in one process */
     uint32_t queued_rows;  /* of all coordinators, at the node when it last answered */
 } api_view_node;
 

@@ -108,7 +108,7 @@ static inline uint64_t moe_now_ns(const moe_clock *clock)
     return clock->now_ns(clock->ctx);
 }
 
-const moe_clock *moe_clock_real(void); /* CLOCK_MONOTONIC; static storage */
+const moe_clock *moe_clock_real(void);          /* CLOCK_MONOTONIC; static storage */
 void moe_log_set_clock(const moe_clock *clock); /* which counts the 30 s; NULL: the real one. For tests */
 
 /* A virtual clock for tests and the simulator: stands still until it is advanced. One thread. */
@@ -179,6 +179,8 @@ MOE_NODISCARD moe_status moe_options_parse(const moe_program *program, void *con
                                            moe_options_next *next_out, moe_error *err);
 void moe_options_fini(const moe_program *program, void *config);
 void moe_options_help(const moe_program *program, FILE *out);
+/* The first line of a program's log: its name, version and command. Secrets are never in argv: options name files. */
+void moe_options_log_start(const moe_program *program, int argc, char **argv);
 /* "512M" -> bytes. */
 MOE_NODISCARD moe_status moe_parse_size(const char *text, size_t *bytes_out);
 

@@ -12,6 +12,8 @@
 #define MAX_PRINT_BYTES  ((size_t)4 << 20)
 #define ORIGIN_KEY       "_origin" /* of --print-config; skipped when it is read back */
 
+#define MAX_COMMAND ((size_t)8 << 10) /* bytes of the command in the log */
+
 extern char **environ;
 
 /* In order of precedence. */
@@ -448,6 +450,20 @@ moe_status moe_options_parse(const moe_program *program, void *config, int argc,
         }
     }
     return status;
+}
+
+void moe_options_log_start(const moe_program *program, int argc, char **argv)
+{
+    moe_text command;
+
+    moe_text_init(&command, MAX_COMMAND);
+    for (int i = 0; i < argc; i++) {
+        moe_text_printf(&command, "%s%s", i > 0 ? " " : "", argv[i]);
+    }
+    const moe_log_field fields[] = {{.name = "version", .text = MOE_VERSION},
+                                    {.name = "command", .text = moe_text_cstr(&command)}};
+    moe_log_event(MOE_LOG_INFO, program->name, fields, MOE_COUNT(fields));
+    moe_text_fini(&command);
 }
 
 void moe_options_fini(const moe_program *program, void *config)

@@ -282,7 +282,8 @@ static moe_status open_listeners(coordinator *c, moe_error *err)
         }
     }
     if (status == MOE_OK && o->http != NULL) {
-        api_http_options http = {.listen = o->http, .model_name = api.model_name};
+        api_http_options http = {
+            .listen = o->http, .model_name = api.model_name, .no_experts = strcmp(o->metrics_experts, "off") == 0};
         status = api_http_open(&http, c->engine, view, c->server, &c->http, err);
         if (status == MOE_OK) {
             MOE_INFO("http on port %u", api_http_port(c->http));
@@ -475,6 +476,7 @@ int main(int argc, char **argv)
         err = (moe_error){"--model DIR is needed: a checkpoint directory (see --help)"};
         return fail(MOE_ERR_INVALID_ARG, &err);
     }
+    moe_options_log_start(&coordinator_program, argc, argv);
     compute_thread_init();
     status = start(&c, &signals, &err);
     if (status == MOE_OK) {

@@ -4,6 +4,8 @@
 
 #define FIELD(f) offsetof(coordinator_config, f)
 
+static const char *const on_off[] = {"on", "off", NULL};
+
 static const moe_option options[] = {
     {.name = "model",
      .kind = MOE_OPT_STRING,
@@ -106,6 +108,13 @@ static const moe_option options[] = {
      .offset = FIELD(chat_template),
      .value = "NAME",
      .help = "tulu or olmo2, for models whose template is not recognised"},
+    {.name = "metrics_experts",
+     .kind = MOE_OPT_CHOICE,
+     .offset = FIELD(metrics_experts),
+     .fallback = "on",
+     .choices = on_off,
+     .value = "ON",
+     .help = "lines per layer and expert in /metrics; off: large models make large pages"},
     {.name = "tls_cert",
      .kind = MOE_OPT_STRING,
      .offset = FIELD(tls_cert),

@@ -56,6 +56,7 @@ static void fill_nodes(pool *p, snapshot *s)
                                       .n_experts = n->n_ready,
                                       .rows = info.rows,
                                       .frames = info.frames,
+                                      .busy_seconds = info.busy_seconds,
                                       .queued_rows = info.queued_rows};
     }
 }

@@ -286,6 +286,7 @@ void engine_retire(engine *e, engine_request *r)
     }
     pthread_mutex_unlock(&e->lock);
     atomic_store(&r->paused, false);
+    engine_observe(&e->stats.request, (double)(moe_now_ns(e->options.clock) - r->submitted_ns) * 1e-9);
     if (!r->started) {
         atomic_fetch_sub(&e->n_waiting, 1);
     }
@@ -338,7 +339,6 @@ void engine_publish_stats(engine *e)
 {
     model_kv_stats kv;
     compute_counters counters;
-    exchange_stats traffic;
     compute_device *device = model_device(e->options.model);
     uint64_t refused;
 
@@ -346,11 +346,7 @@ void engine_publish_stats(engine *e)
     device->ops->counters(device, &counters);
     e->stats.attention_keys_seen = counters.stick_keys_seen - e->warm_up.stick_keys_seen;
     e->stats.attention_keys_skipped = counters.stick_keys_skipped - e->warm_up.stick_keys_skipped;
-    exchange_get_stats(e->options.exchange, &traffic);
-    e->stats.frames_sent = traffic.frames_sent;
-    e->stats.frames_received = traffic.frames_received;
-    e->stats.bytes_sent = traffic.bytes_sent;
-    e->stats.bytes_received = traffic.bytes_received;
+    exchange_get_stats(e->options.exchange, &e->stats.dispatch);
     e->stats.queued = atomic_load(&e->n_waiting);
     e->stats.running = e->step.n_running;
     e->stats.kv_pages = kv.n_pages;

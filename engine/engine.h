@@ -124,6 +124,13 @@ typedef struct engine_info {
     size_t kv_capacity_tokens;
 } engine_info;
 
+/* Durations in seconds, as Prometheus has them: buckets are cumulative counts at engine_bucket_seconds. */
+#define ENGINE_N_BUCKETS 16
+typedef struct engine_histogram {
+    double sum;
+    uint64_t count, buckets[ENGINE_N_BUCKETS];
+} engine_histogram;
+
 /* Counters for /metrics; read without locks, monotonic unless said. */
 typedef struct engine_stats {
     uint64_t requests_admitted, requests_done, requests_failed, requests_cancelled, requests_refused;
@@ -131,14 +138,15 @@ typedef struct engine_stats {
     uint32_t queued, running;                          /* now */
     uint64_t kv_pages, kv_pages_used, kv_pages_cached; /* now */
     uint64_t prefix_hit_tokens;
-    uint64_t last_step_ns; /* moe_clock_real when the loop last turned */
-    double ttft_seconds_sum, inter_token_seconds_sum;
-    uint64_t ttft_count, inter_token_count;
+    uint64_t last_step_ns;                                /* moe_clock_real when the loop last turned */
+    engine_histogram queue;                               /* from arrival to the start, of requests that started */
+    engine_histogram first_token;                         /* from arrival to the first token */
+    engine_histogram inter_token;                         /* between the tokens of one choice */
+    engine_histogram request;                             /* from arrival to the end, however it came */
     uint64_t attention_keys_seen, attention_keys_skipped; /* by stick-breaking scans; those beyond an early exit */
-    uint64_t frames_sent, frames_received, bytes_sent, bytes_received; /* dispatches and results, of all nodes */
-    uint64_t ttft_buckets[16], inter_token_buckets[16];                /* cumulative counts at engine_bucket_seconds */
+    exchange_stats dispatch;                              /* of all nodes */
 } engine_stats;
-extern const double engine_bucket_seconds[16];
+extern const double engine_bucket_seconds[ENGINE_N_BUCKETS];
 
 const engine_info *engine_get_info(const engine *e);
 void engine_get_stats(engine *e, engine_stats *out);

@@ -48,5 +48,6 @@ void engine_retire(engine *e, engine_request *r);
 void engine_fail_request(engine *e, engine_request *r, moe_status status, const char *why);
 void engine_release_choice(engine *e, choice *c);
 void engine_publish_stats(engine *e);
+void engine_observe(engine_histogram *h, double seconds);
 
 #endif

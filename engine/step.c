@@ -11,12 +11,12 @@ static double seconds(uint64_t from_ns, uint64_t to_ns)
     return (double)(to_ns - from_ns) * 1e-9;
 }
 
-static void observe(double value, double *sum, uint64_t *count, uint64_t *buckets)
+void engine_observe(engine_histogram *h, double value)
 {
-    *sum += value;
-    *count += 1;
-    for (size_t i = 0; i < MOE_COUNT(engine_bucket_seconds); i++) {
-        buckets[i] += value <= engine_bucket_seconds[i];
+    h->sum += value;
+    h->count++;
+    for (size_t i = 0; i < ENGINE_N_BUCKETS; i++) {
+        h->buckets[i] += value <= engine_bucket_seconds[i];
     }
 }
 
@@ -32,6 +32,7 @@ static void on_admit(void *ctx, choice *c)
     r->started = true;
     r->started_ns = moe_now_ns(e->options.clock);
     r->usage.queue_seconds = seconds(r->submitted_ns, r->started_ns);
+    engine_observe(&e->stats.queue, r->usage.queue_seconds);
     r->usage.cached_tokens = MOE_MIN(c->n_computed, r->n_prompt);
     atomic_fetch_sub(&e->n_waiting, 1);
     request_emit_started(r);
@@ -276,10 +277,9 @@ static void note_token_time(engine *e, engine_request *r)
     if (r->first_token_ns == 0) {
         r->first_token_ns = now;
         r->usage.prefill_seconds = seconds(r->started_ns, now);
-        observe(seconds(r->submitted_ns, now), &e->stats.ttft_seconds_sum, &e->stats.ttft_count, e->stats.ttft_buckets);
+        engine_observe(&e->stats.first_token, seconds(r->submitted_ns, now));
     } else {
-        observe(seconds(r->last_token_ns, now), &e->stats.inter_token_seconds_sum, &e->stats.inter_token_count,
-                e->stats.inter_token_buckets);
+        engine_observe(&e->stats.inter_token, seconds(r->last_token_ns, now));
     }
     r->last_token_ns = now;
     r->usage.decode_seconds = seconds(r->first_token_ns, now);

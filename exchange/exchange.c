@@ -346,6 +346,7 @@ static moe_status send_part(exchange *x, exchange_run *run, const router_plan_pa
     a->node = node;
     a->peer = x->nodes[node].peer;
     a->request = request;
+    a->sent_ns = now;
     a->deadline_ns = now + x->o.dispatch_timeout_ns;
     a->n_rows = part->n_rows;
     a->n_picks = part->n_picks;
@@ -474,6 +475,7 @@ moe_status exchange_on_result(exchange *x, transport_peer peer, const wire_resul
     x->nodes[a->node].slow_until_ns = 0;
     x->nodes[a->node].rows += a->n_rows;
     x->nodes[a->node].frames++;
+    x->nodes[a->node].busy_ns += moe_now_ns(x->o.clock) - a->sent_ns;
     x->nodes[a->node].queued_rows = r->queued_rows;
     a->state = ATTEMPT_FREE;
     finish_picks(x, run, a, r->rows);

@@ -84,6 +84,7 @@ typedef enum {
 typedef struct exchange_node_info {
     exchange_node_kind kind;
     uint64_t rows, frames; /* answered since it was added: unique rows, results */
+    double busy_seconds;   /* from dispatch to result, summed over those frames */
     uint32_t queued_rows;  /* of all coordinators, at the node when it last answered */
 } exchange_node_info;
 /* False: no such node was added. */

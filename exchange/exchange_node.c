@@ -116,8 +116,11 @@ bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *ou
     if (node == NULL) {
         return false;
     }
-    *out = (exchange_node_info){
-        .kind = kinds[node->state], .rows = node->rows, .frames = node->frames, .queued_rows = node->queued_rows};
+    *out = (exchange_node_info){.kind = kinds[node->state],
+                                .rows = node->rows,
+                                .frames = node->frames,
+                                .busy_seconds = (double)node->busy_ns * 1e-9,
+                                .queued_rows = node->queued_rows};
     return true;
 }
 

@@ -23,6 +23,7 @@ typedef struct exchange_node {
     unsigned char nonce[32];      /* of our HELLO on this connection */
     uint32_t max_rows, max_picks; /* of one dispatch: the smaller of both members' limits */
     uint64_t rows, frames;        /* answered */
+    uint64_t busy_ns;             /* from dispatch to result, over those frames */
     uint32_t queued_rows;         /* there, when it last answered */
 } exchange_node;
 
@@ -33,7 +34,7 @@ typedef struct exchange_attempt {
     uint32_t node;
     transport_peer peer; /* the connection it left by, and its incarnation */
     wire_request request;
-    uint64_t deadline_ns;
+    uint64_t sent_ns, deadline_ns;
     uint32_t n_rows, n_picks;
     uint32_t *picks; /* borrowed [max_picks] in the order asked */
 } exchange_attempt;

@@ -6,6 +6,8 @@
 
 #define RPC_N_STATUS 17
 
+const char *rpc_code_name(size_t code); /* "OK", "CANCELLED", ...; code < RPC_N_STATUS */
+
 size_t api_server_n_methods(const api_server *s);
 const char *api_server_method_path(const api_server *s, size_t method_idx);
 uint64_t api_server_count(const api_server *s, size_t method_idx,

@@ -31,10 +31,18 @@ typedef struct wake_hub wake_hub;
 typedef struct wake_slot wake_slot;
 typedef struct descriptors descriptors;
 
+/* What the log tells of a request when its call ends: never the prompt, never the answer. */
+typedef struct rpc_record {
+    char id[ENGINE_MAX_REQUEST_ID + 1]; /* "": it never reached the engine */
+    char set[65];
+    engine_usage usage;
+} rpc_record;
+
 typedef struct rpc_method {
     const char *path;
     unsigned service; /* API_SERVE_... bit; 0: health and reflection */
     bool needs_token;
+    bool logs;           /* a line of the log when a call ends */
     bool watch;          /* may stay open for ever: counted against RPC_MAX_WATCHES, ended by a drain */
     bool client_streams; /* start is called for every message; it may ask for the next by rpc_receive; ends OK after the
                             last */
@@ -56,6 +64,7 @@ struct rpc_call {
     uint64_t last_send_ns; /* when a message was last handed over, or the call began */
     bool sending;          /* a message is in flight: rpc_send must wait for wake */
     bool headers_sent, finished;
+    rpc_record record; /* session.c */
 
     /* grpc_server.c */
     grpc_call *call;

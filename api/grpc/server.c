@@ -9,6 +9,8 @@
 #include "api/grpc/wake_priv.h"
 
 #include <grpc/grpc_security.h>
+#include <grpc/support/alloc.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -267,6 +269,44 @@ static grpc_status_code final_code(const rpc_call *call)
                                                                    : GRPC_STATUS_CANCELLED;
 }
 
+static const char *const code_names[RPC_N_STATUS] = {
+    "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+    "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+    "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+    "DATA_LOSS", "UNAUTHENTICATED"};
+
+const char *rpc_code_name(size_t code)
+{
+    return code_names[code];
+}
+
+/* What was refused before it reached the engine may come as a flood: those lines are warnings, which are counted. */
+static void log_call(const rpc_call *call, grpc_status_code code)
+{
+    const rpc_record *r = &call->record;
+    const char *method = strrchr(call->method->path, '/') + 1;
+    char *why = grpc_slice_to_c_string(call->status_text);
+    const moe_log_field fields[] = {{.name = "method", .text = method},
+                                    {.name = "id", .text = r->id},
+                                    {.name = "status", .text = code_names[code]},
+                                    {.name = "prompt_tokens", .number = r->usage.prompt_tokens},
+                                    {.name = "completion_tokens", .number = r->usage.completion_tokens},
+                                    {.name = "cached_tokens", .number = r->usage.cached_tokens},
+                                    {.name = "queue_ms", .number = round(r->usage.queue_seconds * 1e3)},
+                                    {.name = "prefill_ms", .number = round(r->usage.prefill_seconds * 1e3)},
+                                    {.name = "decode_ms", .number = round(r->usage.decode_seconds * 1e3)},
+                                    {.name = "total_ms", .number = round((double)(now_ns() - call->begun_ns) * 1e-6)},
+                                    {.name = "set", .text = r->set},
+                                    {.name = "why", .text = why}}; /* last: only of what failed */
+
+    if (r->id[0] == '\0') {
+        MOE_WARN("%s refused: %s: %s", method, code_names[code], why);
+    } else {
+        moe_log_event(MOE_LOG_INFO, "request", fields, MOE_COUNT(fields) - (why[0] == '\0'));
+    }
+    gpr_free(why);
+}
+
 /* The end of the call, however it came: what the service holds for it is let go at once. */
 static void on_close(void *ctx, bool ok)
 {
@@ -275,6 +315,9 @@ static void on_close(void *ctx, bool ok)
     (void)ok;
     call->closed = true;
     atomic_fetch_add(&call->server->counts[call->method_idx][final_code(call)], 1);
+    if (call->method->logs) {
+        log_call(call, final_code(call));
+    }
     if (call->method->fini != NULL && call->state != NULL) {
         call->method->fini(call);
         call->state = NULL;

@@ -23,8 +23,23 @@ moe_status session_open(rpc_call *call, engine_spec *spec, session *out, moe_err
         wake_slot_release(s.slot);
         return status;
     }
+    (void)snprintf(call->record.id, sizeof call->record.id, "%s", engine_request_id(s.request));
+    (void)snprintf(call->record.set, sizeof call->record.set, "%s", engine_request_set_id(s.request));
     *out = s;
     return MOE_OK;
+}
+
+bool session_next(rpc_call *call, session *s, engine_event *event)
+{
+    if (!engine_next(s->request, event)) {
+        return false;
+    }
+    if (event->kind == ENGINE_TOKEN) {
+        call->record.usage.completion_tokens++; /* of a stream that never comes to its end */
+    } else if (event->kind == ENGINE_DONE || event->kind == ENGINE_FAILED) {
+        call->record.usage = event->usage;
+    }
+    return true;
 }
 
 void session_close(session *s)

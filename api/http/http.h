@@ -31,6 +31,8 @@ void http_server_close(http_server *s); /* NULL is fine */
  * One metric without labels, or the head of one whose lines follow. */
 void metrics_head(moe_text *out, const char *name, const char *type, const char *help);
 void metrics_counter(moe_text *out, const char *name, const char *help, uint64_t value);
+/* process_*: resident and virtual memory, processor time, descriptors, start, as Prometheus' own clients name them. */
+void metrics_process(moe_text *out);
 void metrics_gauge(moe_text *out, const char *name, const char *help, uint64_t value);
 /* A label value with backslash, quote and line feed escaped, at most 128 bytes of it. */
 void metrics_label(moe_text *out, const char *value);

@@ -505,6 +505,7 @@ int main(int argc, char **argv)
         err = (moe_error){"--model DIR and --etcd URL are needed (see --help)"};
         return fail(MOE_ERR_INVALID_ARG, &err);
     }
+    moe_options_log_start(&node_program, argc, argv);
     catch_signals();
     be_polite(); /* all threads inherit it */
     compute_thread_init();

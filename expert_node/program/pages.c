@@ -85,7 +85,7 @@ static void put_node(const node_shown *s, moe_text *out)
                     s->stats.batches);
     metrics_counter(out, "conclave_node_refusals_total", "Dispatches refused.", s->stats.refusals);
     metrics_counter(out, "conclave_node_bad_frames_total", "Frames that cost a connection.", s->stats.bad_frames);
-    metrics_counter(out, "conclave_node_auth_failures_total", "Coordinators that did not prove the secret.",
+    metrics_counter(out, "conclave_authentication_failures_total", "Coordinators that did not prove the secret.",
                     s->stats.auth_failures);
     metrics_counter(out, "conclave_node_silent_total", "Connections that did not greet in time.", s->stats.silent);
     metrics_gauge(out, "conclave_node_experts", "Experts loaded.", s->stats.experts);
@@ -116,6 +116,7 @@ static void metrics(void *ctx, moe_text *out)
                     now > s.turned_ns ? (double)(now - s.turned_ns) * 1e-9 : 0.0);
     moe_text_printf(out, "conclave_loop_last_progress_seconds{loop=\"cluster\"} %.3f\n",
                     now > c.last_step_ns ? (double)(now - c.last_step_ns) * 1e-9 : 0.0);
+    metrics_process(out);
 }
 
 moe_status node_pages_open(node_program_state *p, moe_error *err)

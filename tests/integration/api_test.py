@@ -868,7 +868,7 @@ def http_shows_life_readiness_and_metrics():
         assert code == 200
         for line in ('conclave_build_info{version=', 'conclave_requests_total{event="admitted"} 1',
                      'conclave_grpc_calls_total{method="/conclave.v1.Inference/Complete",code="OK"} 1',
-                     'conclave_expert_rows_total{layer="1",expert="3"} 70', 'conclave_node_rows_total{node="node \\"one\\"",transport="loopback"} 11',
+                     'conclave_expert_rows_total{layer="1",expert="3"} 70', 'conclave_dispatch_rows_total{node="node \\"one\\"",transport="loopback"} 11',
                      'conclave_expert_picks_total{layer="1",kind="zero"} 70', 'conclave_ffn_experts_per_token_bucket{layer="1",le="1"} 7',
                      'conclave_ffn_experts_per_token_bucket{layer="1",le="+Inf"} 12', 'conclave_ffn_experts_per_token_sum{layer="1"} 14',
                      'conclave_ffn_experts_per_token_count{layer="1"} 12', 'conclave_bytes_not_sent_total{layer="1"} 4256',

@@ -206,6 +206,30 @@ class Service(unittest.TestCase):
             with self.assertRaisesRegex(RuntimeError, "not a number"):
                 Coordinator(PROGRAM, folder, "--cache-dir", "").stop()
 
+    def test_the_log_tells_of_each_request_and_never_its_tokens(self):
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(["/usr/bin/python3", MAKE_CHECKPOINT, folder, "--shape", "tiny"], check=True, capture_output=True)
+            coordinator = Coordinator(PROGRAM, folder, "--cache-dir", "", "--log-format", "json")
+            with grpc.insecure_channel(coordinator.address) as channel:
+                call = channel.unary_unary("/conclave.v1.Inference/Complete", request_serializer=lambda m: m.SerializeToString(),
+                                           response_deserializer=type(v1("CompleteResponse")).FromString)
+                request = generate([171, 172, 173], max_tokens=5)
+                request.request_id = "told"
+                call(request, timeout=WAIT_S)
+                with self.assertRaises(grpc.RpcError):
+                    call(generate([171], temperature=-1.0), timeout=WAIT_S)
+            self.assertEqual(coordinator.stop(), (0, ""))
+        lines = [json.loads(line) for line in coordinator.log]
+        self.assertTrue(all({"time", "level", "message"} <= set(line) for line in lines))
+        self.assertEqual((lines[0]["message"], lines[0]["command"].split()[1:3]), ("conclave-coordinator", ["--model", folder]))
+        self.assertRegex(lines[0]["version"], r"^[0-9.]+$")
+        told = [line for line in lines if line["message"] == "request"]
+        self.assertEqual([(t["id"], t["method"], t["status"], t["prompt_tokens"], t["completion_tokens"]) for t in told],
+                         [("told", "Complete", "OK", 3, 5)])
+        self.assertRegex(told[0]["set"], "^[0-9a-f]{8,64}$")
+        self.assertEqual([line["level"] for line in lines if "sampling.temperature" in line["message"]], ["warn"])
+        self.assertNotIn("171", "".join(line["message"] for line in lines))
+
 
 if __name__ == "__main__":
     unittest.main(argv=[sys.argv[0]] + sys.argv[4:])

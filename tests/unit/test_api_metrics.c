@@ -2,6 +2,9 @@
 #include "tests/support/fake_engine.h"
 #include "tests/support/support.h"
 
+#include <stdlib.h>
+#include <time.h>
+
 static void labels_are_escaped_and_bounded(void **state)
 {
     char value[400];
@@ -50,12 +53,67 @@ static void a_page_beyond_its_limit_fails_as_a_whole(void **state)
     fake_engine_close(e);
 }
 
+static void experts_can_be_left_out(void **state)
+{
+    fake_options options = {.no_tokenizer = false};
+    engine *e = fake_engine_open(&options);
+    fake_cluster *c = fake_cluster_open();
+    metrics_source source = {.engine = e, .view = fake_cluster_view(c), .model_name = "m"};
+    moe_text with, without;
+
+    (void)state;
+    moe_text_init(&with, 1000000);
+    moe_text_init(&without, 1000000);
+    metrics_render(&source, &with);
+    source.no_experts = true;
+    metrics_render(&source, &without);
+    assert_non_null(strstr(moe_text_cstr(&with), "\nconclave_expert_rows_total{"));
+    assert_null(strstr(moe_text_cstr(&without), "expert="));
+    assert_null(strstr(moe_text_cstr(&without), "layer="));
+    assert_contains(moe_text_cstr(&without), "\nconclave_requests_running ");
+    moe_text_fini(&with);
+    moe_text_fini(&without);
+    fake_cluster_close(c);
+    fake_engine_close(e);
+}
+
+/* The number behind a name, as a scraper reads it. */
+static double value_of(const moe_text *page, const char *name)
+{
+    char line[100];
+    const char *at;
+
+    (void)snprintf(line, sizeof line, "\n%s ", name);
+    at = strstr(moe_text_cstr(page), line);
+    assert_non_null(at);
+    return strtod(at + strlen(line), NULL);
+}
+
+static void the_process_is_told_as_the_kernel_has_it(void **state)
+{
+    moe_text page;
+    time_t now = time(NULL);
+
+    (void)state;
+    moe_text_init(&page, 10000);
+    metrics_process(&page);
+    assert_true(value_of(&page, "process_resident_memory_bytes") >= 1 << 20);
+    assert_true(value_of(&page, "process_virtual_memory_bytes") >= value_of(&page, "process_resident_memory_bytes"));
+    assert_true(value_of(&page, "process_open_fds") >= 3);
+    assert_true(value_of(&page, "process_max_fds") >= value_of(&page, "process_open_fds"));
+    assert_true(value_of(&page, "process_threads") >= 1);
+    assert_true(value_of(&page, "process_cpu_seconds_total") >= 0);
+    assert_true(value_of(&page, "process_start_time_seconds") > (double)now - 86400);
+    assert_true(value_of(&page, "process_start_time_seconds") < (double)now + 5);
+    moe_text_fini(&page);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(labels_are_escaped_and_bounded),
-        cmocka_unit_test(a_label_that_is_not_utf8_is_cut),
-        cmocka_unit_test(a_page_beyond_its_limit_fails_as_a_whole),
+        cmocka_unit_test(labels_are_escaped_and_bounded),           cmocka_unit_test(a_label_that_is_not_utf8_is_cut),
+        cmocka_unit_test(a_page_beyond_its_limit_fails_as_a_whole), cmocka_unit_test(experts_can_be_left_out),
+        cmocka_unit_test(the_process_is_told_as_the_kernel_has_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
