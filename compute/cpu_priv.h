@@ -15,6 +15,23 @@
 #define CPU_LOCAL_ROWS     4   /* chains of a local expert's gate that run side by side, two a row */
 #define CPU_MIX_VALUES     256 /* of a local expert's result between mixing and rounding */
 
+/* A register tile: its constants are known where it is used and its loops unrolled, or its sums would live in memory.
+ * The sanitizers check every access of unrolled code, and gcc then needs minutes and a gigabyte for a file: under them
+ * the same source stays functions and loops. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define CPU_TILES_LOOP 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(CPU_TILES_LOOP)
+#define CPU_TILE      static __attribute__((noinline, unused))
+#define CPU_UNROLL(n) _Pragma("GCC unroll 1")
+#else
+#define CPU_PRAGMA(text) _Pragma(#text)
+#define CPU_TILE         static inline __attribute__((always_inline))
+#define CPU_UNROLL(n)    CPU_PRAGMA(GCC unroll n)
+#endif
+
 /* What a product multiplies: CPU_PAIR is the bf16 class (x bf16, w bf16, odd element first), the others are the f32
  * chain with w widened exactly from its dtype. */
 typedef enum { CPU_PAIR, CPU_F32, CPU_BF16, CPU_F16, CPU_N_KINDS } cpu_kind;
@@ -50,15 +67,17 @@ typedef struct cpu_stick {
     bool full_scan;
 } cpu_stick;
 
+/* acc[r * stride + 0 .. CPU_PANEL) continues (k_begin == 0: starts from +0) the chains of n_rows rows over k in
+ * [k_begin, k_end). x[r] is row r at k = 0; w is the panel from k_begin on. CPU_PAIR: k_end is even. next: the units that
+ * will be read after these, to fetch as many of; NULL: not known. */
+typedef void (*cpu_panel_fn)(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
+                             size_t k_begin, size_t k_end, const uint32_t *next);
+
 typedef struct cpu_kernels {
-    const char *name;    /* of the ops table: "cpu-avx512" */
-    size_t rows_at_once; /* that `panel` takes through in one pass over w */
-    size_t chunk_units;  /* of a packed panel that many rows use before the next */
-    /* acc[r * stride + 0 .. CPU_PANEL) continues (k_begin == 0: starts from +0) the chains of n_rows rows over k in
-     * [k_begin, k_end). x[r] is row r at k = 0; w is the panel from k_begin on. CPU_PAIR: k_end is even. next: the
-     * units that will be read after these, to fetch as many of; NULL: not known. */
-    void (*panel[CPU_N_KINDS])(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
-                               size_t k_begin, size_t k_end, const uint32_t *next);
+    const char *name;          /* of the ops table: "cpu-avx512" */
+    size_t rows_at_once;       /* that `panel` takes through in one pass over w */
+    size_t chunk_units;        /* of a packed panel that many rows use before the next */
+    const cpu_panel_fn *panel; /* [CPU_N_KINDS] */
     /* panel[unit][r] = dword `unit` of row r, for n_rows <= CPU_PANEL rows row_bytes apart; the other columns zero. */
     void (*pack)(uint32_t *panel, const unsigned char *rows, size_t row_bytes, size_t n_rows, size_t n_units);
     void (*widen)(float *out, const void *in, compute_dtype dtype, size_t n);

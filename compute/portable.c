@@ -384,11 +384,14 @@ static void local_mix(float *out, const void *x, compute_dtype dtype, const floa
     }
 }
 
+static const cpu_panel_fn panels[CPU_N_KINDS] = {
+    [CPU_PAIR] = panel_pair, [CPU_F32] = panel_f32, [CPU_BF16] = panel_bf16, [CPU_F16] = panel_f16};
+
 const cpu_kernels cpu_kernels_portable = {
     .name = "cpu-portable",
     .rows_at_once = 1,
     .chunk_units = CPU_CHUNK_UNITS,
-    .panel = {[CPU_PAIR] = panel_pair, [CPU_F32] = panel_f32, [CPU_BF16] = panel_bf16, [CPU_F16] = panel_f16},
+    .panel = panels,
     .pack = pack,
     .widen = widen,
     .round_bf16 = round_bf16,

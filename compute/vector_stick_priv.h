@@ -27,8 +27,8 @@ static void stick_keys(const cpu_stick *s, stick_block *b)
 }
 
 /* n_rows (a constant) rows from the i-th on. */
-static inline __attribute__((always_inline)) void stick_scores(const cpu_stick *s, compute_dtype dtype, stick_block *b,
-                                                               size_t i, size_t n_rows, size_t n_keys)
+CPU_TILE void stick_scores(const cpu_stick *s, compute_dtype dtype, stick_block *b, size_t i, size_t n_rows,
+                           size_t n_keys)
 {
     const unsigned char *q[V_SCORE_ROWS];
     float *to[V_SCORE_ROWS];
@@ -69,42 +69,40 @@ static float stick_weights(float *w, size_t to, size_t *from, float c, bool full
 
 /* n_blocks vectors, of which the last has `lanes` values, of n_rows sums (both constants) go on over keys [from, to) of
  * the block, newest first. */
-static inline __attribute__((always_inline)) void stick_tile(compute_dtype dtype, const stick_block *b, size_t i,
-                                                             size_t n_rows, size_t n_blocks, size_t from, size_t to,
-                                                             float *const *out, size_t d, size_t lanes)
+CPU_TILE void stick_tile(compute_dtype dtype, const stick_block *b, size_t i, size_t n_rows, size_t n_blocks,
+                         size_t from, size_t to, float *const *out, size_t d, size_t lanes)
 {
     v16 y[V_VALUE_ROWS * V_VALUE_BLOCKS];
 
-#pragma GCC unroll 16
+    CPU_UNROLL(16)
     for (size_t j = 0; j < n_rows * n_blocks; j++) {
         y[j] = v16_load_any(out[j / n_blocks], COMPUTE_F32, d + j % n_blocks * 16, lanes);
     }
     for (size_t t = to; t-- > from;) {
         v16 w[V_VALUE_ROWS];
 
-#pragma GCC unroll 16
+        CPU_UNROLL(16)
         for (size_t r = 0; r < n_rows; r++) {
             w[r] = v16_set(b->w[i + r][t]);
         }
-#pragma GCC unroll 16
+        CPU_UNROLL(16)
         for (size_t j = 0; j < n_blocks; j++) {
             v16 value = v16_load_any(b->v[t], dtype, d + j * 16, lanes);
 
-#pragma GCC unroll 16
+            CPU_UNROLL(16)
             for (size_t r = 0; r < n_rows; r++) {
                 y[r * n_blocks + j] = v16_fma(w[r], value, y[r * n_blocks + j]);
             }
         }
     }
-#pragma GCC unroll 16
+    CPU_UNROLL(16)
     for (size_t j = 0; j < n_rows * n_blocks; j++) {
         v16_store_any(out[j / n_blocks] + d + j % n_blocks * 16, lanes, y[j]);
     }
 }
 
-static inline __attribute__((always_inline)) void stick_values(const cpu_stick *s, compute_dtype dtype,
-                                                               const stick_block *b, size_t i, size_t n_rows,
-                                                               size_t n_blocks, size_t from, size_t to)
+CPU_TILE void stick_values(const cpu_stick *s, compute_dtype dtype, const stick_block *b, size_t i, size_t n_rows,
+                           size_t n_blocks, size_t from, size_t to)
 {
     float *out[V_VALUE_ROWS];
     size_t d = 0;
@@ -126,16 +124,15 @@ static inline __attribute__((always_inline)) void stick_values(const cpu_stick *
     }
 }
 
-static inline __attribute__((always_inline)) void stick_alone(const cpu_stick *s, compute_dtype dtype,
-                                                              const stick_block *b, size_t i, size_t from, size_t to)
+CPU_TILE void stick_alone(const cpu_stick *s, compute_dtype dtype, const stick_block *b, size_t i, size_t from,
+                          size_t to)
 {
     stick_values(s, dtype, b, i, 1, V_VALUE_ROWS * V_VALUE_BLOCKS, from, to);
 }
 
 /* V_VALUE_ROWS rows: each alone over its newer keys, all together over the keys of all, each alone over its older ones.
  */
-static inline __attribute__((always_inline)) void stick_together(const cpu_stick *s, compute_dtype dtype,
-                                                                 const stick_block *b, size_t i)
+CPU_TILE void stick_together(const cpu_stick *s, compute_dtype dtype, const stick_block *b, size_t i)
 {
     size_t from = 0, to = b->n;
 
@@ -153,7 +150,7 @@ static inline __attribute__((always_inline)) void stick_together(const cpu_stick
     }
 }
 
-static inline __attribute__((always_inline)) void stick_of(cpu_stick *s, compute_dtype dtype)
+CPU_TILE void stick_of(cpu_stick *s, compute_dtype dtype)
 {
     size_t oldest[CPU_ATTENTION_ROWS], end = 0; /* that a row has used so far */
     float c[CPU_ATTENTION_ROWS] = {0};

@@ -1,0 +1,94 @@
+/* AVX2: matrix products. Of 16 registers 12 hold sums: 6 rows x 2 vectors, or 4 rows x 3; the others are the weights of a
+ * step and one value of x. gcc 12 does not keep to that by itself: it loads the weights of both halves of a unit, or the
+ * values of several rows, at once, and has to spill sums. Hence the asm; tests/check_spills.sh looks at what came of it. */
+#include "compute/avx2_priv.h"
+
+typedef __m256 vf;
+
+#define VF_LANES   8
+#define VF_ROWS    6
+#define KEPT_FROM  9 /* rows */
+#define KEPT_WIDTH 2
+#define FEW_AHEAD                                                                                                      \
+    5 /* units (1.25 KB) that one or two rows fetch ahead: from 4 KB on it slows even a plain read (Zen 3) */
+#define PRODUCT_SHAPES(X)                                                                                              \
+    X(1, 8, 0)                                                                                                         \
+    X(2, 4, 0)                                                                                                         \
+    X(3, 3, 2)                                                                                                         \
+    X(4, 3, 2)                                                                                                         \
+    X(5, 2, 0)                                                                                                         \
+    X(6, 2, 0)
+#define KEPT_SHAPES(X)     X(4) X(5) X(6)
+#define FEW_PASSES(n_rows) ((n_rows) == 5 || (n_rows) == 6 ? 4 : 3)
+
+static inline vf vf_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+
+static inline vf vf_load(const float *x)
+{
+    return _mm256_loadu_ps(x);
+}
+
+static inline void vf_store(float *to, vf x)
+{
+    _mm256_storeu_ps(to, x);
+}
+
+static const _Alignas(32) uint32_t high_half[8] = {0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u,
+                                                   0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u};
+/* Byte shuffle: the low half of each dword becomes its high half, above zeros. */
+static const _Alignas(32) uint32_t low_half[8] = {0x01008080u, 0x05048080u, 0x09088080u, 0x0d0c8080u,
+                                                  0x01008080u, 0x05048080u, 0x09088080u, 0x0d0c8080u};
+
+/* The widenings avoid the shift, which runs on the FMA ports only. */
+CPU_TILE vf vf_half(cpu_kind kind, size_t width, const uint32_t *from, bool high)
+{
+    const __m256i *v = (const void *)from, *mask = (const void *)high_half, *order = (const void *)low_half;
+    __m256i w;
+
+    if (kind == CPU_F16) {
+        w = _mm256_loadu_si256(v);
+        w = high ? _mm256_srli_epi32(w, 16) : _mm256_and_si256(w, _mm256_set1_epi32(0xffff));
+        w = _mm256_permute4x64_epi64(_mm256_packus_epi32(w, w), 0xd8);
+        return _mm256_cvtph_ps(_mm256_castsi256_si128(w));
+    }
+    if (!high) {
+        __asm__("vmovdqu %[v], %[w]\n\tvpshufb %[order], %[w], %[w]" : [w] "=x"(w) : [v] "m"(*v), [order] "m"(*order));
+    } else if (width == 2) { /* leaves a register for the mask */
+        __asm__("vpand %[v], %[mask], %[w]" : [w] "=x"(w) : [v] "m"(*v), [mask] "x"(*mask));
+    } else {
+        __asm__("vmovdqu %[v], %[w]\n\tvpand %[mask], %[w], %[w]" : [w] "=x"(w) : [v] "m"(*v), [mask] "m"(*mask));
+    }
+    return _mm256_castsi256_ps(w);
+}
+
+CPU_TILE void row_step(size_t width, vf *c, const float *x, const vf *w)
+{
+    vf y;
+
+#define ROW_FMA(j) "vfmadd231ps %[w" #j "], %[y], %[c" #j "]\n\t"
+#define ROW_SUM(j) [c##j] "+x"(c[j])
+#define ROW_W(j)   [w##j] "x"(w[j])
+    if (width == 2) {
+        __asm__("vbroadcastss %[x], %[y]\n\t" ROW_FMA(0) ROW_FMA(1)
+                : ROW_SUM(0), ROW_SUM(1), [y] "=&x"(y)
+                : [x] "m"(*x), ROW_W(0), ROW_W(1));
+    } else if (width == 3) {
+        __asm__("vbroadcastss %[x], %[y]\n\t" ROW_FMA(0) ROW_FMA(1) ROW_FMA(2)
+                : ROW_SUM(0), ROW_SUM(1), ROW_SUM(2), [y] "=&x"(y)
+                : [x] "m"(*x), ROW_W(0), ROW_W(1), ROW_W(2));
+    } else {
+        y = _mm256_broadcast_ss(x);
+        CPU_UNROLL(8)
+        for (size_t j = 0; j < width; j++) {
+            c[j] = _mm256_fmadd_ps(y, w[j], c[j]);
+        }
+    }
+}
+
+#include "compute/vector_product_priv.h"
+
+const cpu_panel_fn cpu_avx2_panels[CPU_N_KINDS] = {
+    [CPU_PAIR] = panel_pair, [CPU_F32] = panel_f32, [CPU_BF16] = panel_bf16, [CPU_F16] = panel_f16};
