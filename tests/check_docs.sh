@@ -1,0 +1,65 @@
+#!/bin/sh
+# Pages that lead nowhere: fails when a path named in README.md, CONTRIBUTING.md or docs/*.md is not in the tree, when a
+# page of docs/ is not linked from README.md, or when a fuzz target has no row in docs/fuzzing.md. Run from anywhere; an argument names another root.
+#
+# What counts as a path: in `backticks`, every word with a slash inside and every file name; elsewhere, words with a slash
+# that end like a file, and the targets of links. <name> and * stand for anything. Left out: what starts with / (URLs' paths,
+# keys of etcd), words with { (keys again), and what the build makes (build/, bin/).
+set -eu
+cd "${1:-$(dirname "$0")/..}"
+endings='c|h|cu|sh|py|go|md|proto|cmake|txt|in'
+own_files='c|h|cu|sh|proto|cmake' # without a slash: only endings that files of others (config.json, model.py) do not have
+
+n_checked=0
+n_bad=0
+refuse() {
+  echo "$1"
+  n_bad=$((n_bad + 1))
+}
+
+# file <tab> line <tab> word, for every word of the page that names a path
+words_of() {
+  {
+    grep -noE '`[^`]+`' "$1" | sed 's/`//g' | awk -F: '{ n = $1; sub(/^[^:]*:/, ""); k = split($0, w, /[ ,;()]+/); for (i = 1; i <= k; i++) print n, w[i] }' |
+      grep -E "^[0-9]+ [A-Za-z.][A-Za-z0-9_.<>*-]*/([A-Za-z_<*][A-Za-z0-9_.<>*-]*/?)*(\[ch\])?$|^[0-9]+ [A-Za-z*][A-Za-z0-9_.<>*-]*\.($own_files|\[ch\])$" || true
+    grep -noE "[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)+\.($endings)" "$1" | sed 's/:/ /' || true
+  } | sort -u
+}
+
+# A path from the root, or from the page's own folder; a name without a folder may lie anywhere.
+exists() { # word, the page's folder
+  pattern=$(printf '%s' "$1" | sed 's/<[^>]*>/*/g')
+  for place in $pattern "$2"/$pattern; do
+    [ ! -e "$place" ] || return 0
+  done
+  case ${pattern%/} in
+    */*) return 1 ;;
+    *) [ -n "$(find . -path ./build -prune -o -name "${pattern%/}" -print -quit)" ] ;;
+  esac
+}
+
+pages=$(ls README.md CONTRIBUTING.md docs/*.md 2>/dev/null || true)
+for page in $pages; do
+  words=$(words_of "$page")
+  while read -r line word; do
+    case $word in "" | build/* | bin/*) continue ;; esac
+    n_checked=$((n_checked + 1))
+    exists "$word" "$(dirname "$page")" || refuse "$page:$line: not in the tree: $word"
+  done <<EOF
+$words
+EOF
+  for target in $(grep -oE '\]\([^)#:]+[)#]' "$page" | sed -E 's/^\]\(//; s/[)#]$//'); do
+    n_checked=$((n_checked + 1))
+    [ -e "$(dirname "$page")/$target" ] || refuse "$page: a link to what is not in the tree: $target"
+  done
+done
+for page in docs/*.md; do
+  grep -qF "]($page)" README.md || refuse "README.md: no link to $page"
+done
+for target in tests/fuzz/fuzz_*.c; do
+  target=$(basename "$target" .c)
+  [ "$target" = 'fuzz_*' ] || grep -qF "\`$target\`" docs/fuzzing.md || refuse "docs/fuzzing.md: no row for $target"
+done
+
+echo "checked $n_checked paths, $n_bad refused"
+[ "$n_checked" -gt 0 ] && [ "$n_bad" -eq 0 ]
