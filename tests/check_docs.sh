@@ -1,10 +1,11 @@
 #!/bin/sh
-# Pages that lead nowhere: fails when a path named in README.md, CONTRIBUTING.md or docs/*.md is not in the tree, when a
-# page of docs/ is not linked from README.md, or when a fuzz target has no row in docs/fuzzing.md. Run from anywhere; an argument names another root.
+# Pages that lead nowhere: fails when README.md, CONTRIBUTING.md or a page of docs/ names a path or a function that is not
+# in the tree, when a page of docs/ is not linked from README.md, or when a fuzz target has no row in docs/fuzzing.md.
+# Run from anywhere; an argument names another root.
 #
 # What counts as a path: in `backticks`, every word with a slash inside and every file name; elsewhere, words with a slash
-# that end like a file, and the targets of links. <name> and * stand for anything. Left out: what starts with / (URLs' paths,
-# keys of etcd), words with { (keys again), and what the build makes (build/, bin/).
+# that end like a file, and the targets of links. `name()` is a function. <name> and * stand for anything. Left out: what
+# starts with / (URLs' paths, keys of etcd), words with { (keys again), and what the build makes (build/, bin/).
 set -eu
 cd "${1:-$(dirname "$0")/..}"
 endings='c|h|cu|sh|py|go|md|proto|cmake|txt|in'
@@ -38,6 +39,11 @@ exists() { # word, the page's folder
   esac
 }
 
+# `name()` in backticks: a function of the tree.
+names_of() {
+  grep -oE '`[a-z][a-z0-9_]*\(\)`' "$1" | tr -d '`()' | sort -u
+}
+
 pages=$(ls README.md CONTRIBUTING.md docs/*.md 2>/dev/null || true)
 for page in $pages; do
   words=$(words_of "$page")
@@ -48,6 +54,10 @@ for page in $pages; do
   done <<EOF
 $words
 EOF
+  for name in $(names_of "$page"); do
+    n_checked=$((n_checked + 1))
+    grep -rqE --include='*.[ch]' --include='*.py' --exclude-dir=build "\b$name\(" . || refuse "$page: no function in the tree: $name()"
+  done
   for target in $(grep -oE '\]\([^)#:]+[)#]' "$page" | sed -E 's/^\]\(//; s/[)#]$//'); do
     n_checked=$((n_checked + 1))
     [ -e "$(dirname "$page")/$target" ] || refuse "$page: a link to what is not in the tree: $target"

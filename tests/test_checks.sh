@@ -33,7 +33,8 @@ sound_tree() {
   put expert_node/program/main.c '#include "api/http/http.h"'
   put tests/unit/test_plan.c '#include "router/plan_priv.h"' # tests look inside
   put tools/run.sh 'true'
-  put docs/one.md 'See `router/plan.c`, `plan_priv.h`, `router/plan.[ch]`, `tests/unit/test_*.c`, `build/x/y.c`, `/livez`, `nodes/{id}`.'
+  put router/set.h 'int plan_make(int x);'
+  put docs/one.md 'See `plan_make()`, `router/plan.c`, `plan_priv.h`, `router/plan.[ch]`, `tests/unit/test_*.c`, `build/x/y.c`, `/livez`, `nodes/{id}`.'
   put README.md 'The [page](docs/one.md); tools/run.sh runs it, `docs/` has the rest.'
   put CONTRIBUTING.md 'prefill/decode is no path.'
 }
@@ -91,6 +92,8 @@ put docs/one.md 'See `routers/`.'
 refuses check_docs.sh "a folder that is not there" "docs/one.md:1: not in the tree: routers/"
 put docs/one.md 'Run tools/walk.sh now.'
 refuses check_docs.sh "a file outside of backticks" "docs/one.md:1: not in the tree: tools/walk.sh"
+put docs/one.md 'See `plan_made()`.'
+refuses check_docs.sh "a function that is not there" "docs/one.md: no function in the tree: plan_made()"
 put CONTRIBUTING.md 'See `tests/fuzz/*.c`.'
 refuses check_docs.sh "a pattern that nothing fits" "CONTRIBUTING.md:1: not in the tree: tests/fuzz/*.c"
 put docs/one.md 'The [other](two.md).'
