@@ -338,7 +338,7 @@ static moe_status on_hello(exchange *x, exchange_node *node, const unsigned char
     } else if (strcmp(h.member, node->id) != 0) {
         refuse_node(x, node, "another member answers at its address");
     } else if (!exchange_fit(x, MOE_MIN(h.max_message, x->hello.max_message), &node->max_rows, &node->max_picks)) {
-        refuse_node(x, node, "its limits are below one row");
+        refuse_node(x, node, "it takes less than one row in a frame");
     } else if (prove(x, node, &h, err) != MOE_OK) {
         refuse_node(x, node, err->text);
     } else {
@@ -415,7 +415,7 @@ static moe_status on_frame(exchange *x, exchange_node *node, const unsigned char
         node->backoff_ns = 0; /* not for a HELLO alone: a node that then talks nonsense is met ever more slowly */
         return on_answer(x, node, type, bytes, n, err);
     }
-    return moe_fail(err, MOE_ERR_CORRUPT, "frame of type %d is not expected", type);
+    return moe_fail(err, MOE_ERR_CORRUPT, "%s is not expected now", wire_type_name(type));
 }
 
 void exchange_on_message(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n)

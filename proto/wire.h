@@ -38,6 +38,7 @@ typedef enum {
     WIRE_GOODBYE = 7,
     WIRE_PROOF = 8
 } wire_type;
+const char *wire_type_name(wire_type type); /* "HELLO", ...; "unknown" for other numbers; static */
 
 typedef enum { WIRE_F32 = 1, WIRE_BF16 = 2 } wire_dtype;
 size_t wire_dtype_bytes(uint16_t dtype); /* of one value; 0 when the number names no dtype */

@@ -175,7 +175,8 @@ static void meeting_failed(ucx_slot *slot, moe_status status, const char *why)
     t->stats.denied += status == MOE_ERR_DENIED;
     if (operators && (t->warned_ns == 0 || now - t->warned_ns >= WARN_EVERY_NS)) {
         t->warned_ns = now;
-        MOE_WARN("transport: a member that %s is not used: %s", slot->caller ? "was called" : "called", why);
+        MOE_WARN("transport: a member that %s is not used: %s", slot->caller ? "this one connected to" : "connected",
+                 why);
     }
     if (status == MOE_ERR_DENIED && !slot->caller && meet_of(slot)->stage == MEET_ADDRESS) {
         meet_refuse(meet_of(slot));
