@@ -32,11 +32,12 @@ extern const char *const member_transports[], *const member_dtypes[], *const mem
     }
 /* Rows of an option table whose config has a member_config at this offset. */
 #define MEMBER_OPTIONS(at)                                                                                             \
-    MEMBER_TEXT(at, etcd, NULL, "URL[,URL]", "where the cluster's state is kept"),                                     \
+    MEMBER_TEXT(at, etcd, NULL, "URL[,URL]",                                                                           \
+                "etcd, which keeps the cluster's state; several addresses are tried in turn"),                         \
         MEMBER_TEXT(at, cluster, "default", "NAME", "the cluster to join"),                                            \
         MEMBER_TEXT(at, id, NULL, "NAME", "this member's name in the cluster; default: the host's"),                   \
         MEMBER_CHOICE(at, transport, "tcp", member_transports, "LANE",                                                 \
-                      "how frames travel between members; rdma is refused where there is none"),                       \
+                      "how frames travel between members; rdma: the program does not start where there is none"),      \
         MEMBER_TEXT(at, secret_file, NULL, "FILE",                                                                     \
                     "the cluster's secret: members prove to each other that they know it"),                            \
         MEMBER_TEXT(at, etcd_user, NULL, "NAME", "user of etcd"),                                                      \
