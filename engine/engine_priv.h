@@ -1,4 +1,4 @@
-/* The engine's state, shared by engine.c (joining, leaving, the thread) and engine_step.c (one step). */
+/* The engine's state, shared by engine.c (joining, leaving, the thread) and step.c (one step). */
 #ifndef CONCLAVE_ENGINE_ENGINE_PRIV_H
 #define CONCLAVE_ENGINE_ENGINE_PRIV_H
 

@@ -118,7 +118,7 @@ typedef struct model_tensors model_tensors;
 
 /* Resolves the checkpoint's tensors into logical ones. They must be exactly those that the config demands: a missing,
  * unexpected or misshapen tensor is an error that names it. Norms and router weights must be finite. cp is borrowed for
- * the life of *out. Errors: MOE_ERR_CORRUPT, MOE_ERR_UNSUPPORTED (a dtype), MOE_ERR_NO_MEMORY. */
+ * the life of *out. Errors: MOE_ERR_INVALID_ARG names the tensor; MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status model_tensors_open(const model_config *c, const checkpoint *cp, model_tensors **out,
                                             moe_error *err);
 void model_tensors_close(model_tensors *t);

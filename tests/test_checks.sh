@@ -92,6 +92,8 @@ put docs/one.md 'See `routers/`.'
 refuses check_docs.sh "a folder that is not there" "docs/one.md:1: not in the tree: routers/"
 put docs/one.md 'Run tools/walk.sh now.'
 refuses check_docs.sh "a file outside of backticks" "docs/one.md:1: not in the tree: tools/walk.sh"
+put router/gate.c '/* The rest is in made_plan.c. */'
+refuses check_docs.sh "a comment that names no file" "router/gate.c:1: not in the tree: made_plan.c"
 put docs/one.md 'See `plan_made()`.'
 refuses check_docs.sh "a function that is not there" "docs/one.md: no function in the tree: plan_made()"
 put CONTRIBUTING.md 'See `tests/fuzz/*.c`.'
