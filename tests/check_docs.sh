@@ -1,7 +1,7 @@
 #!/bin/sh
 # Pages that lead nowhere: fails when README.md, CONTRIBUTING.md or a page of docs/ names a path or a function that is not
-# in the tree, when a comment in C names such a .c, _priv.h or .md file, when a page of docs/ is not linked from README.md, or when a fuzz target has no row in docs/fuzzing.md.
-# Run from anywhere; an argument names another root.
+# in the tree, when a comment in C names such a .c, _priv.h or .md file, when a page of docs/ is not linked from README.md,
+# or when a fuzz target has no row in docs/fuzzing.md. Run from anywhere; an argument names another root.
 #
 # What counts as a path: in `backticks`, every word with a slash inside and every file name; elsewhere, words with a slash
 # that end like a file, and the targets of links. `name()` is a function. <name> and * stand for anything. Left out: what

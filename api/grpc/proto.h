@@ -12,7 +12,7 @@
 
 #include "base/base.h"
 
-/* Errors: MOE_ERR_INVALID_ARG naming the field. Never MOE_ERR_NO_MEMORY: a message beyond its budget is an invalid one. */
+/* Errors: MOE_ERR_INVALID_ARG naming the field. Never MOE_ERR_NO_MEMORY: a message beyond its budget is invalid. */
 MOE_NODISCARD moe_status proto_unpack(const ProtobufCMessageDescriptor *type, const uint8_t *bytes, size_t n,
                                       ProtobufCMessage **out, moe_error *err);
 void proto_free(ProtobufCMessage *message); /* NULL is fine */

@@ -36,7 +36,7 @@ typedef struct rpc_method {
     unsigned service; /* API_SERVE_... bit; 0: health and reflection */
     bool needs_token;
     bool watch; /* may stay open for ever: counted against RPC_MAX_WATCHES, ended by a drain */
-    /* start is called for every message and may ask for the next by rpc_receive; after the last the call ends with OK. */
+    /* start is called for every message and may ask for the next by rpc_receive; the call ends with OK after the last. */
     bool client_streams;
     /* The request's bytes, borrowed. Either finishes the call or leaves it open. */
     void (*start)(rpc_call *call, const uint8_t *bytes, size_t n);
