@@ -4,7 +4,7 @@ JOBS    ?= $(shell nproc)
 PRESETS := release
 SAN_ENV := UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1
 
-.PHONY: help build demo cluster-demo test bench fuzz coverage check-peers format clean packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers
+.PHONY: help build demo cluster-demo test bench fuzz coverage check-peers format format-check clean packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers
 
 help:           ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -45,6 +45,9 @@ check-peers: packages-peers  ## models against Python's `transformers` (MODEL=DI
 
 format: packages-format  ## clang-format over the sources
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+format-check:   ## fails when `make format` would change something; a part of `make test`
+	@tools/format_check.sh
 
 clean:          ## build output and demo files
 	@rm -rf build bin .demo

@@ -37,20 +37,21 @@ typedef struct api_options {
 
 typedef struct api_server api_server;
 
-/* What api_server_open refuses before it looks at files, engine or network: to be asked before a load that takes
+/* What api_server_open refuses before it looks at files, engine or network. A program asks before a load that takes
  * minutes. Errors: MOE_ERR_INVALID_ARG, as there. */
 MOE_NODISCARD moe_status api_options_check(const api_options *options, moe_error *err);
 /* Listens and serves. engine and view are borrowed until api_server_close.
- * Errors: MOE_ERR_INVALID_ARG naming the option (a listener beyond loopback without TLS and token, unless insecure;
- * cert without key; an empty token file), MOE_ERR_UNAVAILABLE when the address cannot be bound, MOE_ERR_IO and
- * MOE_ERR_CORRUPT for files. */
+ * Errors:
+ *   MOE_ERR_INVALID_ARG    names the option: a listener beyond loopback without TLS and token, unless insecure; a
+ *                          certificate without key; an empty token file
+ *   MOE_ERR_UNAVAILABLE    the address cannot be bound
+ *   MOE_ERR_IO, _CORRUPT   a file cannot be read, or is not what it should be */
 MOE_NODISCARD moe_status api_server_open(const api_options *options, engine *e, const api_view *view, api_server **out,
                                          moe_error *err);
 uint16_t api_server_port(const api_server *s);
 /* Health says NOT_SERVING, watches end, new requests are refused with UNAVAILABLE; running ones go on. */
 void api_server_begin_drain(api_server *s);
-/* Calls in progress may end within grace_ms; what is left is cancelled. Returns when nothing of it is left. NULL is
- * fine. */
+/* Calls in progress may end within grace_ms; the others are cancelled. Returns when none is left. NULL is fine. */
 void api_server_close(api_server *s, uint32_t grace_ms);
 
 /* ------------------------------------------------------------------------------------------------ HTTP

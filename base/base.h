@@ -265,9 +265,7 @@ void moe_waiter_wait(moe_waiter *w, bool (*ready)(void *ctx), void *ctx, uint64_
 void moe_waiter_wake(moe_waiter *w);
 
 /* ------------------------------------------------------------------------------------------------ threads
- * Compute threads. One caller at a time. Runs fn(ctx, i, thread) for i in [0, n_tasks), each once, on n_threads threads, the
- * caller being thread 0; returns when all are done. Tasks are taken from one atomic counter, so any task may run on any
- * thread: results must not depend on it. Idle workers spin briefly, yield, then sleep. */
+ * Compute threads. One caller at a time, which is thread 0 of them. Idle workers spin briefly, yield, then sleep. */
 typedef struct moe_threads moe_threads;
 typedef void (*moe_threads_fn)(void *ctx, size_t task, size_t thread);
 
@@ -276,6 +274,8 @@ typedef void (*moe_threads_fn)(void *ctx, size_t task, size_t thread);
 MOE_NODISCARD moe_status moe_threads_open(size_t n_threads, void (*thread_init)(void), moe_threads **out);
 void moe_threads_close(moe_threads *threads);
 size_t moe_threads_count(const moe_threads *threads);
+/* Runs fn(ctx, task, thread) once for each task in [0, n_tasks) and returns when all are done. Tasks are taken from one
+ * atomic counter, so any task may run on any thread: results must not depend on that. */
 void moe_threads_run(moe_threads *threads, size_t n_tasks, moe_threads_fn fn, void *ctx);
 /* For tasks that take about equally long: a thread claims neighbours, half of its share of what is left, and runs them
  * in order. */

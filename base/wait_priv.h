@@ -26,8 +26,8 @@ static inline void wait_pause(void)
 #endif
 }
 
-/* Waits a moment; false when it is time to sleep. Start with a zeroed stage, call between two looks at the condition.
- */
+/* Waits a moment; false when it is time to sleep. Start with a zeroed stage, call between two looks at
+ * the condition. */
 static inline bool wait_a_moment(wait_stage *s)
 {
     if (s->waited_ns < WAIT_SPIN_NS && ++s->n_spins % WAIT_SPINS_PER_READING != 0) {

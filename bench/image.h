@@ -1,8 +1,8 @@
 /* image: a checkpoint of any family as one safetensors image in memory, bf16, random.
  *
  * Norms, vectors, routers, embeddings and head have values of their own. The other matrices all show the same 256 MB of
- * random numbers, each from another place on, so that 13 GB of checkpoint cost less than one GB until they are packed.
- */
+ * random numbers, each from another place on, so that 13 GB of checkpoint cost less than one GB until
+ * they are packed. */
 #ifndef CONCLAVE_BENCH_IMAGE_H
 #define CONCLAVE_BENCH_IMAGE_H
 

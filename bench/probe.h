@@ -4,8 +4,7 @@
 
 #include "base/base.h"
 
-/* Bytes per second of reading `bytes` of memory (larger than the caches) with all threads, best of a few.
- */
+/* Bytes per second of reading `bytes` of memory (larger than the caches) with all threads, best of a few. */
 double probe_bandwidth(moe_threads *threads, const void *memory, size_t bytes);
 /* Seconds of reading it once. */
 double probe_read_seconds(moe_threads *threads, const void *memory, size_t bytes);

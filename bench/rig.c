@@ -54,8 +54,8 @@ static size_t kv_bytes(const model_config *c, size_t n_tokens)
 
 uint32_t rig_layers_that_fit(void)
 {
-    /* Embeddings twice, head, the image's pattern, the probe's memory and the buffers of 512 rows; a tenth stays free.
-     */
+    /* Embeddings twice, head, the image's pattern, the probe's memory and the buffers of 512 rows; a
+     * tenth stays free. */
     const model_config one = {.n_layers = 1, .n_kv_heads = OLMOE_N_HEADS, .head_dim = OLMOE_D_MODEL / OLMOE_N_HEADS};
     const size_t fixed = (size_t)2500 << 20, available = rig_memory_available() / 10 * 9;
     size_t layer = olmoe_layer_bytes() + kv_bytes(&one, RIG_KV_TOKENS);

@@ -1,10 +1,10 @@
 /* checkpoint: files of others, never trusted.
  *
  * Nouns:
- *   checkpoint         a directory's safetensors, memory-mapped: tensors by name, immutable, shared by all threads
- *   checkpoint_tensor  one tensor as the file has it; data is borrowed from the checkpoint
- *   checkpoint_manifest the logical tensors (one per layer, expert and matrix, whatever the file layout) with their SHA-256,
- *                      and the fingerprint over all of it
+ *   checkpoint           a directory's safetensors, memory-mapped: tensors by name, immutable, shared by all threads
+ *   checkpoint_tensor    one tensor as the file has it; data is borrowed from the checkpoint
+ *   checkpoint_logical   one matrix of one layer and expert, whatever the file's layout: a tensor, or a slice of one
+ *   checkpoint_manifest  the SHA-256 of each logical tensor, and the fingerprint over all of it
  *
  * Threads: open and close on one thread; all reads from any. */
 #ifndef CONCLAVE_CHECKPOINT_H
@@ -28,18 +28,22 @@ typedef struct checkpoint_tensor {
     size_t bytes;
 } checkpoint_tensor;
 
-/* Opens DIR/model.safetensors.index.json with its shards, or DIR/model.safetensors. Checks, in the order of the format's
- * rules, before any tensor is used: header length, strict UTF-8 JSON without duplicate keys, dtype, shape products, offsets that
- * tile the data exactly, the index against the shards (every mapped tensor in its shard, every shard's tensors mapped, base names
- * only). Files are mapped read-only; never a pointer into a file that was not checked in full. Links are followed, but only regular
- * files are opened. A file that shrinks while it is open makes reads of its lost part fault (SIGBUS), so whoever serves for long
- * copies the weights (packs them) instead of computing from the mapping.
+/* Opens DIR/model.safetensors.index.json with its shards, or DIR/model.safetensors. Before any tensor is used these are
+ * checked, in the order of the format's rules:
+ *   header length; strict UTF-8 JSON without duplicate keys; dtype; shape products
+ *   offsets that tile the data exactly
+ *   index against shards: each mapped tensor is in its shard, each tensor of a shard is mapped, base names only
+ *
+ * Files are mapped read-only. Links are followed, but only regular files are opened. A file that shrinks while it is
+ * open makes reads of its lost part fault (SIGBUS); a process that serves for long therefore copies the weights (packs
+ * them) instead of computing from the mapping.
  * Errors: MOE_ERR_NOT_FOUND (no such files), MOE_ERR_CORRUPT naming file, rule and tensor, MOE_ERR_IO. */
 MOE_NODISCARD moe_status checkpoint_open(const char *dir, checkpoint **out, moe_error *err);
 /* One safetensors image in memory (borrowed): the fuzz target and the tests. file names it in messages. */
 MOE_NODISCARD moe_status checkpoint_open_memory(const void *image, size_t bytes, const char *file, checkpoint **out,
                                                 moe_error *err);
-/* A whole directory in memory (borrowed), by the same rules as checkpoint_open: the index, if there is one, and its shards. */
+/* A whole directory in memory (borrowed), by the same rules as checkpoint_open: the index, if there is one, and its
+ * shards. */
 typedef struct checkpoint_image {
     const char *file; /* base name */
     const void *data;
@@ -77,13 +81,20 @@ typedef struct checkpoint_manifest {
     bool from_cache;
 } checkpoint_manifest;
 
-/* Hashes all logical tensors on the threads and the canonical configuration text with them. Manifest text, one line each, LF:
- * "conclave-manifest 1", the config text as given (an LF is added if it does not end in one), then per tensor in name order
- * "name dtype d0,d1,... sha256hex" ("-" for the dimensions of rank 0).
- * Cached under cache_dir (NULL: $XDG_CACHE_HOME/conclave or ~/.cache/conclave; "" : no cache), keyed by path, size, mtime and inode of
- * every file of the checkpoint, by the config text and by which bytes the logical tensors are; a cache that does not fit exactly is
- * ignored and rewritten. The caller's thread is thread 0 of them. progress (may be NULL) is called on it with bytes done and
- * total, at most once per hundredth of the total, at last with done == total; not at all when the cache answers.
+/* Hashes all logical tensors on the threads (the caller's is thread 0 of them), and the canonical configuration with
+ * them.
+ *
+ * The text of a manifest, each line ended by LF:
+ *   conclave-manifest 1
+ *   the configuration text as given
+ *   per tensor, in name order: name dtype d0,d1,... sha256hex   ("-" for the dimensions of rank 0)
+ *
+ * Digests are cached under cache_dir (NULL: $XDG_CACHE_HOME/conclave or ~/.cache/conclave; "": no cache). The key is
+ * path, size, mtime and inode of every file of the checkpoint, the configuration text, and which bytes the logical
+ * tensors are. A cache that does not fit exactly is ignored and rewritten.
+ *
+ * progress (may be NULL) is called on the caller's thread with bytes done and total: at most once per hundredth, last
+ * with done == total, and not at all when the cache answers.
  * Errors: MOE_ERR_INVALID_ARG (a name twice, empty, or with a space or control character), MOE_ERR_NO_MEMORY. */
 typedef void (*checkpoint_progress)(void *ctx, size_t done, size_t total);
 MOE_NODISCARD moe_status checkpoint_manifest_build(const checkpoint *c, const char *config_text,
@@ -95,15 +106,27 @@ void checkpoint_manifest_fini(checkpoint_manifest *m);
 
 /* ------------------------------------------------------------------------------------------------ pickled checkpoints
  * Turns DIR/pytorch_model.bin, or the shards of DIR/pytorch_model.bin.index.json, into out_dir/model.safetensors or
- * model-0000x-of-0000y.safetensors (one per input, dtypes and shapes as they are, strided views made row-major, tensors that share
- * a storage each in full) with their index, and copies the configuration and the tokenizer's files. A pickle is a program: it is read by a
- * reader that knows only what dictionaries of tensors need, and never run. All inputs are checked before anything is written;
- * the output is read back and the SHA-256 of every tensor compared. out_dir is new, or an empty directory; after a failure it is as before.
- * An input that shrinks meanwhile makes reads fault (SIGBUS). Memory beyond the mapping: 4 MiB and about 300 bytes per tensor.
- * Errors: MOE_ERR_NOT_FOUND (no such files), MOE_ERR_EXISTS (out_dir is not empty, or dir holds
- * nothing but safetensors), MOE_ERR_CORRUPT,
- * MOE_ERR_DENIED (a pickle asks for a global that tensors do not need), MOE_ERR_UNSUPPORTED, MOE_ERR_DATA_LOSS (the output did
- * not read back as it was written), MOE_ERR_CANCELLED (progress said so), MOE_ERR_IO. */
+ * model-0000x-of-0000y.safetensors with their index, and copies the configuration and the tokenizer's files.
+ *
+ * A pickle is a program. It is read by a reader that knows only what dictionaries of tensors need, and never run.
+ *
+ *   outputs    one per input; dtypes and shapes as they are; strided views row-major; tensors that share a storage each
+ *              in full
+ *   checks     all inputs before anything is written; then the output is read back, and the SHA-256 of every tensor
+ *              compared
+ *   out_dir    new, or an empty directory; after a failure it is as before
+ *   memory     beyond the mapping 4 MiB, and about 300 bytes per tensor
+ *
+ * An input that shrinks meanwhile makes reads fault (SIGBUS).
+ * Errors:
+ *   MOE_ERR_NOT_FOUND     no such files
+ *   MOE_ERR_EXISTS        out_dir is not empty, or dir holds nothing but safetensors
+ *   MOE_ERR_CORRUPT       names file, byte and rule
+ *   MOE_ERR_DENIED        a pickle asks for a global that tensors do not need
+ *   MOE_ERR_UNSUPPORTED   well-formed, but of another kind
+ *   MOE_ERR_DATA_LOSS     the output did not read back as it was written
+ *   MOE_ERR_CANCELLED     progress said so
+ *   MOE_ERR_IO */
 typedef enum { CHECKPOINT_CONVERTING, CHECKPOINT_VERIFYING } checkpoint_convert_phase;
 /* Bytes of tensors done in this phase; often called. Returns false to stop. */
 typedef bool (*checkpoint_convert_progress)(void *ctx, checkpoint_convert_phase phase, size_t done, size_t total);

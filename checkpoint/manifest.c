@@ -69,8 +69,7 @@ void checkpoint_digest_hex(const checkpoint_digest *d, char hex[65])
     hex[64] = '\0';
 }
 
-/* ------------------------------------------------------------------------------------------------ hashing on the threads
- */
+/* ------------------------------------------------------------------------------------------- hashing on the threads */
 typedef struct hash_job {
     const checkpoint_logical *tensors;
     const size_t *order; /* largest first, so that no thread ends with a big one alone */
@@ -116,8 +115,7 @@ static void hash_tensor(void *ctx, size_t task, size_t thread)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ orders of the
- * tensors */
+/* -------------------------------------------------------------------------------------------- orders of the tensors */
 typedef struct ordered {
     const checkpoint_logical *tensor;
     size_t i;

@@ -115,8 +115,7 @@ static moe_status above_mark(const pickle_machine *m, size_t *first_out)
     return pickle_refuse(m, "the stack holds no mark");
 }
 
-/* ------------------------------------------------------------------------------------------------ bytes behind an
- * opcode */
+/* ------------------------------------------------------------------------------------------- bytes behind an opcode */
 static moe_status take(pickle_machine *m, size_t n, const unsigned char **out)
 {
     if (n > m->n - m->at) {

@@ -19,8 +19,8 @@ static const struct {
     {"F4", 4},   {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F8_E5M2FNUZ", 8},
 };
 
-/* ------------------------------------------------------------------------------------------------ before the JSON
- * parser The header of a checkpoint holds only objects, arrays, strings and plain integers. A pass over the bytes
+/* ---------------------------------------------------------------------------------------------- before the JSON parser
+ * The header of a checkpoint holds only objects, arrays, strings and plain integers. A pass over the bytes
  * refuses all else and bounds what the JSON parser has to build, whatever the file says. */
 typedef struct header_scan {
     const char *text;

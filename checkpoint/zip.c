@@ -102,8 +102,7 @@ moe_status zip_check(const zip_archive *zip, const zip_member *member, const cha
     return MOE_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ end of the archive
- */
+/* ----------------------------------------------------------------------------------------------- end of the archive */
 static moe_status check_single_disk(const zip_reader *r, uint32_t disk, uint32_t directory_disk, uint64_t here,
                                     uint64_t total)
 {
@@ -218,8 +217,7 @@ static moe_status find_directory(const zip_reader *r, directory *out)
     return MOE_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ rows of the
- * directory */
+/* -------------------------------------------------------------------------------------------- rows of the directory */
 static moe_status refuse(const zip_reader *r, const central *c, moe_status status, const char *why)
 {
     return moe_fail(r->err, status, "%.100s: member at directory byte %zu: %s", r->file, c->at, why);

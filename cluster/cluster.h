@@ -1,21 +1,28 @@
 /* cluster: who is alive and who owns which expert, kept in a store that all members share (etcd; in tests, memory).
  *
  * Nouns:
- *   cluster         one member of one cluster: a node or a coordinator; registers, watches, and if elected controls
- *   cluster_state   what is known: an immutable, ref-counted snapshot; the newest one is taken with
- * cluster_state_acquire cluster_store   the shared store (cluster/store.h); cluster_etcd_open makes the real one
+ *   cluster         one member of one cluster, a node or a coordinator: registers, watches, and controls if elected
+ *   cluster_state   what is known: an immutable, ref-counted snapshot. cluster_state_acquire takes the newest one
+ *   cluster_store   the shared store (cluster/store.h); cluster_etcd_open makes the real one
  *   incarnation     64 random bits drawn at each start of a member: tells a restarted one from the one before
  *   epoch           version of the desired placement; every publication has a higher one
  *   controller      the elected coordinator; it alone writes the desired placement
- *   desired, ready  which experts a node is to hold (placement); which it has loaded and verified (bitmap)
+ *   desired         which experts a node is to hold: a placement
+ *   ready           which experts a node has loaded and verified: a bitmap
  *
- * Keys and their JSON: docs/etcd.md. A key is a hint and a connection is authority: a node whose key has vanished stays
- * in the state with registered = false until `alive` says that it does not answer. Nothing in the store can stop a
- * member: what is malformed is logged once and ignored; a lost lease is taken anew; an unreachable store leaves the
- * last state in force with connected = false; a wiped one is filled again.
+ * Keys and their JSON: docs/etcd.md.
  *
- * Threads: cluster_step, the store and the callbacks belong to one thread: the caller's, or the one of cluster_start.
- * cluster_state_*, cluster_set_*, cluster_status and cluster_get_stats may be called from any thread. */
+ * A key is a hint and a connection is authority: a node whose key has vanished stays in the state with registered =
+ * false until `alive` says that it does not answer.
+ *
+ * Nothing in the store can stop a member:
+ *   a malformed value       is logged once and ignored
+ *   a lost lease            is taken anew
+ *   an unreachable store    leaves the last state in force, with connected = false
+ *   a wiped store           is filled again
+ *
+ * Threads: cluster_step, the store and the callbacks belong to one thread: the caller's, or that of cluster_start.
+ *          cluster_state_*, cluster_set_*, cluster_status and cluster_get_stats may be called from any thread. */
 #ifndef CONCLAVE_CLUSTER_H
 #define CONCLAVE_CLUSTER_H
 
@@ -65,10 +72,12 @@ typedef struct cluster_options {
     uint64_t seed;          /* of back-off; 0: drawn */
 
     void *ctx;
-    /* Does this incarnation of a member answer at this address? Asked at most once a second, of a member under our own
-     * id, and (coordinators) of nodes: those whose key has vanished and, by the controller, all others. May take a
-     * second; UNKNOWN: it will be asked again. NULL: nobody can tell, so the key's lease decides, and vanished nodes
-     * are dropped after 15 s. */
+    /* Does this incarnation of a member answer at this address? May take a second. UNKNOWN: it will be asked again.
+     * Asked at most once a second about
+     *   a member under our own id
+     *   nodes whose key has vanished (by coordinators)
+     *   all other nodes (by the controller)
+     * NULL: nobody can tell, so the key's lease decides, and vanished nodes are dropped after 15 s. */
     cluster_alive (*alive)(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation);
     /* A new state can be acquired, or cluster_status has changed. May be NULL. Must not call cluster_step or _close. */
     void (*changed)(void *ctx);
@@ -115,8 +124,8 @@ static inline void cluster_bit_set(uint64_t *bitmap, uint32_t n_experts, uint32_
     bitmap[layer * cluster_words(n_experts) + expert / 64] |= (uint64_t)1 << (expert % 64);
 }
 
-/* A node's report: what it has loaded and verified (copied), and the newest epoch for which that is all it is to hold.
- */
+/* A node's report: what it has loaded and verified (copied), and the newest epoch for which that is all that it is to
+ * hold. */
 void cluster_set_ready(cluster *c, const uint64_t *bitmap, uint64_t epoch);
 /* A coordinator's report: the epoch its dispatches use from now on. */
 void cluster_set_applied(cluster *c, uint64_t epoch);
@@ -130,7 +139,7 @@ typedef struct cluster_node {
     char address[CLUSTER_MAX_ADDRESS + 1];
     char device[CLUSTER_MAX_LABEL + 1], zone[CLUSTER_MAX_LABEL + 1], version[CLUSTER_MAX_LABEL + 1];
     uint64_t memory_bytes, expert_bytes; /* memory 0: no bound */
-    bool registered; /* false: its key has vanished, and nobody has yet said that it does not answer */
+    bool registered; /* false: its key has vanished, but nobody has found out yet that it does not answer */
     bool draining;
     uint64_t ready_epoch;  /* of its report */
     uint32_t n_ready;      /* experts in it */
@@ -159,20 +168,19 @@ typedef struct cluster_state {
     uint32_t replication;                    /* of desired */
 } cluster_state;
 
-/* The newest state; never NULL (at first: not connected, empty). Released by whoever acquired it. */
+/* The newest state; never NULL (at first: not connected, empty). The caller releases it. */
 const cluster_state *cluster_state_acquire(cluster *c);
 void cluster_state_release(const cluster_state *s);                             /* NULL is fine */
 const cluster_node *cluster_state_node(const cluster_state *s, const char *id); /* NULL: unknown */
 
-/* What dispatches are planned with: per expert its ready replicas that are in the desired placement, or if there is
- * none, all ready replicas. Nodes are those of the state, epoch is the desired one. *out is owned
+/* What dispatches are planned with: of each expert the ready replicas that are in the desired placement, or all its
+ * ready replicas where none is. The nodes are those of the state, the epoch is the desired one. *out is owned
  * (router_placement_unref). Errors: MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status cluster_state_routing(const cluster_state *s, router_placement **out, moe_error *err);
-/* Experts that no node has reported ready; the first of them in *layer and *expert (may be NULL). 0: all can be served.
- */
+/* How many experts no node has reported ready; 0: all can be served. The first of them goes into *layer and *expert,
+ * which may be NULL. */
 size_t cluster_state_missing(const cluster_state *s, uint32_t *layer, uint32_t *expert);
-/* The bitmap of experts that a node is to hold; bitmap [n_layers][cluster_words(n_experts)] is overwritten. Returns how
- * many. */
+/* Which experts a node is to hold; bitmap [n_layers][cluster_words(n_experts)] is overwritten. Returns how many. */
 size_t cluster_state_wanted(const cluster_state *s, const char *node_id, uint64_t *bitmap);
 /* The lowest epoch that a live coordinator applies (desired epoch if there is no coordinator): a node may drop what is
  * in no placement since then. */

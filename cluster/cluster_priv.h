@@ -7,7 +7,18 @@
 
 #include "cluster/store.h"
 
-#define CLUSTER_SECOND    ((uint64_t)1000000000)
+#define CLUSTER_SECOND ((uint64_t)1000000000)
+/* Times. All are chosen, not measured; each says what it trades.
+ *
+ *   LEASE_S    how long a dead member's keys stay. BEAT is a third of it, so that two keepalives may be lost. Longer
+ *              leases outlive a slow etcd, but keep the office of a crashed controller occupied
+ *   RELIST     how long a change can stay unseen when a watch loses it without a word
+ *   QUIET      nodes that start together are placed together: without it each of eight nodes would cost a placement
+ *              and make the ones before load experts that they lose at once. A loss waits that long, too
+ *   ASK        between two questions to `alive`, each of which may take a second of this thread
+ *   VANISHED   a lease's length again, for programs that cannot ask
+ *   SILENT     long enough for a node that loads or swaps; rows in flight do not wait for it (the exchange re-sends
+ *              them after its own time-out) */
 #define CLUSTER_LEASE_S   15
 #define CLUSTER_BEAT      (5 * CLUSTER_SECOND)  /* keepalive */
 #define CLUSTER_RELIST    (30 * CLUSTER_SECOND) /* everything is read again */
@@ -111,7 +122,7 @@ cluster_state_box *cluster_state_build(const cluster_state_input *in);
 typedef enum { CLUSTER_OP_NONE, CLUSTER_OP_LIST, CLUSTER_OP_GRANT, CLUSTER_OP_TXN, CLUSTER_OP_REVOKE } cluster_op;
 
 /* A txn under way: kept, so that a success can be entered into the mirror. */
-#define CLUSTER_TXN_PUTS 100 /* etcd takes 128 operations */
+#define CLUSTER_TXN_PUTS 100 /* etcd's default limit is 128 operations of a transaction (--max-txn-ops) */
 typedef struct cluster_change {
     size_t n_compares, n_puts;
     cluster_compare compares[2];

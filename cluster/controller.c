@@ -1,10 +1,23 @@
-/* Controller: what the elected coordinator does in its turn. Places when enough nodes are registered and membership was
- * quiet for a second; publishes in transactions that compare the election's revision, the epoch last. */
+/* Controller: what the elected coordinator does in its turn.
+ *
+ *   listen    asks each registered node whether it answers: a lease is kept alive by a thread that may outlive the rest
+ *   aim       when membership has changed and then been quiet, or the tables need repair: solves who should own what
+ *   publish   writes the result, a few layers in a transaction, the key `placement` with the epoch last
+ *
+ * Why nobody can publish for a controller that has been replaced: each transaction compares the create_revision of the
+ * key `controller` with that of this election. The key goes with its owner's lease and is made anew by the next one, so
+ * a controller that slept through its lease cannot write a single layer.
+ *
+ * Why the epoch goes last: readers take a placement only if all layers have the epoch that `placement` names. A
+ * controller that dies half-way leaves layers of a newer epoch, and readers keep the last whole placement; the next
+ * controller sees that the tables are torn and writes all of them again, with an epoch above all that was ever seen. */
 #include "cluster/cluster_priv.h"
 
 #include <string.h>
 
-#define CHANGE_BYTES ((size_t)512 << 10) /* of one transaction; etcd takes 1.5 MiB of base64 */
+/* Values of one transaction, at most one layer more. etcd takes requests of 1.5 MiB (--max-request-bytes), the
+ * gateway's base64 adds a third, and a layer has at most 4096 experts. */
+#define CHANGE_BYTES ((size_t)512 << 10)
 
 static uint64_t hash(uint64_t h, const void *bytes, size_t n)
 {
@@ -57,7 +70,7 @@ static void listen_to_nodes(cluster *c, uint64_t now)
         return;
     }
     if (now - c->ctl.listened_ns > CLUSTER_SILENT / 4) {
-        c->ctl.n_heard = 0; /* it was us who did not listen */
+        c->ctl.n_heard = 0; /* this controller has not listened for a while: all nodes start anew */
     }
     c->ctl.listened_ns = now;
     for (size_t i = 0; i < s->n_nodes; i++) {
@@ -81,7 +94,7 @@ static bool counts(cluster *c, const cluster_node *n)
     return !n->draining && (h == NULL || !h->is_silent);
 }
 
-/* What the placement depends on. Not the incarnation: who comes back as the same is given the same. */
+/* What the placement depends on. Not the incarnation: a node that comes back under its id is given what it had. */
 static uint64_t hash_membership(cluster *c)
 {
     const cluster_state *s = &c->state->s;

@@ -1,4 +1,10 @@
-/* Mirror: what the store holds, as far as it is known. */
+/* Mirror: what the store holds, as far as it is known. Entries are sorted by key, so that all keys of a kind
+ * (nodes/..., placement/...) lie together.
+ *
+ * A change may come here twice and by three ways: as a part of a list, as an event of the watch, and as the answer to
+ * our own transaction. Revisions put them in order: a put or delete that is not newer than the entry changes nothing.
+ * There are no tombstones: an answer that comes after the watch has told of the key's deletion brings the key back to
+ * life here. Only a key that this member wrote can do that; the next list, 30 s later at most, takes it out again. */
 #include "cluster/cluster_priv.h"
 
 #include <stdlib.h>

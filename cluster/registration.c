@@ -1,17 +1,29 @@
-/* Member: one turn of the state machine. What is to be done follows from the mirror alone, so that it does not matter
- * whether a call that failed was executed: after any trouble everything is read again, and what is still missing is
- * done.
+/* Member: one turn of the state machine.
  *
- * One call at a time is under way beside the keepalive and the watch. A list replaces the mirror as a whole and begins
- * a new watch after it; transactions never run beside a list, so the mirror only moves forward. */
+ * What is to be done follows from the mirror alone. So it does not matter whether a call that failed was executed:
+ * after any trouble everything is read again, and what is still missing is done. In a turn the first of these that
+ * applies is begun (act):
+ *
+ *   list            the mirror is not in sync, or 30 s have passed
+ *   watch           from the revision after the list's, so that no change falls between the two
+ *   model           write it if it is absent; else it must be ours, or nothing further is done
+ *   registration    take a lease; write the own key under it, if the key is absent or still as it was last seen
+ *   campaign        coordinators: write `controller` if it is absent
+ *   control         the elected one: controller.c
+ *
+ * One call at a time is under way beside the keepalive and the watch. Transactions never run beside a list, so the
+ * mirror only moves forward. The keepalive has a path of its own because a slow list must not cost the lease. */
 #include "cluster/cluster_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+/* Chosen, not measured. Failed calls back off from RETRY_FIRST to RETRY_MOST, doubling, all with jitter, so that
+ * members do not return to a restarted etcd at the same moment. RETRY_MOST is a third of the lease: one more try is
+ * made before it ends. RETRY_SOON follows a lost race or a lost watch, where the store is well. */
 #define RETRY_FIRST (CLUSTER_SECOND / 5)
 #define RETRY_MOST  (5 * CLUSTER_SECOND)
-#define RETRY_SOON  (CLUSTER_SECOND / 20) /* a lost race, or a lost watch */
+#define RETRY_SOON  (CLUSTER_SECOND / 20)
 
 uint64_t cluster_now(const cluster *c)
 {
@@ -139,8 +151,9 @@ static void on_watch(void *ctx, const cluster_watch_event *event)
     }
 }
 
-/* A list that is older than what was known when it was asked for is a stale reader's, or the store was wiped or
- * restored: the second one in a row is believed. */
+/* A list that is older than what was known when it was asked for comes from a member of etcd that lags behind, or the
+ * store was wiped or restored from a backup. One such list proves nothing, so the second in a row is believed; going
+ * back on the first would make a lagging etcd undo a placement. */
 static bool is_stale(cluster *c, const cluster_reply *reply)
 {
     if (reply->revision >= c->list_floor || c->went_back) {
@@ -238,7 +251,7 @@ moe_text *cluster_change_put(cluster *c, const char *key, uint64_t lease)
     return &h->values[h->n_puts++];
 }
 
-/* A success is entered at once, so that the next turn sees it. */
+/* A success is entered at once, so that the next turn sees it and does not send the same change again. */
 static void enter_change(cluster *c, uint64_t revision)
 {
     for (size_t i = 0; i < c->change.n_puts; i++) {
@@ -264,7 +277,7 @@ static void on_change(void *ctx, const cluster_reply *reply)
         c->told_version = MOE_MAX(c->told_version, c->sent_version);
     } else {
         cluster_control_reset(c);
-        if (reply->status == MOE_OK) { /* somebody was faster */
+        if (reply->status == MOE_OK) { /* a comparison failed: another member was faster */
             answered(c, reply);
             resync(c);
         } else if (reply->status == MOE_ERR_NOT_FOUND) {

@@ -3,27 +3,24 @@
  * its kind.
  *
  * Nouns:
- * - compute_class: a complete set of rounding points and orders: "cpu-f32-1", "cpu-bf16-1"
- * - compute_device: an ops table with its memory; a device belongs to the thread that steps it (and to its compute threads)
- * - compute_mem: device memory. The type is never completed: host code cannot dereference an activation, only an op can
- * - compute_matrix: a weight matrix prepared for the device (packed, or row-major in the mapped file)
- * - compute_expert: the matrices of one expert
- * - compute_kv: a pool of KV pages for all layers
+ *   compute_class    a complete set of rounding points and orders: "cpu-f32-1", "cpu-bf16-1"
+ *   compute_device   an ops table with its memory; belongs to the thread that steps it, and to its compute threads
+ *   compute_mem      device memory. The type is never completed: host code cannot dereference an activation
+ *   compute_matrix   a weight matrix prepared for the device (packed, or row-major in the mapped file)
+ *   compute_expert   the matrices of one expert
+ *   compute_row      where a row stands: its position, and the KV pages of its sequence
  *
- * Shapes: [rows, columns], row-major, no padding between rows. Activations in "class dtype" are f32 in cpu-f32-1 and
- * bf16 in cpu-bf16-1; everything else is f32. Weights: out = x . W^T with W [n_out, n_in].
- *
+ * Shapes:  [rows, columns], row-major, no padding between rows. Activations in "class dtype" are f32 in cpu-f32-1 and
+ *          bf16 in cpu-bf16-1; everything else is f32. Weights: out = x . W^T with W [n_out, n_in].
  * Threads: every thread that computes has called compute_thread_init. The host functions at the end are pure.
- *
- * Errors: ops return nothing; a device failure (CUDA) is kept and reported by compute_sync and compute_download. Wrong
- * arguments are our bugs and asserted. */
+ * Errors:  ops return nothing. A device failure is kept, and reported by the ops sync and download. Wrong arguments are
+ *          our bugs and asserted. */
 #ifndef CONCLAVE_COMPUTE_H
 #define CONCLAVE_COMPUTE_H
 
 #include "base/base.h"
 
-/* ------------------------------------------------------------------------------------------------ dtypes and classes
- */
+/* ----------------------------------------------------------------------------------------------- dtypes and classes */
 typedef enum { COMPUTE_F32, COMPUTE_BF16, COMPUTE_F16, COMPUTE_DTYPE_OTHER } compute_dtype;
 typedef enum { COMPUTE_CLASS_CPU_F32_1, COMPUTE_CLASS_CPU_BF16_1, COMPUTE_N_CLASSES } compute_class;
 
@@ -63,8 +60,9 @@ typedef struct compute_weight {
     const void *data;
     compute_dtype dtype; /* F32, BF16, F16 */
     size_t n_out, n_in;
-    bool input_major; /* data is [n_in, n_out] (written x . W by its makers), else [n_out, n_in]; the same product, the
-                         same bits */
+    /* true: data is [n_in, n_out], as makers who write x . W store it; false: [n_out, n_in]. The product and its bits
+     * are the same. */
+    bool input_major;
 } compute_weight;
 
 /* PACKED copies into the device's own layout; MAPPED computes row-major from data, which must outlive the matrix. An
@@ -96,9 +94,11 @@ typedef struct compute_routed {
     size_t n_rows;
 } compute_routed;
 
-/* Paged KV cache geometry. A page holds page_tokens consecutive positions of one sequence for one layer:
- * K [n_kv_heads][page_tokens][head_dim], then V the same, class dtype. Page p of layer l lies at (l * n_pages + p) *
- * page bytes. shared: K is V, a page holds only K. */
+/* Geometry of the paged KV cache. A page holds page_tokens consecutive positions of one sequence for one layer, class
+ * dtype:
+ *   K  [n_kv_heads][page_tokens][head_dim]
+ *   V  the same; absent where `shared`: K is V
+ * Page p of layer l lies at (l * n_pages + p) * compute_kv_page_bytes. */
 typedef struct compute_kv_shape {
     size_t n_layers, n_pages, page_tokens, n_kv_heads, head_dim;
     compute_dtype dtype;
@@ -147,8 +147,7 @@ typedef struct compute_ops {
     void (*expert_close)(compute_device *d, compute_expert *e);
 
     /* -- ops; n rows may be 0 */
-    /* out f32 [n, width] = row ids[i] of table (any dtype, row-major f32/bf16/f16 as given to table upload), widened.
-     */
+    /* out f32 [n, width] = row ids[i] of table, widened. table [.., width] of table_dtype, row-major. */
     void (*embed)(compute_device *d, compute_mem *out, const compute_mem *table, compute_dtype table_dtype,
                   size_t width, const int32_t *ids, size_t n);
     /* out (class dtype) = round(x f32), n values. In cpu-f32-1 a copy. */
@@ -166,8 +165,8 @@ typedef struct compute_ops {
     void (*matmul_routed)(compute_device *d, compute_mem *out, const compute_mem *x, const compute_routed *groups,
                           size_t n_groups);
     /* out f32 [n, width] = gain * (x * 1/sqrt(mean(x^2) + eps)); out may be x; rounded (class dtype, may be NULL) gets
-     * round(out). stride: floats from one row of x to the next (>= width; out and rounded are dense unless out is x).
-     */
+     * round(out). stride: floats from one row of x to the next, at least width; out and rounded are dense unless out is
+     * x. */
     void (*rms_norm)(compute_device *d, compute_mem *out, compute_mem *rounded, const compute_mem *x, size_t stride,
                      const compute_mem *gain, float eps, size_t width, size_t n);
     /* out f32 [n, width] = (x - mean) / sqrt(variance + eps) * gain + bias, the variance over width (not width - 1);

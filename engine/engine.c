@@ -1,4 +1,4 @@
-/* Requests join and leave; the engine's thread. One step is in engine_step.c. */
+/* Requests join and leave; the engine's thread. One step is in step.c. */
 #include "engine/engine_priv.h"
 
 #include <stdlib.h>

@@ -6,9 +6,10 @@
  *   engine_request   one admitted request with its choices; ref-counted between the engine and the API call
  *   engine_event     what the engine tells a request: tokens, progress, the end
  *
- * Threads: engine_submit, engine_cancel, engine_next, engine_release and the getters may be called from any thread (one
- * consumer per request for engine_next). wake() is called on the engine thread (and must neither block nor call back
- * into the engine). A consumer that stops reading pauses its own request only: its ring has a bound. */
+ * Threads: engine_submit, engine_cancel, engine_next, engine_release and the getters may be called from any thread;
+ *          engine_next by one consumer per request. wake() is called on the engine thread: it must neither block nor
+ *          call back into the engine.
+ * Bounds:  a consumer that stops reading pauses its own request only, as its ring has a bound. */
 #ifndef CONCLAVE_ENGINE_H
 #define CONCLAVE_ENGINE_H
 
@@ -81,15 +82,21 @@ typedef struct engine_usage {
 } engine_usage;
 
 /* One event, as engine_next hands it out. Arrays and text are borrowed until the next engine_next of this request.
+ *
+ *   kind         what has happened                     fields beside kind
  *   STARTED      left the queue (once)
- *   TOKEN        one generated token: choice, index (of the generated tokens, resumed ones included), token_id, text
- * (what it completed, often ""), logprob and top if asked for SCORED       one prompt token of a score request: index =
- * position, token_id, has_logprob (not for the first), top, experts [n_layers * k] ascending per layer if asked for
- *   CLASSIFIED   what a classifier's head gives for the prompt's last token: scores, score_logprobs [n_scores]
- *   PROGRESS     queue_position, prompt_tokens_done
- *   CHOICE_DONE  finish, stop_match / stop_token_id, text (flushed tail)
- *   DONE         all choices ended: usage. Last event
- *   FAILED       status and error. Last event */
+ *   TOKEN        one token was generated               choice; index among the generated tokens, resumed ones included;
+ *                                                      token_id; text that it completed, often ""; logprob and top
+ *                                                      [n_top] if asked for
+ *   SCORED       one prompt token was scored           index: its position; token_id; logprob, not for the first;
+ *                                                      top [n_top]; experts [n_layers * k] if asked for, ascending
+ *                                                      within a layer
+ *   CLASSIFIED   the classifier's head has read the    scores and score_logprobs [n_scores]
+ *                prompt's last token
+ *   PROGRESS     the request waits or is read          queue_position, prompt_tokens_done
+ *   CHOICE_DONE  one choice has ended                  choice; finish; stop_match or stop_token_id; text: the tail
+ *   DONE         all choices have ended; the last      usage
+ *   FAILED       the request has failed; the last      status, error */
 typedef struct engine_event {
     engine_event_kind kind;
     uint32_t choice, index;
@@ -153,14 +160,14 @@ void engine_get_stats(engine *e, engine_stats *out);
 /* Rows per (layer, expert) since start: copies n_layers * n_experts counters (base ids dense); returns the rows that
  * went through. */
 uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n);
-/* How many FFN experts rows have picked, the others being evaluated here: copies n_layers * (k + 1) counters of rows,
- * those that picked 0 .. k of them in layer 0 first. */
+/* Rows by the number of FFN experts among their picks (the other picks are evaluated here). Copies n_layers * (k + 1)
+ * counters: per layer the rows that picked 0 .. k of them. */
 void engine_get_ffn_picks(engine *e, uint64_t *out, size_t n);
 router_set *engine_current_set(engine *e); /* referenced: router_set_unref */
 /* MOE_ERR_NOT_FOUND: no such set. The result is referenced. */
 MOE_NODISCARD moe_status engine_find_set(engine *e, const char *id, router_set **out);
-bool engine_ready(
-    engine *e); /* a real token went through all layers with the current placement, and it is not draining */
+/* A real token went through all layers with the current placement, and the engine is not draining. */
+bool engine_ready(engine *e);
 
 /* What can be refused of a request before its prompt is known, so that no text is tokenised in vain: sampling, stops,
  * resume, request id, counts. engine_submit checks it all again, and the rest. Errors: MOE_ERR_INVALID_ARG naming the
@@ -170,9 +177,13 @@ MOE_NODISCARD moe_status engine_check_options(const engine_info *info, const eng
 MOE_NODISCARD moe_status engine_check_ids(const engine_info *info, const char *field, const int32_t *ids, size_t n,
                                           moe_error *err);
 
-/* Errors, text in err: MOE_ERR_INVALID_ARG (names the field and the limit), MOE_ERR_BUSY (queue full),
- * MOE_ERR_UNAVAILABLE (starting, draining), MOE_ERR_EXISTS, MOE_ERR_UNSUPPORTED (the model's head is for another kind
- * of request). On success *out holds a reference of the caller's: engine_release. */
+/* Admits a request. On success *out holds a reference of the caller's: engine_release.
+ * Errors, with the reason in err:
+ *   MOE_ERR_INVALID_ARG   names the field and the limit
+ *   MOE_ERR_BUSY          the queue is full
+ *   MOE_ERR_UNAVAILABLE   starting, or draining
+ *   MOE_ERR_EXISTS        a request of this id lives
+ *   MOE_ERR_UNSUPPORTED   the model's head is for another kind of request */
 MOE_NODISCARD moe_status engine_submit(engine *e, const engine_spec *spec, engine_request **out, moe_error *err);
 const char *engine_request_id(const engine_request *r);
 uint64_t engine_request_seed(const engine_request *r);
@@ -184,8 +195,9 @@ void engine_cancel(engine_request *r);
 void engine_release(engine_request *r);
 
 /* ------------------------------------------------------------------------------------------------ the loop
- * How the program and the tests open the engine, run it on a thread (or step it by hand) and take it down. */
-/* Everything is borrowed for the engine's life. model, kv and exchange are touched by the engine's thread only. */
+ * How the program and the tests open the engine, run it on a thread (or step it by hand) and take it down.
+ *
+ * All pointers are borrowed for the engine's life. model, kv and exchange are touched by the engine's thread only. */
 typedef struct engine_options {
     model *model;
     model_kv *kv;

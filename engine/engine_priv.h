@@ -1,4 +1,4 @@
-/* The engine's state, shared by engine.c (joining, leaving, the thread) and engine_step.c (one step). */
+/* The engine's state, shared by engine.c (joining, leaving, the thread) and step.c (one step). */
 #ifndef CONCLAVE_ENGINE_ENGINE_PRIV_H
 #define CONCLAVE_ENGINE_ENGINE_PRIV_H
 
@@ -34,7 +34,7 @@ struct engine {
     atomic_uint n_live;
     atomic_bool warm, draining, stopping;
 
-    pthread_mutex_t lock;     /* docs/threads.md: leaf */
+    pthread_mutex_t lock;     /* docs/threads.md: before the queue of arrivals, else a leaf */
     engine_request *live_ids; /* under lock: all live requests, by next_id */
     engine_stats published;   /* under lock */
     pthread_t thread;

@@ -1,3 +1,15 @@
+/* Planning one step: a walk over the requests from the oldest to the youngest.
+ *
+ * The order of arrival decides everything, and that is what makes the plan safe:
+ *   - A choice that needs a page may take it from any younger one. The walk has not reached the younger one yet, so
+ *     rows that are in the plan never lose their pages.
+ *   - The oldest can always go on. Admission has refused what the cache cannot hold, and all that others hold can be
+ *     taken back. So some request makes progress in every step, and no two can wait for each other's pages.
+ *   - A waiting choice that does not fit stops admission for the rest of the walk. Otherwise short requests would
+ *     overtake a long one for ever.
+ *
+ * A choice that is put back loses its pages and keeps its tokens: it is read again as a longer prompt, which gives the
+ * same bits (docs/numeric.md), and what the prefix cache still has of it is not computed again. */
 #include "engine/scheduler_priv.h"
 
 #include <stdlib.h>
@@ -55,7 +67,8 @@ static choice *youngest_running(const planner *p)
     return NULL;
 }
 
-/* Pages for n_tokens of c, putting back younger choices as needed. False: c itself was the youngest and is put back. */
+/* Pages for n_tokens of c, putting back younger choices as needed. False: c itself was the youngest and is put back;
+ * then nobody is admitted in this walk, as there are no pages for anybody younger either. */
 static bool reserve(planner *p, choice *c, uint32_t n_tokens)
 {
     while (model_kv_seq_reserve(p->kv, &c->kv, n_tokens) != MOE_OK) {
@@ -65,12 +78,13 @@ static bool reserve(planner *p, choice *c, uint32_t n_tokens)
             p->admitting = false;
             return false;
         }
-        /* The victim is younger than c, and the walk goes by age: it is not in the plan yet. */
+        /* The victim is younger than c and the walk goes by age, so the victim is not in the plan yet. */
     }
     return true;
 }
 
-/* The logits of a prompt row score the token after it, of the last known token give the next one. */
+/* A score reads the logits of each prompt row but the last, for the token after it. Everything else reads those of the
+ * last known token alone, which give the next one. */
 static bool wants_logits(const choice *c, uint32_t position)
 {
     return c->request->kind == ENGINE_SCORE ? position + 1 < c->n_tokens : position + 1 == c->n_tokens;
@@ -95,6 +109,8 @@ static void add_rows(planner *p, choice *c, uint32_t n)
     w->n_logits = s->n_logits - w->first_logit;
 }
 
+/* One row. Decode rows do not count against prefill_budget: it was made smaller by all of them before the walk, so that
+ * prompts never take their place in a step. */
 static void plan_decode(planner *p, choice *c)
 {
     if (p->out->n_rows < p->limits->max_batch_tokens && p->out->n_logits < p->limits->max_logit_rows &&
@@ -103,6 +119,8 @@ static void plan_decode(planner *p, choice *c)
     }
 }
 
+/* The next chunk of the prompt. prefill_chunk bounds what one request takes of a step, so that several prompts are read
+ * side by side and a decode step beside them stays short. */
 static void plan_prefill(planner *p, choice *c)
 {
     uint32_t n = MOE_MIN(p->limits->prefill_chunk, c->n_tokens - c->n_computed);
@@ -127,6 +145,9 @@ static bool must_wait_for_first(const choice *c)
     return c->index > 0 && first->state != CHOICE_DONE && first->n_computed < c->request->n_prompt;
 }
 
+/* Whether all known tokens of a waiting choice and one more would find pages now. Pages are taken chunk by chunk, so
+ * this is no reservation: it keeps a choice from starting that would be put back before its first token. With nobody
+ * running it starts in any case. */
 static bool pages_for_all(const planner *p, const choice *c)
 {
     model_kv_stats stats;
@@ -155,7 +176,9 @@ static void plan_waiting(planner *p, choice *c)
     plan_prefill(p, c);
 }
 
-/* Looks again after the flag is up: what is read in between is seen here, what is read later wakes the engine. */
+/* Whether the request's consumer has left room for another event. If not, the flag goes up and the room is looked at
+ * again: what the consumer reads before that look is seen by it, and what it reads later finds the flag and wakes the
+ * engine. Without the second look a wake-up could be lost, and the request would sleep for ever. */
 static bool has_room(engine_request *r)
 {
     if (request_has_room(r)) {

@@ -1,5 +1,9 @@
-/* One step: plan, all layers with the experts' exchange in between, then one more token for everyone whose last token
- * was read. */
+/* One step: plan, all layers with the experts' exchange in between, then one more token for each choice whose last
+ * token was read.
+ *
+ * Nothing that others see changes before all layers have run: tokens count as computed, and full pages are registered
+ * for other requests, only in finish_work. A step that fails in the middle ends its own requests, whose pages go back;
+ * what was written into them is read by nobody. */
 #include "engine/engine_priv.h"
 
 #include <stdlib.h>
@@ -128,7 +132,13 @@ static moe_status route(engine *e, uint32_t b, const micro_batch *mb, uint32_t l
     return status;
 }
 
-/* Every layer of every micro-batch: while one waits for its experts, the other attends. */
+/* Every layer of every micro-batch: while one waits for its experts, the other attends.
+ *
+ *   b = 0   route 0 |         | combine, route 1 |                  | combine, route 2 | ...
+ *   b = 1           | route 0 |                  | combine, route 1 |                  | ...
+ *
+ * exchange_wait(0) comes when micro-batch 1 has been sent, so its nodes compute meanwhile. One more round than there
+ * are layers combines the last one. The deadline is the whole step's. */
 static moe_status run_layers(engine *e, const micro_batch *mb, uint32_t n_mb, moe_error *err)
 {
     uint64_t deadline = moe_now_ns(e->options.clock) + e->options.step_timeout_ns;
@@ -179,7 +189,8 @@ static moe_status run_rows(engine *e, moe_error *err)
     for (uint32_t b = 0; b < n_mb && status == MOE_OK; b++) {
         status = model_batch_logits(e->batches[b], logits_at(e, logits_before(e, mb[b].first_row)));
     }
-    /* Failed exchanges leave the other micro-batch's job behind: it is dropped, late results are ignored. */
+    /* A failed exchange leaves the other micro-batch's job behind. Waiting for it until now drops it, so that the next
+     * step may use its place; late results are counted and ignored. */
     for (uint32_t b = 0; b < n_mb && status != MOE_OK; b++) {
         if (exchange_state(e->options.exchange, b) == EXCHANGE_RUNNING) {
             moe_status dropped = exchange_wait(e->options.exchange, b, moe_now_ns(e->options.clock), NULL);
@@ -198,6 +209,8 @@ static bool row_failed(const engine *e, uint32_t row)
 }
 
 /* ------------------------------------------------------------------------------------------------ after the layers */
+/* Log-probabilities of the scored rows. n_scored is published last, with release order: the consumer reads the arrays
+ * below it without a lock. */
 static moe_status score_rows(engine *e, const step_work *w)
 {
     choice *c = w->choice;
@@ -409,7 +422,7 @@ bool engine_step(engine *e)
     }
     status = run_rows(e, &err);
     (void)exchange_progress(e->options.exchange); /* a step whose picks are all local has not turned the transport */
-    /* Before a token is handed out: who has the last one finds all rows counted, as the experts have theirs. */
+    /* Before a token is handed out: a client that has its last token finds all rows counted, as the experts have. */
     atomic_fetch_add_explicit(&e->rows_done, e->step.n_rows, memory_order_relaxed);
     if (status != MOE_OK) {
         MOE_ERROR("step of %u rows failed: %s", e->step.n_rows,

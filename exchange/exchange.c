@@ -1,4 +1,12 @@
-/* The exchange: jobs, picks and attempts. Connections are exchange_node.c's. */
+/* The exchange: jobs, picks and attempts. Connections are exchange_node.c's.
+ *
+ * The one invariant: a pick counts in n_left until its result is in place, and exactly one of these holds for it: it
+ * waits (and counts in n_waiting), or one open attempt has it, or it is done. An open attempt that ends before its job
+ * does passes through requeue() or finish_picks(), which keep that. Results are pure functions of (layer, expert, row),
+ * so asking twice and taking whichever comes first changes no bit.
+ *
+ * An attempt is found by request id *and* connection. A node that restarts gets a new connection, so an answer that an
+ * earlier incarnation left in the network can never be taken for one that was asked for now. */
 #include "exchange/exchange_priv.h"
 
 #include <sched.h>
@@ -6,12 +14,22 @@
 #include <string.h>
 #include <time.h>
 
+/* Bounds and pauses. All are chosen, not measured; what each has to cover is said.
+ *
+ *   N_ATTEMPTS     open and late ones of all jobs: enough for two jobs with a part at each of 64 nodes, sent twice
+ *   N_DISPATCHES   send buffers for DISPATCH at most; fewer when they are large (DISPATCH_POOL bytes of address
+ *                  space in all), but two for each job, so that one can be written while another leaves. Picks that
+ *                  find no buffer wait a pause
+ *   N_SMALL        HELLO and PROOF, or a PING, to every node at once
+ *   SLOW_TIMEOUTS  a node that let a deadline pass is avoided for so many time-outs, unless nobody else has the expert
+ *   PAUSE_SHARE    a node that refuses, and picks without an owner, wait this part of a time-out, and PAUSE_MOST_NS
+ *                  at most */
 #define N_ATTEMPTS    256
-#define N_DISPATCHES  64 /* at most; fewer when they are large, but two for each job */
+#define N_DISPATCHES  64
 #define DISPATCH_POOL ((size_t)1 << 30)
 #define N_SMALL       (2 * ROUTER_MAX_NODES)
-#define SLOW_TIMEOUTS 4 /* how long a node that let a deadline pass is avoided */
-#define PAUSE_SHARE   4 /* a refusing node and picks without an owner wait this part of a timeout, */
+#define SLOW_TIMEOUTS 4
+#define PAUSE_SHARE   4
 #define PAUSE_MOST_NS UINT64_C(10000000)
 
 static uint64_t pause_ns(const exchange *x)
@@ -222,7 +240,8 @@ static exchange_run *run_of(exchange *x, const exchange_attempt *a)
     return &x->runs[a->request.micro_batch];
 }
 
-/* Takes the picks away from an open attempt: they wait for another. */
+/* Takes the picks away from an open attempt: they wait for another. Those that a late attempt has answered meanwhile
+ * are done and stay so. */
 static void requeue(exchange *x, const exchange_attempt *a)
 {
     exchange_run *run = run_of(x, a);
@@ -260,6 +279,7 @@ void exchange_peer_lost(exchange *x, transport_peer peer)
     }
 }
 
+/* A deadline that passes makes the attempt late, not dead: its picks go elsewhere, and its answer is still welcome. */
 static void attempt_timers(exchange *x, uint64_t now)
 {
     for (size_t i = 0; i < x->n_attempts; i++) {
@@ -324,7 +344,7 @@ static size_t write_dispatch(exchange *x, const exchange_run *run, const router_
     return *status_out == MOE_OK ? wire_finish(&b) : 0;
 }
 
-/* MOE_ERR_BUSY: no buffer now. */
+/* Sends one part as a new attempt. MOE_ERR_BUSY: no attempt or no buffer is free now. Other errors are the device's. */
 static moe_status send_part(exchange *x, exchange_run *run, const router_plan_part *part, uint64_t now)
 {
     uint32_t node = x->node_of[part->node];
@@ -386,7 +406,11 @@ static size_t usable_nodes(const exchange *x, uint64_t now, bool with_slow, bool
     return n_slow;
 }
 
-/* Plans the waiting picks and sends them. Nodes that were slow get only what nobody else can compute. */
+/* Plans the waiting picks and sends them: first over the nodes that are not slow, then, if picks are left and some node
+ * was left out for being slow, over all. So a slow node gets only what nobody else can compute.
+ *
+ * Sending marks picks as sent while the plan that hands them out still runs. That is safe: router_plan_build has read
+ * `skip` by then, and the next build reads it anew. */
 static moe_status plan_and_send(exchange *x, exchange_run *run, uint64_t now)
 {
     bool usable[ROUTER_MAX_NODES];
@@ -574,7 +598,11 @@ unsigned exchange_progress(exchange *x)
     return n + transport_frames_flush(x->small) + transport_frames_flush(x->dispatches);
 }
 
-/* ------------------------------------------------------------------------------------------------ waiting */
+/* ------------------------------------------------------------------------------------------------ waiting
+ * Spin, yield, sleep, each for a while (docs/threads.md). Measured with other processes on the same two cores: a spin
+ * of 20 us cost 60 us per round trip where spinner and node shared a core, against 17.6 us when it yields at once
+ * (bench_transport); a pool of two nodes at batch 1 went from 0.89 - 0.96 of one process's rate to 0.98 by sleeping
+ * after 100 us instead of a millisecond, together with the other changes that docs/threads.md lists under "Waiting". */
 #define SPIN_NS         UINT64_C(20000)
 #define YIELD_NS        UINT64_C(1000000)
 #define YIELD_REMOTE_NS UINT64_C(100000)
@@ -584,9 +612,9 @@ static void pause_for(exchange *x, uint64_t idle_ns, uint64_t left_ns)
 {
     transport *t = x->o.transport;
 
-    /* A spinner and the node that is to answer it may share a core: where there are other processes, yield at once. And
-     * sleep soon: who yields keeps its place on a core, and the kernel moves threads to another mostly when they wake.
-     */
+    /* A transport that can be slept on has other processes behind it. Then yield at once, as the node that is to answer
+     * may need this core; and sleep soon, as a thread that yields keeps its core, and the kernel moves threads to an
+     * idle one mostly when they wake. */
     if (idle_ns < SPIN_NS && t->ops->wait == NULL) {
 #if defined(__x86_64__)
         __builtin_ia32_pause();

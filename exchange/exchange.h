@@ -7,13 +7,17 @@
  *   pick           (row i, choice j) of a job, numbered i * k + j
  *   attempt        one DISPATCH under way: some picks, sent to one node on one connection
  *
- * A pick waits, or is sent (exactly one open attempt answers for it), or is done. What ends an attempt without a result
- * (the node dies, refuses, or lets its deadline pass) makes its picks wait again; they are planned anew over the nodes
- * that are left, or over the same one when there is no other. An attempt whose deadline has passed may still answer:
- * the first result wins, and both are equal.
+ * A pick is in one of three states:
+ *   waiting        it is planned at the next turn
+ *   sent           exactly one open attempt answers for it
+ *   done           its result is in place
+ *
+ * An attempt ends without a result when its node dies, refuses, or lets the deadline pass. Its picks then wait again
+ * and are planned anew: over the nodes that are left, or over the same one when there is no other. An attempt whose
+ * deadline has passed may still answer. The first result wins; both are equal.
  *
  * Threads: everything belongs to the engine thread, which also makes the transport progress.
- * A step allocates nothing: buffers are sized at open for max_rows * k picks and `micro_batches` jobs in flight. */
+ * Memory:  a step allocates nothing. Buffers are sized at open for max_rows * k picks and micro_batches jobs. */
 #ifndef CONCLAVE_EXCHANGE_H
 #define CONCLAVE_EXCHANGE_H
 
@@ -34,22 +38,23 @@ typedef struct exchange_options {
     uint32_t micro_batches;       /* jobs in flight, 1 or 2 */
     uint64_t dispatch_timeout_ns; /* wait for a node before trying a replica (and again) */
 
-    /* what HELLO says; nodes whose cluster, fingerprint, numeric class or width differ are not used */
+    /* What HELLO says. Nodes whose cluster, fingerprint, numeric class or width differ are not used. */
     const char *id, *cluster; /* names: 1..63 of A-Z a-z 0-9 . - _; copied */
     unsigned char fingerprint[32];
     uint64_t incarnation; /* drawn at each start */
-    size_t
-        max_frame_rows; /* unique rows in one dispatch; 0: max_rows, or as many as the transport's max_message takes */
-    /* The cluster secret; then only nodes that prove it are used. 0: none; a node's proof is not looked at. Copied as a
-     * derived key. */
+    /* Unique rows in one dispatch. 0: max_rows, or as many as the transport's max_message takes. */
+    size_t max_frame_rows;
+    /* The cluster secret: only nodes that prove it are used. n_secret 0: there is none, and a node's proof is not
+     * looked at. A derived key is kept, not the secret. */
     const void *secret;
     size_t n_secret;
-    uint64_t heartbeat_ns; /* a node is asked for a sign of life this often, and lost after 4 without; 0: never */
+    /* How often a node is asked for a sign of life; after 4 without one it counts as lost. 0: never. */
+    uint64_t heartbeat_ns;
     /* Called at the end of every transport progress, also while a job waits: may add and remove nodes and set the
      * placement. NULL: none. */
     void (*poll)(void *ctx);
     void *poll_ctx;
-    moe_threads *threads; /* borrowed: they rest while a job waits for nodes that may share the cores; NULL: none */
+    moe_threads *threads; /* borrowed; they rest while a job waits, as nodes may share the cores; NULL: none */
 } exchange_options;
 
 typedef struct exchange_job {
@@ -64,7 +69,8 @@ typedef struct exchange_job {
 MOE_NODISCARD moe_status exchange_open(const exchange_options *options, exchange **out, moe_error *err);
 void exchange_close(exchange *x); /* after its transport */
 
-/* What the transport calls. open has set them; whoever shares the endpoint passes events on with x as ctx. */
+/* What the transport calls. open has set them as its handler. A caller that puts a handler of its own in their place
+ * passes events on with x as ctx. */
 void exchange_on_message(void *x, transport_peer peer, const unsigned char *bytes, size_t n);
 void exchange_on_peer(void *x, transport_peer peer, transport_peer_event event, const char *why);
 
@@ -101,17 +107,21 @@ typedef enum { EXCHANGE_IDLE, EXCHANGE_RUNNING, EXCHANGE_DONE, EXCHANGE_FAILED }
 exchange_state_kind exchange_state(const exchange *x, uint32_t micro_batch);
 /* Makes the transport progress and acts on deadlines; returns the number of events handled. Never blocks. */
 unsigned exchange_progress(exchange *x);
-/* Progress, waiting in three stages, until the job is done, has failed, or deadline_ns (of the clock; 0: none) has
- * passed. After a failure or a timeout the job is dropped: late results are counted and ignored. The clock must be one
- * that runs. Errors: MOE_ERR_UNAVAILABLE (an expert has no live owner until the deadline), MOE_ERR_TIMEOUT. */
+/* Makes progress, waiting in three stages, until the job is done, has failed, or deadline_ns has passed (on the clock,
+ * which must be one that runs; 0: none). After a failure or a timeout the job is dropped: late results are counted and
+ * ignored.
+ * Errors: MOE_ERR_UNAVAILABLE when an expert had no live owner until the deadline; MOE_ERR_TIMEOUT; the device's. */
 MOE_NODISCARD moe_status exchange_wait(exchange *x, uint32_t micro_batch, uint64_t deadline_ns, moe_error *err);
 
 typedef struct exchange_stats {
     uint64_t frames_sent, frames_received, bytes_sent, bytes_received; /* dispatches and results */
-    uint64_t rows_dispatched,
-        rows_combined; /* (row, expert) pairs; equal when nothing is in flight and no job was dropped */
-    uint64_t retries, hedges, late_results, bad_frames,
-        refusals;                    /* attempts lost with their node; past their deadline; ... */
+    /* (row, expert) pairs; the two are equal when nothing is in flight and no job was dropped. */
+    uint64_t rows_dispatched, rows_combined;
+    uint64_t retries;                /* attempts lost with their node's connection */
+    uint64_t hedges;                 /* attempts whose deadline passed: their picks went elsewhere as well */
+    uint64_t late_results;           /* results and refusals that no attempt waited for */
+    uint64_t bad_frames;             /* frames that cost a connection */
+    uint64_t refusals;               /* REFUSE frames */
     uint64_t auth_failures;          /* nodes that did not prove the secret */
     size_t frames_out, attempts_out; /* now: send buffers in use, attempts that may still answer */
 } exchange_stats;

@@ -1,11 +1,25 @@
-/* Connections to nodes: connect, greet, watch, lose, connect again. */
+/* Connections to nodes: connect, greet, watch, lose, connect again.
+ *
+ *   DOWN --connect--> CONNECTING --UP--> GREETING --HELLO accepted--> READY --GOODBYE (1)--> DRAINING
+ *     ^                   |                  |                          |                       |
+ *     +-------------------+------------------+------- lost, refused ----+-----------------------+
+ *
+ * A node is never given up here: the cluster's state says which nodes there are (exchange_add_node, _remove_node), and
+ * as long as one is there it is met again, ever more slowly. */
 #include "exchange/exchange_priv.h"
 
 #include <string.h>
 
+/* Chosen, not measured.
+ *
+ *   BACKOFF_FIRST, _MOST   between connects: doubled from 10 ms to 1 s. A node that restarts is thus found within a
+ *                          second of listening, and one that is gone costs one connect a second
+ *   GREETING_TIMEOUTS      connect and HELLO may take so many dispatch time-outs, GREETING_MOST at most: a node itself
+ *                          closes what has not greeted and proved within 2 s (docs/wire.md)
+ *   SILENT_BEATS           heartbeats without a sign of life until a node counts as lost */
 #define BACKOFF_FIRST_NS  UINT64_C(10000000)
 #define BACKOFF_MOST_NS   UINT64_C(1000000000)
-#define GREETING_TIMEOUTS 8 /* a greeting may take this many dispatch timeouts, */
+#define GREETING_TIMEOUTS 8
 #define GREETING_MOST_NS  UINT64_C(2000000000)
 #define SILENT_BEATS      4
 
@@ -212,7 +226,7 @@ static void put_ping(moe_buf *b, const void *token)
 static void beat(exchange *x, exchange_node *node, uint64_t now)
 {
     if (now - node->pinged_ns > 2 * x->o.heartbeat_ns) {
-        node->heard_ns = now; /* we have not turned ourselves: that silence was not the node's */
+        node->heard_ns = now; /* this loop has not turned for two beats: the silence was ours, not the node's */
     }
     if (now - node->heard_ns > SILENT_BEATS * x->o.heartbeat_ns) {
         exchange_node_lost(x, node, "silent");
@@ -277,7 +291,10 @@ bool exchange_fit(const exchange *x, uint64_t max_message, uint32_t *rows, uint3
         return false;
     }
     *picks = (uint32_t)MOE_MIN(*picks, (max_message - result_head) / x->row_bytes);
-    /* A pick brings 4 bytes of index and at most one group of 8. */
+    /* Each pick brings 4 bytes of index and at most one group of 8. The lists may take half of a frame, the rows get
+     * the other half at least. Chosen, not measured: with k picks of 12 bytes per row the lists pass a half only where
+     * 12 * k > row_bytes, far below the widths of real models, so this bounds tiny tests and odd shapes. + 1: at least
+     * one pick, also in the smallest frame. */
     uint64_t room = max_message - dispatch_head;
     *picks = (uint32_t)MOE_MIN(*picks, room / 2 / 12 + 1);
     uint64_t lists = (uint64_t)*picks * 12;
@@ -306,6 +323,9 @@ static moe_status prove(exchange *x, exchange_node *node, const wire_hello *thei
     return MOE_OK;
 }
 
+/* The checks go from what the operator must mend (another cluster, another model, an address that leads elsewhere) to
+ * the proof, which costs two HMACs. HELLO needs no proof to be parsed: nothing in it is believed but names and
+ * limits. */
 static moe_status on_hello(exchange *x, exchange_node *node, const unsigned char *bytes, size_t n, moe_error *err)
 {
     wire_hello h;
@@ -321,7 +341,7 @@ static moe_status on_hello(exchange *x, exchange_node *node, const unsigned char
     } else if (strcmp(h.member, node->id) != 0) {
         refuse_node(x, node, "another member answers at its address");
     } else if (!exchange_fit(x, MOE_MIN(h.max_message, x->hello.max_message), &node->max_rows, &node->max_picks)) {
-        refuse_node(x, node, "its limits are below one row");
+        refuse_node(x, node, "it takes less than one row in a frame");
     } else if (prove(x, node, &h, err) != MOE_OK) {
         refuse_node(x, node, err->text);
     } else {
@@ -395,10 +415,10 @@ static moe_status on_frame(exchange *x, exchange_node *node, const unsigned char
         return on_hello(x, node, bytes, n, err);
     }
     if (node->state >= NODE_READY && (type == WIRE_RESULT || type == WIRE_REFUSE || type == WIRE_PONG)) {
-        node->backoff_ns = 0; /* not for a HELLO alone: who then talks nonsense is met ever more slowly */
+        node->backoff_ns = 0; /* not for a HELLO alone: a node that then talks nonsense is met ever more slowly */
         return on_answer(x, node, type, bytes, n, err);
     }
-    return moe_fail(err, MOE_ERR_CORRUPT, "frame of type %d is not expected", type);
+    return moe_fail(err, MOE_ERR_CORRUPT, "%s is not expected now", wire_type_name(type));
 }
 
 void exchange_on_message(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n)

@@ -17,8 +17,8 @@ typedef struct exchange_node {
     transport_peer peer;    /* 0: none */
     uint64_t timer_ns;      /* DOWN: when to connect; CONNECTING and GREETING: when to give up */
     uint64_t backoff_ns;    /* before the next connect but one */
-    uint64_t slow_until_ns; /* let a deadline pass: used only if there is no other */
-    uint64_t hold_until_ns; /* refused: not used */
+    uint64_t slow_until_ns; /* it let a deadline pass: until then it is used only if there is no other */
+    uint64_t hold_until_ns; /* it refused: until then it is not used */
     uint64_t heard_ns, pinged_ns;
     unsigned char nonce[32];      /* of our HELLO on this connection */
     uint32_t max_rows, max_picks; /* of one dispatch: the smaller of both members' limits */

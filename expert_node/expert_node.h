@@ -4,7 +4,9 @@
  * Nouns:
  *   expert_node     one member with its experts, its peers and the dispatches that wait
  *   expert_source   where experts come from: a checkpoint, or a test's random weights
- *   batch           the dispatches taken so far; all are run at once, rows of one expert together, however many asked
+ *   batch           the dispatches taken so far; all are run at once, the rows of one expert together for all
+ *                   who asked
+ *   peer            a connection: a coordinator once it has greeted, before that a stranger
  *
  * Threads: everything belongs to the thread that calls expert_node_progress (it has called compute_thread_init).
  * After open and load nothing is allocated. */
@@ -43,16 +45,19 @@ typedef struct expert_node_options {
     compute_device *device; /* borrowed; its numeric class is the node's */
     expert_source source;
     uint32_t n_layers, n_experts_max, d_model;
-    size_t memory_bytes, expert_bytes; /* bound on loaded experts (0: none), and what one of them takes */
-    uint32_t max_rows, max_picks;      /* of one dispatch: unique rows, (row, expert) pairs */
-    uint32_t batch_rows, batch_picks;  /* of one batch; at least the two above; 0: equal to them */
-    uint32_t batch_frames;             /* dispatches in one batch; 0: 16 */
-    size_t max_ffn_rows;               /* compute_device_options.max_ffn_rows: a larger batch is split */
-    uint32_t max_peers;                /* coordinators connected at a time; 0: 64 */
-    /* The cluster secret; then only coordinators that prove it are served. 0: none. Copied as a derived key. */
+    size_t memory_bytes;              /* bound on the experts loaded; 0: none */
+    size_t expert_bytes;              /* what one of them takes */
+    uint32_t max_rows, max_picks;     /* of one dispatch: unique rows, (row, expert) pairs */
+    uint32_t batch_rows, batch_picks; /* of one batch: at least the two above; 0: equal to them */
+    uint32_t batch_frames;            /* dispatches in one batch; 0: 16 */
+    size_t max_ffn_rows;              /* compute_device_options.max_ffn_rows: a larger batch is split */
+    uint32_t max_peers;               /* coordinators connected at a time; 0: 64 */
+    /* The cluster secret: only coordinators that prove it are served. n_secret 0: there is none. A derived key is kept,
+     * not the secret. */
     const void *secret;
     size_t n_secret;
-    /* Borrowed. Who has not greeted (and proved) 2 s after connecting is disconnected. NULL: no limit. */
+    /* Borrowed. A peer that has not greeted (and proved the secret) 2 s after connecting is disconnected. NULL: no
+     * limit. */
     const moe_clock *clock;
 } expert_node_options;
 
@@ -60,14 +65,15 @@ typedef struct expert_node_options {
 MOE_NODISCARD moe_status expert_node_open(const expert_node_options *options, expert_node **out, moe_error *err);
 void expert_node_close(expert_node *node); /* after its transport */
 
-/* Errors: MOE_ERR_EXISTS, MOE_ERR_BUSY (memory bound, named), MOE_ERR_INVALID_ARG, or the source's. */
+/* Loads one expert. Errors: MOE_ERR_EXISTS (loaded already), MOE_ERR_BUSY (names the memory bound), MOE_ERR_INVALID_ARG
+ * (no such layer or expert), or the source's. */
 MOE_NODISCARD moe_status expert_node_load(expert_node *node, uint32_t layer, int32_t expert_id, moe_error *err);
-/* Dispatches taken before are answered first. Not held: nothing happens. */
+/* Drops one expert. Dispatches taken before are answered first. Not held: nothing happens. */
 void expert_node_drop(expert_node *node, uint32_t layer, int32_t expert_id);
 bool expert_node_holds(const expert_node *node, uint32_t layer, int32_t expert_id);
 
-/* Makes the transport progress and runs what has arrived; returns the number of events handled. Never blocks for
- * others. */
+/* Makes the transport progress and runs the dispatches that have arrived. Returns the number of events handled. Never
+ * waits for another member. */
 unsigned expert_node_progress(expert_node *node);
 /* Dispatches planned with an older epoch are refused from now on. */
 void expert_node_set_min_epoch(expert_node *node, uint64_t epoch);

@@ -301,8 +301,8 @@ static moe_status on_frame(expert_node *node, node_peer *p, const unsigned char 
     if (p->state == PEER_GREETED && type == WIRE_PING) {
         return on_ping(node, p, bytes, n, err);
     }
-    return moe_fail(err, MOE_ERR_CORRUPT, "frame of type %d %s", type,
-                    p->state == PEER_GREETED ? "is not for a node" : "before HELLO was accepted");
+    return moe_fail(err, MOE_ERR_CORRUPT, "%s %s", wire_type_name(type),
+                    p->state == PEER_GREETED ? "is no frame for a node" : "came before HELLO was accepted");
 }
 
 void node_on_message(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n)

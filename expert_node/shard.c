@@ -35,7 +35,7 @@ moe_status expert_node_load(expert_node *node, uint32_t layer, int32_t expert_id
     }
     node_slot *slot = &node->slots[node_slot_idx(node, layer, expert_id)];
     if (slot->expert != NULL) {
-        return moe_fail(err, MOE_ERR_EXISTS, "layer %u expert %d is loaded", layer, expert_id);
+        return moe_fail(err, MOE_ERR_EXISTS, "layer %u expert %d is loaded already", layer, expert_id);
     }
     if (o->memory_bytes != 0 && o->expert_bytes > o->memory_bytes - node->stats.memory_bytes) {
         return moe_fail(err, MOE_ERR_BUSY, "layer %u expert %d: %zu bytes more than the %zu of %zu in use", layer,

@@ -32,11 +32,12 @@ extern const char *const member_transports[], *const member_dtypes[], *const mem
     }
 /* Rows of an option table whose config has a member_config at this offset. */
 #define MEMBER_OPTIONS(at)                                                                                             \
-    MEMBER_TEXT(at, etcd, NULL, "URL[,URL]", "where the cluster's state is kept"),                                     \
+    MEMBER_TEXT(at, etcd, NULL, "URL[,URL]",                                                                           \
+                "etcd, which keeps the cluster's state; several addresses are tried in turn"),                         \
         MEMBER_TEXT(at, cluster, "default", "NAME", "the cluster to join"),                                            \
         MEMBER_TEXT(at, id, NULL, "NAME", "this member's name in the cluster; default: the host's"),                   \
         MEMBER_CHOICE(at, transport, "tcp", member_transports, "LANE",                                                 \
-                      "how frames travel between members; rdma is refused where there is none"),                       \
+                      "how frames travel between members; rdma: the program does not start where there is none"),      \
         MEMBER_TEXT(at, secret_file, NULL, "FILE",                                                                     \
                     "the cluster's secret: members prove to each other that they know it"),                            \
         MEMBER_TEXT(at, etcd_user, NULL, "NAME", "user of etcd"),                                                      \
@@ -64,8 +65,8 @@ extern const char *const member_transports[], *const member_dtypes[], *const mem
 
 /* --id, or the host's name. Errors: MOE_ERR_INVALID_ARG when it is no name. */
 MOE_NODISCARD moe_status member_id(const member_config *m, char out[ROUTER_MAX_NODE_ID + 1], moe_error *err);
-/* The bytes of --secret-file without the newlines at its end; none and NULL when it was not given. Owned: free. Errors:
- * MOE_ERR_INVALID_ARG (empty, too long), and the file's. */
+/* The bytes of --secret-file without the newlines at its end; *out is owned (free), NULL with *n_out 0 when it was not
+ * given. Errors: MOE_ERR_INVALID_ARG (empty, too long), and those of reading the file. */
 MOE_NODISCARD moe_status member_secret(const member_config *m, char **out, size_t *n_out, moe_error *err);
 MOE_NODISCARD moe_status member_store_open(const member_config *m, cluster_store **out, moe_error *err);
 transport_lane member_lane(const member_config *m);

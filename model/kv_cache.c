@@ -1,9 +1,18 @@
 /* The paged KV cache: which page belongs to whom. The bytes live on the device and are touched by its ops only.
  *
- * A page is free, used (n_refs > 0) or cached (n_refs == 0 but registered for its prefix). Registered pages are found
- * by the exact key (serial of the page before it, expert set, its tokens): serials are never reused, so a chain of
- * equal keys is an equal prefix under an equal set, with no trust in the hash. Cached pages are given up oldest first
- * when none is free. */
+ * A page is in one of three states:
+ *
+ *   free     n_refs == 0, serial == 0    on the free list
+ *   used     n_refs > 0                  in the tables of some sequences; registered (serial != 0) once it is full
+ *   cached   n_refs == 0, serial != 0    on the list of cached pages: found by its prefix, given up when none is free
+ *
+ * Registered pages are found by the exact key (serial of the page before it, expert set, its tokens). Serials are never
+ * used again, so a chain of equal keys is an equal prefix under an equal set: the hash only chooses the bucket, and no
+ * collision can make one request read another's keys and values. A page whose parent was given up names a serial that
+ * no page has any more; it is never found again, and goes in its turn.
+ *
+ * Only full pages are shared, and a full page is never written again, so there is no copying on write. The last token
+ * of a prompt is always computed (scheduler.c), thus a sequence always owns the page it writes to. */
 #include "model/model_priv.h"
 
 #include <stdlib.h>
@@ -118,6 +127,7 @@ static void free_push(model_kv *kv, uint32_t p)
     kv->n_free++;
 }
 
+/* A free page, else the cached page that has been out of use the longest. */
 static uint32_t page_take(model_kv *kv)
 {
     uint32_t p = kv->free_head;
@@ -267,7 +277,8 @@ moe_status model_kv_seq_init(model_kv_seq *s, size_t max_tokens)
 
 void model_kv_seq_release(model_kv *kv, model_kv_seq *s)
 {
-    /* Last page first: the end of a prefix is given up before its beginning. */
+    /* Last page first: it becomes the older one among the cached, so the end of a prefix is given up before its
+     * beginning. The other way round a beginning would go first and take the use of all behind it. */
     while (s->n_pages > 0) {
         page_unref(kv, s->pages[--s->n_pages]);
     }
@@ -327,6 +338,8 @@ void model_kv_seq_register(model_kv *kv, model_kv_seq *s, const router_set *set,
     while ((size_t)s->n_cached + MODEL_KV_PAGE_TOKENS <= n_tokens) {
         const int32_t *at = tokens + s->n_cached;
         uint32_t p = s->pages[s->n_cached / MODEL_KV_PAGE_TOKENS];
+        /* Two requests may have computed the same prefix side by side. The first page stays registered; the second
+         * stays its owner's alone, but the chain goes on from the first, so that what follows is found by both. */
         uint32_t twin = find_registered(kv, s->parent, router_set_id(set), at);
 
         if (twin == PAGE_NONE) {

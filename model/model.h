@@ -2,17 +2,24 @@
  * (family/<name>.c); the rest of the folder serves all families.
  *
  * Nouns:
- * - model_config: validated hyper-parameters of a checkpoint, and the features of its family
- * - model_family: one table per family: how its config reads, what its tensors are called
- * - model_tensors: the logical tensors of a checkpoint, checked to be exactly the expected set
- * - model: the coordinator's part: embeddings, attention, routers, norms, head; immutable after open, on one device
- * - model_kv: paged KV cache: pages, their reference counts, prefix cache keyed by (expert set, tokens)
- * - model_batch: the rows of one micro-batch on their way through the layers
- * - sampler: sampling state of one choice (sample.c)
+ *   model_config    validated hyper-parameters of a checkpoint, and the features of its family
+ *   model_family    one table per family: how its config reads, what its tensors are called
+ *   model_tensors   the logical tensors of a checkpoint, checked to be exactly the expected set
+ *   model           the coordinator's part: embeddings, attention, routers, norms, head; immutable, on one device
+ *   model_kv        paged KV cache: pages, their reference counts, prefix cache keyed by (expert set, tokens)
+ *   model_kv_seq    the pages of one sequence
+ *   model_batch     the rows of one micro-batch on their way through the layers
  *
- * A step: model_batch_begin; for every layer model_batch_route, then the caller has the picked experts computed
- * (exchange) and calls model_batch_local meanwhile, then model_batch_combine; at last model_batch_logits. No file here
- * dereferences an activation.
+ * A step:
+ *   model_batch_begin          embeds the rows
+ *   for every layer
+ *     model_batch_route        attention and gate: the picks
+ *     (the caller)             has the experts of other members computed: exchange
+ *     model_batch_local        meanwhile: the experts that the coordinator evaluates itself
+ *     model_batch_combine      adds the results
+ *   model_batch_logits         head
+ *
+ * No file here dereferences an activation: those are compute_mem.
  *
  * Threads: a model, its kv and its batches belong to the engine thread. Configs and tensors are constant after open. */
 #ifndef CONCLAVE_MODEL_H
@@ -34,8 +41,11 @@ typedef enum { MODEL_NORM_RMS, MODEL_NORM_LAYER } model_norm;
 typedef enum { MODEL_QK_NORM_NONE, MODEL_QK_NORM_FULL, MODEL_QK_NORM_PER_HEAD } model_qk_norm;
 /* Stick-breaking (arXiv 2306.04640): sigmoids from the newest key to the oldest, no positions. */
 typedef enum { MODEL_ATTENTION_SOFTMAX, MODEL_ATTENTION_STICK_BREAKING } model_attention;
-/* How a normed row becomes router logits: one matrix; matrix + bias, GELU (erf), matrix; matrix, tanh, matrix; cosine
- * of a projection with every expert's centroid, times a learned factor. */
+/* How a normed row becomes router logits:
+ *   LINEAR      one matrix
+ *   GELU        matrix and bias, GELU (erf), matrix
+ *   TANH        matrix, tanh, matrix
+ *   CENTROIDS   cosine of a projection with each expert's centroid, times a learned factor */
 typedef enum { MODEL_GATE_LINEAR, MODEL_GATE_GELU, MODEL_GATE_TANH, MODEL_GATE_CENTROIDS } model_gate;
 
 typedef struct model_config {
@@ -106,9 +116,9 @@ bool model_expert_is_local(const model_config *c, int32_t expert_id);
 /* ------------------------------------------------------------------------------------------------ tensors */
 typedef struct model_tensors model_tensors;
 
-/* Resolves the checkpoint's tensors into logical ones; set equality with what the config demands: a missing, unexpected
- * or misshapen tensor is an error that names it; norms and router weights must be finite. checkpoint is borrowed for
- * its life. */
+/* Resolves the checkpoint's tensors into logical ones. They must be exactly those that the config demands: a missing,
+ * unexpected or misshapen tensor is an error that names it. Norms and router weights must be finite. cp is borrowed for
+ * the life of *out. Errors: MOE_ERR_INVALID_ARG names the tensor; MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status model_tensors_open(const model_config *c, const checkpoint *cp, model_tensors **out,
                                             moe_error *err);
 void model_tensors_close(model_tensors *t);
@@ -118,7 +128,7 @@ const checkpoint_logical *model_tensors_find(const model_tensors *t, const char 
 /* --dtype auto: BF16 when every matrix of the checkpoint is BF16, else F32. */
 compute_class model_tensors_auto_class(const model_tensors *t);
 
-/* Indices of an FFN expert's *n_out matrices in model_tensors_all (for checking them against a manifest): gate if it
+/* Where the *n_out matrices of an FFN expert are in model_tensors_all, for checking them against a manifest: gate if it
  * has one, up, down. Errors: MOE_ERR_NOT_FOUND when the checkpoint has no such layer or FFN expert. */
 #define MODEL_MAX_EXPERT_TENSORS 3
 MOE_NODISCARD moe_status model_expert_tensors(const model_config *c, const model_tensors *t, uint32_t layer,
@@ -183,8 +193,8 @@ typedef struct model_row {
     bool want_logits;
 } model_row;
 
-/* max_context bounds positions (rope table). Weights are read from t and packed (or mapped) on d. progress may be NULL.
- */
+/* Reads the coordinator's weights from t and packs (or maps) them on d. max_context bounds positions: it sizes the rope
+ * table. progress may be NULL. */
 MOE_NODISCARD moe_status model_open(const model_config *c, const model_tensors *t, compute_device *d,
                                     compute_layout layout, size_t max_context, checkpoint_progress progress,
                                     void *progress_ctx, model **out, moe_error *err);
@@ -200,26 +210,26 @@ void model_batch_close(model_batch *b);
 /* Embeds the rows. Rows of one sequence are consecutive and ascending; their pages are reserved. rows is borrowed until
  * the step ends. At most max_rows rows, max_logit_rows of them with want_logits. */
 void model_batch_begin(model_batch *b, const model_row *rows, size_t n_rows);
-/* Attention of `layer`, then the gate: picks are ready in model_batch_ids, the experts' input in
- * model_batch_x. A row whose router logits are NaN is marked failed (model_batch_failed) and gets the picks 0..k-1 with
- * weight 0, so that the others go on. */
+/* Attention of `layer`, then the gate. Afterwards the picks are in model_batch_ids and the experts' input in
+ * model_batch_x. A row whose router logits are NaN is marked failed (model_batch_failed) and gets the first k experts
+ * of its set with weight 0, so that the others go on. */
 MOE_NODISCARD moe_status model_batch_route(model_batch *b, uint32_t layer);
 size_t model_batch_n_rows(const model_batch *b);
-uint32_t model_batch_layer(const model_batch *b); /* last routed */
-const int32_t *
-model_batch_ids(const model_batch *b); /* host [n_rows, k], ascending per row, of the last routed layer */
+uint32_t model_batch_layer(const model_batch *b); /* the layer routed last; what follows is of it */
+/* Host [n_rows, k], ascending within a row. */
+const int32_t *model_batch_ids(const model_batch *b);
 /* The same for the exchange: -1 where model_batch_local computes the result. */
 const int32_t *model_batch_remote_ids(const model_batch *b);
 const compute_mem *model_batch_x(const model_batch *b); /* class dtype [n_rows, d_model] */
 compute_mem *model_batch_results(model_batch *b); /* class dtype [n_rows * k, d_model]: pick j of row i at i * k + j */
 bool model_batch_failed(const model_batch *b, size_t row);
-/* Evaluates the routed layer's local experts into model_batch_results: any time between route and combine, best while
- * the others are on their way. */
+/* Evaluates the local experts into model_batch_results: any time between route and combine, best while the others are
+ * on their way. */
 void model_batch_local(model_batch *b);
 /* Adds the experts' results (all in model_batch_results) to the residual. */
 void model_batch_combine(model_batch *b);
-/* After the last layer: final norm and head of the rows that want logits, in row order: host out f32 [n_wanted, head
- * width]. */
+/* After the last layer: final norm and head of the rows that want logits. out: host f32 [n_wanted, model_head_width],
+ * in row order. */
 MOE_NODISCARD moe_status model_batch_logits(model_batch *b, float *out);
 compute_device *model_device(const model *m);
 

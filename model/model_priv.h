@@ -99,7 +99,7 @@ struct model_batch {
 const compute_kv_shape *model_kv_shape(const model_kv *kv);
 compute_mem *model_kv_memory(const model_kv *kv);
 
-/* batch.c: the family's norm of n rows of x into b->norm and b->in. */
+/* forward.c: the family's norm of n rows of x into b->norm and b->in. */
 void model_batch_norm(model_batch *b, const norm_weights *w);
 /* A row with NaN in it has failed; it gets harmless picks so that the rows beside it go on. */
 void model_batch_fail(model_batch *b, size_t row, const router_set_layer *set, uint32_t k, const row_picks *out);

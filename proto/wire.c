@@ -21,6 +21,15 @@ static uint32_t frame_crc(const unsigned char *frame, size_t n)
     return wire_crc32c(wire_crc32c(0, frame, CRC_OFFSET), frame + WIRE_HEADER_BYTES, n - WIRE_HEADER_BYTES);
 }
 
+const char *wire_type_name(wire_type type)
+{
+    static const char *const names[] = {
+        [WIRE_HELLO] = "HELLO", [WIRE_DISPATCH] = "DISPATCH", [WIRE_RESULT] = "RESULT",   [WIRE_REFUSE] = "REFUSE",
+        [WIRE_PING] = "PING",   [WIRE_PONG] = "PONG",         [WIRE_GOODBYE] = "GOODBYE", [WIRE_PROOF] = "PROOF"};
+
+    return type >= WIRE_HELLO && type <= WIRE_PROOF ? names[type] : "unknown";
+}
+
 moe_status wire_open(const void *frame, size_t n, wire_type *type_out, moe_error *err)
 {
     moe_buf b;
@@ -48,7 +57,8 @@ moe_status wire_open(const void *frame, size_t n, wire_type *type_out, moe_error
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "frame: version %u, this member speaks %d", version, WIRE_VERSION);
     }
     if (type < WIRE_HELLO || type > WIRE_PROOF) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "frame: type %u is none", type);
+        return moe_fail(err, MOE_ERR_CORRUPT, "frame: type %u is unknown, expected %d to %d", type, WIRE_HELLO,
+                        WIRE_PROOF);
     }
     *type_out = (wire_type)type;
     return MOE_OK;
@@ -228,7 +238,8 @@ moe_status wire_get_hello(const void *frame, size_t n, wire_hello *out, moe_erro
     }
     memcpy(h.fingerprint, fingerprint, sizeof h.fingerprint);
     if (h.role != WIRE_COORDINATOR && h.role != WIRE_NODE) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "HELLO: role %u is none", h.role);
+        return moe_fail(err, MOE_ERR_CORRUPT, "HELLO: role %u is unknown, expected %d (coordinator) or %d (node)",
+                        h.role, WIRE_COORDINATOR, WIRE_NODE);
     }
     if (h.max_rows == 0 || h.max_picks == 0 || h.max_message < WIRE_SMALL_BYTES) {
         return moe_fail(err, MOE_ERR_CORRUPT, "HELLO: limits of %u rows, %u picks, %llu bytes", h.max_rows, h.max_picks,
@@ -244,12 +255,12 @@ moe_status wire_get_hello(const void *frame, size_t n, wire_hello *out, moe_erro
 moe_status wire_hello_check(const wire_hello *mine, const wire_hello *theirs, moe_error *err)
 {
     if (strcmp(mine->cluster, theirs->cluster) != 0) {
-        return moe_fail(err, MOE_ERR_DENIED, "member %s is of cluster %s, this is %s", theirs->member, theirs->cluster,
-                        mine->cluster);
+        return moe_fail(err, MOE_ERR_DENIED, "member %s is of cluster %s, this member of %s", theirs->member,
+                        theirs->cluster, mine->cluster);
     }
     if (strcmp(mine->numeric_class, theirs->numeric_class) != 0) {
-        return moe_fail(err, MOE_ERR_DENIED, "member %s computes %s, this is %s", theirs->member, theirs->numeric_class,
-                        mine->numeric_class);
+        return moe_fail(err, MOE_ERR_DENIED, "member %s computes in class %s, this member in %s", theirs->member,
+                        theirs->numeric_class, mine->numeric_class);
     }
     if (memcmp(mine->fingerprint, theirs->fingerprint, sizeof mine->fingerprint) != 0 ||
         mine->d_model != theirs->d_model) {
@@ -257,7 +268,8 @@ moe_status wire_hello_check(const wire_hello *mine, const wire_hello *theirs, mo
                         theirs->member);
     }
     if (mine->role == theirs->role) {
-        return moe_fail(err, MOE_ERR_DENIED, "member %s has role %u as this one", theirs->member, theirs->role);
+        return moe_fail(err, MOE_ERR_DENIED, "member %s is a %s, and so is this member", theirs->member,
+                        theirs->role == WIRE_NODE ? "node" : "coordinator");
     }
     return MOE_OK;
 }

@@ -1,15 +1,20 @@
 /* wire: the frames between members. docs/wire.md is the authority: byte tables, rules, and what a violation costs.
  *
  * Nouns:
- *   frame     one message: a header of 16 bytes (magic, version, type, length, CRC-32C) and a body; little-endian,
- * field by field request   names one dispatch: coordinator, step, layer, micro-batch, attempt view      a decoded
- * DISPATCH or RESULT: checked counts and pointers into the frame, valid as long as the frame's bytes
+ *   frame     one message: a header of 16 bytes (magic, version, type, length, CRC-32C) and a body,
+ *             little-endian, written field by field
+ *   request   names one dispatch: coordinator, step, layer, micro-batch, attempt
+ *   view      a decoded DISPATCH or RESULT: checked counts, and pointers into the frame that are valid as long as
+ *             its bytes are
  *
- * Decoding never trusts a byte: every length and count is checked against the buffer before it is used, and the index
- * arrays are checked entry by entry, so that a view can be used without further checks of its structure. The receiver
- * compares counts and shapes with what was negotiated in HELLO. Encoding writes into a moe_buf: ..._begin, what belongs
- * to the body, wire_finish. A frame that does not fit sets buf->failed. Threads: pure functions. Errors:
- * MOE_ERR_CORRUPT (or MOE_ERR_UNSUPPORTED for another version) with the field, value and limit. */
+ * Decoding: no byte is trusted. Every length and count is checked against the buffer before it is used, and the index
+ *           arrays entry by entry, so a view needs no further checks of its structure. The receiver still compares
+ *           counts and shapes with what HELLO negotiated.
+ * Encoding: ..._begin, then what belongs to the body, then wire_finish, all into one moe_buf. A frame that does not fit
+ *           sets buf->failed.
+ * Memory:   nothing is allocated; buffers belong to the caller.
+ * Threads:  pure functions.
+ * Errors:   MOE_ERR_CORRUPT, or MOE_ERR_UNSUPPORTED for another version, with the field, its value and the limit. */
 #ifndef CONCLAVE_PROTO_WIRE_H
 #define CONCLAVE_PROTO_WIRE_H
 
@@ -33,19 +38,21 @@ typedef enum {
     WIRE_GOODBYE = 7,
     WIRE_PROOF = 8
 } wire_type;
+const char *wire_type_name(wire_type type); /* "HELLO", ...; "unknown" for other numbers; static */
 
 typedef enum { WIRE_F32 = 1, WIRE_BF16 = 2 } wire_dtype;
-size_t wire_dtype_bytes(uint16_t dtype); /* 0 for a number that is no dtype */
+size_t wire_dtype_bytes(uint16_t dtype); /* of one value; 0 when the number names no dtype */
 
-/* CRC-32C (Castagnoli): with SSE4.2 when the machine has it, else by table; equal. crc is 0 or the value so far. */
+/* CRC-32C (Castagnoli). crc is 0, or the value so far. Uses SSE4.2 where the machine has it; the portable twin (a
+ * table) gives the same value. */
 uint32_t wire_crc32c(uint32_t crc, const void *bytes, size_t n);
 uint32_t wire_crc32c_portable(uint32_t crc, const void *bytes, size_t n);
 
-/* ------------------------------------------------------------------------------------------------ frame
- * Checks header and checksum of a received frame of n bytes. The body is then read by the decoder of its type. */
+/* ------------------------------------------------------------------------------------------------ frame */
+/* Checks header and checksum of a received frame of n bytes. The body is then read by the decoder of its type. */
 MOE_NODISCARD moe_status wire_open(const void *frame, size_t n, wire_type *type_out, moe_error *err);
-/* Ends a frame begun in b (which must start at b->data): writes length and checksum. Returns its bytes; 0 when it did
- * not fit. */
+/* Ends the frame begun in b, which starts at b->data: writes length and checksum. Returns the frame's bytes; 0 when it
+ * did not fit. */
 size_t wire_finish(moe_buf *b);
 
 /* ------------------------------------------------------------------------------------------------ HELLO */
@@ -59,11 +66,12 @@ typedef struct wire_hello {
     char numeric_class[WIRE_MAX_NAME + 1];
     unsigned char fingerprint[32]; /* of the model */
     uint32_t d_model;
-    uint64_t max_message; /* bytes this member receives in one frame */
-    uint32_t max_rows;    /* unique rows in one DISPATCH */
-    uint32_t max_picks;   /* (row, expert) pairs in one DISPATCH */
-    /* Proof of the cluster secret; empty without one. */
-    uint8_t n_nonce, n_mac; /* 0 or 32 */
+    /* What this member takes in one frame. */
+    uint64_t max_message; /* bytes */
+    uint32_t max_rows;    /* unique rows of a DISPATCH */
+    uint32_t max_picks;   /* (row, expert) pairs of a DISPATCH */
+    /* Proof of the cluster secret; both are empty when there is none. */
+    uint8_t n_nonce, n_mac; /* bytes: 0 or 32 */
     unsigned char nonce[32], mac[32];
 } wire_hello;
 
@@ -88,14 +96,13 @@ MOE_NODISCARD moe_status wire_hello_nonce(wire_hello *h);
 /* The proof of `who`; the HELLOs' own macs are left out of it. */
 MOE_NODISCARD moe_status wire_prove(const wire_key *key, wire_role who, const wire_hello *coordinator,
                                     const wire_hello *node, unsigned char mac[32]);
-/* Whether mac is that proof; in constant time. False when a nonce is missing. */
+/* Whether mac is that proof, compared in constant time. False when a nonce is missing. */
 MOE_NODISCARD bool wire_proves(const wire_key *key, wire_role who, const wire_hello *coordinator,
                                const wire_hello *node, const unsigned char mac[32]);
 void wire_put_proof(moe_buf *b, const unsigned char mac[32]);
 MOE_NODISCARD moe_status wire_get_proof(const void *frame, size_t n, unsigned char mac_out[32], moe_error *err);
 
-/* ------------------------------------------------------------------------------------------------ DISPATCH and RESULT
- */
+/* ------------------------------------------------------------------------------------------------ dispatch, result */
 typedef struct wire_request {
     uint64_t coordinator, step;
     uint32_t layer, micro_batch, attempt;
@@ -109,10 +116,10 @@ typedef struct wire_dispatch {
     uint32_t d_model;
     uint16_t dtype;
     uint32_t n_rows, n_groups, n_picks;
-    /* views, filled by decoding */
-    const unsigned char *groups;    /* read with wire_group_at */
-    const unsigned char *pick_rows; /* read with wire_u32_at: index of each pick's row, ascending within a group */
-    const unsigned char *rows;      /* [n_rows, d_model] dtype, alignment 4 relative to the frame */
+    /* Views into the frame, filled by decoding. */
+    const unsigned char *groups;    /* [n_groups], read with wire_group_at */
+    const unsigned char *pick_rows; /* [n_picks], read with wire_u32_at: each pick's row, ascending within a group */
+    const unsigned char *rows;      /* [n_rows, d_model] of dtype, at a multiple of 4 from the frame's start */
 } wire_dispatch;
 
 typedef struct wire_group {
@@ -122,13 +129,17 @@ typedef struct wire_group {
 
 /* Bytes of the whole frame; SIZE_MAX when that overflows or dtype is unknown. */
 size_t wire_dispatch_bytes(size_t n_rows, size_t n_groups, size_t n_picks, size_t d_model, uint16_t dtype);
-/* begin, n_groups times put_group, n_picks times moe_put_u32, put_rows, finish. put_rows returns where the caller
- * writes the rows (before finish), NULL when they do not fit. */
+/* A DISPATCH is written in this order:
+ *   wire_dispatch_begin
+ *   wire_put_group   n_groups times
+ *   moe_put_u32      n_picks times: the picks' rows
+ *   wire_put_rows    returns where the caller writes the rows; NULL when they do not fit
+ *   wire_finish */
 void wire_dispatch_begin(moe_buf *b, const wire_dispatch *d);
 void wire_put_group(moe_buf *b, wire_group g);
 void *wire_put_rows(moe_buf *b, size_t n_rows, size_t d_model, uint16_t dtype);
-/* Structure checked: groups ascend by expert, none is empty, their picks add up, row indices ascend within a group and
- * are in range. */
+/* Checks the structure: groups ascend by expert and none is empty, their picks add up to n_picks, and row indices are
+ * in range and ascend within a group. */
 MOE_NODISCARD moe_status wire_get_dispatch(const void *frame, size_t n, wire_dispatch *out, moe_error *err);
 
 /* Body of RESULT: this head, n_picks rows in the order asked. */
@@ -137,12 +148,12 @@ typedef struct wire_result {
     uint32_t d_model;
     uint16_t dtype;
     uint32_t n_picks;
-    uint32_t queued_rows; /* at the node when this left */
-    const unsigned char *rows;
+    uint32_t queued_rows;      /* at the node when this left */
+    const unsigned char *rows; /* view: [n_picks, d_model] of dtype */
 } wire_result;
 
 size_t wire_result_bytes(size_t n_picks, size_t d_model, uint16_t dtype);
-/* begin, put_rows, finish */
+/* A RESULT is written by wire_result_begin, wire_put_rows, wire_finish. */
 void wire_result_begin(moe_buf *b, const wire_result *r);
 MOE_NODISCARD moe_status wire_get_result(const void *frame, size_t n, wire_result *out, moe_error *err);
 

@@ -1,13 +1,26 @@
-/* Plan: picks -> nodes -> parts. Linear passes over flat arrays: experts are ordered by load, each takes the replica
- * that makes the step shortest, then the picks are sorted by node and cut into parts. */
+/* Plan: picks -> nodes -> parts.
+ *
+ *   count_experts   picks per expert
+ *   order_experts   the experts in the order in which they choose; their picks grouped
+ *   assign_expert   each takes the replica (or, chunk by chunk, the replicas) that makes the step shortest
+ *   sort_by_node    the picks, by node
+ *   router_plan_next cuts a node's picks into parts
+ *
+ * All passes are linear in the picks, but for sorting the experts in use, and nothing is allocated: a plan is made for
+ * each layer of each step, and until it is made no node has anything to do. Experts choose greedily in a fixed order,
+ * so equal input gives an equal plan. No plan changes an answer, only how long it takes. */
 #include "router/router.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* What reading one more expert costs a node, in rows: decode is bound by the bytes of weights read, prefill by rows. */
+/* What reading one more expert costs a node, in rows: decode is bound by the bytes of weights read, prefill by rows.
+ * Chosen, not measured. The kernels' table in docs/benchmarks.md puts it higher on that machine: two threads take as
+ * long for 16 rows of an expert as for one, and 1.6 times as long for 32. Machines without bf16 products have it
+ * lower. */
 #define PLAN_EXPERT_COST 8
-/* An expert with several replicas is dealt out in pieces of this many rows, so that a hot one can be split. */
+/* An expert with several replicas is dealt out in pieces of this many rows, so that a hot one can be split. Chosen, not
+ * measured: four times the cost of reading it at one more node, so a split is worth its read. */
 #define PLAN_CHUNK   32
 #define PLAN_NO_NODE 255
 
@@ -188,6 +201,8 @@ static void order_experts(router_plan *plan, const router_plan_input *in)
     }
 }
 
+/* The node that would be done first with the expert; reads_it: a bit for each node that reads it anyway. Ties go to the
+ * lower index. */
 static uint32_t cheapest(const uint32_t *nodes, size_t n_nodes, const uint64_t *load, uint64_t reads_it)
 {
     uint32_t best = nodes[0];
@@ -204,6 +219,8 @@ static uint32_t cheapest(const uint32_t *nodes, size_t n_nodes, const uint64_t *
     return best;
 }
 
+/* Gives the expert's picks to nodes. Returns how many could not be given. With one usable replica there is nothing to
+ * decide, so all go in one piece. */
 static size_t assign_expert(router_plan *plan, const router_plan_input *in, uint32_t expert, uint64_t *load)
 {
     uint32_t nodes[ROUTER_MAX_NODES];
@@ -283,7 +300,8 @@ int64_t router_plan_unplaced(const router_plan *plan)
     return plan->unplaced;
 }
 
-/* Takes whole rows from by_node[at ..] while they fit; returns the number of picks taken. */
+/* Takes whole rows from by_node[at ..] while they fit; returns the number of picks taken. A row's picks stay together,
+ * so that the row crosses the network once per node. */
 static uint32_t take_rows(router_plan *plan, router_plan_part *part)
 {
     const uint32_t *from = plan->by_node + plan->at;

@@ -7,9 +7,12 @@
  *   router_solve      who should own what: a new placement from the nodes and the one before
  *   router_plan       which node computes which pick of one step and layer, in parts that fit a frame
  *
- * Ids: `expert_id` is model-wide within a layer (base experts keep the checkpoint's, added ones stand above). A
- * `column` is the expert's place in the layer's router matrix; a set lists the columns it routes to. Threads:
- * everything const is safe from any thread; ref/unref are atomic. */
+ * Ids:
+ *   expert_id         names an expert within its layer, the same in all members: base experts keep the checkpoint's
+ *                     ids, added ones stand above them
+ *   column            the expert's place in the layer's router matrix; a set lists the columns it routes to
+ *
+ * Threads: everything const is safe from any thread; ref and unref are atomic. */
 #ifndef CONCLAVE_ROUTER_H
 #define CONCLAVE_ROUTER_H
 
@@ -29,10 +32,12 @@ typedef struct router_set_layer {
     const uint32_t *columns;   /* [n_experts] column of each in the router matrix */
 } router_set_layer;
 
-/* Makes a set: layers [n_layers] are copied. model_fingerprint (32 bytes) goes into the id, so that the sets of two
- * models differ: id = SHA-256("conclave-set 1" LF, fingerprint hex LF, per layer its ids in decimal, comma-separated,
- * LF). Errors: MOE_ERR_INVALID_ARG when a layer has fewer than min_experts (the family's k), ids that do not ascend, or
- * ids < 0. */
+/* Makes a set; layers [n_layers] are copied. The id is the SHA-256 of these lines, each ended by LF:
+ *   conclave-set 1
+ *   the model's fingerprint in hex, so that the sets of two models differ
+ *   per layer its expert ids in decimal, separated by commas
+ * Errors: MOE_ERR_INVALID_ARG when a layer has fewer than min_experts (the family's k) or ids that do not ascend from 0
+ * or above; MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status router_set_open(const router_set_layer *layers, size_t n_layers, uint32_t min_experts,
                                          const unsigned char model_fingerprint[32], router_set **out, moe_error *err);
 /* The base set: expert ids 0 .. n_experts[l] - 1 in columns of the same number. */
@@ -47,13 +52,14 @@ const router_set_layer *router_set_at(const router_set *s, size_t layer);
 
 /* ------------------------------------------------------------------------------------------------ gate */
 typedef struct router_gate_rule {
-    uint32_t k;        /* experts per token */
-    bool renormalize;  /* the k weights are divided by their sum (chain in the order best first) */
-    bool standardize;  /* logits are first divided by (their standard deviation over the set / target_std) */
-    float target_std;  /* > 0 with standardize */
-    bool choose_first; /* the k largest logits are chosen, and softmax runs over those alone; else softmax over the set
-                          comes first. renormalize and zero_expert then have no effect */
-    bool has_zero;     /* zero_expert's probability becomes 0 once chosen, before renormalizing */
+    uint32_t k;       /* experts per token */
+    bool renormalize; /* the k weights are divided by their sum (chain in the order best first) */
+    bool standardize; /* logits are first divided by (their standard deviation over the set / target_std) */
+    float target_std; /* > 0 with standardize */
+    /* true: the k largest logits are chosen and softmax runs over those alone; renormalize and zero_expert have no
+     * effect. false: softmax runs over the set, then the k largest are chosen. */
+    bool choose_first;
+    bool has_zero; /* zero_expert's probability becomes 0 once chosen, before renormalizing */
     int32_t zero_expert;
 } router_gate_rule;
 
@@ -64,7 +70,7 @@ typedef struct router_gate_rule {
  *   logits   in   [n_columns]  f32, one row of the layer's router output
  *   ids      out  [k]          expert ids, ascending: the order in which Combine adds
  *   weights  out  [k]          f32 in [0, 1]; a row sums to 1 only if rule->renormalize
- *   scratch  [2 * layer->n_experts] floats
+ *   scratch  [2 * layer->n_experts]  f32, overwritten
  *
  * Threads: pure function; the thread has called compute_thread_init.
  * Errors: MOE_ERR_DATA_LOSS when a logit of the set is NaN, or a weight would be (all logits equal with standardize;
@@ -105,8 +111,7 @@ const char *router_placement_node_id(const router_placement *p, size_t node);
 /* The nodes that hold an expert, ascending; *n_out of them. */
 const uint32_t *router_placement_replicas(const router_placement *p, uint32_t layer, int32_t expert_id, size_t *n_out);
 
-/* ------------------------------------------------------------------------------------------------ solver
- * Who should own what. */
+/* ------------------------------------------------------------------------------------------------ solver */
 typedef struct router_solver_node {
     const char *id;
     const char *zone;      /* NULL or "": none; replicas of one expert go to different zones where that is possible */
@@ -123,18 +128,21 @@ typedef struct router_solver_input {
     uint64_t epoch;
 } router_solver_input;
 
-/* Every expert on min(replication, n_nodes) distinct nodes. Every layer is spread in proportion to the nodes' memory (a
- * node without a bound counts as the largest), to within one expert, as far as bounds and distinctness allow. Equal
- * input gives an equal placement; solving again with the result as `previous` moves nothing. Threads: pure function.
- * Errors: MOE_ERR_BUSY when the copies do not fit: how many there are, and how many each node holds.
- * MOE_ERR_INVALID_ARG names what is out of range; MOE_ERR_NO_MEMORY. */
+/* Decides who should own what: every expert on min(replication, n_nodes) distinct nodes. Each layer is spread in
+ * proportion to the nodes' memory, to within one expert, as far as bounds and distinctness allow; a node without a
+ * bound counts as the largest. Equal input gives an equal placement, and solving again with the result as `previous`
+ * moves nothing.
+ *
+ * Threads: pure function.
+ * Errors:  MOE_ERR_BUSY when the copies do not fit: says how many there are, and how many each node has room for;
+ *          MOE_ERR_INVALID_ARG names what is out of range; MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status router_solve(const router_solver_input *input, router_placement **out, moe_error *err);
 
 /* ------------------------------------------------------------------------------------------------ plan
- * A pick is (row i, choice j), numbered i * k + j: ids [n_rows, k] are the experts, and the pick's number is also the
- * row of its result. A plan assigns each pick that is asked for to one usable replica so as to even out the step,
- * counting the distinct experts a node must read as well as its rows; an expert with many rows may be split over its
- * replicas. Equal input gives an equal plan.
+ * A pick is (row i, choice j), numbered i * k + j. ids [n_rows, k] holds each pick's expert, and the pick's number is
+ * also the row of its result. A plan assigns each pick that is asked for to one usable replica so as to even out the
+ * step: it counts the distinct experts that a node must read as well as its rows. An expert with many rows may be split
+ * over its replicas. Equal input gives an equal plan.
  *
  *     router_plan_build(plan, &input);                       assigns
  *     while (router_plan_next(plan, &part)) { ... }          one frame's worth after the other
@@ -170,11 +178,11 @@ typedef struct router_plan_input {
 
 MOE_NODISCARD moe_status router_plan_open(size_t max_rows, uint32_t k, uint32_t n_experts_max, router_plan **out);
 void router_plan_close(router_plan *plan);
-/* Returns the number of picks that no usable node can compute; they are in no part. Expert ids at or above the
- * placement's n_experts_max count as such. */
+/* Assigns. Returns the number of picks that no usable node can compute; those are in no part. A pick whose expert id
+ * is at or above the placement's n_experts_max is one of them. */
 size_t router_plan_build(router_plan *plan, const router_plan_input *input);
-/* The nodes ascending; within a node the rows ascending. A row's picks at one node stay in one part. False when there
- * is no more. */
+/* Hands out the next part: nodes ascend, and rows ascend within a node. A row's picks at one node stay in one part.
+ * False when there is no more. */
 MOE_NODISCARD bool router_plan_next(router_plan *plan, router_plan_part *part);
 /* After build: the first pick that no usable node can compute, for messages; -1 if there is none. */
 int64_t router_plan_unplaced(const router_plan *plan);

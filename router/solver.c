@@ -1,16 +1,25 @@
 /* Solver: who should own what. Three steps, each exact:
- *   1. shares: how many copies each node holds in all, in proportion to its memory, within its bound
- *   2. quotas: how many of them in each layer, so that layers are even too (a share divided by the layers, rounded down
- * or up; the units left over are laid end to end around the layers, which gives every layer the same number of them)
- *   3. per layer, experts to nodes: what was there stays within the quota, the rest goes where there is room, and where
- * an expert would come twice to a node others make place along an augmenting path (one always exists); then pairs are
- *      swapped while that brings an expert into one more zone */
+ *
+ *   1. shares   How many copies a node holds in all: in proportion to its memory, within its bound.
+ *   2. quotas   How many of them in each layer, so that layers are even too. A share divided by the number of layers is
+ *               rounded down or up. The units left over are laid end to end around the layers, node after node; so each
+ *               layer gets the same number of them.
+ *   3. layers   Experts to nodes, one layer after the other. What was there stays within the quota; the rest goes where
+ *               there is room. Where all nodes with room hold the expert already, other experts move along an
+ *               augmenting path to make place for it. Last, pairs are swapped while that brings an expert into one more
+ *               zone.
+ *
+ * Why evenness within a layer counts as much as in all: a step visits the layers one by one and waits for the slowest
+ * node of each. Why what was there stays: moving a copy means that a node reads and verifies an expert's weights while
+ * it serves. */
 #include "router/router.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define SOLVER_MAX_COPIES (1u << 24) /* layers x experts x replication */
+/* Layers x experts x replication. Chosen, not measured: four copies of each expert of the largest model that a cluster
+ * takes (1024 layers of 4096); the list of replicas then takes 200 MB. */
+#define SOLVER_MAX_COPIES (1u << 24)
 
 typedef struct solver {
     const router_solver_input *in;
@@ -118,12 +127,16 @@ static moe_status does_not_fit(const solver *s, uint64_t wanted, uint64_t room, 
         s->n_layers, s->n_experts, s->replication, (unsigned long long)wanted, (unsigned long long)room, list);
 }
 
-/* With one copy more, node a would be filled to a lower ratio than b. */
+/* With one copy more, node a would be filled to a lower ratio than b. The ratios are multiplied out; doubles are exact
+ * here, as 2^24 copies times 2^29 MiB is 2^53. */
 static bool is_emptier(const solver *s, uint32_t a, uint32_t b)
 {
     return (double)(s->share[a] + 1) * (double)s->weight[b] < (double)(s->share[b] + 1) * (double)s->weight[a];
 }
 
+/* Step 1. Copies go one by one to the node that would be the emptiest with one more. This is division in proportion,
+ * and it respects the bounds: a full node drops out, and what it would have got goes to the others in proportion
+ * again. */
 static moe_status divide(solver *s, moe_error *err)
 {
     uint64_t wanted = (uint64_t)s->n_layers * s->n_experts * s->replication, room = 0;
@@ -147,6 +160,9 @@ static moe_status divide(solver *s, moe_error *err)
     return MOE_OK;
 }
 
+/* Step 2, for one layer. A node's left-over units occupy the layers begin, begin + 1, ... (modulo the layers); the next
+ * node's begin where they end. The shares add up to a multiple of the number of layers, so the ring closes and each
+ * layer is met by equally many units. */
 static void set_quotas(solver *s, uint32_t layer)
 {
     uint32_t begin = 0; /* where this node's left-over units begin */
@@ -184,6 +200,8 @@ static bool was_on(const solver *s, uint32_t layer, uint32_t expert, uint32_t no
     return false;
 }
 
+/* What was there stays, before anything new is placed: otherwise a newcomer could take the room of a copy that is
+ * loaded already. */
 static void keep_previous(solver *s, uint32_t layer)
 {
     for (uint32_t e = 0; e < s->n_experts; e++) {
@@ -206,6 +224,8 @@ static uint32_t zone_mates(solver *s, uint32_t node, uint32_t expert)
     return n;
 }
 
+/* To the node with room that shares its zone with the fewest copies; among those, to the one with most room left.
+ * False: every node with room holds the expert already. */
 static bool put_where_room(solver *s, uint32_t expert)
 {
     uint32_t best = UINT32_MAX, best_mates = 0;
@@ -238,8 +258,14 @@ static bool find_movable(solver *s, uint32_t a, uint32_t b, uint32_t *expert)
     return false;
 }
 
-/* Every node with room holds the expert already: breadth first from the nodes that do not, over experts that can move
- * on, to a node with room. */
+/* Every node with room holds the expert already, so the expert takes a place at a full node, and that node passes
+ * another of its experts on, until somebody has room: an augmenting path, searched breadth first and thus as short as
+ * can be. It starts at the nodes that do not hold the expert; an edge from a to b is an expert that a holds and b does
+ * not.
+ *
+ * Such a path exists. If not, let S be the nodes that can be reached: all are full, and each of the m nodes outside of
+ * S holds all that a node of S holds, and the expert. Then S holds fewer than (replication - m) x n_experts copies, the
+ * others have room for m x n_experts at most, and so the layer's quotas would not add up to replication x n_experts. */
 static void put_by_path(solver *s, uint32_t expert)
 {
     uint32_t queue[ROUTER_MAX_NODES], from[ROUTER_MAX_NODES], via[ROUTER_MAX_NODES], n = 0, end = UINT32_MAX;
@@ -290,6 +316,7 @@ static bool swap_for_zone(solver *s, uint32_t e, uint32_t a)
     return false;
 }
 
+/* Every swap brings an expert into one more zone and takes none from the other, so no swap undoes another. */
 static void spread_zones(solver *s)
 {
     for (uint32_t e = 0; e < s->n_experts; e++) {

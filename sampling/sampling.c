@@ -56,8 +56,7 @@ void sampler_close(sampler *s)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ penalties and bans
- */
+/* ----------------------------------------------------------------------------------------------- penalties and bans */
 static float penalize(const sampling_params *p, float z, uint32_t count)
 {
     uint32_t n_output = count & ~IN_PROMPT;

@@ -5,9 +5,10 @@
  *   sampling_history   the tokens that penalties count
  *   sampler            scratch of one thread that samples
  *
- * Philox4x32-10, key = seed, counter = (output index, choice index), one uniform per token. Order: repetition penalty
- * (prompt + output), frequency and presence (output), temperature, top-k, top-p, min-p. A token is a function of its
- * arguments and of nothing else: no state is carried from one token to the next.
+ * Order:   repetition penalty (prompt and output), frequency and presence penalty (output), temperature, top-k, top-p,
+ *          min-p, one uniform.
+ * Random:  Philox4x32-10, key = seed, counter = (output index, choice index). A token is a function of its arguments
+ *          and of nothing else: no state is carried from one token to the next.
  * Threads: a sampler belongs to one thread at a time, which has called compute_thread_init. */
 #ifndef CONCLAVE_SAMPLING_H
 #define CONCLAVE_SAMPLING_H
@@ -44,9 +45,10 @@ typedef struct sampling_history {
     size_t n_output;
 } sampling_history;
 
-/* Picks the next token from raw logits [vocab_size] (not modified). banned: ids that may not be chosen now (stop ids
- * below min_tokens), left out as if absent; ids outside the vocabulary are ignored. Allocates nothing. Errors:
- * MOE_ERR_DATA_LOSS when a logit is NaN, MOE_ERR_INVALID_ARG when every id is banned. */
+/* Picks the next token from raw logits f32 [vocab_size], which are not modified. banned [n_banned]: ids that may not be
+ * chosen now (stop ids below min_tokens); they are left out as if absent, and ids outside the vocabulary are ignored.
+ * Allocates nothing.
+ * Errors: MOE_ERR_DATA_LOSS when a logit is NaN; MOE_ERR_INVALID_ARG when every id is banned. */
 MOE_NODISCARD moe_status sampler_pick(sampler *s, const sampling_params *p, const float *logits,
                                       const sampling_history *history, const int32_t *banned, size_t n_banned,
                                       uint32_t output_index, uint32_t choice_index, int32_t *token_out);

@@ -1,5 +1,6 @@
 #!/bin/bash
 # make test: builds and runs everything, plain first, then under sanitizers. Stops at the first configuration that fails.
+#   format    clang-format would change nothing
 #   release   unit, simulator, integration, fuzz corpora
 #   asan      the same under AddressSanitizer and UndefinedBehaviorSanitizer
 #   tsan      what runs in one process, and the cluster of processes, under ThreadSanitizer
@@ -17,6 +18,8 @@ run() { # preset, further ctest arguments
     ctest --test-dir "build/$preset" --output-on-failure -j "$jobs" "$@"
 }
 
+echo "== format"
+tools/format_check.sh
 run release
 if [ "${TEST_SANITIZERS:-1}" = 1 ]; then
     run asan

@@ -130,11 +130,12 @@ static moe_status take_nonce(meet *m, moe_error *err)
         return moe_fail(err, MOE_ERR_CORRUPT, "not a member: magic %08x", magic);
     }
     if (version != VERSION) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "meets in version %u, this is %d", version, VERSION);
+        return moe_fail(err, MOE_ERR_UNSUPPORTED, "the other end meets in version %u, this end in %d", version,
+                        VERSION);
     }
     if (secret != m->key->present) {
-        return moe_fail(err, MOE_ERR_DENIED, "%s a cluster secret, this end %s", secret ? "has" : "has not",
-                        m->key->present ? "has" : "has not");
+        return moe_fail(err, MOE_ERR_DENIED, "the other end has %s cluster secret, this end has %s",
+                        secret ? "a" : "no", m->key->present ? "one" : "none");
     }
     memcpy(m->nonces + (m->caller ? MEET_NONCE : 0), moe_get_bytes(&b, MEET_NONCE), MEET_NONCE);
     m->stage = m->caller ? MEET_CALL : MEET_ADDRESS;

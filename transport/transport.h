@@ -1,15 +1,17 @@
 /* transport: send a frame to a member, be told when it is gone. It moves bytes and knows nothing of what they mean.
  *
  * Nouns:
- *   transport        one endpoint of this process; implementations open it (loopback below; ucx) and fill the ops table
- *   transport_peer   one connection. The number is never used again by this endpoint, so it is the connection's
- * incarnation as well: whoever connects a second time has another number transport_msg    one frame to be sent; the
- * caller's memory, borrowed until done transport_frames a fixed pool of send buffers (frames.c)
+ *   transport          one endpoint of this process; an implementation opens it (loopback and ucx, below) and fills the
+ *                      table of its ops
+ *   transport_peer     one connection. An endpoint never uses a number again, so the number is the connection's
+ *                      incarnation as well: a member that connects a second time has another one
+ *   transport_msg      one frame to be sent; the caller's memory, borrowed until done
+ *   transport_frames   a fixed set of send buffers (frames.c)
  *
- * Threads: an endpoint belongs to the thread that makes it progress; all callbacks come on it. Callbacks may send,
- * connect and close peers; they must not call progress, wait or close the endpoint. Order: frames of one connection
- * arrive once and in the order sent, or the connection goes down. That a send is done does not mean that the frame has
- * arrived. */
+ * Threads:  an endpoint belongs to the thread that makes it progress, and all callbacks come on it. Callbacks may send,
+ *           connect and close peers; they must not call progress or wait, nor close the endpoint.
+ * Order:    frames of one connection arrive once and in the order sent, or the connection goes down.
+ * Arrival:  that a send is done does not mean that the frame has arrived. */
 #ifndef CONCLAVE_TRANSPORT_H
 #define CONCLAVE_TRANSPORT_H
 
@@ -22,9 +24,9 @@ typedef uint64_t transport_peer; /* 0 is none */
 #define TRANSPORT_MAX_PARTS 2
 
 typedef enum {
-    TRANSPORT_UP,  /* frames can be sent: an own connect succeeded, or a stranger connected */
-    TRANSPORT_DOWN /* gone for good; why says what is known. Sends that were under way are done with an error before
-                      this */
+    TRANSPORT_UP, /* frames can be sent: an own connect succeeded, or a stranger connected */
+    /* Gone for good; `why` says what is known. Sends that were under way have been done with an error before. */
+    TRANSPORT_DOWN
 } transport_peer_event;
 
 typedef struct transport_handler {
@@ -50,11 +52,15 @@ struct transport_msg {
 
 typedef struct transport_ops {
     const char *name; /* "loopback", "tcp" */
-    /* Begins to connect; UP or DOWN follows. MOE_ERR_UNAVAILABLE: nobody is there (when that is known at once),
-     * MOE_ERR_BUSY: too many connections, MOE_ERR_INVALID_ARG: not an address. */
+    /* Begins to connect; UP or DOWN follows.
+     *   MOE_ERR_UNAVAILABLE   nobody is there, where that is known at once
+     *   MOE_ERR_BUSY          too many connections
+     *   MOE_ERR_INVALID_ARG   not an address */
     MOE_NODISCARD moe_status (*connect)(transport *t, const char *address, transport_peer *peer_out);
-    /* MOE_ERR_BUSY: the way is full, try after progress. MOE_ERR_UNAVAILABLE: the peer is gone. MOE_ERR_INVALID_ARG:
-     * above max_message. After an error the msg is not borrowed and done is not called. */
+    /* Sends one frame. After an error the msg is not borrowed and done is not called.
+     *   MOE_ERR_BUSY          the way is full: try again after progress
+     *   MOE_ERR_UNAVAILABLE   the peer is gone
+     *   MOE_ERR_INVALID_ARG   above max_message */
     MOE_NODISCARD moe_status (*send)(transport *t, transport_peer peer, transport_msg *msg);
     /* Delivers what has arrived; never blocks; returns the number of events handled. */
     unsigned (*progress)(transport *t);
@@ -101,25 +107,26 @@ typedef struct transport_loopback_options {
 
 /* Errors: MOE_ERR_EXISTS (address taken), MOE_ERR_BUSY (max_endpoints), MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status transport_loopback_open(const transport_loopback_options *options, transport **out);
-/* poll runs at the end of every progress of t, and what it returns is added: so an embedded expert node lives on the
- * thread of the coordinator's endpoint. NULL: none. */
+/* poll runs at the end of every progress of t, and the events it reports are added to progress's. An embedded expert
+ * node thus lives on the thread of the coordinator's endpoint. NULL: none. */
 void transport_loopback_set_member_poll(transport *t, unsigned (*poll)(void *ctx), void *ctx);
 
 /* ------------------------------------------------------------------------------------------------ ucx
- * Connections between processes by UCX active messages. A library of its own, moe_transport_ucx, so that who has no
- * network (the simulator, most tests) links no UCX. Neither authenticated nor encrypted: HELLO authenticates
- * (docs/wire.md), the network is private.
+ * Connections between processes by UCX active messages. A library of its own, moe_transport_ucx, so that programs
+ * without a network (the simulator, most tests) link no UCX.
  *
- * tcp is the default lane. rdma fails closed: it is refused unless every transport that UCX would use is one, and it
- * never falls back. What a peer can make this endpoint hold is bounded: max_peers connections, max_sends frames to
- * each; what does not leave within send_timeout_ns costs the connection, as does a frame above max_message.
- *
- * The process's UCX_... variables are respected; those not set get what docs/transport.md says. UCX's error signals are
- * switched off and its log lines go to the log. Environment: open calls setenv, so it comes before other threads do
- * getenv. */
+ * Lanes:        tcp is the default. rdma fails closed: it is refused unless every transport that UCX would use is one,
+ *               and it never falls back.
+ * Trust:        members that share a secret prove it before UCX reads a byte of the other (docs/transport.md). Frames
+ *               are neither encrypted nor signed: the network is private.
+ * Bounds:       max_peers connections, max_sends frames to each. A frame that does not leave within send_timeout_ns
+ *               costs the connection, as does one above max_message.
+ * Environment:  the process's UCX_... variables are respected; those not set get what docs/transport.md says. UCX's
+ *               error signals are switched off and its log lines go to the log. open calls setenv, so it comes before
+ *               other threads call getenv. */
 typedef enum { TRANSPORT_LANE_TCP, TRANSPORT_LANE_RDMA } transport_lane;
 
-/* Frames up to this leave in one piece; max_message is best not above. Equal in all members. */
+/* Frames of up to this many bytes leave in one piece, so max_message is best not above it. Equal in all members. */
 #define TRANSPORT_UCX_PIECE ((size_t)(1 << 20) - 4096)
 
 typedef struct transport_ucx_options {
@@ -129,8 +136,8 @@ typedef struct transport_ucx_options {
     size_t max_peers;         /* connections at a time, below 65536; strangers beyond are refused */
     size_t max_sends;         /* frames under way to one peer, beyond it MOE_ERR_BUSY; 0: 16 */
     uint64_t send_timeout_ns; /* 0: 10 s */
-    const void *secret;       /* of the cluster; then nothing of a stranger reaches UCX before he has proved it */
-    size_t n_secret;          /* 0: none */
+    const void *secret;       /* of the cluster: nothing of a stranger reaches UCX before the stranger has proved it */
+    size_t n_secret;          /* 0: there is none */
     const moe_clock *clock;   /* borrowed; NULL: the real one */
 } transport_ucx_options;
 
@@ -181,7 +188,7 @@ void transport_faulty_enable(transport *t, bool on);
 const uint64_t *transport_faulty_counts(const transport *t);
 
 /* ------------------------------------------------------------------------------------------------ frames
- * A fixed pool of equal send buffers, so that a step allocates nothing. A frame is taken, written, and posted or
+ * A fixed set of equal send buffers, so that a step allocates nothing. A frame is taken, written, and then posted or
  * released. */
 typedef struct transport_frames transport_frames;
 

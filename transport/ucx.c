@@ -1,8 +1,15 @@
-/* UCX: frames between processes by active messages. Here are the transport itself, its workers and the messages; who
- * the messages go to and come from, and how those are met and left, is in ucx_peer.c.
+/* UCX: frames between processes by active messages. Here are the transport itself, its workers and the messages; the
+ * peers that they go to and come from, and how those are met and left, are in ucx_peer.c.
+ *
+ * One UCX worker per connection, not one for all: a frame is thus tied to its connection by the worker that it comes
+ * to and the token that it carries, and a worker is destroyed with its connection, whatever the peer left in it.
  *
  * Callbacks of UCX only note what happened; ucx_attend() acts on it outside of them, because an endpoint may not be
- * closed from within. A worker that has nothing to do is armed and looked at again when the epoll set says so. */
+ * closed from within its own callback.
+ *
+ * A worker is active while it may have something to do; active ones are polled. Before a wait idle ones are armed: from
+ * then on their descriptor becomes readable when there is work, and the epoll set tells. Arming costs a system call, so
+ * it is done when somebody is about to sleep, and not after each turn. */
 #include "transport/ucx_priv.h"
 
 #include <errno.h>
@@ -14,6 +21,16 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Chosen, not measured, but for LOOK_EVERY.
+ *
+ *   SEND_TIMEOUT      a frame of 1 MiB leaves far sooner on a network that is of use; UCX would wait for ever
+ *   MEET_TIMEOUT      as HELLO's (docs/wire.md): a stranger holds a place so long at most
+ *   CHECK_EVERY       how late a time-out may be noticed
+ *   CLOSE_TIMEOUT     for the endpoints to end when the transport is closed
+ *   PROGRESS_ROUNDS   rounds of one worker in a turn: a peer that never stops sending must not keep the thread from
+ *                     the others
+ *   LOOK_EVERY        turns between two looks at the sockets while a worker is busy; with this and arming on demand a
+ *                     round trip of 4 KB costs 1.08 of a plain socket's (docs/benchmarks.md, bench_transport) */
 #define AM_FRAME         1 /* the only kind of active message */
 #define MAX_SENDS        16
 #define SEND_TIMEOUT_NS  UINT64_C(10000000000)
@@ -127,7 +144,7 @@ static ucs_status_t on_frame(void *arg, const void *header, size_t header_length
         return UCS_OK; /* of a connection that is over */
     }
     if (header_length != sizeof slot->token || memcmp(header, slot->token, sizeof slot->token) != 0) {
-        t->stats.violations++; /* of somebody else who found the worker's port */
+        t->stats.violations++; /* from a stranger who found the worker's port */
         return UCS_OK;
     }
     if ((param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0 || length > t->base.max_message) {
@@ -186,8 +203,8 @@ moe_status ucx_worker_open(ucx_slot *slot)
 }
 
 /* ------------------------------------------------------------------------------------------------ progress, wait */
-/* Frames that do not leave: the peer stands still or the network has gone, and UCX would wait for ever. Meetings that
- * nobody goes on with. */
+/* Ends connections whose frames do not leave (the peer stands still or the network has gone, and UCX would wait for
+ * ever) and meetings that the other end does not go on with. */
 static void check_times(ucx *t)
 {
     uint64_t now = moe_now_ns(t->clock);
@@ -255,7 +272,7 @@ static unsigned ucx_progress(transport *base)
 {
     ucx *t = (ucx *)base;
     struct epoll_event events[EPOLL_EVENTS];
-    /* While a worker is busy the others and the sockets are looked at only now and then. */
+    /* While a worker is busy, the others and the sockets are looked at only now and then: it is a system call. */
     bool all = t->n_active == 0 || t->turn++ % LOOK_EVERY == 0;
     int n = all ? epoll_wait(t->epoll_fd, events, EPOLL_EVENTS, 0) : 0;
 
@@ -322,7 +339,8 @@ static void close_peers(ucx *t)
     }
 }
 
-/* What did not come back in time: the worker goes first, so that nobody reads the frame any more. */
+/* Sends that did not come back in time: the worker is destroyed first, so that UCX cannot read their frames any
+ * more. */
 static void abandon(ucx_slot *slot)
 {
     if (slot->worker != NULL) {

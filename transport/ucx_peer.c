@@ -2,7 +2,16 @@
  *
  * UCX's own listener believes every byte it reads; so the address that is published is a socket of ours. Over it two
  * endpoints meet (meet.c), and then each makes a UCX worker for this one connection. The socket stays: when it ends,
- * the connection ends. */
+ * the connection ends. UCX over tcp does not notice that a silent peer has died; the kernel's keepalive on this socket
+ * does.
+ *
+ *   FREE -> MEETING -> UP -> FAILED -> CLOSING -> FREE
+ *              |              ^
+ *              +--------------+
+ *
+ * FAILED is where callbacks may put a slot; CLOSING begins outside of them and lasts until the endpoint has ended and
+ * all sends have come back. Only then is DOWN told and the slot free, so that no frame's memory is given back while UCX
+ * may still read it. */
 #include "transport/ucx_priv.h"
 
 #include <errno.h>
@@ -155,7 +164,8 @@ static moe_status meet_on(ucx_slot *slot, const unsigned char *bytes, size_t n, 
     return status;
 }
 
-/* Who is refused for the secret or the version is told, and so is the operator, once a second at most. */
+/* A member that is refused for its secret is told so; the operator is told that and a wrong version, once a second at
+ * most: anybody who reaches the port can provoke these lines. */
 static void meeting_failed(ucx_slot *slot, moe_status status, const char *why)
 {
     ucx *t = slot->t;
@@ -165,7 +175,8 @@ static void meeting_failed(ucx_slot *slot, moe_status status, const char *why)
     t->stats.denied += status == MOE_ERR_DENIED;
     if (operators && (t->warned_ns == 0 || now - t->warned_ns >= WARN_EVERY_NS)) {
         t->warned_ns = now;
-        MOE_WARN("transport: a member that %s is not used: %s", slot->caller ? "was called" : "called", why);
+        MOE_WARN("transport: a member that %s is not used: %s", slot->caller ? "this one connected to" : "connected",
+                 why);
     }
     if (status == MOE_ERR_DENIED && !slot->caller && meet_of(slot)->stage == MEET_ADDRESS) {
         meet_refuse(meet_of(slot));
@@ -241,7 +252,9 @@ static void free_slot(ucx *t, ucx_slot *slot)
     t->stats.peers--;
 }
 
-/* A place for a stranger: a free one, else that of the stranger who has been meeting longest. */
+/* A place for a stranger: a free one, else that of the stranger who has been meeting longest. So many silent
+ * connections cannot keep a member out: it needs a few round trips, and they would have to be replaced faster than
+ * that. Connections that are up, or that this endpoint makes itself, keep their places. */
 static ucx_slot *place_for_stranger(ucx *t)
 {
     ucx_slot *slot = take_slot(t), *oldest = NULL;

@@ -1,8 +1,10 @@
-/* proto_check: protobuf messages from outside.
+/* proto: protobuf messages from outside.
  *
- * protobuf-c takes strings that are not UTF-8 or contain NUL, and a small message can ask for much memory. proto_unpack
- * walks the wire form first: every length and wire type, every string, no field nested deeper than its message types
- * are; then it unpacks with an allocator whose budget is a multiple of the bytes received. Threads: pure functions. */
+ * protobuf-c takes strings that are not UTF-8 or contain NUL, and a small message can ask for much memory. So
+ * proto_unpack walks the wire form first: every length and wire type, every string, no field nested deeper than its
+ * message types are. Then it unpacks with an allocator whose budget is a multiple of the bytes received.
+ *
+ * Threads: pure functions. */
 #ifndef CONCLAVE_API_GRPC_PROTO_H
 #define CONCLAVE_API_GRPC_PROTO_H
 
@@ -10,8 +12,7 @@
 
 #include "base/base.h"
 
-/* Errors: MOE_ERR_INVALID_ARG naming the field, MOE_ERR_NO_MEMORY never: a message beyond its budget is an invalid one.
- */
+/* Errors: MOE_ERR_INVALID_ARG naming the field. Never MOE_ERR_NO_MEMORY: a message beyond its budget is invalid. */
 MOE_NODISCARD moe_status proto_unpack(const ProtobufCMessageDescriptor *type, const uint8_t *bytes, size_t n,
                                       ProtobufCMessage **out, moe_error *err);
 void proto_free(ProtobufCMessage *message); /* NULL is fine */

@@ -42,20 +42,19 @@ typedef struct rpc_method {
     const char *path;
     unsigned service; /* API_SERVE_... bit; 0: health and reflection */
     bool needs_token;
-    bool logs;           /* a line of the log when a call ends */
-    bool watch;          /* may stay open for ever: counted against RPC_MAX_WATCHES, ended by a drain */
-    bool client_streams; /* start is called for every message; it may ask for the next by rpc_receive; ends OK after the
-                            last */
+    bool logs;  /* a line of the log when a call ends */
+    bool watch; /* may stay open for ever: counted against RPC_MAX_WATCHES, ended by a drain */
+    /* start is called for every message and may ask for the next by rpc_receive; the call ends with OK after the last. */
+    bool client_streams;
     /* The request's bytes, borrowed. Either finishes the call or leaves it open. */
     void (*start)(rpc_call *call, const uint8_t *bytes, size_t n);
     void (*wake)(rpc_call *call);                  /* optional: events are there, or the message in flight has left */
     void (*poll)(rpc_call *call, uint64_t now_ns); /* optional: about ten times a second */
     void (*stop)(rpc_call *call);                  /* optional: ends the call with UNAVAILABLE, RPC_SHUTTING_DOWN */
-    void (*fini)(
-        rpc_call *call); /* optional: frees call->state; the client is gone or the status has been handed over */
+    void (*fini)(rpc_call *call); /* optional: frees call->state, once the client is gone or has its status */
 } rpc_method;
 
-/* The fields that services use; the rest belongs to grpc_server.c. */
+/* The fields that services use; the rest belongs to server.c. */
 struct rpc_call {
     api_server *server;
     const rpc_method *method;
@@ -66,7 +65,7 @@ struct rpc_call {
     bool headers_sent, finished;
     rpc_record record; /* session.c */
 
-    /* grpc_server.c */
+    /* server.c */
     grpc_call *call;
     grpc_call_details details;
     grpc_metadata_array metadata;

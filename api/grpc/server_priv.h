@@ -1,4 +1,4 @@
-/* What rpc.c does for the tags of a call, on behalf of grpc_server.c. */
+/* What rpc.c does for the tags of a call, on behalf of server.c. */
 #ifndef CONCLAVE_API_GRPC_SERVER_PRIV_H
 #define CONCLAVE_API_GRPC_SERVER_PRIV_H
 

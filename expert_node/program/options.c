@@ -13,13 +13,13 @@ static const moe_option options[] = {
     TEXT(listen, "127.0.0.1:0", "HOST:PORT", "where coordinators connect; port 0: a free one, printed by READY"),
     TEXT(advertise, NULL, "HOST:PORT", "the address told to coordinators; default: --listen"),
     TEXT(http, NULL, "HOST:PORT", "/livez, /readyz and /metrics; default: off"),
-    TEXT(zone, NULL, "NAME", "copies of an expert are spread over zones"),
+    TEXT(zone, NULL, "NAME", "where this node stands; copies of an expert go to different zones"),
     {.name = "memory",
      .kind = MOE_OPT_SIZE,
      .offset = FIELD(memory),
      .fallback = "0",
      .value = "SIZE",
-     .help = "what experts may take; 0: three quarters of what is free at the start"},
+     .help = "memory that experts may take; 0: three quarters of what is free at the start"},
     {.name = "insecure",
      .kind = MOE_OPT_BOOL,
      .offset = FIELD(insecure),
@@ -31,7 +31,7 @@ static const moe_option options[] = {
      .min = 0,
      .max = 3600000,
      .value = "MS",
-     .help = "after SIGTERM what coordinators have sent is answered within it"},
+     .help = "how long to wait after SIGTERM for other nodes to take over the experts"},
 };
 
 const moe_program node_program = {

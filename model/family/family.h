@@ -70,7 +70,7 @@ typedef struct model_stored {
  * [n_experts, of * rows, columns]. */
 struct model_family {
     const char *model_type; /* of config.json */
-    /* Fills what the family knows (config_priv.h has the keys that many share). Bounds that hold for all are checked
+    /* Fills what the family knows (config_keys.h has the keys that many share). Bounds that hold for all are checked
      * after it. */
     moe_status (*parse)(const moe_json *json, model_config *c, moe_error *err);
     /* [MODEL_N_ROLES]: a tensor's file name, and its name in the manifest whatever the layout of the file. */

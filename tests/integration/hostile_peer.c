@@ -240,8 +240,7 @@ static void must_be_lost(void)
     the_node_serves();
 }
 
-/* ------------------------------------------------------------------------------------------------ without the secret
- */
+/* ----------------------------------------------------------------------------------------------- without the secret */
 static void cut_frames_cost_the_connection(void **state)
 {
     (void)state;

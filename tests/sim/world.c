@@ -6,8 +6,7 @@
 
 static world *the_world; /* compute ops carry no context of the test's */
 
-/* ------------------------------------------------------------------------------------------------ device and experts
- */
+/* ----------------------------------------------------------------------------------------------- device and experts */
 /* Results may be written once each, while their job is open, and only with what the oracle says. */
 static void watch_upload(world *w, const unsigned char *to, const unsigned char *from, size_t bytes)
 {

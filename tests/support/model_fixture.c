@@ -113,8 +113,7 @@ void model_fixture_close(model_fixture *f)
     checkpoint_close(f->checkpoint);
 }
 
-/* ------------------------------------------------------------------------------------------------ the oracle's answers
- */
+/* --------------------------------------------------------------------------------------------- the oracle's answers */
 static void *copy_tensor(const checkpoint *c, const char *name, size_t *n_out)
 {
     const checkpoint_tensor *t = checkpoint_find(c, name);

@@ -527,8 +527,7 @@ static void what_is_changed_was_sound(void **state)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ why they are refused
- */
+/* --------------------------------------------------------------------------------------------- why they are refused */
 static moe_status parse_pickle(const char *pickle, size_t n, moe_error *err)
 {
     bytes b = bytes_exact(pickle, n);

@@ -4,8 +4,7 @@
 #define TENSOR(name, begin, end)                                                                                       \
     "\"" name "\":{\"dtype\":\"U8\",\"shape\":[" #end "],\"data_offsets\":[" #begin "," #end "]}"
 
-/* ------------------------------------------------------------------------------------------------ one image per rule
- */
+/* ----------------------------------------------------------------------------------------------- one image per rule */
 typedef struct rule {
     const char *name, *header;
     size_t data_bytes;
@@ -438,8 +437,8 @@ static void survives_every_flipped_bit_of_the_header(void **state)
     image_free(&m);
 }
 
-/* Copies a stretch, changes a digit, sets a byte, cuts or lengthens the file; fixes the header length half of the time.
- */
+/* Copies a stretch, changes a digit, sets a byte, cuts or lengthens the file; fixes the header length
+ * half of the time. */
 static size_t mutate(moe_random *r, unsigned char *bytes, size_t n, size_t capacity)
 {
     static const char tokens[] = "{}[]\",:0123456789 \\ue-.";

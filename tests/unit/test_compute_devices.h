@@ -59,8 +59,8 @@ static inline float *any_values(uint64_t seed, size_t n, bool wild)
     return x;
 }
 
-/* The same values in another dtype, malloced; F16 is made by truncation of moderate values and includes its denormals.
- */
+/* The same values in another dtype, malloced; F16 is made by truncation of moderate values and includes
+ * its denormals. */
 static inline void *in_dtype(const float *x, size_t n, compute_dtype dtype)
 {
     unsigned char *out = malloc(n * 4 + 4);

@@ -1,5 +1,5 @@
-/* The ops of the later families: norms, activations, local experts, input-major weights, GELU experts, routed products.
- */
+/* The ops of the later families: norms, activations, local experts, input-major weights, GELU experts,
+ * routed products. */
 #include "tests/unit/test_compute_devices.h"
 
 typedef struct rows {
@@ -278,8 +278,7 @@ static void a_constant_expert_is_the_written_definition(void **state)
     test_device_close(&t);
 }
 
-/* ------------------------------------------------------------------------------------------------ input-major weights
- */
+/* ---------------------------------------------------------------------------------------------- input-major weights */
 typedef struct layouts {
     size_t n_out, n_in, n_rows;
     compute_dtype dtype;

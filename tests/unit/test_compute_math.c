@@ -1,7 +1,6 @@
 #include "tests/unit/test_compute_devices.h"
 
-/* ------------------------------------------------------------------------------------------------ error of the
- * functions */
+/* ------------------------------------------------------------------------------------------- error of the functions */
 static double ulp_error(float y, double exact)
 {
     int e;
@@ -178,8 +177,8 @@ static void bf16_of_a_nan_is_a_quiet_nan(void **state)
     assert_int_equal(compute_bf16_from_f32(bits_to_f32(0xff812345u)), 0xffc1);
 }
 
-/* The device's own rounding (vcvtneps2bf16 where there is one) against the scalar definition, 4 million bit patterns.
- */
+/* The device's own rounding (vcvtneps2bf16 where there is one) against the scalar definition, 4
+ * million bit patterns. */
 static void every_device_rounds_to_bf16_as_the_scalar_does(void **state)
 {
     static const compute_isa sets[] = {COMPUTE_ISA_PORTABLE, COMPUTE_ISA_AVX2, COMPUTE_ISA_AVX512};

@@ -279,8 +279,7 @@ static void query_heads_take_the_kv_heads_in_turn(void **state)
     test_device_close(&t);
 }
 
-/* ------------------------------------------------------------------------------------------------ the end of the stick
- */
+/* --------------------------------------------------------------------------------------------- the end of the stick */
 static test_device open_with_full_scan(compute_class c, compute_isa isa)
 {
     test_device t;

@@ -227,8 +227,7 @@ static void an_explicit_head_dim_may_say_what_follows_anyway(void **state)
     assert_int_equal(with("head_dim", "24").head_dim, 24);
 }
 
-/* ------------------------------------------------------------------------------------------------
- * generation_config.json */
+/* ------------------------------------------------------------------------------------------- generation_config.json */
 static void generation_stop_ids_join_those_of_the_config(void **state)
 {
     model_config c = parsed("", NULL, "{\"eos_token_id\": [255, 7], \"pad_token_id\": 1}");

@@ -16,8 +16,7 @@ enum {
     MAX_ELEMENTS = 1024
 };
 
-/* ------------------------------------------------------------------------------------------------ a checkpoint to vary
- */
+/* --------------------------------------------------------------------------------------------- a checkpoint to vary */
 typedef struct variation {
     const char *leave_out;     /* name of a tensor */
     const char *add;           /* [1] F32 */

@@ -244,10 +244,10 @@ static void members_that_do_not_belong_together_are_denied(void **state)
     width.d_model++;
     role.role = WIRE_COORDINATOR;
     denies(cluster, "cluster Xonclave");
-    denies(numeric, "computes Xpu-f32-1");
+    denies(numeric, "computes in class Xpu-f32-1");
     denies(model, "another model");
     denies(width, "another model");
-    denies(role, "role 1");
+    denies(role, "is a coordinator, and so is this member");
 }
 
 static void members_that_belong_together_are_accepted(void **state)
@@ -258,6 +258,17 @@ static void members_that_belong_together_are_accepted(void **state)
     (void)state;
     mine.role = WIRE_COORDINATOR;
     assert_ok(wire_hello_check(&mine, &theirs, &err), err);
+}
+
+static void every_type_has_a_name_and_other_numbers_do_not(void **state)
+{
+    (void)state;
+    for (int type = WIRE_HELLO; type <= WIRE_PROOF; type++) {
+        assert_string_not_equal(wire_type_name((wire_type)type), "unknown");
+    }
+    assert_string_equal(wire_type_name(WIRE_REFUSE), "REFUSE");
+    assert_string_equal(wire_type_name((wire_type)0), "unknown");
+    assert_string_equal(wire_type_name((wire_type)9), "unknown");
 }
 
 static void a_long_reason_is_cut(void **state)
@@ -293,6 +304,7 @@ int main(void)
         cmocka_unit_test(sizes_that_overflow_are_refused),
         cmocka_unit_test(members_that_do_not_belong_together_are_denied),
         cmocka_unit_test(members_that_belong_together_are_accepted),
+        cmocka_unit_test(every_type_has_a_name_and_other_numbers_do_not),
         cmocka_unit_test(a_long_reason_is_cut),
     };
 

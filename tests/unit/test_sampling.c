@@ -251,8 +251,7 @@ static void sampling_equals_the_slow_reference_on_a_real_vocabulary(void **state
     assert_equals_reference(MAX_VOCAB, 25, 7);
 }
 
-/* ------------------------------------------------------------------------------------------------ one call on few
- * logits */
+/* ------------------------------------------------------------------------------------------- one call on few logits */
 static moe_status draw(const sampling_params *p, const float *logits, size_t n, const sampling_history *history,
                        int32_t banned, uint32_t output_index, int32_t *token)
 {

@@ -199,8 +199,7 @@ static void a_prefix_space_is_added_unless_there_is_one(void **state)
     assert_string_equal(encoded_by(BYTE_LEVEL("'add_prefix_space':true"), " x"), "6");
 }
 
-/* ------------------------------------------------------------------------------------------------ Metaspace,
- * normalizers */
+/* ------------------------------------------------------------------------------------------- Metaspace, normalizers */
 #define LLAMA_MODEL                                                                                                    \
     "'model':{'vocab':{'a':0,'b':1,'\\u2581':2,'\\u2581a':3,'\\u2581b':4,'a\\u2581':5,'ab':6,'\\u00e9':7,'e':8,'"      \
     "\\u0301':9,"                                                                                                      \
@@ -342,8 +341,7 @@ static void a_masked_range_hides_special_normalized_tokens_too(void **state)
     tokenizer_close(t);
 }
 
-/* ------------------------------------------------------------------------------------------------ special ids around
- * the text */
+/* -------------------------------------------------------------------------------------- special ids around the text */
 #define TEMPLATE                                                                                                       \
     "{'post_processor':{'type':'TemplateProcessing','single':[{'SpecialToken':{'id':'<s>','type_id':0}},{'Sequence':{" \
     "'id':'A',"                                                                                                        \

@@ -187,8 +187,7 @@ static void the_config_of_our_small_tokenizer_names_the_tulu_template(void **sta
     tokenizer_close(t);
 }
 
-/* ------------------------------------------------------------------------------------------------ round trips,
- * streaming */
+/* ------------------------------------------------------------------------------------------- round trips, streaming */
 static void assert_round_trip(tokenizer *t, const char *text, size_t n)
 {
     int32_t *ids = malloc(sizeof *ids * (n + 1));

@@ -131,8 +131,7 @@ static const char *encoded_special(tokenizer *t, const char *text)
     return encoded_bytes(t, text, strlen(text), true, NULL, 0);
 }
 
-/* ------------------------------------------------------------------------------------------------ SentencePiece's
- * answers */
+/* ------------------------------------------------------------------------------------------ SentencePiece's answers */
 typedef struct vectors {
     json_t *json; /* owned */
     tokenizer *t; /* owned */
@@ -428,8 +427,7 @@ static void special_tokens_are_skipped_or_shown(void **state)
     tokenizer_close(t);
 }
 
-/* ------------------------------------------------------------------------------------------------
- * tokenizer_config.json */
+/* -------------------------------------------------------------------------------------------- tokenizer_config.json */
 static void a_bos_goes_first_by_default(void **state)
 {
     tokenizer *t = must_open_model(small_model(), NULL);

@@ -136,7 +136,7 @@ static void one_secret_alone_is_denied(void **state)
     (void)state;
     begin(&no_key, &key);
     assert_int_equal(run(64, SIZE_MAX, SIZE_MAX), MOE_ERR_DENIED);
-    assert_contains(err.text, "has not a cluster secret");
+    assert_contains(err.text, "the other end has no cluster secret, this end has one");
 }
 
 static void a_callers_part_played_again_is_denied(void **state)

@@ -181,7 +181,7 @@ static void another_secret_is_refused(void **state)
 static void no_secret_is_refused(void **state)
 {
     (void)state;
-    refused_with("", "has a cluster secret, this end has not");
+    refused_with("", "the other end has a cluster secret, this end has none");
 }
 
 /* ------------------------------------------------------------------------------------------------ two processes */

@@ -1,5 +1,5 @@
-/* What the tests of pickled checkpoints share: archives taken apart and put together again, with a CRC-32 of their own.
- */
+/* What the tests of pickled checkpoints share: archives taken apart and put together again, with a
+ * CRC-32 of their own. */
 #ifndef CONCLAVE_TESTS_TORCH_ARCHIVE_H
 #define CONCLAVE_TESTS_TORCH_ARCHIVE_H
 
