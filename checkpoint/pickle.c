@@ -1,5 +1,5 @@
 /* The restricted pickle reader. A value is 16 bytes on a bounded stack; tuples, dictionaries, storages and tensors live
- * in pools and are named by their index, so that no value owns anything and no cycle can be followed. */
+ * in arrays and are named by their index, so that no value owns anything and no cycle can be followed. */
 #include "checkpoint/pickle_machine_priv.h"
 
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 static const char *const kind_names[] = {"a mark",  "a bool", "an integer",   "a string",  "a global",
                                          "a tuple", "a list", "a dictionary", "a storage", "a tensor"};
 
-/* Entries of a dictionary in the order they came, chained through the pool of all entries. */
+/* Entries of a dictionary in the order they came, chained through the array of all entries. */
 typedef struct entry {
     pickle_value key, item;
     size_t next; /* index + 1; 0: the last */
@@ -49,9 +49,9 @@ const char *pickle_printable(char out[PICKLE_MAX_LINE + 1], const char *text, si
     return out;
 }
 
-/* ------------------------------------------------------------------------------------------------ pools and stack */
+/* ------------------------------------------------------------------------------------------------ arrays */
 /* Room for one more of `size` bytes at the end; NULL after a refusal. */
-void *pickle_pool_add(pickle_machine *m, pickle_pool *p, size_t size, size_t limit, moe_status *status)
+void *pickle_array_add(pickle_machine *m, pickle_array *p, size_t size, size_t limit, moe_status *status)
 {
     if (p->n == limit) {
         *status = pickle_refuse(m, "more values than a file of tensors can need");
@@ -85,7 +85,7 @@ const pickle_value *pickle_item_at(const pickle_machine *m, const pickle_value *
 moe_status pickle_push(pickle_machine *m, pickle_value v)
 {
     moe_status status;
-    pickle_value *top = pickle_pool_add(m, &m->stack, sizeof(v), PICKLE_MAX_STACK, &status);
+    pickle_value *top = pickle_array_add(m, &m->stack, sizeof(v), PICKLE_MAX_STACK, &status);
 
     if (top != NULL) {
         *top = v;
@@ -246,7 +246,7 @@ static moe_status op_put(pickle_machine *m, size_t index_bytes)
         return pickle_refuse(m, "the memo index is beyond what this pickle can need");
     }
     while (status == MOE_OK && m->memo.n <= index) {
-        pickle_value *free_place = pickle_pool_add(m, &m->memo, sizeof(pickle_value), m->n, &status);
+        pickle_value *free_place = pickle_array_add(m, &m->memo, sizeof(pickle_value), m->n, &status);
         if (free_place != NULL) {
             *free_place = (pickle_value){.kind = V_MARK}; /* nothing put there yet */
         }
@@ -285,7 +285,7 @@ static moe_status make_tuple(pickle_machine *m, size_t first, bool with_mark)
     moe_status status = MOE_OK;
 
     for (size_t i = first; i < m->stack.n; i++) {
-        pickle_value *item = pickle_pool_add(m, &m->items, sizeof(*item), MAX_TUPLE_ITEMS, &status);
+        pickle_value *item = pickle_array_add(m, &m->items, sizeof(*item), MAX_TUPLE_ITEMS, &status);
         if (item == NULL) {
             return status;
         }
@@ -356,7 +356,7 @@ static moe_status op_appends(pickle_machine *m, size_t unused)
 moe_status pickle_op_dict(pickle_machine *m, size_t ordered)
 {
     moe_status status;
-    pickle_dict *d = pickle_pool_add(m, &m->dicts, sizeof(*d), MAX_ENTRIES, &status);
+    pickle_dict *d = pickle_array_add(m, &m->dicts, sizeof(*d), MAX_ENTRIES, &status);
 
     if (d == NULL) {
         return status;
@@ -374,7 +374,7 @@ static moe_status dict_add(pickle_machine *m, size_t index, const pickle_value *
     if (key->kind != V_TEXT) {
         return pickle_refuse_kind(m, "a key of a dictionary", key->kind);
     }
-    e = pickle_pool_add(m, &m->entries, sizeof(*e), MAX_ENTRIES, &status);
+    e = pickle_array_add(m, &m->entries, sizeof(*e), MAX_ENTRIES, &status);
     if (e == NULL) {
         return status;
     }
@@ -414,7 +414,7 @@ static moe_status op_set_items(pickle_machine *m, size_t unused)
         return status;
     }
     const size_t n = m->stack.n - first;
-    m->stack.n = first - 1; /* the values stay in the pool behind its end until something is pushed */
+    m->stack.n = first - 1; /* the values stay in the array behind its end until something is pushed */
     status = expect_top(m, V_DICT, "what items are set in");
     if (status == MOE_OK && n % 2 != 0) {
         return pickle_refuse(m, "a key without an item");
@@ -594,9 +594,9 @@ moe_status pickle_parse(const void *bytes, size_t n, const char *file, pickle_te
     if (status == MOE_OK) {
         status = collect(&m, &tensors);
     }
-    const pickle_pool *pools[] = {&m.stack, &m.memo, &m.items, &m.dicts, &m.entries, &m.storages, &m.tensors};
-    for (size_t i = 0; i < MOE_COUNT(pools); i++) {
-        free(pools[i]->data);
+    const pickle_array *arrays[] = {&m.stack, &m.memo, &m.items, &m.dicts, &m.entries, &m.storages, &m.tensors};
+    for (size_t i = 0; i < MOE_COUNT(arrays); i++) {
+        free(arrays[i]->data);
     }
     if (status != MOE_OK) {
         pickle_tensors_fini(&tensors);

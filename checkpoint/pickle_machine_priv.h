@@ -14,14 +14,14 @@ typedef struct pickle_value {
     union {
         int64_t number;   /* V_BOOL, V_INT */
         const char *text; /* V_TEXT; borrowed from the pickle */
-        size_t index;     /* V_GLOBAL: row of globals; V_TUPLE: first item; V_DICT, V_STORAGE, V_TENSOR: in its pool */
+        size_t index;     /* V_GLOBAL: row of globals; V_TUPLE: first item; V_DICT, V_STORAGE, V_TENSOR: in its array */
     } as;
 } pickle_value;
 
-typedef struct pickle_pool {
+typedef struct pickle_array {
     void *data; /* owned */
     size_t n, capacity;
-} pickle_pool;
+} pickle_array;
 
 typedef struct pickle_dict {
     size_t first, last; /* index + 1; 0: empty */
@@ -40,7 +40,7 @@ typedef struct pickle_machine {
     const char *op_name;
     const char *file;
     moe_error *err;
-    pickle_pool stack, memo, items, dicts, entries, storages, tensors;
+    pickle_array stack, memo, items, dicts, entries, storages, tensors;
     bool stopped;
 } pickle_machine;
 
@@ -52,7 +52,7 @@ moe_status pickle_refuse_kind(const pickle_machine *m, const char *what, pickle_
 const char *pickle_printable(char out[PICKLE_MAX_LINE + 1], const char *text, size_t n);
 
 /* Room for one more of `size` bytes at the end; NULL after a refusal. */
-void *pickle_pool_add(pickle_machine *m, pickle_pool *p, size_t size, size_t limit, moe_status *status);
+void *pickle_array_add(pickle_machine *m, pickle_array *p, size_t size, size_t limit, moe_status *status);
 /* Item i of a tuple; those behind it follow. */
 const pickle_value *pickle_item_at(const pickle_machine *m, const pickle_value *tuple, size_t i);
 moe_status pickle_push(pickle_machine *m, pickle_value v);

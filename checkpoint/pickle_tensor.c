@@ -80,7 +80,7 @@ moe_status pickle_op_persistent_id(pickle_machine *m, size_t unused)
         item[2].n == 0 || item[3].kind != V_TEXT || item[4].kind != V_INT || item[4].as.number < 0) {
         return pickle_refuse(m, "the persistent id is not ('storage', storage type, key, location, number of items)");
     }
-    s = pickle_pool_add(m, &m->storages, sizeof(*s), CHECKPOINT_MAX_TENSORS, &status);
+    s = pickle_array_add(m, &m->storages, sizeof(*s), CHECKPOINT_MAX_TENSORS, &status);
     if (s == NULL) {
         return status;
     }
@@ -178,7 +178,7 @@ static moe_status rebuild_tensor(pickle_machine *m, const pickle_value *args)
     if (status != MOE_OK) {
         return status;
     }
-    place = pickle_pool_add(m, &m->tensors, sizeof(*place), CHECKPOINT_MAX_TENSORS, &status);
+    place = pickle_array_add(m, &m->tensors, sizeof(*place), CHECKPOINT_MAX_TENSORS, &status);
     if (place == NULL) {
         return status;
     }

@@ -168,7 +168,7 @@ moe_status shard_write(int fd, const char *name, const checkpoint_file *input, t
         status = write_header(&w, order, f->n_tensors);
     }
     for (size_t i = 0; status == MOE_OK && i < f->n_tensors; i++) {
-        const zip_member *storage = &f->zip.members[order[i]->member];
+        const zip_entry *storage = &f->zip.entries[order[i]->entry];
         status = write_tensor(&w, f, order[i], &digests[order[i] - f->tensors]);
         checkpoint_file_forget(input, storage->data, storage->bytes);
     }

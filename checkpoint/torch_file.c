@@ -19,13 +19,13 @@ static bool is_legacy(const unsigned char *image, size_t bytes)
 }
 
 /* The folder that everything in the archive lies in: what stands before "/data.pkl". */
-static moe_status find_pickle(const torch_file *f, const zip_member **out, size_t *root_bytes_out, moe_error *err)
+static moe_status find_pickle(const torch_file *f, const zip_entry **out, size_t *root_bytes_out, moe_error *err)
 {
     const size_t suffix = strlen(PICKLE_NAME);
 
     *out = NULL;
-    for (size_t i = 0; i < f->zip.n_members; i++) {
-        const zip_member *m = &f->zip.members[i];
+    for (size_t i = 0; i < f->zip.n_entries; i++) {
+        const zip_entry *m = &f->zip.entries[i];
         const char *slash = memchr(m->name, '/', m->name_bytes);
         if (slash != NULL && m->name_bytes - (size_t)(slash - m->name) == suffix &&
             memcmp(slash, PICKLE_NAME, suffix) == 0) {
@@ -42,8 +42,8 @@ static moe_status find_pickle(const torch_file *f, const zip_member **out, size_
 }
 
 /* root/name; NULL when absent. */
-static const zip_member *find_member(const torch_file *f, const char *root, size_t root_bytes, const char *folder,
-                                     const char *name, size_t name_bytes)
+static const zip_entry *find_entry(const torch_file *f, const char *root, size_t root_bytes, const char *folder,
+                                   const char *name, size_t name_bytes)
 {
     char path[ZIP_MAX_NAME];
     const size_t folder_bytes = strlen(folder), n = root_bytes + folder_bytes + name_bytes;
@@ -57,7 +57,7 @@ static const zip_member *find_member(const torch_file *f, const char *root, size
     return zip_find(&f->zip, path, n);
 }
 
-static moe_status check_version(const torch_file *f, const zip_member *m, moe_error *err)
+static moe_status check_version(const torch_file *f, const zip_entry *m, moe_error *err)
 {
     unsigned version = 0;
     moe_status status;
@@ -80,7 +80,7 @@ static moe_status check_version(const torch_file *f, const zip_member *m, moe_er
 }
 
 /* Absent before torch 2.1, which was little-endian wherever it mattered. */
-static moe_status check_byte_order(const torch_file *f, const zip_member *m, moe_error *err)
+static moe_status check_byte_order(const torch_file *f, const zip_entry *m, moe_error *err)
 {
     moe_status status;
 
@@ -111,7 +111,7 @@ static bool is_contiguous(const pickle_tensor *p)
 static moe_status place_tensor(const torch_file *f, const char *root, size_t root_bytes, const pickle_tensor *p,
                                torch_tensor *t, moe_error *err)
 {
-    const zip_member *m = find_member(f, root, root_bytes, "/data/", p->key, p->key_bytes);
+    const zip_entry *m = find_entry(f, root, root_bytes, "/data/", p->key, p->key_bytes);
 
     if (m == NULL) {
         return moe_fail(err, MOE_ERR_CORRUPT, "%.100s: tensor %.120s: its storage is not in the archive", f->file,
@@ -130,7 +130,7 @@ static moe_status place_tensor(const torch_file *f, const char *root, size_t roo
     t->bytes = p->numel * p->item_bytes;
     t->data = m->data + p->offset * p->item_bytes;
     t->contiguous = p->numel == 0 || is_contiguous(p);
-    t->member = (size_t)(m - f->zip.members);
+    t->entry = (size_t)(m - f->zip.entries);
     return MOE_OK;
 }
 
@@ -143,7 +143,7 @@ static moe_status copy_names(torch_file *f, const pickle_tensors *p, moe_error *
     }
     f->names = malloc(bytes + 1);
     f->tensors = calloc(p->n_tensors + 1, sizeof(*f->tensors));
-    f->checked = calloc(f->zip.n_members + 1, sizeof(*f->checked));
+    f->checked = calloc(f->zip.n_entries + 1, sizeof(*f->checked));
     if (f->names == NULL || f->tensors == NULL || f->checked == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "%.100s: no memory for %zu tensors", f->file, p->n_tensors);
     }
@@ -163,29 +163,29 @@ static moe_status check_types(const torch_file *f, const char **types, moe_error
 {
     for (size_t i = 0; i < f->n_tensors; i++) {
         const torch_tensor *t = &f->tensors[i];
-        if (types[t->member] != NULL && types[t->member] != t->dtype) {
+        if (types[t->entry] != NULL && types[t->entry] != t->dtype) {
             return moe_fail(err, MOE_ERR_CORRUPT, "%.100s: tensor %.120s: its storage is %s here and %s elsewhere",
-                            f->file, t->name, t->dtype, types[t->member]);
+                            f->file, t->name, t->dtype, types[t->entry]);
         }
-        types[t->member] = t->dtype;
+        types[t->entry] = t->dtype;
     }
     return MOE_OK;
 }
 
 static moe_status check_all_types(const torch_file *f, moe_error *err)
 {
-    const char **types = calloc(f->zip.n_members + 1, sizeof(*types));
+    const char **types = calloc(f->zip.n_entries + 1, sizeof(*types));
     moe_status status;
 
     if (types == NULL) {
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "%.100s: no memory for %zu storages", f->file, f->zip.n_members);
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "%.100s: no memory for %zu storages", f->file, f->zip.n_entries);
     }
     status = check_types(f, types, err);
     free(types);
     return status;
 }
 
-static moe_status read_tensors(torch_file *f, const zip_member *pickle, size_t root_bytes, size_t image_bytes,
+static moe_status read_tensors(torch_file *f, const zip_entry *pickle, size_t root_bytes, size_t image_bytes,
                                moe_error *err)
 {
     pickle_tensors p = {0};
@@ -209,7 +209,7 @@ static moe_status read_tensors(torch_file *f, const zip_member *pickle, size_t r
 moe_status torch_file_open(const void *image, size_t bytes, const char *file, torch_file *out, moe_error *err)
 {
     torch_file f = {.file = file};
-    const zip_member *pickle = NULL;
+    const zip_entry *pickle = NULL;
     size_t root_bytes = 0;
     moe_status status;
 
@@ -226,10 +226,10 @@ moe_status torch_file_open(const void *image, size_t bytes, const char *file, to
     }
     status = find_pickle(&f, &pickle, &root_bytes, err);
     if (status == MOE_OK) {
-        status = check_version(&f, find_member(&f, pickle->name, root_bytes, "/", "version", 7), err);
+        status = check_version(&f, find_entry(&f, pickle->name, root_bytes, "/", "version", 7), err);
     }
     if (status == MOE_OK) {
-        status = check_byte_order(&f, find_member(&f, pickle->name, root_bytes, "/", "byteorder", 9), err);
+        status = check_byte_order(&f, find_entry(&f, pickle->name, root_bytes, "/", "byteorder", 9), err);
     }
     if (status == MOE_OK) {
         status = zip_check(&f.zip, pickle, file, err);
@@ -256,12 +256,12 @@ void torch_file_close(torch_file *f)
 
 moe_status torch_file_check(torch_file *f, const torch_tensor *t, moe_error *err)
 {
-    if (!f->checked[t->member]) {
-        const moe_status status = zip_check(&f->zip, &f->zip.members[t->member], f->file, err);
+    if (!f->checked[t->entry]) {
+        const moe_status status = zip_check(&f->zip, &f->zip.entries[t->entry], f->file, err);
         if (status != MOE_OK) {
             return status;
         }
-        f->checked[t->member] = true;
+        f->checked[t->entry] = true;
     }
     return MOE_OK;
 }

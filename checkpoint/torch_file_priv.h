@@ -13,13 +13,13 @@ typedef struct torch_tensor {
     size_t bytes;                                                   /* of all items, row-major */
     const unsigned char *data;                                      /* the first item; borrowed from the image */
     bool contiguous;                                                /* the items lie in row-major order from data on */
-    size_t member;                                                  /* of the archive: the storage */
+    size_t entry;                                                   /* of the archive: the storage */
 } torch_tensor;
 
 typedef struct torch_file {
     const char *file; /* borrowed; names it in messages */
     zip_archive zip;
-    bool *checked;         /* owned [zip.n_members]: the CRC-32 was compared */
+    bool *checked;         /* owned [zip.n_entries]: the CRC-32 was compared */
     torch_tensor *tensors; /* owned [n_tensors], name order */
     size_t n_tensors;
     size_t total_bytes; /* of all tensors; at most 16 times the image, however often storages are shared */

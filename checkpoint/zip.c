@@ -1,4 +1,4 @@
-/* The container of a pickled checkpoint. Two places describe each member, the central directory and the header before
+/* The container of a pickled checkpoint. Two places describe each entry, the central directory and the header before
  * its data: where they differ two readers would see different files, so they may not differ. */
 #include "checkpoint/zip_priv.h"
 
@@ -41,7 +41,7 @@ typedef struct central {
 } central;
 
 typedef struct directory {
-    size_t offset, bytes, n_members;
+    size_t offset, bytes, n_entries;
 } directory;
 
 static moe_buf reader_at(const zip_reader *r, size_t at, size_t bytes)
@@ -91,13 +91,13 @@ static uint32_t crc32_of(const uint32_t table[8][256], const unsigned char *p, s
     return ~c;
 }
 
-moe_status zip_check(const zip_archive *zip, const zip_member *member, const char *file, moe_error *err)
+moe_status zip_check(const zip_archive *zip, const zip_entry *entry, const char *file, moe_error *err)
 {
-    const uint32_t crc = crc32_of(zip->crc_table, member->data, member->bytes);
+    const uint32_t crc = crc32_of(zip->crc_table, entry->data, entry->bytes);
 
-    if (crc != member->crc) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "%.100s: member %.*s: CRC-32 %08x, the archive says %08x", file,
-                        (int)MOE_MIN(member->name_bytes, 150), member->name, (unsigned)crc, (unsigned)member->crc);
+    if (crc != entry->crc) {
+        return moe_fail(err, MOE_ERR_CORRUPT, "%.100s: entry %.*s: CRC-32 %08x, the archive says %08x", file,
+                        (int)MOE_MIN(entry->name_bytes, 150), entry->name, (unsigned)crc, (unsigned)entry->crc);
     }
     return MOE_OK;
 }
@@ -141,7 +141,7 @@ static moe_status read_end64(const zip_reader *r, size_t locator_at, directory *
     const uint32_t directory_disk = moe_get_u32(&b);
     n_here = moe_get_u64(&b);
     n = moe_get_u64(&b);
-    *out = (directory){.bytes = moe_get_u64(&b), .n_members = n};
+    *out = (directory){.bytes = moe_get_u64(&b), .n_entries = n};
     out->offset = moe_get_u64(&b);
     *end_out = (size_t)at;
     return check_single_disk(r, disk, directory_disk, n_here, n);
@@ -183,7 +183,7 @@ static moe_status read_end(const zip_reader *r, directory *out, size_t *end_out)
             if (status != MOE_OK) {
                 return status;
             }
-            if (!agrees(n, ABSENT16, d64.n_members) || !agrees(bytes, ABSENT32, d64.bytes) ||
+            if (!agrees(n, ABSENT16, d64.n_entries) || !agrees(bytes, ABSENT32, d64.bytes) ||
                 !agrees(offset, ABSENT32, d64.offset)) {
                 return moe_fail(r->err, MOE_ERR_CORRUPT, "%.100s: the two end records contradict each other", r->file);
             }
@@ -209,10 +209,10 @@ static moe_status find_directory(const zip_reader *r, directory *out)
                         "%.100s: the directory is said to be %zu bytes at %zu, it must end at the end record at %zu",
                         r->file, out->bytes, out->offset, end);
     }
-    if (out->n_members > ZIP_MAX_MEMBERS || out->n_members > out->bytes / CENTRAL_BYTES) {
+    if (out->n_entries > ZIP_MAX_ENTRIES || out->n_entries > out->bytes / CENTRAL_BYTES) {
         return moe_fail(r->err, MOE_ERR_CORRUPT,
-                        "%.100s: %zu members, the limit is %u and what %zu bytes of directory hold", r->file,
-                        out->n_members, ZIP_MAX_MEMBERS, out->bytes);
+                        "%.100s: %zu entries, the limit is %u and what %zu bytes of directory hold", r->file,
+                        out->n_entries, ZIP_MAX_ENTRIES, out->bytes);
     }
     return MOE_OK;
 }
@@ -220,7 +220,7 @@ static moe_status find_directory(const zip_reader *r, directory *out)
 /* -------------------------------------------------------------------------------------------- rows of the directory */
 static moe_status refuse(const zip_reader *r, const central *c, moe_status status, const char *why)
 {
-    return moe_fail(r->err, status, "%.100s: member at directory byte %zu: %s", r->file, c->at, why);
+    return moe_fail(r->err, status, "%.100s: entry at directory byte %zu: %s", r->file, c->at, why);
 }
 
 /* The zip64 values stand in a fixed order, each only where the short field says that it does not hold it. */
@@ -300,7 +300,7 @@ static moe_status check_kind(const zip_reader *r, const central *c)
         return refuse(r, c, MOE_ERR_UNSUPPORTED, "it is encrypted or has flags other than UTF-8 and data descriptor");
     }
     if (c->method != 0 || c->compressed != c->bytes) {
-        return refuse(r, c, MOE_ERR_UNSUPPORTED, "it is compressed; torch.save stores its members as they are");
+        return refuse(r, c, MOE_ERR_UNSUPPORTED, "it is compressed; torch.save stores its entries as they are");
     }
     if (c->disk != 0) {
         return refuse(r, c, MOE_ERR_UNSUPPORTED, "it lies on another disk");
@@ -376,7 +376,7 @@ static size_t descriptor_bytes(const zip_reader *r, const central *c, uint64_t a
 }
 
 /* limit: where the directory begins. */
-static moe_status read_local(const zip_reader *r, const central *c, size_t limit, zip_member *out)
+static moe_status read_local(const zip_reader *r, const central *c, size_t limit, zip_entry *out)
 {
     if (c->offset > limit || limit - c->offset < LOCAL_BYTES) {
         return refuse(r, c, MOE_ERR_CORRUPT, "its header lies outside of the archive");
@@ -405,20 +405,20 @@ static moe_status read_local(const zip_reader *r, const central *c, size_t limit
     if (behind && (tail == 0 || tail > limit - data_at - c->bytes)) {
         return refuse(r, c, MOE_ERR_CORRUPT, "the descriptor behind its data is missing or says something else");
     }
-    *out = (zip_member){.name = c->name,
-                        .name_bytes = c->name_bytes,
-                        .data = r->image + data_at,
-                        .bytes = (size_t)c->bytes,
-                        .begin = (size_t)c->offset,
-                        .end = data_at + (size_t)c->bytes + tail,
-                        .crc = c->crc};
+    *out = (zip_entry){.name = c->name,
+                       .name_bytes = c->name_bytes,
+                       .data = r->image + data_at,
+                       .bytes = (size_t)c->bytes,
+                       .begin = (size_t)c->offset,
+                       .end = data_at + (size_t)c->bytes + tail,
+                       .crc = c->crc};
     return MOE_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ all members */
+/* ------------------------------------------------------------------------------------------------ all entries */
 static int by_place(const void *a, const void *b)
 {
-    const zip_member *x = a, *y = b;
+    const zip_entry *x = a, *y = b;
 
     return x->begin < y->begin ? -1 : x->begin > y->begin;
 }
@@ -432,52 +432,52 @@ static int name_order(const char *a, size_t a_bytes, const char *b, size_t b_byt
 
 static int by_name(const void *a, const void *b)
 {
-    const zip_member *x = a, *y = b;
+    const zip_entry *x = a, *y = b;
 
     return name_order(x->name, x->name_bytes, y->name, y->name_bytes);
 }
 
-static moe_status check_members(const zip_reader *r, zip_archive *zip)
+static moe_status check_entries(const zip_reader *r, zip_archive *zip)
 {
-    qsort(zip->members, zip->n_members, sizeof(*zip->members), by_place);
-    for (size_t i = 1; i < zip->n_members; i++) {
-        if (zip->members[i].begin < zip->members[i - 1].end) {
-            return moe_fail(r->err, MOE_ERR_CORRUPT, "%.100s: member %.*s begins inside of another, at %zu", r->file,
-                            (int)MOE_MIN(zip->members[i].name_bytes, 150), zip->members[i].name, zip->members[i].begin);
+    qsort(zip->entries, zip->n_entries, sizeof(*zip->entries), by_place);
+    for (size_t i = 1; i < zip->n_entries; i++) {
+        if (zip->entries[i].begin < zip->entries[i - 1].end) {
+            return moe_fail(r->err, MOE_ERR_CORRUPT, "%.100s: entry %.*s begins inside of another, at %zu", r->file,
+                            (int)MOE_MIN(zip->entries[i].name_bytes, 150), zip->entries[i].name, zip->entries[i].begin);
         }
     }
-    qsort(zip->members, zip->n_members, sizeof(*zip->members), by_name);
-    for (size_t i = 1; i < zip->n_members; i++) {
-        if (by_name(&zip->members[i - 1], &zip->members[i]) == 0) {
-            return moe_fail(r->err, MOE_ERR_CORRUPT, "%.100s: member %.*s is there twice", r->file,
-                            (int)MOE_MIN(zip->members[i].name_bytes, 150), zip->members[i].name);
+    qsort(zip->entries, zip->n_entries, sizeof(*zip->entries), by_name);
+    for (size_t i = 1; i < zip->n_entries; i++) {
+        if (by_name(&zip->entries[i - 1], &zip->entries[i]) == 0) {
+            return moe_fail(r->err, MOE_ERR_CORRUPT, "%.100s: entry %.*s is there twice", r->file,
+                            (int)MOE_MIN(zip->entries[i].name_bytes, 150), zip->entries[i].name);
         }
     }
     return MOE_OK;
 }
 
-static moe_status read_members(const zip_reader *r, const directory *d, zip_archive *zip)
+static moe_status read_entries(const zip_reader *r, const directory *d, zip_archive *zip)
 {
     const size_t end = d->offset + d->bytes;
     size_t at = d->offset;
     central c;
 
-    while (zip->n_members < d->n_members && at < end) {
+    while (zip->n_entries < d->n_entries && at < end) {
         moe_status status = read_central(r, at, end, &c);
         if (status == MOE_OK) {
-            status = read_local(r, &c, d->offset, &zip->members[zip->n_members]);
+            status = read_local(r, &c, d->offset, &zip->entries[zip->n_entries]);
         }
         if (status != MOE_OK) {
             return status;
         }
-        zip->n_members++;
+        zip->n_entries++;
         at += c.row_bytes;
     }
-    if (zip->n_members != d->n_members || at != end) {
-        return moe_fail(r->err, MOE_ERR_CORRUPT, "%.100s: the directory holds %s members than the %zu it says", r->file,
-                        at != end ? "more" : "fewer", d->n_members);
+    if (zip->n_entries != d->n_entries || at != end) {
+        return moe_fail(r->err, MOE_ERR_CORRUPT, "%.100s: the directory holds %s entries than the %zu it says", r->file,
+                        at != end ? "more" : "fewer", d->n_entries);
     }
-    return check_members(r, zip);
+    return check_entries(r, zip);
 }
 
 moe_status zip_open(const void *image, size_t bytes, const char *file, zip_archive *out, moe_error *err)
@@ -490,12 +490,12 @@ moe_status zip_open(const void *image, size_t bytes, const char *file, zip_archi
     if (status != MOE_OK) {
         return status;
     }
-    zip.members = calloc(d.n_members + 1, sizeof(*zip.members));
-    if (zip.members == NULL) {
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "%.100s: no memory for %zu members", file, d.n_members);
+    zip.entries = calloc(d.n_entries + 1, sizeof(*zip.entries));
+    if (zip.entries == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "%.100s: no memory for %zu entries", file, d.n_entries);
     }
     crc_table_fill(zip.crc_table);
-    status = read_members(&r, &d, &zip);
+    status = read_entries(&r, &d, &zip);
     if (status != MOE_OK) {
         zip_close(&zip);
         return status;
@@ -506,13 +506,13 @@ moe_status zip_open(const void *image, size_t bytes, const char *file, zip_archi
 
 void zip_close(zip_archive *zip)
 {
-    free(zip->members);
+    free(zip->entries);
     *zip = (zip_archive){0};
 }
 
-const zip_member *zip_find(const zip_archive *zip, const char *name, size_t name_bytes)
+const zip_entry *zip_find(const zip_archive *zip, const char *name, size_t name_bytes)
 {
-    const zip_member key = {.name = name, .name_bytes = name_bytes};
+    const zip_entry key = {.name = name, .name_bytes = name_bytes};
 
-    return bsearch(&key, zip->members, zip->n_members, sizeof(*zip->members), by_name);
+    return bsearch(&key, zip->entries, zip->n_entries, sizeof(*zip->entries), by_name);
 }

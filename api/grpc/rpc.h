@@ -44,7 +44,7 @@ typedef struct rpc_method {
     bool needs_token;
     bool logs;  /* a line of the log when a call ends */
     bool watch; /* may stay open for ever: counted against RPC_MAX_WATCHES, ended by a drain */
-    /* start is called for every message and may ask for the next by rpc_receive; the call ends with OK after the last. */
+    /* start is called for every message; it may ask for the next by rpc_receive, and the call ends OK after the last. */
     bool client_streams;
     /* The request's bytes, borrowed. Either finishes the call or leaves it open. */
     void (*start)(rpc_call *call, const uint8_t *bytes, size_t n);

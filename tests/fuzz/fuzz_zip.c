@@ -22,8 +22,8 @@ static void read_tensor(torch_file *f, const torch_tensor *t)
 
 static void check_archive(const zip_archive *zip, const uint8_t *data, size_t size)
 {
-    for (size_t i = 0; i < zip->n_members; i++) {
-        const zip_member *m = &zip->members[i];
+    for (size_t i = 0; i < zip->n_entries; i++) {
+        const zip_entry *m = &zip->entries[i];
         MOE_ASSERT(m->begin < m->end && m->end <= size && m->data >= data + m->begin &&
                    m->data + m->bytes <= data + m->end);
         MOE_ASSERT(zip_find(zip, m->name, m->name_bytes) == m);
@@ -39,7 +39,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (zip_open(data, size, "input", &zip, &err) == MOE_OK) {
         check_archive(&zip, data, size);
     } else {
-        MOE_ASSERT(zip.members == NULL && err.text[0] != '\0');
+        MOE_ASSERT(zip.entries == NULL && err.text[0] != '\0');
     }
     zip_close(&zip);
     if (torch_file_open(data, size, "input", &f, &err) == MOE_OK) {

@@ -96,10 +96,10 @@ PICKLES = {
 }
 
 
-def archive(members, method=zipfile.ZIP_STORED):
+def archive(entries, method=zipfile.ZIP_STORED):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", method) as z:
-        for name, data in members:
+        for name, data in entries:
             z.writestr(zipfile.ZipInfo(name), data, method)
     return out.getvalue()
 
@@ -122,7 +122,7 @@ def zip64(data):
     return data[:-22] + long_end + locator + end[:8] + b"\xff" * 12 + end[20:]
 
 
-def zip64_member():
+def zip64_entry():
     """A directory whose first row has its sizes in a zip64 field, as its local header does."""
     payload = PICKLES["ok"]
     crc = zlib.crc32(payload)
@@ -139,7 +139,7 @@ OK = model()
 ZIPS = {
     "ok": OK,
     "ok_zip64_end": zip64(OK),
-    "bad_zip64_alone": zip64_member(),
+    "bad_zip64_alone": zip64_entry(),
     "ok_no_byteorder": archive([("m/data.pkl", PICKLES["ok"]), ("m/data/0", b"\0" * 24), ("m/version", b"3\n")]),
     "bad_empty": b"",
     "bad_truncated": OK[:-1],
@@ -162,8 +162,8 @@ ZIPS = {
     "bad_offset_other": patched(OK, OK.index(b"PK\1\2") + 42, b"\4\0\0\0"),
     "bad_local_name": patched(OK, 30, b"n"),
     "bad_descriptor": patched(patched(OK, 6, b"\x08\0"), OK.index(b"PK\1\2") + 8, b"\x08\0"),
-    "bad_zip64_field": patched(zip64_member(), zip64_member().index(b"PK\1\2") + 42, b"\0\0\0\0"),
-    "bad_zip64_local": patched(zip64_member(), 44, b"\1"),
+    "bad_zip64_field": patched(zip64_entry(), zip64_entry().index(b"PK\1\2") + 42, b"\0\0\0\0"),
+    "bad_zip64_local": patched(zip64_entry(), 44, b"\1"),
     "bad_crc": OK.replace(b"little", b"lIttle"),
     "bad_crc_storage": patched(OK, OK.index(b"m/data/0") + 8, b"\1"),
     "bad_crc_version": OK.replace(b"m/version3\n", b"m/version4\n"),
@@ -201,8 +201,8 @@ if __name__ == "__main__":
             path = os.path.join(VECTORS, version, name + ".bin")
             kept = "torch_%s_%s" % (version, name.split("/")[0])
             with zipfile.ZipFile(path) as z:
-                member = [n for n in z.namelist() if n.endswith("/data.pkl")][0]
-                PICKLES[kept] = z.read(member)
+                entry = [n for n in z.namelist() if n.endswith("/data.pkl")][0]
+                PICKLES[kept] = z.read(entry)
             with open(path, "rb") as f:
                 ZIPS[kept] = f.read()
     write(os.path.join(corpus, "fuzz_pickle"), PICKLES)

@@ -81,7 +81,7 @@ static original original_open(size_t version)
                                         TORCH_VECTORS "2.15.0/sharded/pytorch_model-00001-of-00002.bin"};
     original o = {.image = bytes_of_file(paths[version])};
     archive a = archive_of(&o.image);
-    const archive_member *m = archive_find(&a, "/data.pkl");
+    const archive_entry *m = archive_find(&a, "/data.pkl");
     moe_error err = {.text = ""};
 
     o.pickle = bytes_exact(m->data, m->n);
@@ -155,7 +155,7 @@ static bytes cut_short(const original *o, moe_random *r)
     return bytes_exact(o->image.data, pick(r, o->image.n));
 }
 
-/* A field of 1 to 8 bytes in what is not a member's data becomes a number that sizes and offsets like least. */
+/* A field of 1 to 8 bytes in what is not an entry's data becomes a number that sizes and offsets like least. */
 static bytes set_a_field(const original *o, moe_random *r)
 {
     static const uint64_t numbers[] = {0,      1,          0x7f,       0xff,       0x7fff,
@@ -203,20 +203,20 @@ static size_t row_of(const archive *a, size_t i)
     size_t at = a->directory;
 
     for (size_t k = 0; k < i; k++) {
-        at += 46 + strlen(a->members[k].name);
+        at += 46 + strlen(a->entries[k].name);
     }
     return at;
 }
 
-/* A member grows over those behind it, in both of its headers and with the right CRC-32. */
+/* An entry grows over those behind it, in both of its headers and with the right CRC-32. */
 static bytes overlap_the_next(const original *o, moe_random *r)
 {
     archive a = archive_of(&o->image);
     bytes b = archive_build(&a);
-    const size_t i = pick(r, a.n_members - 1);
-    const size_t begin = a.members[i].offset + 30 + strlen(a.members[i].name);
-    const size_t n = a.members[i].n + 1 + pick(r, a.directory - begin - a.members[i].n);
-    unsigned char *local = b.data + a.members[i].offset, *row = b.data + row_of(&a, i);
+    const size_t i = pick(r, a.n_entries - 1);
+    const size_t begin = a.entries[i].offset + 30 + strlen(a.entries[i].name);
+    const size_t n = a.entries[i].n + 1 + pick(r, a.directory - begin - a.entries[i].n);
+    unsigned char *local = b.data + a.entries[i].offset, *row = b.data + row_of(&a, i);
     const uint32_t crc = crc32_slow(b.data + begin, n);
 
     put32(local + 14, crc);
@@ -234,9 +234,9 @@ static bytes share_a_header(const original *o, moe_random *r)
     archive a = archive_of(&o->image);
     bytes b;
 
-    const size_t i = pick(r, a.n_members), k = (i + 1 + pick(r, a.n_members - 1)) % a.n_members;
+    const size_t i = pick(r, a.n_entries), k = (i + 1 + pick(r, a.n_entries - 1)) % a.n_entries;
     b = archive_build(&a);
-    put32(b.data + row_of(&a, i) + 42, a.members[k].offset);
+    put32(b.data + row_of(&a, i) + 42, a.entries[k].offset);
     return b;
 }
 
@@ -244,8 +244,8 @@ static bytes repeat_a_name(const original *o, moe_random *r)
 {
     archive a = archive_of(&o->image);
 
-    a.members[a.n_members] = a.members[pick(r, a.n_members)];
-    a.n_members++;
+    a.entries[a.n_entries] = a.entries[pick(r, a.n_entries)];
+    a.n_entries++;
     return archive_build(&a);
 }
 
@@ -253,9 +253,9 @@ static bytes name_a_place_outside(const original *o, moe_random *r)
 {
     static const char *const prefixes[] = {"/", "../", "a/../", "./", "a//", "..\\", "a/..", "\x01", "\xff", ""};
     archive a = archive_of(&o->image);
-    archive_member *m = &a.members[a.n_members++];
+    archive_entry *m = &a.entries[a.n_entries++];
 
-    *m = a.members[0];
+    *m = a.entries[0];
     snprintf(m->name, sizeof(m->name), "%s", prefixes[pick(r, MOE_COUNT(prefixes))]);
     if (m->name[0] != '\0' && m->name[strlen(m->name) - 1] != '.') {
         snprintf(m->name + strlen(m->name), 32, "x%zu", pick(r, 1000));
@@ -267,7 +267,7 @@ static bytes compress_or_encrypt(const original *o, moe_random *r)
 {
     static const uint16_t methods[] = {1, 8, 9, 12, 14, 93, 99}, flags[] = {0x0001, 0x0010, 0x0020, 0x0040, 0x2000};
     archive a = archive_of(&o->image);
-    archive_member *m = &a.members[pick(r, a.n_members)];
+    archive_entry *m = &a.entries[pick(r, a.n_entries)];
 
     if (pick(r, 2) == 0) {
         m->method = methods[pick(r, MOE_COUNT(methods))];
@@ -281,11 +281,11 @@ static bytes compress_or_encrypt(const original *o, moe_random *r)
 static bytes resize_a_storage(const original *o, moe_random *r)
 {
     archive a = archive_of(&o->image);
-    archive_member *m;
+    archive_entry *m;
     size_t n;
 
     do {
-        m = &a.members[pick(r, a.n_members)];
+        m = &a.entries[pick(r, a.n_entries)];
     } while (strstr(m->name, "/data/") == NULL || m->n == 0);
     n = m->n;
     unsigned char *data = calloc(2 * n + 1, 1);
@@ -477,8 +477,8 @@ static void dangerous_archives_are_refused(void **state)
     (void)state;
     try_many("archive: cut short", 600, 3000000, cut_short, REFUSED);
     try_many("archive: bytes behind its end", 100, 3100000, add_behind, REFUSED);
-    try_many("archive: overlapping members", 600, 3200000, overlap_the_next, REFUSED);
-    try_many("archive: two members at one place", 300, 3300000, share_a_header, REFUSED);
+    try_many("archive: overlapping entries", 600, 3200000, overlap_the_next, REFUSED);
+    try_many("archive: two entries at one place", 300, 3300000, share_a_header, REFUSED);
     try_many("archive: a name twice", 100, 3400000, repeat_a_name, REFUSED);
     try_many("archive: names outside of the archive", 200, 3500000, name_a_place_outside, REFUSED);
     try_many("archive: compressed or encrypted", 200, 3600000, compress_or_encrypt, REFUSED);

@@ -77,55 +77,55 @@ static inline uint32_t crc32_slow(const unsigned char *data, size_t n)
     return ~c;
 }
 
-#define ARCHIVE_MAX_MEMBERS 64
+#define ARCHIVE_MAX_ENTRIES 64
 
-typedef struct archive_member {
+typedef struct archive_entry {
     char name[128];
     const unsigned char *data; /* borrowed */
     size_t n;
     size_t offset; /* of its header; set by archive_build */
     uint16_t flags, method;
-} archive_member;
+} archive_entry;
 
 typedef struct archive {
-    archive_member members[ARCHIVE_MAX_MEMBERS];
-    size_t n_members;
+    archive_entry entries[ARCHIVE_MAX_ENTRIES];
+    size_t n_entries;
     size_t directory; /* offset; set by archive_build */
 } archive;
 
-/* The members of a sound image, which stays the owner of their bytes. */
+/* The entries of a sound image, which stays the owner of their bytes. */
 static inline archive archive_of(const bytes *image)
 {
     zip_archive zip;
-    archive a = {.n_members = 0};
+    archive a = {.n_entries = 0};
     moe_error err = {.text = ""};
 
     assert_ok(zip_open(image->data, image->n, "image", &zip, &err), err);
-    assert_true(zip.n_members <= ARCHIVE_MAX_MEMBERS);
-    for (size_t i = 0; i < zip.n_members; i++) {
-        archive_member *m = &a.members[a.n_members++];
-        snprintf(m->name, sizeof(m->name), "%.*s", (int)zip.members[i].name_bytes, zip.members[i].name);
-        m->data = zip.members[i].data;
-        m->n = zip.members[i].bytes;
+    assert_true(zip.n_entries <= ARCHIVE_MAX_ENTRIES);
+    for (size_t i = 0; i < zip.n_entries; i++) {
+        archive_entry *m = &a.entries[a.n_entries++];
+        snprintf(m->name, sizeof(m->name), "%.*s", (int)zip.entries[i].name_bytes, zip.entries[i].name);
+        m->data = zip.entries[i].data;
+        m->n = zip.entries[i].bytes;
     }
     zip_close(&zip);
     return a;
 }
 
-/* The member whose name ends in `end`. */
-static inline archive_member *archive_find(archive *a, const char *end)
+/* The entry whose name ends in `end`. */
+static inline archive_entry *archive_find(archive *a, const char *end)
 {
-    for (size_t i = 0; i < a->n_members; i++) {
-        const size_t n = strlen(a->members[i].name);
-        if (n >= strlen(end) && strcmp(a->members[i].name + n - strlen(end), end) == 0) {
-            return &a->members[i];
+    for (size_t i = 0; i < a->n_entries; i++) {
+        const size_t n = strlen(a->entries[i].name);
+        if (n >= strlen(end) && strcmp(a->entries[i].name + n - strlen(end), end) == 0) {
+            return &a->entries[i];
         }
     }
-    fail_msg("no member %s", end);
+    fail_msg("no entry %s", end);
     return NULL;
 }
 
-static inline void archive_common(bytes *out, const archive_member *m)
+static inline void archive_common(bytes *out, const archive_entry *m)
 {
     bytes_number(out, m->flags, 2);
     bytes_number(out, m->method, 2);
@@ -143,8 +143,8 @@ static inline bytes archive_build(archive *a)
     bytes out = {0};
     bytes exact;
 
-    for (size_t i = 0; i < a->n_members; i++) {
-        archive_member *m = &a->members[i];
+    for (size_t i = 0; i < a->n_entries; i++) {
+        archive_entry *m = &a->entries[i];
         m->offset = out.n;
         bytes_number(&out, 0x04034b50u, 4);
         bytes_number(&out, 0, 2);
@@ -153,20 +153,20 @@ static inline bytes archive_build(archive *a)
         bytes_add(&out, m->data, m->n);
     }
     a->directory = out.n;
-    for (size_t i = 0; i < a->n_members; i++) {
+    for (size_t i = 0; i < a->n_entries; i++) {
         bytes_number(&out, 0x02014b50u, 4);
         bytes_number(&out, 0, 4);
-        archive_common(&out, &a->members[i]);
+        archive_common(&out, &a->entries[i]);
         bytes_number(&out, 0, 8);
         bytes_number(&out, 0, 2);
-        bytes_number(&out, a->members[i].offset, 4);
-        bytes_add(&out, a->members[i].name, strlen(a->members[i].name));
+        bytes_number(&out, a->entries[i].offset, 4);
+        bytes_add(&out, a->entries[i].name, strlen(a->entries[i].name));
     }
     const size_t directory_bytes = out.n - a->directory;
     bytes_number(&out, 0x06054b50u, 4);
     bytes_number(&out, 0, 4);
-    bytes_number(&out, a->n_members, 2);
-    bytes_number(&out, a->n_members, 2);
+    bytes_number(&out, a->n_entries, 2);
+    bytes_number(&out, a->n_entries, 2);
     bytes_number(&out, directory_bytes, 4);
     bytes_number(&out, a->directory, 4);
     bytes_number(&out, 0, 2);
@@ -179,7 +179,7 @@ static inline bytes archive_build(archive *a)
 static inline bytes archive_with_pickle(const bytes *image, const void *pickle, size_t n)
 {
     archive a = archive_of(image);
-    archive_member *m = archive_find(&a, "/data.pkl");
+    archive_entry *m = archive_find(&a, "/data.pkl");
 
     m->data = pickle;
     m->n = n;
