@@ -1,4 +1,4 @@
-/* A fixed pool of send buffers. */
+/* A fixed set of send buffers. */
 #include "transport/transport.h"
 
 #include <stdlib.h>
@@ -20,73 +20,74 @@ moe_status transport_frames_open(transport *t, size_t n_frames, size_t capacity,
     if (stride < capacity || __builtin_mul_overflow(n_frames, stride, &bytes)) {
         return MOE_ERR_NO_MEMORY;
     }
-    transport_frames *pool = calloc(1, sizeof *pool);
-    if (pool == NULL) {
+    transport_frames *buffers = calloc(1, sizeof *buffers);
+    if (buffers == NULL) {
         return MOE_ERR_NO_MEMORY;
     }
-    *pool = (transport_frames){.transport = t, .n_frames = n_frames, .capacity = capacity, .bytes = bytes};
-    pool->waiting_end = &pool->waiting;
-    pool->memory = moe_pages_alloc(bytes);
-    pool->frames = calloc(n_frames, sizeof *pool->frames);
-    if (pool->memory == NULL || pool->frames == NULL) {
-        transport_frames_close(pool);
+    *buffers = (transport_frames){.transport = t, .n_frames = n_frames, .capacity = capacity, .bytes = bytes};
+    buffers->waiting_end = &buffers->waiting;
+    buffers->memory = moe_pages_alloc(bytes);
+    buffers->frames = calloc(n_frames, sizeof *buffers->frames);
+    if (buffers->memory == NULL || buffers->frames == NULL) {
+        transport_frames_close(buffers);
         return MOE_ERR_NO_MEMORY;
     }
     for (size_t i = 0; i < n_frames; i++) {
-        pool->frames[i] = (transport_frame){.pool = pool, .data = pool->memory + i * stride, .next = pool->free};
-        pool->free = &pool->frames[i];
+        buffers->frames[i] =
+            (transport_frame){.owner = buffers, .data = buffers->memory + i * stride, .next = buffers->free};
+        buffers->free = &buffers->frames[i];
     }
-    *out = pool;
+    *out = buffers;
     return MOE_OK;
 }
 
-void transport_frames_close(transport_frames *pool)
+void transport_frames_close(transport_frames *buffers)
 {
-    if (pool == NULL) {
+    if (buffers == NULL) {
         return;
     }
-    while (pool->waiting != NULL) {
-        transport_frame *f = pool->waiting;
+    while (buffers->waiting != NULL) {
+        transport_frame *f = buffers->waiting;
 
-        pool->waiting = f->next;
+        buffers->waiting = f->next;
         transport_frame_release(f);
     }
-    MOE_ASSERT(pool->n_out == 0);
-    moe_pages_free(pool->memory, pool->bytes);
-    free(pool->frames);
-    free(pool);
+    MOE_ASSERT(buffers->n_out == 0);
+    moe_pages_free(buffers->memory, buffers->bytes);
+    free(buffers->frames);
+    free(buffers);
 }
 
-transport_frame *transport_frames_take(transport_frames *pool)
+transport_frame *transport_frames_take(transport_frames *buffers)
 {
-    transport_frame *f = pool->free;
+    transport_frame *f = buffers->free;
 
     if (f != NULL) {
-        pool->free = f->next;
+        buffers->free = f->next;
         f->next = NULL;
-        pool->n_out++;
+        buffers->n_out++;
     }
     return f;
 }
 
 void transport_frame_release(transport_frame *f)
 {
-    transport_frames *pool = f->pool;
+    transport_frames *buffers = f->owner;
 
-    MOE_ASSERT(pool->n_out > 0);
-    f->next = pool->free;
-    pool->free = f;
-    pool->n_out--;
+    MOE_ASSERT(buffers->n_out > 0);
+    f->next = buffers->free;
+    buffers->free = f;
+    buffers->n_out--;
 }
 
-size_t transport_frames_capacity(const transport_frames *pool)
+size_t transport_frames_capacity(const transport_frames *buffers)
 {
-    return pool->capacity;
+    return buffers->capacity;
 }
 
-size_t transport_frames_out(const transport_frames *pool)
+size_t transport_frames_out(const transport_frames *buffers)
 {
-    return pool->n_out;
+    return buffers->n_out;
 }
 
 static void frame_done(transport_msg *msg, moe_status status)
@@ -98,7 +99,7 @@ static void frame_done(transport_msg *msg, moe_status status)
 /* False while the transport is busy. */
 static bool frame_send(transport_frame *f)
 {
-    transport *t = f->pool->transport;
+    transport *t = f->owner->transport;
     moe_status status = t->ops->send(t, f->peer, &f->msg);
 
     if (status != MOE_OK && status != MOE_ERR_BUSY) {
@@ -108,9 +109,9 @@ static bool frame_send(transport_frame *f)
 }
 
 /* Whether a frame to this peer waits, before `until` (NULL: anywhere): frames of one connection keep their order. */
-static bool peer_waits(const transport_frames *pool, transport_peer peer, const transport_frame *until)
+static bool peer_waits(const transport_frames *buffers, transport_peer peer, const transport_frame *until)
 {
-    for (const transport_frame *f = pool->waiting; f != until; f = f->next) {
+    for (const transport_frame *f = buffers->waiting; f != until; f = f->next) {
         if (f->peer == peer) {
             return true;
         }
@@ -120,35 +121,35 @@ static bool peer_waits(const transport_frames *pool, transport_peer peer, const 
 
 void transport_frame_post(transport_frame *f, transport_peer peer, size_t n_bytes)
 {
-    transport_frames *pool = f->pool;
+    transport_frames *buffers = f->owner;
 
-    MOE_ASSERT(n_bytes <= pool->capacity);
+    MOE_ASSERT(n_bytes <= buffers->capacity);
     f->peer = peer;
     f->msg = (transport_msg){.parts = {{f->data, n_bytes}}, .n_parts = 1, .done = frame_done};
-    if (peer_waits(pool, peer, NULL) || !frame_send(f)) {
+    if (peer_waits(buffers, peer, NULL) || !frame_send(f)) {
         f->next = NULL;
-        *pool->waiting_end = f;
-        pool->waiting_end = &f->next;
+        *buffers->waiting_end = f;
+        buffers->waiting_end = &f->next;
     }
 }
 
 /* A peer that takes nothing does not hold up the others. */
-unsigned transport_frames_flush(transport_frames *pool)
+unsigned transport_frames_flush(transport_frames *buffers)
 {
-    transport_frame **link = &pool->waiting;
+    transport_frame **link = &buffers->waiting;
     unsigned n = 0;
 
     while (*link != NULL) {
         transport_frame *f = *link;
         transport_frame *next = f->next; /* a frame that is sent belongs to somebody else */
 
-        if (peer_waits(pool, f->peer, f) || !frame_send(f)) {
+        if (peer_waits(buffers, f->peer, f) || !frame_send(f)) {
             link = &f->next;
         } else {
             *link = next;
             n++;
         }
     }
-    pool->waiting_end = link;
+    buffers->waiting_end = link;
     return n;
 }

@@ -194,7 +194,7 @@ typedef struct transport_frames transport_frames;
 
 typedef struct transport_frame {
     transport_msg msg; /* first: done() finds the frame by it */
-    transport_frames *pool;
+    transport_frames *owner;
     unsigned char *data; /* [capacity] 64-byte aligned; pages are touched only when used */
     transport_peer peer;
     struct transport_frame *next;
@@ -202,15 +202,15 @@ typedef struct transport_frame {
 
 /* All frames go out by t (borrowed). */
 MOE_NODISCARD moe_status transport_frames_open(transport *t, size_t n_frames, size_t capacity, transport_frames **out);
-void transport_frames_close(transport_frames *pool);            /* none is being sent: the endpoint was closed before */
-transport_frame *transport_frames_take(transport_frames *pool); /* NULL when all are out */
+void transport_frames_close(transport_frames *buffers); /* none is being sent: the endpoint was closed before */
+transport_frame *transport_frames_take(transport_frames *buffers); /* NULL when all are out */
 void transport_frame_release(transport_frame *f);
-size_t transport_frames_capacity(const transport_frames *pool);
-size_t transport_frames_out(const transport_frames *pool); /* taken, waiting or being sent */
+size_t transport_frames_capacity(const transport_frames *buffers);
+size_t transport_frames_out(const transport_frames *buffers); /* taken, waiting or being sent */
 /* Sends the first n_bytes and releases the frame when that is done or has failed. While the transport is busy the frame
- * waits in the pool, in order, for transport_frames_flush. */
+ * waits, in order, for transport_frames_flush. */
 void transport_frame_post(transport_frame *f, transport_peer peer, size_t n_bytes);
 /* Tries again what waits; returns how many frames left. */
-unsigned transport_frames_flush(transport_frames *pool);
+unsigned transport_frames_flush(transport_frames *buffers);
 
 #endif

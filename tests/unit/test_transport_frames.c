@@ -165,7 +165,7 @@ static void frames_to_a_peer_that_waits_keep_their_order(void **state)
     transport_frames_close(frames);
 }
 
-static void waiting_frames_go_with_the_pool(void **state)
+static void waiting_frames_go_with_the_buffers(void **state)
 {
     transport_frames *frames = posted(MOE_ERR_BUSY, 2);
 
@@ -184,7 +184,7 @@ int main(void)
         cmocka_unit_test(frames_wait_in_order_while_the_transport_is_busy),
         cmocka_unit_test(a_busy_peer_does_not_hold_up_the_others),
         cmocka_unit_test(frames_to_a_peer_that_waits_keep_their_order),
-        cmocka_unit_test(waiting_frames_go_with_the_pool),
+        cmocka_unit_test(waiting_frames_go_with_the_buffers),
         cmocka_unit_test(sizes_that_overflow_are_refused),
     };
 
