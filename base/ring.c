@@ -1,3 +1,9 @@
+/* Ring of records, one producer and one consumer, without locks. Each side owns one counter and only reads the other's.
+ *
+ * The producer copies a record in and then publishes `written` with release; the consumer's acquire of it makes the
+ * bytes visible. The other way round `read` is published after the bytes were copied out, and the producer's acquire of
+ * it keeps it from writing over bytes that are still being read. The two counters lie on cache lines of their own, so
+ * that the sides do not take each other's line with each record. */
 #include "base/base.h"
 
 #include <stdalign.h>
