@@ -236,8 +236,9 @@ static void keep_placement(build *b)
     }
 }
 
-/* A published table whose layers are not all of its epoch is being written, or was written by a controller that died;
- * the last whole one stays in force. */
+/* A table whose layers are not all of its epoch is being written, or was left by a controller that died half-way: the
+ * last whole one stays in force. highest_epoch counts what was seen in layers as well: the repair must use an epoch
+ * above all of them, or its own table could be torn again by layers that are already there. */
 static void read_placement(build *b)
 {
     cluster_entry *e = cluster_mirror_find(b->in->mirror, "placement");
