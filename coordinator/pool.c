@@ -1,3 +1,12 @@
+/* The expert nodes of a cluster, as the engine uses them.
+ *
+ * The cluster's thread decides nothing here. It sets a flag and wakes the transport; the engine's thread takes the
+ * newest state at the end of the exchange's next turn (on_turn), also in the middle of a step. That is how a step that
+ * waits for an expert without an owner gets one.
+ *
+ * What is routed (cluster_state_routing) and what is desired differ while nodes load: rows go to owners that are ready,
+ * be they in the placement or not. An epoch is reported as applied only when every expert has a ready owner within the
+ * placement (placement_suffices): until then some rows still go to former owners, which must keep what they hold. */
 #include "coordinator/pool.h"
 
 #include <stdlib.h>
@@ -5,8 +14,11 @@
 
 #include "coordinator/pool_priv.h"
 
+/* Chosen, not measured. HEARTBEAT: a node that stands still (stopped, or its machine gone without a word) is lost after
+ * four of them. SHOW: how old what other threads see of the nodes may be. LEAVE: for etcd to take the farewell; the
+ * lease ends the registration otherwise. */
 #define HEARTBEAT_NS UINT64_C(2000000000)
-#define SHOW_NS      UINT64_C(10000000) /* how old what others see of the nodes may be */
+#define SHOW_NS      UINT64_C(10000000)
 #define LEAVE_NS     UINT64_C(2000000000)
 
 /* ------------------------------------------------------------------------------------------------ nodes */
