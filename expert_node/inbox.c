@@ -1,11 +1,18 @@
-/* What arrives at a node: HELLO first, then dispatches. Nothing here trusts a byte; a bad frame costs the peer its
- * connection. */
+/* What arrives at a node: HELLO first, then dispatches. Nothing here trusts a byte.
+ *
+ *   NEW --HELLO--> GREETED                          no secret
+ *   NEW --HELLO--> PROVING --PROOF--> GREETED       with a secret
+ *   NEW --HELLO that does not fit--> REFUSED        told why by GOODBYE, and closed when the time to greet is over
+ *
+ * A bad frame costs the peer its connection; a good one that cannot be served costs a REFUSE. The difference is whose
+ * fault it may be: placements change while frames are under way, so a dispatch for an expert that has just gone is
+ * nobody's fault, but no correct member sends a frame that does not decode. */
 #include "expert_node/expert_node_priv.h"
 
 #include <string.h>
 
-#define GREETING_NS UINT64_C(2000000000)
-#define CHECK_NS    UINT64_C(100000000)
+#define GREETING_NS UINT64_C(2000000000) /* docs/wire.md; chosen, not measured: a few round trips and two HMACs */
+#define CHECK_NS    UINT64_C(100000000)  /* how late that may be noticed */
 
 static node_peer *find_peer(expert_node *node, transport_peer peer)
 {
@@ -17,7 +24,8 @@ static node_peer *find_peer(expert_node *node, transport_peer peer)
     return NULL;
 }
 
-/* A place for a new peer: a free one, else that of the oldest which has not been accepted. NULL: all are in use. */
+/* A place for a new peer: a free one, else that of the oldest which has not been accepted, so that connections which
+ * never greet cannot keep coordinators out. NULL: all are in use by coordinators. */
 static node_peer *place_for_peer(expert_node *node)
 {
     node_peer *oldest = NULL;

@@ -1,5 +1,18 @@
-/* The batch: dispatches are taken until the node turns, then run as one grouped FFN, each expert over the rows of all
- * who asked, and answered in the order asked. */
+/* The batch: dispatches are taken until the node turns, then run as one grouped FFN and answered in the order asked.
+ *
+ * Why a batch at all: the cost of an expert at few rows is reading its weights once, so the rows of all dispatches that
+ * are here anyway are computed in one pass over them. A row's result does not depend on its neighbours
+ * (docs/numeric.md), so merging changes no bit, and nobody waits for it: a batch is what has arrived while the one
+ * before ran.
+ *
+ *   frames[i]          one dispatch: a run of groups, and the send buffer of its answer
+ *   groups[g]          one expert's picks of one dispatch; those of the same expert are chained from its slot
+ *   merge              walks the chains: ffn[] has one entry per expert in use, and out_row of each group says where in
+ *                      `out` its results will be
+ *   run_ffn            computes `out`, in calls of at most max_ffn_rows
+ *   answer             copies each dispatch's groups out of `out` into its frame
+ *
+ * The answer's buffer is taken before a dispatch is accepted: a node that has computed can always answer. */
 #include "expert_node/expert_node_priv.h"
 
 #include <stdlib.h>
@@ -74,7 +87,7 @@ moe_status node_batch_add(expert_node *node, transport_peer peer, const wire_dis
     node_batch *b = &node->batch;
     compute_device *device = node->o.device;
 
-    if (!fits(node, d)) {
+    if (!fits(node, d)) { /* then the batch runs early, and this dispatch begins the next one */
         node_batch_run(node);
     }
     transport_frame *answer = transport_frames_take(node->answers);

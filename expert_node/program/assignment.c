@@ -1,10 +1,24 @@
+/* Assignment: what a node holds becomes what the placement gives it.
+ *
+ *   wanted   the placement's bitmap for this node
+ *   held     what is loaded; this is what is reported
+ *
+ * One expert between two turns of the node's loop: a load reads, hashes and packs some megabytes, and dispatches for
+ * the experts that are there must not wait for all the others.
+ *
+ * Why a drop waits for the coordinators (droppable): each routes by the last epoch that it applied, and may have rows
+ * under way to this node for an expert that the newest placement gives to another. cluster_state_epoch_applied is the
+ * lowest epoch that any live coordinator uses; from then on no row comes for what is not wanted. A dispatch that comes
+ * all the same gets REFUSE and goes to a replica. */
 #include "expert_node/program/assignment.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define REPORT_NS UINT64_C(500000000)  /* while loading, what is there already is reported this often */
-#define RETRY_NS  UINT64_C(5000000000) /* an expert that could not be loaded is tried again after this */
+/* Chosen, not measured. REPORT: while loading, what is there is reported this often, so that rows come before all is
+ * loaded, and each report is one write to etcd. RETRY: an expert that could not be loaded is tried again after this. */
+#define REPORT_NS UINT64_C(500000000)
+#define RETRY_NS  UINT64_C(5000000000)
 
 struct assignment {
     expert_node *node;
@@ -131,7 +145,8 @@ static void drop_one(assignment *a, size_t i)
     a->report = true;
 }
 
-/* What goes makes room for what comes, so the walk drops first where it can. */
+/* Does one thing; false: there is nothing to do. What goes makes room for what comes, so drops come first where they
+ * may be done. */
 static bool work_one(assignment *a)
 {
     size_t n = (size_t)a->n_layers * a->n_experts;
