@@ -1,4 +1,13 @@
-/* Nonces, then addresses with proofs. */
+/* Meeting: nonces, then addresses with proofs (docs/transport.md has the bytes).
+ *
+ *   caller   NONCES -> CALL -> ADDRESS -> DONE      CALL: the caller's own address is to be offered (meet_offer)
+ *   called   NONCES -> ADDRESS -> ANSWER -> DONE    ANSWER: the same for the other end
+ *
+ * What the order is for. The caller proves itself first, over both nonces and its address; the called end makes a UCX
+ * worker only then, so a stranger costs no worker. Its proof covers both addresses, so neither can be exchanged on the
+ * way. The purposes in the texts differ, so no proof can be sent back as an answer (reflection), and the nonces are new
+ * on each connection, so none can be used again. The token comes from the same key and all of the above: with a secret
+ * only the two ends know it, and it ties the frames that UCX delivers to this meeting. */
 #include "transport/meet_priv.h"
 
 #include <string.h>
