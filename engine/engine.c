@@ -1,4 +1,12 @@
-/* Requests join and leave; the engine's thread. One step is in step.c. */
+/* Requests join and leave; the engine's thread. One step is in step.c.
+ *
+ * A request has two references: the engine's, from admission to retirement, and the call's. Between the two threads are
+ * only the queue of arrivals, the request's ring of events, and a few atomic flags. A cancel is such a flag: the engine
+ * looks at it between steps, so nothing is ever torn out of a step that runs, and a cancelled request is gone after
+ * one.
+ *
+ * Admission counts what waits (n_waiting) itself, under the lock: the queue alone would say how many have not been
+ * taken yet, but a request that was taken may still wait for pages. */
 #include "engine/engine_priv.h"
 
 #include <stdlib.h>
@@ -233,7 +241,9 @@ void engine_cancel(engine_request *r)
     }
 }
 
-/* Tokens that the client already has: text and stop state are replayed, nothing is given out but a possible end. */
+/* Tokens that the client already has: text and stop state are replayed, nothing is given out but a possible end. They
+ * are then a part of what the scheduler reads like a prompt; the next token follows from seed and output index, so the
+ * stream goes on as if it had never been cut. */
 static void replay_resumed(engine *e, engine_request *r)
 {
     for (uint32_t i = 0; i < r->n_resume; i++) {
