@@ -1,5 +1,14 @@
-/* The gRPC listener: generic calls on one completion queue and one thread, which alone touches calls. Each call counts
- * the tags that are out for it and is freed when the last has come back. */
+/* The gRPC listener: generic calls on one completion queue and one thread, which alone touches calls.
+ *
+ * The life of a call: posted (on_new is out), then accepted; on_close is out until the client or we have ended it, and
+ * on_receive and on_send while a message is under way. Each call counts the tags that are out for it (n_tags) and is
+ * freed when the last has come back. So a late tag never meets freed memory, in whatever order gRPC gives them back.
+ *
+ * What a service holds for the call (the engine's request) is let go in on_close, which comes as soon as the client is
+ * gone: that is how a disconnect frees KV pages within one step.
+ *
+ * The end: RUNNING -> STOPPING (nothing new is accepted, calls may end by themselves) -> ENDING (they are told to end)
+ * -> CANCELLING (what takes nothing is cut off) -> STOPPED, when no call is left. */
 #include "api/grpc/accept_priv.h"
 #include "api/grpc/auth_priv.h"
 #include "api/grpc/descriptors_priv.h"
@@ -21,6 +30,9 @@
 extern const unsigned char moe_proto_descriptors[];
 extern const size_t moe_proto_descriptors_bytes;
 
+/* Chosen, not measured: N_POSTED calls are accepted without waiting for this thread; POLL is how late a time-out or a
+ * change of health may be; a receive limit follows from the model's context, between FLOOR and LIMIT; the quota lets
+ * QUOTA_MESSAGES messages of the largest size be under way. The time-outs are in docs/api.md. */
 #define N_POSTED         64
 #define POLL_NS          100000000u
 #define AUTH_REFRESH_NS  1000000000u
