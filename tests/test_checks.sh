@@ -106,5 +106,23 @@ put tests/fuzz/fuzz_plan.c 'int x;'
 put docs/fuzzing.md 'Targets: none.'
 refuses check_docs.sh "a fuzz target without a row" "docs/fuzzing.md: no row for fuzz_plan"
 
+# The format check needs git and clang-format 14; where it skips, it says so, and so does this test.
+put .clang-format 'BasedOnStyle: LLVM'
+put router/plan.c 'int plan_make(int x);'
+git -c init.defaultBranch=main init -q "$root" 2> /dev/null && git -C "$root" add -A 2> /dev/null || true
+if "$here/../tools/format_check.sh" "$root" > "$root.out" 2>&1 && grep -q skipped "$root.out"; then
+  cat "$root.out"
+else
+  put router/plan.c 'int   plan_make( int x );'
+  if "$here/../tools/format_check.sh" "$root" > "$root.out" 2>&1; then
+    say failed "format_check.sh lets a file pass that is not formatted"
+  elif grep -q 'router/plan.c' "$root.out"; then
+    say passed "format_check.sh refuses a file that is not formatted"
+  else
+    say failed "format_check.sh does not name the file"
+    cat "$root.out"
+  fi
+fi
+
 echo "$n_failed failed"
 [ "$n_failed" -eq 0 ]
