@@ -1,5 +1,5 @@
-/* Matrix products by f32 FMAs, written once over vf, a vector of VF_LANES f32 that avx2_product.c and avx512f_product.c
- * define together with its operations before they include this file.
+/* Matrix products by f32 FMAs, written once over vf, a vector of VF_LANES f32 that avx2_product.c defines
+ * together with its operations before it includes this file.
  *
  * A product of bf16 pairs is two FMAs per vector of outputs and pair, so the limit is the f32 peak: two FMAs a cycle,
  * each four cycles long. The sums of a tile of rows x vectors stay in registers while it passes over a piece of the

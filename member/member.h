@@ -50,8 +50,8 @@ extern const char *const member_transports[], *const member_dtypes[], *const mem
                       "others"),                                                                                       \
         MEMBER_CHOICE(at, isa, "auto", member_isas, "ISA", "instruction set; all give the same bits"),                 \
         MEMBER_CHOICE(at, weights, "packed", member_weights, "LAYOUT",                                                 \
-                      "packed: copied into the fastest layout; mapped: used from the files (matrices that they "       \
-                      "store input-major, as MoLM's experts, are packed all the same)"),                               \
+                      "packed: copied into the fastest layout; mapped: used from the files. Matrices that these "      \
+                      "store input-major (MoLM's experts) are packed in any case"),                                    \
         {.name = "threads",                                                                                            \
          .kind = MOE_OPT_U32,                                                                                          \
          .offset = (at) + offsetof(member_config, threads),                                                            \
