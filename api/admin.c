@@ -16,8 +16,7 @@ static char *text(const char *s)
     return (char *)(uintptr_t)(s == NULL ? "" : s);
 }
 
-/* ------------------------------------------------------------------------------------------------ the cluster as a
- * message */
+/* ----------------------------------------------------------------------------------------- the cluster as a message */
 typedef struct cluster_parts {
     cluster_reply reply;
     Conclave__V1__Node *nodes; /* owned, as are the next three */

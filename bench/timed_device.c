@@ -4,7 +4,7 @@
 
 typedef struct opened_expert {
     const void *gate_data;
-    compute_expert *expert; /* borrowed from whoever opened it */
+    compute_expert *expert; /* borrowed from its opener */
 } opened_expert;
 
 typedef struct timed_device {

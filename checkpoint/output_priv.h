@@ -18,7 +18,7 @@ MOE_NODISCARD moe_status output_open(const char *path, output_dir *out, moe_erro
 /* A new file for writing. name is a base name; it is not kept. */
 MOE_NODISCARD moe_status output_create(output_dir *o, const char *name, int *fd_out, moe_error *err);
 MOE_NODISCARD moe_status output_write(int fd, const char *name, const void *bytes, size_t n, moe_error *err);
-/* Closes fd, always. The bytes are on the disk, and no longer in memory: who reads them again reads the disk. */
+/* Closes fd, always. The bytes are on the disk, and no longer in memory: reading them again reads the disk. */
 MOE_NODISCARD moe_status output_finish(int fd, const char *name, moe_error *err);
 /* All files move up, in the order of their creation; the folder goes. */
 MOE_NODISCARD moe_status output_publish(output_dir *o, moe_error *err);

@@ -54,8 +54,8 @@ void cluster_mirror_delete(cluster_mirror *m, const char *key, uint64_t revision
 void cluster_mirror_clear(cluster_mirror *m);
 
 /* ------------------------------------------------------------------------------------------------ records
- * The JSON values, docs/etcd.md. Writers append to a text; readers refuse with MOE_ERR_CORRUPT or MOE_ERR_INVALID_ARG.
- */
+ * The JSON values, docs/etcd.md. Writers append to a text; readers refuse with MOE_ERR_CORRUPT or
+ * MOE_ERR_INVALID_ARG. */
 bool cluster_name_is_valid(const char *name);
 
 void cluster_write_model(moe_text *t, const cluster_model *m);

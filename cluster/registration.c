@@ -438,7 +438,7 @@ static void send_registration(cluster *c, cluster_compare_kind kind, uint64_t re
     cluster_change_send(c);
 }
 
-/* Incarnation and address of whoever holds our id; false: malformed, nobody. */
+/* Incarnation and address of the member that holds our id; false: the value is malformed, so nobody does. */
 static bool read_holder(cluster *c, const cluster_entry *e, uint64_t *incarnation, char address[])
 {
     moe_error err;

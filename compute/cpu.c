@@ -1,5 +1,4 @@
-/* The CPU device: memory, workspace, and the splitting of every op but the products (gemm.c) over threads.
- */
+/* The CPU device: memory, workspace, and the splitting of every op but the products (gemm.c) over threads. */
 #include "compute/cpu_priv.h"
 
 #include <math.h>
@@ -120,8 +119,8 @@ static size_t n_blocks(size_t count)
     return (count + BLOCK_VALUES - 1) / BLOCK_VALUES;
 }
 
-/* ------------------------------------------------------------------------------------------------ ops on rows and
- * values One struct serves them all: an op sets what its range function reads. */
+/* ---------------------------------------------------------------------------------------------- ops on rows and values
+ * One struct serves them all: an op sets what its range function reads. */
 typedef struct row_job {
     const cpu_kernels *k;
     unsigned char *out, *rounded;
@@ -453,8 +452,7 @@ static void gather(compute_device *d, compute_mem *out, const compute_mem *x, co
     split((cpu_device *)d, n, width, gather_range, &j);
 }
 
-/* ------------------------------------------------------------------------------------------------ KV cache, attention
- */
+/* ---------------------------------------------------------------------------------------------- KV cache, attention */
 size_t compute_kv_page_bytes(const compute_kv_shape *s)
 {
     return (s->shared ? 1 : 2) * s->n_kv_heads * s->page_tokens * s->head_dim * compute_dtype_bytes(s->dtype);

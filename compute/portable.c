@@ -317,8 +317,7 @@ static void stick(cpu_stick *s)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ norms, activations
- */
+/* ----------------------------------------------------------------------------------------------- norms, activations */
 static void layer_norm(float *out, const float *x, const float *gain, const float *bias, float eps, size_t width)
 {
     float mean = row_sum(x, width) / (float)width, r;

@@ -111,8 +111,8 @@ CPU_TILE void value_tile(const cpu_attention *a, compute_dtype dtype, size_t fir
     }
 }
 
-/* Rows [first, first + n_rows): together over the keys that the first one sees, then each alone over its further ones.
- */
+/* Rows [first, first + n_rows): together over the keys that the first one sees, then each alone over
+ * its further ones. */
 CPU_TILE void values_of(const cpu_attention *a, compute_dtype dtype, size_t first, size_t n_rows)
 {
     size_t shared = (size_t)a->rows[first].position + 1;

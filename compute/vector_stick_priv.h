@@ -130,8 +130,8 @@ CPU_TILE void stick_alone(const cpu_stick *s, compute_dtype dtype, const stick_b
     stick_values(s, dtype, b, i, 1, V_VALUE_ROWS * V_VALUE_BLOCKS, from, to);
 }
 
-/* V_VALUE_ROWS rows: each alone over its newer keys, all together over the keys of all, each alone over its older ones.
- */
+/* V_VALUE_ROWS rows: each alone over its newer keys, all together over the keys of all, each alone over
+ * its older ones. */
 CPU_TILE void stick_together(const cpu_stick *s, compute_dtype dtype, const stick_block *b, size_t i)
 {
     size_t from = 0, to = b->n;

@@ -21,7 +21,7 @@ struct embedded {
     const char *device_name;
     size_t expert_bytes;
 
-    /* the view: constant but for the counters, which are copied by whoever asks */
+    /* the view: constant but for the counters, which a reader copies */
     api_view view;
     api_view_coordinator coordinator;
     _Atomic(const char *) published_address;

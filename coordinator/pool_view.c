@@ -87,7 +87,7 @@ static bool is_desired(const router_placement *desired, uint32_t layer, uint32_t
     return false;
 }
 
-/* Who is to hold an expert, and who does. Counts only when the array is NULL. */
+/* The nodes that are to hold an expert, and those that do. Counts only when the array is NULL. */
 static size_t list_replicas(const cluster_state *c, api_view_replica *out)
 {
     size_t n = 0;

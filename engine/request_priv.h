@@ -24,10 +24,10 @@ typedef struct choice {
 } choice;
 
 struct engine_request {
-    atomic_uint refs;      /* any */
-    atomic_bool cancelled; /* any */
-    atomic_bool paused;    /* any: a plan passed it over because the ring was full; who reads wakes the engine */
-    moe_waiter *waiter;    /* the engine's; borrowed: the engine outlives the calls that read */
+    atomic_uint refs;              /* any */
+    atomic_bool cancelled;         /* any */
+    atomic_bool paused;            /* any: a plan passed it over because the ring was full; a reader wakes the engine */
+    moe_waiter *waiter;            /* the engine's; borrowed: the engine outlives the calls that read */
     engine_request *older, *newer; /* the engine's list in order of arrival */
     engine_request *next_id;       /* the live-id list, under the engine's lock */
 
@@ -77,7 +77,7 @@ struct engine_request {
 };
 
 /* ------------------------------------------------------------------------------------------------ request.c
- * Checks spec against the limits and copies it. The request starts with two references: the engine's and the caller's. */
+ * Checks spec against the limits and copies it. The request starts with two references: the engine's, the caller's. */
 MOE_NODISCARD moe_status request_open(moe_waiter *waiter, const engine_info *info, router_set *current_set,
                                       const engine_spec *spec, uint64_t now_ns, engine_request **out, moe_error *err);
 void request_unref(engine_request *r);

@@ -165,8 +165,8 @@ static void plan_waiting(planner *p, choice *c)
         p->admitting = false;
         return;
     }
-    /* The last known token is always computed: its logits are what the choice is here for. A score needs every row's.
-     */
+    /* The last known token is always computed: its logits are what the choice is here for. A score
+     * needs every row's. */
     if (c->request->kind != ENGINE_SCORE) {
         c->n_computed = (uint32_t)model_kv_seq_adopt(p->kv, &c->kv, c->request->set, c->tokens, c->n_tokens - 1);
     }

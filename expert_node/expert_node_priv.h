@@ -56,7 +56,7 @@ struct expert_node {
     expert_node_options o; /* strings are not kept */
     wire_hello hello;      /* without nonce */
     wire_key key;
-    uint64_t peers_check_ns; /* when who has not greeted is looked for again */
+    uint64_t peers_check_ns; /* when peers that have not greeted are looked for again */
     uint16_t dtype;          /* wire_dtype */
     size_t row_bytes;
     uint64_t min_epoch;
@@ -74,7 +74,7 @@ void node_shard_close(expert_node *node);
 /* inbox.c: what arrives */
 void node_on_message(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n);
 void node_on_peer(void *ctx, transport_peer peer, transport_peer_event event, const char *why);
-void node_check_peers(expert_node *node); /* disconnects who has not greeted in time */
+void node_check_peers(expert_node *node); /* disconnects peers that have not greeted in time */
 void node_goodbye(expert_node *node, transport_peer peer, wire_goodbye_reason reason, const char *text);
 void node_refuse(expert_node *node, transport_peer peer, const wire_request *request, wire_refuse_reason reason,
                  const char *text);

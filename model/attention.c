@@ -79,8 +79,8 @@ static moe_status pick_experts(model_batch *b, const layer_weights *w)
     return MOE_OK;
 }
 
-/* Sorts the picks by expert: from_rows are rows of x, pick_rows rows of q, an expert's picks group_ends[e - 1] and on.
- */
+/* Sorts the picks by expert: from_rows are rows of x, pick_rows rows of q, an expert's picks
+ * group_ends[e - 1] and on. */
 static void sort_picks(model_batch *b)
 {
     const model_config *c = &b->m->config;

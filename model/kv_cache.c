@@ -88,8 +88,7 @@ static void unregister(model_kv *kv, uint32_t p)
     page->serial = 0;
 }
 
-/* ------------------------------------------------------------------------------------------------ free and cached
- * lists */
+/* -------------------------------------------------------------------------------------------- free and cached lists */
 static void cached_append(model_kv *kv, uint32_t p)
 {
     kv->pages[p].older = kv->newest;

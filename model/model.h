@@ -55,8 +55,8 @@ typedef struct model_config {
     uint32_t n_labels; /* 0: a language model; else a classifier: its head is score.weight [n_labels, d_model] */
 
     /* The checkpoint's expert ids are in this order: FFN, constant, copy, zero; the counts are of every layer (sets may
-     * differ by layer). n_experts is their sum. Only FFN experts have matrices worth a node (MoE++, arXiv 2410.07348).
-     */
+     * differ by layer). n_experts is their sum. Only FFN experts have matrices worth a node (MoE++,
+     * arXiv 2410.07348). */
     uint32_t n_experts, n_ffn_experts, n_constant_experts, n_copy_experts, n_zero_experts;
     router_gate_rule gate;
     model_gate gate_kind;

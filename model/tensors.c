@@ -288,8 +288,8 @@ static bool is_finite(const checkpoint_logical *t)
     return true;
 }
 
-/* Of the matrices, those that the class dtype is about: gates, their maps and temperatures are widened in every class.
- */
+/* Of the matrices, those that the class dtype is about: gates, their maps and temperatures are widened
+ * in every class. */
 static bool is_gate(model_role role)
 {
     return (role >= MODEL_ROLE_ATTENTION_GATE_INNER && role <= MODEL_ROLE_ATTENTION_TEMPERATURE) ||

@@ -34,7 +34,7 @@ typedef struct meet {
     unsigned char nonces[2 * MEET_NONCE]; /* the caller's, then the other's */
     unsigned char mine[MEET_MAX_ADDRESS], theirs[MEET_MAX_ADDRESS];
     size_t n_mine, n_theirs;
-    unsigned char token[MEET_TOKEN]; /* once done: equal at both ends, unknown to others (who cannot listen) */
+    unsigned char token[MEET_TOKEN]; /* once done: equal at both ends, unknown to others that cannot listen */
     unsigned char in[MEET_MAX_BYTES], out[64 + MEET_MAX_BYTES]; /* a nonce's frame may still be there */
     size_t n_in, n_out;
 } meet;

@@ -1,5 +1,5 @@
-/* conclave-node: opens a checkpoint, joins the cluster, loads what the placement gives it, and answers until a signal.
- */
+/* conclave-node: opens a checkpoint, joins the cluster, loads what the placement gives it, and answers
+ * until a signal. */
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -425,8 +425,8 @@ static bool dispensable(node_program_state *p)
     return yes;
 }
 
-/* Asks to be relieved, waits for it, says goodbye, and answers what is still under way. A second signal cuts it short.
- */
+/* Asks to be relieved, waits for it, says goodbye, and answers what is still under way. A second signal
+ * cuts it short. */
 static void drain(node_program_state *p)
 {
     uint64_t end = moe_now_ns(moe_clock_real()) + (uint64_t)p->config.drain_timeout_ms * 1000000u;

@@ -1,6 +1,7 @@
 /* A coordinator and a node over real connections, and somebody who means harm: frames that are cut, too long, flipped,
  * out of order, replayed; connections that say nothing. The node serves on with equal bits, and holds no more than
- * before. Hostile is who meets the node as a member would but does not have the secret, and, worse, one who has it. */
+ * before. Hostile is a peer that meets the node as a member would but does not have the secret, and, worse, one that
+ * has it. */
 #include "tests/sim/world.h"
 
 #include <arpa/inet.h>

@@ -3,7 +3,7 @@
 
 static world w;
 
-/* The node has no thread of its own here: whoever asks turns it. */
+/* The node has no thread of its own here: the one that asks turns it. */
 static unsigned turn_node(void *ctx)
 {
     (void)ctx;

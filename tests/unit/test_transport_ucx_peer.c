@@ -360,7 +360,7 @@ static int socket_to_child(void)
     return fd;
 }
 
-/* Strangers who come later take the place of earlier ones: who was pushed out comes again, as members do. */
+/* Strangers who come later take the place of earlier ones: a member that was pushed out comes again. */
 static transport_peer connect_until_up(const char *address)
 {
     transport_peer peer = 0;
