@@ -73,7 +73,7 @@ transport_lane member_lane(const member_config *m);
 /* The bytes of one frame between members: equal in all of them. */
 size_t member_max_message(const model_config *c, compute_class numeric_class);
 /* Whether somebody listens at the address of a coordinator under our own id. At our own address it is us. Any thread.
- * (Of nodes HELLO tells more: probe.h.) */
+ * (Of nodes HELLO tells more: expert_node/program/alive.h.) */
 cluster_alive member_alive(const char *address, const char *own_address);
 /* --dtype, --isa and --weights. */
 compute_class member_class(const char *dtype, const model_tensors *t);

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Pages that lead nowhere: fails when README.md, CONTRIBUTING.md or a page of docs/ names a path or a function that is not
-# in the tree, when a comment in C names such a .c, _priv.h or .md file, when a page of docs/ is not linked from README.md,
+# in the tree, when a comment in C names such a .c, .h or .md file, when a page of docs/ is not linked from README.md,
 # or when a fuzz target has no row in docs/fuzzing.md. Run from anywhere; an argument names another root.
 #
 # What counts as a path: in `backticks`, every word with a slash inside and every file name; elsewhere, words with a slash
@@ -67,7 +67,7 @@ for page in docs/*.md; do
   grep -qF "]($page)" README.md || refuse "README.md: no link to $page"
 done
 # Comments of the sources: names of files that were moved since.
-stale=$(grep -rnoE --include='*.[ch]' --exclude-dir=build '(/\*|^ *\*).*' . | grep -oE '^[^:]+:[0-9]+:|\b[a-z0-9_]+(/[a-z0-9_]+)*(\.c|_priv\.h|\.md)\b' |
+stale=$(grep -rnoE --include='*.[ch]' --exclude-dir=build '(/\*|^ *\*).*' . | grep -oE '^[^:]+:[0-9]+:|\b[a-z0-9_]+(/[a-z0-9_]+)*\.(c|h|md)\b' | grep -vE '^(jansson|transformer)\.h$' |
   awk '/:$/ { place = $0; next } { print place, $0 }' | sed 's|^\./||' | sort -u)
 while read -r where name; do
   [ -n "$name" ] || continue

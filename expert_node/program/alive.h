@@ -1,4 +1,4 @@
-/* probe: asks whether a certain incarnation of a node still answers at its address, by saying HELLO there. */
+/* alive: asks whether a certain incarnation of a node still answers at its address, by saying HELLO there. */
 #ifndef CONCLAVE_EXPERT_NODE_PROGRAM_ALIVE_H
 #define CONCLAVE_EXPERT_NODE_PROGRAM_ALIVE_H
 

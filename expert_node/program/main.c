@@ -212,7 +212,7 @@ static moe_status open_with_secret(node_program_state *p, moe_error *err)
 }
 
 /* What a coordinator of this cluster would say: the other node answers nobody else. */
-static moe_status probe_hello(const node_program_state *p, wire_hello *out)
+static moe_status question_hello(const node_program_state *p, wire_hello *out)
 {
     *out = (wire_hello){.role = WIRE_COORDINATOR,
                         .incarnation = p->incarnation,
@@ -241,7 +241,7 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
     if (strcmp(address, p->address) == 0) {
         return CLUSTER_ALIVE_NO;
     }
-    if (probe_hello(p, &hello) != MOE_OK ||
+    if (question_hello(p, &hello) != MOE_OK ||
         member_secret(&p->config.member, &secret, &options.n_secret, NULL) != MOE_OK) {
         return CLUSTER_ALIVE_UNKNOWN;
     }
