@@ -1,8 +1,16 @@
 /* Store over etcd's v3 JSON gateway: the only user of curl. One multi handle, driven by poll.
  *
- * A call that fails is not repeated here (the member reads everything again), with one exception: a token that is
- * refused is renewed once. Trouble with an endpoint moves the next call to the next one. HTTP/1.1 throughout: the watch
- * has a connection of its own, so that a stuck one cannot hold up the rest. */
+ *   FREE -> WAITING (for a token) -> RUNNING -> FREE, with the callback
+ *                        |
+ *                        +-> FAILED (it could not even be sent) -> FREE, with the callback, at the next poll
+ *
+ * A call that fails is not repeated here: whether it was executed is not known, and the member reads everything again.
+ * The one exception is a token that is refused: such a call has surely not been executed, so it is sent once more with
+ * a new token. Trouble with an endpoint moves the next call to the next one; only if the call was at the current one,
+ * so that several failures at once do not skip endpoints that nobody has tried.
+ *
+ * HTTP/1.1 throughout: the watch has a connection of its own, so that a stuck one cannot hold up the rest. A watch has
+ * no time limit; TCP keepalive (10 s idle, then each 5 s) and the list every 30 s find out that it is dead. */
 #include <curl/curl.h>
 #include <errno.h>
 #include <limits.h>
@@ -12,6 +20,8 @@
 
 #include "cluster/etcd_priv.h"
 
+/* Chosen, not measured. MAX_CALLS: a member has one call, a keepalive and a revocation under way at most. MAX_BODY: the
+ * tables of the largest model (1024 layers of 4096 experts with one owner each) take some 25 MB of base64. */
 #define MAX_ENDPOINTS 16
 #define MAX_CALLS     8
 #define MAX_URL       255

@@ -54,7 +54,8 @@ static size_t slot_of(const router_placement *p, uint32_t layer, int32_t expert_
     return (size_t)layer * p->n_experts_max + (uint32_t)expert_id;
 }
 
-/* Counting sort by expert; the nodes of each by insertion. */
+/* Counting sort: first[slot] is where an expert's nodes begin. Within an expert they are few, so each is inserted in
+ * order; places that are still free hold UINT32_MAX, which is above every node. */
 static moe_status sort_replicas(router_placement *p, const router_replica *replicas, size_t n, moe_error *err)
 {
     size_t n_slots = (size_t)p->n_layers * p->n_experts_max;

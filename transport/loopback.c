@@ -1,5 +1,11 @@
 /* Loopback: a network inside one process. A connection is a pair of slots, one at each endpoint; a frame is an entry in
- * the receiver's queue that points to the sender's message. One thread owns the whole net. */
+ * the receiver's queue that points to the sender's message. One thread owns the whole net.
+ *
+ * It keeps the promises of the table as a network would, so that code tested on it works on one: nothing is delivered
+ * from within send, UP comes before the first frame, frames that are under way when a connection ends are done with an
+ * error before DOWN is told. A slot's number has the net's serial in it, so an entry of an ended connection finds no
+ * slot even where the slot is used again. Cancelled entries stay in the queue without a message until their turn
+ * comes. */
 #include "transport/transport.h"
 
 #include <stdlib.h>
@@ -177,8 +183,7 @@ static void loopback_peer_close(transport *base, transport_peer peer)
     }
 }
 
-/* UP once, and DOWN when the other end has closed. A slot that never told UP goes without a word to strangers, but the
- * one who connected hears of it. */
+/* UP once, and DOWN when the other end has closed. */
 static unsigned tell_peers(loopback *t)
 {
     unsigned n = 0;
