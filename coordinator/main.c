@@ -369,7 +369,7 @@ static moe_status warm_up(coordinator *c, const sigset_t *signals, moe_error *er
     return status == MOE_OK ? engine_start(c->engine, err) : status;
 }
 
-/* The one line on standard output, for the program that started this one. */
+/* The one line on standard output, for whoever started us. */
 static void print_ready(const coordinator *c)
 {
     char address[300];

@@ -41,8 +41,8 @@ static moe_status check_token(const model_config *c, const char *key, int32_t id
     return MOE_OK;
 }
 
-/* Every factor is bounded by now: layers 2^9, experts 2^12, widths 2^20, vocabulary 2^22; only their
- * product is left. */
+/* Every factor is bounded by now: layers 2^9, experts 2^12, widths 2^20, vocabulary 2^22; only their product is left.
+ */
 static moe_status check_size(const model_config *c, moe_error *err)
 {
     uint64_t expert = 3ull * c->d_ff * c->d_model;                                      /* < 2^42 */
@@ -138,8 +138,8 @@ static moe_status parse_config(const moe_json *json, model_config *c, moe_error 
     return status == MOE_OK ? MOE_OK : moe_fail(err, status, "config.json: %s", reason.text);
 }
 
-/* Greedy decoding may still carry a temperature that it does not use, so the defaults count unless
- * do_sample is false. */
+/* Greedy decoding may still carry a temperature that it does not use, so the defaults count unless do_sample is false.
+ */
 static moe_status parse_defaults(const moe_json *json, model_config *c, moe_error *err)
 {
     double temperature = -1.0, top_p = -1.0;

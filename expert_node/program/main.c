@@ -1,5 +1,5 @@
-/* conclave-node: opens a checkpoint, joins the cluster, loads what the placement gives it, and answers
- * until a signal. */
+/* conclave-node: opens a checkpoint, joins the cluster, loads what the placement gives it, and answers until a signal.
+ */
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -212,7 +212,7 @@ static moe_status open_with_secret(node_program_state *p, moe_error *err)
 }
 
 /* What a coordinator of this cluster would say: the other node answers nobody else. */
-static moe_status question_hello(const node_program_state *p, wire_hello *out)
+static moe_status probe_hello(const node_program_state *p, wire_hello *out)
 {
     *out = (wire_hello){.role = WIRE_COORDINATOR,
                         .incarnation = p->incarnation,
@@ -241,7 +241,7 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
     if (strcmp(address, p->address) == 0) {
         return CLUSTER_ALIVE_NO;
     }
-    if (question_hello(p, &hello) != MOE_OK ||
+    if (probe_hello(p, &hello) != MOE_OK ||
         member_secret(&p->config.member, &secret, &options.n_secret, NULL) != MOE_OK) {
         return CLUSTER_ALIVE_UNKNOWN;
     }
@@ -425,8 +425,8 @@ static bool dispensable(node_program_state *p)
     return yes;
 }
 
-/* Asks to be relieved, waits for it, says goodbye, and answers what is still under way. A second signal
- * cuts it short. */
+/* Asks to be relieved, waits for it, says goodbye, and answers what is still under way. A second signal cuts it short.
+ */
 static void drain(node_program_state *p)
 {
     uint64_t end = moe_now_ns(moe_clock_real()) + (uint64_t)p->config.drain_timeout_ms * 1000000u;

@@ -36,9 +36,10 @@ static const moe_option options[] = {
 
 const moe_program node_program = {
     .name = "conclave-node",
-    .summary = "Holds experts of a checkpoint and computes their rows for the coordinators of its cluster.\n"
-               "Prints one line, READY host:port, when it is registered and listening. SIGTERM drains.\n"
-               "The cluster's controller decides which experts it holds.",
+    .summary =
+        "Holds experts of a checkpoint and computes their rows for the coordinators of its cluster.\n"
+        "Prints one line, READY host:port, when it is registered and listening; which experts it holds is decided "
+        "by the cluster's controller. SIGTERM drains.",
     .options = options,
     .n_options = MOE_COUNT(options),
 };
