@@ -18,8 +18,8 @@ void cli_message_free(ProtobufCMessage *message);
  * Errors: MOE_ERR_INVALID_ARG names the field, the text and what is taken. An unknown path is our bug (asserted). */
 MOE_NODISCARD moe_status cli_message_set(ProtobufCMessage *message, const char *path, const char *text, moe_error *err);
 
-/* The same for a repeated field and a list divided by commas or white space; an empty list marks the field's message.
- */
+/* The same for a repeated field and a list divided by commas or white space; an empty list marks the
+ * field's message. */
 MOE_NODISCARD moe_status cli_message_set_list(ProtobufCMessage *message, const char *path, const char *text,
                                               moe_error *err);
 

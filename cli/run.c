@@ -220,8 +220,7 @@ const char *cli_run_value(const cli_run *run, const char *name)
     return find_option(run, name, &idx) ? run->values[idx] : NULL;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- requests
- */
+/* ------------------------------------------------------------------------------------------------ requests */
 
 static moe_status fill_one(const cli_option *option, const char *text, ProtobufCMessage *request, moe_error *err)
 {
@@ -310,8 +309,7 @@ moe_status cli_run_request(const cli_run *run, const ProtobufCMessageDescriptor 
     return MOE_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------------- calls
- */
+/* ------------------------------------------------------------------------------------------------ calls */
 
 static moe_status print_text(moe_text *text, moe_error *err)
 {
@@ -390,8 +388,7 @@ moe_status cli_run_print(cli_run *run, const char *path, const ProtobufCMessageD
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ output
- */
+/* ------------------------------------------------------------------------------------------------ output */
 
 void cli_put(FILE *out, const char *text, size_t n)
 {

@@ -92,8 +92,8 @@ static moe_status config_id(const tokenizer *t, const char *key, int32_t *out, m
     return MOE_OK;
 }
 
-/* tokenizer_config.json may call a token special, or add one that tokenizer.json lacks; it may not give an id new text.
- */
+/* tokenizer_config.json may call a token special, or add one that tokenizer.json lacks; it may not give
+ * an id new text. */
 static moe_status config_items_load(const tokenizer *t, json_t *json, added_list *list, moe_error *err)
 {
     const size_t n_known = list->n;

@@ -1,4 +1,12 @@
-/* Byte-pair encoding of one piece: a linked list of symbols and a heap of candidate merges, O(n log n). */
+/* Byte-pair encoding of one piece: a linked list of symbols and a heap of candidate merges, O(n log n).
+ *
+ * The rule of BPE is: merge the neighbouring pair of the lowest rank, the leftmost among equals, until no pair can be
+ * merged. The heap's key is (rank, place), so its top is that pair. Entries are not taken out when a merge makes them
+ * wrong; a pair that is popped is looked at again, and one that has changed since it was pushed is dropped. Two new
+ * neighbours per merge is all that can become possible, so each symbol costs a constant number of heap operations.
+ *
+ * Most pieces of a text are words that came before: a small cache, with a few ways per set, answers those. A piece's ids
+ * do not depend on what stands around it, so the answers are those of a fresh encode. */
 #include "tokenizer/tokenizer_priv.h"
 
 #include <stdlib.h>

@@ -51,8 +51,7 @@ static moe_status tokenizer_new(size_t vocab_size, tokenizer **out, moe_error *e
     return MOE_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ what tokens decode
- * to */
+/* -------------------------------------------------------------------------------------------- what tokens decode to */
 static bool append_bytes(text_view text, moe_text *out)
 {
     int32_t c;

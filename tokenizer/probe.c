@@ -2,8 +2,8 @@
  * each as a u32 (little-endian) byte count and its bytes; writes for each a u32 count of ids, the ids, a u32 count of
  * bytes and the decoded text.
  * tokenizer_probe FILE --decode: reads u32 counts, each before so many ids; writes for each a u32 count of bytes and
- * the decoded text, without special tokens. For tools/check_peers_tokenizers.py and tools/check_peers_sentencepiece.py.
- */
+ * the decoded text, without special tokens. For tools/check_peers_tokenizers.py and
+ * tools/check_peers_sentencepiece.py. */
 #include "tokenizer/tokenizer.h"
 
 #include <stdlib.h>

@@ -142,8 +142,7 @@ static moe_status read_message(text_view in, const char *path, const read_field 
     return MOE_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ trainer_spec,
- * normalizer_spec */
+/* ------------------------------------------------------------------------------------ trainer_spec, normalizer_spec */
 typedef struct model_spec {
     int64_t model_type;
     bool byte_fallback, suffix;
@@ -451,8 +450,8 @@ void sentencepiece_fini(sentencepiece *s)
     free(s->order);
 }
 
-/* ------------------------------------------------------------------------------------------------
- * tokenizer_config.json Such models are published with LlamaTokenizer's settings: their defaults are those of that
+/* ----------------------------------------------------------------------------------------------- tokenizer_config.json
+ * Such models are published with LlamaTokenizer's settings: their defaults are those of that
  * class. */
 static bool list_has(const added_list *list, int32_t id)
 {

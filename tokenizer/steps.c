@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A search looks at so much at a time: sanitizers check all that memmem may read, which for each hit would be the rest.
- */
+/* A search looks at so much at a time: sanitizers check all that memmem may read, which for each hit
+ * would be the rest. */
 enum { FIND_WINDOW = 4096 };
 
 void text_steps_fini(text_steps *s)

@@ -142,8 +142,8 @@ void added_set_seal(added_set *s); /* sorts */
 void added_set_fini(added_set *s);
 /* The longest token whose text stands at text[at], at < text.size; NULL: none. */
 const added_token *added_set_longest(const added_set *s, text_view text, size_t at);
-/* The next match at or after from, before end; spans: masked ranges (only special tokens are masked when special_only).
- */
+/* The next match at or after from, before end; spans: masked ranges (only special tokens are masked when
+ * special_only). */
 bool added_set_next(const added_set *s, text_view text, size_t from, const tokenizer_span *spans, size_t n_spans,
                     bool special_only, added_match *match_out);
 
