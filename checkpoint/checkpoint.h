@@ -57,7 +57,9 @@ size_t checkpoint_n_tensors(const checkpoint *c);
 const checkpoint_tensor *checkpoint_at(const checkpoint *c, size_t i);           /* name order (byte-wise) */
 const checkpoint_tensor *checkpoint_find(const checkpoint *c, const char *name); /* NULL when absent */
 size_t checkpoint_total_bytes(const checkpoint *c);
-/* Advises the kernel that the bytes of a tensor were copied and its pages may go. */
+/* The bytes of a tensor were copied, or will not be read soon: their pages leave this process. Reading them again is right, only
+ * slower. The kernel's cache of the file stays: it is not this process's memory, and other members on this machine and the next
+ * start read the same files. Pages shared with a neighbour stay. Any thread. */
 void checkpoint_forget(const checkpoint *c, const void *data, size_t bytes);
 
 /* A logical tensor: a whole checkpoint tensor or a contiguous slice of one (fused layouts). */

@@ -71,6 +71,7 @@ void checkpoint_digest_hex(const checkpoint_digest *d, char hex[65])
 
 /* ------------------------------------------------------------------------------------------- hashing on the threads */
 typedef struct hash_job {
+    const checkpoint *checkpoint;
     const checkpoint_logical *tensors;
     const size_t *order; /* largest first, so that no thread ends with a big one alone */
     checkpoint_digest *digests;
@@ -105,11 +106,13 @@ static void hash_tensor(void *ctx, size_t task, size_t thread)
         if (h.ctx != NULL) {
             (void)EVP_DigestUpdate(h.ctx, t->data + at, n);
         }
+        checkpoint_forget(job->checkpoint, t->data + at, n); /* or the whole model stays mapped until it is loaded */
         atomic_fetch_add(&job->done_bytes, n);
         if (thread == 0) {
             show_progress(job);
         }
     }
+    checkpoint_forget(job->checkpoint, t->data, t->bytes); /* with the pages that two pieces share */
     if (text_hash_finish(&h, &job->digests[i]) != MOE_OK) {
         atomic_store(&job->failed, true);
     }
@@ -272,12 +275,16 @@ static char *default_cache_dir(void)
     return path.data; /* malloc'ed */
 }
 
-static moe_status hash_all(const checkpoint_logical *tensors, size_t n, moe_threads *threads,
+static moe_status hash_all(const checkpoint *c, const checkpoint_logical *tensors, size_t n, moe_threads *threads,
                            checkpoint_progress progress, void *progress_ctx, checkpoint_digest *digests)
 {
     size_t *order = order_tensors(tensors, n, by_size);
-    hash_job job = {
-        .tensors = tensors, .order = order, .digests = digests, .progress = progress, .progress_ctx = progress_ctx};
+    hash_job job = {.checkpoint = c,
+                    .tensors = tensors,
+                    .order = order,
+                    .digests = digests,
+                    .progress = progress,
+                    .progress_ctx = progress_ctx};
 
     if (order == NULL) {
         return MOE_ERR_NO_MEMORY;
@@ -311,7 +318,7 @@ static moe_status find_digests(const checkpoint *c, const char *config_text, con
     if (status != MOE_OK || m->from_cache) {
         return status;
     }
-    status = hash_all(tensors, n, threads, progress, progress_ctx, m->tensors);
+    status = hash_all(c, tensors, n, threads, progress, progress_ctx, m->tensors);
     if (status == MOE_OK && cache_dir != NULL) {
         manifest_cache_store(cache_dir, &key, m->tensors, n);
     }

@@ -43,5 +43,8 @@ moe_status model_expert_open(const model_config *c, const model_tensors *t, comp
         return moe_fail(err, status, "layer %u expert %d: %s while loading it", layer, expert_id,
                         moe_status_text(status));
     }
+    for (size_t i = 0; i < n && layout == COMPUTE_PACKED; i++) {
+        model_tensors_forget(t, &model_tensors_all(t)[idx[i]]);
+    }
     return MOE_OK;
 }

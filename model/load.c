@@ -27,8 +27,17 @@ static const checkpoint_logical *find(const loader *l, model_role role, uint32_t
     return model_tensors_role(l->tensors, role, layer, expert);
 }
 
+/* The device has its copy; what it reads from the mapped file stays. */
+static void forget(const loader *l, const checkpoint_logical *t)
+{
+    if (l->layout == COMPUTE_PACKED) {
+        model_tensors_forget(l->tensors, t);
+    }
+}
+
 static void advance(loader *l, const checkpoint_logical *t)
 {
+    forget(l, t);
     l->done += t->bytes;
     if (l->progress != NULL) {
         l->progress(l->progress_ctx, l->done, l->total);
@@ -267,6 +276,7 @@ static void load_embedding(loader *l)
     if (status != MOE_OK) {
         fail(l, status, t);
     }
+    forget(l, t);
     m->bytes += t->bytes;
 }
 

@@ -125,6 +125,10 @@ void model_tensors_close(model_tensors *t);
 size_t model_tensors_count(const model_tensors *t);
 const checkpoint_logical *model_tensors_all(const model_tensors *t); /* [count], name order */
 const checkpoint_logical *model_tensors_find(const model_tensors *t, const char *name);
+/* The tensor was copied: its pages of the file leave this process (checkpoint_forget). */
+void model_tensors_forget(const model_tensors *t, const checkpoint_logical *tensor);
+/* Of all tensors but the FFN experts': what a coordinator loads. */
+size_t model_tensors_coordinator_bytes(const model_tensors *t);
 /* --dtype auto: BF16 when every matrix of the checkpoint is BF16, else F32. */
 compute_class model_tensors_auto_class(const model_tensors *t);
 

@@ -11,6 +11,7 @@
 
 struct model_tensors {
     model_config config;
+    const checkpoint *checkpoint; /* borrowed */
     checkpoint_logical *all; /* owned [n], name order */
     size_t n;
     bool all_matrices_bf16;
@@ -315,7 +316,9 @@ static moe_status add(resolver *r, model_role role, uint32_t layer, uint32_t exp
         t->all_matrices_bf16 &= tensor->dtype == COMPUTE_BF16;
         return MOE_OK;
     }
-    if (!is_finite(out)) {
+    bool finite = is_finite(out);
+    model_tensors_forget(t, out);
+    if (!finite) {
         return moe_fail(r->err, MOE_ERR_CORRUPT, "tensor %s: holds a value that is not finite", out->name);
     }
     return MOE_OK;
@@ -510,6 +513,7 @@ moe_status model_tensors_open(const model_config *c, const checkpoint *cp, model
         return MOE_ERR_NO_MEMORY;
     }
     t->config = *c;
+    t->checkpoint = cp;
     t->all_matrices_bf16 = true;
     t->all = calloc(r.capacity, sizeof *t->all);
     r.used = calloc(checkpoint_n_tensors(cp) + 1, sizeof *r.used);
@@ -543,6 +547,11 @@ size_t model_tensors_count(const model_tensors *t)
 const checkpoint_logical *model_tensors_all(const model_tensors *t)
 {
     return t->all;
+}
+
+void model_tensors_forget(const model_tensors *t, const checkpoint_logical *tensor)
+{
+    checkpoint_forget(t->checkpoint, tensor->data, tensor->bytes);
 }
 
 const checkpoint_logical *model_tensors_find(const model_tensors *t, const char *name)

@@ -120,8 +120,6 @@ void model_tensor_name(const model_config *c, model_role role, uint32_t layer, u
 
 /* The logical tensor of a role; NULL when this config has none. */
 const checkpoint_logical *model_tensors_role(const model_tensors *t, model_role role, uint32_t layer, uint32_t expert);
-/* All but the FFN experts: what a coordinator loads. */
-size_t model_tensors_coordinator_bytes(const model_tensors *t);
 /* A matrix for the device, in the order that the family stores it. */
 compute_weight model_tensors_weight(const model_config *c, model_role role, const checkpoint_logical *t);
 

@@ -28,6 +28,23 @@ def free_ports(n):
     return ports
 
 
+def resident_kib(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+
+def resident_of_file_kib(pid, suffix):
+    """How much of the mapped files of this name is in the process's memory."""
+    total, inside = 0, False
+    with open(f"/proc/{pid}/smaps", encoding="utf-8") as smaps:
+        for line in smaps:
+            if "-" in line.split()[0]:
+                inside = line.rstrip().endswith(suffix)
+            elif inside and line.startswith("Rss:"):
+                total += int(line.split()[1])
+    return total
+
+
 class Coordinator:
     """Starts PROGRAM --model DIR on a free port and waits for its READY line. Logs are kept in .log."""
 
@@ -58,8 +75,7 @@ class Coordinator:
         raise RuntimeError(f"no {pattern} in the log: {''.join(self.log)}")
 
     def resident_kib(self):
-        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+        return resident_kib(self.process.pid)
 
     def stop(self):
         """SIGTERM; the exit code and whatever else was printed on standard output."""

@@ -19,7 +19,7 @@ import unittest
 import urllib.error
 import urllib.request
 
-from coordinator import WAIT_S, Coordinator, clean_env, free_ports, run_json
+from coordinator import WAIT_S, Coordinator, clean_env, free_ports, resident_of_file_kib, run_json
 
 if shutil.which("etcd") is None:
     print("skipped: etcd-server is not installed")
@@ -547,6 +547,18 @@ class Pool(unittest.TestCase):
             for node in cluster["nodes"]:
                 self.assertLessEqual(node["used_bytes"], node["memory_bytes"])
             self.assertEqual(sum(node["n_experts"] for node in cluster["nodes"]), 16)
+        self.stop_nodes()
+
+    def test_a_node_does_not_keep_what_it_has_packed_twice(self):
+        model = self.make("larger", "--layers", "4", *(
+            word for pair in ("hidden_size=512", "intermediate_size=256", "num_experts=16") for word in ("--set", pair)))
+        file_kib = os.path.getsize(os.path.join(model, "model.safetensors")) // 1024
+        self.assertGreater(file_kib, 80 * 1024)
+        node = self.node("node-0", "--cache-dir", "", model=model).ready()
+        with self.coordinator("--cache-dir", "", model=model):
+            of_file = resident_of_file_kib(node.process.pid, "model.safetensors")
+        print(f"a node with all experts of a file of {file_kib} KiB: of the file {of_file} KiB stay mapped")
+        self.assertLess(of_file, file_kib // 10)
         self.stop_nodes()
 
     def test_without_memory_for_an_expert_the_coordinator_says_so(self):

@@ -21,7 +21,7 @@ except ImportError:
     print("skipped: python3-grpcio and python3-protobuf are not installed")
     sys.exit(77)
 
-from coordinator import Coordinator
+from coordinator import Coordinator, resident_of_file_kib
 
 PROGRAM, MAKE_CHECKPOINT, DESCRIPTORS = sys.argv[1:4]
 WAIT_S = 120
@@ -194,6 +194,24 @@ class Service(unittest.TestCase):
         self.assertEqual([node.address for node in cluster.nodes], ["in-process"])
         self.assertEqual(cluster.nodes[0].n_experts, sum(model.n_experts))
         self.assertGreater(cluster.nodes[0].rows, 0)
+
+    def test_what_was_packed_is_not_kept_twice(self):
+        """About 60 MB of weights, hashed and packed: of the file next to nothing stays mapped; computed from it, what the first token read."""
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(["/usr/bin/python3", MAKE_CHECKPOINT, folder, "--shape", "tiny", "--no-tokenizer", "--layers", "4", *(
+                word for pair in ("hidden_size=512", "intermediate_size=256", "num_experts=16", "vocab_size=4096") for word in ("--set", pair))],
+                check=True, capture_output=True)
+            file_kib = os.path.getsize(os.path.join(folder, "model.safetensors")) // 1024
+            self.assertGreater(file_kib, 40 * 1024)
+            resident = {}
+            for weights in ("packed", "mapped"):
+                with Coordinator(PROGRAM, folder, "--cache-dir", "", "--weights", weights, "--kv-memory", "16M") as coordinator:
+                    of_file = resident_of_file_kib(coordinator.process.pid, "model.safetensors")
+                    resident[weights] = coordinator.resident_kib(), of_file
+            print(f"a file of {file_kib} KiB: resident, of it the file: {resident}")
+            self.assertLess(resident["packed"][1], file_kib // 10)
+            self.assertGreater(resident["mapped"][1], file_kib // 5)
+            self.assertLess(resident["packed"][0] - self.coordinator.resident_kib(), file_kib * 3 // 2)
 
     def test_a_head_of_nans_is_never_ready(self):
         with tempfile.TemporaryDirectory() as folder:
