@@ -9,6 +9,7 @@
 #define NODE_ID          "embedded"
 #define COORDINATOR_ID   "coordinator"
 #define CLUSTER          "embedded"
+#define GREETING_TURNS   1000                   /* a handful suffice: connected, HELLO, its answer */
 #define DISPATCH_TIMEOUT UINT64_C(600000000000) /* the node computes on this very thread: it cannot be late */
 
 struct embedded {
@@ -218,6 +219,18 @@ static moe_status open_exchange(embedded *e, const embedded_options *o, moe_erro
     return status;
 }
 
+/* The node is in this process: from here on it is always there. */
+static moe_status meet(embedded *e, moe_error *err)
+{
+    exchange_coverage c = {.whole = false};
+
+    for (int turn = 0; turn < GREETING_TURNS && !c.whole; turn++) {
+        (void)exchange_progress(e->exchange);
+        exchange_get_coverage(e->exchange, &c);
+    }
+    return exchange_coverage_check(&c, err);
+}
+
 moe_status embedded_open(const embedded_options *options, embedded **out, moe_error *err)
 {
     embedded *e = calloc(1, sizeof *e);
@@ -239,6 +252,9 @@ moe_status embedded_open(const embedded_options *options, embedded **out, moe_er
     }
     if (status == MOE_OK) {
         status = open_exchange(e, options, err);
+    }
+    if (status == MOE_OK) {
+        status = meet(e, err);
     }
     if (status == MOE_OK && (status = fill_view(e, options->config)) != MOE_OK) {
         (void)moe_fail(err, status, "embedded node: out of memory");

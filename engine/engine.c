@@ -15,7 +15,8 @@
 const double engine_bucket_seconds[16] = {0.005, 0.01, 0.025, 0.05, 0.1,  0.2,  0.4,   0.8,
                                           1.6,   3.2,  6.4,   12.8, 25.6, 51.2, 102.4, 1e9};
 
-#define IDLE_WAIT_NS 50000000u /* an idle loop looks at deadlines this often */
+#define IDLE_WAIT_NS    50000000u /* an idle loop looks at deadlines this often, */
+#define UNREADY_WAIT_NS 5000000u  /* and so often at its connections while it waits for them */
 
 /* ------------------------------------------------------------------------------------------------ open and close */
 static moe_status check_options(const engine_options *o, moe_error *err)
@@ -116,6 +117,7 @@ void engine_close(engine *e)
     atomic_store(&e->draining, true);
     if (e->thread_runs) {
         atomic_store(&e->stopping, true);
+        exchange_abort(e->options.exchange);
         moe_waiter_wake(e->waiter);
         pthread_join(e->thread, NULL);
     }
@@ -144,7 +146,7 @@ static void *engine_main(void *arg)
     compute_thread_init();
     while (!atomic_load(&e->stopping)) {
         if (!engine_step(e)) {
-            moe_waiter_wait(e->waiter, NULL, NULL, IDLE_WAIT_NS);
+            moe_waiter_wait(e->waiter, NULL, NULL, engine_ready(e) ? IDLE_WAIT_NS : UNREADY_WAIT_NS);
         }
     }
     return NULL;
@@ -169,11 +171,6 @@ bool engine_idle(engine *e)
     return atomic_load(&e->n_live) == 0;
 }
 
-bool engine_ready(engine *e)
-{
-    return atomic_load(&e->warm) && !atomic_load(&e->draining);
-}
-
 /* ------------------------------------------------------------------------------------------------ joining */
 static bool id_is_live(const engine *e, const char *id)
 {
@@ -187,10 +184,6 @@ static bool id_is_live(const engine *e, const char *id)
 
 static moe_status admit_locked(engine *e, engine_request *r, moe_error *err)
 {
-    if (atomic_load(&e->draining) || !atomic_load(&e->warm)) {
-        return moe_fail(err, MOE_ERR_UNAVAILABLE,
-                        atomic_load(&e->draining) ? "the server is draining" : "the server is starting");
-    }
     if (atomic_load(&e->n_waiting) >= e->options.max_queue) {
         return moe_fail(err, MOE_ERR_BUSY, "the queue is full: %u requests wait (max_queue)", e->options.max_queue);
     }
@@ -214,6 +207,13 @@ moe_status engine_submit(engine *e, const engine_spec *spec, engine_request **ou
     moe_status status = request_open(e->waiter, &e->info, current, spec, moe_now_ns(e->options.clock), &r, err);
 
     router_set_unref(current);
+    if (status == MOE_OK) {
+        status = engine_check_ready(e, err);
+        if (status != MOE_OK) {
+            request_unref(r);
+            request_unref(r);
+        }
+    }
     if (status == MOE_OK) {
         pthread_mutex_lock(&e->lock);
         status = admit_locked(e, r, err);
@@ -354,8 +354,8 @@ void engine_publish_stats(engine *e)
 
     model_kv_get_stats(e->options.kv, &kv);
     device->ops->counters(device, &counters);
-    e->stats.attention_keys_seen = counters.stick_keys_seen - e->warm_up.stick_keys_seen;
-    e->stats.attention_keys_skipped = counters.stick_keys_skipped - e->warm_up.stick_keys_skipped;
+    e->stats.attention_keys_seen = counters.stick_keys_seen - e->own_tokens.stick_keys_seen;
+    e->stats.attention_keys_skipped = counters.stick_keys_skipped - e->own_tokens.stick_keys_skipped;
     exchange_get_stats(e->options.exchange, &e->stats.dispatch);
     e->stats.queued = atomic_load(&e->n_waiting);
     e->stats.running = e->step.n_running;

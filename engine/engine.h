@@ -166,7 +166,10 @@ void engine_get_ffn_picks(engine *e, uint64_t *out, size_t n);
 router_set *engine_current_set(engine *e); /* referenced: router_set_unref */
 /* MOE_ERR_NOT_FOUND: no such set. The result is referenced. */
 MOE_NODISCARD moe_status engine_find_set(engine *e, const char *id, router_set **out);
-/* A real token went through all layers with the current placement, and the engine is not draining. */
+/* Whether it may be given work: a real token went through all layers, every expert has had a live owner since (gaps
+ * below EXCHANGE_GAP_NS do not count), and it is not draining. After a longer gap it becomes ready again by itself, when
+ * another token has gone through. Errors: MOE_ERR_UNAVAILABLE and why not. */
+moe_status engine_check_ready(engine *e, moe_error *err);
 bool engine_ready(engine *e);
 
 /* What can be refused of a request before its prompt is known, so that no text is tokenised in vain: sampling, stops,
@@ -181,7 +184,7 @@ MOE_NODISCARD moe_status engine_check_ids(const engine_info *info, const char *f
  * Errors, with the reason in err:
  *   MOE_ERR_INVALID_ARG   names the field and the limit
  *   MOE_ERR_BUSY          the queue is full
- *   MOE_ERR_UNAVAILABLE   starting, or draining
+ *   MOE_ERR_UNAVAILABLE   as engine_check_ready
  *   MOE_ERR_EXISTS        a request of this id lives
  *   MOE_ERR_UNSUPPORTED   the model's head is for another kind of request */
 MOE_NODISCARD moe_status engine_submit(engine *e, const engine_spec *spec, engine_request **out, moe_error *err);
@@ -217,7 +220,7 @@ typedef struct engine_options {
 
 MOE_NODISCARD moe_status engine_open(const engine_options *options, engine **out, moe_error *err);
 /* Runs one token through all layers; the engine is ready afterwards. The caller's thread steps the engine until
- * engine_start. */
+ * engine_start. A running engine does it by itself once every expert has a live owner. */
 MOE_NODISCARD moe_status engine_warm_up(engine *e, moe_error *err);
 /* One step: joins, leaves, rows, tokens. False when there was nothing to run. */
 bool engine_step(engine *e);
@@ -225,7 +228,7 @@ MOE_NODISCARD moe_status engine_start(engine *e, moe_error *err);
 /* No new requests (UNAVAILABLE), running ones go on. */
 void engine_begin_drain(engine *e);
 bool engine_idle(engine *e); /* no request lives */
-/* Stops the thread; what still lives is ended with UNAVAILABLE. */
+/* Stops the thread, also one that waits for an expert; what still lives is ended with UNAVAILABLE. */
 void engine_close(engine *e);
 
 #endif

@@ -20,23 +20,26 @@ struct engine {
     sampler *sampler;
     float *logits; /* owned [max_logit_rows, width of the head] */
     engine_request *oldest, *newest;
-    router_set *set;    /* the current set; referenced */
-    engine_stats stats; /* published under the lock after every step */
+    bool proving;                /* the step's row is a token of our own */
+    compute_counters own_tokens; /* what those added: they are nobody's */
+    router_set *set;             /* the current set; referenced */
+    engine_stats stats;          /* published under the lock after every step */
 
     /* any thread */
     moe_queue *arrivals;
     moe_waiter *waiter;
-    compute_counters warm_up;      /* what the warm-up token added: it is nobody's */
     _Atomic uint64_t *expert_rows; /* owned [n_layers, n_experts] */
     _Atomic uint64_t *ffn_picks;   /* owned [n_layers, k + 1]: rows by the number of FFN experts they picked */
     _Atomic uint64_t rows_done;
     atomic_uint n_waiting; /* requests that have not started */
     atomic_uint n_live;
-    atomic_bool warm, draining, stopping;
+    atomic_bool draining, stopping;
+    _Atomic uint64_t proven; /* 1 + the coverage's n_gaps when a token last went through all layers; 0: none has */
 
     pthread_mutex_t lock;     /* docs/threads.md: before the queue of arrivals, else a leaf */
     engine_request *live_ids; /* under lock: all live requests, by next_id */
     engine_stats published;   /* under lock */
+    moe_error unproven;       /* under lock: why our own last token did not go through; "": it did */
     pthread_t thread;
     bool thread_runs;
 };
@@ -49,5 +52,14 @@ void engine_fail_request(engine *e, engine_request *r, moe_status status, const 
 void engine_release_choice(engine *e, choice *c);
 void engine_publish_stats(engine *e);
 void engine_observe(engine_histogram *h, double seconds);
+
+/* step.c: all layers, and logits, for the rows that e->step was filled with. */
+MOE_NODISCARD moe_status engine_run_rows(engine *e, moe_error *err);
+bool engine_row_failed(const engine *e, uint32_t row);
+
+/* readiness.c: a step that began with this coverage has gone through all layers. */
+void engine_note_proof(engine *e, const exchange_coverage *at_begin);
+/* Between steps: sends a token of our own through all layers if readiness waits for that alone. */
+void engine_prove(engine *e);
 
 #endif

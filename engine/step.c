@@ -121,7 +121,7 @@ static moe_status route(engine *e, uint32_t b, const micro_batch *mb, uint32_t l
     if (status != MOE_OK) {
         return status;
     }
-    if (atomic_load_explicit(&e->warm, memory_order_relaxed)) { /* the warm-up token is nobody's */
+    if (!e->proving) { /* a token of our own is nobody's */
         count_rows(e, mb, model_batch_ids(batch), layer);
     }
     keep_experts(e, mb, model_batch_ids(batch), layer);
@@ -180,7 +180,7 @@ static float *logits_at(engine *e, uint32_t logit)
     return e->logits + (size_t)logit * model_head_width(e->info.config);
 }
 
-static moe_status run_rows(engine *e, moe_error *err)
+moe_status engine_run_rows(engine *e, moe_error *err)
 {
     micro_batch mb[ENGINE_MAX_MICRO_BATCHES];
     uint32_t n_mb = split(e, mb);
@@ -200,7 +200,7 @@ static moe_status run_rows(engine *e, moe_error *err)
     return status;
 }
 
-static bool row_failed(const engine *e, uint32_t row)
+bool engine_row_failed(const engine *e, uint32_t row)
 {
     micro_batch mb[ENGINE_MAX_MICRO_BATCHES];
     uint32_t b = split(e, mb) == 2 && row >= mb[1].first_row;
@@ -337,7 +337,7 @@ static moe_status finish_work(engine *e, const step_work *w)
     engine_request *r = c->request;
 
     for (uint32_t i = 0; i < w->n_rows; i++) {
-        if (row_failed(e, w->first_row + i)) {
+        if (engine_row_failed(e, w->first_row + i)) {
             return MOE_ERR_DATA_LOSS;
         }
     }
@@ -408,6 +408,7 @@ static void emit_progress(engine *e)
 
 bool engine_step(engine *e)
 {
+    exchange_coverage at_begin;
     moe_error err = {""};
     moe_status status;
 
@@ -417,10 +418,12 @@ bool engine_step(engine *e)
     emit_progress(e);
     if (e->step.n_rows == 0) {
         (void)exchange_progress(e->options.exchange); /* connections live on without work */
+        engine_prove(e);
         engine_publish_stats(e);
         return false;
     }
-    status = run_rows(e, &err);
+    exchange_get_coverage(e->options.exchange, &at_begin);
+    status = engine_run_rows(e, &err);
     (void)exchange_progress(e->options.exchange); /* a step whose picks are all local has not turned the transport */
     /* Before a token is handed out: a client that has its last token finds all rows counted, as the experts have. */
     atomic_fetch_add_explicit(&e->rows_done, e->step.n_rows, memory_order_relaxed);
@@ -429,6 +432,7 @@ bool engine_step(engine *e)
                   err.text[0] != '\0' ? err.text : moe_status_text(status));
         fail_step(e, status, err.text[0] != '\0' ? err.text : moe_status_text(status));
     } else {
+        engine_note_proof(e, &at_begin);
         finish_step(e);
         fail_marked(e, "the model gave a value that is not a number");
     }
@@ -436,37 +440,4 @@ bool engine_step(engine *e)
     engine_intake(e);
     engine_publish_stats(e);
     return true;
-}
-
-/* ------------------------------------------------------------------------------------------------ readiness */
-moe_status engine_warm_up(engine *e, moe_error *err)
-{
-    uint32_t pages[1];
-    float logprob;
-    model_kv_seq seq;
-    moe_status status = model_kv_seq_init(&seq, 1);
-
-    if (status == MOE_OK) {
-        status = model_kv_seq_reserve(e->options.kv, &seq, 1);
-    }
-    if (status != MOE_OK) {
-        return moe_fail(err, status, "warm-up: no KV page");
-    }
-    pages[0] = seq.pages[0];
-    e->step.rows[0] = (model_row){.token_id = 0, .position = 0, .pages = pages, .set = e->set, .want_logits = true};
-    e->step.n_rows = e->step.n_logits = 1;
-    e->step.n_work = 0;
-    status = run_rows(e, err);
-    if (status == MOE_OK &&
-        (row_failed(e, 0) || sampler_logprobs(e->sampler, e->logits, 0, &logprob, 0, NULL) != MOE_OK)) {
-        status = moe_fail(err, MOE_ERR_DATA_LOSS, "warm-up: the model gave a value that is not a number");
-    }
-    model_kv_seq_fini(e->options.kv, &seq);
-    if (status == MOE_OK) {
-        compute_device *device = model_device(e->options.model);
-        device->ops->counters(device, &e->warm_up);
-        atomic_store(&e->warm, true);
-        engine_publish_stats(e);
-    }
-    return status;
 }

@@ -144,6 +144,7 @@ moe_status exchange_open(const exchange_options *options, exchange **out, moe_er
         return moe_fail(err, MOE_ERR_NO_MEMORY, "exchange");
     }
     x->o = *options;
+    exchange_coverage_init(x);
     hello_init(x);
     x->o.secret = NULL;
     status = wire_key_init(&x->key, options->secret, options->n_secret);
@@ -181,6 +182,7 @@ void exchange_close(exchange *x)
     free(x->attempt_picks);
     free(x->attempts);
     wire_key_fini(&x->key);
+    pthread_mutex_destroy(&x->coverage.lock);
     free(x);
 }
 
@@ -594,7 +596,9 @@ unsigned exchange_progress(exchange *x)
     if (x->o.poll != NULL) {
         x->o.poll(x->o.poll_ctx);
     }
-    run_timers(x, moe_now_ns(x->o.clock));
+    uint64_t now = moe_now_ns(x->o.clock);
+    run_timers(x, now);
+    exchange_coverage_update(x, now);
     return n + transport_frames_flush(x->small) + transport_frames_flush(x->dispatches);
 }
 
@@ -634,7 +638,9 @@ static moe_status give_up(exchange *x, exchange_run *run, moe_error *err)
 {
     moe_status status = MOE_ERR_TIMEOUT;
 
-    if (run->n_waiting > 0 && run->unplaced >= 0) {
+    if (atomic_load(&x->aborted)) {
+        status = moe_fail(err, MOE_ERR_UNAVAILABLE, "the server is shutting down");
+    } else if (run->n_waiting > 0 && run->unplaced >= 0) {
         status = moe_fail(err, MOE_ERR_UNAVAILABLE, "layer %u expert %d has no live owner", run->job.layer,
                           run->job.ids[run->unplaced]);
     } else {
@@ -642,6 +648,14 @@ static moe_status give_up(exchange *x, exchange_run *run, moe_error *err)
     }
     end_run(x, run, EXCHANGE_IDLE);
     return status;
+}
+
+void exchange_abort(exchange *x)
+{
+    atomic_store(&x->aborted, true);
+    if (x->o.transport->ops->wake != NULL) {
+        x->o.transport->ops->wake(x->o.transport);
+    }
 }
 
 moe_status exchange_wait(exchange *x, uint32_t micro_batch, uint64_t deadline_ns, moe_error *err)
@@ -660,7 +674,7 @@ moe_status exchange_wait(exchange *x, uint32_t micro_batch, uint64_t deadline_ns
         if (run->state != EXCHANGE_RUNNING) {
             break;
         }
-        if (deadline_ns != 0 && now >= deadline_ns) {
+        if ((deadline_ns != 0 && now >= deadline_ns) || atomic_load_explicit(&x->aborted, memory_order_relaxed)) {
             return give_up(x, run, err);
         }
         if (n > 0 || idle_since == 0) {

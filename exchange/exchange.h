@@ -16,7 +16,8 @@
  * and are planned anew: over the nodes that are left, or over the same one when there is no other. An attempt whose
  * deadline has passed may still answer. The first result wins; both are equal.
  *
- * Threads: everything belongs to the engine thread, which also makes the transport progress.
+ * Threads: everything belongs to the engine thread, which also makes the transport progress; exchange_abort and
+ *          exchange_get_coverage may be called from any.
  * Memory:  a step allocates nothing. Buffers are sized at open for max_rows * k picks and micro_batches jobs. */
 #ifndef CONCLAVE_EXCHANGE_H
 #define CONCLAVE_EXCHANGE_H
@@ -110,8 +111,35 @@ unsigned exchange_progress(exchange *x);
 /* Makes progress, waiting in three stages, until the job is done, has failed, or deadline_ns has passed (on the clock,
  * which must be one that runs; 0: none). After a failure or a timeout the job is dropped: late results are counted and
  * ignored.
- * Errors: MOE_ERR_UNAVAILABLE when an expert had no live owner until the deadline; MOE_ERR_TIMEOUT; the device's. */
+ * Errors: MOE_ERR_UNAVAILABLE when an expert had no live owner until the deadline, or after exchange_abort;
+ * MOE_ERR_TIMEOUT; the device's. */
 MOE_NODISCARD moe_status exchange_wait(exchange *x, uint32_t micro_batch, uint64_t deadline_ns, moe_error *err);
+
+/* From any thread: every wait that runs, and every later one, ends with MOE_ERR_UNAVAILABLE. There is no way back: for
+ * a program that ends. */
+void exchange_abort(exchange *x);
+
+/* ------------------------------------------------------------------------------------------------ coverage
+ * Whether every expert has a live owner: a replica of the placement on a node that is connected, greeted and not
+ * draining. Connections break and come back, and a step waits for that: only a gap of EXCHANGE_GAP_NS counts. */
+#define EXCHANGE_GAP_NS UINT64_C(1000000000)
+#define EXCHANGE_NAMED  3 /* experts named to a person */
+
+typedef struct exchange_coverage {
+    bool placed;       /* a placement is known */
+    bool whole;        /* every expert has a live owner */
+    uint64_t since_ns; /* of the clock: when whole last changed; at first when the exchange was opened */
+    uint64_t n_gaps;   /* gaps of EXCHANGE_GAP_NS or longer that are over */
+    size_t n_missing;  /* experts without a live owner */
+    struct {
+        uint32_t layer, expert_id;
+    } missing[EXCHANGE_NAMED]; /* the first of them */
+} exchange_coverage;
+
+/* As it was at the end of the last exchange_progress. Any thread. */
+void exchange_get_coverage(exchange *x, exchange_coverage *out);
+/* MOE_OK, or MOE_ERR_UNAVAILABLE and which experts are missing. */
+moe_status exchange_coverage_check(const exchange_coverage *c, moe_error *err);
 
 typedef struct exchange_stats {
     uint64_t frames_sent, frames_received, bytes_sent, bytes_received; /* dispatches and results */

@@ -52,6 +52,7 @@ void exchange_map_nodes(exchange *x)
 
         x->node_of[i] = node == NULL ? EXCHANGE_NO_NODE : (uint32_t)(node - x->nodes);
     }
+    x->coverage.stale = true;
     exchange_replan(x);
 }
 

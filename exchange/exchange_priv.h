@@ -5,6 +5,9 @@
 #include "exchange/exchange.h"
 #include "proto/wire.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #define EXCHANGE_MAX_JOBS 2
 #define EXCHANGE_NO_NODE  UINT32_MAX
 
@@ -73,6 +76,13 @@ struct exchange {
     uint64_t step;
     uint64_t wake_ns; /* the earliest timer */
     exchange_stats stats;
+    atomic_bool aborted;
+    struct {
+        pthread_mutex_t lock;  /* of now, for other threads; a leaf */
+        exchange_coverage now; /* written by the engine's thread */
+        uint64_t live;         /* the placement's nodes it was counted with */
+        bool stale;            /* the placement, or which node is which, has changed since */
+    } coverage;
 };
 
 /* exchange.c */
@@ -81,6 +91,10 @@ void exchange_replan(exchange *x);                         /* nodes or buffers h
 void exchange_peer_lost(exchange *x, transport_peer peer); /* its attempts are over */
 MOE_NODISCARD moe_status exchange_on_result(exchange *x, transport_peer peer, const wire_result *r, moe_error *err);
 void exchange_on_refuse(exchange *x, transport_peer peer, const wire_refuse *r);
+
+/* coverage.c */
+void exchange_coverage_init(exchange *x);
+void exchange_coverage_update(exchange *x, uint64_t now);
 
 /* exchange_node.c: connections to nodes */
 void exchange_map_nodes(exchange *x);

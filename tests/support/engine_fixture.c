@@ -51,7 +51,7 @@ void engine_fixture_open(engine_fixture *f, const engine_fixture_options *o)
                               .max_context = (uint32_t)m.max_context,
                               .default_max_tokens = 64,
                               .micro_batches = o->micro_batches,
-                              .step_timeout_ns = 60000000000u};
+                              .step_timeout_ns = UINT64_C(3600000000000)};
     assert_ok(engine_open(&options, &f->engine, &err), err);
     assert_ok(engine_warm_up(f->engine, &err), err);
 }

@@ -383,6 +383,47 @@ static void a_draining_engine_refuses_and_finishes(void **state)
     close_world(w);
 }
 
+/* Steps by hand until the engine is ready, or is not. */
+static void step_until_ready(world *w, bool ready)
+{
+    while (engine_ready(w->f.engine) != ready) {
+        (void)engine_step(w->f.engine);
+    }
+}
+
+static void readiness_falls_with_the_owners_and_comes_back_by_itself(void **state)
+{
+    world *w = calloc(1, sizeof *w);
+    exchange *x;
+    engine_request *refused;
+    engine_spec spec;
+    asked *before, *after;
+    moe_error err;
+
+    (void)state;
+    open_world(w, 0, NULL);
+    x = embedded_exchange(w->f.embedded);
+    spec = plain(w, 5);
+    before = run(w, &spec);
+    uint64_t rows = engine_get_expert_rows(w->f.engine, NULL, 0);
+
+    exchange_remove_node(x, "embedded");
+    step_until_ready(w, false);
+    assert_int_equal(engine_check_ready(w->f.engine, &err), MOE_ERR_UNAVAILABLE);
+    assert_contains(err.text, "no live owner: layer 0 expert 0, ");
+    assert_int_equal(engine_submit(w->f.engine, &spec, &refused, &err), MOE_ERR_UNAVAILABLE);
+    assert_contains(err.text, "no live owner");
+
+    assert_ok(exchange_add_node(x, "embedded", "embedded", &err), err);
+    step_until_ready(w, true);
+    assert_int_equal(engine_get_expert_rows(w->f.engine, NULL, 0), rows); /* our own token is nobody's */
+    after = run(w, &spec);
+    assert_answers_equal(&before->choices[0], &after->choices[0]);
+    free(before);
+    free(after);
+    close_world(w);
+}
+
 static void refusals_name_the_field(void **state)
 {
     world *w = *state;
@@ -546,6 +587,7 @@ int main(void)
         cmocka_unit_test(a_full_queue_refuses_at_once),
         cmocka_unit_test(a_live_request_id_cannot_be_taken_twice),
         cmocka_unit_test(a_draining_engine_refuses_and_finishes),
+        cmocka_unit_test(readiness_falls_with_the_owners_and_comes_back_by_itself),
         cmocka_unit_test(refusals_name_the_field),
         cmocka_unit_test_setup_teardown(classes_are_what_the_last_token_says, setup, teardown),
         cmocka_unit_test(a_class_score_that_is_not_a_number_fails_the_request),

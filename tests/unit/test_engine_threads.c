@@ -150,11 +150,49 @@ static void closing_ends_what_still_runs(void **state)
     engine_fixture_close(&f);
 }
 
+/* Without owners a step waits for an hour. */
+static void closing_ends_a_step_that_waits_for_an_owner(void **state)
+{
+    test_folder folder;
+    engine_fixture f;
+    random_model m = random_model_defaults("olmoe");
+    asked *a = malloc(sizeof *a);
+    int32_t prompt[4];
+    moe_error err;
+
+    (void)state;
+    assert_non_null(a);
+    test_folder_open(&folder);
+    random_model_write(&m, folder.path);
+    engine_fixture_options o = engine_fixture_defaults(folder.path);
+    engine_fixture_open(&f, &o);
+    random_prompt(prompt, MOE_COUNT(prompt), m.vocab_size, 3);
+    engine_spec spec = ask_spec(prompt, MOE_COUNT(prompt), 4, 5);
+    ask(&f, a, &spec);
+    exchange_remove_node(embedded_exchange(f.embedded), "embedded");
+    assert_ok(engine_start(f.engine, &err), err);
+    engine_event ev;
+    while (!engine_next(a->request, &ev)) {
+    }
+    assert_int_equal(ev.kind, ENGINE_STARTED);
+    engine_close(f.engine);
+    f.engine = NULL;
+    ask_read(a);
+    assert_true(a->ended);
+    assert_int_equal(a->status, MOE_ERR_UNAVAILABLE);
+    assert_contains(a->error, "shutting down");
+    engine_release(a->request);
+    free(a);
+    engine_fixture_close(&f);
+    test_folder_close(&folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(streams_of_many_threads_are_as_if_alone),
         cmocka_unit_test(closing_ends_what_still_runs),
+        cmocka_unit_test(closing_ends_a_step_that_waits_for_an_owner),
     };
 
     return cmocka_run_group_tests(tests, test_folder_setup, test_folder_teardown);

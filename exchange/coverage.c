@@ -1,0 +1,107 @@
+/* Coverage: whether every expert can be computed now. Looked at after every turn, but counted anew only when a node came
+ * or went or the placement is another: the engine turns often. */
+#include "exchange/exchange_priv.h"
+
+#include <string.h>
+
+/* The placement's nodes that take rows now, as bits. Slow nodes and those that refused a moment ago are owners, too. */
+static uint64_t live_nodes(const exchange *x)
+{
+    size_t n = x->placement == NULL ? 0 : router_placement_n_nodes(x->placement);
+    uint64_t live = 0;
+
+    _Static_assert(ROUTER_MAX_NODES <= 64, "a bit for each node");
+    for (size_t i = 0; i < n; i++) {
+        bool up = x->node_of[i] != EXCHANGE_NO_NODE && x->nodes[x->node_of[i]].state == NODE_READY;
+        live |= (uint64_t)up << i;
+    }
+    return live;
+}
+
+static bool has_live_owner(const exchange *x, uint64_t live, uint32_t layer, uint32_t expert)
+{
+    size_t n = 0;
+    const uint32_t *owners = router_placement_replicas(x->placement, layer, (int32_t)expert, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        if ((live >> owners[i] & 1) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void count_missing(const exchange *x, uint64_t live, exchange_coverage *out)
+{
+    size_t n_experts = x->placement == NULL ? 0 : x->o.n_experts_max;
+
+    out->placed = x->placement != NULL;
+    out->n_missing = 0;
+    for (uint32_t layer = 0; layer < x->o.n_layers; layer++) {
+        for (uint32_t expert = 0; expert < n_experts; expert++) {
+            if (has_live_owner(x, live, layer, expert)) {
+                continue;
+            }
+            if (out->n_missing < EXCHANGE_NAMED) {
+                out->missing[out->n_missing].layer = layer;
+                out->missing[out->n_missing].expert_id = expert;
+            }
+            out->n_missing++;
+        }
+    }
+}
+
+void exchange_coverage_init(exchange *x)
+{
+    pthread_mutex_init(&x->coverage.lock, NULL);
+    x->coverage.stale = true;
+    x->coverage.now.since_ns = moe_now_ns(x->o.clock);
+}
+
+void exchange_coverage_update(exchange *x, uint64_t now)
+{
+    uint64_t live = live_nodes(x);
+    exchange_coverage c = x->coverage.now;
+
+    if (!x->coverage.stale && live == x->coverage.live) {
+        return;
+    }
+    x->coverage.stale = false;
+    x->coverage.live = live;
+    count_missing(x, live, &c);
+    bool whole = c.placed && c.n_missing == 0;
+    if (whole != c.whole) {
+        c.n_gaps += whole && now - c.since_ns >= EXCHANGE_GAP_NS;
+        c.whole = whole;
+        c.since_ns = now;
+    }
+    pthread_mutex_lock(&x->coverage.lock);
+    x->coverage.now = c;
+    pthread_mutex_unlock(&x->coverage.lock);
+}
+
+void exchange_get_coverage(exchange *x, exchange_coverage *out)
+{
+    pthread_mutex_lock(&x->coverage.lock);
+    *out = x->coverage.now;
+    pthread_mutex_unlock(&x->coverage.lock);
+}
+
+moe_status exchange_coverage_check(const exchange_coverage *c, moe_error *err)
+{
+    char named[EXCHANGE_NAMED * 40] = "";
+    size_t n = MOE_MIN(c->n_missing, EXCHANGE_NAMED), used = 0;
+
+    if (!c->placed) {
+        return moe_fail(err, MOE_ERR_UNAVAILABLE, "no expert has been placed on a node yet");
+    }
+    for (size_t i = 0; i < n; i++) {
+        used += (size_t)snprintf(named + used, sizeof named - used, "%slayer %u expert %u", i == 0 ? "" : ", ",
+                                 c->missing[i].layer, c->missing[i].expert_id);
+    }
+    if (c->n_missing > n) {
+        return moe_fail(err, MOE_ERR_UNAVAILABLE, "%zu experts have no live owner: %s and %zu more", c->n_missing,
+                        named, c->n_missing - n);
+    }
+    return n == 0 ? MOE_OK : moe_fail(err, MOE_ERR_UNAVAILABLE, "no live owner: %s", named);
+}
