@@ -82,7 +82,7 @@ static void model_start(rpc_call *call, const uint8_t *bytes, size_t n)
     m.d_model = c->d_model;
     m.vocab_size = c->vocab_size;
     m.experts_per_token = c->gate.k;
-    m.max_context = info->max_context;
+    m.max_context = (uint32_t)MOE_MIN((size_t)info->max_context, info->kv_capacity_tokens);
     m.default_max_tokens = info->default_max_tokens;
     m.eos_token_ids = (int32_t *)(uintptr_t)c->eos_ids;
     m.n_eos_token_ids = c->n_eos;
@@ -102,11 +102,11 @@ static void model_start(rpc_call *call, const uint8_t *bytes, size_t n)
 #define INFERENCE(name) "/conclave.v1.Inference/" name, .service = API_SERVE_INFERENCE, .needs_token = true
 
 const rpc_method inference_methods[] = {
-    {INFERENCE("Generate"), .logs = true, .start = generate_start, .wake = generate_wake, .poll = generate_poll,
+    {INFERENCE("Generate"), .works = true, .start = generate_start, .wake = generate_wake, .poll = generate_poll,
      .stop = generate_stop, .fini = generate_fini},
-    {INFERENCE("Complete"), .logs = true, .start = complete_start, .wake = generate_wake, .fini = generate_fini},
-    {INFERENCE("Score"), .logs = true, .start = score_start, .wake = score_wake, .fini = score_fini},
-    {INFERENCE("Classify"), .logs = true, .start = classify_start, .wake = classify_wake, .fini = classify_fini},
+    {INFERENCE("Complete"), .works = true, .start = complete_start, .wake = generate_wake, .fini = generate_fini},
+    {INFERENCE("Score"), .works = true, .start = score_start, .wake = score_wake, .fini = score_fini},
+    {INFERENCE("Classify"), .works = true, .start = classify_start, .wake = classify_wake, .fini = classify_fini},
     {INFERENCE("Tokenize"), .start = tokenize_start},
     {INFERENCE("Detokenize"), .start = detokenize_start},
     {INFERENCE("GetModel"), .start = model_start},

@@ -42,8 +42,7 @@ static void put_engine(moe_text *out, engine *e, const engine_stats *s)
     metrics_gauge(out, "conclave_kv_pages", "KV pages there are.", s->kv_pages);
     metrics_gauge(out, "conclave_kv_pages_used", "KV pages of running requests.", s->kv_pages_used);
     metrics_gauge(out, "conclave_kv_pages_cached", "KV pages kept for their prefix.", s->kv_pages_cached);
-    metrics_gauge(out, "conclave_ready", "1 while a real token has gone through all layers with the current placement.",
-                  engine_ready(e));
+    metrics_gauge(out, "conclave_ready", METRICS_READY_HELP, engine_ready(e));
 }
 
 /* Dispatches to nodes and their results, as they were handed to and by the transport, and what went wrong with them. */

@@ -6,6 +6,8 @@
 #include "api/grpc/counters.h"
 #include "api/http/http.h"
 
+#define METRICS_READY_HELP "1 while every expert has a live owner and a real token has gone through all layers."
+
 typedef struct metrics_source {
     engine *engine;
     const api_view *view;

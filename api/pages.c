@@ -7,7 +7,10 @@
 #define LIVE_TIMEOUT_MS 60000
 
 struct api_http {
-    metrics_source source;
+    metrics_source source;    /* without engine and view */
+    _Atomic(engine *) engine; /* borrowed; NULL while the program loads */
+    const api_view *view;     /* borrowed; set before engine */
+    const api_loading *loading;
     uint64_t live_timeout_ns;
     uint64_t seen_step_ns, seen_at_ns; /* the engine's last turn as a probe with work saw it first, and when */
     char *model_name;                  /* owned */
@@ -18,9 +21,13 @@ struct api_http {
  * when one probe after another has seen work and the same last turn. The HTTP thread alone comes here. */
 static double engine_stuck_seconds(api_http *h, uint64_t now)
 {
+    engine *e = atomic_load(&h->engine);
     engine_stats stats;
 
-    engine_get_stats(h->source.engine, &stats);
+    if (e == NULL) {
+        return 0.0;
+    }
+    engine_get_stats(e, &stats);
     if (stats.queued + stats.running == 0 || stats.last_step_ns != h->seen_step_ns) {
         h->seen_step_ns = stats.last_step_ns;
         h->seen_at_ns = now;
@@ -49,21 +56,32 @@ static bool live(void *ctx, moe_text *page)
 static bool ready(void *ctx, moe_text *page)
 {
     const api_http *h = ctx;
-    bool yes = engine_ready(h->source.engine) && (h->source.server == NULL || !api_server_draining(h->source.server));
+    moe_error why;
+    bool draining = h->source.server != NULL && api_server_draining(h->source.server);
 
-    moe_text_printf(page, yes ? "ok\n" : "not ready\n");
-    return yes;
+    if (draining || api_check_ready(h->loading, atomic_load(&h->engine), &why) != MOE_OK) {
+        moe_text_printf(page, "%s\n", draining ? "the server is draining" : why.text);
+        return false;
+    }
+    moe_text_printf(page, "ok\n");
+    return true;
 }
 
 static void metrics(void *ctx, moe_text *page)
 {
     const api_http *h = ctx;
+    metrics_source source = h->source;
 
-    metrics_render(&h->source, page);
+    source.engine = atomic_load(&h->engine);
+    source.view = h->view;
+    if (source.engine == NULL) {
+        metrics_gauge(page, "conclave_ready", METRICS_READY_HELP, 0);
+    } else {
+        metrics_render(&source, page);
+    }
 }
 
-moe_status api_http_open(const api_http_options *options, engine *e, const api_view *view, api_server *server,
-                         api_http **out, moe_error *err)
+moe_status api_http_open(const api_http_options *options, api_server *server, api_http **out, moe_error *err)
 {
     api_http *h = calloc(1, sizeof(*h));
     char *name = strdup(options->model_name == NULL ? "" : options->model_name);
@@ -74,8 +92,8 @@ moe_status api_http_open(const api_http_options *options, engine *e, const api_v
         status = moe_fail(err, MOE_ERR_NO_MEMORY, "http: out of memory");
     } else {
         h->model_name = name;
-        h->source = (metrics_source){
-            .engine = e, .view = view, .server = server, .model_name = name, .no_experts = options->no_experts};
+        h->source = (metrics_source){.server = server, .model_name = name, .no_experts = options->no_experts};
+        h->loading = options->loading;
         h->live_timeout_ns =
             (uint64_t)(options->live_timeout_ms != 0 ? options->live_timeout_ms : LIVE_TIMEOUT_MS) * 1000000u;
         status = http_server_open(options->listen, &pages, &h->server, err);
@@ -87,6 +105,12 @@ moe_status api_http_open(const api_http_options *options, engine *e, const api_v
     }
     *out = h;
     return MOE_OK;
+}
+
+void api_http_set_engine(api_http *h, engine *e, const api_view *view)
+{
+    h->view = view;
+    atomic_store(&h->engine, e); /* last: who sees it sees the view */
 }
 
 uint16_t api_http_port(const api_http *h)

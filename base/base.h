@@ -183,6 +183,9 @@ void moe_options_help(const moe_program *program, FILE *out);
 void moe_options_log_start(const moe_program *program, int argc, char **argv);
 /* "512M" -> bytes. */
 MOE_NODISCARD moe_status moe_parse_size(const char *text, size_t *bytes_out);
+/* The other way, for people: "1.5 GiB", "320 bytes". Returns out. */
+#define MOE_SIZE_TEXT 24
+const char *moe_size_text(size_t bytes, char out[MOE_SIZE_TEXT]);
 
 /* ------------------------------------------------------------------------------------------------ pages
  * Page-aligned anonymous memory, huge pages advised; zero-filled. NULL when there is none. */
@@ -191,6 +194,11 @@ void moe_pages_free(void *p, size_t bytes);
 /* Bytes that this process may still take: what the machine has free, and what every control group above it (version 1
  * and 2) leaves of its limit, pages of files not counted. 0 is an answer: nothing is left. */
 size_t moe_memory_available(void);
+/* What of this process is in memory now; zeroes where the kernel does not say. */
+typedef struct moe_resident {
+    size_t anonymous, of_files, shared; /* bytes: its own; pages of mapped files; shared memory */
+} moe_resident;
+void moe_memory_resident(moe_resident *out);
 
 /* ------------------------------------------------------------------------------------------------ buf
  * Bounded little-endian bytes, written and read field by field. A failed put or get sets `failed`, writes nothing (get

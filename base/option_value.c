@@ -265,3 +265,21 @@ void option_value_clear(const moe_option *option, void *config)
         return;
     }
 }
+
+const char *moe_size_text(size_t bytes, char out[MOE_SIZE_TEXT])
+{
+    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes / 1024.0;
+    size_t unit = 0;
+
+    if (bytes < 1024) {
+        (void)snprintf(out, MOE_SIZE_TEXT, "%zu bytes", bytes);
+        return out;
+    }
+    while (value >= 1023.95 && unit + 1 < MOE_COUNT(units)) {
+        value /= 1024.0;
+        unit++;
+    }
+    (void)snprintf(out, MOE_SIZE_TEXT, "%.1f %s", value, units[unit]);
+    return out;
+}

@@ -192,16 +192,15 @@ moe_status member_files_open(member_files *f, const char *dir, moe_error *err)
 }
 
 moe_status member_files_hash(member_files *f, moe_threads *threads, const char *cache_dir, checkpoint_progress report,
-                             moe_error *err)
+                             void *report_ctx, moe_error *err)
 {
-    member_progress progress = {.what = "hashing the checkpoint", .last_tenth = -1};
     moe_text text;
     moe_status status;
 
     moe_text_init(&text, CONFIG_TEXT);
     model_config_text(&f->config, &text);
     status = checkpoint_manifest_build(f->checkpoint, moe_text_cstr(&text), model_tensors_all(f->tensors),
-                                       model_tensors_count(f->tensors), threads, cache_dir, report, &progress,
+                                       model_tensors_count(f->tensors), threads, cache_dir, report, report_ctx,
                                        &f->manifest, err);
     moe_text_fini(&text);
     return status;

@@ -92,9 +92,9 @@ typedef struct member_files {
 } member_files;
 
 MOE_NODISCARD moe_status member_files_open(member_files *f, const char *dir, moe_error *err);
-/* Hashes, or takes the cached manifest. report is called with a member_progress. */
+/* Hashes, or takes the cached manifest. */
 MOE_NODISCARD moe_status member_files_hash(member_files *f, moe_threads *threads, const char *cache_dir,
-                                           checkpoint_progress report, moe_error *err);
+                                           checkpoint_progress report, void *report_ctx, moe_error *err);
 void member_files_close(member_files *f);
 
 /* A log line per tenth of anything that is large: ctx is a member_progress. */

@@ -12,7 +12,7 @@
 struct model_tensors {
     model_config config;
     const checkpoint *checkpoint; /* borrowed */
-    checkpoint_logical *all; /* owned [n], name order */
+    checkpoint_logical *all;      /* owned [n], name order */
     size_t n;
     bool all_matrices_bf16;
     size_t expert_bytes;      /* of the largest FFN expert */

@@ -1,5 +1,5 @@
-/* grpc.health.v1.Health. The server and its Inference service serve while a real token has gone through with the
- * current placement; the Admin service serves until the drain. Probes carry no token. */
+/* grpc.health.v1.Health. The server and its Inference service serve while the engine is ready; the Admin service
+ * serves from the end of the load until the drain. Probes carry no token. */
 #include "api/grpc/rpc.h"
 #include "grpc/health/v1/health.pb-c.h"
 
@@ -35,7 +35,8 @@ static serving state_of(const rpc_call *call, health_subject subject)
     if (subject == HEALTH_UNKNOWN) {
         return SERVICE_UNKNOWN;
     }
-    return (subject == HEALTH_ADMIN ? !rpc_draining(call) : rpc_ready(call)) ? SERVING : NOT_SERVING;
+    return (subject == HEALTH_ADMIN ? rpc_loaded(call) && !rpc_draining(call) : rpc_ready(call)) ? SERVING
+                                                                                                 : NOT_SERVING;
 }
 
 /* ------------------------------------------------------------------------------------------------ check */

@@ -42,7 +42,7 @@ typedef struct rpc_method {
     const char *path;
     unsigned service; /* API_SERVE_... bit; 0: health and reflection */
     bool needs_token;
-    bool logs;  /* a line of the log when a call ends */
+    bool works; /* takes work for the engine: refused at once while that is not ready; logged when it ends */
     bool watch; /* may stay open for ever: counted against RPC_MAX_WATCHES, ended by a drain */
     /* start is called for every message; it may ask for the next by rpc_receive, and the call ends OK after the last. */
     bool client_streams;
@@ -109,6 +109,7 @@ const char *rpc_model_name(const rpc_call *call);
 char **rpc_labels(const rpc_call *call, size_t *n_out); /* names of a classifier's labels; none: 0 */
 unsigned rpc_services(const rpc_call *call);
 bool rpc_draining(const rpc_call *call);
+bool rpc_loaded(const rpc_call *call); /* there is an engine: true for every method of Inference and Admin */
 bool rpc_ready(const rpc_call *call);
 wake_hub *rpc_wake_hub(const rpc_call *call);
 const descriptors *rpc_descriptors(const rpc_call *call);

@@ -49,11 +49,12 @@ extern const size_t moe_proto_descriptors_bytes;
 typedef enum { SERVER_RUNNING, SERVER_STOPPING, SERVER_ENDING, SERVER_CANCELLING, SERVER_STOPPED } server_stage;
 
 struct api_server {
-    engine *engine;       /* borrowed */
-    const api_view *view; /* borrowed */
-    char *model_name;     /* owned */
-    char **labels;        /* borrowed; NULL: none */
-    grpc_server *server;  /* owned */
+    _Atomic(engine *) engine;   /* borrowed; NULL while the program loads */
+    const api_view *view;       /* borrowed; set before engine */
+    const api_loading *loading; /* borrowed; NULL: nothing to tell */
+    char *model_name;           /* owned */
+    char **labels;              /* borrowed; NULL: none */
+    grpc_server *server;        /* owned */
     grpc_completion_queue *queue;
     tls *tls;   /* owned; NULL: none */
     auth *auth; /* owned; NULL: none */
@@ -77,7 +78,6 @@ struct api_server {
     uint32_t n_watches;
     uint64_t last_poll_ns, last_auth_ns, cancel_at_ns;
     rpc_tag tag_wake, tag_shutdown;
-    bool ready_now;
 
     /* shared */
     atomic_uint n_calls;
@@ -237,9 +237,20 @@ static void link_call(rpc_call *call)
     atomic_fetch_add(&s->n_calls, 1);
 }
 
+/* Without an engine there is nothing to ask; while it is not ready, work is refused before its message is read. */
+static bool cannot_serve(const rpc_call *call, moe_error *why)
+{
+    const api_server *s = call->server;
+    engine *e = atomic_load(&s->engine);
+
+    return call->method->service != 0 && (e == NULL || call->method->works) &&
+           api_check_ready(s->loading, e, why) != MOE_OK;
+}
+
 static void begin_call(rpc_call *call)
 {
     api_server *s = call->server;
+    moe_error why;
 
     call->begun_ns = call->last_send_ns = now_ns();
     call->deadline_ns = deadline_of(call);
@@ -250,6 +261,8 @@ static void begin_call(rpc_call *call)
         refuse_unknown(call, NULL, 0);
     } else if (atomic_load(&s->n_calls) > s->max_calls) {
         rpc_fail(call, MOE_ERR_BUSY, "too many calls are open");
+    } else if (cannot_serve(call, &why)) {
+        rpc_fail(call, MOE_ERR_UNAVAILABLE, why.text);
     } else if (s->n_watches > RPC_MAX_WATCHES && call->method->watch) {
         rpc_fail(call, MOE_ERR_BUSY, "too many watching streams are open");
     } else {
@@ -327,7 +340,7 @@ static void on_close(void *ctx, bool ok)
     (void)ok;
     call->closed = true;
     atomic_fetch_add(&call->server->counts[call->method_idx][final_code(call)], 1);
-    if (call->method->logs) {
+    if (call->method->works) {
         log_call(call, final_code(call));
     }
     if (call->method->fini != NULL && call->state != NULL) {
@@ -401,7 +414,6 @@ static void poll_calls(api_server *s, uint64_t now)
 {
     s->last_poll_ns = now;
     post_calls(s);
-    s->ready_now = !atomic_load(&s->draining) && engine_ready(s->engine);
     for (rpc_call *call = s->calls, *next; call != NULL; call = next) {
         next = call->next; /* poll may end a call but never frees one */
         poll_call(call, now);
@@ -484,7 +496,7 @@ static void *run(void *ctx)
 /* ------------------------------------------------------------------------------------------------ what services ask */
 engine *rpc_engine(const rpc_call *call)
 {
-    return call->server->engine;
+    return atomic_load_explicit(&call->server->engine, memory_order_relaxed); /* the call has begun: it is there */
 }
 
 const api_view *rpc_view(const rpc_call *call)
@@ -499,7 +511,7 @@ const char *rpc_model_name(const rpc_call *call)
 
 char **rpc_labels(const rpc_call *call, size_t *n_out)
 {
-    *n_out = call->server->labels == NULL ? 0 : engine_get_info(call->server->engine)->config->n_labels;
+    *n_out = call->server->labels == NULL ? 0 : engine_get_info(rpc_engine(call))->config->n_labels;
     return call->server->labels;
 }
 
@@ -513,9 +525,14 @@ bool rpc_draining(const rpc_call *call)
     return atomic_load(&call->server->draining);
 }
 
+bool rpc_loaded(const rpc_call *call)
+{
+    return atomic_load(&call->server->engine) != NULL;
+}
+
 bool rpc_ready(const rpc_call *call)
 {
-    return call->server->ready_now && !rpc_draining(call);
+    return rpc_loaded(call) && !rpc_draining(call) && engine_ready(rpc_engine(call));
 }
 
 wake_hub *rpc_wake_hub(const rpc_call *call)
@@ -586,6 +603,11 @@ uint64_t api_server_last_turn_ns(const api_server *s)
 }
 
 /* ------------------------------------------------------------------------------------------------ open and close */
+static const char *option_of(const api_options *o)
+{
+    return o->option == NULL ? "listen" : o->option;
+}
+
 static moe_status check_exposure(const api_options *o, const listen_address *a, moe_error *err)
 {
     if ((o->tls_cert == NULL) != (o->tls_key == NULL)) {
@@ -598,12 +620,12 @@ static moe_status check_exposure(const api_options *o, const listen_address *a, 
         return MOE_OK;
     }
     if (o->tls_cert == NULL) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG,
-                        "listen %s: beyond loopback tls-cert and tls-key are needed, or insecure", o->listen);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s %s: beyond loopback tls-cert and tls-key are needed, or insecure",
+                        option_of(o), o->listen);
     }
     if (o->token_file == NULL) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "listen %s: beyond loopback a token-file is needed, or insecure",
-                        o->listen);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s %s: beyond loopback a token-file is needed, or insecure",
+                        option_of(o), o->listen);
     }
     return MOE_OK;
 }
@@ -611,19 +633,16 @@ static moe_status check_exposure(const api_options *o, const listen_address *a, 
 moe_status api_options_check(const api_options *options, moe_error *err)
 {
     listen_address address;
-    moe_status status = listen_parse("listen", options->listen, &address, err);
+    moe_status status = listen_parse(option_of(options), options->listen, &address, err);
 
     return status == MOE_OK ? check_exposure(options, &address, err) : status;
 }
 
-static size_t receive_bytes(const api_options *o, const engine_info *info)
+static size_t receive_bytes(const api_options *o)
 {
-    size_t ids = (size_t)info->max_context * 6; /* tag and varint of every id, unpacked */
-    size_t text = info->tokenizer == NULL ? 0 : tokenizer_max_text_bytes(info->tokenizer, info->max_context);
+    size_t ids = (size_t)o->max_context * 6; /* tag and varint of every id, unpacked */
+    size_t text = o->tokenizer == NULL ? 0 : tokenizer_max_text_bytes(o->tokenizer, o->max_context);
 
-    if (o->max_receive_bytes != 0) {
-        return MOE_MIN(o->max_receive_bytes, INT32_MAX);
-    }
     return MOE_MIN(MOE_MAX(ids, text) + RECEIVE_FLOOR, RECEIVE_LIMIT);
 }
 
@@ -669,7 +688,7 @@ static grpc_server *create_server(size_t max_receive_bytes)
     return server;
 }
 
-static moe_status bind_port(api_server *s, const listen_address *a, const char *text, moe_error *err)
+static moe_status bind_port(api_server *s, const listen_address *a, const api_options *o, moe_error *err)
 {
     grpc_server_credentials *credentials =
         s->tls != NULL ? tls_credentials(s->tls) : grpc_insecure_server_credentials_create();
@@ -680,28 +699,24 @@ static moe_status bind_port(api_server *s, const listen_address *a, const char *
     int port = grpc_server_add_http2_port(s->server, address, credentials);
     grpc_server_credentials_release(credentials);
     if (port <= 0) {
-        return moe_fail(err, MOE_ERR_UNAVAILABLE,
-                        "listen %s: cannot be bound: in use, or not an address of this machine", text);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s %s: cannot be bound: in use, or not an address of this machine",
+                        option_of(o), o->listen);
     }
     s->port = (uint16_t)port;
     accept_guard_port(s->port);
     return MOE_OK;
 }
 
-static void configure(api_server *s, const api_options *o, engine *e, const api_view *view)
+static void configure(api_server *s, const api_options *o)
 {
-    const engine_info *info = engine_get_info(e);
-
-    s->engine = e;
-    s->view = view;
+    s->loading = o->loading;
     s->labels = o->labels;
     s->services = o->services == 0 ? API_SERVE_INFERENCE | API_SERVE_ADMIN : o->services;
-    s->max_calls = o->max_calls != 0 ? o->max_calls : info->max_queue + info->max_running + 2 * RPC_MAX_WATCHES;
+    s->max_calls = o->max_calls != 0 ? o->max_calls : o->max_requests + 2 * RPC_MAX_WATCHES;
     s->send_timeout_ns = (uint64_t)(o->send_timeout_ms != 0 ? o->send_timeout_ms : SEND_TIMEOUT_MS) * 1000000u;
     s->first_message_ns = (uint64_t)(o->first_message_ms != 0 ? o->first_message_ms : FIRST_MESSAGE_MS) * 1000000u;
     s->tag_wake = (rpc_tag){on_wake, s};
     s->tag_shutdown = (rpc_tag){on_shutdown, s};
-    s->ready_now = engine_ready(e);
     atomic_store(&s->last_turn_ns, now_ns());
     list_methods(s, o->reflection);
 }
@@ -763,11 +778,11 @@ static moe_status start_server(api_server *s, const api_options *o, const listen
 {
     grpc_init();
     s->queue = grpc_completion_queue_create_for_next(NULL);
-    s->server = create_server(receive_bytes(o, engine_get_info(s->engine)));
+    s->server = create_server(receive_bytes(o));
     grpc_server_register_completion_queue(s->server, s->queue, NULL);
     moe_status status = wake_hub_open(s->max_calls, s->queue, &s->tag_wake, &s->hub);
     if (status == MOE_OK) {
-        status = bind_port(s, a, o->listen, err);
+        status = bind_port(s, a, o, err);
     }
     if (status == MOE_OK) {
         grpc_server_start(s->server);
@@ -782,12 +797,11 @@ static moe_status start_server(api_server *s, const api_options *o, const listen
     return status;
 }
 
-moe_status api_server_open(const api_options *options, engine *e, const api_view *view, api_server **out,
-                           moe_error *err)
+moe_status api_server_open(const api_options *options, api_server **out, moe_error *err)
 {
     listen_address address;
     sigset_t all, old;
-    moe_status status = listen_parse("listen", options->listen, &address, err);
+    moe_status status = listen_parse(option_of(options), options->listen, &address, err);
 
     if (status == MOE_OK) {
         status = check_exposure(options, &address, err);
@@ -799,7 +813,7 @@ moe_status api_server_open(const api_options *options, engine *e, const api_view
     if (s == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "api: out of memory");
     }
-    configure(s, options, e, view);
+    configure(s, options);
     status = open_files(s, options, err);
     if (status == MOE_OK) {
         setenv("GRPC_VERBOSITY", "NONE", 0); /* or every bad handshake of a stranger is a line */
@@ -814,6 +828,12 @@ moe_status api_server_open(const api_options *options, engine *e, const api_view
     }
     *out = s;
     return MOE_OK;
+}
+
+void api_server_set_engine(api_server *s, engine *e, const api_view *view)
+{
+    s->view = view;
+    atomic_store(&s->engine, e); /* last: who sees it sees the view */
 }
 
 uint16_t api_server_port(const api_server *s)

@@ -20,8 +20,8 @@ typedef struct http_pages {
     void (*metrics)(void *ctx, moe_text *out);
 } http_pages;
 
-/* listen: HOST:PORT; port 0: a free one. Errors: MOE_ERR_INVALID_ARG (not an address), MOE_ERR_UNAVAILABLE (cannot be
- * bound), MOE_ERR_NO_MEMORY. */
+/* listen: HOST:PORT; port 0: a free one. Errors: MOE_ERR_INVALID_ARG (not an address, or one that
+ * cannot be bound), MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status http_server_open(const char *listen, const http_pages *pages, http_server **out,
                                           moe_error *err);
 uint16_t http_server_port(const http_server *s);

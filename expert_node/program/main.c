@@ -359,6 +359,7 @@ static moe_status become_member(node_program_state *p, moe_error *err)
 static moe_status start(node_program_state *p, moe_error *err)
 {
     const node_config *o = &p->config;
+    member_progress hashing = {.what = "hashing the checkpoint", .last_tenth = -1};
     moe_status status = check_listen(o, err);
 
     if (status == MOE_OK) {
@@ -372,7 +373,7 @@ static moe_status start(node_program_state *p, moe_error *err)
         (void)moe_fail(err, status, "threads: cannot be created");
     }
     if (status == MOE_OK) {
-        status = member_files_hash(&p->files, p->threads, o->member.cache_dir, report_progress, err);
+        status = member_files_hash(&p->files, p->threads, o->member.cache_dir, report_progress, &hashing, err);
     }
     p->memory_bytes = o->memory != 0 ? o->memory : default_memory();
     if (status == MOE_OK) {

@@ -26,12 +26,35 @@ static uint32_t number(int argc, char **argv, const char *name)
     return text == NULL ? 0 : (uint32_t)strtoul(text, NULL, 10);
 }
 
-/* True: go on. "close MS" ends with that grace. */
-static bool obey(const char *line, engine *e, fake_cluster *c, api_server *s, uint32_t *grace_ms)
+static api_loading loading;
+
+/* What there is to command. */
+typedef struct parts {
+    engine *engine;
+    fake_cluster *cluster;
+    api_server *server;
+    api_http *http;
+} parts;
+
+static void attach(const parts *p)
 {
+    api_server_set_engine(p->server, p->engine, fake_cluster_view(p->cluster));
+    api_http_set_engine(p->http, p->engine, fake_cluster_view(p->cluster));
+}
+
+/* True: go on. "close MS" ends with that grace. */
+static bool obey(const char *line, const parts *p, uint32_t *grace_ms)
+{
+    engine *e = p->engine;
+    fake_cluster *c = p->cluster;
+    api_server *s = p->server;
     unsigned value;
 
-    if (sscanf(line, "ready %u", &value) == 1) {
+    if (sscanf(line, "load %u", &value) == 1) {
+        api_loading_set(&loading, "loading the weights", value, 100);
+    } else if (strcmp(line, "attach\n") == 0) {
+        attach(p);
+    } else if (sscanf(line, "ready %u", &value) == 1) {
         fake_engine_set_ready(e, value != 0);
     } else if (sscanf(line, "freeze %u", &value) == 1) {
         fake_engine_freeze(e, value != 0);
@@ -64,40 +87,46 @@ int main(int argc, char **argv)
                            .reflection = true,
                            .model_name = "fake-model",
                            .labels = flag(argc, argv, "labels") != NULL ? labels : NULL,
+                           .loading = &loading,
                            .services = number(argc, argv, "services"),
                            .max_calls = number(argc, argv, "max_calls"),
                            .send_timeout_ms = number(argc, argv, "send_timeout_ms"),
                            .first_message_ms = number(argc, argv, "first_message_ms")};
-    api_http_options http_options = {.listen = "127.0.0.1:0", .model_name = "fake-model", .live_timeout_ms = 300};
-    api_server *server;
-    api_http *http;
+    api_http_options http_options = {
+        .listen = "127.0.0.1:0", .model_name = "fake-model", .live_timeout_ms = 300, .loading = &loading};
     moe_error err;
     char line[128];
     uint32_t grace_ms = 1000;
 
     signal(SIGPIPE, SIG_IGN);
-    engine *e = fake_engine_open(&service_options);
-    fake_cluster *c = fake_cluster_open();
+    parts p = {.engine = fake_engine_open(&service_options), .cluster = fake_cluster_open()};
+    const engine_info *info = engine_get_info(p.engine);
+    options.max_context = info->max_context;
+    options.max_requests = info->max_queue + info->max_running;
+    options.tokenizer = info->tokenizer;
     if (options.listen == NULL) {
         options.listen = "127.0.0.1:0";
     }
-    if (api_server_open(&options, e, fake_cluster_view(c), &server, &err) != MOE_OK) {
+    if (api_server_open(&options, &p.server, &err) != MOE_OK) {
         printf("REFUSED %s\n", err.text);
-        fake_engine_close(e);
-        fake_cluster_close(c);
+        fake_engine_close(p.engine);
+        fake_cluster_close(p.cluster);
         return 1;
     }
-    moe_status status = api_http_open(&http_options, e, fake_cluster_view(c), server, &http, &err);
+    moe_status status = api_http_open(&http_options, p.server, &p.http, &err);
     MOE_ASSERT(status == MOE_OK);
-    printf("READY %u %u\n", api_server_port(server), api_http_port(http));
+    if (flag(argc, argv, "unattached") == NULL) {
+        attach(&p);
+    }
+    printf("READY %u %u\n", api_server_port(p.server), api_http_port(p.http));
     fflush(stdout);
-    while (fgets(line, sizeof(line), stdin) != NULL && obey(line, e, c, server, &grace_ms)) {
+    while (fgets(line, sizeof(line), stdin) != NULL && obey(line, &p, &grace_ms)) {
         fflush(stdout);
     }
-    api_http_close(http);
-    api_server_close(server, grace_ms);
+    api_http_close(p.http);
+    api_server_close(p.server, grace_ms);
     printf("CLOSED\n");
-    fake_engine_close(e);
-    fake_cluster_close(c);
+    fake_engine_close(p.engine);
+    fake_cluster_close(p.cluster);
     return 0;
 }

@@ -653,6 +653,57 @@ def health_follows_readiness():
 
 
 @test
+def what_is_not_ready_refuses_work_at_once_and_says_why():
+    with Server() as s:
+        client = s.client()
+        s.tell("ready 0")
+        for method, request in (("Generate", "GenerateRequest"), ("Complete", "GenerateRequest"), ("Score", "ScoreRequest"),
+                                ("Classify", "ClassifyRequest")):
+            error = fails(CODE.UNAVAILABLE, lambda: list(client.call(method, M(request, text="x"))) if method == "Generate" else
+                          client.call(method, M(request, text="x")), "no live owner: layer 1 expert 2")
+            assert trailers(error)["grpc-retry-pushback-ms"] == "1000"
+        assert s.get("/readyz") == (503, "no live owner: layer 1 expert 2\n") and s.get("/livez")[0] == 200
+        assert not client.of("conclave.v1.Admin").call("GetCluster", M("GetClusterRequest")).ready
+        assert client.call("Tokenize", M("TokenizeRequest", text="ab")).ids == [97, 98]
+        assert client.call("GetModel", M("GetModelRequest")).vocab_size == 300
+        s.tell("ready 1")
+        client.call("Complete", M("GenerateRequest", text="x"))
+        assert s.get("/readyz") == (200, "ok\n")
+
+
+@test
+def before_there_is_an_engine_it_listens_and_says_how_far_it_is():
+    with Server(unattached=1) as s:
+        client, call = s.client(), health(s)
+        assert s.get("/readyz") == (503, "the server is starting\n") and s.get("/livez") == (200, "ok\n")
+        s.tell("load 43")
+        watch = call("Watch")
+        assert next(watch).status == 2 and call("Check").status == 2 and call("Check", "conclave.v1.Admin").status == 2
+        for service, method, request in (("Inference", "Complete", "GenerateRequest"), ("Inference", "GetModel", "GetModelRequest"),
+                                         ("Inference", "Tokenize", "TokenizeRequest"), ("Admin", "GetCluster", "GetClusterRequest"),
+                                         ("Admin", "ListExperts", "ListExpertsRequest")):
+            error = fails(CODE.UNAVAILABLE, lambda: client.of("conclave.v1." + service).call(method, M(request)), "loading the weights, 43 %")
+            assert trailers(error)["grpc-retry-pushback-ms"] == "1000"
+        fails(CODE.UNAVAILABLE, lambda: next(client.of("conclave.v1.Admin").call("WatchCluster", M("GetClusterRequest"))), "43 %")
+        fails(CODE.UNIMPLEMENTED, lambda: s.channel().unary_unary("/x/y")(b"", timeout=30))
+        assert s.get("/readyz") == (503, "the server is starting: loading the weights, 43 %\n") and s.get("/livez")[0] == 200
+        assert "conclave_ready 0" in s.get("/metrics")[1]
+        s.tell("attach")
+        client.call("Complete", M("GenerateRequest", text="x"))
+        assert call("Check").status == 1 and next(watch).status == 1 and s.get("/readyz") == (200, "ok\n")
+        assert "conclave_ready 1" in s.get("/metrics")[1]
+        watch.cancel()
+
+
+@test
+def a_port_that_is_taken_is_named_with_its_option():
+    with Server() as s:
+        other = Server(listen="127.0.0.1:%d" % s.port)
+        with other:
+            assert other.refusal and ("listen 127.0.0.1:%d: cannot be bound" % s.port) in other.refusal, other.refusal
+
+
+@test
 def reflection_serves_both_versions():
     for version in ("v1", "v1alpha"):
         with Server() as s:

@@ -455,6 +455,87 @@ class Pool(unittest.TestCase):
             self.assertEqual(code, 0)
             self.assertIn("transport tcp", log)
 
+    def wait_for_page(self, url, code, *words):
+        """The page, as soon as it has this code."""
+        end = time.monotonic() + WAIT_S
+        while True:
+            got, text = self.get(url)
+            if got == code or time.monotonic() > end:
+                break
+            time.sleep(0.02)
+        self.assertEqual(got, code, text)
+        for word in words:
+            self.assertIn(word, text)
+        return text
+
+    def is_serving(self, coordinator):
+        health = subprocess.run([CONCLAVE, "health", "--server", coordinator.address], capture_output=True, env=clean_env(), timeout=WAIT_S)
+        cluster, = run_json(CONCLAVE, coordinator, "nodes")
+        self.assertEqual(cluster.get("ready", False), health.returncode == 0)
+        return health.returncode == 0
+
+    def test_readiness_follows_the_owners_of_experts(self):
+        """Two nodes with room for half of the experts each: what one held nobody else can take."""
+        half = ("--memory", str(8 * 3 * 64 * 32 * 4))
+        self.start_nodes(2, *half)
+        with self.coordinator("--min-nodes", "2", "--http", "127.0.0.1:0") as coordinator:
+            http = "http://127.0.0.1:" + coordinator.log_match(r"http on port (\d+)").group(1)
+            self.assertEqual(self.get(http + "/readyz"), (200, "ok\n"))
+            self.assertTrue(self.is_serving(coordinator))
+            command, *args = LONG
+            stream = subprocess.Popen([CONCLAVE, command, "--server", coordinator.address, "--json", *args], stdout=subprocess.PIPE,
+                                      encoding="utf-8", env=clean_env())
+            chunks = [json.loads(stream.stdout.readline()) for _ in range(3)]
+            self.nodes.pop().stop(signal.SIGKILL)
+            self.wait_for_page(http + "/readyz", 503, "no live owner", "layer ", " expert ")
+            self.assertFalse(self.is_serving(coordinator))
+            self.assertEqual(self.get(http + "/livez"), (200, "ok\n"))
+            with self.assertRaisesRegex(RuntimeError, r"UNAVAILABLE: .*no live owner.*\(try again in 1000 ms\)"):
+                self.answer(coordinator, ASKS[0])
+            self.node("node-1", *half).ready()
+            self.wait_for_page(http + "/readyz", 200)
+            self.assertTrue(self.is_serving(coordinator))
+            self.assertEqual(self.answers(coordinator), self.expected)
+            chunks += [json.loads(line) for line in stream.stdout]
+            stream.stdout.close()
+            self.assertEqual(stream.wait(), 0)
+            self.assertEqual([id for chunk in chunks for id in chunk.get("token_ids", [])], self.expected_long)
+        self.stop_nodes()
+
+    def test_a_coordinator_without_nodes_listens_and_says_what_it_waits_for(self):
+        grpc_port, http_port = free_ports(2)
+        process = subprocess.Popen([COORDINATOR, "--model", self.model, "--listen", f"127.0.0.1:{grpc_port}", "--http",
+                                    f"127.0.0.1:{http_port}", *self.member_args(), "--id", "coordinator"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, encoding="utf-8", env=clean_env())
+        timer = threading.Timer(WAIT_S, process.kill)
+        timer.start()
+        try:
+            self.assertTrue(any("waiting: nothing is placed yet" in line for line in process.stderr))
+            self.assertEqual(self.get(f"http://127.0.0.1:{http_port}/livez"), (200, "ok\n"))
+            self.assertEqual(self.get(f"http://127.0.0.1:{http_port}/readyz"), (503, "no expert has been placed on a node yet\n"))
+            asked = subprocess.run([CONCLAVE, "generate", "--server", f"127.0.0.1:{grpc_port}", "--tokens", "1"], capture_output=True,
+                                   encoding="utf-8", env=clean_env(), timeout=WAIT_S)
+            self.assertIn("no expert has been placed on a node yet (try again in 1000 ms)", asked.stderr)
+        finally:
+            timer.cancel()
+            process.terminate()
+            self.assertEqual(process.communicate()[0], "")
+        self.assertEqual(process.returncode, 0)
+
+    def test_a_drain_ends_although_a_step_waits_for_an_owner(self):
+        self.start_nodes(1)
+        with self.coordinator("--step-timeout-ms", "3600000", "--drain-timeout-ms", "300") as coordinator:
+            command, *args = LONG
+            stream = subprocess.Popen([CONCLAVE, command, "--server", coordinator.address, "--json", *args], stdout=subprocess.PIPE,
+                                      stderr=subprocess.PIPE, encoding="utf-8", env=clean_env())
+            chunks = [json.loads(stream.stdout.readline()) for _ in range(3)]
+            self.nodes.pop().stop(signal.SIGKILL)
+            self.assertEqual(coordinator.stop(), (0, ""))
+            rest, said = stream.communicate()
+            self.assertEqual((stream.returncode, "shutting down" in said), (1, True), said)
+            tokens = [id for chunk in chunks + [json.loads(line) for line in rest.splitlines()] for id in chunk.get("token_ids", [])]
+            self.assertEqual(tokens, self.expected_long[:len(tokens)])
+
     def test_rdma_is_refused_where_there_is_none(self):
         if os.path.exists("/sys/class/infiniband") and os.listdir("/sys/class/infiniband"):
             self.skipTest("there is an RDMA device")

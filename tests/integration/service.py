@@ -6,6 +6,8 @@ import json
 import os
 import random
 import re
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,7 +23,7 @@ except ImportError:
     print("skipped: python3-grpcio and python3-protobuf are not installed")
     sys.exit(77)
 
-from coordinator import Coordinator, resident_of_file_kib
+from coordinator import Coordinator, clean_env, resident_of_file_kib
 
 PROGRAM, MAKE_CHECKPOINT, DESCRIPTORS = sys.argv[1:4]
 WAIT_S = 120
@@ -194,6 +196,69 @@ class Service(unittest.TestCase):
         self.assertEqual([node.address for node in cluster.nodes], ["in-process"])
         self.assertEqual(cluster.nodes[0].n_experts, sum(model.n_experts))
         self.assertGreater(cluster.nodes[0].rows, 0)
+
+    @staticmethod
+    def make(folder, *settings):
+        subprocess.run(["/usr/bin/python3", MAKE_CHECKPOINT, folder, "--shape", "tiny", "--no-tokenizer", *(
+            word for setting in settings for word in ("--set", setting))], check=True, capture_output=True)
+
+    def test_the_kv_cache_is_what_was_asked_for_and_bounds_the_context(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.make(folder, "max_position_embeddings=4096")
+            with Coordinator(PROGRAM, folder, "--cache-dir", "", "--kv-memory", "128K") as coordinator:
+                coordinator.log_match(r"KV cache: 128\.0 KiB, 512 tokens, 0 sequences of 4096")
+                with grpc.insecure_channel(coordinator.address) as channel:
+                    call = channel.unary_unary("/conclave.v1.Inference/GetModel", request_serializer=lambda m: m.SerializeToString(),
+                                               response_deserializer=type(v1("GetModelResponse")).FromString)
+                    self.assertEqual(call(v1("GetModelRequest"), timeout=WAIT_S).max_context, 512)
+                    complete = channel.unary_unary("/conclave.v1.Inference/Complete", request_serializer=lambda m: m.SerializeToString())
+                    complete(generate([1] * 500, max_tokens=12), timeout=WAIT_S)
+                    with self.assertRaises(grpc.RpcError) as caught:
+                        complete(generate([1] * 500, max_tokens=13), timeout=WAIT_S)
+                    self.assertIn("512", caught.exception.details())
+            with Coordinator(PROGRAM, folder, "--cache-dir", "", "--max-running", "3") as coordinator:
+                coordinator.log_match(r"KV cache: 3\.0 MiB, 12288 tokens, 3 sequences of 4096")
+                coordinator.log_match(r"resident \d+\.\d MiB, of it pages of files \d+\.\d MiB; weights \d+\.\d KiB, KV cache at most 3\.0 MiB")
+
+    def run_refused(self, folder, *args):
+        """A program that ends by itself: its exit code and log."""
+        done = subprocess.run([PROGRAM, "--model", folder, *args], capture_output=True, encoding="utf-8", timeout=WAIT_S, env=clean_env())
+        self.assertEqual(done.stdout, "")
+        return done.returncode, done.stderr
+
+    def test_a_taken_port_is_found_before_the_load(self):
+        with tempfile.TemporaryDirectory() as folder, socket.socket() as taken:
+            model, cache = os.path.join(folder, "model"), os.path.join(folder, "cache")
+            self.make(model)
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            address = "127.0.0.1:%d" % taken.getsockname()[1]
+            free = ("--listen", "127.0.0.1:0")
+            for option, args in (("listen", ("--listen", address)), ("http", (*free, "--http", address)),
+                                 ("admin_listen", (*free, "--admin-listen", address))):
+                code, log = self.run_refused(model, "--cache-dir", cache, *args)
+                self.assertEqual(code, 2, log)
+                self.assertIn(f"{option} {address}: cannot be bound", log)
+            self.assertFalse(os.path.exists(cache), "the checkpoint was hashed")
+
+    def test_a_signal_while_loading_ends_it_at_once(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.make(folder, "hidden_size=1024", "intermediate_size=512", "num_experts=32")
+            for how in (signal.SIGTERM, signal.SIGINT):
+                process = subprocess.Popen([PROGRAM, "--model", folder, "--cache-dir", "", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"],
+                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=clean_env())
+                self.addCleanup(process.kill)
+                self.assertTrue(any("http on port" in line for line in process.stderr))
+                process.send_signal(how)
+                out, log = process.communicate(timeout=WAIT_S)
+                self.assertEqual((process.returncode, out), (0, ""), log)
+
+    def test_it_listens_before_it_loads(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.make(folder, "hidden_size=1024", "intermediate_size=512", "num_experts=32")
+            with Coordinator(PROGRAM, folder, "--cache-dir", "", "--http", "127.0.0.1:0") as coordinator:
+                log = "".join(coordinator.log)
+                self.assertLess(log.index("http on port"), log.index("KV cache"))
 
     def test_what_was_packed_is_not_kept_twice(self):
         """About 60 MB of weights, hashed and packed: of the file next to nothing stays mapped; computed from it, what the first token read."""

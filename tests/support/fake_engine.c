@@ -609,9 +609,14 @@ moe_status engine_find_set(engine *e, const char *id, router_set **out)
     return MOE_OK;
 }
 
+moe_status engine_check_ready(engine *e, moe_error *err)
+{
+    return atomic_load(&e->ready) ? MOE_OK : moe_fail(err, MOE_ERR_UNAVAILABLE, "no live owner: layer 1 expert 2");
+}
+
 bool engine_ready(engine *e)
 {
-    return atomic_load(&e->ready);
+    return engine_check_ready(e, NULL) == MOE_OK;
 }
 
 /* ------------------------------------------------------------------------------------------------ for tests */
@@ -642,7 +647,8 @@ engine *fake_engine_open(const fake_options *options)
                             .max_context = options->max_context != 0 ? options->max_context : FAKE_MAX_CONTEXT,
                             .default_max_tokens = 16,
                             .max_queue = FAKE_MAX_QUEUE,
-                            .max_running = 16};
+                            .max_running = 16,
+                            .kv_capacity_tokens = 16 * FAKE_MAX_CONTEXT};
     memset(e->info.fingerprint, 'f', 64);
     e->set = set_new();
     atomic_init(&e->ready, true);

@@ -270,6 +270,26 @@ static void other_names_in_the_environment_are_left_alone(void **state)
     finish(&r);
 }
 
+static void sizes_are_told_in_the_unit_that_fits(void **state)
+{
+    const struct {
+        size_t bytes;
+        const char *text;
+    } rows[] = {{0, "0 bytes"},
+                {1023, "1023 bytes"},
+                {1024, "1.0 KiB"},
+                {1536 << 10, "1.5 MiB"},
+                {((size_t)1 << 30) - 1, "1.0 GiB"},
+                {(size_t)5 << 41, "10.0 TiB"},
+                {SIZE_MAX, "16777216.0 TiB"}};
+    char text[MOE_SIZE_TEXT];
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(rows); i++) {
+        assert_string_equal(moe_size_text(rows[i].bytes, text), rows[i].text);
+    }
+}
+
 static void sizes_take_binary_units(void **state)
 {
     static const struct {
@@ -513,6 +533,7 @@ int main(void)
         cmocka_unit_test(the_log_level_is_set),
         cmocka_unit_test(other_names_in_the_environment_are_left_alone),
         cmocka_unit_test(sizes_take_binary_units),
+        cmocka_unit_test(sizes_are_told_in_the_unit_that_fits),
         cmocka_unit_test(other_sizes_are_refused),
         cmocka_unit_test(a_flag_out_of_range_names_value_source_and_limits),
         cmocka_unit_test(an_environment_value_out_of_range_names_its_variable),

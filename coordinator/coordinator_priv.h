@@ -1,0 +1,48 @@
+/* What the files of the program share: its parts, and how they are opened.
+ *
+ * Threads: everything here belongs to main. */
+#ifndef CONCLAVE_COORDINATOR_COORDINATOR_PRIV_H
+#define CONCLAVE_COORDINATOR_COORDINATOR_PRIV_H
+
+#include "api/api.h"
+#include "coordinator/embedded.h"
+#include "coordinator/options.h"
+#include "coordinator/pool.h"
+#include "engine/engine.h"
+
+/* Everything that lives as long as the process; closed by coordinator_close in the order that its users need. */
+typedef struct coordinator {
+    coordinator_config config;
+    api_loading loading;
+    member_files files;
+    tokenizer *tokenizer; /* NULL: token ids only */
+    char **labels;        /* NULL: none */
+    uint32_t max_context;
+    api_server *server, *admin; /* admin NULL: beside Inference */
+    api_http *http;             /* NULL: off */
+    moe_threads *threads;
+    compute_device *device;
+    model *model;
+    model_kv *kv;
+    router_set *base_set;
+    embedded *embedded; /* one of the two: experts in this process, */
+    pool *pool;         /* or in a cluster */
+    engine *engine;
+} coordinator;
+
+/* load.c: in this order. */
+MOE_NODISCARD moe_status coordinator_open_files(coordinator *c, moe_error *err); /* headers and texts: quick */
+MOE_NODISCARD moe_status coordinator_load(coordinator *c, moe_error *err);       /* hashes, weights, engine: minutes */
+bool coordinator_in_cluster(const coordinator *c);
+size_t coordinator_weights_bytes(const coordinator *c); /* that this process holds a copy of */
+
+/* listeners.c */
+MOE_NODISCARD moe_status listeners_check(const coordinator_config *o, moe_error *err); /* without opening anything */
+MOE_NODISCARD moe_status listeners_open(coordinator *c, moe_error *err);
+void listeners_set_engine(coordinator *c);
+void listeners_begin_drain(coordinator *c);
+void listeners_close(coordinator *c);
+void listeners_address(const coordinator *c, char out[300]);   /* as --listen, with the port that was found */
+void listeners_reachable(const coordinator *c, char out[300]); /* for others: a wildcard is told as the host's name */
+
+#endif

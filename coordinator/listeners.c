@@ -1,0 +1,134 @@
+/* The program's listeners: open before the load, given the engine after it. */
+#include <string.h>
+#include <unistd.h>
+
+#include "api/http/listen.h"
+#include "coordinator/coordinator_priv.h"
+
+#define GRACE_MS 1000 /* what the drain has left over gets a status within it */
+
+static const char *base_name(const char *dir)
+{
+    static char name[256];
+    size_t n = strlen(dir);
+
+    while (n > 1 && dir[n - 1] == '/') {
+        n--;
+    }
+    size_t begin = n;
+    while (begin > 0 && dir[begin - 1] != '/') {
+        begin--;
+    }
+    snprintf(name, sizeof name, "%.*s", (int)(n - begin), dir + begin);
+    return name;
+}
+
+static api_options api_of(const coordinator_config *o, bool admin)
+{
+    return (api_options){.option = admin ? "admin_listen" : "listen",
+                         .listen = admin ? o->admin_listen : o->listen,
+                         .tls_cert = o->tls_cert,
+                         .tls_key = o->tls_key,
+                         .tls_ca = o->tls_ca,
+                         .token_file = admin && o->admin_token_file != NULL ? o->admin_token_file : o->token_file,
+                         .insecure = o->insecure,
+                         .reflection = !o->no_reflection,
+                         .services = admin                     ? API_SERVE_ADMIN
+                                     : o->admin_listen != NULL ? API_SERVE_INFERENCE
+                                                               : 0,
+                         .model_name = o->model_name != NULL ? o->model_name : base_name(o->model)};
+}
+
+moe_status listeners_check(const coordinator_config *o, moe_error *err)
+{
+    api_options api = api_of(o, false), admin = api_of(o, true);
+    moe_status status = api_options_check(&api, err);
+
+    return status == MOE_OK && o->admin_listen != NULL ? api_options_check(&admin, err) : status;
+}
+
+/* What the engine will take bounds what the listeners take. */
+static api_options api_with_limits(const coordinator *c, bool admin)
+{
+    api_options api = api_of(&c->config, admin);
+
+    api.labels = c->labels;
+    api.loading = &c->loading;
+    api.tokenizer = c->tokenizer;
+    api.max_context = c->max_context;
+    api.max_requests = c->config.max_queue + MOE_MIN(c->config.max_running, c->config.max_batch_tokens);
+    return api;
+}
+
+moe_status listeners_open(coordinator *c, moe_error *err)
+{
+    const coordinator_config *o = &c->config;
+    const api_options api = api_with_limits(c, false), admin = api_with_limits(c, true);
+    moe_status status = api_server_open(&api, &c->server, err);
+
+    if (status == MOE_OK && o->admin_listen != NULL) {
+        status = api_server_open(&admin, &c->admin, err);
+        if (status == MOE_OK) {
+            MOE_INFO("admin on port %u", api_server_port(c->admin));
+        }
+    }
+    if (status == MOE_OK && o->http != NULL) {
+        api_http_options http = {.listen = o->http,
+                                 .model_name = api.model_name,
+                                 .no_experts = strcmp(o->metrics_experts, "off") == 0,
+                                 .loading = &c->loading};
+        status = api_http_open(&http, c->server, &c->http, err);
+        if (status == MOE_OK) {
+            MOE_INFO("http on port %u", api_http_port(c->http));
+        }
+    }
+    return status;
+}
+
+void listeners_set_engine(coordinator *c)
+{
+    const api_view *view = coordinator_in_cluster(c) ? pool_view(c->pool) : embedded_view(c->embedded);
+
+    api_server_set_engine(c->server, c->engine, view);
+    if (c->admin != NULL) {
+        api_server_set_engine(c->admin, c->engine, view);
+    }
+    if (c->http != NULL) {
+        api_http_set_engine(c->http, c->engine, view);
+    }
+}
+
+void listeners_begin_drain(coordinator *c)
+{
+    api_server_begin_drain(c->server);
+    if (c->admin != NULL) {
+        api_server_begin_drain(c->admin);
+    }
+}
+
+void listeners_close(coordinator *c)
+{
+    api_http_close(c->http);
+    api_server_close(c->admin, GRACE_MS);
+    api_server_close(c->server, GRACE_MS);
+}
+
+void listeners_address(const coordinator *c, char out[300])
+{
+    const char *colon = strrchr(c->config.listen, ':');
+
+    snprintf(out, 300, "%.*s:%u", (int)MOE_MIN(colon - c->config.listen, 256), c->config.listen,
+             api_server_port(c->server));
+}
+
+void listeners_reachable(const coordinator *c, char out[300])
+{
+    listen_address a;
+    char host[256] = "";
+
+    listeners_address(c, out);
+    if (listen_parse("listen", out, &a, NULL) == MOE_OK && listen_is_wildcard(&a) &&
+        gethostname(host, sizeof host - 1) == 0) {
+        snprintf(out, 300, "%s:%u", host, a.port);
+    }
+}

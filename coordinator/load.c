@@ -1,0 +1,288 @@
+/* Loading: from the directory's files to an engine that has not yet run a token. */
+#include <signal.h>
+#include <unistd.h>
+
+#include "coordinator/coordinator_priv.h"
+#include "coordinator/kv_memory.h"
+#include "coordinator/labels.h"
+
+/* ------------------------------------------------------------------------------------------------ files */
+static moe_status open_tokenizer(coordinator *c, moe_error *err)
+{
+    const model_config *m = &c->files.config;
+    int32_t ids[MODEL_MAX_EOS + 2];
+    tokenizer_specials specials = {.ids = ids, .bos_id = m->bos_id, .eos_id = m->n_eos > 0 ? m->eos_ids[0] : -1};
+    moe_status status;
+
+    for (uint32_t i = 0; i < m->n_eos; i++) {
+        ids[specials.n_ids++] = m->eos_ids[i];
+    }
+    if (m->bos_id >= 0) {
+        ids[specials.n_ids++] = m->bos_id;
+    }
+    if (m->pad_id >= 0) {
+        ids[specials.n_ids++] = m->pad_id;
+    }
+    status = tokenizer_open(c->config.model, m->vocab_size, &specials, &c->tokenizer, err);
+    if (status == MOE_ERR_NOT_FOUND) {
+        MOE_WARN("%s has neither tokenizer.json nor tokenizer.model: requests must give token ids", c->config.model);
+        return MOE_OK;
+    }
+    if (status == MOE_OK && c->config.chat_template != NULL) {
+        status = tokenizer_chat_select(c->tokenizer, c->config.chat_template, err);
+    }
+    return status;
+}
+
+static moe_status choose_context(coordinator *c, moe_error *err)
+{
+    const model_config *m = &c->files.config;
+
+    c->max_context = c->config.max_context != 0 ? c->config.max_context : m->max_positions;
+    if (m->positions_are_a_limit && c->max_context > m->max_positions) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "max_context %u: at most max_position_embeddings, %u", c->max_context,
+                        m->max_positions);
+    }
+    return MOE_OK;
+}
+
+moe_status coordinator_open_files(coordinator *c, moe_error *err)
+{
+    moe_status status = member_files_open(&c->files, c->config.model, err);
+
+    if (status == MOE_OK) {
+        status = choose_context(c, err);
+    }
+    if (status == MOE_OK) {
+        status = open_tokenizer(c, err);
+    }
+    if (status == MOE_OK) {
+        c->labels = labels_load(c->config.model, c->files.config.n_labels);
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ progress and signals
+ * While it loads there is nothing to drain: a signal ends the process at once, however long the disk or the packing
+ * takes. Signals are blocked before and after; of all threads main alone lets them in. */
+typedef struct phase {
+    member_progress log;
+    api_loading *loading;
+} phase;
+
+static void report_progress(void *ctx, size_t done, size_t total)
+{
+    phase *p = ctx;
+
+    api_loading_set(p->loading, p->log.what, done, total);
+    member_report_progress(&p->log, done, total);
+}
+
+static void leave(int signal_number)
+{
+    (void)signal_number;
+    _exit(0);
+}
+
+static void let_signals_in(bool in)
+{
+    const struct sigaction action = {.sa_handler = leave};
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    (void)sigaction(SIGTERM, &action, NULL);
+    (void)sigaction(SIGINT, &action, NULL);
+    pthread_sigmask(in ? SIG_UNBLOCK : SIG_BLOCK, &signals, NULL);
+}
+
+static phase begin_phase(coordinator *c, const char *what)
+{
+    api_loading_set(&c->loading, what, 0, 1);
+    let_signals_in(true);
+    return (phase){.log = {.what = what, .last_tenth = -1}, .loading = &c->loading};
+}
+
+static void end_phase(void)
+{
+    let_signals_in(false);
+}
+
+/* ------------------------------------------------------------------------------------------------ model */
+static moe_status open_device(coordinator *c, moe_error *err)
+{
+    const model_config *m = &c->files.config;
+    compute_device_options options = {.numeric_class = member_class(c->config.member.dtype, c->files.tensors),
+                                      .isa = member_isa(c->config.member.isa),
+                                      .threads = c->threads,
+                                      .max_rows = c->config.max_batch_tokens,
+                                      .max_ffn_rows = (size_t)c->config.max_batch_tokens * m->gate.k,
+                                      .max_routed_rows = (size_t)c->config.max_batch_tokens * m->att_gate.k,
+                                      .max_d_ff = m->d_ff,
+                                      .max_context = c->max_context,
+                                      .full_scan = c->config.no_early_exit};
+
+    return compute_cpu_open(&options, &c->device, err);
+}
+
+/* Computed from the mapping it is the kernel's to keep or not. */
+size_t coordinator_weights_bytes(const coordinator *c)
+{
+    const model_config *m = &c->files.config;
+    size_t experts =
+        coordinator_in_cluster(c) ? 0 : model_expert_bytes(m, c->files.tensors) * m->n_layers * m->n_ffn_experts;
+
+    return member_layout(c->config.member.weights) == COMPUTE_MAPPED
+               ? 0
+               : model_tensors_coordinator_bytes(c->files.tensors) + experts;
+}
+
+static moe_status choose_kv_memory(coordinator *c, size_t *bytes_out, moe_error *err)
+{
+    const kv_budget budget = {.asked = c->config.kv_memory,
+                              .available = moe_memory_available(),
+                              .weights = coordinator_weights_bytes(c),
+                              .page_bytes = model_kv_page_bytes(&c->files.config, c->device->numeric_class),
+                              .max_running = c->config.max_running,
+                              .max_context = c->max_context};
+
+    return kv_memory_choose(&budget, bytes_out, err);
+}
+
+static moe_status hash_files(coordinator *c, moe_error *err)
+{
+    phase p = begin_phase(c, "hashing the checkpoint");
+    moe_status status = member_files_hash(&c->files, c->threads, c->config.member.cache_dir, report_progress, &p, err);
+
+    end_phase();
+    return status;
+}
+
+static moe_status load_model(coordinator *c, moe_error *err)
+{
+    phase p = begin_phase(c, "loading the coordinator's weights");
+    moe_status status =
+        model_open(&c->files.config, c->files.tensors, c->device, member_layout(c->config.member.weights),
+                   c->max_context, report_progress, &p, &c->model, err);
+
+    end_phase();
+    return status;
+}
+
+static moe_status open_kv(coordinator *c, size_t bytes, moe_error *err)
+{
+    char size[MOE_SIZE_TEXT];
+    moe_status status = model_kv_open(&c->files.config, c->device, bytes, !c->config.no_prefix_cache, &c->kv, err);
+
+    if (status == MOE_OK) {
+        size_t tokens = model_kv_capacity_tokens(c->kv);
+        MOE_INFO("KV cache: %s, %zu tokens, %zu sequences of %u", moe_size_text(bytes, size), tokens,
+                 tokens / c->max_context, c->max_context);
+    }
+    return status;
+}
+
+static moe_status open_base_set(coordinator *c, moe_error *err)
+{
+    uint32_t n_experts[MODEL_MAX_LAYERS];
+
+    for (uint32_t l = 0; l < c->files.config.n_layers; l++) {
+        n_experts[l] = c->files.config.n_experts;
+    }
+    return router_set_open_base(n_experts, c->files.config.n_layers, c->files.config.gate.k,
+                                c->files.manifest.fingerprint.bytes, &c->base_set, err);
+}
+
+/* ------------------------------------------------------------------------------------------------ experts and engine */
+static moe_status open_embedded(coordinator *c, moe_error *err)
+{
+    phase p = begin_phase(c, "loading experts");
+    embedded_options options = {.config = &c->files.config,
+                                .tensors = c->files.tensors,
+                                .device = c->device,
+                                .layout = member_layout(c->config.member.weights),
+                                .fingerprint = c->files.manifest.fingerprint.bytes,
+                                .max_rows = c->config.max_batch_tokens,
+                                .micro_batches = c->config.micro_batches,
+                                .progress = report_progress,
+                                .progress_ctx = &p};
+    moe_status status = embedded_open(&options, &c->embedded, err);
+
+    end_phase();
+    return status;
+}
+
+static moe_status open_pool(coordinator *c, moe_error *err)
+{
+    pool_options options = {.member = &c->config.member,
+                            .files = &c->files,
+                            .device = c->device,
+                            .threads = c->threads,
+                            .max_rows = c->config.max_batch_tokens,
+                            .micro_batches = c->config.micro_batches,
+                            .dispatch_timeout_ms = c->config.dispatch_timeout_ms,
+                            .replication = c->config.replication,
+                            .min_nodes = c->config.min_nodes};
+
+    return pool_open(&options, &c->pool, err);
+}
+
+bool coordinator_in_cluster(const coordinator *c)
+{
+    return c->config.member.etcd != NULL;
+}
+
+static moe_status open_engine(coordinator *c, moe_error *err)
+{
+    engine_options options = {.model = c->model,
+                              .kv = c->kv,
+                              .tokenizer = c->tokenizer,
+                              .base_set = c->base_set,
+                              .clock = moe_clock_real(),
+                              .max_batch_tokens = c->config.max_batch_tokens,
+                              .prefill_chunk =
+                                  c->config.prefill_chunk != 0 ? c->config.prefill_chunk : c->config.max_batch_tokens,
+                              .max_running = c->config.max_running,
+                              .max_queue = c->config.max_queue,
+                              .max_context = c->max_context,
+                              .default_max_tokens = c->config.default_max_tokens,
+                              .micro_batches = c->config.micro_batches,
+                              .step_timeout_ns = (uint64_t)c->config.step_timeout_ms * 1000000u};
+    moe_status status;
+
+    checkpoint_digest_hex(&c->files.manifest.fingerprint, options.fingerprint);
+    status = coordinator_in_cluster(c) ? open_pool(c, err) : open_embedded(c, err);
+    if (status != MOE_OK) {
+        return status;
+    }
+    options.exchange = coordinator_in_cluster(c) ? pool_exchange(c->pool) : embedded_exchange(c->embedded);
+    return engine_open(&options, &c->engine, err);
+}
+
+moe_status coordinator_load(coordinator *c, moe_error *err)
+{
+    size_t kv_bytes = 0;
+    moe_status status = moe_threads_open(c->config.member.threads, compute_thread_init, &c->threads);
+
+    if (status != MOE_OK) {
+        return moe_fail(err, status, "threads: cannot be created");
+    }
+    status = open_device(c, err);
+    if (status == MOE_OK) {
+        status = choose_kv_memory(c, &kv_bytes, err); /* refused before the minutes that hashing takes */
+    }
+    if (status == MOE_OK) {
+        status = hash_files(c, err);
+    }
+    if (status == MOE_OK) {
+        status = load_model(c, err);
+    }
+    if (status == MOE_OK) {
+        status = open_kv(c, kv_bytes, err);
+    }
+    if (status == MOE_OK) {
+        status = open_base_set(c, err);
+    }
+    return status == MOE_OK ? open_engine(c, err) : status;
+}
