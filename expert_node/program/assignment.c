@@ -168,6 +168,20 @@ static bool work_one(assignment *a)
     return false;
 }
 
+static void say_loaded(const assignment *a)
+{
+    char all[MOE_SIZE_TEXT], files[MOE_SIZE_TEXT], experts[MOE_SIZE_TEXT];
+    expert_node_stats stats;
+    moe_resident r;
+
+    expert_node_get_stats(a->node, &stats);
+    moe_memory_resident(&r);
+    MOE_INFO("placement epoch %llu: %u experts loaded and verified; resident %s, of it pages of files %s; experts %s",
+             (unsigned long long)a->epoch, (unsigned)a->n_wanted,
+             moe_size_text(r.anonymous + r.of_files + r.shared, all), moe_size_text(r.of_files, files),
+             moe_size_text(stats.memory_bytes, experts));
+}
+
 static void report(assignment *a, cluster *c, bool idle, uint64_t now)
 {
     bool complete = a->n_missing == 0 && a->epoch > 0;
@@ -176,8 +190,7 @@ static void report(assignment *a, cluster *c, bool idle, uint64_t now)
         a->reported_epoch = complete ? a->epoch : a->reported_epoch;
         cluster_set_ready(c, a->held, a->reported_epoch);
         if (complete) {
-            MOE_INFO("placement epoch %llu: %u experts loaded and verified", (unsigned long long)a->epoch,
-                     (unsigned)a->n_wanted);
+            say_loaded(a);
         }
         atomic_store(&a->complete, complete);
         a->report = false;

@@ -635,11 +635,14 @@ class Pool(unittest.TestCase):
             word for pair in ("hidden_size=512", "intermediate_size=256", "num_experts=16") for word in ("--set", pair)))
         file_kib = os.path.getsize(os.path.join(model, "model.safetensors")) // 1024
         self.assertGreater(file_kib, 80 * 1024)
-        node = self.node("node-0", "--cache-dir", "", model=model).ready()
+        node = self.node("node-0", "--cache-dir", "", model=model)
         with self.coordinator("--cache-dir", "", model=model):
+            node.ready()
             of_file = resident_of_file_kib(node.process.pid, "model.safetensors")
         print(f"a node with all experts of a file of {file_kib} KiB: of the file {of_file} KiB stay mapped")
         self.assertLess(of_file, file_kib // 10)
+        self.assertRegex("".join(node.log), r"64 experts loaded and verified; resident \d+\.\d MiB, of it pages of files \d+\.\d MiB; "
+                         r"experts 96\.0 MiB")
         self.stop_nodes()
 
     def test_without_memory_for_an_expert_the_coordinator_says_so(self):
