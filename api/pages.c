@@ -73,12 +73,12 @@ static void metrics(void *ctx, moe_text *page)
     metrics_source source = h->source;
 
     source.engine = atomic_load(&h->engine);
-    source.view = h->view;
     if (source.engine == NULL) {
         metrics_gauge(page, "conclave_ready", METRICS_READY_HELP, 0);
-    } else {
-        metrics_render(&source, page);
+        return;
     }
+    source.view = h->view; /* set before the engine that was seen */
+    metrics_render(&source, page);
 }
 
 moe_status api_http_open(const api_http_options *options, api_server *server, api_http **out, moe_error *err)
