@@ -188,6 +188,9 @@ MOE_NODISCARD moe_status moe_parse_size(const char *text, size_t *bytes_out);
  * Page-aligned anonymous memory, huge pages advised; zero-filled. NULL when there is none. */
 void *moe_pages_alloc(size_t bytes);
 void moe_pages_free(void *p, size_t bytes);
+/* Bytes that this process may still take: what the machine has free, and what every control group above it (version 1
+ * and 2) leaves of its limit, pages of files not counted. 0 is an answer: nothing is left. */
+size_t moe_memory_available(void);
 
 /* ------------------------------------------------------------------------------------------------ buf
  * Bounded little-endian bytes, written and read field by field. A failed put or get sets `failed`, writes nothing (get

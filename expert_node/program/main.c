@@ -58,33 +58,12 @@ static void catch_signals(void)
 }
 
 /* ------------------------------------------------------------------------------------------------ opening */
-/* The number on the line that begins so, in a file of the kernel's (which have no size); fallback if there is none. */
-static size_t kernel_number(const char *path, const char *begins, size_t fallback)
+/* What experts may take if --memory does not say. 0 would be no bound. */
+static size_t default_memory(void)
 {
-    FILE *f = fopen(path, "re");
-    char line[128];
-    size_t n = strlen(begins), found = fallback;
+    size_t bytes = moe_memory_available() / 4 * 3;
 
-    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
-        unsigned long long value = strncmp(line, begins, n) == 0 ? strtoull(line + n, NULL, 10) : 0;
-        if (value > 0) {
-            found = (size_t)value;
-            break;
-        }
-    }
-    if (f != NULL) {
-        (void)fclose(f);
-    }
-    return found;
-}
-
-/* Three quarters of what the machine has free, within the control group's limit. */
-static size_t free_memory(void)
-{
-    size_t kib = kernel_number("/proc/meminfo", "MemAvailable:", (size_t)1 << 20);
-    size_t limit = kernel_number("/sys/fs/cgroup/memory.max", "", SIZE_MAX); /* "max" is no number */
-
-    return MOE_MIN(kib << 10, limit) / 4 * 3;
+    return MOE_MAX(bytes, (size_t)1);
 }
 
 static moe_status check_listen(const node_config *o, moe_error *err)
@@ -395,7 +374,7 @@ static moe_status start(node_program_state *p, moe_error *err)
     if (status == MOE_OK) {
         status = member_files_hash(&p->files, p->threads, o->member.cache_dir, report_progress, err);
     }
-    p->memory_bytes = o->memory != 0 ? o->memory : free_memory();
+    p->memory_bytes = o->memory != 0 ? o->memory : default_memory();
     if (status == MOE_OK) {
         status = become_member(p, err);
     }
