@@ -18,7 +18,7 @@ void node_pages_publish(node_program_state *p, uint64_t now)
     pthread_mutex_unlock(&p->lock);
 }
 
-static node_shown look(node_program_state *p)
+node_shown node_pages_look(node_program_state *p)
 {
     pthread_mutex_lock(&p->lock);
     node_shown s = p->shown;
@@ -28,7 +28,7 @@ static node_shown look(node_program_state *p)
 
 static bool live(void *ctx, moe_text *out)
 {
-    uint64_t now = moe_now_ns(moe_clock_real()), turned = look(ctx).turned_ns;
+    uint64_t now = moe_now_ns(moe_clock_real()), turned = node_pages_look(ctx).turned_ns;
     uint64_t idle = now > turned ? now - turned : 0;
 
     if (idle > STUCK_NS) {
@@ -39,15 +39,29 @@ static bool live(void *ctx, moe_text *out)
     return true;
 }
 
-/* Of use: registered, and everything the placement gives it is loaded. */
+static bool is_met(node_program_state *p, moe_error *why)
+{
+    standing s = node_standing(p);
+    bool met = standing_is_met(&s, why);
+
+    cluster_state_release(s.state);
+    return met;
+}
+
+/* Of use: registered, met by a coordinator, and everything the placement gives it is loaded. */
 static bool ready(void *ctx, moe_text *out)
 {
     node_program_state *p = ctx;
     assignment_progress a;
+    moe_error why = {""};
 
     assignment_get_progress(p->assignment, &a);
     if (atomic_load(&p->draining)) {
         moe_text_printf(out, "draining\n");
+        return false;
+    }
+    if (atomic_load(&p->registered) && !is_met(p, &why)) {
+        moe_text_printf(out, "%s\n", why.text);
         return false;
     }
     if (!atomic_load(&p->registered) || !a.complete) {
@@ -98,7 +112,7 @@ static void put_node(const node_shown *s, moe_text *out)
 static void metrics(void *ctx, moe_text *out)
 {
     node_program_state *p = ctx;
-    node_shown s = look(p);
+    node_shown s = node_pages_look(p);
     uint64_t now = moe_now_ns(moe_clock_real());
     cluster_stats c;
 
