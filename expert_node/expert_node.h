@@ -84,12 +84,13 @@ typedef struct expert_node_stats {
     uint64_t frames, rows, picks; /* dispatches answered, with their unique rows and (row, expert) pairs */
     uint64_t batches;             /* grouped FFN runs; frames / batches is what was merged */
     uint64_t refusals, bad_frames;
-    uint64_t auth_failures;       /* coordinators that did not prove the secret */
-    uint64_t hellos;              /* coordinators whose HELLO (and proof) was accepted, since the start */
-    size_t coordinators;          /* of them connected now */
-    uint64_t silent;              /* connections closed because they did not greet in time */
-    size_t experts, memory_bytes; /* loaded now */
-    size_t frames_out;            /* send buffers in use now */
+    uint64_t loads, load_failures; /* experts */
+    uint64_t auth_failures;        /* coordinators that did not prove the secret */
+    uint64_t hellos;               /* coordinators whose HELLO (and proof) was accepted, since the start */
+    size_t coordinators;           /* of them connected now */
+    uint64_t silent;               /* connections closed because they did not greet in time */
+    size_t experts, memory_bytes;  /* loaded now */
+    size_t frames_out;             /* send buffers in use now */
 } expert_node_stats;
 void expert_node_get_stats(const expert_node *node, expert_node_stats *out);
 /* (row, expert) pairs computed by one expert since it was loaded. */

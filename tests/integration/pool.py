@@ -457,9 +457,15 @@ class Pool(unittest.TestCase):
             self.assertRegex(page, r"conclave_node_rows_total [1-9]")
             self.assertIn('node="node-0",numeric_class="cpu-f32-1",transport="tcp"', page)
             self.assertIn('conclave_loop_last_progress_seconds{loop="cluster"}', page)
+            for line in ("etcd_connected 1", "etcd_lease_losses_total 0", "cluster_registered 1", "cluster_epoch_published 1",
+                         "cluster_epoch_applied 1", "node_coordinators 1", "node_loads_total 16", "authentication_failures_total 0"):
+                self.assertIn(f"\nconclave_{line}\n", page)
             page = self.get("http://127.0.0.1:" + coordinator.log_match(r"http on port (\d+)").group(1) + "/metrics")[1]
             self.assertRegex(page, r'conclave_node_up\{[^}]*node="node-0"[^}]*transport="tcp"\} 1')
             self.assertRegex(page, r'conclave_node_queued_rows\{node="node-0",transport="tcp"\} \d+')
+            for line in ("etcd_connected 1", "cluster_registered 1", "cluster_controller 1", "cluster_placements_total 1",
+                         "cluster_epoch_applied 1", "cluster_nodes_unreachable 0"):
+                self.assertIn(f"\nconclave_{line}\n", page)
             coordinator.log_match("reached by tcp")
             self.assertEqual(run_json(CONCLAVE, coordinator, "nodes")[0]["nodes"][0]["transport"], "tcp")
             code, log = node.stop()
@@ -623,6 +629,13 @@ class Pool(unittest.TestCase):
                 b.log_match("is controller|places|applied")
                 layers = run_json(CONCLAVE, b, "placement")[0]["experts"]
                 self.assertEqual({len(e.get("replicas", [])) for e in layers}, {2})
+                changed, = run_json(CONCLAVE, b, "placement", "policy", "--replication", "1")
+                self.assertEqual(changed["policy"], {"replication": 1, "min_nodes": 2})
+                end = time.monotonic() + WAIT_S
+                while {len(e.get("replicas", [])) for e in run_json(CONCLAVE, b, "placement")[0]["experts"]} != {1}:
+                    self.assertLess(time.monotonic(), end)
+                    time.sleep(0.05)
+                self.assertEqual(self.answers(b), self.expected)
         self.stop_nodes()
 
     def test_options_that_cannot_work_are_refused(self):
