@@ -34,6 +34,12 @@ typedef struct expert_checkpoint {
     compute_device *device;
     compute_layout layout;
     const checkpoint_manifest *manifest; /* every expert's tensors must have its digests; NULL: not checked */
+    /* Called whenever turn_bytes (0: 4 MiB) of an expert have been read and checked: the node may make progress in it, so
+     * that its peers hear of it however large the expert and slow the disk. It must not load or drop. NULL: none. Packing
+     * comes after, from memory, and is not interrupted. */
+    void (*turn)(void *ctx);
+    void *turn_ctx;
+    size_t turn_bytes;
 } expert_checkpoint;
 expert_source expert_source_checkpoint(expert_checkpoint *c);
 

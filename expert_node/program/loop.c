@@ -30,6 +30,14 @@ void node_turn(node_program_state *p, uint64_t *idle_since)
     }
 }
 
+void node_turn_in_load(void *ctx)
+{
+    node_program_state *p = ctx;
+
+    (void)expert_node_progress(p->node);
+    node_pages_publish(p, moe_now_ns(moe_clock_real()));
+}
+
 standing node_standing(node_program_state *p)
 {
     node_shown shown = node_pages_look(p);
