@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "api/api.h"
+#include "coordinator/advertise.h"
 #include "coordinator/embedded.h"
 #include "engine/engine.h"
 #include "coordinator/labels.h"
@@ -262,6 +262,9 @@ static moe_status check_listeners(const coordinator_config *o, moe_error *err)
     api_options api = api_of(o, false), admin = api_of(o, true);
     moe_status status = api_options_check(&api, err);
 
+    if (status == MOE_OK) {
+        status = advertise_check(o, err);
+    }
     return status == MOE_OK && o->admin_listen != NULL ? api_options_check(&admin, err) : status;
 }
 
@@ -340,25 +343,12 @@ static moe_status warm_up_in_cluster(coordinator *c, const sigset_t *signals, mo
     return MOE_ERR_CANCELLED;
 }
 
-/* Where others find the API: a wildcard is told as the host's name. */
-static void reachable_address(const coordinator *c, char out[300])
-{
-    listen_address a;
-    char host[256] = "";
-
-    api_address(c, out);
-    if (listen_parse("listen", out, &a, NULL) == MOE_OK && listen_is_wildcard(&a) &&
-        gethostname(host, sizeof host - 1) == 0) {
-        snprintf(out, 300, "%s:%u", host, a.port);
-    }
-}
-
 static moe_status warm_up(coordinator *c, const sigset_t *signals, moe_error *err)
 {
-    char address[300];
+    char address[ADVERTISE_BYTES];
     moe_status status;
 
-    reachable_address(c, address);
+    advertise_address(&c->config, api_server_port(c->server), address);
     if (in_cluster(c)) {
         status = pool_join(c->pool, address, err);
         status = status == MOE_OK ? warm_up_in_cluster(c, signals, err) : status;
