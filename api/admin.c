@@ -1,8 +1,8 @@
-/* The Admin service, its reading part: the cluster view of main.c and the engine's counters. */
+/* The Admin service, its reading part: the cluster as the program shows it, and the engine's counters. */
 #include "conclave/v1/admin.pb-c.h"
 #include "api/expert_counts_priv.h"
 #include "api/grpc/proto.h"
-#include "api/grpc/rpc.h"
+#include "api/methods_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +19,7 @@ static char *text(const char *s)
 /* ----------------------------------------------------------------------------------------- the cluster as a message */
 typedef struct cluster_parts {
     cluster_reply reply;
+    Conclave__V1__Policy policy;
     Conclave__V1__Node *nodes; /* owned, as are the next three */
     Conclave__V1__Node **node_pointers;
     Conclave__V1__Coordinator *coordinators;
@@ -93,6 +94,10 @@ static bool parts_init(cluster_parts *p, rpc_call *call, const api_view_snapshot
     p->reply.n_coordinators = from->n_coordinators;
     p->reply.coordinators = p->coordinator_pointers;
     p->reply.ready = rpc_ready(call);
+    p->policy = (Conclave__V1__Policy)CONCLAVE__V1__POLICY__INIT;
+    p->policy.replication = from->replication;
+    p->policy.min_nodes = from->min_nodes;
+    p->reply.policy = from->replication != 0 ? &p->policy : NULL;
     return true;
 }
 
@@ -423,5 +428,6 @@ const rpc_method admin_methods[] = {
     {ADMIN("WatchCluster"), .watch = true, .start = watch_cluster_start, .poll = watch_poll, .fini = watch_fini},
     {ADMIN("ListExperts"), .start = list_experts_start},
     {ADMIN("GetExpertStats"), .start = expert_stats_start},
+    {ADMIN("SetPolicy"), .start = policy_start, .poll = policy_poll, .fini = policy_fini},
 };
 const size_t n_admin_methods = MOE_COUNT(admin_methods);

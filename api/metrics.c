@@ -199,6 +199,9 @@ static void put_cluster(moe_text *out, const api_view *view)
         node_line(out, "conclave_dispatch_seconds_count", &s->nodes[i], s->nodes[i].frames);
     }
     metrics_gauge(out, "conclave_placement_epoch", "Placement epoch in force.", s->epoch);
+    if (s->cluster_metrics != NULL) {
+        metrics_put_cluster(out, s->cluster_metrics);
+    }
     view->release(view->ctx, s);
 }
 

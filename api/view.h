@@ -6,6 +6,7 @@
 #define CONCLAVE_API_VIEW_H
 
 #include "base/base.h"
+#include "api/http/http.h"
 
 typedef enum {
     API_VIEW_NODE_CONNECTING = 1,
@@ -48,6 +49,8 @@ typedef struct api_view_snapshot {
     const api_view_node *nodes;
     const api_view_coordinator *coordinators;
     const api_view_replica *replicas; /* only if asked for */
+    uint32_t replication, min_nodes;  /* the placement policy; 0: there is none, or it is not known */
+    const metrics_cluster *cluster_metrics; /* NULL: none */
     uint64_t loop_ns; /* of moe_clock_real, when the loop that watches the cluster last turned; 0: none */
 } api_view_snapshot;
 
@@ -55,6 +58,9 @@ typedef struct api_view_snapshot {
 typedef struct api_view {
     const api_view_snapshot *(*acquire)(void *ctx, bool want_replicas);
     void (*release)(void *ctx, const api_view_snapshot *snapshot);
+    /* The policy is to become this; 0: that part stays. Snapshots tell when it has. Does not wait. NULL: there is no
+     * cluster whose policy could be set. Errors: MOE_ERR_INVALID_ARG, MOE_ERR_UNAVAILABLE. */
+    moe_status (*set_policy)(void *ctx, uint32_t replication, uint32_t min_nodes, moe_error *err);
     void *ctx;
 } api_view;
 

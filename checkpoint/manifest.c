@@ -58,6 +58,22 @@ checkpoint_digest checkpoint_sha256(const void *bytes, size_t n)
     return d;
 }
 
+checkpoint_digest checkpoint_sha256_in_turns(const void *bytes, size_t n, size_t piece, void (*turn)(void *ctx),
+                                             void *ctx)
+{
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    checkpoint_digest d;
+
+    MOE_ASSERT(md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1);
+    for (size_t at = 0; at < n; at += piece) {
+        MOE_ASSERT(EVP_DigestUpdate(md, (const unsigned char *)bytes + at, MOE_MIN(piece, n - at)) == 1);
+        turn(ctx);
+    }
+    MOE_ASSERT(EVP_DigestFinal_ex(md, d.bytes, NULL) == 1);
+    EVP_MD_CTX_free(md);
+    return d;
+}
+
 void checkpoint_digest_hex(const checkpoint_digest *d, char hex[65])
 {
     static const char digits[] = "0123456789abcdef";

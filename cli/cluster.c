@@ -1,4 +1,4 @@
-/* The reading part of the Admin service: experts, nodes, placement. */
+/* The Admin service: experts, nodes, placement and its policy. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,8 +121,29 @@ static moe_status print_placement(void *ctx, const ProtobufCMessage *reply, moe_
     return MOE_OK;
 }
 
+static moe_status print_policy(void *ctx, const ProtobufCMessage *reply, moe_error *err)
+{
+    const Conclave__V1__Policy *p = ((const Conclave__V1__SetPolicyResponse *)reply)->policy;
+
+    (void)ctx;
+    (void)err;
+    printf("replication %" PRIu32 ", min_nodes %" PRIu32 "\n", p != NULL ? p->replication : 0,
+           p != NULL ? p->min_nodes : 0);
+    return MOE_OK;
+}
+
 moe_status cli_placement_run(cli_run *run, moe_error *err)
 {
+    if (run->n_args > 0 && strcmp(run->args[0], "policy") == 0) {
+        return cli_run_print(run, "/conclave.v1.Admin/SetPolicy", &conclave__v1__set_policy_request__descriptor,
+                             &conclave__v1__set_policy_response__descriptor, print_policy, err);
+    }
+    if (run->n_args > 0) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "\"%s\": policy is all that can be said here", run->args[0]);
+    }
+    if (cli_run_value(run, "replication") != NULL || cli_run_value(run, "min_nodes") != NULL) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "--replication and --min-nodes are the policy's: placement policy");
+    }
     return cli_run_print(run, "/conclave.v1.Admin/ListExperts", &conclave__v1__list_experts_request__descriptor,
                          &conclave__v1__list_experts_response__descriptor, print_placement, err);
 }

@@ -70,6 +70,8 @@ static const cli_option layer_options[] = {
 
 static const cli_option placement_options[] = {
     {"set", "set_id", CLI_VALUE, "ID", "expert set; unset: the current one"},
+    {"replication", "replication", CLI_VALUE, "N", "policy: owners of every expert, as far as nodes and memory allow"},
+    {"min_nodes", "min_nodes", CLI_VALUE, "N", "policy: nothing is placed for the first time before N nodes answer"},
 };
 
 static const cli_option nodes_options[] = {
@@ -135,9 +137,10 @@ const cli_command cli_commands[] = {
      .groups = {ROWS(nodes_options)},
      .run = cli_nodes_run},
     {.name = "placement",
-     .arguments = "",
-     .summary = "Who owns which expert",
+     .arguments = "policy: print the cluster's policy, after changing it by --replication and --min-nodes",
+     .summary = "Who owns which expert; `placement policy`: how many are to",
      .groups = {ROWS(layer_options), ROWS(placement_options)},
+     .max_args = 1,
      .run = cli_placement_run},
     {.name = "health",
      .arguments = "",

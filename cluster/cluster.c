@@ -122,6 +122,9 @@ static moe_status check_options(const cluster_options *o, moe_error *err)
     if (status == MOE_OK && (o->incarnation == 0 || o->store == NULL || o->memory_bytes > (uint64_t)1 << 53)) {
         status = moe_fail(err, MOE_ERR_INVALID_ARG, "cluster: incarnation and store must be given, memory at most 8P");
     }
+    if (status == MOE_OK) {
+        status = cluster_check_policy(MOE_MAX(o->policy.replication, 1u), MOE_MAX(o->policy.min_nodes, 1u), err);
+    }
     return status == MOE_OK ? check_model(&o->model, err) : status;
 }
 
@@ -147,8 +150,6 @@ static bool copy_options(cluster *c, const cluster_options *o)
     c->o.model.family = copy_text(o->model.family, &ok);
     c->o.model.numeric_class = copy_text(o->model.numeric_class, &ok);
     c->o.clock = o->clock != NULL ? o->clock : moe_clock_real();
-    c->o.replication = MOE_MAX(o->replication, 1u);
-    c->o.min_nodes = MOE_MAX(o->min_nodes, 1u);
     return ok;
 }
 
@@ -289,6 +290,29 @@ void cluster_set_draining(cluster *c, bool draining)
     if (is_new) {
         wake(c);
     }
+}
+
+moe_status cluster_set_policy(cluster *c, const cluster_policy *policy, moe_error *err)
+{
+    moe_status status = cluster_check_policy(MOE_MAX(policy->replication, 1u), MOE_MAX(policy->min_nodes, 1u), err);
+
+    MOE_ASSERT(c->o.role == CLUSTER_COORDINATOR);
+    if (status != MOE_OK) {
+        return status;
+    }
+    pthread_mutex_lock(&c->lock);
+    bool can = c->state->s.connected && c->state->s.registered;
+    if (can) {
+        c->asked.policy = *policy;
+        c->asked.until_ns = cluster_now(c) + CLUSTER_ASKED_FOR;
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (!can) {
+        return moe_fail(err, MOE_ERR_UNAVAILABLE,
+                        "the policy cannot be changed now: the cluster's store does not answer");
+    }
+    wake(c);
+    return MOE_OK;
 }
 
 void cluster_store_close(cluster_store *store)

@@ -7,6 +7,7 @@
  *   incarnation     64 random bits drawn at each start of a member: tells a restarted one from the one before
  *   epoch           version of the desired placement; every publication has a higher one
  *   controller      the elected coordinator; it alone writes the desired placement
+ *   policy          how many owners each expert is to have, and how many nodes the first placement waits for
  *   desired         which experts a node is to hold: a placement
  *   ready           which experts a node has loaded and verified: a bitmap
  *
@@ -50,6 +51,12 @@ typedef struct cluster_model {
     uint64_t expert_bytes;
 } cluster_model;
 
+/* Kept in the store, so that it does not change with the controller. */
+typedef struct cluster_policy {
+    uint32_t replication; /* owners wanted per expert, as far as nodes and memory allow; 0 in a state: not known yet */
+    uint32_t min_nodes;   /* nothing is placed for the first time before that many nodes answer */
+} cluster_policy;
+
 typedef enum { CLUSTER_ALIVE_UNKNOWN, CLUSTER_ALIVE_YES, CLUSTER_ALIVE_NO } cluster_alive;
 
 typedef struct cluster_options {
@@ -64,8 +71,8 @@ typedef struct cluster_options {
     uint64_t memory_bytes;               /* what experts may take; 0: no bound */
 
     /* coordinator */
-    uint32_t replication; /* owners wanted per expert; 0: 1 */
-    uint32_t min_nodes;   /* the controller does not place before that many are registered; 0: 1 */
+    cluster_policy
+        policy; /* of a cluster that has none yet; 0: 1. Where there is one, what differs here is warned of */
 
     cluster_store *store;   /* borrowed; closed after the cluster */
     const moe_clock *clock; /* borrowed; NULL: the real one */
@@ -73,10 +80,11 @@ typedef struct cluster_options {
 
     void *ctx;
     /* Does this incarnation of a member answer at this address? May take a second. UNKNOWN: it will be asked again.
+     * YES of a node means that HELLO was exchanged with it: nothing is placed on it before.
      * Asked at most once a second about
      *   a member under our own id
      *   nodes whose key has vanished (by coordinators)
-     *   all other nodes (by the controller)
+     *   all other nodes (by the controller); ten times a second about one that has never answered
      * NULL: nobody can tell, so the key's lease decides, and vanished nodes are dropped after 15 s. */
     cluster_alive (*alive)(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation);
     /* A new state can be acquired, or cluster_status has changed. May be NULL. Must not call cluster_step or _close. */
@@ -131,6 +139,10 @@ void cluster_set_ready(cluster *c, const uint64_t *bitmap, uint64_t epoch);
 void cluster_set_applied(cluster *c, uint64_t epoch);
 /* A node's: it wants to leave; the controller gives it nothing more and its experts to others. */
 void cluster_set_draining(cluster *c, bool draining);
+/* A coordinator's: the policy is to become this; 0: that part stays as it is. Done when cluster_state.policy says so; what
+ * the store has not taken within 5 s is forgotten. Errors: MOE_ERR_INVALID_ARG names the value and the limit,
+ * MOE_ERR_UNAVAILABLE: the store does not answer, or this member is not registered. */
+MOE_NODISCARD moe_status cluster_set_policy(cluster *c, const cluster_policy *policy, moe_error *err);
 
 /* ------------------------------------------------------------------------------------------------ state */
 typedef struct cluster_node {
@@ -163,6 +175,7 @@ typedef struct cluster_state {
     const cluster_coordinator *coordinators; /* [n_coordinators] ascending id */
     char controller[ROUTER_MAX_NODE_ID + 1]; /* id; "": none */
     bool is_controller;                      /* this member is */
+    cluster_policy policy;                   /* as the store has it */
     uint64_t epoch;                          /* of desired; 0: nothing was placed yet */
     router_placement *desired;               /* NULL: nothing was placed yet */
     uint32_t replication;                    /* of desired */
@@ -191,6 +204,7 @@ typedef struct cluster_stats {
     uint64_t lists, watches, watch_events;    /* reads of everything, watches begun, events taken */
     uint64_t lease_losses, failures, ignored; /* leases found dead; requests that failed; keys that were malformed */
     uint64_t elections, placements;           /* won; published by this member */
+    uint64_t unreachable; /* now, of the controller: registered nodes that have not answered, or are silent */
 } cluster_stats;
 void cluster_get_stats(cluster *c, cluster_stats *out);
 

@@ -18,7 +18,12 @@
  *   ASK        between two questions to `alive`, each of which may take a second of this thread
  *   VANISHED   a lease's length again, for programs that cannot ask
  *   SILENT     long enough for a node that loads or swaps; rows in flight do not wait for it (the exchange re-sends
- *              them after its own time-out) */
+ *              them after its own time-out)
+ *   UNMET      the same for a node that has experts, but has never answered this controller: it may have been restarted
+ *              with a wrong address or secret, and a connect that can succeed does so within a second or two
+ *   MEET_ASK   between two questions about a node that has never answered: a joining node waits for it
+ *   MEET_WARN  connecting and HELLO take milliseconds, a busy coordinator's turn perhaps a second
+ *   ASKED_FOR  a policy that a person asked for is tried to be written: he has been told by then that it failed */
 #define CLUSTER_LEASE_S   15
 #define CLUSTER_BEAT      (5 * CLUSTER_SECOND)  /* keepalive */
 #define CLUSTER_RELIST    (30 * CLUSTER_SECOND) /* everything is read again */
@@ -26,6 +31,10 @@
 #define CLUSTER_ASK       (1 * CLUSTER_SECOND)  /* between two questions to `alive` */
 #define CLUSTER_VANISHED  (15 * CLUSTER_SECOND) /* a vanished node is kept that long when nobody can be asked */
 #define CLUSTER_SILENT    (30 * CLUSTER_SECOND) /* a node that does not answer for so long is given nothing */
+#define CLUSTER_UNMET     (10 * CLUSTER_SECOND)
+#define CLUSTER_MEET_ASK  (CLUSTER_SECOND / 10)
+#define CLUSTER_MEET_WARN (2 * CLUSTER_SECOND)
+#define CLUSTER_ASKED_FOR (5 * CLUSTER_SECOND)
 #define CLUSTER_MAX_KEYS  4096
 #define CLUSTER_MAX_EPOCH ((uint64_t)1 << 53)
 
@@ -70,6 +79,9 @@ MOE_NODISCARD moe_status cluster_read_coordinator(const char *value, size_t byte
 void cluster_write_controller(moe_text *t, const char *id, uint64_t incarnation);
 MOE_NODISCARD moe_status cluster_read_controller(const char *value, size_t bytes, char id[ROUTER_MAX_NODE_ID + 1],
                                                  uint64_t *incarnation, moe_error *err);
+void cluster_write_policy(moe_text *t, const cluster_policy *p);
+MOE_NODISCARD moe_status cluster_read_policy(const char *value, size_t bytes, cluster_policy *out, moe_error *err);
+MOE_NODISCARD moe_status cluster_check_policy(uint64_t replication, uint64_t min_nodes, moe_error *err);
 typedef struct cluster_ready_record {
     uint64_t incarnation, epoch;
     uint64_t *bitmap; /* borrowed [n_layers][words]; overwritten */
@@ -143,7 +155,8 @@ typedef struct cluster_vanished {
 typedef struct cluster_heard {
     char id[ROUTER_MAX_NODE_ID + 1];
     uint64_t incarnation;
-    uint64_t heard_ns, asked_ns;
+    uint64_t heard_ns, asked_ns; /* heard_ns: of one that was never met, when it was first seen */
+    bool is_met;                 /* it has answered, ever */
     bool is_silent;
 } cluster_heard;
 
@@ -171,6 +184,7 @@ struct cluster {
     bool connected;
     cluster_vanished vanished[ROUTER_MAX_NODES];
     size_t n_vanished;
+    cluster_policy warned; /* the policy that our options were found to differ from */
     moe_random random;
 
     /* controller.c */
@@ -198,6 +212,10 @@ struct cluster {
         uint64_t ready_epoch, applied;
         bool draining;
     } told;
+    struct {
+        cluster_policy policy; /* 0: stays; both 0: nothing is asked for */
+        uint64_t until_ns;
+    } asked;
     bool leaving, has_left;
     pthread_t thread;
     bool has_thread;
@@ -211,6 +229,9 @@ void cluster_change_compare(cluster *c, cluster_compare_kind kind, const char *k
 moe_text *cluster_change_put(cluster *c, const char *key, uint64_t lease); /* to be written into */
 void cluster_change_send(cluster *c);
 void cluster_change_fini(cluster_change *h);
+
+/* The store's policy; while it is not known, that of our options. */
+cluster_policy cluster_policy_in_force(const cluster *c);
 
 /* controller.c: true when it has sent a change. *due_ns is lowered to when it wants to be called again. */
 bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns);

@@ -1,6 +1,7 @@
 /* Controller: what the elected coordinator does in its turn.
  *
- *   listen    asks each registered node whether it answers: a lease is kept alive by a thread that may outlive the rest
+ *   listen    asks each registered node whether it answers: a lease is kept alive by a thread that may outlive the rest,
+ *             and the address or the secret of a node that has never answered may be wrong
  *   aim       when membership has changed and then been quiet, or the tables need repair: solves who should own what
  *   publish   writes the result, a few layers in a transaction, the key `placement` with the epoch last
  *
@@ -42,26 +43,66 @@ static cluster_heard *find_heard(cluster *c, const cluster_node *n)
     return NULL;
 }
 
+static void warn_of_unmet(const cluster_node *n, const cluster_heard *h, uint64_t now)
+{
+    if (!h->is_met && now - h->heard_ns >= CLUSTER_MEET_WARN) {
+        MOE_WARN(
+            "cluster: controller: node %s at %s is registered, but has not exchanged HELLO with us: nothing new is "
+            "placed on it",
+            n->id, n->address);
+    }
+}
+
+static void ask(cluster *c, const cluster_node *n, cluster_heard *h, uint64_t now)
+{
+    if (now - h->asked_ns < (h->is_met ? CLUSTER_ASK : CLUSTER_MEET_ASK)) {
+        return;
+    }
+    h->asked_ns = now;
+    warn_of_unmet(n, h, now);
+    if (c->o.alive(c->o.ctx, CLUSTER_NODE, n->id, n->address, n->incarnation) == CLUSTER_ALIVE_YES) {
+        h->heard_ns = now;
+        h->is_met = true;
+    }
+}
+
 static void listen_to(cluster *c, const cluster_node *n, cluster_heard *h, uint64_t now)
 {
     if (!n->registered) {
         h->heard_ns = now; /* judged as one that has vanished */
-    } else if (now - h->asked_ns >= CLUSTER_ASK) {
-        h->asked_ns = now;
-        if (c->o.alive(c->o.ctx, CLUSTER_NODE, n->id, n->address, n->incarnation) == CLUSTER_ALIVE_YES) {
-            h->heard_ns = now;
-        }
+    } else {
+        ask(c, n, h, now);
     }
-    bool is_silent = now - h->heard_ns >= CLUSTER_SILENT;
+    bool is_silent = now - h->heard_ns >= (h->is_met ? CLUSTER_SILENT : CLUSTER_UNMET);
     if (is_silent != h->is_silent) {
         h->is_silent = is_silent;
-        MOE_WARN("cluster: controller: node %s is registered %s", n->id,
-                 is_silent ? "but does not answer: nothing is placed on it" : "and answers again");
+        if (h->is_met) {
+            MOE_WARN("cluster: controller: node %s at %s is registered %s", n->id, n->address,
+                     is_silent ? "but does not answer: nothing is placed on it" : "and answers again");
+        }
     }
 }
 
+/* The next question about a node that was never met, and how many do not answer. */
+static void plan_questions(cluster *c, uint64_t now, uint64_t *due_ns)
+{
+    uint64_t n_unreachable = 0;
+
+    for (size_t i = 0; i < c->ctl.n_heard; i++) {
+        const cluster_heard *h = &c->ctl.heard[i];
+
+        if (!h->is_met) {
+            *due_ns = MOE_MIN(*due_ns, now + CLUSTER_MEET_ASK);
+        }
+        n_unreachable += !h->is_met || h->is_silent;
+    }
+    pthread_mutex_lock(&c->lock);
+    c->stats.unreachable = n_unreachable;
+    pthread_mutex_unlock(&c->lock);
+}
+
 /* A lease says that some thread of a node lives; only an answer says that it serves. */
-static void listen_to_nodes(cluster *c, uint64_t now)
+static void listen_to_nodes(cluster *c, uint64_t now, uint64_t *due_ns)
 {
     const cluster_state *s = &c->state->s;
     cluster_heard heard[ROUTER_MAX_NODES];
@@ -76,29 +117,43 @@ static void listen_to_nodes(cluster *c, uint64_t now)
     for (size_t i = 0; i < s->n_nodes; i++) {
         const cluster_heard *known = find_heard(c, &s->nodes[i]);
 
-        heard[i] = (cluster_heard){.incarnation = s->nodes[i].incarnation, .heard_ns = now, .asked_ns = now};
+        heard[i] = (cluster_heard){.incarnation = s->nodes[i].incarnation, .heard_ns = now};
         memcpy(heard[i].id, s->nodes[i].id, sizeof heard[i].id);
         heard[i] = known == NULL ? heard[i] : *known;
         listen_to(c, &s->nodes[i], &heard[i], now);
     }
     memcpy(c->ctl.heard, heard, s->n_nodes * sizeof *heard);
     c->ctl.n_heard = s->n_nodes;
+    plan_questions(c, now, due_ns);
 }
 
 /* ------------------------------------------------------------------------------------------------ placing */
-/* Draining and silent nodes are given nothing; those whose key has vanished but may answer keep what they have. */
+/* Whether the placement gives the node something. */
+static bool is_placed(const cluster_state *s, const char *id)
+{
+    for (size_t i = 0; s->desired != NULL && i < router_placement_n_nodes(s->desired); i++) {
+        if (strcmp(router_placement_node_id(s->desired, i), id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Draining and silent nodes are given nothing, nor is one that nobody may be able to reach. Those whose key has vanished
+ * but may answer keep what they have, as do those that a new controller has not met yet. */
 static bool counts(cluster *c, const cluster_node *n)
 {
     const cluster_heard *h = find_heard(c, n);
 
-    return !n->draining && (h == NULL || !h->is_silent);
+    return !n->draining && (h == NULL || (!h->is_silent && (h->is_met || is_placed(&c->state->s, n->id))));
 }
 
 /* What the placement depends on. Not the incarnation: a node that comes back under its id is given what it had. */
 static uint64_t hash_membership(cluster *c)
 {
     const cluster_state *s = &c->state->s;
-    uint64_t h = 0xcbf29ce484222325u;
+    const cluster_policy policy = cluster_policy_in_force(c);
+    uint64_t h = hash(0xcbf29ce484222325u, &policy.replication, sizeof policy.replication);
 
     for (size_t i = 0; i < s->n_nodes; i++) {
         const cluster_node *n = &s->nodes[i];
@@ -134,13 +189,14 @@ static size_t gather(cluster *c, router_solver_node nodes[ROUTER_MAX_NODES], siz
 static router_placement *solve(cluster *c, const router_solver_node *nodes, size_t n, uint64_t epoch,
                                uint32_t *replication)
 {
+    const uint32_t wanted = MOE_MIN(cluster_policy_in_force(c).replication, (uint32_t)n);
     router_placement *p = NULL;
     moe_error err;
     router_solver_input in = {.nodes = nodes,
                               .n_nodes = n,
                               .n_layers = c->o.model.n_layers,
                               .n_experts = c->o.model.n_experts,
-                              .replication = MOE_MIN(c->o.replication, (uint32_t)n),
+                              .replication = wanted,
                               .previous = c->state->s.desired,
                               .epoch = epoch};
 
@@ -152,7 +208,7 @@ static router_placement *solve(cluster *c, const router_solver_node *nodes, size
             MOE_WARN("cluster: controller: %s", err.text);
         }
     }
-    c->ctl.has_complained = in.replication < MOE_MIN(c->o.replication, (uint32_t)n);
+    c->ctl.has_complained = in.replication < wanted;
     *replication = in.replication;
     return p;
 }
@@ -201,7 +257,9 @@ static void aim(cluster *c)
     size_t n_registered, n = gather(c, nodes, &n_registered);
     uint32_t replication;
 
-    if (n == 0 || n_registered < c->o.min_nodes || box->highest_epoch + 1 >= CLUSTER_MAX_EPOCH) {
+    bool is_first = box->highest_epoch == 0;
+    if (n == 0 || (is_first && n_registered < cluster_policy_in_force(c).min_nodes) ||
+        box->highest_epoch + 1 >= CLUSTER_MAX_EPOCH) {
         return;
     }
     router_placement *p = solve(c, nodes, n, box->highest_epoch + 1, &replication);
@@ -252,7 +310,7 @@ bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns)
 {
     const cluster_entry *e = cluster_mirror_find(&c->mirror, "controller");
 
-    listen_to_nodes(c, now);
+    listen_to_nodes(c, now, due_ns);
     uint64_t membership = hash_membership(c);
 
     if (membership != c->ctl.membership || c->ctl.changed_ns == 0) {

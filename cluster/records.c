@@ -416,6 +416,54 @@ moe_status cluster_read_ready(const char *value, size_t bytes, const cluster_mod
     return status;
 }
 
+/* ------------------------------------------------------------------------------------------------ policy */
+void cluster_write_policy(moe_text *t, const cluster_policy *p)
+{
+    moe_text_printf(t, "{\"v\":1");
+    put_number(t, "replication", p->replication);
+    put_number(t, "min_nodes", p->min_nodes);
+    moe_text_printf(t, "}");
+}
+
+moe_status cluster_check_policy(uint64_t replication, uint64_t min_nodes, moe_error *err)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } all[] = {{"replication", replication}, {"min_nodes", min_nodes}};
+
+    for (size_t i = 0; i < MOE_COUNT(all); i++) {
+        if (all[i].value < 1 || all[i].value > ROUTER_MAX_NODES) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: %" PRIu64 ", limits 1 and %d", all[i].name, all[i].value,
+                            ROUTER_MAX_NODES);
+        }
+    }
+    return MOE_OK;
+}
+
+moe_status cluster_read_policy(const char *value, size_t bytes, cluster_policy *out, moe_error *err)
+{
+    uint64_t replication = 0, min_nodes = 0;
+    moe_json *json;
+    moe_status status = open_record(value, bytes, &json, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    status = get_number(json, "replication", MAX_NUMBER, true, &replication, err);
+    if (status == MOE_OK) {
+        status = get_number(json, "min_nodes", MAX_NUMBER, true, &min_nodes, err);
+    }
+    if (status == MOE_OK) {
+        status = cluster_check_policy(replication, min_nodes, err);
+    }
+    if (status == MOE_OK) {
+        *out = (cluster_policy){.replication = (uint32_t)replication, .min_nodes = (uint32_t)min_nodes};
+    }
+    moe_json_free(json);
+    return status;
+}
+
 /* ------------------------------------------------------------------------------------------------ placement */
 void cluster_write_placement(moe_text *t, const router_placement *p, uint32_t replication)
 {

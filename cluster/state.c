@@ -159,6 +159,20 @@ static void read_controller(build *b)
     }
 }
 
+/* What is gone or malformed stays as it was last known. */
+static void read_policy(build *b)
+{
+    cluster_entry *e = cluster_mirror_find(b->in->mirror, "policy");
+    moe_error err;
+
+    if (b->in->previous != NULL) {
+        b->box->s.policy = b->in->previous->s.policy;
+    }
+    if (e != NULL && cluster_read_policy(e->value, e->value_bytes, &b->box->s.policy, &err) != MOE_OK) {
+        complain(b, e, &err);
+    }
+}
+
 /* ------------------------------------------------------------------------------------------------ placement */
 static void layer_key(char key[32], uint32_t layer)
 {
@@ -292,6 +306,7 @@ cluster_state_box *cluster_state_build(const cluster_state_input *in)
     read_members(&b);
     carry_vanished(&b);
     read_controller(&b);
+    read_policy(&b);
     read_placement(&b);
     return b.box;
 }

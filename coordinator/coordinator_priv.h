@@ -42,7 +42,6 @@ MOE_NODISCARD moe_status listeners_open(coordinator *c, moe_error *err);
 void listeners_set_engine(coordinator *c);
 void listeners_begin_drain(coordinator *c);
 void listeners_close(coordinator *c);
-void listeners_address(const coordinator *c, char out[300]);   /* as --listen, with the port that was found */
-void listeners_reachable(const coordinator *c, char out[300]); /* for others: a wildcard is told as the host's name */
+void listeners_address(const coordinator *c, char out[300]); /* as --listen, with the port that was found */
 
 #endif

@@ -1,8 +1,7 @@
 /* The program's listeners: open before the load, given the engine after it. */
 #include <string.h>
-#include <unistd.h>
 
-#include "api/http/listen.h"
+#include "coordinator/advertise.h"
 #include "coordinator/coordinator_priv.h"
 
 #define GRACE_MS 1000 /* what the drain has left over gets a status within it */
@@ -44,6 +43,9 @@ moe_status listeners_check(const coordinator_config *o, moe_error *err)
     api_options api = api_of(o, false), admin = api_of(o, true);
     moe_status status = api_options_check(&api, err);
 
+    if (status == MOE_OK) {
+        status = advertise_check(o, err);
+    }
     return status == MOE_OK && o->admin_listen != NULL ? api_options_check(&admin, err) : status;
 }
 
@@ -119,16 +121,4 @@ void listeners_address(const coordinator *c, char out[300])
 
     snprintf(out, 300, "%.*s:%u", (int)MOE_MIN(colon - c->config.listen, 256), c->config.listen,
              api_server_port(c->server));
-}
-
-void listeners_reachable(const coordinator *c, char out[300])
-{
-    listen_address a;
-    char host[256] = "";
-
-    listeners_address(c, out);
-    if (listen_parse("listen", out, &a, NULL) == MOE_OK && listen_is_wildcard(&a) &&
-        gethostname(host, sizeof host - 1) == 0) {
-        snprintf(out, 300, "%s:%u", host, a.port);
-    }
 }

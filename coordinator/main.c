@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "coordinator/advertise.h"
 #include "coordinator/coordinator_priv.h"
 #include "coordinator/labels.h"
 
@@ -67,9 +68,9 @@ static moe_status get_ready_in_cluster(coordinator *c, const char *address, cons
 
 static moe_status get_ready(coordinator *c, const sigset_t *signals, moe_error *err)
 {
-    char address[300];
+    char address[ADVERTISE_BYTES];
 
-    listeners_reachable(c, address);
+    advertise_address(&c->config, api_server_port(c->server), address);
     if (coordinator_in_cluster(c)) {
         return get_ready_in_cluster(c, address, signals, err);
     }

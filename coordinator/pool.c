@@ -177,7 +177,6 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
     pool *p = ctx;
     exchange_node_info info;
 
-    (void)incarnation;
     if (role == CLUSTER_COORDINATOR) {
         return member_alive(address, p->address);
     }
@@ -185,7 +184,7 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
         return CLUSTER_ALIVE_NO;
     }
     if (info.kind == EXCHANGE_NODE_READY || info.kind == EXCHANGE_NODE_DRAINING) {
-        return CLUSTER_ALIVE_YES;
+        return info.incarnation == incarnation ? CLUSTER_ALIVE_YES : CLUSTER_ALIVE_NO; /* another one of its name */
     }
     return info.kind == EXCHANGE_NODE_DOWN ? CLUSTER_ALIVE_NO : CLUSTER_ALIVE_UNKNOWN;
 }
@@ -286,8 +285,7 @@ moe_status pool_join(pool *p, const char *address, moe_error *err)
         .incarnation = p->incarnation,
         .model = member_model(&f->config, f->tensors, p->o.device->numeric_class, f->manifest.fingerprint.bytes),
         .version = MOE_VERSION,
-        .replication = p->o.replication,
-        .min_nodes = p->o.min_nodes,
+        .policy = {p->o.replication, p->o.min_nodes},
         .ctx = p,
         .alive = on_alive,
         .changed = on_changed};
@@ -310,6 +308,33 @@ moe_status pool_status(pool *p, moe_error *err)
     return cluster_status(p->cluster, err);
 }
 
+/* Nothing is placed: because there is no node, or none that answers us. Then the first of them, and why, is named. */
+static void why_nothing_is_placed(pool *p, const cluster_state *s, moe_error *err)
+{
+    const cluster_node *silent = NULL;
+    exchange_node_info info = {.why = ""}, its = {.why = ""};
+    size_t n_met = 0;
+
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        if (pool_find_shown(p, s->nodes[i].id, &info) && info.kind >= EXCHANGE_NODE_READY) {
+            n_met++;
+        } else if (silent == NULL) {
+            silent = &s->nodes[i];
+            its = info;
+        }
+    }
+    if (silent == NULL || its.why[0] == '\0') {
+        (void)moe_fail(err, MOE_ERR_UNAVAILABLE,
+                       "nothing is placed yet: %zu nodes are registered, %zu of them answer, policy min_nodes %u",
+                       s->n_nodes, n_met, s->policy.min_nodes);
+    } else {
+        (void)moe_fail(
+            err, MOE_ERR_UNAVAILABLE,
+            "nothing is placed yet: %zu nodes are registered, %zu of them answer; node %s at %s does not: %s",
+            s->n_nodes, n_met, silent->id, silent->address, its.why);
+    }
+}
+
 bool pool_covered(pool *p, moe_error *err)
 {
     const cluster_state *s = cluster_state_acquire(p->cluster);
@@ -318,7 +343,7 @@ bool pool_covered(pool *p, moe_error *err)
     size_t missing = placed ? cluster_state_missing(s, &layer, &expert) : 0;
 
     if (!placed) {
-        (void)moe_fail(err, MOE_ERR_UNAVAILABLE, "nothing is placed yet: %zu nodes are registered", s->n_nodes);
+        why_nothing_is_placed(p, s, err);
     } else if (missing > 0) {
         (void)moe_fail(err, MOE_ERR_UNAVAILABLE, "%zu experts have no owner yet, first layer %u expert %u", missing,
                        layer, expert);

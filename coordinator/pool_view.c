@@ -10,6 +10,7 @@ typedef struct snapshot {
     api_view_node *nodes;       /* owned, as the next */
     api_view_coordinator *coordinators;
     api_view_replica *replicas;
+    metrics_cluster metrics;
 } snapshot;
 
 bool pool_find_shown(pool *p, const char *id, exchange_node_info *out)
@@ -124,6 +125,32 @@ static void release(void *ctx, const api_view_snapshot *base)
     free(s);
 }
 
+static void fill_metrics(const pool *p, snapshot *s, const cluster_stats *stats)
+{
+    s->metrics = (metrics_cluster){.connected = s->state->connected,
+                                   .registered = s->state->registered,
+                                   .failures = stats->failures,
+                                   .lease_losses = stats->lease_losses,
+                                   .lists = stats->lists,
+                                   .watch_events = stats->watch_events,
+                                   .ignored = stats->ignored,
+                                   .epoch_published = s->state->epoch,
+                                   .is_coordinator = true,
+                                   .controller = s->state->is_controller,
+                                   .elections = stats->elections,
+                                   .placements = stats->placements};
+    for (size_t i = 0; i < s->state->n_nodes; i++) {
+        api_view_node_state is = s->nodes[i].state;
+
+        s->metrics.unreachable += is == API_VIEW_NODE_DOWN || is == API_VIEW_NODE_CONNECTING;
+    }
+    for (size_t i = 0; i < s->state->n_coordinators; i++) {
+        if (strcmp(s->state->coordinators[i].id, p->id) == 0) {
+            s->metrics.epoch_applied = s->state->coordinators[i].epoch_applied;
+        }
+    }
+}
+
 static bool fill(pool *p, snapshot *s, bool want_replicas)
 {
     const cluster_state *c = s->state;
@@ -137,12 +164,16 @@ static bool fill(pool *p, snapshot *s, bool want_replicas)
     cluster_get_stats(p->cluster, &stats);
     fill_nodes(p, s);
     fill_coordinators(s);
+    fill_metrics(p, s, &stats);
     s->base = (api_view_snapshot){.cluster = p->o.member->cluster,
                                   .epoch = c->epoch,
                                   .n_nodes = c->n_nodes,
                                   .n_coordinators = c->n_coordinators,
                                   .nodes = s->nodes,
                                   .coordinators = s->coordinators,
+                                  .replication = c->policy.replication,
+                                  .min_nodes = c->policy.min_nodes,
+                                  .cluster_metrics = &s->metrics,
                                   .loop_ns = stats.last_step_ns};
     if (want_replicas) {
         s->base.n_replicas = list_replicas(c, NULL);
@@ -176,7 +207,17 @@ static const api_view_snapshot *acquire(void *ctx, bool want_replicas)
     return &s->base;
 }
 
+static moe_status set_policy(void *ctx, uint32_t replication, uint32_t min_nodes, moe_error *err)
+{
+    pool *p = ctx;
+    const cluster_policy policy = {.replication = replication, .min_nodes = min_nodes};
+
+    return atomic_load(&p->joined)
+               ? cluster_set_policy(p->cluster, &policy, err)
+               : moe_fail(err, MOE_ERR_UNAVAILABLE, "policy: this coordinator has not joined its cluster yet");
+}
+
 void pool_view_open(pool *p)
 {
-    p->view = (api_view){.acquire = acquire, .release = release, .ctx = p};
+    p->view = (api_view){.acquire = acquire, .release = release, .set_policy = set_policy, .ctx = p};
 }

@@ -90,6 +90,8 @@ typedef enum {
 
 typedef struct exchange_node_info {
     exchange_node_kind kind;
+    uint64_t incarnation;  /* of its last HELLO that was accepted; 0: none yet */
+    char why[96];          /* not connected: why it last failed; "" while nothing has */
     uint64_t rows, frames; /* answered since it was added: unique rows, results */
     double busy_seconds;   /* from dispatch to result, summed over those frames */
     uint32_t queued_rows;  /* of all coordinators, at the node when it last answered */

@@ -132,27 +132,49 @@ bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *ou
         return false;
     }
     *out = (exchange_node_info){.kind = kinds[node->state],
+                                .incarnation = node->incarnation,
                                 .rows = node->rows,
                                 .frames = node->frames,
                                 .busy_seconds = (double)node->busy_ns * 1e-9,
                                 .queued_rows = node->queued_rows};
+    memcpy(out->why, node->why, sizeof out->why);
     return true;
 }
 
-/* The first connect after a loss is tried at once, later ones ever more slowly. */
-void exchange_node_lost(exchange *x, exchange_node *node, const char *why)
+/* That a node is gone which has said goodbye is no trouble. */
+static void complain(exchange_node *node, const char *what, const char *why)
 {
-    MOE_DEBUG("node %s: connection lost: %s", node->id, why);
+    (void)snprintf(node->why, sizeof node->why, "%s", why);
+    if (node->leaving) {
+        MOE_DEBUG("node %s at %s %s: %s", node->id, node->address, what, why);
+        return;
+    }
+    node->troubled = true;
+    MOE_WARN("node %s at %s %s: %s", node->id, node->address, what, why);
+}
+
+/* The first connect after a loss is tried at once, later ones ever more slowly. */
+static void lose(exchange *x, exchange_node *node)
+{
+    node->leaving = node->leaving || node->state == NODE_DRAINING;
     disconnect(x, node);
     set_timer(x, node, moe_now_ns(x->o.clock) + node->backoff_ns);
     node->backoff_ns = node->backoff_ns == 0 ? BACKOFF_FIRST_NS : MOE_MIN(2 * node->backoff_ns, BACKOFF_MOST_NS);
 }
 
+void exchange_node_lost(exchange *x, exchange_node *node, const char *why)
+{
+    bool was_ready = node->state >= NODE_READY;
+
+    lose(x, node);
+    complain(node, was_ready ? "is lost" : "is not used", why);
+}
+
 static void refuse_node(exchange *x, exchange_node *node, const char *why)
 {
-    MOE_WARN("node %s at %s is not used: %s", node->id, node->address, why);
     node->backoff_ns = BACKOFF_MOST_NS;
-    exchange_node_lost(x, node, why);
+    lose(x, node);
+    complain(node, "is not used", why);
 }
 
 static void connect_node(exchange *x, exchange_node *node, uint64_t now)
@@ -324,6 +346,14 @@ static moe_status prove(exchange *x, exchange_node *node, const wire_hello *thei
     return MOE_OK;
 }
 
+static void on_ready(exchange_node *node, const wire_hello *theirs)
+{
+    node->state = NODE_READY;
+    node->incarnation = theirs->incarnation;
+    node->why[0] = '\0';
+    node->leaving = false;
+}
+
 /* The checks go from what the operator must mend (another cluster, another model, an address that leads elsewhere) to
  * the proof, which costs two HMACs. HELLO needs no proof to be parsed: nothing in it is believed but names and
  * limits. */
@@ -346,7 +376,7 @@ static moe_status on_hello(exchange *x, exchange_node *node, const unsigned char
     } else if (prove(x, node, &h, err) != MOE_OK) {
         refuse_node(x, node, err->text);
     } else {
-        node->state = NODE_READY;
+        on_ready(node, &h);
         node->slow_until_ns = node->hold_until_ns = 0;
         node->pinged_ns = moe_now_ns(x->o.clock);
         exchange_wake_at(x, node->pinged_ns + x->o.heartbeat_ns);
@@ -400,6 +430,16 @@ static moe_status on_answer(exchange *x, exchange_node *node, wire_type type, co
     return status;
 }
 
+/* It has answered: what was wrong before is over. */
+static void well(exchange_node *node)
+{
+    node->backoff_ns = 0;
+    if (node->troubled) {
+        node->troubled = false;
+        MOE_INFO("node %s at %s answers again", node->id, node->address);
+    }
+}
+
 static moe_status on_frame(exchange *x, exchange_node *node, const unsigned char *bytes, size_t n, moe_error *err)
 {
     wire_type type;
@@ -416,7 +456,7 @@ static moe_status on_frame(exchange *x, exchange_node *node, const unsigned char
         return on_hello(x, node, bytes, n, err);
     }
     if (node->state >= NODE_READY && (type == WIRE_RESULT || type == WIRE_REFUSE || type == WIRE_PONG)) {
-        node->backoff_ns = 0; /* not for a HELLO alone: a node that then talks nonsense is met ever more slowly */
+        well(node); /* not for a HELLO alone: a node that then talks nonsense is met ever more slowly */
         return on_answer(x, node, type, bytes, n, err);
     }
     return moe_fail(err, MOE_ERR_CORRUPT, "%s is not expected now", wire_type_name(type));
@@ -429,8 +469,8 @@ void exchange_on_message(void *ctx, transport_peer peer, const unsigned char *by
     moe_error err = {""};
 
     if (node != NULL && on_frame(x, node, bytes, n, &err) != MOE_OK) {
-        MOE_WARN("node %s: closing the connection: %s", node->id, err.text);
         x->stats.bad_frames++;
-        exchange_node_lost(x, node, err.text);
+        lose(x, node);
+        complain(node, "has sent what is no answer", err.text);
     }
 }

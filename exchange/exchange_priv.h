@@ -28,6 +28,10 @@ typedef struct exchange_node {
     uint64_t rows, frames;        /* answered */
     uint64_t busy_ns;             /* from dispatch to result, over those frames */
     uint32_t queued_rows;         /* there, when it last answered */
+    uint64_t incarnation;         /* of the HELLO that was last accepted; 0: none */
+    bool troubled;                /* it has failed since it last answered */
+    char why[96];                 /* as it last did; "" while it is connected */
+    bool leaving;                 /* it has said goodbye: that it is gone is no trouble */
 } exchange_node;
 
 typedef enum { ATTEMPT_FREE, ATTEMPT_OPEN, ATTEMPT_LATE } exchange_attempt_state;

@@ -34,6 +34,12 @@ typedef struct expert_checkpoint {
     compute_device *device;
     compute_layout layout;
     const checkpoint_manifest *manifest; /* every expert's tensors must have its digests; NULL: not checked */
+    /* Called whenever turn_bytes (0: 4 MiB) of an expert have been read and checked: the node may make progress in it, so
+     * that its peers hear of it however large the expert and slow the disk. It must not load or drop. NULL: none. Packing
+     * comes after, from memory, and is not interrupted. */
+    void (*turn)(void *ctx);
+    void *turn_ctx;
+    size_t turn_bytes;
 } expert_checkpoint;
 expert_source expert_source_checkpoint(expert_checkpoint *c);
 
@@ -84,10 +90,13 @@ typedef struct expert_node_stats {
     uint64_t frames, rows, picks; /* dispatches answered, with their unique rows and (row, expert) pairs */
     uint64_t batches;             /* grouped FFN runs; frames / batches is what was merged */
     uint64_t refusals, bad_frames;
-    uint64_t auth_failures;       /* coordinators that did not prove the secret */
-    uint64_t silent;              /* connections closed because they did not greet in time */
-    size_t experts, memory_bytes; /* loaded now */
-    size_t frames_out;            /* send buffers in use now */
+    uint64_t loads, load_failures; /* experts */
+    uint64_t auth_failures;        /* coordinators that did not prove the secret */
+    uint64_t hellos;               /* coordinators whose HELLO (and proof) was accepted, since the start */
+    size_t coordinators;           /* of them connected now */
+    uint64_t silent;               /* connections closed because they did not greet in time */
+    size_t experts, memory_bytes;  /* loaded now */
+    size_t frames_out;             /* send buffers in use now */
 } expert_node_stats;
 void expert_node_get_stats(const expert_node *node, expert_node_stats *out);
 /* (row, expert) pairs computed by one expert since it was loaded. */

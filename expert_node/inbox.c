@@ -162,6 +162,12 @@ static moe_status check_hello(const expert_node *node, const wire_hello *theirs,
     return status;
 }
 
+static void greeted(expert_node *node, node_peer *p)
+{
+    p->state = PEER_GREETED;
+    node->stats.hellos++;
+}
+
 static moe_status on_hello(expert_node *node, node_peer *p, const unsigned char *bytes, size_t n, moe_error *err)
 {
     moe_status status = wire_get_hello(bytes, n, &p->hello, err);
@@ -188,7 +194,10 @@ static moe_status on_hello(expert_node *node, node_peer *p, const unsigned char 
         return moe_fail(err, status, "no proof for HELLO");
     }
     wire_put_hello(&b, &mine);
-    p->state = node->key.present ? PEER_PROVING : PEER_GREETED;
+    p->state = PEER_PROVING;
+    if (!node->key.present) {
+        greeted(node, p);
+    }
     small_post(f, &b, p->peer);
     return MOE_OK;
 }
@@ -208,7 +217,7 @@ static moe_status on_proof(expert_node *node, node_peer *p, const unsigned char 
         node->stats.auth_failures++;
         return moe_fail(err, MOE_ERR_DENIED, "its proof of the cluster secret is wrong");
     }
-    p->state = PEER_GREETED;
+    greeted(node, p);
     return MOE_OK;
 }
 

@@ -162,5 +162,8 @@ void expert_node_drain(expert_node *node)
 void expert_node_get_stats(const expert_node *node, expert_node_stats *out)
 {
     *out = node->stats;
+    for (uint32_t i = 0; i < node->o.max_peers; i++) {
+        out->coordinators += node->peers[i].state == PEER_GREETED;
+    }
     out->frames_out = transport_frames_out(node->small) + transport_frames_out(node->answers);
 }

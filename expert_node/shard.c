@@ -43,8 +43,10 @@ moe_status expert_node_load(expert_node *node, uint32_t layer, int32_t expert_id
     }
     moe_status status = o->source.open(o->source.ctx, layer, expert_id, &expert, err);
     if (status != MOE_OK) {
+        node->stats.load_failures++;
         return status;
     }
+    node->stats.loads++;
     slot->expert = expert;
     slot->rows = 0;
     node->stats.experts++;

@@ -3,6 +3,16 @@
 
 #include <string.h>
 
+#define TURN_BYTES ((size_t)4 << 20)
+
+static checkpoint_digest digest_of(const expert_checkpoint *c, const checkpoint_logical *t)
+{
+    size_t piece = c->turn_bytes != 0 ? c->turn_bytes : TURN_BYTES;
+
+    return c->turn != NULL ? checkpoint_sha256_in_turns(t->data, t->bytes, piece, c->turn, c->turn_ctx)
+                           : checkpoint_sha256(t->data, t->bytes);
+}
+
 /* The files may have changed since the manifest was made (or was taken from its cache). */
 static moe_status verify(const expert_checkpoint *c, uint32_t layer, int32_t expert_id, moe_error *err)
 {
@@ -11,7 +21,7 @@ static moe_status verify(const expert_checkpoint *c, uint32_t layer, int32_t exp
     moe_status status = model_expert_tensors(c->config, c->tensors, layer, expert_id, idx, &n, err);
 
     for (size_t i = 0; i < n && status == MOE_OK; i++) {
-        checkpoint_digest d = checkpoint_sha256(all[idx[i]].data, all[idx[i]].bytes);
+        checkpoint_digest d = digest_of(c, &all[idx[i]]);
         if (memcmp(d.bytes, c->manifest->tensors[idx[i]].bytes, sizeof d.bytes) != 0) {
             status = moe_fail(err, MOE_ERR_CORRUPT, "%s: its bytes are not those of the manifest", all[idx[i]].name);
         }

@@ -56,9 +56,6 @@ for id in $nodes; do
     echo "== bin/conclave-node --model $model --etcd $etcd --id $id"
     start "$id" "$bin/conclave-node" --model "$model" --etcd "$etcd" --id "$id" --listen 127.0.0.1:0 --threads 1 --drain-timeout-ms 0
 done
-for id in $nodes; do
-    ready "$id" >/dev/null
-done
 echo "== bin/conclave-coordinator --model $model --etcd $etcd --min-nodes 3"
 start coordinator "$bin/conclave-coordinator" --model "$model" --etcd "$etcd" --id coordinator --min-nodes 3 --listen 127.0.0.1:0 --threads 1
 address=$(ready coordinator)

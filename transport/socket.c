@@ -27,7 +27,8 @@ static moe_status parse_address(const char *text, int flags, struct sockaddr_sto
         text++;
         n -= 2;
     }
-    if (n == 0 || n >= sizeof host || colon[1] == '\0') {
+    if (n == 0 || n >= sizeof host || colon[1] == '\0' || text[0] == '[' ||
+        colon[1 + strspn(colon + 1, "0123456789")] != '\0') {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "address \"%s\": expected HOST:PORT", text);
     }
     memcpy(host, text, n);
@@ -93,6 +94,17 @@ void socket_set_options(int fd)
 
     for (size_t i = 0; i < MOE_COUNT(all); i++) {
         (void)setsockopt(fd, all[i].level, all[i].name, &all[i].value, sizeof all[i].value);
+    }
+}
+
+void socket_peer_host(int fd, char out[SOCKET_MAX_ADDRESS])
+{
+    struct sockaddr_storage at;
+    socklen_t bytes = sizeof at;
+
+    (void)snprintf(out, SOCKET_MAX_ADDRESS, "somebody");
+    if (getpeername(fd, (struct sockaddr *)&at, &bytes) == 0) {
+        (void)getnameinfo((const struct sockaddr *)&at, bytes, out, SOCKET_MAX_ADDRESS, NULL, 0, NI_NUMERICHOST);
     }
 }
 

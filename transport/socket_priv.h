@@ -14,5 +14,7 @@ MOE_NODISCARD moe_status socket_listen(const char *address, int *fd_out, char fo
 /* Begins to connect. Errors: as above. */
 MOE_NODISCARD moe_status socket_connect(const char *address, int *fd_out, moe_error *err);
 void socket_set_options(int fd); /* no delay, keepalive */
+/* The host of the other end, without the port, which is another one each time; "somebody" when it is no longer known. */
+void socket_peer_host(int fd, char out[SOCKET_MAX_ADDRESS]);
 
 #endif

@@ -141,7 +141,7 @@ typedef struct transport_ucx_options {
     const moe_clock *clock;   /* borrowed; NULL: the real one */
 } transport_ucx_options;
 
-/* Errors: MOE_ERR_INVALID_ARG (an option, named), MOE_ERR_EXISTS (address in use), MOE_ERR_UNSUPPORTED (no rdma here),
+/* Errors: MOE_ERR_INVALID_ARG (an option, named), MOE_ERR_EXISTS (address in use), MOE_ERR_UNSUPPORTED (UCX would not use the lane),
  * MOE_ERR_UNAVAILABLE (UCX does not start), MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status transport_ucx_open(const transport_ucx_options *options, transport **out, moe_error *err);
 /* HOST:PORT this endpoint listens on, the port as it was found; "" if it does not listen. */

@@ -380,27 +380,13 @@ static void ucx_close(transport *base)
     free(t);
 }
 
-static const transport_ops tcp_ops = {
-    .name = "tcp",
-    .connect = ucx_connect,
-    .send = ucx_send_frame,
-    .progress = ucx_progress,
-    .wait = ucx_wait,
-    .wake = ucx_wake,
-    .peer_close = ucx_peer_close,
-    .close = ucx_close,
-};
-
-static const transport_ops rdma_ops = {
-    .name = "rdma",
-    .connect = ucx_connect,
-    .send = ucx_send_frame,
-    .progress = ucx_progress,
-    .wait = ucx_wait,
-    .wake = ucx_wake,
-    .peer_close = ucx_peer_close,
-    .close = ucx_close,
-};
+/* Both lanes do the same; only the name differs. */
+#define UCX_OPS(lane_name)                                                                                             \
+    {                                                                                                                  \
+        .name = (lane_name), .connect = ucx_connect, .send = ucx_send_frame, .progress = ucx_progress,                 \
+        .wait = ucx_wait, .wake = ucx_wake, .peer_close = ucx_peer_close, .close = ucx_close                           \
+    }
+static const transport_ops tcp_ops = UCX_OPS("tcp"), rdma_ops = UCX_OPS("rdma");
 
 /* ------------------------------------------------------------------------------------------------ open */
 static moe_status epoll_open(ucx *t, moe_error *err)

@@ -43,19 +43,39 @@ static ucs_log_func_rc_t on_log(const char *file, unsigned line, const char *fun
     return UCS_LOG_FUNC_RC_STOP;
 }
 
+static const char *const defaults[][2] = {
+    {"UCX_TLS", "tcp"},
+    {"UCX_RNDV_THRESH", "inf"},    /* rendezvous over tcp costs four times plain TCP at 64 KB */
+    {"UCX_TCP_TX_SEG_SIZE", "1m"}, /* a frame is one piece: nothing is put together from parts a peer sends */
+    {"UCX_TCP_RX_SEG_SIZE", "1m"}, /* equal in all members */
+    {"UCX_TCP_CONN_NB", "y"},      /* a host that does not answer must not stop the thread */
+    {"UCX_LOG_FILE", "stderr"},    /* the default is stdout, where READY lines are read */
+    {"UCX_ERROR_SIGNALS", ""},     /* crashes are the sanitizer's and the core dump's */
+    {"UCX_WARN_UNUSED_ENV_VARS", "n"},
+};
+
+/* The UCX_ variables that are not ours, for the person whose shell or pod has them: "UCX_TLS=sm,self". */
+static void users_variables(char out[200])
+{
+    size_t used = 0;
+
+    (void)snprintf(out, 200, "no UCX_ variable is set");
+    for (char **e = environ; *e != NULL; e++) {
+        bool own = strncmp(*e, "UCX_", 4) != 0;
+
+        for (size_t i = 0; i < MOE_COUNT(defaults) && !own; i++) {
+            size_t n = strlen(defaults[i][0]);
+            own = strncmp(*e, defaults[i][0], n) == 0 && (*e)[n] == '=' && strcmp(*e + n + 1, defaults[i][1]) == 0;
+        }
+        if (!own && used < 200) {
+            used += (size_t)snprintf(out + used, 200 - used, used == 0 ? "the environment has %s" : " %s", *e);
+        }
+    }
+}
+
 /* What a variable set by the user says stays. */
 static void process_init(void)
 {
-    static const char *const defaults[][2] = {
-        {"UCX_TLS", "tcp"},
-        {"UCX_RNDV_THRESH", "inf"},    /* rendezvous over tcp costs four times plain TCP at 64 KB */
-        {"UCX_TCP_TX_SEG_SIZE", "1m"}, /* a frame is one piece: nothing is put together from parts a peer sends */
-        {"UCX_TCP_RX_SEG_SIZE", "1m"}, /* equal in all members */
-        {"UCX_TCP_CONN_NB", "y"},      /* a host that does not answer must not stop the thread */
-        {"UCX_LOG_FILE", "stderr"},    /* the default is stdout, where READY lines are read */
-        {"UCX_ERROR_SIGNALS", ""},     /* crashes are the sanitizer's and the core dump's */
-        {"UCX_WARN_UNUSED_ENV_VARS", "n"},
-    };
     bool own_signals = getenv("UCX_ERROR_SIGNALS") == NULL;
 
     for (size_t i = 0; i < MOE_COUNT(defaults); i++) {
@@ -86,7 +106,7 @@ static bool is_rdma(const char *transport_name)
 }
 
 /* Reads the transports that UCX has opened out of its own report, "# resource 0: md 0 dev 0 flags -- tcp/eth0". False
- * when one of them is not of the lane, or there is none. */
+ * when none of them is tcp, where that is the lane; where it is rdma, when one of them is not, or there is none. */
 static bool read_lane(ucp_context_h context, transport_lane lane, char text[UCX_MAX_LANE])
 {
     char *report = NULL, *rest = NULL;
@@ -108,7 +128,7 @@ static bool read_lane(ucp_context_h context, transport_lane lane, char text[UCX_
         }
         name += 3;
         *end = '\0';
-        good = lane == TRANSPORT_LANE_TCP || (is_rdma(name) && (good || used == 0));
+        good = lane == TRANSPORT_LANE_TCP ? good || strcmp(name, "tcp") == 0 : is_rdma(name) && (good || used == 0);
         if (strstr(text, name) == NULL && used < UCX_MAX_LANE) {
             used += (size_t)snprintf(text + used, UCX_MAX_LANE - used, used == 0 ? "%s" : ",%s", name);
         }
@@ -126,11 +146,13 @@ moe_status ucx_context_open(transport_lane lane, const char *device, char lane_o
                                  .estimated_num_eps = 1}; /* of a worker */
     ucp_config_t *config;
     ucp_context_h context;
+    char variables[200];
 
     (void)pthread_once(&once, process_init);
     ucs_status_t status = ucp_config_read(NULL, NULL, &config);
     if (status != UCS_OK) {
-        return moe_fail(err, MOE_ERR_UNAVAILABLE, "ucx: configuration: %s", ucs_status_string(status));
+        users_variables(variables);
+        return moe_fail(err, MOE_ERR_UNAVAILABLE, "ucx: configuration: %s; %s", ucs_status_string(status), variables);
     }
     if (lane == TRANSPORT_LANE_RDMA) {
         /* Whatever UCX_TLS says, this lane has no tcp to fall back to. */
@@ -141,19 +163,18 @@ moe_status ucx_context_open(transport_lane lane, const char *device, char lane_o
     status = ucp_init(&params, config, &context);
     ucp_config_release(config);
     if (status != UCS_OK) {
+        users_variables(variables);
         return lane == TRANSPORT_LANE_RDMA
-                   ? moe_fail(err, MOE_ERR_UNSUPPORTED, "transport rdma: no RDMA device that UCX can use here (%s)",
-                              ucs_status_string(status))
-                   : moe_fail(err, MOE_ERR_UNAVAILABLE, "ucx: %s", ucs_status_string(status));
+                   ? moe_fail(err, MOE_ERR_UNSUPPORTED, "transport rdma: no RDMA device that UCX can use here (%s); %s",
+                              ucs_status_string(status), variables)
+                   : moe_fail(err, MOE_ERR_UNAVAILABLE, "ucx: %s; %s", ucs_status_string(status), variables);
     }
     lane_out[0] = '\0';
     if (!read_lane(context, lane, lane_out)) {
-        if (lane == TRANSPORT_LANE_RDMA) {
-            ucp_cleanup(context);
-            return moe_fail(err, MOE_ERR_UNSUPPORTED, "transport rdma: UCX would use \"%s\", which is not RDMA",
-                            lane_out);
-        }
-        (void)snprintf(lane_out, UCX_MAX_LANE, "tcp");
+        users_variables(variables);
+        ucp_cleanup(context);
+        return moe_fail(err, MOE_ERR_UNSUPPORTED, "transport %s: UCX would use \"%s\", which is not that; %s",
+                        lane == TRANSPORT_LANE_RDMA ? "rdma" : "tcp", lane_out, variables);
     }
     *out = context;
     return MOE_OK;

@@ -20,7 +20,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define WARN_EVERY_NS UINT64_C(1000000000)
 #define ACCEPT_ROUNDS 16
 
 /* ------------------------------------------------------------------------------------------------ slots */
@@ -164,19 +163,18 @@ static moe_status meet_on(ucx_slot *slot, const unsigned char *bytes, size_t n, 
     return status;
 }
 
-/* A member that is refused for its secret is told so; the operator is told that and a wrong version, once a second at
- * most: anybody who reaches the port can provoke these lines. */
+/* A member that connects and is refused for its secret is told so; the operator is told that and a wrong version. Of one
+ * that we connect to the owner of the connection tells: he knows its name. */
 static void meeting_failed(ucx_slot *slot, moe_status status, const char *why)
 {
     ucx *t = slot->t;
-    uint64_t now = moe_now_ns(t->clock);
     bool operators = status == MOE_ERR_DENIED || status == MOE_ERR_UNSUPPORTED;
+    char from[SOCKET_MAX_ADDRESS];
 
     t->stats.denied += status == MOE_ERR_DENIED;
-    if (operators && (t->warned_ns == 0 || now - t->warned_ns >= WARN_EVERY_NS)) {
-        t->warned_ns = now;
-        MOE_WARN("transport: a member that %s is not used: %s", slot->caller ? "this one connected to" : "connected",
-                 why);
+    if (operators && !slot->caller) {
+        socket_peer_host(slot->fd, from);
+        MOE_WARN("transport: a member that connected from %s is not used: %s", from, why);
     }
     if (status == MOE_ERR_DENIED && !slot->caller && meet_of(slot)->stage == MEET_ADDRESS) {
         meet_refuse(meet_of(slot));
@@ -310,19 +308,22 @@ void ucx_on_listen(ucx *t)
 moe_status ucx_connect(transport *base, const char *address, transport_peer *peer_out)
 {
     ucx *t = (ucx *)base;
-    int fd;
-    moe_status status = socket_connect(address, &fd, NULL);
+    moe_error err;
+    int fd = -1;
+    moe_status status = socket_connect(address, &fd, &err);
+    ucx_slot *slot = status == MOE_ERR_INVALID_ARG ? NULL : take_slot(t);
 
-    if (status != MOE_OK) {
-        return status;
-    }
-    ucx_slot *slot = take_slot(t);
     if (slot == NULL) {
-        (void)close(fd);
-        return MOE_ERR_BUSY;
+        if (fd >= 0) {
+            (void)close(fd);
+        }
+        return status == MOE_ERR_INVALID_ARG ? status : MOE_ERR_BUSY;
     }
     *peer_out = slot->peer;
-    if (begin_meeting(slot, fd, true) != MOE_OK) {
+    slot->caller = true;
+    if (status != MOE_OK) {
+        ucx_slot_fail(slot, err.text); /* DOWN is told, with the reason */
+    } else if (begin_meeting(slot, fd, true) != MOE_OK) {
         ucx_slot_fail(slot, "no meeting");
     }
     return MOE_OK;

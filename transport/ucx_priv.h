@@ -68,7 +68,7 @@ struct ucx {
     ucx_send *sends; /* owned [n_slots * max_sends] */
     ucx_send *free_sends;
     uint32_t max_sends;
-    uint64_t send_timeout_ns, check_ns, warned_ns;
+    uint64_t send_timeout_ns, check_ns;
     bool dirty; /* ucx_attend has something to do */
     unsigned n_events, turn;
     transport_ucx_stats stats;

@@ -37,4 +37,16 @@ void metrics_gauge(moe_text *out, const char *name, const char *help, uint64_t v
 /* A label value with backslash, quote and line feed escaped, at most 128 bytes of it. */
 void metrics_label(moe_text *out, const char *value);
 
+/* How a member, node or coordinator, stands with its cluster. Counters are since the start. */
+typedef struct metrics_cluster {
+    bool connected, registered; /* the store answers; we are registered in it */
+    uint64_t failures, lease_losses, lists, watch_events, ignored;
+    uint64_t epoch_published, epoch_applied;
+    bool is_coordinator; /* only then what follows is told */
+    bool controller;
+    uint64_t elections, placements, unreachable;
+} metrics_cluster;
+
+void metrics_put_cluster(moe_text *out, const metrics_cluster *c);
+
 #endif

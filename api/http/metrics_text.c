@@ -38,3 +38,28 @@ void metrics_gauge(moe_text *out, const char *name, const char *help, uint64_t v
     metrics_head(out, name, "gauge", help);
     moe_text_printf(out, "%s %" PRIu64 "\n", name, value);
 }
+
+void metrics_put_cluster(moe_text *out, const metrics_cluster *c)
+{
+    metrics_gauge(out, "conclave_etcd_connected", "1 while the cluster's store answers.", c->connected);
+    metrics_counter(out, "conclave_etcd_failures_total", "Requests to the store that failed.", c->failures);
+    metrics_counter(out, "conclave_etcd_lease_losses_total", "Own leases that were found dead.", c->lease_losses);
+    metrics_counter(out, "conclave_etcd_lists_total",
+                    "Reads of everything: at the start, every 30 s, and after a watch was lost.", c->lists);
+    metrics_counter(out, "conclave_etcd_watch_events_total", "Changes heard of.", c->watch_events);
+    metrics_counter(out, "conclave_etcd_ignored_total", "Values that were malformed and are not used.", c->ignored);
+    metrics_gauge(out, "conclave_cluster_registered", "1 while this member is registered.", c->registered);
+    metrics_gauge(out, "conclave_cluster_epoch_published", "Epoch of the placement that the controller wants.",
+                  c->epoch_published);
+    metrics_gauge(out, "conclave_cluster_epoch_applied",
+                  "Epoch that this member follows: its dispatches, or all that it is to hold is loaded.",
+                  c->epoch_applied);
+    if (c->is_coordinator) {
+        metrics_gauge(out, "conclave_cluster_controller", "1 while this coordinator controls the cluster.",
+                      c->controller);
+        metrics_counter(out, "conclave_cluster_elections_total", "Elections won.", c->elections);
+        metrics_counter(out, "conclave_cluster_placements_total", "Placements published.", c->placements);
+        metrics_gauge(out, "conclave_cluster_nodes_unreachable",
+                      "Nodes that are registered, but not connected to this coordinator.", c->unreachable);
+    }
+}

@@ -14,23 +14,20 @@
 #define BATCH_FRAMES  64
 #define MAX_STRANGERS 256 /* connections at a time, greeted or not */
 
-#define YIELD_NS    UINT64_C(100000)
-#define SLEEP_NS    UINT64_C(100000000)
-#define LEAVE_NS    UINT64_C(2000000000)
-#define FAREWELL_NS UINT64_C(100000000) /* without a frame after GOODBYE: nobody sends any more */
+#define LEAVE_NS UINT64_C(2000000000)
 
-static volatile sig_atomic_t n_signals;
+volatile sig_atomic_t node_signals;
 
 static void on_signal(int signal_number)
 {
     (void)signal_number;
-    n_signals = n_signals + 1;
+    node_signals = node_signals + 1;
 }
 
 /* Nothing is drained yet: a signal during the load ends the process. */
 static void report_progress(void *ctx, size_t done, size_t total)
 {
-    if (n_signals > 0) {
+    if (node_signals > 0) {
         exit(0);
     }
     member_report_progress(ctx, done, total);
@@ -164,7 +161,9 @@ static moe_status open_node(node_program_state *p, const char *secret, size_t n_
                                      .tensors = p->files.tensors,
                                      .device = p->device,
                                      .layout = member_layout(p->config.member.weights),
-                                     .manifest = &p->files.manifest};
+                                     .manifest = &p->files.manifest,
+                                     .turn = node_turn_in_load,
+                                     .turn_ctx = p};
     o.source = expert_source_checkpoint(&p->experts);
     moe_status status = expert_node_open(&o, &p->node, err);
     if (status == MOE_OK &&
@@ -285,32 +284,15 @@ static void close_member(node_program_state *p)
     p->device = NULL;
 }
 
-/* ------------------------------------------------------------------------------------------------ the loop */
-/* One turn; sleeps when there has been nothing to do for a while, and soon: a coordinator may share the cores. */
-static void turn(node_program_state *p, uint64_t *idle_since)
-{
-    unsigned n = expert_node_progress(p->node) + assignment_turn(p->assignment, p->cluster);
-    uint64_t now = moe_now_ns(moe_clock_real());
-
-    node_pages_publish(p, now);
-    moe_threads_rest(p->threads);
-    if (n > 0) {
-        *idle_since = now;
-    } else if (now - *idle_since < YIELD_NS) {
-        (void)sched_yield();
-    } else {
-        p->transport->ops->wait(p->transport, SLEEP_NS);
-    }
-}
-
+/* ------------------------------------------------------------------------------------------------ joining */
 /* Turns until the cluster has taken us, or it is clear that it will not. */
 static moe_status join(node_program_state *p, moe_error *err)
 {
     uint64_t idle_since = 0, said = moe_now_ns(moe_clock_real());
     moe_status status = MOE_ERR_UNAVAILABLE;
 
-    while (n_signals == 0) {
-        turn(p, &idle_since);
+    while (node_signals == 0) {
+        node_turn(p, &idle_since);
         status = cluster_status(p->cluster, err);
         if (status != MOE_ERR_UNAVAILABLE) {
             return status;
@@ -379,56 +361,9 @@ static moe_status start(node_program_state *p, moe_error *err)
     if (status == MOE_OK) {
         status = become_member(p, err);
     }
+    p->registered_ns = moe_now_ns(moe_clock_real());
     atomic_store(&p->registered, status == MOE_OK);
     return status;
-}
-
-static void serve(node_program_state *p)
-{
-    uint64_t idle_since = 0;
-
-    while (n_signals == 0) {
-        turn(p, &idle_since);
-    }
-}
-
-/* Whether nobody needs this node: its experts have other owners everywhere, or there is no coordinator. */
-static bool dispensable(node_program_state *p)
-{
-    const cluster_state *s = cluster_state_acquire(p->cluster);
-    assignment_progress a;
-    bool yes = s->n_coordinators == 0;
-
-    assignment_get_progress(p->assignment, &a);
-    yes = yes || (a.wanted == 0 && cluster_state_epoch_applied(s) >= s->epoch);
-    cluster_state_release(s);
-    return yes;
-}
-
-/* Asks to be relieved, waits for it, says goodbye, and answers what is still under way. A second signal cuts it short.
- */
-static void drain(node_program_state *p)
-{
-    uint64_t end = moe_now_ns(moe_clock_real()) + (uint64_t)p->config.drain_timeout_ms * 1000000u;
-    uint64_t idle_since = 0, quiet_since, now;
-    expert_node_stats stats;
-
-    MOE_INFO("draining");
-    atomic_store(&p->draining, true);
-    cluster_set_draining(p->cluster, true);
-    while (n_signals < 2 && moe_now_ns(moe_clock_real()) < end && !dispensable(p)) {
-        turn(p, &idle_since);
-    }
-    expert_node_drain(p->node);
-    expert_node_get_stats(p->node, &stats);
-    quiet_since = now = moe_now_ns(moe_clock_real());
-    for (uint64_t frames = stats.frames; n_signals < 2 && now < end && now - quiet_since < FAREWELL_NS;
-         now = moe_now_ns(moe_clock_real())) {
-        turn(p, &idle_since);
-        expert_node_get_stats(p->node, &stats);
-        quiet_since = stats.frames != frames ? now : quiet_since;
-        frames = stats.frames;
-    }
 }
 
 static void close_all(node_program_state *p)
@@ -460,11 +395,13 @@ static int run(node_program_state *p)
     MOE_INFO("node %s of cluster %s, class %s, %s, transport %s, %zu MiB for experts", p->id, p->config.member.cluster,
              compute_class_name(p->device->numeric_class), p->device->ops->name, transport_ucx_lane(p->transport),
              p->memory_bytes >> 20);
-    printf("READY %s\n", p->address);
-    fflush(stdout);
-    serve(p);
-    drain(p);
-    return 0;
+    node_meet(p);
+    if (node_signals == 0) {
+        printf("READY %s\n", p->address);
+        fflush(stdout);
+    }
+    node_serve(p);
+    return node_drain(p);
 }
 
 int main(int argc, char **argv)

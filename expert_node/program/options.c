@@ -19,7 +19,8 @@ static const moe_option options[] = {
      .offset = FIELD(memory),
      .fallback = "0",
      .value = "SIZE",
-     .help = "memory that experts may take; 0: three quarters of what is free at the start, also within control groups"},
+     .help = "memory that experts may take; 0: three quarters of what is free at the start, here and within the "
+             "control groups' limits"},
     {.name = "insecure",
      .kind = MOE_OPT_BOOL,
      .offset = FIELD(insecure),
@@ -38,8 +39,8 @@ const moe_program node_program = {
     .name = "conclave-node",
     .summary =
         "Holds experts of a checkpoint and computes their rows for the coordinators of its cluster.\n"
-        "Prints one line, READY host:port, when it is registered and listening; which experts it holds is decided "
-        "by the cluster's controller. SIGTERM drains.",
+        "Prints one line, READY host:port, when a coordinator has reached it; which experts it holds is decided by the "
+        "cluster's controller.\nSIGTERM drains: exit code 0 when others have its experts, 3 when it left without that.",
     .options = options,
     .n_options = MOE_COUNT(options),
 };

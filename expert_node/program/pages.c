@@ -18,7 +18,7 @@ void node_pages_publish(node_program_state *p, uint64_t now)
     pthread_mutex_unlock(&p->lock);
 }
 
-static node_shown look(node_program_state *p)
+node_shown node_pages_look(node_program_state *p)
 {
     pthread_mutex_lock(&p->lock);
     node_shown s = p->shown;
@@ -28,7 +28,7 @@ static node_shown look(node_program_state *p)
 
 static bool live(void *ctx, moe_text *out)
 {
-    uint64_t now = moe_now_ns(moe_clock_real()), turned = look(ctx).turned_ns;
+    uint64_t now = moe_now_ns(moe_clock_real()), turned = node_pages_look(ctx).turned_ns;
     uint64_t idle = now > turned ? now - turned : 0;
 
     if (idle > STUCK_NS) {
@@ -39,15 +39,29 @@ static bool live(void *ctx, moe_text *out)
     return true;
 }
 
-/* Of use: registered, and everything the placement gives it is loaded. */
+static bool is_met(node_program_state *p, moe_error *why)
+{
+    standing s = node_standing(p);
+    bool met = standing_is_met(&s, why);
+
+    cluster_state_release(s.state);
+    return met;
+}
+
+/* Of use: registered, met by a coordinator, and everything the placement gives it is loaded. */
 static bool ready(void *ctx, moe_text *out)
 {
     node_program_state *p = ctx;
     assignment_progress a;
+    moe_error why = {""};
 
     assignment_get_progress(p->assignment, &a);
     if (atomic_load(&p->draining)) {
         moe_text_printf(out, "draining\n");
+        return false;
+    }
+    if (atomic_load(&p->registered) && !is_met(p, &why)) {
+        moe_text_printf(out, "%s\n", why.text);
         return false;
     }
     if (!atomic_load(&p->registered) || !a.complete) {
@@ -61,19 +75,26 @@ static bool ready(void *ctx, moe_text *out)
 
 static void put_cluster(node_program_state *p, moe_text *out)
 {
+    const cluster_state *s = cluster_state_acquire(p->cluster);
+    const cluster_node *own = cluster_state_node(s, p->id);
     cluster_stats c;
     assignment_progress a;
 
     cluster_get_stats(p->cluster, &c);
     assignment_get_progress(p->assignment, &a);
-    metrics_gauge(out, "conclave_placement_epoch", "Placement epoch that is carried out.", a.epoch);
+    const metrics_cluster m = {.connected = s->connected,
+                               .registered = s->registered,
+                               .failures = c.failures,
+                               .lease_losses = c.lease_losses,
+                               .lists = c.lists,
+                               .watch_events = c.watch_events,
+                               .ignored = c.ignored,
+                               .epoch_published = s->epoch,
+                               .epoch_applied = own != NULL ? own->ready_epoch : 0};
+    cluster_state_release(s);
+    metrics_put_cluster(out, &m);
     metrics_gauge(out, "conclave_node_experts_wanted", "Experts the placement gives this node.", a.wanted);
     metrics_gauge(out, "conclave_node_experts_missing", "Those that are not loaded.", a.missing);
-    metrics_gauge(out, "conclave_registered", "1 while this member is registered.",
-                  cluster_status(p->cluster, NULL) == MOE_OK);
-    metrics_counter(out, "conclave_cluster_failures_total", "Requests to the store that failed.", c.failures);
-    metrics_counter(out, "conclave_cluster_lease_losses_total", "Leases found dead.", c.lease_losses);
-    metrics_counter(out, "conclave_cluster_watch_events_total", "Changes heard of.", c.watch_events);
 }
 
 static void put_node(const node_shown *s, moe_text *out)
@@ -85,20 +106,30 @@ static void put_node(const node_shown *s, moe_text *out)
                     s->stats.batches);
     metrics_counter(out, "conclave_node_refusals_total", "Dispatches refused.", s->stats.refusals);
     metrics_counter(out, "conclave_node_bad_frames_total", "Frames that cost a connection.", s->stats.bad_frames);
-    metrics_counter(out, "conclave_authentication_failures_total", "Coordinators that did not prove the secret.",
-                    s->stats.auth_failures);
+    metrics_counter(out, "conclave_authentication_failures_total",
+                    "Connections that did not prove the secret: while meeting, or after HELLO.",
+                    s->stats.auth_failures + s->transport.denied);
+    metrics_counter(out, "conclave_node_hellos_total", "Coordinators whose HELLO was accepted.", s->stats.hellos);
+    metrics_gauge(out, "conclave_node_coordinators", "Coordinators connected now.", s->stats.coordinators);
+    metrics_counter(out, "conclave_node_loads_total", "Experts loaded and verified.", s->stats.loads);
+    metrics_counter(out, "conclave_node_load_failures_total", "Loads that failed.", s->stats.load_failures);
     metrics_counter(out, "conclave_node_silent_total", "Connections that did not greet in time.", s->stats.silent);
     metrics_gauge(out, "conclave_node_experts", "Experts loaded.", s->stats.experts);
     metrics_gauge(out, "conclave_node_expert_bytes", "Memory they take.", s->stats.memory_bytes);
     metrics_gauge(out, "conclave_transport_peers", "Connections.", s->transport.peers);
     metrics_counter(out, "conclave_transport_accepted_total", "Connections taken.", s->transport.accepted);
     metrics_counter(out, "conclave_transport_refused_total", "Connections above the limit.", s->transport.refused);
+    metrics_counter(out, "conclave_transport_silent_total", "Connections that did not go on.", s->transport.silent);
+    metrics_counter(out, "conclave_transport_violations_total", "Connections lost for what was never sent here.",
+                    s->transport.violations);
+    metrics_counter(out, "conclave_transport_timeouts_total", "Connections lost because frames did not leave.",
+                    s->transport.timeouts);
 }
 
 static void metrics(void *ctx, moe_text *out)
 {
     node_program_state *p = ctx;
-    node_shown s = look(p);
+    node_shown s = node_pages_look(p);
     uint64_t now = moe_now_ns(moe_clock_real());
     cluster_stats c;
 

@@ -10,6 +10,7 @@
 
 #include "expert_node/program/assignment.h"
 #include "expert_node/program/options.h"
+#include "expert_node/program/standing.h"
 #include "api/http/http.h"
 
 /* Copied by the loop now and then, under its lock. */
@@ -35,15 +36,31 @@ typedef struct node_program_state {
     cluster_store *store;
     cluster *cluster;
     http_server *http;
-    uint64_t incarnation, epoch_published;
+    uint64_t incarnation, epoch_published, registered_ns;
     pthread_mutex_t lock; /* of shown */
     node_shown shown;
     atomic_bool registered; /* was, once */
     atomic_bool draining;
 } node_program_state;
 
+extern volatile sig_atomic_t node_signals; /* SIGTERM and SIGINT that came */
+
+/* loop.c */
+/* One turn; sleeps when there has been nothing to do for a while. */
+void node_turn(node_program_state *p, uint64_t *idle_since);
+/* While an expert is being loaded: peers are answered, dispatches for others are computed. ctx is the state. */
+void node_turn_in_load(void *ctx);
+/* The state it lends is to be released. Any thread. */
+standing node_standing(node_program_state *p);
+/* Turns until a coordinator has exchanged HELLO with us; until a signal comes; until we may leave, which returns the
+ * exit code. */
+void node_meet(node_program_state *p);
+void node_serve(node_program_state *p);
+int node_drain(node_program_state *p);
+
 /* pages.c */
 MOE_NODISCARD moe_status node_pages_open(node_program_state *p, moe_error *err);
 void node_pages_publish(node_program_state *p, uint64_t now); /* at most every 50 ms */
+node_shown node_pages_look(node_program_state *p);            /* what was last published; any thread */
 
 #endif

@@ -49,6 +49,8 @@ static void question(const cluster_state *s)
     uint64_t bitmap[LAYERS];
     moe_error err;
 
+    MOE_ASSERT((s->policy.replication == 0) == (s->policy.min_nodes == 0));
+    MOE_ASSERT(s->policy.replication <= ROUTER_MAX_NODES && s->policy.min_nodes <= ROUTER_MAX_NODES);
     (void)cluster_state_missing(s, NULL, NULL);
     (void)cluster_state_epoch_applied(s);
     for (size_t i = 0; i < s->n_nodes; i++) {

@@ -34,10 +34,14 @@ def model(**more):
                             "k": 2, "d_model": 16, "expert_bytes": 4096, **more})
 
 
+def policy(**more):
+    return record("policy", {"v": 1, "replication": 2, "min_nodes": 3, **more})
+
+
 COORDINATOR = record("coordinators/c", {"v": 1, "incarnation": INC, "address": "h:2", "epoch_applied": 1})
 CONTROLLER = record("controller", {"v": 1, "id": "c", "incarnation": INC})
 NODES = node("a") + node("b", draining=True)
-WHOLE = model() + NODES + ready("a") + ready("b", ["0e", "f1"]) + COORDINATOR + CONTROLLER + layer(0) + layer(1) + placement()
+WHOLE = model() + policy() + NODES + ready("a") + ready("b", ["0e", "f1"]) + COORDINATOR + CONTROLLER + layer(0) + layer(1) + placement()
 SEEDS = {
     "whole": WHOLE,
     "vanished": WHOLE + "--\nnodes/a\nnodes/b\nready/a\n",
@@ -80,6 +84,13 @@ SEEDS = {
     "model_class": model(numeric_class="cpu-bf16-1"),
     "model_layers": model(n_layers=3),
     "model_no_k": model(k=None),
+    "policy_changed": WHOLE + "--\n" + policy(replication=1),
+    "policy_gone": WHOLE + "--\npolicy\n",
+    "policy_0": WHOLE + "--\n" + policy(replication=0),
+    "policy_huge": WHOLE + "--\n" + policy(min_nodes=1 << 60),
+    "policy_text": policy(replication="2"),
+    "policy_no_min_nodes": record("policy", {"v": 1, "replication": 1}),
+    "policy_no_json": "policy {\n",
     "many_nodes": "".join(node(f"n{i}") for i in range(66)),
     "many_coordinators": "".join(COORDINATOR.replace("/c", f"/c{i}") for i in range(66)),
 }

@@ -447,6 +447,27 @@ def admin_shows_the_cluster():
 
 
 @test
+def the_policy_is_read_and_changed_part_by_part():
+    with Server() as s:
+        admin = s.client().of("conclave.v1.Admin")
+
+        def ask(**fields):
+            policy = admin.call("SetPolicy", M("SetPolicyRequest", **fields)).policy
+            return policy.replication, policy.min_nodes
+
+        assert ask() == (1, 1)
+        assert ask(replication=2) == (2, 1)
+        assert ask(min_nodes=3) == (2, 3)
+        assert ask(replication=1, min_nodes=5) == (1, 5)
+        policy = admin.call("GetCluster", M("GetClusterRequest")).policy
+        assert (policy.replication, policy.min_nodes) == (1, 5)
+        fails(CODE.INVALID_ARGUMENT, lambda: ask(replication=0), "replication")
+        fails(CODE.INVALID_ARGUMENT, lambda: ask(replication=2, min_nodes=0), "min_nodes")
+        fails(CODE.INVALID_ARGUMENT, lambda: ask(min_nodes=65), "min_nodes")
+        assert ask() == (1, 5)
+
+
+@test
 def admin_may_have_a_listener_of_its_own():
     with Server(services=2) as s:
         client = s.client()

@@ -354,6 +354,14 @@ class Cluster(Case):
                          "epoch 3, set s\nlayer 0 experts 0-2: a b (loading)\nlayer 0 experts 4: a b (loading)\n"
                          "layer 1 experts 0: nobody\n")
 
+    def test_the_policy_is_printed_and_changed(self):
+        self.server.replies["SetPolicy"] = [v1("SetPolicyResponse", policy=v1("Policy", replication=2, min_nodes=3))]
+        self.assertEqual(self.ok("placement", "policy"), "replication 2, min_nodes 3\n")
+        self.ok("placement", "policy", "--replication", "2", "--min-nodes", "3")
+        self.assertEqual(self.server.requests, [v1("SetPolicyRequest"), v1("SetPolicyRequest", replication=2, min_nodes=3)])
+        self.fails(2, "placement policy", "placement", "--replication", "2")
+        self.fails(2, "policies", "placement", "policies")
+
     def test_experts_are_listed_in_order_with_their_rows(self):
         out = self.ok("experts", "--layer", "0")
         self.assertEqual([line.split() for line in out.splitlines()[-3:]],

@@ -62,7 +62,7 @@ static void member_start(member *m, const cluster_etcd_options *etcd, cluster_ro
                                          .d_model = 16,
                                          .expert_bytes = 1 << 20},
                                .memory_bytes = (uint64_t)64 << 20,
-                               .min_nodes = 2,
+                               .policy = {.min_nodes = 2},
                                .store = m->store,
                                .alive = nobody_else};
     assert_ok(cluster_open(&o, &m->c, &err), err);

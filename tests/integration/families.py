@@ -76,7 +76,7 @@ class Families(unittest.TestCase):
         nodes = [Process("--model", self.model, *member, "--id", f"node-{i}") for i in range(n)]
         self.addCleanup(lambda: [node.stop(signal.SIGKILL) for node in nodes if node.process.poll() is None])
         for node in nodes:
-            node.ready()
+            node.registered()
         with self.alone(*member, "--id", "coordinator", "--min-nodes", str(n), "--replication", str(replication), *args) as coordinator:
             self.assertEqual(self.answers(coordinator), self.expected)
         for node in nodes:

@@ -61,7 +61,7 @@ def serve(model, n_nodes, etcd, cluster):
     nodes = [Process("--model", model, *member, "--id", f"node-{i}") for i in range(n_nodes)]
     try:
         for node in nodes:
-            node.ready()
+            node.registered()
         with Coordinator(COORDINATOR, model, *args, *member, "--id", "coordinator", "--min-nodes", str(n_nodes)) as coordinator:
             return oracle.ask(CONCLAVE, coordinator, model)
     finally:

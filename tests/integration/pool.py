@@ -73,7 +73,7 @@ class Etcd:
 
 
 class Process:
-    """One conclave-node. Its address is known when it is registered and listening; the log is kept."""
+    """One conclave-node. It is registered first, and ready when a coordinator has reached it; the log is kept."""
 
     def __init__(self, *args, program=NODE):
         self.process = subprocess.Popen([program, "--threads", "1", "--drain-timeout-ms", "2000", *args],
@@ -81,6 +81,18 @@ class Process:
         self.log = []
         self.reader = threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True)
         self.reader.start()
+
+    def says(self, words):
+        """Waits for a line of the log."""
+        end = time.monotonic() + WAIT_S
+        while not any(words in line for line in list(self.log)):
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"the node did not say {words!r}: {''.join(self.log)[-2000:]}")
+            time.sleep(0.01)
+        return self
+
+    def registered(self):
+        return self.says(" is registered")
 
     def ready(self):
         line = self.process.stdout.readline().split()
@@ -152,8 +164,8 @@ class Pool(unittest.TestCase):
         return node
 
     def start_nodes(self, n, *args):
-        """All at once; in return when all are ready."""
-        return [node.ready() for node in [self.node(f"node-{i}", *args) for i in range(n)]]
+        """All at once; in return when all are registered."""
+        return [node.registered() for node in [self.node(f"node-{i}", *args) for i in range(n)]]
 
     def coordinator(self, *args, id="coordinator", model=None):
         return Coordinator(COORDINATOR, model or self.model, *self.member_args(), "--id", id, "--threads", "1", *args)
@@ -239,7 +251,8 @@ class Pool(unittest.TestCase):
             early = threads.submit(self.coordinator, "--min-nodes", "2")
             time.sleep(0.5)
             self.assertFalse(early.done())
-            self.start_nodes(2)
+            for node in self.start_nodes(2):
+                node.ready()
             coordinator = early.result()
         with coordinator:
             self.assertEqual(self.answers(coordinator), self.expected)
@@ -267,7 +280,7 @@ class Pool(unittest.TestCase):
         for vector in ("olmoe-gqa", "olmoe-bf16"):
             self.cluster = vector
             for node in [self.node(f"node-{i}", model=os.path.join(VECTORS, vector)) for i in range(3)]:
-                node.ready()
+                node.registered()
             oracle.check(CONCLAVE, COORDINATOR, os.path.join(VECTORS, vector), *self.member_args(), "--id", "coordinator", "--threads",
                          "1", "--min-nodes", "3")
             self.stop_nodes()
@@ -309,7 +322,7 @@ class Pool(unittest.TestCase):
         args = ("--etcd", ",".join([nobody] + [e.url for e in etcds]), "--cache-dir", self.folder)
         self.nodes = [Process("--model", self.model, *args, "--id", f"node-{i}") for i in range(2)]
         for node in self.nodes:
-            node.ready()
+            node.registered()
         with Coordinator(COORDINATOR, self.model, *args, "--id", "coordinator", "--threads", "1", "--min-nodes", "2") as coordinator:
             self.assertEqual(self.answers(coordinator), self.expected)
             etcds[0].stop()
@@ -357,7 +370,7 @@ class Pool(unittest.TestCase):
         self.refused(refused)
         self.nodes = [Process("--model", self.model, "--id", f"node-{i}", *tls, right) for i in range(2)]
         for node in self.nodes:
-            node.ready()
+            node.registered()
         with Coordinator(COORDINATOR, self.model, *tls, right, "--id", "coordinator", "--threads", "1", "--min-nodes", "2") as coordinator:
             self.assertEqual(self.answers(coordinator), self.expected)
             self.assert_all_answered(coordinator, 2)
@@ -408,7 +421,7 @@ class Pool(unittest.TestCase):
         self.nodes = [Process("--model", self.model, *args, "--id", f"node-{i}", "--listen", f"10.213.0.{i + 1}:0",
                               program=self.on_host(hosts[i], NODE)) for i in (1, 2)]
         for node in self.nodes:
-            node.ready()
+            node.registered()
         conclave = self.on_host(hosts[0], CONCLAVE)
         with Coordinator(self.on_host(hosts[0], COORDINATOR), self.model, *args, "--id", "coordinator", "--threads", "1", "--min-nodes",
                          "2") as coordinator:
@@ -433,8 +446,7 @@ class Pool(unittest.TestCase):
         node, = self.start_nodes(1, "--http", f"127.0.0.1:{port}")
         http = f"http://127.0.0.1:{port}"
         self.assertEqual(self.get(http + "/livez"), (200, "ok\n"))
-        code, text = self.get(http + "/readyz")
-        self.assertEqual((code, "placed yet" in text), (503, True), text)
+        self.assertEqual(self.get(http + "/readyz"), (503, "no coordinator is registered yet\n"))
         with self.coordinator("--http", "127.0.0.1:0") as coordinator:
             self.assertEqual(self.get(http + "/readyz"), (200, "ok\n"))
             self.assertEqual(self.answers(coordinator), self.expected)
@@ -445,14 +457,21 @@ class Pool(unittest.TestCase):
             self.assertRegex(page, r"conclave_node_rows_total [1-9]")
             self.assertIn('node="node-0",numeric_class="cpu-f32-1",transport="tcp"', page)
             self.assertIn('conclave_loop_last_progress_seconds{loop="cluster"}', page)
+            for line in ("etcd_connected 1", "etcd_lease_losses_total 0", "cluster_registered 1", "cluster_epoch_published 1",
+                         "cluster_epoch_applied 1", "node_coordinators 1", "node_loads_total 16", "authentication_failures_total 0"):
+                self.assertIn(f"\nconclave_{line}\n", page)
             page = self.get("http://127.0.0.1:" + coordinator.log_match(r"http on port (\d+)").group(1) + "/metrics")[1]
             self.assertRegex(page, r'conclave_node_up\{[^}]*node="node-0"[^}]*transport="tcp"\} 1')
             self.assertRegex(page, r'conclave_node_queued_rows\{node="node-0",transport="tcp"\} \d+')
+            for line in ("etcd_connected 1", "cluster_registered 1", "cluster_controller 1", "cluster_placements_total 1",
+                         "cluster_epoch_applied 1", "cluster_nodes_unreachable 0"):
+                self.assertIn(f"\nconclave_{line}\n", page)
             coordinator.log_match("reached by tcp")
             self.assertEqual(run_json(CONCLAVE, coordinator, "nodes")[0]["nodes"][0]["transport"], "tcp")
             code, log = node.stop()
             self.nodes.clear()
-            self.assertEqual(code, 0)
+            self.assertEqual(code, 3, log) # the coordinator needs it, and there is no other
+            self.assertIn("there is no other node", log)
             self.assertIn("transport tcp", log)
 
     def wait_for_page(self, url, code, *words):
@@ -566,7 +585,7 @@ class Pool(unittest.TestCase):
     def test_a_member_of_another_cluster_is_not_seen(self):
         self.start_nodes(1)
         mine, self.cluster = self.cluster, "elsewhere"
-        self.node("far").ready()
+        self.node("far").registered()
         self.cluster = mine
         with self.coordinator() as coordinator:
             self.assertEqual(self.answers(coordinator), self.expected)
@@ -610,6 +629,96 @@ class Pool(unittest.TestCase):
             self.assert_all_answered(coordinator, 2)
         self.stop_nodes()
 
+    # ------------------------------------------------------------------------------------------ out of reach
+    def reads(self, url, code, *words):
+        """Asks until the page says so."""
+        end = time.monotonic() + WAIT_S
+        while True:
+            page = self.get(url)
+            if page[0] == code and all(word in page[1] for word in words):
+                return
+            self.assertLess(time.monotonic(), end, page)
+            time.sleep(0.05)
+
+    def check_out_of_reach(self, coordinator, node_args, on_page, in_log):
+        """A second node that nobody can reach: it says so, is given nothing, and nobody waits for it."""
+        port, = free_ports(1)
+        lost = self.node("lost", "--http", f"127.0.0.1:{port}", *node_args).registered()
+        self.reads(f"http://127.0.0.1:{port}/readyz", 503, on_page)
+        lost.says(on_page)
+        coordinator.log_match(in_log)
+        self.assertEqual(self.answers(coordinator), self.expected)
+        owners = {r["node_id"] for e in run_json(CONCLAVE, coordinator, "placement")[0]["experts"] for r in e.get("replicas", [])}
+        self.assertEqual(owners, {"node-0"})
+        self.nodes.remove(lost)
+        lost.process.send_signal(signal.SIGTERM)
+        self.assertEqual(lost.process.stdout.read(), "")
+        code, log = lost.end()
+        self.assertEqual(code, 0, log)
+
+    def test_a_node_with_a_wrong_advertise_is_given_nothing_and_says_so(self):
+        nobody, = free_ports(1)
+        self.start_nodes(1)
+        with self.coordinator() as coordinator:
+            self.nodes[0].ready()
+            self.check_out_of_reach(coordinator, ("--advertise", f"127.0.0.1:{nobody}"), "wrong --advertise?",
+                                    rf"node lost at 127\.0\.0\.1:{nobody} is not used: Connection refused")
+        self.stop_nodes()
+
+    def test_a_node_with_a_wrong_secret_is_given_nothing_and_says_so(self):
+        right = self.secret("right-one", "a secret of enough bytes\n")
+        self.start_nodes(1, "--secret-file", right)
+        with self.coordinator("--secret-file", right) as coordinator:
+            self.check_out_of_reach(coordinator, ("--secret-file", self.secret("wrong-one", "another one of such length\n")),
+                                    "failed the secret's proof", r"node lost at \S+ is not used: the other end does not accept our proof")
+        self.stop_nodes()
+
+    def test_a_coordinator_alone_with_unreachable_nodes_says_which(self):
+        nobody, = free_ports(1)
+        self.node("lost", "--advertise", f"127.0.0.1:{nobody}").registered()
+        process = subprocess.Popen([COORDINATOR, "--model", self.model, "--listen", "127.0.0.1:0", *self.member_args(), "--id", "c"],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=clean_env())
+        timer = threading.Timer(WAIT_S, process.kill)
+        timer.start()
+        try:
+            self.assertTrue(any("node lost at 127.0.0.1:" in line and "nothing is placed yet" in line for line in process.stderr))
+        finally:
+            timer.cancel()
+            process.terminate()
+            self.assertEqual(process.communicate()[0], "")
+
+    def test_a_drain_that_nobody_can_relieve_is_noticed(self):
+        self.start_nodes(2, "--drain-timeout-ms", "600000")
+        with self.coordinator("--min-nodes", "2") as coordinator:
+            self.assertEqual(self.answers(coordinator), self.expected)
+            coordinator.process.kill()
+            coordinator.process.wait()
+            for node, words in zip(self.nodes, ("no coordinator is connected", "no coordinator is connected")):
+                code, log = node.stop()
+                self.assertEqual(code, 3, log)
+                self.assertIn(words, log)
+        self.nodes.clear()
+
+    def test_the_policy_stays_when_the_controller_changes(self):
+        self.start_nodes(2)
+        with self.coordinator("--min-nodes", "2", "--replication", "2", id="a") as a:
+            self.assertEqual(self.answers(a), self.expected)
+            with self.coordinator("--replication", "1", id="b") as b:
+                b.log_match(r"policy of cluster \S+ is replication 2, min_nodes 2")
+                self.assertEqual(a.stop(), (0, ""))
+                self.assertEqual(self.answers(b), self.expected)
+                b.log_match("is controller|places|applied")
+                layers = run_json(CONCLAVE, b, "placement")[0]["experts"]
+                self.assertEqual({len(e.get("replicas", [])) for e in layers}, {2})
+                changed, = run_json(CONCLAVE, b, "placement", "policy", "--replication", "1")
+                self.assertEqual(changed["policy"], {"replication": 1, "min_nodes": 2})
+                end = time.monotonic() + WAIT_S
+                while {len(e.get("replicas", [])) for e in run_json(CONCLAVE, b, "placement")[0]["experts"]} != {1}:
+                    self.assertLess(time.monotonic(), end)
+                    time.sleep(0.05)
+                self.assertEqual(self.answers(b), self.expected)
+        self.stop_nodes()
+
     def test_options_that_cannot_work_are_refused(self):
         self.refused(self.node("n", "--listen", "0.0.0.0:0"), "advertise")
         self.refused(self.node("n", "--listen", "0.0.0.0:0", "--advertise", "127.0.0.1:0"), "secret")
@@ -621,7 +730,7 @@ class Pool(unittest.TestCase):
     def test_memory_is_a_bound(self):
         expert = 3 * 64 * 32 * 4
         self.start_nodes(2, "--memory", str(5 * expert))
-        self.node("large", "--memory", str(6 * expert)).ready()
+        self.node("large", "--memory", str(6 * expert)).registered()
         with self.coordinator("--min-nodes", "3") as coordinator:
             self.assertEqual(self.answers(coordinator), self.expected)
             cluster, = run_json(CONCLAVE, coordinator, "nodes")

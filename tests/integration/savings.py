@@ -129,7 +129,7 @@ class Savings(unittest.TestCase):
         nodes = [Process("--model", model, "--etcd", etcd.url, "--id", f"node-{i}", "--cache-dir", "") for i in range(2)]
         self.addCleanup(lambda: [node.stop() for node in nodes])
         for node in nodes:
-            node.ready()
+            node.registered()
         with self.serve(model, "--etcd", etcd.url, "--id", "coordinator", "--min-nodes", "2") as coordinator:
             grown = self.read_prompt(coordinator)
         rows, ffn_picks = self.check_counters(grown, 0.4)

@@ -693,6 +693,7 @@ size_t fake_engine_live(engine *e)
 struct fake_cluster {
     api_view view;
     atomic_int state;
+    _Atomic uint32_t replication, min_nodes;
 };
 
 typedef struct fake_snapshot {
@@ -724,6 +725,8 @@ static const api_view_snapshot *acquire(void *ctx, bool want_replicas)
                                   .n_coordinators = 1,
                                   .nodes = &s->node,
                                   .coordinators = &s->coordinator,
+                                  .replication = c->replication,
+                                  .min_nodes = c->min_nodes,
                                   .n_replicas = want_replicas ? FAKE_LAYERS * FAKE_EXPERTS : 0,
                                   .replicas = s->replicas};
     return &s->base;
@@ -735,12 +738,25 @@ static void release(void *ctx, const api_view_snapshot *snapshot)
     free((void *)(uintptr_t)snapshot);
 }
 
+static moe_status set_policy(void *ctx, uint32_t replication, uint32_t min_nodes, moe_error *err)
+{
+    fake_cluster *c = ctx;
+
+    if (replication > 64 || min_nodes > 64) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: limit 64", replication > 64 ? "replication" : "min_nodes");
+    }
+    c->replication = replication != 0 ? replication : c->replication;
+    c->min_nodes = min_nodes != 0 ? min_nodes : c->min_nodes;
+    return MOE_OK;
+}
+
 fake_cluster *fake_cluster_open(void)
 {
     fake_cluster *c = calloc(1, sizeof(*c));
 
     MOE_ASSERT(c != NULL);
-    c->view = (api_view){.acquire = acquire, .release = release, .ctx = c};
+    c->view = (api_view){.acquire = acquire, .release = release, .set_policy = set_policy, .ctx = c};
+    c->replication = c->min_nodes = 1;
     atomic_init(&c->state, API_VIEW_NODE_UP);
     return c;
 }

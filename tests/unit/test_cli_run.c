@@ -50,7 +50,7 @@ static void assert_request(const char *line, const ProtobufCMessageDescriptor *t
     status = cli_run_parse(&run, command(argv[0]), argc, argv, env != NULL ? env : no_env, &next, &err);
     if (status == MOE_OK) {
         status = cli_run_request(&run, type, &request, &err);
-        if (status == MOE_OK && run.command->max_args == 1) {
+        if (status == MOE_OK && protobuf_c_message_descriptor_get_field_by_name(type, "text") != NULL) {
             status = cli_run_fill_prompt(&run, request, &err);
         }
         if (status == MOE_OK) {

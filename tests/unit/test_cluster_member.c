@@ -81,8 +81,7 @@ static member *add_class(world *w, cluster_role role, const char *id, const char
                                .model = model_of(numeric_class),
                                .device = "cpu",
                                .memory_bytes = (uint64_t)64 << 20,
-                               .replication = w->replication,
-                               .min_nodes = w->min_nodes,
+                               .policy = {w->replication, w->min_nodes},
                                .store = m->store,
                                .clock = &w->clock.clock,
                                .seed = w->n,
@@ -488,6 +487,249 @@ static void a_registered_node_that_is_silent_is_given_nothing(void **state)
     world_close(&w);
 }
 
+/* It is registered, but behind an address that leads nowhere, or with another secret. */
+static void a_node_that_has_never_answered_is_given_nothing(void **state)
+{
+    world w;
+    cluster_stats stats;
+
+    (void)state;
+    world_open(&w, 1);
+    member *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    (void)add(&w, CLUSTER_NODE, "a");
+    member *b = add(&w, CLUSTER_NODE, "b");
+    b->answers = false;
+    for (int i = 0; i < 60; i++) {
+        run_for(&w, SECOND);
+        assert_int_equal(wanted_of(coordinator, "b"), 0);
+    }
+    assert_int_equal(wanted_of(coordinator, "a"), LAYERS * EXPERTS);
+    assert_int_equal(epoch_of(coordinator), 1);
+    cluster_get_stats(coordinator->c, &stats);
+    assert_int_equal(stats.unreachable, 1);
+    b->answers = true;
+    run_for(&w, 3 * SECOND);
+    assert_int_equal(wanted_of(coordinator, "b"), LAYERS * EXPERTS / 2);
+    cluster_get_stats(coordinator->c, &stats);
+    assert_int_equal(stats.unreachable, 0);
+    world_close(&w);
+}
+
+static void nothing_is_placed_while_no_node_has_answered(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *coordinator = add(&w, CLUSTER_COORDINATOR, "c"), *a = add(&w, CLUSTER_NODE, "a");
+    a->answers = false;
+    run_for(&w, 60 * SECOND);
+    assert_int_equal(epoch_of(coordinator), 0);
+    a->answers = true;
+    run_for(&w, 3 * SECOND);
+    assert_int_equal(epoch_of(coordinator), 1);
+    world_close(&w);
+}
+
+/* It has met nobody yet. */
+static void a_new_controller_leaves_the_nodes_what_they_have(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *first = add(&w, CLUSTER_COORDINATOR, "c"), *a = add(&w, CLUSTER_NODE, "a");
+    run_for(&w, 5 * SECOND);
+    load_wanted(a, "a");
+    kill_member(first);
+    a->answers = false;
+    member *second = add(&w, CLUSTER_COORDINATOR, "d");
+    for (int i = 0; i < 30 && !state_is(second, is_controller); i++) {
+        run_for(&w, SECOND);
+    }
+    run_for(&w, 5 * SECOND);
+    a->answers = true;
+    run_for(&w, 10 * SECOND);
+    assert_int_equal(epoch_of(second), 1);
+    assert_int_equal(wanted_of(second, "a"), LAYERS * EXPERTS);
+    world_close(&w);
+}
+
+static void what_a_node_had_is_given_to_others_when_it_comes_back_unreachable(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    (void)add(&w, CLUSTER_NODE, "a");
+    member *b = add(&w, CLUSTER_NODE, "b");
+    run_for(&w, 5 * SECOND);
+    assert_int_equal(wanted_of(coordinator, "b"), LAYERS * EXPERTS / 2);
+    kill_member(b);
+    b = add(&w, CLUSTER_NODE, "b");
+    b->answers = false;
+    run_for(&w, 15 * SECOND);
+    assert_int_equal(wanted_of(coordinator, "a"), LAYERS * EXPERTS);
+    assert_int_equal(wanted_of(coordinator, "b"), 0);
+    world_close(&w);
+}
+
+/* ------------------------------------------------------------------------------------------------ policy */
+static cluster_policy policy_of(member *m)
+{
+    const cluster_state *s = cluster_state_acquire(m->c);
+    cluster_policy p = s->policy;
+
+    cluster_state_release(s);
+    return p;
+}
+
+/* The nodes a and b, and a coordinator c that wants everything twice. */
+static member *world_with_copies(world *w, uint64_t seed)
+{
+    world_open(w, seed);
+    w->replication = 2;
+    member *coordinator = add(w, CLUSTER_COORDINATOR, "c");
+    (void)add(w, CLUSTER_NODE, "a");
+    (void)add(w, CLUSTER_NODE, "b");
+    run_for(w, 5 * SECOND);
+    assert_int_equal(wanted_of(coordinator, "a"), LAYERS * EXPERTS);
+    assert_int_equal(wanted_of(coordinator, "b"), LAYERS * EXPERTS);
+    return coordinator;
+}
+
+static void another_controller_does_not_change_the_policy(void **state)
+{
+    world w;
+
+    (void)state;
+    member *first = world_with_copies(&w, 1);
+    w.replication = 1;
+    w.min_nodes = 7;
+    member *second = add(&w, CLUSTER_COORDINATOR, "d");
+    run_for(&w, 5 * SECOND);
+    kill_member(first);
+    run_for(&w, 60 * SECOND);
+    assert_true(state_is(second, is_controller));
+    assert_int_equal(epoch_of(second), 1);
+    assert_int_equal(policy_of(second).replication, 2);
+    assert_int_equal(policy_of(second).min_nodes, 1);
+    assert_string_equal(stored(&w, "policy"), "{\"v\":1,\"replication\":2,\"min_nodes\":1}");
+    world_close(&w);
+}
+
+static void a_policy_is_changed_by_any_coordinator_part_by_part(void **state)
+{
+    world w;
+    moe_error err;
+
+    (void)state;
+    member *first = world_with_copies(&w, 1), *second = add(&w, CLUSTER_COORDINATOR, "d");
+    run_for(&w, 5 * SECOND);
+    assert_ok(cluster_set_policy(second->c, &(cluster_policy){.replication = 1}, &err), err);
+    run_for(&w, 5 * SECOND);
+    assert_int_equal(policy_of(first).replication, 1);
+    assert_int_equal(wanted_of(first, "a") + wanted_of(first, "b"), LAYERS * EXPERTS);
+    assert_ok(cluster_set_policy(first->c, &(cluster_policy){.min_nodes = 3}, &err), err);
+    run_for(&w, 5 * SECOND);
+    assert_int_equal(policy_of(second).replication, 1);
+    assert_int_equal(policy_of(second).min_nodes, 3);
+    world_close(&w);
+}
+
+static void a_policy_that_cannot_be_is_refused(void **state)
+{
+    world w;
+    moe_error err;
+
+    (void)state;
+    member *coordinator = world_with_copies(&w, 1);
+    assert_int_equal(cluster_set_policy(coordinator->c, &(cluster_policy){.replication = ROUTER_MAX_NODES + 1}, &err),
+                     MOE_ERR_INVALID_ARG);
+    assert_contains(err.text, "replication");
+    assert_int_equal(cluster_set_policy(coordinator->c, &(cluster_policy){.min_nodes = ROUTER_MAX_NODES + 1}, &err),
+                     MOE_ERR_INVALID_ARG);
+    assert_contains(err.text, "min_nodes");
+    world_close(&w);
+}
+
+static void a_policy_is_not_changed_while_the_store_is_down(void **state)
+{
+    world w;
+    moe_error err;
+
+    (void)state;
+    member *coordinator = world_with_copies(&w, 1);
+    cluster_memory_set_faults(w.memory, &(cluster_memory_faults){.down = true});
+    run_for(&w, 10 * SECOND);
+    assert_int_equal(cluster_set_policy(coordinator->c, &(cluster_policy){.replication = 1}, &err),
+                     MOE_ERR_UNAVAILABLE);
+    cluster_memory_set_faults(w.memory, &(cluster_memory_faults){.down = false});
+    run_for(&w, 20 * SECOND);
+    assert_int_equal(policy_of(coordinator).replication, 2);
+    world_close(&w);
+}
+
+static void after_a_wipe_the_policy_is_what_it_was(void **state)
+{
+    world w;
+    moe_error err;
+
+    (void)state;
+    member *coordinator = world_with_copies(&w, 1);
+    assert_ok(cluster_set_policy(coordinator->c, &(cluster_policy){.replication = 1}, &err), err);
+    run_for(&w, 2 * SECOND);
+    cluster_memory_wipe(w.memory);
+    run_for(&w, 10 * SECOND);
+    assert_string_equal(stored(&w, "policy"), "{\"v\":1,\"replication\":1,\"min_nodes\":1}");
+    world_close(&w);
+}
+
+static void a_malformed_policy_leaves_the_last_one_in_force(void **state)
+{
+    static const char *const bad[] = {"",
+                                      "7",
+                                      "{\"v\":1}",
+                                      "{\"v\":2,\"replication\":1,\"min_nodes\":1}",
+                                      "{\"v\":1,\"replication\":0,\"min_nodes\":1}",
+                                      "{\"v\":1,\"replication\":1,\"min_nodes\":1e99}"};
+    world w;
+    moe_error err;
+
+    (void)state;
+    member *coordinator = world_with_copies(&w, 1);
+    for (size_t i = 0; i < MOE_COUNT(bad); i++) {
+        cluster_memory_put(w.memory, PREFIX "policy", bad[i]);
+        run_for(&w, 5 * SECOND);
+        assert_int_equal(policy_of(coordinator).replication, 2);
+        assert_int_equal(epoch_of(coordinator), 1);
+    }
+    assert_ok(cluster_set_policy(coordinator->c, &(cluster_policy){.min_nodes = 2}, &err), err);
+    run_for(&w, 2 * SECOND);
+    assert_string_equal(stored(&w, "policy"), "{\"v\":1,\"replication\":2,\"min_nodes\":2}");
+    world_close(&w);
+}
+
+static void min_nodes_holds_back_the_first_placement_alone(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    w.min_nodes = 2;
+    member *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    (void)add(&w, CLUSTER_NODE, "a");
+    member *b = add(&w, CLUSTER_NODE, "b");
+    run_for(&w, 5 * SECOND);
+    assert_int_equal(epoch_of(coordinator), 1);
+    kill_member(b);
+    run_for(&w, 30 * SECOND);
+    assert_int_equal(epoch_of(coordinator), 2);
+    assert_int_equal(wanted_of(coordinator, "a"), LAYERS * EXPERTS);
+    world_close(&w);
+}
+
 static void a_draining_node_is_given_nothing(void **state)
 {
     world w;
@@ -884,6 +1126,17 @@ int main(void)
         cmocka_unit_test(a_node_that_stops_answering_is_replaced),
         cmocka_unit_test(a_vanished_key_is_no_death_certificate),
         cmocka_unit_test(a_registered_node_that_is_silent_is_given_nothing),
+        cmocka_unit_test(a_node_that_has_never_answered_is_given_nothing),
+        cmocka_unit_test(nothing_is_placed_while_no_node_has_answered),
+        cmocka_unit_test(a_new_controller_leaves_the_nodes_what_they_have),
+        cmocka_unit_test(what_a_node_had_is_given_to_others_when_it_comes_back_unreachable),
+        cmocka_unit_test(another_controller_does_not_change_the_policy),
+        cmocka_unit_test(a_policy_is_changed_by_any_coordinator_part_by_part),
+        cmocka_unit_test(a_policy_that_cannot_be_is_refused),
+        cmocka_unit_test(a_policy_is_not_changed_while_the_store_is_down),
+        cmocka_unit_test(after_a_wipe_the_policy_is_what_it_was),
+        cmocka_unit_test(a_malformed_policy_leaves_the_last_one_in_force),
+        cmocka_unit_test(min_nodes_holds_back_the_first_placement_alone),
         cmocka_unit_test(a_draining_node_is_given_nothing),
         cmocka_unit_test(replicas_that_do_not_fit_are_fewer),
         cmocka_unit_test(the_applied_epoch_is_that_of_the_slowest_coordinator),

@@ -11,6 +11,53 @@ static void the_port_found_and_the_lane_are_reported(void **state)
     assert_string_equal(server.t->ops->name, "tcp");
 }
 
+/* An endpoint in an environment that has these. */
+static void refused_in(const char *name, const char *value, const char *words)
+{
+    const transport_ucx_options o = {.listen = "127.0.0.1:0", .max_message = MAX_MESSAGE, .max_peers = 4};
+    char before[64];
+    transport *t = NULL;
+    moe_error err = {""};
+
+    (void)snprintf(before, sizeof before, "%s", getenv(name) != NULL ? getenv(name) : "");
+    assert_int_equal(setenv(name, value, 1), 0);
+    moe_status status = transport_ucx_open(&o, &t, &err);
+    assert_int_equal(before[0] != '\0' ? setenv(name, before, 1) : unsetenv(name), 0);
+    assert_int_not_equal(status, MOE_OK);
+    assert_contains(err.text, words);
+    assert_contains(err.text, name);
+    assert_contains(err.text, value);
+}
+
+static void without_tcp_in_the_environment_the_lane_is_refused(void **state)
+{
+    (void)state;
+    refused_in("UCX_TLS", "sm,self", "transport tcp: UCX would use");
+    refused_in("UCX_TLS", "^tcp", "transport tcp: UCX would use");
+}
+
+static void ucx_refusals_name_the_variable(void **state)
+{
+    (void)state;
+    refused_in("UCX_TLS", "nonsense", "ucx: ");
+    refused_in("UCX_RNDV_THRESH", "many", "ucx: configuration");
+}
+
+static void more_than_tcp_in_the_environment_is_fine(void **state)
+{
+    const transport_ucx_options o = {.listen = "127.0.0.1:0", .max_message = MAX_MESSAGE, .max_peers = 4};
+    transport *t = NULL;
+    moe_error err = {""};
+
+    (void)state;
+    assert_int_equal(setenv("UCX_TLS", "tcp,self", 1), 0);
+    moe_status status = transport_ucx_open(&o, &t, &err);
+    assert_int_equal(setenv("UCX_TLS", "tcp", 1), 0);
+    assert_ok(status, err);
+    assert_contains(transport_ucx_lane(t), "tcp");
+    transport_close(t);
+}
+
 static void frames_of_all_sizes_arrive_whole_and_in_order(void **state)
 {
     static const size_t sizes[] = {4, 5, 100, 8191, 8192, 8193, 65536, 65537, 131072, 299999, MAX_MESSAGE};
@@ -231,6 +278,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(the_port_found_and_the_lane_are_reported),
+        TEST(without_tcp_in_the_environment_the_lane_is_refused),
+        TEST(ucx_refusals_name_the_variable),
+        TEST(more_than_tcp_in_the_environment_is_fine),
         TEST(frames_of_all_sizes_arrive_whole_and_in_order),
         TEST(a_frame_of_one_byte_arrives),
         TEST(frames_sent_without_waiting_arrive_in_order),

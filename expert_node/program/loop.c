@@ -1,0 +1,154 @@
+/* The node's loop: turning, being met, serving, leaving. */
+#include <sched.h>
+#include <string.h>
+
+#include "expert_node/program/program.h"
+
+#define EXIT_NEEDED 3 /* left though its experts had no other owner */
+
+#define YIELD_NS    UINT64_C(100000)
+#define SLEEP_NS    UINT64_C(100000000)
+#define ASK_NS      UINT64_C(20000000)   /* between two looks at whether a coordinator is there */
+#define PATIENCE_NS UINT64_C(2000000000) /* then it is a warning that none is */
+#define HOPELESS_NS UINT64_C(1000000000) /* what makes a drain hopeless must have lasted so long */
+#define FAREWELL_NS UINT64_C(100000000)  /* without a frame after GOODBYE: nobody sends any more */
+
+/* One turn; sleeps when there has been nothing to do for a while, and soon: a coordinator may share the cores. */
+void node_turn(node_program_state *p, uint64_t *idle_since)
+{
+    unsigned n = expert_node_progress(p->node) + assignment_turn(p->assignment, p->cluster);
+    uint64_t now = moe_now_ns(moe_clock_real());
+
+    node_pages_publish(p, now);
+    moe_threads_rest(p->threads);
+    if (n > 0) {
+        *idle_since = now;
+    } else if (now - *idle_since < YIELD_NS) {
+        (void)sched_yield();
+    } else {
+        p->transport->ops->wait(p->transport, SLEEP_NS);
+    }
+}
+
+void node_turn_in_load(void *ctx)
+{
+    node_program_state *p = ctx;
+
+    (void)expert_node_progress(p->node);
+    node_pages_publish(p, moe_now_ns(moe_clock_real()));
+}
+
+standing node_standing(node_program_state *p)
+{
+    node_shown shown = node_pages_look(p);
+    assignment_progress a;
+
+    assignment_get_progress(p->assignment, &a);
+    return (standing){.state = cluster_state_acquire(p->cluster),
+                      .id = p->id,
+                      .address = p->address,
+                      .n_wanted = a.wanted,
+                      .n_hellos = shown.stats.hellos,
+                      .n_connected = shown.stats.coordinators,
+                      .n_denied = shown.transport.denied + shown.stats.auth_failures};
+}
+
+/* Turns until a coordinator has exchanged HELLO with us: before, nobody knows that we can be reached. */
+void node_meet(node_program_state *p)
+{
+    uint64_t idle_since = 0, asked_ns = 0, now;
+    moe_error why = {""};
+    bool met = false;
+
+    while (node_signals == 0 && !met) {
+        node_turn(p, &idle_since);
+        now = moe_now_ns(moe_clock_real());
+        if (now - asked_ns < ASK_NS) {
+            continue;
+        }
+        asked_ns = now;
+        standing s = node_standing(p);
+        met = standing_is_met(&s, &why);
+        cluster_state_release(s.state);
+        if (!met && now - p->registered_ns >= PATIENCE_NS) {
+            MOE_WARN("waiting for a coordinator: %s", why.text);
+        }
+    }
+}
+
+void node_serve(node_program_state *p)
+{
+    uint64_t idle_since = 0;
+
+    while (node_signals == 0) {
+        node_turn(p, &idle_since);
+    }
+}
+
+/* Whether to go on waiting; if not, why not. hopeless_since: 0 while it is not hopeless. */
+static bool may_wait(standing_relief relief, uint64_t now, uint64_t end, uint64_t *hopeless_since, moe_error *why)
+{
+    if (relief != STANDING_HOPELESS) {
+        *hopeless_since = 0;
+    } else if (*hopeless_since == 0) {
+        *hopeless_since = now;
+    } else if (now - *hopeless_since >= HOPELESS_NS) {
+        return false;
+    }
+    if (node_signals >= 2) {
+        *why = (moe_error){"a second signal came"};
+        return false;
+    }
+    if (now >= end) {
+        *why = (moe_error){"not within --drain-timeout-ms"};
+        return false;
+    }
+    return true;
+}
+
+/* Turns until nobody needs this node: its experts have other owners everywhere, or there is no coordinator. False: that
+ * will not come about, or not in time. A second signal cuts it short. */
+static bool await_relief(node_program_state *p, uint64_t end)
+{
+    uint64_t idle_since = 0, hopeless_since = 0;
+    moe_error why = {""};
+
+    for (;;) {
+        standing s = node_standing(p);
+        standing_relief relief = standing_judge(&s, &why);
+        cluster_state_release(s.state);
+        if (relief == STANDING_RELIEVED) {
+            return true;
+        }
+        if (!may_wait(relief, moe_now_ns(moe_clock_real()), end, &hopeless_since, &why)) {
+            MOE_WARN("node %s leaves though its experts have no other owner: %s", p->id, why.text);
+            return false;
+        }
+        node_turn(p, &idle_since);
+    }
+}
+
+/* Asks to be relieved, waits for it, says goodbye, and answers what is still under way. Returns the exit code. */
+int node_drain(node_program_state *p)
+{
+    uint64_t end = moe_now_ns(moe_clock_real()) + (uint64_t)p->config.drain_timeout_ms * 1000000u;
+    uint64_t idle_since = 0, quiet_since, now;
+    expert_node_stats stats;
+
+    MOE_INFO("draining");
+    atomic_store(&p->draining, true);
+    cluster_set_draining(p->cluster, true);
+    bool relieved = await_relief(p, end);
+    end = MOE_MAX(end, moe_now_ns(moe_clock_real()) + (relieved ? 0 : FAREWELL_NS));
+    expert_node_drain(p->node);
+    expert_node_get_stats(p->node, &stats);
+    quiet_since = now = moe_now_ns(moe_clock_real());
+    for (uint64_t frames = stats.frames; node_signals < 2 && now < end && now - quiet_since < FAREWELL_NS;
+         now = moe_now_ns(moe_clock_real())) {
+        node_turn(p, &idle_since);
+        expert_node_get_stats(p->node, &stats);
+        quiet_since = stats.frames != frames ? now : quiet_since;
+        frames = stats.frames;
+    }
+    return relieved ? 0 : EXIT_NEEDED;
+}

@@ -1,0 +1,75 @@
+#include "expert_node/program/standing.h"
+
+#include <string.h>
+
+bool standing_is_met(const standing *s, moe_error *why)
+{
+    size_t n = s->state->n_coordinators;
+
+    if (s->n_hellos > 0 && (s->n_connected > 0 || n == 0)) {
+        return true;
+    }
+    if (s->n_denied > 0) {
+        (void)moe_fail(why, MOE_ERR_DENIED,
+                       "%llu connections to %s failed the secret's proof: is --secret-file the cluster's?",
+                       (unsigned long long)s->n_denied, s->address);
+    } else if (n == 0) {
+        (void)moe_fail(why, MOE_ERR_UNAVAILABLE, "no coordinator is registered yet");
+    } else if (s->n_hellos > 0) {
+        (void)moe_fail(why, MOE_ERR_UNAVAILABLE, "none of the %zu coordinators is connected any more", n);
+    } else {
+        (void)moe_fail(why, MOE_ERR_UNAVAILABLE,
+                       "no coordinator has connected to %s, though %zu are registered: wrong --advertise?", s->address,
+                       n);
+    }
+    return false;
+}
+
+/* Experts that the other nodes can hold; *n_others: how many nodes those are. */
+static uint64_t room_of_others(const standing *s, size_t *n_others)
+{
+    uint64_t room = 0, all = (uint64_t)s->state->n_layers * s->state->n_experts;
+
+    *n_others = 0;
+    for (size_t i = 0; i < s->state->n_nodes; i++) {
+        const cluster_node *n = &s->state->nodes[i];
+
+        if (strcmp(n->id, s->id) == 0 || n->draining) {
+            continue;
+        }
+        ++*n_others;
+        room += n->memory_bytes == 0 ? all : MOE_MIN(n->memory_bytes / MOE_MAX(n->expert_bytes, UINT64_C(1)), all);
+    }
+    return room;
+}
+
+standing_relief standing_judge(const standing *s, moe_error *why)
+{
+    const cluster_state *state = s->state;
+    uint64_t all = (uint64_t)state->n_layers * state->n_experts;
+    size_t n_others;
+
+    if (state->n_coordinators == 0 ||
+        (s->n_wanted == 0 && (s->n_connected == 0 || cluster_state_epoch_applied(state) >= state->epoch))) {
+        return STANDING_RELIEVED;
+    }
+    if (!state->connected) {
+        (void)moe_fail(why, MOE_ERR_UNAVAILABLE, "the cluster's store does not answer");
+        return STANDING_HOPELESS;
+    }
+    if (s->n_connected == 0) {
+        (void)moe_fail(why, MOE_ERR_UNAVAILABLE, "no coordinator is connected");
+        return STANDING_HOPELESS;
+    }
+    uint64_t room = room_of_others(s, &n_others);
+    if (n_others == 0) {
+        (void)moe_fail(why, MOE_ERR_UNAVAILABLE, "there is no other node");
+        return STANDING_HOPELESS;
+    }
+    if (room < all) {
+        (void)moe_fail(why, MOE_ERR_UNAVAILABLE, "%zu other nodes have room for %llu of %llu experts", n_others,
+                       (unsigned long long)room, (unsigned long long)all);
+        return STANDING_HOPELESS;
+    }
+    return STANDING_NEEDED;
+}
