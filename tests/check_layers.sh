@@ -4,13 +4,14 @@
 set -eu
 cd "${1:-$(dirname "$0")/..}"
 
-rooms="base compute checkpoint tokenizer router sampling model proto transport exchange engine api/http api cluster member expert_node/program
+rooms="base compute checkpoint template tokenizer router sampling model proto transport exchange engine api/http api cluster member expert_node/program
   expert_node coordinator cli bench"
 
 allowed() {
   case $1 in
     base) echo "" ;;
-    compute | tokenizer | proto | api/http) echo "base" ;;
+    compute | template | proto | api/http) echo "base" ;;
+    tokenizer) echo "base template" ;;
     checkpoint | router | sampling) echo "base compute" ;;
     model) echo "base compute checkpoint router" ;;
     transport) echo "base proto" ;;
@@ -64,7 +65,7 @@ while read -r place what; do
     *_priv.h) [ "${what%/*}" = "${file%/*}" ] || [ "$what" = "${what##*/}" ] || refuse "$place: a private header of another folder: $what" ;;
   esac
   case $room in
-    compute | checkpoint | tokenizer | model | router | sampling)
+    compute | checkpoint | template | tokenizer | model | router | sampling)
       ! printf '%s\n' "$what" | grep -qE "^($impure)$" || refuse "$place: $room may not include $what"
       ;;
   esac
