@@ -51,7 +51,7 @@ static value int_divide(render *r, operation op, int64_t a, int64_t b)
     int64_t quotient, rest;
 
     if (b == -1) { /* the one case that can overflow */
-        return a == INT64_MIN ? overflow(r, op) : value_int(op == OP_MOD ? 0 : -a);
+        return op == OP_MOD ? value_int(0) : a == INT64_MIN ? overflow(r, op) : value_int(-a);
     }
     quotient = a / b;
     rest = a % b;

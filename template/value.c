@@ -373,7 +373,7 @@ bool value_in(render *r, value item, value container)
         return value_hashable(r, item) && dict_find(r, container.dict, item) != NULL;
     }
     items = value_items(r, container);
-    for (size_t i = 0; items && i < items->n && RENDER_OK(r); i++) {
+    for (size_t i = 0; items && i < items->n && render_step(r, 0); i++) {
         if (value_equal(r, items->items[i], item)) {
             return true;
         }
