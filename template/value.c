@@ -301,7 +301,8 @@ static const seq *take_rest(render *r, seq *iterator)
     if (!rest) {
         return NULL;
     }
-    *rest = (seq){.kind = SEQ_LIST, .items = iterator->items + iterator->next, .n = iterator->n - iterator->next};
+    *rest = (seq){.kind = SEQ_LIST, .n = iterator->n - iterator->next};
+    rest->items = rest->n > 0 ? iterator->items + iterator->next : NULL;
     rest->capacity = rest->n;
     iterator->next = iterator->n;
     return rest;

@@ -202,6 +202,10 @@ foo|default(bar|default('z'))
 1.5 is integer, 1.5|int is integer, '1' is number
 'a' < 1
 x is odd and x is number
+('<'|e) is escaped, 'x' is escaped, t is false, false is false, n is false, x is ne 2, x is lt 4, x is le 3, x is ge 3, x is gt 2, x is lessthan 4, x is greaterthan 2, f is float, x is float
+[1,2,3]|select('==', 2)|list, [1,2,3]|reject('>=', 2)|list, [1,2,3]|select('<', 3)|list, [1,2,3]|select('<=', 1)|list, [1,2,3]|select('>', 1)|list, [1,2,3]|select('!=', 1)|list
+'A1' is upper, 'a1' is lower, 'Ab' is upper, 1 is lower, '' is upper, n is sameas none, l is sameas l, l is sameas 3
+5 is filter, 5 is test, 'safe' is filter, 'number' is test
 (x, f) | max
 3 | string + 'a'
 'a' in none

@@ -74,6 +74,7 @@ static void chat(tokenizer *t, const char *text)
     if (encode_chat(t, messages, 3, ids, &n) == MOE_OK) {
         decode(t, ids, n, false);
     }
+    MOE_ASSERT(tokenizer_chat_use(t, "{{", 2, NULL) != MOE_OK);
     MOE_ASSERT(encode_chat(t, messages, 0, ids, &n) != MOE_OK);
     MOE_ASSERT(encode_chat(t, &invalid, 1, ids, &n) != MOE_OK);
     MOE_ASSERT(encode_chat(t, &nobody, 1, ids, &n) != MOE_OK);

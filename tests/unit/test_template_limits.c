@@ -57,6 +57,7 @@ static void recursion_is_bounded(void **state)
     assert_too_much(
         "{% set ns = namespace(x=[]) %}{% for i in range(1200) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}", "{}",
         "nested too deep");
+    assert_too_much("{% macro m(x) %}{{ x|map(*x)|list }}{% endmacro %}{{ m(['map'] * 1200) }}", "{}", "nested too deep");
     assert_fails("{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}", "{}", &plenty, MOE_ERR_INVALID_ARG,
                  "nested too deep");
     assert_too_much("{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns.x == [ns] }}{{ ns.x|tojson }}", "{}", "");
