@@ -110,6 +110,7 @@ static moe_status add_message(conversation *v, size_t i, template_value *all)
     set_text(v, message, "name", m->name);
     set_text(v, message, "tool_call_id", m->tool_call_id);
     set_text(v, message, "reasoning_content", m->reasoning_content);
+    set_text(v, message, "thinking", m->reasoning_content); /* gpt-oss's name; transformers gives both, too */
     if (m->tool_calls) {
         char field[64];
         json_t *calls = NULL;
