@@ -23,6 +23,16 @@ static value nothing_there(render *r)
     return value_undefined(r, "the sequence was empty: no first or last item", NULL);
 }
 
+/* Iterating over Markup gives plain characters. */
+static value plain(render *r, value v)
+{
+    const text *t = v.text;
+    text bare = *t;
+
+    bare.markup = false;
+    return t->markup ? text_part(r, &bare, 0, t->n) : v;
+}
+
 static value filter_first(render *r, value v, const value *s)
 {
     const seq *items;
@@ -34,7 +44,7 @@ static value filter_first(render *r, value v, const value *s)
     if (v.kind == V_TEXT && v.text->n > 0) {
         int32_t c;
 
-        return text_slice(r, v.text, 0, text_character(v.text, 0, &c));
+        return plain(r, text_slice(r, v.text, 0, text_character(v.text, 0, &c)));
     }
     items = value_items(r, v);
     return items && items->n > 0 ? items->items[0] : nothing_there(r);
@@ -51,7 +61,7 @@ static value filter_last(render *r, value v, const value *s)
     if (v.kind == V_TEXT && v.text->n > 0) {
         int32_t c;
 
-        return text_slice(r, v.text, v.text->n - text_before(v.text, v.text->n, &c), v.text->n);
+        return plain(r, text_slice(r, v.text, v.text->n - text_before(v.text, v.text->n, &c), v.text->n));
     }
     items = value_items(r, v);
     return items && items->n > 0 ? items->items[items->n - 1] : nothing_there(r);

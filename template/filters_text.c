@@ -159,28 +159,36 @@ static value filter_center(render *r, value v, const value *s)
     return RENDER_OK(r) ? call_value(r, bare, &(args){&width, 1, NULL, NULL, 0}) : t;
 }
 
-static value filter_truncate(render *r, value v, const value *s)
+static value truncated(render *r, const text *t, int64_t length, bool kill, const text *end)
 {
-    const int64_t length = slot_int(r, s[0], 255, "length"),
-                  leeway = s[3].kind == V_NONE ? 5 : slot_int(r, s[3], 5, "leeway");
-    const bool kill = slot_bool(s[1], false);
-    const text *end = slot_text(r, s[2], "...", "end"), *t = v.kind == V_TEXT ? v.text : &text_empty;
     static const text space = {.data = " ", .n = 1};
-    const int64_t n_end = (int64_t)text_length(end);
+    const size_t cut = text_offset(t, (size_t)(length - (int64_t)text_length(end)));
+    const size_t last = kill ? TEXT_NOT_FOUND : text_search_back(t, &space, cut);
     builder b = {0};
-    size_t cut, last;
 
-    if (v.kind != V_TEXT || length < n_end || leeway < 0) {
-        return render_fail(r, "truncate: a %s of at least %lld characters", value_type_name(v), (long long)n_end);
-    }
-    if ((int64_t)text_length(t) <= length + leeway) {
-        return v;
-    }
-    cut = text_offset(t, (size_t)(length - n_end));
-    last = kill ? TEXT_NOT_FOUND : text_search_back(t, &space, cut);
     builder_add_slice(r, &b, t, 0, last == TEXT_NOT_FOUND ? cut : last);
     builder_add_text(r, &b, end);
     return builder_value(r, &b);
+}
+
+static value filter_truncate(render *r, value v, const value *s)
+{
+    const int64_t length = slot_int(r, s[0], 255, "length");
+    const int64_t leeway = s[3].kind == V_NONE ? 5 : slot_int(r, s[3], 5, "leeway");
+    const text *end = slot_text(r, s[2], "...", "end");
+    int64_t n = 0;
+
+    if (length < (int64_t)text_length(end) || leeway < 0) {
+        return render_fail(r, "truncate: a length below that of the end, or a negative leeway");
+    }
+    if (!value_length(r, v, &n)) {
+        return render_fail(r, "object of type '%s' has no len()", value_type_name(v));
+    }
+    if (n <= length + leeway) {
+        return v;
+    }
+    return v.kind == V_TEXT ? truncated(r, v.text, length, slot_bool(s[1], false), end)
+                            : render_fail(r, "truncate: a %s is no string", value_type_name(v));
 }
 
 static value filter_wordcount(render *r, value v, const value *s)

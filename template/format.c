@@ -199,6 +199,13 @@ static void add_conversion(render *r, builder *b, formatting *f)
     }
 }
 
+/* To Python, all that takes a subscript may be one, and need not be used up. */
+static bool counts_as_mapping(value v)
+{
+    return v.kind == V_DICT || v.kind == V_UNDEFINED ||
+           (v.kind == V_SEQ && (v.seq->kind == SEQ_LIST || v.seq->kind == SEQ_RANGE));
+}
+
 value text_format(render *r, const text *format, value arguments)
 {
     formatting f = {.format = format, .arguments = arguments};
@@ -214,7 +221,8 @@ value text_format(render *r, const text *format, value arguments)
         f.at++;
         add_conversion(r, &b, &f);
     }
-    if (RENDER_OK(r) && !f.named && (is_tuple ? f.next < arguments.seq->n : f.next == 0 && arguments.kind != V_DICT)) {
+    if (RENDER_OK(r) && !f.named &&
+        (is_tuple ? f.next < arguments.seq->n : f.next == 0 && !counts_as_mapping(arguments))) {
         return render_fail(r, "not all arguments converted during string formatting");
     }
     return builder_value(r, &b);

@@ -3,7 +3,8 @@
 
 static value method_of(render *r, value object, const char *name)
 {
-    const method *m = method_find(object.kind, name);
+    const bool is_view = object.kind == V_SEQ && object.seq->kind > SEQ_RANGE;
+    const method *m = is_view ? NULL : method_find(object.kind, name);
     bound *b = m ? render_take(r, sizeof *b) : NULL;
 
     if (!b) {

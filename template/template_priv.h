@@ -400,6 +400,7 @@ void builder_printf(render *r, builder *b, const char *format, ...) MOE_PRINTF(3
 value builder_value(render *r, builder *b);
 value text_value(render *r, const char *data, size_t n, uint8_t origin); /* borrows */
 value text_slice(render *r, const text *t, size_t from, size_t to);      /* bytes; shares */
+value text_part(render *r, const text *t, size_t from, size_t to);       /* the same, never t itself */
 value text_add(render *r, const text *a, const text *b);
 size_t text_length(const text *t);                           /* characters */
 size_t text_offset(const text *t, size_t character);         /* bytes before it */

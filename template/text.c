@@ -127,12 +127,13 @@ value text_value(render *r, const char *data, size_t n, uint8_t origin)
 
 value text_slice(render *r, const text *t, size_t from, size_t to)
 {
-    text *part;
+    return from == 0 && to == t->n ? value_text(t) : text_part(r, t, from, to);
+}
 
-    if (from == 0 && to == t->n) {
-        return value_text(t);
-    }
-    part = to > from ? render_take(r, sizeof *part) : NULL;
+value text_part(render *r, const text *t, size_t from, size_t to)
+{
+    text *part = to > from ? render_take(r, sizeof *part) : NULL;
+
     if (!part) {
         return value_text(&text_empty);
     }

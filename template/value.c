@@ -285,11 +285,13 @@ static const seq *dict_keys(render *r, const dict *d)
 static const seq *characters(render *r, const text *t)
 {
     const value all = seq_new(r, SEQ_LIST, 0);
+    text plain = *t;
     int32_t c;
 
+    plain.markup = false; /* Markup gives plain characters */
     for (size_t at = 0, end; at < t->n && RENDER_OK(r); at = end) {
         end = at + text_character(t, at, &c);
-        seq_add(r, all.seq, text_slice(r, t, at, end));
+        seq_add(r, all.seq, text_part(r, &plain, at, end));
     }
     return RENDER_OK(r) ? all.seq : NULL;
 }
