@@ -39,8 +39,8 @@ coverage: packages-fuzz  ## line coverage of the parsers by the fuzz corpora
 	@cmake --preset coverage >/dev/null && cmake --build --preset coverage -j $(JOBS) --target fuzzers
 	@tools/fuzz_coverage.sh build/coverage/bin
 
-check-peers: packages-peers  ## models against Python's `transformers` (MODEL=DIR for one of yours), tokenizers against SentencePiece and `tokenizers` (CONCLAVE_TOKENIZERS=DIR with real files)
-	@cmake --preset release >/dev/null && cmake --build --preset release -j $(JOBS) --target programs tokenizer_probe
+check-peers: packages-peers  ## models against Python's `transformers` (MODEL=DIR for one of yours), tokenizers against SentencePiece and `tokenizers` (CONCLAVE_TOKENIZERS=DIR with real files), chat templates against `jinja2` (CONCLAVE_TEMPLATES=DIR)
+	@cmake --preset release >/dev/null && cmake --build --preset release -j $(JOBS) --target programs tokenizer_probe template_probe
 	@MODEL="$(MODEL)" tools/check_peers.sh build/release/bin
 
 format: packages-format  ## clang-format over the sources

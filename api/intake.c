@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef Conclave__V1__Sampling sampling_request;
 typedef Conclave__V1__ExpertSet set_request;
@@ -33,32 +34,59 @@ static moe_status check_length(const char *field, size_t bytes, const engine_inf
     return MOE_OK;
 }
 
+static const char *given(int has, const char *text)
+{
+    return has != 0 ? text : NULL;
+}
+
+static bool take_role(Conclave__V1__Role role, tokenizer_role *out)
+{
+    static const tokenizer_role roles[] = {
+        [CONCLAVE__V1__ROLE__ROLE_SYSTEM] = TOKENIZER_ROLE_SYSTEM,
+        [CONCLAVE__V1__ROLE__ROLE_USER] = TOKENIZER_ROLE_USER,
+        [CONCLAVE__V1__ROLE__ROLE_ASSISTANT] = TOKENIZER_ROLE_ASSISTANT,
+        [CONCLAVE__V1__ROLE__ROLE_TOOL] = TOKENIZER_ROLE_TOOL,
+        [CONCLAVE__V1__ROLE__ROLE_DEVELOPER] = TOKENIZER_ROLE_DEVELOPER,
+    };
+    const bool known = (unsigned)role < MOE_COUNT(roles) && role != CONCLAVE__V1__ROLE__ROLE_UNSPECIFIED;
+
+    *out = known ? roles[role] : TOKENIZER_ROLE_USER;
+    return known;
+}
+
 static moe_status check_messages(const Conclave__V1__Messages *m, const engine_info *info, tokenizer_message *out,
                                  moe_error *err)
 {
     size_t bytes = 0;
 
     for (size_t i = 0; i < m->n_messages; i++) {
-        switch (m->messages[i]->role) {
-        case CONCLAVE__V1__ROLE__ROLE_SYSTEM:
-            out[i].role = TOKENIZER_ROLE_SYSTEM;
-            break;
-        case CONCLAVE__V1__ROLE__ROLE_USER:
-            out[i].role = TOKENIZER_ROLE_USER;
-            break;
-        case CONCLAVE__V1__ROLE__ROLE_ASSISTANT:
-            out[i].role = TOKENIZER_ROLE_ASSISTANT;
-            break;
-        default:
+        const Conclave__V1__Message *from = m->messages[i];
+
+        if (!take_role(from->role, &out[i].role)) {
             return moe_fail(err, MOE_ERR_INVALID_ARG,
-                            "messages[%zu].role: %d; known are 1 (system), 2 (user), 3 (assistant)", i,
-                            (int)m->messages[i]->role);
+                            "messages[%zu].role: %d; known are 1 (system), 2 (user), 3 (assistant), 4 (tool), "
+                            "5 (developer)",
+                            i, (int)from->role);
         }
-        out[i].content = m->messages[i]->content;
-        out[i].bytes = strlen(m->messages[i]->content);
+        out[i].content = from->content;
+        out[i].bytes = strlen(from->content);
+        out[i].name = given(from->has_name_case, from->name);
+        out[i].tool_call_id = given(from->has_tool_call_id_case, from->tool_call_id);
+        out[i].tool_calls = given(from->has_tool_calls_case, from->tool_calls);
+        out[i].reasoning_content = given(from->has_reasoning_content_case, from->reasoning_content);
         bytes += out[i].bytes;
     }
     return check_length("messages", bytes, info, err);
+}
+
+/* The wall clock of this machine, for templates that print a date. */
+static template_time time_here(void)
+{
+    const time_t now = time(NULL);
+    struct tm tm = {.tm_year = 70, .tm_mday = 1};
+
+    (void)localtime_r(&now, &tm);
+    return (template_time){tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, MOE_MIN(tm.tm_sec, 59)};
 }
 
 static moe_status encode_messages(const engine_info *info, const input *in, int32_t *ids, size_t *n_out, moe_error *err)
@@ -66,8 +94,11 @@ static moe_status encode_messages(const engine_info *info, const input *in, int3
     const Conclave__V1__Messages *m = in->messages;
 
     if (tokenizer_chat_name(info->tokenizer)[0] == '\0') {
+        const char *problem = tokenizer_chat_problem(info->tokenizer);
+
         return moe_fail(err, MOE_ERR_INVALID_ARG,
-                        "messages: the model has no chat template that is known; send text or token_ids");
+                        "messages: the model has no chat template that is known%s%s; send text or token_ids",
+                        problem[0] != '\0' ? ": " : "", problem);
     }
     if (m->n_messages == 0 || m->n_messages > INTAKE_MAX_MESSAGES) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "messages: %zu; there must be 1 to %d", m->n_messages,
@@ -79,8 +110,15 @@ static moe_status encode_messages(const engine_info *info, const input *in, int3
     }
     moe_status status = check_messages(m, info, messages, err);
     if (status == MOE_OK) {
-        status = tokenizer_chat_encode(tokenizer_of(info), messages, m->n_messages, in->generation_prompt, ids,
-                                       info->max_context, n_out, err);
+        const template_time now = time_here();
+        const tokenizer_conversation c = {.messages = messages,
+                                          .n_messages = m->n_messages,
+                                          .add_generation_prompt = in->generation_prompt,
+                                          .tools = given(m->has_tools_case, m->tools),
+                                          .template_args = given(m->has_template_args_case, m->template_args),
+                                          .now = &now};
+
+        status = tokenizer_chat_encode(tokenizer_of(info), &c, ids, info->max_context, n_out, err);
     }
     free(messages);
     return status;

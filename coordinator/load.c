@@ -1,12 +1,45 @@
 /* Loading: from the directory's files to an engine that has not yet run a token. */
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "coordinator/coordinator_priv.h"
 #include "coordinator/kv_memory.h"
 #include "coordinator/labels.h"
+#include "template/template.h"
 
 /* ------------------------------------------------------------------------------------------------ files */
+/* --chat-template names one of ours, or a file. */
+static moe_status choose_chat_template(coordinator *c, moe_error *err)
+{
+    const char *chosen = c->config.chat_template, *problem = tokenizer_chat_problem(c->tokenizer);
+    char *source = NULL;
+    size_t n = 0;
+    moe_error reason = {""};
+    moe_status status;
+
+    if (chosen == NULL) {
+        if (problem[0] != '\0') {
+            MOE_WARN(
+                "the model's chat template cannot be used, messages will be refused: %s; --chat-template FILE gives "
+                "another",
+                problem);
+        }
+        return MOE_OK;
+    }
+    if (strchr(chosen, '/') == NULL && tokenizer_chat_select(c->tokenizer, chosen, NULL) == MOE_OK) {
+        return MOE_OK;
+    }
+    status = moe_file_read(chosen, TEMPLATE_MAX_SOURCE, &source, &n, &reason);
+    if (status != MOE_OK) {
+        return moe_fail(err, status, "chat_template: neither tulu nor olmo2 nor a file: %.300s", reason.text);
+    }
+    status = tokenizer_chat_use(c->tokenizer, source, n, &reason);
+    free(source);
+    return status == MOE_OK ? MOE_OK : moe_fail(err, status, "chat_template %s: %.300s", chosen, reason.text);
+}
+
 static moe_status open_tokenizer(coordinator *c, moe_error *err)
 {
     const model_config *m = &c->files.config;
@@ -28,10 +61,7 @@ static moe_status open_tokenizer(coordinator *c, moe_error *err)
         MOE_WARN("%s has neither tokenizer.json nor tokenizer.model: requests must give token ids", c->config.model);
         return MOE_OK;
     }
-    if (status == MOE_OK && c->config.chat_template != NULL) {
-        status = tokenizer_chat_select(c->tokenizer, c->config.chat_template, err);
-    }
-    return status;
+    return status == MOE_OK ? choose_chat_template(c, err) : status;
 }
 
 static moe_status choose_context(coordinator *c, moe_error *err)

@@ -4,13 +4,14 @@
 set -eu
 cd "${1:-$(dirname "$0")/..}"
 
-rooms="base compute checkpoint tokenizer router sampling model proto transport exchange engine api/http api cluster member expert_node/program
+rooms="base compute checkpoint template tokenizer router sampling model proto transport exchange engine api/http api cluster member expert_node/program
   expert_node coordinator cli bench"
 
 allowed() {
   case $1 in
     base) echo "" ;;
-    compute | tokenizer | proto | api/http) echo "base" ;;
+    compute | template | proto | api/http) echo "base" ;;
+    tokenizer) echo "base template" ;;
     checkpoint | router | sampling) echo "base compute" ;;
     model) echo "base compute checkpoint router" ;;
     transport) echo "base proto" ;;
@@ -21,7 +22,7 @@ allowed() {
     member) echo "base compute checkpoint router model proto transport cluster" ;;
     expert_node) echo "base compute checkpoint router model proto transport" ;;
     expert_node/program) echo "base compute checkpoint router model proto transport cluster member expert_node api/http" ;;
-    coordinator) echo "base compute checkpoint router model proto transport exchange engine api api/http cluster member expert_node tokenizer" ;;
+    coordinator) echo "base template compute checkpoint router model proto transport exchange engine api api/http cluster member expert_node tokenizer" ;;
     cli) echo "base compute checkpoint proto" ;;
     bench) echo "base compute checkpoint router sampling model proto transport exchange engine expert_node coordinator" ;;
   esac
@@ -64,7 +65,7 @@ while read -r place what; do
     *_priv.h) [ "${what%/*}" = "${file%/*}" ] || [ "$what" = "${what##*/}" ] || refuse "$place: a private header of another folder: $what" ;;
   esac
   case $room in
-    compute | checkpoint | tokenizer | model | router | sampling)
+    compute | checkpoint | template | tokenizer | model | router | sampling)
       ! printf '%s\n' "$what" | grep -qE "^($impure)$" || refuse "$place: $room may not include $what"
       ;;
   esac

@@ -1,379 +1,300 @@
-/* Chat templates. There is no Jinja engine: a template is brought into one spelling (quotes, spaces, line breaks that
- * block trimming removes, `+` of literals) and compared with those known. */
+/* Which chat template a model has, and what it knows of the model's tokens. */
 #include "tokenizer/tokenizer_priv.h"
 
-#include <stdlib.h>
+#include <jansson.h>
 #include <string.h>
 
-#define BOS     "\001"
-#define EOS     "\002"
-#define CONTENT "\003"
+#define PATH "tokenizer_config.json"
 #define HEAD                                                                                                           \
-    BOS "[formessageinmessages][ifmessage['role']=='system']<|system|>\n" CONTENT                                      \
-        "\n[elifmessage['role']=='user']<|user|>\n" CONTENT "\n[elifmessage['role']=='assistant']"
-#define TULU        "<|assistant|>\n" CONTENT EOS "\n[endif]"
-#define OLMO2       "[ifnotloop.last]<|assistant|>\n" CONTENT EOS "\n[else]<|assistant|>\n" CONTENT EOS "[endif][endif]"
-#define TAIL_INSIDE "[ifloop.lastandadd_generation_prompt]<|assistant|>\n[endif][endfor]"
-#define TAIL_AFTER  "[endfor][ifadd_generation_prompt]<|assistant|>\n[endif]"
+    "{{ bos_token }}{% for message in messages %}{% if message.role == 'system' or message.role == 'user' %}"          \
+    "{{ '<|' ~ message.role ~ '|>\n' ~ message.content ~ '\n' }}{% elif message.role == 'assistant' %}"                \
+    "{{ '<|assistant|>\n' ~ message.content ~ eos_token ~ "
+#define TAIL " }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 
-enum { MAX_CANONICAL = 4096 };
+/* Templates that are taken by name. The second leaves the last answer open. */
+static const struct {
+    const char *name, *source;
+} ours[] = {{"tulu", HEAD "'\n'" TAIL}, {"olmo2", HEAD "('' if loop.last else '\n')" TAIL}};
 
-struct chat_form {
-    const char *name;
-    const char *canonical;
-    bool last_answer_is_open; /* no line feed behind the last message's eos */
-};
-
-static const chat_form templates[] = {
-    {"tulu", HEAD TULU TAIL_INSIDE, false},
-    {"tulu", HEAD TULU TAIL_AFTER, false},
-    {"olmo2", HEAD OLMO2 TAIL_INSIDE, true},
-    {"olmo2", HEAD OLMO2 TAIL_AFTER, true},
-};
-
-/* ------------------------------------------------------------------------------------------------ recognition */
-static bool is_space(char c)
+void chat_fini(model_chat *c)
 {
-    return c == ' ' || (c >= '\t' && c <= '\r');
+    template_free(c->main);
+    template_free(c->tools);
+    json_decref(c->variables);
 }
 
-static text_view trim_left(text_view v)
-{
-    for (; v.size > 0 && is_space(v.data[0]); v.data++, v.size--) {
-    }
-    return v;
-}
-
-static text_view trim_right(text_view v, bool line_feeds)
-{
-    while (v.size > 0 && is_space(v.data[v.size - 1]) && (line_feeds || v.data[v.size - 1] != '\n')) {
-        v.size--;
-    }
-    return v;
-}
-
-/* A quoted literal at *v; its text goes to out. */
-static bool canonical_literal(text_view *v, moe_text *out)
-{
-    const char quote = v->data[0];
-
-    for (size_t i = 1; i < v->size; i++) {
-        char c = v->data[i];
-
-        if (c == quote) {
-            v->data += i + 1;
-            v->size -= i + 1;
-            return true;
-        }
-        if (c == '\\') {
-            if (++i == v->size || !strchr("n\\'\"", v->data[i])) {
-                return false;
-            }
-            c = v->data[i] == 'n' ? '\n' : v->data[i];
-        } else if ((unsigned char)c < 0x20 && c != '\n') {
-            return false;
-        }
-        moe_text_append(out, &c, 1);
-    }
-    return false;
-}
-
-static bool canonical_name(text_view *v, moe_text *out)
-{
-    static const struct {
-        const char *spelling, *mark;
-    } names[] = {{"bos_token", BOS},
-                 {"eos_token", EOS},
-                 {"message['content']", CONTENT},
-                 {"message[\"content\"]", CONTENT},
-                 {"message.content", CONTENT}};
-
-    for (size_t i = 0; i < MOE_COUNT(names); i++) {
-        const size_t n = strlen(names[i].spelling);
-
-        if (v->size >= n && memcmp(v->data, names[i].spelling, n) == 0) {
-            moe_text_append(out, names[i].mark, 1);
-            v->data += n;
-            v->size -= n;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* {{ term + term }} */
-static bool canonical_expression(text_view v, moe_text *out)
-{
-    for (;;) {
-        v = trim_left(v);
-        if (v.size == 0 ||
-            !(v.data[0] == '\'' || v.data[0] == '"' ? canonical_literal(&v, out) : canonical_name(&v, out))) {
-            return false;
-        }
-        v = trim_left(v);
-        if (v.size == 0) {
-            return true;
-        }
-        if (v.data[0] != '+') {
-            return false;
-        }
-        v.data++;
-        v.size--;
-    }
-}
-
-/* {% words %} */
-static bool canonical_block(text_view v, moe_text *out)
-{
-    moe_text_append(out, "[", 1);
-    for (size_t i = 0; i < v.size; i++) {
-        if (!is_space(v.data[i])) {
-            moe_text_append(out, v.data[i] == '"' ? "'" : &v.data[i], 1);
-        }
-    }
-    moe_text_append(out, "]", 1);
-    return true;
-}
-
-typedef struct scanner {
-    text_view left;
-    bool line_start; /* a block ended and its line feed is removed, or the file begins */
-    bool trim;       /* the last tag ended in - */
-} scanner;
-
-/* Text in front of a tag, without what Jinja removes (trim_blocks and lstrip_blocks are on in chat templates). */
-static void canonical_raw(const scanner *s, text_view raw, bool before_block, bool trim, moe_text *out)
-{
-    bool at_line_start = s->line_start;
-
-    if (s->trim) {
-        raw = trim_left(raw);
-    } else if (s->line_start && raw.size > 0 && raw.data[0] == '\n') {
-        raw.data++;
-        raw.size--;
-    }
-    if (trim) {
-        raw = trim_right(raw, true);
-    } else if (before_block) {
-        const text_view bare = trim_right(raw, false);
-
-        at_line_start = bare.size > 0 ? bare.data[bare.size - 1] == '\n' : at_line_start;
-        raw = at_line_start ? bare : raw;
-    }
-    moe_text_append(out, raw.data, raw.size);
-}
-
-static bool canonical_tag(scanner *s, moe_text *out)
-{
-    const char kind = s->left.data[1];
-    const char *close = kind == '%' ? "%}" : "}}";
-    const char *end = memmem(s->left.data + 2, s->left.size - 2, close, 2);
-    text_view inner;
-
-    if ((kind != '%' && kind != '{') || !end) {
-        return false;
-    }
-    inner = (text_view){s->left.data + 2, (size_t)(end - s->left.data) - 2};
-    s->left.size -= (size_t)(end + 2 - s->left.data);
-    s->left.data = end + 2;
-    s->line_start = kind == '%';
-    if (inner.size > 0 && inner.data[0] == '-') {
-        inner.data++;
-        inner.size--;
-    }
-    s->trim = inner.size > 0 && inner.data[inner.size - 1] == '-';
-    inner.size -= s->trim;
-    return kind == '%' ? canonical_block(inner, out) : canonical_expression(inner, out);
-}
-
-static bool canonical(text_view source, moe_text *out)
-{
-    scanner s = {.left = source, .line_start = true};
-
-    if (s.left.size > 0 && s.left.data[s.left.size - 1] == '\n') {
-        s.left.size--;
-    }
-    for (;;) {
-        const char *open = memchr(s.left.data, '{', s.left.size);
-        const size_t n = open ? (size_t)(open - s.left.data) : s.left.size;
-        const bool tag = open && n + 2 < s.left.size;
-
-        if (open && !tag) {
-            return false;
-        }
-        canonical_raw(&s, (text_view){s.left.data, n}, tag && open[1] == '%', tag && open[2] == '-', out);
-        s.left.data += n;
-        s.left.size -= n;
-        if (!open) {
-            return !out->failed;
-        }
-        if (!canonical_tag(&s, out)) {
-            return false;
-        }
-    }
-}
-
-const chat_form *chat_recognise(const char *source, size_t n)
-{
-    const chat_form *found = NULL;
-    moe_text spelling;
-
-    moe_text_init(&spelling, MAX_CANONICAL);
-    if (canonical((text_view){source, n}, &spelling)) {
-        for (size_t i = 0; i < MOE_COUNT(templates) && !found; i++) {
-            found = strcmp(moe_text_cstr(&spelling), templates[i].canonical) == 0 ? &templates[i] : NULL;
-        }
-    }
-    moe_text_fini(&spelling);
-    return found;
-}
-
-const chat_form *chat_find(const char *name)
-{
-    for (size_t i = 0; i < MOE_COUNT(templates); i++) {
-        if (strcmp(name, templates[i].name) == 0) {
-            return &templates[i];
-        }
-    }
-    return NULL;
-}
-
-const char *tokenizer_chat_name(const tokenizer *t)
-{
-    return t->chat ? t->chat->name : "";
-}
-
-moe_status tokenizer_chat_select(tokenizer *t, const char *name, moe_error *err)
-{
-    const chat_form *found = chat_find(name);
-
-    if (!found) {
-        return moe_fail(err, MOE_ERR_NOT_FOUND, "chat template \"%.64s\" is not known; known are tulu and olmo2", name);
-    }
-    t->chat = found;
-    return MOE_OK;
-}
-
-/* ------------------------------------------------------------------------------------------------ rendering
- * One string is rendered, since text at the seams of a message tokenises together. It is cut only where bos and eos
- * stand, which go out as ids: their strings mean something else in some tokenizers. */
-typedef struct rendering {
-    encoding e;
-    moe_text text;
-    size_t encoded;        /* bytes of text already encoded */
-    tokenizer_span *spans; /* message contents: data, never special tokens */
-} rendering;
-
-static moe_status render_id(rendering *r, int32_t id)
-{
-    moe_status status =
-        r->text.failed ? MOE_ERR_BUSY : encoding_text(&r->e, moe_text_cstr(&r->text), r->encoded, r->text.size);
-
-    r->encoded = r->text.size;
-    r->e.head = false;
-    if (status == MOE_OK && id >= 0) {
-        status = encoding_emit(&r->e, id);
-    }
-    return status;
-}
-
-/* The ids around messages: config.json's, else tokenizer_config.json's. OLMoE names no bos; its templates begin with the eos. */
-static int32_t end_id(const tokenizer *t)
+int32_t chat_end_id(const tokenizer *t)
 {
     return t->eos_id >= 0 ? t->eos_id : t->config_eos_id;
 }
 
-static int32_t begin_id(const tokenizer *t)
+int32_t chat_begin_id(const tokenizer *t)
 {
     const int32_t id = t->bos_id >= 0 ? t->bos_id : t->config_bos_id;
 
-    return id >= 0 ? id : end_id(t);
+    return id >= 0 ? id : chat_end_id(t);
 }
 
-static moe_status render_message(rendering *r, const tokenizer_message *message, bool last)
-{
-    static const char *const tags[] = {"<|system|>\n", "<|user|>\n", "<|assistant|>\n"};
-    const tokenizer *t = r->e.t;
-    const char *tag = tags[message->role];
-    moe_status status = MOE_OK;
+/* ------------------------------------------------------------------------------------------------ names */
+static const char sample_roles[] = "suauasu"; /* the last is left out for one that ends with an answer */
 
-    moe_text_append(&r->text, tag, strlen(tag));
-    r->spans[r->e.n_spans].begin = r->text.size;
-    moe_text_append(&r->text, message->content, message->bytes);
-    r->spans[r->e.n_spans++].end = r->text.size;
-    if (message->role == TOKENIZER_ROLE_ASSISTANT) {
-        status = render_id(r, end_id(t));
-        if (last && t->chat->last_answer_is_open) {
-            return status;
+static template_value *sample_messages(template_vars *vars, size_t n)
+{
+    template_value *all = template_list(vars);
+
+    for (size_t i = 0; i < n; i++) {
+        const char role = sample_roles[i];
+        const char *name = role == 's' ? "system" : role == 'u' ? "user" : "assistant";
+        template_value *message = template_dict(vars);
+
+        template_dict_set(vars, message, "role", template_text(vars, name, strlen(name), 0));
+        template_dict_set(vars, message, "content", template_text(vars, &sample_roles[i], 1, 0));
+        template_list_add(vars, all, message);
+    }
+    return all;
+}
+
+/* What t makes of the first n sample messages; false: it fails. */
+static bool sample(const template *t, size_t n, bool prompt, moe_text *out)
+{
+    static const template_limits small = {.max_steps = 10000, .max_memory_bytes = 1 << 20, .max_output_bytes = 1 << 12};
+    template_vars *vars = NULL;
+    template_output text;
+    bool rendered;
+
+    if (template_vars_open(&small, &vars, NULL) != MOE_OK) {
+        return false;
+    }
+    template_set(vars, "messages", sample_messages(vars, n));
+    template_set(vars, "add_generation_prompt", template_bool(vars, prompt));
+    template_set(vars, "bos_token", template_text(vars, "\1", 1, 0));
+    template_set(vars, "eos_token", template_text(vars, "\2", 1, 0));
+    rendered = template_render(t, vars, NULL, &text, NULL) == MOE_OK;
+    if (rendered) {
+        moe_text_append(out, text.text, text.n);
+        moe_text_append(out, "\3", 1);
+    }
+    template_vars_close(vars);
+    return rendered && !out->failed;
+}
+
+static bool samples(const template *t, moe_text *out)
+{
+    const size_t n = strlen(sample_roles);
+
+    moe_text_init(out, 1 << 16);
+    return sample(t, 1, true, out) && sample(t, 3, false, out) && sample(t, 5, false, out) && sample(t, 5, true, out) &&
+           sample(t, n, true, out);
+}
+
+static bool render_alike(const template *a, const template *b)
+{
+    moe_text of_a, of_b;
+    const bool a_renders = samples(a, &of_a), b_renders = samples(b, &of_b);
+    const bool alike = a_renders && b_renders && of_a.size == of_b.size && memcmp(of_a.data, of_b.data, of_a.size) == 0;
+
+    moe_text_fini(&of_a);
+    moe_text_fini(&of_b);
+    return alike;
+}
+
+/* The name of a template of ours that renders conversations as t does, else fallback. */
+static const char *name_of(const template *t, const char *fallback)
+{
+    const char *name = fallback;
+
+    for (size_t i = 0; i < MOE_COUNT(ours) && name == fallback; i++) {
+        template *other = NULL;
+
+        if (template_compile(ours[i].source, strlen(ours[i].source), &other, NULL) == MOE_OK &&
+            render_alike(t, other)) {
+            name = ours[i].name;
         }
+        template_free(other);
     }
-    moe_text_append(&r->text, "\n", 1);
-    return status;
+    return name;
 }
 
-static moe_status render(rendering *r, const tokenizer_message *messages, size_t n_messages, bool add_generation_prompt)
+const char *tokenizer_chat_name(const tokenizer *t)
 {
-    moe_status status = render_id(r, begin_id(r->e.t));
-
-    for (size_t i = 0; i < n_messages && status == MOE_OK; i++) {
-        status = render_message(r, &messages[i], i + 1 == n_messages);
-    }
-    if (add_generation_prompt) {
-        moe_text_append(&r->text, "<|assistant|>\n", strlen("<|assistant|>\n"));
-    }
-    return status == MOE_OK ? render_id(r, -1) : status;
+    return t->chat.name ? t->chat.name : "";
 }
 
-static moe_status check_messages(const tokenizer *t, const tokenizer_message *messages, size_t n_messages,
-                                 moe_error *err)
+const char *tokenizer_chat_problem(const tokenizer *t)
 {
-    if (!t->chat) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "messages: the model has no chat template that is known");
-    }
-    if (end_id(t) < 0) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "messages: chat template %s needs an eos id, the model names none",
-                        t->chat->name);
-    }
-    if (n_messages == 0) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "messages: at least one is needed");
-    }
-    for (size_t i = 0; i < n_messages; i++) {
-        const size_t valid = moe_utf8_valid_prefix(messages[i].content, messages[i].bytes);
-
-        if ((unsigned)messages[i].role > TOKENIZER_ROLE_ASSISTANT) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "messages[%zu].role: %u is no role", i,
-                            (unsigned)messages[i].role);
-        }
-        if (valid != messages[i].bytes) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "messages[%zu].content: invalid UTF-8 at byte %zu", i, valid);
-        }
-    }
-    return MOE_OK;
+    return t->chat.problem.text;
 }
 
-moe_status tokenizer_chat_encode(tokenizer *t, const tokenizer_message *messages, size_t n_messages,
-                                 bool add_generation_prompt, int32_t *ids, size_t max_ids, size_t *n_ids_out,
-                                 moe_error *err)
+/* ------------------------------------------------------------------------------------------------ by hand */
+static moe_status use(tokenizer *t, text_view source, const char *name, moe_error *err)
 {
-    rendering r = {.spans = NULL};
-    moe_status status = check_messages(t, messages, n_messages, err);
+    template *compiled = NULL;
+    const moe_status status = template_compile(source.data, source.size, &compiled, err);
 
     if (status != MOE_OK) {
         return status;
     }
-    r.spans = calloc(n_messages, sizeof *r.spans);
-    if (!r.spans) {
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "messages: no memory for %zu", n_messages);
+    template_free(t->chat.main);
+    template_free(t->chat.tools);
+    t->chat.main = compiled;
+    t->chat.tools = NULL;
+    t->chat.name = name;
+    t->chat.problem.text[0] = '\0';
+    return MOE_OK;
+}
+
+moe_status tokenizer_chat_select(tokenizer *t, const char *name, moe_error *err)
+{
+    for (size_t i = 0; i < MOE_COUNT(ours); i++) {
+        if (strcmp(name, ours[i].name) == 0) {
+            t->chat.needs_eos = true;
+            return use(t, (text_view){ours[i].source, strlen(ours[i].source)}, ours[i].name, err);
+        }
     }
-    encoding_init(&r.e, t, ids, max_ids);
-    r.e.spans = r.spans;
-    moe_text_init(&r.text, tokenizer_max_text_bytes(t, max_ids)); /* over it: certainly more than max_ids */
-    status = render(&r, messages, n_messages, add_generation_prompt);
+    return moe_fail(err, MOE_ERR_NOT_FOUND, "chat template \"%.64s\" is not known; known are tulu and olmo2", name);
+}
+
+moe_status tokenizer_chat_use(tokenizer *t, const char *source, size_t n, moe_error *err)
+{
+    return use(t, (text_view){source, n}, "file", err);
+}
+
+/* ------------------------------------------------------------------------------------------------ of the model */
+static moe_status bad_template(moe_error *err)
+{
+    return moe_fail(err, MOE_ERR_CORRUPT, PATH ".chat_template: neither a string nor a list of named templates");
+}
+
+static text_view json_view(const json_t *value)
+{
+    return (text_view){json_string_value(value), json_string_length(value)};
+}
+
+/* chat_template is a string, or a list of {name, template}. */
+static moe_status config_sources(const json_t *config, chat_sources *out, moe_error *err)
+{
+    const json_t *value = json_object_get(config, "chat_template"), *chosen = value, *tools = NULL;
+
+    if (!value || json_is_null(value)) {
+        return MOE_OK;
+    }
+    if (json_is_array(value)) {
+        chosen = json_object_get(json_array_get(value, 0), "template");
+    }
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        const json_t *item = json_array_get(value, i);
+        const char *name = json_string_value(json_object_get(item, "name"));
+
+        chosen = name && strcmp(name, "default") == 0 ? json_object_get(item, "template") : chosen;
+        tools = name && strcmp(name, "tool_use") == 0 ? json_object_get(item, "template") : tools;
+    }
+    if (!json_is_string(chosen) || (tools && !json_is_string(tools))) {
+        return bad_template(err);
+    }
+    *out = (chat_sources){json_view(chosen), tools ? json_view(tools) : (text_view){NULL, 0}};
+    return MOE_OK;
+}
+
+static moe_status compile_both(model_chat *c, const chat_sources *from)
+{
+    moe_status status = template_compile(from->main.data, from->main.size, &c->main, &c->problem);
+
+    if (status == MOE_OK && from->tools.data) {
+        status = template_compile(from->tools.data, from->tools.size, &c->tools, &c->problem);
+    }
     if (status == MOE_OK) {
-        *n_ids_out = r.e.n_ids;
+        c->name = name_of(c->main, "default");
+        return MOE_OK;
     }
-    moe_text_fini(&r.text);
-    encoding_fini(&r.e);
-    free(r.spans);
-    return encoding_error(status, "messages", max_ids, err);
+    template_free(c->main);
+    c->main = NULL;
+    return status == MOE_ERR_NO_MEMORY ? status : MOE_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ its variables */
+/* A token is a string, or an object with its content. */
+static void add_variable(model_chat *c, const char *name, const json_t *value)
+{
+    const json_t *content = json_is_object(value) ? json_object_get(value, "content") : value;
+
+    if (json_is_string(content)) {
+        (void)json_object_set_new(c->variables, name,
+                                  json_stringn(json_string_value(content), json_string_length(content)));
+    }
+}
+
+/* What config says nothing of: the text of the id, as far as there is one. An explicit null leaves it undefined. */
+static void add_token_of(tokenizer *t, const json_t *config, const char *name, int32_t id)
+{
+    const vocab_token *token = id >= 0 ? &t->tokens[id] : NULL;
+
+    if (token && token->text && !json_object_get(config, name)) {
+        json_t *text = json_stringn(token->text, token->n_text); /* NULL: no UTF-8 */
+
+        if (text) {
+            (void)json_object_set_new(t->chat.variables, name, text);
+        }
+    }
+}
+
+static void add_named(model_chat *c, json_t *extra)
+{
+    const char *name;
+    json_t *value;
+
+    json_object_foreach(extra, name, value)
+    {
+        add_variable(c, name, value);
+    }
+}
+
+static void add_list(model_chat *c, const json_t *tokens)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < json_array_size(tokens); i++) {
+        const json_t *item = json_array_get(tokens, i);
+        const json_t *content = json_is_object(item) ? json_object_get(item, "content") : item;
+
+        if (json_is_string(content)) {
+            (void)json_array_append_new(list, json_stringn(json_string_value(content), json_string_length(content)));
+        }
+    }
+    (void)json_object_set_new(c->variables, "additional_special_tokens", list);
+}
+
+static void add_variables(tokenizer *t, const json_t *config)
+{
+    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                        "pad_token", "cls_token", "mask_token"};
+
+    for (size_t i = 0; i < MOE_COUNT(names); i++) {
+        add_variable(&t->chat, names[i], json_object_get(config, names[i]));
+    }
+    add_named(&t->chat, json_object_get(config, "extra_special_tokens"));
+    if (json_array_size(json_object_get(config, "additional_special_tokens")) > 0) {
+        add_list(&t->chat, json_object_get(config, "additional_special_tokens"));
+    }
+    add_token_of(t, config, "bos_token", chat_begin_id(t));
+    add_token_of(t, config, "eos_token", chat_end_id(t));
+}
+
+moe_status chat_load(tokenizer *t, const moe_json *config, const chat_sources *from, moe_error *err)
+{
+    chat_sources sources = *from;
+    moe_status status = MOE_OK;
+
+    t->chat.variables = json_object();
+    if (!t->chat.variables) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "chat template: no memory");
+    }
+    add_variables(t, config);
+    if (!sources.main.data) {
+        sources.tools = (text_view){NULL, 0};
+        status = config_sources(config, &sources, err);
+    }
+    if (status == MOE_OK && sources.main.data) {
+        status = compile_both(&t->chat, &sources);
+    }
+    return status;
 }

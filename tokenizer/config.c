@@ -1,4 +1,4 @@
-/* tokenizer_config.json and chat_template.jinja. */
+/* tokenizer_config.json; its chat template is chat.c's. */
 #include "tokenizer/tokenizer_priv.h"
 
 #include <jansson.h>
@@ -91,39 +91,4 @@ moe_status load_config_affixes(tokenizer *t, const moe_json *json, moe_error *er
     const moe_status status = load_affix(json, "add_bos_token", bos, t->prefix, &t->n_prefix, true, err);
 
     return status == MOE_OK ? load_affix(json, "add_eos_token", eos, t->suffix, &t->n_suffix, false, err) : status;
-}
-
-/* chat_template is a string, or a list of {name, template} of which "default" or the first is taken. */
-static moe_status chat_source(const json_t *json, text_view *out, moe_error *err)
-{
-    const json_t *value = json_object_get(json, "chat_template"), *chosen = NULL;
-
-    *out = (text_view){"", 0};
-    if (!value || json_is_null(value)) {
-        return MOE_OK;
-    }
-    for (size_t i = 0; i < json_array_size(value); i++) {
-        const char *name = json_string_value(json_object_get(json_array_get(value, i), "name"));
-
-        if (!chosen || (name && strcmp(name, "default") == 0)) {
-            chosen = json_object_get(json_array_get(value, i), "template");
-        }
-    }
-    chosen = json_is_string(value) ? value : chosen;
-    if (!json_is_string(chosen)) {
-        return moe_fail(err, MOE_ERR_CORRUPT, PATH ".chat_template: neither a string nor a list of named templates");
-    }
-    *out = (text_view){json_string_value(chosen), json_string_length(chosen)};
-    return MOE_OK;
-}
-
-moe_status load_chat(tokenizer *t, const moe_json *json, const char *source, size_t bytes, moe_error *err)
-{
-    text_view text;
-    const moe_status status = chat_source(json, &text, err);
-
-    if (status == MOE_OK) {
-        t->chat = source ? chat_recognise(source, bytes) : chat_recognise(text.data, text.size);
-    }
-    return status;
 }

@@ -13,6 +13,7 @@ void tokenizer_close(tokenizer *t)
         return;
     }
     piece_cache_fini(&t->cache);
+    chat_fini(&t->chat);
     sentencepiece_fini(&t->pieces);
     moe_text_fini(&t->decoded);
     text_steps_fini(&t->decoder.steps);
@@ -291,7 +292,8 @@ static moe_status parse_main(const char *text, size_t bytes, json_t **out, moe_e
 
 /* The files of a tokenizer: one of json and model is there, the others may be NULL. */
 typedef struct sources {
-    text_view json, model, config, chat;
+    text_view json, model, config;
+    chat_sources chat;
 } sources;
 
 static moe_status open_sources(const sources *from, size_t vocab_size, const tokenizer_specials *specials,
@@ -313,7 +315,7 @@ static moe_status open_sources(const sources *from, size_t vocab_size, const tok
                                   : load_all(t, main_json, config, specials, &list, err);
     }
     if (status == MOE_OK) {
-        status = load_chat(t, config, from->chat.data, from->chat.size, err);
+        status = chat_load(t, config, &from->chat, err);
     }
     free(list.items);
     json_decref(config);
@@ -331,7 +333,7 @@ moe_status tokenizer_open_memory(const char *json, size_t json_bytes, const char
                                  const tokenizer_specials *specials, tokenizer **out, moe_error *err)
 {
     const sources from = {
-        .json = {json, json_bytes}, .config = {config_json, config_bytes}, .chat = {chat_template, template_bytes}};
+        .json = {json, json_bytes}, .config = {config_json, config_bytes}, .chat = {.main = {chat_template, template_bytes}}};
 
     return open_sources(&from, vocab_size, specials, out, err);
 }
@@ -343,7 +345,7 @@ moe_status tokenizer_open_model_memory(const void *model, size_t model_bytes, co
 {
     const sources from = {.model = {model ? model : "", model_bytes},
                           .config = {config_json, config_bytes},
-                          .chat = {chat_template, template_bytes}};
+                          .chat = {.main = {chat_template, template_bytes}}};
 
     return open_sources(&from, vocab_size, specials, out, err);
 }
@@ -370,7 +372,7 @@ static moe_status file_open(const char *dir, const char *name, size_t max_bytes,
 moe_status tokenizer_open(const char *dir, size_t vocab_size, const tokenizer_specials *specials, tokenizer **out,
                           moe_error *err)
 {
-    file json = {NULL, 0}, model = {NULL, 0}, config = {NULL, 0}, chat = {NULL, 0};
+    file json = {NULL, 0}, model = {NULL, 0}, config = {NULL, 0}, chat = {NULL, 0}, tools = {NULL, 0};
     moe_status status = file_open(dir, "tokenizer.json", TOKENIZER_MAX_FILE, false, &json, err);
 
     if (status == MOE_OK && !json.data) {
@@ -386,10 +388,13 @@ moe_status tokenizer_open(const char *dir, size_t vocab_size, const tokenizer_sp
         status = file_open(dir, "chat_template.jinja", TOKENIZER_MAX_CONFIG, false, &chat, err);
     }
     if (status == MOE_OK) {
+        status = file_open(dir, "additional_chat_templates/tool_use.jinja", TOKENIZER_MAX_CONFIG, false, &tools, err);
+    }
+    if (status == MOE_OK) {
         const sources from = {.json = {json.data, json.bytes},
                               .model = {model.data, model.bytes},
                               .config = {config.data, config.bytes},
-                              .chat = {chat.data, chat.bytes}};
+                              .chat = {{chat.data, chat.bytes}, {tools.data, tools.bytes}}};
 
         status = open_sources(&from, vocab_size, specials, out, err);
     }
@@ -397,5 +402,6 @@ moe_status tokenizer_open(const char *dir, size_t vocab_size, const tokenizer_sp
     free(model.data);
     free(config.data);
     free(chat.data);
+    free(tools.data);
     return status;
 }

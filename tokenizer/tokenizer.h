@@ -12,6 +12,7 @@
 #define CONCLAVE_TOKENIZER_H
 
 #include "base/base.h"
+#include "template/template.h"
 
 typedef struct tokenizer tokenizer;
 
@@ -86,19 +87,48 @@ void tokenizer_decode_push(tokenizer_decode *d, int32_t id, moe_text *out);
 /* Flushes what is held back: an unfinished code point as one U+FFFD. */
 void tokenizer_decode_finish(tokenizer_decode *d, moe_text *out);
 
-/* Chat: renders messages with the model's template and encodes them. Templates are recognised (no Jinja engine):
- * tokenizer_chat_name says which one, or "" when the model has none that is known. */
-typedef enum { TOKENIZER_ROLE_SYSTEM, TOKENIZER_ROLE_USER, TOKENIZER_ROLE_ASSISTANT } tokenizer_role;
+/* Chat: renders a conversation with the model's chat template (template/template.h) and encodes the text. The template is
+ * chat_template.jinja's, else tokenizer_config.json's chat_template (a text, or a list of {name, template}: "default", or
+ * the first; "tool_use" where tools are given; additional_chat_templates/tool_use.jinja beside the file).
+ *
+ * What the conversation brings (contents, names, tools, arguments) is data: no special token is found in it, whatever the
+ * template does with it. bos_token and eos_token of the template go out as the model's ids. */
+typedef enum {
+    TOKENIZER_ROLE_SYSTEM,
+    TOKENIZER_ROLE_USER,
+    TOKENIZER_ROLE_ASSISTANT,
+    TOKENIZER_ROLE_TOOL,
+    TOKENIZER_ROLE_DEVELOPER
+} tokenizer_role;
+
 typedef struct tokenizer_message {
     tokenizer_role role;
     const char *content; /* UTF-8 */
     size_t bytes;
+    const char *name, *tool_call_id, *reasoning_content; /* UTF-8; NULL: not given, and undefined in the template */
+    const char *tool_calls;                              /* JSON, a list; NULL: none */
 } tokenizer_message;
 
+typedef struct tokenizer_conversation {
+    const tokenizer_message *messages;
+    size_t n_messages;
+    bool add_generation_prompt;
+    const char *tools;         /* JSON, a list of functions; NULL: none */
+    const char *template_args; /* JSON, an object: further variables of the template ({"enable_thinking": false}); NULL: none */
+    const template_time *now;  /* for strftime_now; NULL: a template that asks for it fails */
+} tokenizer_conversation;
+
+/* "tulu" or "olmo2" for a template that renders as those do, "default" for another one of the model, "file" for one set by
+ * hand, "" when there is none. */
 const char *tokenizer_chat_name(const tokenizer *t);
-/* Names a template by hand ("tulu", "olmo2", ...), for models whose file is not recognised. Before the first encode. */
+/* Why the model's template cannot be used ("line 3: the filter 'x' is not known"); "" when it can, or there is none. */
+const char *tokenizer_chat_problem(const tokenizer *t);
+/* Takes a template by name ("tulu", "olmo2"; MOE_ERR_NOT_FOUND for others), or by its source (errors of template_compile),
+ * instead of the model's. Before the first encode. */
 MOE_NODISCARD moe_status tokenizer_chat_select(tokenizer *t, const char *name, moe_error *err);
-MOE_NODISCARD moe_status tokenizer_chat_encode(tokenizer *t, const tokenizer_message *messages, size_t n_messages,
-                                               bool add_generation_prompt, int32_t *ids, size_t max_ids,
+MOE_NODISCARD moe_status tokenizer_chat_use(tokenizer *t, const char *source, size_t n, moe_error *err);
+/* Errors: MOE_ERR_UNSUPPORTED without a template; MOE_ERR_INVALID_ARG naming the field for what is malformed, for more than
+ * max_ids tokens, for what the template refuses (its raise_exception text) or cannot do with this conversation. Any thread. */
+MOE_NODISCARD moe_status tokenizer_chat_encode(tokenizer *t, const tokenizer_conversation *c, int32_t *ids, size_t max_ids,
                                                size_t *n_ids_out, moe_error *err);
 #endif

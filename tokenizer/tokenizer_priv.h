@@ -270,9 +270,25 @@ MOE_NODISCARD moe_status sentencepiece_load_affixes(tokenizer *t, const moe_json
 void sentencepiece_fini(sentencepiece *s);
 
 /* ---- chat.c */
-typedef struct chat_form chat_form;
-const chat_form *chat_recognise(const char *source, size_t n); /* NULL: not known */
-const chat_form *chat_find(const char *name);
+typedef struct model_chat {
+    template *main, *tools; /* owned; tools: where tools are given; NULL: main serves both */
+    const char *name;       /* of main; NULL: there is none */
+    bool needs_eos;         /* one of ours, which end an answer with it */
+    moe_error problem;      /* why the model's own could not be taken */
+    moe_json *variables;    /* owned; object: bos_token, eos_token, ... */
+} model_chat;
+
+typedef struct chat_sources {
+    text_view main, tools; /* data NULL: none */
+} chat_sources;
+
+/* Takes the model's templates and tokens; config may be NULL. A template that cannot be used is a problem, not an error. */
+MOE_NODISCARD moe_status chat_load(tokenizer *t, const moe_json *config, const chat_sources *from, moe_error *err);
+void chat_fini(model_chat *c);
+/* The ids that bos_token and eos_token stand for: config.json's, else tokenizer_config.json's. OLMoE names no bos; its
+ * templates begin with the eos. -1: none. */
+int32_t chat_end_id(const tokenizer *t);
+int32_t chat_begin_id(const tokenizer *t);
 
 /* ---- load.c */
 enum {
@@ -305,7 +321,7 @@ struct tokenizer {
     moe_text decoded;
     size_t longest, max_bytes_per_id; /* 0: no such bound */
     int32_t bos_id, eos_id;
-    const chat_form *chat;
+    model_chat chat;
     piece_cache cache;
 };
 
@@ -340,7 +356,5 @@ MOE_NODISCARD moe_status load_config_token(const tokenizer *t, const moe_json *j
                                            const char *key, int32_t *out, moe_error *err);
 MOE_NODISCARD moe_status load_config_tokens(tokenizer *t, const moe_json *json, const added_list *list, moe_error *err);
 MOE_NODISCARD moe_status load_config_affixes(tokenizer *t, const moe_json *json, moe_error *err);
-MOE_NODISCARD moe_status load_chat(tokenizer *t, const moe_json *json, const char *source, size_t bytes,
-                                   moe_error *err);
 char *text_copy(const char *text, size_t n); /* owned, NUL-terminated; NULL: no memory */
 #endif

@@ -43,25 +43,41 @@ static void decode(tokenizer *t, const int32_t *ids, size_t n, bool skip_special
     moe_text_fini(&out);
 }
 
+static moe_status encode_chat(tokenizer *t, const tokenizer_message *messages, size_t n_messages, int32_t *ids,
+                              size_t *n)
+{
+    const tokenizer_conversation c = {.messages = messages,
+                                      .n_messages = n_messages,
+                                      .add_generation_prompt = true,
+                                      .tools = "[{\"name\":\"f <s>\"}]",
+                                      .template_args = "{\"a\":[1,2.5,null,\"<s>\"]}"};
+
+    return tokenizer_chat_encode(t, &c, ids, MAX_IDS, n, NULL);
+}
+
 static void chat(tokenizer *t, const char *text)
 {
     const tokenizer_message messages[] = {
-        {TOKENIZER_ROLE_SYSTEM, "", 0}, {TOKENIZER_ROLE_USER, text, 9}, {TOKENIZER_ROLE_ASSISTANT, "a", 1}};
-    const tokenizer_message invalid = {TOKENIZER_ROLE_USER, "\xff", 1}, nobody = {(tokenizer_role)9, "", 0};
+        {.role = TOKENIZER_ROLE_SYSTEM, .content = ""},
+        {.role = TOKENIZER_ROLE_USER, .content = text, .bytes = 9},
+        {.role = TOKENIZER_ROLE_ASSISTANT, .content = "a", .bytes = 1, .tool_calls = "[{\"name\":\"f\"}]"}};
+    const tokenizer_message invalid = {.role = TOKENIZER_ROLE_USER, .content = "\xff", .bytes = 1};
+    const tokenizer_message nobody = {.role = (tokenizer_role)9, .content = ""};
     int32_t ids[MAX_IDS];
     size_t n = 0;
 
     MOE_ASSERT(tokenizer_chat_select(t, "unheard of", NULL) == MOE_ERR_NOT_FOUND);
     if (tokenizer_chat_name(t)[0] == '\0') {
-        MOE_ASSERT(tokenizer_chat_encode(t, messages, 3, true, ids, MAX_IDS, &n, NULL) == MOE_ERR_UNSUPPORTED);
+        MOE_ASSERT(encode_chat(t, messages, 3, ids, &n) == MOE_ERR_UNSUPPORTED);
         MOE_ASSERT(tokenizer_chat_select(t, "olmo2", NULL) == MOE_OK);
     }
-    if (tokenizer_chat_encode(t, messages, 3, true, ids, MAX_IDS, &n, NULL) == MOE_OK) {
+    if (encode_chat(t, messages, 3, ids, &n) == MOE_OK) {
         decode(t, ids, n, false);
     }
-    MOE_ASSERT(tokenizer_chat_encode(t, messages, 0, true, ids, MAX_IDS, &n, NULL) != MOE_OK);
-    MOE_ASSERT(tokenizer_chat_encode(t, &invalid, 1, true, ids, MAX_IDS, &n, NULL) != MOE_OK);
-    MOE_ASSERT(tokenizer_chat_encode(t, &nobody, 1, true, ids, MAX_IDS, &n, NULL) != MOE_OK);
+    MOE_ASSERT(tokenizer_chat_use(t, "{{", 2, NULL) != MOE_OK);
+    MOE_ASSERT(encode_chat(t, messages, 0, ids, &n) != MOE_OK);
+    MOE_ASSERT(encode_chat(t, &invalid, 1, ids, &n) != MOE_OK);
+    MOE_ASSERT(encode_chat(t, &nobody, 1, ids, &n) != MOE_OK);
 }
 
 static void use(tokenizer *t)

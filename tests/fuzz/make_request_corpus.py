@@ -46,7 +46,9 @@ def sampling(*fields):
 
 INPUTS = {
     "roles": (GENERATE, messages((1, "s"), (2, "u"), (3, "a"))),
-    "role_unknown": (GENERATE, messages((4, "x"))),
+    "role_unknown": (GENERATE, messages((6, "x"))),
+    "messages_tools": (GENERATE, part(3, part(1, number(1, 4) + part(2, "x") + part(3, "n") + part(4, "i")) +
+                                      part(1, number(1, 3) + part(5, "[]") + part(6, "r")) + part(2, "[]") + part(3, "{}"))),
     "messages_none": (GENERATE, messages()),
     "messages_many": (GENERATE, part(3, part(1, "") * 4097)),
     "no_input": (GENERATE, b""),

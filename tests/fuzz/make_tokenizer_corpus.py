@@ -59,6 +59,8 @@ REFUSED = [
     ('{"added_tokens":[{"id":1,"content":"x"}],@}', '[]'),
     ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"eos_token":3}'),
     ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"chat_template":{}}'),
+    ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"chat_template":[{"name":"tool_use","template":"{{"},{"name":"default","template":"x"}]}'),
+    ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"chat_template":[{"name":"tool_use","template":3},{"name":"default","template":"x"}]}'),
     ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"added_tokens_decoder":[]}'),
     ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"added_tokens_decoder":{"x":{"content":"x"}}}'),
     ('{"added_tokens":[{"id":1,"content":"x"}],@}', '{"added_tokens_decoder":{"1":{"content":"other"}}}'),
@@ -118,7 +120,10 @@ def llama():
                 {"type": "Strip", "content": " ", "start": 1, "stop": 0}]
     normalizers = [{"type": "Prepend", "prepend": MARK}, {"type": "Replace", "pattern": {"String": " "}, "content": MARK}]
     config = {"add_bos_token": False, "bos_token": "<s>", "add_eos_token": True, "eos_token": "</s>",
-              "chat_template": [{"name": "x", "template": "y"}, {"name": "default", "template": TULU}]}
+              "extra_special_tokens": {"image_token": "<i>", "none_token": None},
+              "additional_special_tokens": ["<x>", {"content": "<y>"}, None],
+              "chat_template": [{"name": "tool_use", "template": "{{ additional_special_tokens }}{{ bos_token * 2 }}{{ tools }}"},
+                                {"name": "default", "template": TULU}]}
     return dump({"added_tokens": ADDED, "normalizer": {"type": "Sequence", "normalizers": normalizers}, "pre_tokenizer": None,
                  "post_processor": template, "decoder": {"type": "Sequence", "decoders": decoders}, "model": LLAMA}), dump(config)
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import unittest
 
-from coordinator import WAIT_S, Coordinator, clean_env
+from coordinator import WAIT_S, Coordinator, clean_env, run_json
 
 CONCLAVE, COORDINATOR, MAKE_CHECKPOINT = sys.argv[1:4]
 EXAMPLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "examples", "python")
@@ -195,6 +195,67 @@ class WithoutTokenizer(Case):
 
     def test_text_is_refused(self):
         self.assertEqual(self.run_cli("generate", "hello").returncode, 1)
+
+
+class ChatTemplates(unittest.TestCase):
+    """The model's own template, one that cannot be used, and one given by hand."""
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.model, cls.template = os.path.join(folder.name, "tiny"), os.path.join(folder.name, "template.jinja")
+        subprocess.run([sys.executable, MAKE_CHECKPOINT, cls.model, "--shape", "tiny", "--dtype", "f32"], check=True, capture_output=True)
+
+    def start(self, *args, source=None):
+        """source: of the template in the model's directory, instead of tokenizer_config.json's."""
+        path = os.path.join(self.model, "chat_template.jinja")
+        if source is not None:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(source)
+            self.addCleanup(os.unlink, path)
+        coordinator = Coordinator(COORDINATOR, self.model, "--dtype", "f32", "--threads", "2", *args)
+        self.addCleanup(coordinator.stop)
+        return coordinator
+
+    def chat(self, coordinator, text):
+        return subprocess.run([CONCLAVE, "chat", "--server", coordinator.address, "--max-tokens", "2", "--temperature", "0"], input=text,
+                              capture_output=True, encoding="utf-8", timeout=WAIT_S, env=clean_env())
+
+    def name(self, coordinator):
+        return run_json(CONCLAVE, coordinator, "model")[0].get("chat_template", "")
+
+    def write(self, source):
+        with open(self.template, "w", encoding="utf-8") as file:
+            file.write(source)
+        return self.template
+
+    def test_the_models_own_is_rendered(self):
+        coordinator = self.start(source="{% for m in messages %}{{ m.content | upper }}{% endfor %}"
+                                        "{% if messages | length > 2 %}{{ raise_exception('one question only') }}{% endif %}")
+        self.assertEqual(self.name(coordinator), "default")
+        self.assertEqual(self.chat(coordinator, "hello\n").returncode, 0)
+        done = self.chat(coordinator, "one\n\ntwo\n")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("one question only", done.stderr)
+
+    def test_what_cannot_be_used_is_said_at_start_and_text_still_works(self):
+        coordinator = self.start(source="\n{{ messages | wordwrap }}")
+        coordinator.log_match("line 2: the filter 'wordwrap' is not known")
+        self.assertEqual(self.name(coordinator), "")
+        self.assertIn("the filter 'wordwrap' is not known", self.chat(coordinator, "hello\n").stderr)
+        self.assertTrue(run_json(CONCLAVE, coordinator, "generate", PROMPT, "--max-tokens", "1"))
+
+    def test_a_file_takes_its_place(self):
+        coordinator = self.start("--chat-template", self.write("{{ messages[-1].content }}"), source="{{ messages | wordwrap }}")
+        self.assertEqual(self.name(coordinator), "file")
+        self.assertEqual(self.chat(coordinator, "hello\n").returncode, 0)
+
+    def test_a_file_that_cannot_be_used_stops_the_start(self):
+        with self.assertRaisesRegex(RuntimeError, "line 1: the filter 'wordwrap' is not known"):
+            self.start("--chat-template", self.write("{{ messages | wordwrap }}"))
+        with self.assertRaisesRegex(RuntimeError, "neither tulu nor olmo2 nor a file"):
+            self.start("--chat-template", os.path.join(self.model, "nothing.jinja"))
 
 
 class Shutdown(unittest.TestCase):

@@ -125,17 +125,17 @@ moe_status tokenizer_encode(tokenizer *t, const char *text, size_t bytes, bool a
     return MOE_OK;
 }
 
-moe_status tokenizer_chat_encode(tokenizer *t, const tokenizer_message *messages, size_t n_messages,
-                                 bool add_generation_prompt, int32_t *ids, size_t max_ids, size_t *n_ids_out,
-                                 moe_error *err)
+moe_status tokenizer_chat_encode(tokenizer *t, const tokenizer_conversation *c, int32_t *ids, size_t max_ids,
+                                 size_t *n_ids_out, moe_error *err)
 {
+    const tokenizer_message *messages = c->messages;
     size_t n = 0, got = 0;
 
-    for (size_t i = 0; i < n_messages; i++) {
+    for (size_t i = 0; i < c->n_messages; i++) {
         if (n == max_ids) {
             return moe_fail(err, MOE_ERR_INVALID_ARG, "messages: more than %zu tokens", max_ids);
         }
-        ids[n++] = "sua"[messages[i].role];
+        ids[n++] = "suatd"[messages[i].role];
         moe_status status = tokenizer_encode(t, messages[i].content, messages[i].bytes, false, NULL, 0, ids + n,
                                              max_ids - n, &got, err);
         if (status != MOE_OK) {
@@ -143,11 +143,23 @@ moe_status tokenizer_chat_encode(tokenizer *t, const tokenizer_message *messages
         }
         n += got;
     }
-    if (add_generation_prompt && n < max_ids) {
+    if (c->tools != NULL && n < max_ids) {
+        ids[n++] = 'T';
+    }
+    if (c->template_args != NULL && n < max_ids) {
+        ids[n++] = 'A';
+    }
+    if (c->add_generation_prompt && n < max_ids) {
         ids[n++] = '>';
     }
     *n_ids_out = n;
     return MOE_OK;
+}
+
+const char *tokenizer_chat_problem(const tokenizer *t)
+{
+    (void)t;
+    return "";
 }
 
 const char *tokenizer_chat_name(const tokenizer *t)

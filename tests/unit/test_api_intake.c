@@ -102,6 +102,49 @@ static void messages_get_the_generation_prompt_but_not_in_score(void **state)
     intake_fini(&in);
 }
 
+static void tools_and_arguments_reach_the_chat_template(void **state)
+{
+    Conclave__V1__Message m = CONCLAVE__V1__MESSAGE__INIT, *all[] = {&m};
+    Conclave__V1__Messages messages = CONCLAVE__V1__MESSAGES__INIT;
+    generate_request g = CONCLAVE__V1__GENERATE_REQUEST__INIT;
+    intake in;
+    moe_error err;
+
+    m.role = CONCLAVE__V1__ROLE__ROLE_TOOL;
+    m.content = (char *)(uintptr_t) "q";
+    messages.n_messages = 1;
+    messages.messages = all;
+    messages.has_tools_case = CONCLAVE__V1__MESSAGES__HAS_TOOLS_TOOLS;
+    messages.tools = (char *)(uintptr_t) "[]";
+    messages.has_template_args_case = CONCLAVE__V1__MESSAGES__HAS_TEMPLATE_ARGS_TEMPLATE_ARGS;
+    messages.template_args = (char *)(uintptr_t) "{}";
+    g.input_case = CONCLAVE__V1__GENERATE_REQUEST__INPUT_MESSAGES;
+    g.messages = &messages;
+    assert_ok(intake_generate(*state, &g, &in, &err), err);
+    assert_int_equal(in.spec.n_prompt, 5);
+    assert_int_equal(in.spec.prompt[0], 't'); /* the fake's letters: role, text, tools, arguments, prompt */
+    assert_int_equal(in.spec.prompt[2], 'T');
+    assert_int_equal(in.spec.prompt[3], 'A');
+    intake_fini(&in);
+}
+
+static void a_role_that_does_not_exist_is_refused(void **state)
+{
+    Conclave__V1__Message m = CONCLAVE__V1__MESSAGE__INIT, *all[] = {&m};
+    Conclave__V1__Messages messages = CONCLAVE__V1__MESSAGES__INIT;
+    generate_request g = CONCLAVE__V1__GENERATE_REQUEST__INIT;
+    intake in;
+    moe_error err;
+
+    m.role = (Conclave__V1__Role)6;
+    messages.n_messages = 1;
+    messages.messages = all;
+    g.input_case = CONCLAVE__V1__GENERATE_REQUEST__INPUT_MESSAGES;
+    g.messages = &messages;
+    assert_int_equal(intake_generate(*state, &g, &in, &err), MOE_ERR_INVALID_ARG);
+    assert_contains(err.text, "messages[0].role: 6; known are 1 (system)");
+}
+
 static void a_known_set_is_taken(void **state)
 {
     generate_request r = text_request("ab");
@@ -126,6 +169,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_models_own_defaults_come_first, open_engine, close_engine),
         cmocka_unit_test_setup_teardown(zero_is_not_unset, open_engine, close_engine),
         cmocka_unit_test_setup_teardown(messages_get_the_generation_prompt_but_not_in_score, open_engine, close_engine),
+        cmocka_unit_test_setup_teardown(tools_and_arguments_reach_the_chat_template, open_engine, close_engine),
+        cmocka_unit_test_setup_teardown(a_role_that_does_not_exist_is_refused, open_engine, close_engine),
         cmocka_unit_test_setup_teardown(a_known_set_is_taken, open_engine, close_engine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,7 +6,7 @@
     ":{"                                                                                                               \
     "'vocab':{'<':0,'|':1,'>':2,'\\n':3,'s':4,'y':5,'t':6,'e':7,'m':8,'u':9,'r':10,'a':11,'i':12,'n':13,'#':14,'E':"   \
     "15,"                                                                                                              \
-    "'H':16,'#E':40},'merges':[]}}"
+    "'H':16,'@':17,'x':18,'#E':40},'merges':[]}}"
 #define CONTENT "message['content']"
 #define BRANCHES                                                                                                       \
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ '<|system|>\\n' + " CONTENT    \
@@ -33,22 +33,22 @@ static const char tulu_in_lines[] = "{{ bos_token }}{% for message in messages %
 
 static const tokenizer_specials specials = {.bos_id = 40, .eos_id = 40};
 
-static tokenizer *open_chat(const char *template)
+static tokenizer *open_chat(const char *source)
 {
     char *json = quoted(LETTERS);
     tokenizer *t = NULL;
     moe_error err = {""};
 
-    assert_ok(tokenizer_open_memory(json, strlen(json), NULL, 0, template, strlen(template), INLINE_VOCAB, &specials,
-                                    &t, &err),
-              err);
+    assert_ok(
+        tokenizer_open_memory(json, strlen(json), NULL, 0, source, strlen(source), INLINE_VOCAB, &specials, &t, &err),
+        err);
     free(json);
     return t;
 }
 
-static void assert_recognised(const char *template, const char *name)
+static void assert_recognised(const char *source, const char *name)
 {
-    tokenizer *t = open_chat(template);
+    tokenizer *t = open_chat(source);
 
     assert_string_equal(tokenizer_chat_name(t), name);
     tokenizer_close(t);
@@ -76,15 +76,7 @@ static void templates_that_render_otherwise_are_not_taken_for_a_known_one(void *
 {
     static const char *const others[] = {
         "",
-        "{",
-        "{{",
-        "{% for",
-        "{{ bos_token",
         "{# x #}",
-        "{{ 'a }}",
-        "{{ '\\x' }}",
-        "{{ bos_token + }}",
-        "{{ bos_token x }}",
         "{{ other }}",
         "text",
         BRANCHES "{{ '<|assistant|>\\n' + " CONTENT " + '\\n' }}{% endif %}" PROMPT,     /* no eos */
@@ -95,20 +87,51 @@ static void templates_that_render_otherwise_are_not_taken_for_a_known_one(void *
 
     (void)state;
     for (size_t i = 0; i < MOE_COUNT(others); i++) {
-        assert_recognised(others[i], "");
+        assert_recognised(others[i], "default");
+    }
+}
+
+static void templates_that_are_none_are_named_as_the_problem(void **state)
+{
+    static const struct {
+        const char *source, *problem;
+    } cases[] = {{"{{", "line 1"},
+                 {"{% for", "line 1"},
+                 {"{{ bos_token", "line 1"},
+                 {"\n{{ 'a }}", "line 2: a string without its end"},
+                 {"{{ '\\x' }}", "escape"},
+                 {"{{ bos_token + }}", "unexpected"},
+                 {"{{ bos_token x }}", "expected"},
+                 {"a\nb\n{{ x | wordwrap }}", "line 3: the filter 'wordwrap' is not known"},
+                 {"{{ x is shiny }}", "the test 'shiny' is not known"},
+                 {"{% include 'x' %}", "the statement 'include' is not known"}};
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(cases); i++) {
+        tokenizer *t = open_chat(cases[i].source);
+        moe_error err = {""};
+        int32_t ids[8];
+        size_t n;
+        const tokenizer_message hello = said(TOKENIZER_ROLE_USER, "H");
+
+        assert_string_equal(tokenizer_chat_name(t), "");
+        assert_contains(tokenizer_chat_problem(t), cases[i].problem);
+        assert_int_equal(chat_ids(t, &hello, 1, true, ids, 8, &n, &err), MOE_ERR_UNSUPPORTED);
+        tokenizer_close(t);
     }
 }
 
 static void the_template_of_the_config_is_used_without_a_file(void **state)
 {
-    tokenizer *t = must_open(LETTERS, "{'chat_template':'{{ x }}'}", &specials);
+    tokenizer *t = must_open(LETTERS, "{'chat_template':'{{ messages[0].content }}E'}", &specials);
     moe_error err = {""};
     int32_t ids[8];
     size_t n;
-    const tokenizer_message hello = {TOKENIZER_ROLE_USER, "H", 1};
+    const tokenizer_message hello = said(TOKENIZER_ROLE_USER, "H");
 
     (void)state;
-    assert_int_equal(tokenizer_chat_encode(t, &hello, 1, true, ids, 8, &n, &err), MOE_ERR_UNSUPPORTED);
+    assert_ok(chat_ids(t, &hello, 1, true, ids, 8, &n, &err), err);
+    assert_string_equal(ids_text(ids, n), "16 15");
     tokenizer_close(t);
 }
 
@@ -141,15 +164,15 @@ static void of_a_list_of_templates_the_default_is_used(void **state)
 }
 
 /* The rendered text, with # for the id 40. */
-static const char *rendered(const char *template, const tokenizer_message *messages, size_t n_messages, bool prompt)
+static const char *rendered(const char *source, const tokenizer_message *messages, size_t n_messages, bool prompt)
 {
     static char text[512];
-    tokenizer *t = open_chat(template);
+    tokenizer *t = open_chat(source);
     moe_error err = {""};
     int32_t ids[256];
     size_t n = 0, used = 0, bytes;
 
-    assert_ok(tokenizer_chat_encode(t, messages, n_messages, prompt, ids, MOE_COUNT(ids), &n, &err), err);
+    assert_ok(chat_ids(t, messages, n_messages, prompt, ids, MOE_COUNT(ids), &n, &err), err);
     for (size_t i = 0; i < n; i++) {
         const char *token = tokenizer_token_bytes(t, ids[i], &bytes);
 
@@ -161,11 +184,11 @@ static const char *rendered(const char *template, const tokenizer_message *messa
     return text;
 }
 
-static const tokenizer_message turns[] = {{TOKENIZER_ROLE_SYSTEM, "s", 1},
-                                          {TOKENIZER_ROLE_USER, "u", 1},
-                                          {TOKENIZER_ROLE_ASSISTANT, "a", 1},
-                                          {TOKENIZER_ROLE_USER, "t", 1},
-                                          {TOKENIZER_ROLE_ASSISTANT, "r", 1}};
+static const tokenizer_message turns[] = {{.role = TOKENIZER_ROLE_SYSTEM, .content = "s", .bytes = 1},
+                                          {.role = TOKENIZER_ROLE_USER, .content = "u", .bytes = 1},
+                                          {.role = TOKENIZER_ROLE_ASSISTANT, .content = "a", .bytes = 1},
+                                          {.role = TOKENIZER_ROLE_USER, .content = "t", .bytes = 1},
+                                          {.role = TOKENIZER_ROLE_ASSISTANT, .content = "r", .bytes = 1}};
 
 static void one_user_turn_renders_the_same_in_both(void **state)
 {
@@ -190,7 +213,7 @@ static void olmo2_ends_the_last_answer_with_eos_alone(void **state)
 
 static void special_tokens_typed_by_a_user_stay_text(void **state)
 {
-    const tokenizer_message message = {TOKENIZER_ROLE_USER, "#E", 2};
+    const tokenizer_message message = said(TOKENIZER_ROLE_USER, "#E");
 
     (void)state;
     assert_string_equal(rendered(TULU, &message, 1, false), "@<|user|>\n#E\n");
@@ -225,7 +248,7 @@ static void assert_chat_refused(const tokenizer_message *messages, size_t n, siz
     int32_t ids[64];
     size_t n_ids;
 
-    assert_int_equal(tokenizer_chat_encode(t, messages, n, false, ids, max_ids, &n_ids, &err), MOE_ERR_INVALID_ARG);
+    assert_int_equal(chat_ids(t, messages, n, false, ids, max_ids, &n_ids, &err), MOE_ERR_INVALID_ARG);
     assert_contains(err.text, reason);
     tokenizer_close(t);
 }
@@ -238,7 +261,7 @@ static void no_messages_are_refused(void **state)
 
 static void invalid_utf8_in_a_message_is_refused(void **state)
 {
-    const tokenizer_message message = {TOKENIZER_ROLE_USER, "a\xff", 2};
+    const tokenizer_message message = said(TOKENIZER_ROLE_USER, "a\xff");
 
     (void)state;
     assert_chat_refused(&message, 1, 64, "messages[0].content: invalid UTF-8 at byte 1");
@@ -246,7 +269,7 @@ static void invalid_utf8_in_a_message_is_refused(void **state)
 
 static void a_role_that_does_not_exist_is_refused(void **state)
 {
-    const tokenizer_message message = {(tokenizer_role)7, "a", 1};
+    const tokenizer_message message = said((tokenizer_role)7, "a");
 
     (void)state;
     assert_chat_refused(&message, 1, 64, "role");
@@ -267,7 +290,184 @@ static void a_chat_needs_bos_and_eos_ids(void **state)
 
     (void)state;
     assert_ok(tokenizer_chat_select(t, "tulu", &err), err);
-    assert_int_equal(tokenizer_chat_encode(t, turns, 1, true, ids, 8, &n, &err), MOE_ERR_UNSUPPORTED);
+    assert_int_equal(chat_ids(t, turns, 1, true, ids, 8, &n, &err), MOE_ERR_UNSUPPORTED);
+    tokenizer_close(t);
+}
+
+/* ------------------------------------------------------------------------------------------------ conversations */
+static const char *rendered_conversation(tokenizer *t, const tokenizer_conversation *c)
+{
+    static char text[512];
+    moe_error err = {""};
+    int32_t ids[256];
+    size_t n = 0, used = 0, bytes;
+
+    assert_ok(tokenizer_chat_encode(t, c, ids, MOE_COUNT(ids), &n, &err), err);
+    for (size_t i = 0; i < n; i++) {
+        const char *token = tokenizer_token_bytes(t, ids[i], &bytes);
+
+        memcpy(text + used, ids[i] == 40 ? "@" : token, ids[i] == 40 ? 1 : bytes);
+        used += ids[i] == 40 ? 1 : bytes;
+    }
+    text[used] = '\0';
+    return text;
+}
+
+static void tools_and_arguments_reach_the_template(void **state)
+{
+    tokenizer *t =
+        open_chat("{{ tools[0].name }}|{{ a }}|{{ messages[0].tool_calls[0].n }}|{{ messages[0].name }}|"
+                  "{{ messages[0].tool_call_id }}|{{ messages[0].reasoning_content }}|{{ messages[0].role[0] }}");
+    const tokenizer_message message = {.role = TOKENIZER_ROLE_TOOL,
+                                       .content = "",
+                                       .name = "n",
+                                       .tool_call_id = "i",
+                                       .reasoning_content = "r",
+                                       .tool_calls = "[{\"n\":\"s\"}]"};
+    const tokenizer_conversation c = {
+        .messages = &message, .n_messages = 1, .tools = "[{\"name\":\"me\"}]", .template_args = "{\"a\":\"y\"}"};
+
+    (void)state;
+    assert_string_equal(rendered_conversation(t, &c), "me|y|s|n|i|r|t");
+    tokenizer_close(t);
+}
+
+static void what_is_not_given_is_undefined_in_the_template(void **state)
+{
+    tokenizer *t =
+        open_chat("{% if tools is none and messages[0].tool_calls is undefined and a is undefined %}y{% endif %}");
+    const tokenizer_message message = said(TOKENIZER_ROLE_USER, "");
+    const tokenizer_conversation c = {.messages = &message, .n_messages = 1};
+
+    (void)state;
+    assert_string_equal(rendered_conversation(t, &c), "y");
+    tokenizer_close(t);
+}
+
+/* Whatever the template makes of it: none of these may give the id 40. */
+static void no_special_token_comes_from_what_a_user_typed(void **state)
+{
+    static const char *const sources[] = {
+        "{{ messages[0].content }}",
+        "{{ messages[0].content | trim }}",
+        "{{ '' ~ messages[0].content ~ '' }}",
+        "{{ messages[0].content.split(' ')[0] }}",
+        "{{ messages[0].content.replace('E', 'E') }}",
+        "{{ '#' + messages[0].content[1:] }}",
+        "{% for c in messages[0].content %}{{ c }}{% endfor %}",
+        "{{ '%s' % messages[0].content }}",
+        "{{ '{}'.format(messages[0].content) }}",
+        "{{ messages[0].content | replace('s', '') }}",
+        "{{ [messages[0].content] | join }}",
+        "{{ messages | map(attribute='content') | join }}",
+        "{{ messages[0].content | upper }}",
+        "{{ messages[0].content[::-1][::-1] }}",
+        "{{ (messages | tojson)[25:27] }}",
+        "{% set x %}{{ messages[0].content }}{% endset %}{{ x }}",
+        "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(messages[0].content) }}",
+        "{% filter trim %}{{ messages[0].content }}{% endfilter %}",
+        "{{ tools[0] }}",
+        "{{ a }}",
+        "{{ messages[0].name }}",
+        "{{ messages[0].content | first }}{{ messages[0].content | last }}",
+    };
+    const tokenizer_message message = {.role = TOKENIZER_ROLE_USER, .content = "#E", .bytes = 2, .name = "#E"};
+    const tokenizer_conversation c = {
+        .messages = &message, .n_messages = 1, .tools = "[\"#E\"]", .template_args = "{\"a\":\"#E\"}"};
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(sources); i++) {
+        tokenizer *t = open_chat(sources[i]);
+
+        assert_null(strchr(rendered_conversation(t, &c), '@'));
+        tokenizer_close(t);
+    }
+}
+
+static void special_tokens_of_the_template_are_found(void **state)
+{
+    tokenizer *t = open_chat("#E{{ '#' ~ 'E' }}{{ bos_token }}{{ eos_token * 2 }}{{ bos_token[0] }}");
+    const tokenizer_message message = said(TOKENIZER_ROLE_USER, "");
+    const tokenizer_conversation c = {.messages = &message, .n_messages = 1};
+
+    (void)state;
+    assert_string_equal(rendered_conversation(t, &c), "@@@@@#");
+    tokenizer_close(t);
+}
+
+static void assert_conversation_refused(const char *source, const tokenizer_conversation *c, const char *reason)
+{
+    tokenizer *t = open_chat(source);
+    moe_error err = {""};
+    int32_t ids[64];
+    size_t n;
+
+    assert_int_equal(tokenizer_chat_encode(t, c, ids, MOE_COUNT(ids), &n, &err), MOE_ERR_INVALID_ARG);
+    assert_contains(err.text, reason);
+    tokenizer_close(t);
+}
+
+static void malformed_fields_are_refused_by_name(void **state)
+{
+    const tokenizer_message plain = said(TOKENIZER_ROLE_USER, "a");
+    const tokenizer_message calls = {.role = TOKENIZER_ROLE_ASSISTANT, .content = "", .tool_calls = "{}"};
+    const tokenizer_message name = {.role = TOKENIZER_ROLE_USER, .content = "", .name = "\xff"};
+    const struct {
+        tokenizer_conversation c;
+        const char *reason;
+    } cases[] = {
+        {{.messages = &plain, .n_messages = 1, .tools = "[", .template_args = NULL}, "tools: line 1"},
+        {{.messages = &plain, .n_messages = 1, .tools = "{}"}, "tools: not a JSON list"},
+        {{.messages = &plain, .n_messages = 1, .template_args = "[]"}, "template_args: not a JSON object"},
+        {{.messages = &plain, .n_messages = 1, .template_args = "{\"messages\":1}"}, "\"messages\""},
+        {{.messages = &calls, .n_messages = 1}, "messages[0].tool_calls: not a JSON list"},
+        {{.messages = &name, .n_messages = 1}, "messages[0].name: invalid UTF-8 at byte 0"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(cases); i++) {
+        assert_conversation_refused("{{ messages }}", &cases[i].c, cases[i].reason);
+    }
+}
+
+static void what_the_template_refuses_is_refused_with_its_words(void **state)
+{
+    const tokenizer_message plain = said(TOKENIZER_ROLE_USER, "a");
+    const tokenizer_conversation c = {.messages = &plain, .n_messages = 1};
+
+    (void)state;
+    assert_conversation_refused("{{ raise_exception('roles must alternate') }}", &c, "roles must alternate");
+    assert_conversation_refused("\n{{ messages[0].nobody.name }}", &c, "line 2");
+    assert_conversation_refused("{{ strftime_now('%Y') }}", &c, "no time");
+}
+
+static void the_tool_template_of_a_list_is_used_where_tools_are_given(void **state)
+{
+    tokenizer *t = must_open(
+        LETTERS, "{'chat_template':[{'name':'default','template':'s'},{'name':'tool_use','template':'t'}]}", &specials);
+    const tokenizer_message message = said(TOKENIZER_ROLE_USER, "");
+    tokenizer_conversation c = {.messages = &message, .n_messages = 1};
+
+    (void)state;
+    assert_string_equal(rendered_conversation(t, &c), "s");
+    c.tools = "[]";
+    assert_string_equal(rendered_conversation(t, &c), "t");
+    tokenizer_close(t);
+}
+
+static void a_template_set_by_hand_is_used(void **state)
+{
+    tokenizer *t = open_chat("{{ x | wordwrap }}");
+    const tokenizer_message message = said(TOKENIZER_ROLE_USER, "u");
+    const tokenizer_conversation c = {.messages = &message, .n_messages = 1};
+    moe_error err = {""};
+
+    (void)state;
+    assert_int_equal(tokenizer_chat_use(t, "{{", 2, &err), MOE_ERR_CORRUPT);
+    assert_ok(tokenizer_chat_use(t, "<{{ messages[0].content }}>", 27, &err), err);
+    assert_string_equal(tokenizer_chat_name(t), "file");
+    assert_string_equal(tokenizer_chat_problem(t), "");
+    assert_string_equal(rendered_conversation(t, &c), "<u>");
     tokenizer_close(t);
 }
 
@@ -278,6 +478,7 @@ int main(void)
         cmocka_unit_test(the_olmo2_template_is_recognised),
         cmocka_unit_test(a_template_over_lines_is_recognised),
         cmocka_unit_test(templates_that_render_otherwise_are_not_taken_for_a_known_one),
+        cmocka_unit_test(templates_that_are_none_are_named_as_the_problem),
         cmocka_unit_test(the_template_of_the_config_is_used_without_a_file),
         cmocka_unit_test(of_a_list_of_templates_the_default_is_used),
         cmocka_unit_test(one_user_turn_renders_the_same_in_both),
@@ -291,6 +492,14 @@ int main(void)
         cmocka_unit_test(a_role_that_does_not_exist_is_refused),
         cmocka_unit_test(a_chat_of_too_many_tokens_is_refused),
         cmocka_unit_test(a_chat_needs_bos_and_eos_ids),
+        cmocka_unit_test(tools_and_arguments_reach_the_template),
+        cmocka_unit_test(what_is_not_given_is_undefined_in_the_template),
+        cmocka_unit_test(no_special_token_comes_from_what_a_user_typed),
+        cmocka_unit_test(special_tokens_of_the_template_are_found),
+        cmocka_unit_test(malformed_fields_are_refused_by_name),
+        cmocka_unit_test(what_the_template_refuses_is_refused_with_its_words),
+        cmocka_unit_test(the_tool_template_of_a_list_is_used_where_tools_are_given),
+        cmocka_unit_test(a_template_set_by_hand_is_used),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -122,7 +122,7 @@ static void a_user_cannot_type_the_end_of_text(const char *name, const char *typ
 {
     const tokenizer_specials specials = {.bos_id = 50279, .eos_id = 50279};
     const char *folder = getenv("CONCLAVE_TOKENIZERS");
-    const tokenizer_message message = {TOKENIZER_ROLE_USER, typed, strlen(typed)};
+    const tokenizer_message message = said(TOKENIZER_ROLE_USER, typed);
     char path[1024], *json;
     size_t n, n_ids = 0;
     tokenizer *t = NULL;
@@ -137,7 +137,7 @@ static void a_user_cannot_type_the_end_of_text(const char *name, const char *typ
                                     &err),
               err);
     assert_ok(tokenizer_chat_select(t, "olmo2", &err), err);
-    assert_ok(tokenizer_chat_encode(t, &message, 1, true, ids, MOE_COUNT(ids), &n_ids, &err), err);
+    assert_ok(chat_ids(t, &message, 1, true, ids, MOE_COUNT(ids), &n_ids, &err), err);
     assert_int_equal(ids[0], 50279);
     for (size_t i = 1; i < n_ids; i++) {
         assert_int_not_equal(ids[i], 50279);

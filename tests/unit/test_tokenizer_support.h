@@ -42,6 +42,20 @@ static inline tokenizer *must_open(const char *json, const char *config, const t
     return t;
 }
 
+/* messages alone, without tools, arguments and time */
+static inline moe_status chat_ids(tokenizer *t, const tokenizer_message *messages, size_t n_messages, bool prompt,
+                                  int32_t *ids, size_t max_ids, size_t *n_ids, moe_error *err)
+{
+    const tokenizer_conversation c = {.messages = messages, .n_messages = n_messages, .add_generation_prompt = prompt};
+
+    return tokenizer_chat_encode(t, &c, ids, max_ids, n_ids, err);
+}
+
+static inline tokenizer_message said(tokenizer_role role, const char *content)
+{
+    return (tokenizer_message){.role = role, .content = content, .bytes = strlen(content)};
+}
+
 static inline const char *ids_text(const int32_t *ids, size_t n)
 {
     static char text[MAX_IDS * 8];

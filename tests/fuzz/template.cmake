@@ -1,0 +1,1 @@
+moe_fuzz(fuzz_template LIBS moe_template PkgConfig::JANSSON)
