@@ -2,14 +2,11 @@
 # make check-peers: our answers beside those of public Python packages (installed into build/peers-venv if they are not there).
 #   models      final log-probabilities of small random OLMoE, Mixtral and Qwen3-MoE against `transformers`; MODEL=DIR for one of yours
 #   sentencepiece  random strings and ids through SentencePiece (Debian's package) on models trained for it
-#   tokenizers  random strings through `tokenizers` on real tokenizer.json files; CONCLAVE_TOKENIZERS names the folder that has them
+#   tokenizers  random strings through `tokenizers` on small tokenizers with the pipelines of published checkpoints, and on real
+#               tokenizer.json files where CONCLAVE_TOKENIZERS names a folder that has them
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$1
 /usr/bin/python3 tools/check_peers_sentencepiece.py --probe "$bin/tokenizer_probe"
-if [ -n "${CONCLAVE_TOKENIZERS:-}" ]; then
-    python3 tools/check_peers_tokenizers.py --probe "$bin/tokenizer_probe" --tokenizers "$CONCLAVE_TOKENIZERS"
-else
-    echo "tokenizers skipped: CONCLAVE_TOKENIZERS names no folder with real tokenizer.json files"
-fi
+python3 tools/check_peers_tokenizers.py --probe "$bin/tokenizer_probe" ${CONCLAVE_TOKENIZERS:+--tokenizers "$CONCLAVE_TOKENIZERS"}
 exec python3 tools/check_model_peers.py --conclave "$bin/conclave" --coordinator "$bin/conclave-coordinator" ${MODEL:+--model "$MODEL"}
