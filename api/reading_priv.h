@@ -1,5 +1,5 @@
-/* reading: a request is unpacked, checked and tokenised: at once when it is short, else on a thread of the desk, so that no
- * text holds up the calls of others. Then the method goes on with it. API thread, but for take. */
+/* reading: a request is unpacked, checked and tokenised: at once when it is short, else on a thread of the desk, so
+ * that no text holds up the calls of others. Then the method goes on with it. API thread, but for take. */
 #ifndef CONCLAVE_API_READING_PRIV_H
 #define CONCLAVE_API_READING_PRIV_H
 

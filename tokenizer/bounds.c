@@ -1,8 +1,9 @@
 /* How much text so many tokens can stand for. Longer text is refused before any work is done on it.
  *
  * A token of the model stands for as many bytes as its text has, unless text can vanish on the way: then there is no
- * bound. Before that, normalising may have made the text shorter: a canonical form by 4 at worst (a letter and two marks,
- * 4 + 2 + 2 bytes, become one letter of 2; without marks 4 bytes become 1), small letters by 3 (U+212A becomes k). */
+ * bound. Before that, normalising may have made the text shorter: a canonical form by 4 at worst (a letter and two
+ * marks, 4 + 2 + 2 bytes, become one letter of 2; without marks 4 bytes become 1), small letters by 3 (U+212A becomes
+ * k). */
 #include "tokenizer/tokenizer_priv.h"
 
 #include <stdlib.h>
@@ -87,9 +88,9 @@ static size_t bytes_of(const tokenizer *t, const vocab_token *token)
 }
 
 /* ------------------------------------------------------------------------------------------------ reach
- * The longest token is often a run of spaces or dashes, which says little of other text. So: how long is the longest one
- * that begins with these two bytes? Whatever tokens a text becomes, the first k of them end no farther than k steps of
- * that kind from place to place, each begun where it leads farthest. */
+ * The longest token is often a run of spaces or dashes, which says little of other text. So: how long is the longest
+ * one that begins with these two bytes? Whatever tokens a text becomes, the first k of them end no farther than k steps
+ * of that kind from place to place, each begun where it leads farthest. */
 enum { N_REACH = 256 * 256, ANY_BYTE = 256, SHORTEST = 4 /* a character without a token of its own */ };
 
 static void reach_note(uint16_t *reach, unsigned first, unsigned second, size_t n)

@@ -32,7 +32,8 @@ void encoding_fini(encoding *e)
     free(e->heap);
 }
 
-/* A stretch between added tokens. Where it is certain to be too much, it is not begun: merging a long word costs more. */
+/* A stretch between added tokens. Where it is certain to be too much, it is not begun: merging a long word costs
+ * more. */
 static moe_status encode_plain(encoding *e, text_view text, bool head)
 {
     if (bounds_exceed(e->t, text, e->max_ids - e->n_ids)) {

@@ -1,5 +1,5 @@
-/* The objects of tokenizer.json in front of the model: normalizer and pre_tokenizer. A type or a value that is not known
- * is refused by name. */
+/* The objects of tokenizer.json in front of the model: normalizer and pre_tokenizer. A type or a value that is not
+ * known is refused by name. */
 #include "tokenizer/tokenizer_priv.h"
 
 #include <jansson.h>

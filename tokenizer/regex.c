@@ -1,6 +1,6 @@
-/* Matching with the two tables. Forwards from one place: the end of the match that begins there. Backwards over the whole
- * text: where matches begin. The second is needed only when the first fails late, so that no stretch is tried from each
- * of its places. */
+/* Matching with the two tables. Forwards from one place: the end of the match that begins there. Backwards over the
+ * whole text: where matches begin. The second is needed only when the first fails late, so that no stretch is tried
+ * from each of its places. */
 #include "tokenizer/regex_priv.h"
 #include "tokenizer/tokenizer_priv.h"
 
@@ -101,7 +101,8 @@ static size_t match_end(regex_scan *s, size_t from, size_t *n_looked)
     return end;
 }
 
-/* ------------------------------------------------------------------------------------------------ where matches begin */
+/* ------------------------------------------------------------------------------------------------ where matches
+ * begin */
 static moe_status find_begins(regex_scan *s)
 {
     const automaton *a = &s->r->begins;

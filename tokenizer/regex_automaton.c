@@ -1,9 +1,9 @@
 /* Nodes to a program (Thompson), the program to a table (subsets).
  *
- * A state is the list of instructions at which threads wait, best first: the order keeps which alternative wins, so what
- * stands behind a match in the list is dropped. Following jumps is put off until the next character is known: then what
- * looks at it can be judged. What looks the other way was judged when the last character was read; the answers are the
- * state's `holds`. Backwards the two sides change roles, and order does not count. */
+ * A state is the list of instructions at which threads wait, best first: the order keeps which alternative wins, so
+ * what stands behind a match in the list is dropped. Following jumps is put off until the next character is known: then
+ * what looks at it can be judged. What looks the other way was judged when the last character was read; the answers are
+ * the state's `holds`. Backwards the two sides change roles, and order does not count. */
 #include "tokenizer/regex_priv.h"
 
 #include <stdlib.h>
@@ -100,7 +100,8 @@ static void fork_to(builder *b, size_t fork, bool lazy)
     *(lazy ? &b->code[fork].a : &b->code[fork].b) = (uint16_t)b->n_code;
 }
 
-/* The forks of what may be left out all lead to the end: until that is known, each holds the number of the one before. */
+/* The forks of what may be left out all lead to the end: until that is known, each holds the number of the one
+ * before. */
 static bool emit_optional(builder *b, const syntax_node *n)
 {
     uint16_t last = UINT16_MAX;
@@ -276,8 +277,8 @@ static size_t state_find(builder *b, const uint16_t *places, size_t n, uint32_t 
     return b->n_states - 1;
 }
 
-/* Threads of place that wait for a character of class, in order; returns whether one has arrived. Forwards that ends it:
- * what is left would be worse. */
+/* Threads of place that wait for a character of class, in order; returns whether one has arrived. Forwards that ends
+ * it: what is left would be worse. */
 static bool follow(builder *b, uint16_t place, uint32_t holds, size_t class, size_t *n_waiting)
 {
     bool arrived = false;

@@ -13,7 +13,8 @@ static charset set_of_property(const char *name)
     return set;
 }
 
-/* Oniguruma asks an old table below U+0100, and there fractions and superscripts are words; inside of [ ] it does not. */
+/* Oniguruma asks an old table below U+0100, and there fractions and superscripts are words; inside of [ ] it does
+ * not. */
 charset set_of_words(bool in_class)
 {
     charset set = set_of_property("word");

@@ -1,4 +1,5 @@
-/* What the two files that read expressions share: regex_parse.c the whole, regex_class.c characters and sets of them. */
+/* What the two files that read expressions share: regex_parse.c the whole, regex_class.c characters and sets of
+ * them. */
 #ifndef CONCLAVE_TOKENIZER_REGEX_PARSE_PRIV_H
 #define CONCLAVE_TOKENIZER_REGEX_PARSE_PRIV_H
 

@@ -6,10 +6,10 @@
  *   regex        two automata: one finds where a match ends, one (backwards) where matches begin
  *   regex_scan   one walk over one text; one thread
  *
- * The language is what published patterns use of Oniguruma's: alternatives, classes (nested, &&, \p{..}, [:..:]), greedy
- * and lazy repetition, (?i: ), groups, ^ $ \A \z \b \B, and looking ahead or behind by one character. Of alternatives the
- * first wins, as in Oniguruma; a match is the leftmost. `{1,3}+` repeats `{1,3}`, it does not make it possessive. What
- * would need backtracking (references, longer look-around) is refused by name.
+ * The language is what published patterns use of Oniguruma's: alternatives, classes (nested, &&, \p{..}, [:..:]),
+ * greedy and lazy repetition, (?i: ), groups, ^ $ \A \z \b \B, and looking ahead or behind by one character. Of
+ * alternatives the first wins, as in Oniguruma; a match is the leftmost. `{1,3}+` repeats `{1,3}`, it does not make it
+ * possessive. What would need backtracking (references, longer look-around) is refused by name.
  *
  * Why not a library: a backtracking matcher is quadratic on `\s+$` and a run of spaces, and its limits count per place
  * at which a match may begin (docs/decisions.md).
@@ -38,8 +38,8 @@ typedef struct charset {
 void charset_fini(charset *s);
 void charset_add(charset *s, int32_t first, int32_t last); /* unsealed afterwards */
 void charset_add_set(charset *s, const charset *other);
-/* A general category ("L", "Lu", "Letter"), a class ("alpha", "space", "word", ...) or the script "Han"; case, spaces and
- * underscores do not count. false: no such name. */
+/* A general category ("L", "Lu", "Letter"), a class ("space", "word", "xdigit", ...) or the script "Han"; case, spaces
+ * and underscores do not count. false: no such name. */
 bool charset_add_property(charset *s, const char *name, size_t n);
 void charset_seal(charset *s);                            /* sorts and joins */
 void charset_invert(charset *s);                          /* both sealed, before and after */
@@ -74,7 +74,7 @@ typedef struct syntax {
     uint16_t root;
 } syntax;
 
-/* MOE_ERR_UNSUPPORTED or MOE_ERR_CORRUPT with the construction and its byte. s may be given to syntax_fini after both. */
+/* MOE_ERR_UNSUPPORTED names the construction and its byte. s is given to syntax_fini in any case. */
 MOE_NODISCARD moe_status syntax_parse(const char *pattern, size_t n, syntax *s, moe_error *err);
 void syntax_fini(syntax *s);
 

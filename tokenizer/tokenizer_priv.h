@@ -366,8 +366,8 @@ struct tokenizer {
     piece_cache cache;
 };
 
-/* ---- fields.c: typed fields; path is the object's place in the file, for the message. Absent or null gives the fallback;
- * NULL as fallback of a text means required. */
+/* ---- fields.c: typed fields; path is the object's place in the file, for the message. Absent or null gives the
+ * fallback; NULL as fallback of a text means required. */
 enum { MAX_PATH = 192 };
 const moe_json *field(const moe_json *object, const char *key); /* NULL: absent or null */
 MOE_NODISCARD moe_status field_bool(const moe_json *object, const char *path, const char *key, bool fallback, bool *out,

@@ -199,24 +199,47 @@ static size_t decompose(const char *text, size_t n, bool compatible, int32_t *ch
     return n_chars;
 }
 
+/* utf8proc loses U+11A7 behind a Hangul syllable without final: the index of that final would be 0. It composes with
+ * nothing, so what stands before and behind it is composed apart. */
+static size_t compose(int32_t *chars, size_t n)
+{
+    enum { NO_FINAL = 0x11a7 };
+    size_t used = 0;
+
+    for (size_t i = 0, end; i < n; i = end) {
+        if (chars[i] == NO_FINAL) {
+            chars[used++] = NO_FINAL;
+            end = i + 1;
+            continue;
+        }
+        for (end = i + 1; end < n && chars[end] != NO_FINAL; end++) {
+        }
+        memmove(chars + used, chars + i, (end - i) * sizeof *chars);
+        used += (size_t)utf8proc_normalize_utf32(chars + used, (utf8proc_ssize_t)(end - i),
+                                                 UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    }
+    return used;
+}
+
 /* One stretch that composes with nothing outside it. */
 static moe_status normal_stretch(const char *text, size_t n, normal_form form, moe_text *out)
 {
     const bool compatible = form == FORM_NFKC || form == FORM_NFKD;
-    /* Canonical decompositions have at most 4 code points, 2 per byte of the character; compatible ones 18, 6 per byte. */
+    /* Canonical decompositions have at most 4 code points, 2 per byte of the character; compatible ones 18, 6 per
+     * byte. */
     const size_t room = n * (compatible ? 6 : 2) + MAX_DECOMPOSED;
     int32_t *chars = malloc(room * 2 * sizeof *chars);
-    utf8proc_ssize_t n_chars;
+    size_t n_chars;
 
     if (!chars) {
         return MOE_ERR_NO_MEMORY;
     }
-    n_chars = (utf8proc_ssize_t)decompose(text, n, compatible, chars);
-    sort_marks(chars, (size_t)n_chars, chars + room);
+    n_chars = decompose(text, n, compatible, chars);
+    sort_marks(chars, n_chars, chars + room);
     if (form == FORM_NFC || form == FORM_NFKC) {
-        n_chars = utf8proc_normalize_utf32(chars, n_chars, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+        n_chars = compose(chars, n_chars);
     }
-    for (utf8proc_ssize_t i = 0; i < n_chars; i++) {
+    for (size_t i = 0; i < n_chars; i++) {
         char utf8[4];
 
         moe_text_append(out, utf8, utf8_put(chars[i], utf8));

@@ -36,7 +36,7 @@ static void work_free(work *w)
     free(w);
 }
 
-/* ------------------------------------------------------------------------------------------------ the desk's threads */
+/* ------------------------------------------------------------------------------------------------ desk's threads */
 static void unlink_waiting(work_desk *desk, work *w)
 {
     work **at = &desk->first;

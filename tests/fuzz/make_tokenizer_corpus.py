@@ -77,7 +77,7 @@ TEMPLATES = ["{", "{{", "{{ x }}", "{{ 'a }}", "{{ '\\x' }}", "{{ bos_token + }}
                  "{% endfor %}{% endfor %}", "{% endfor %}")[:-len("{% endfor %}")]]
 TEXTS = ["ab abab  a\n\n it's don't we'll 12 <e>", "e\u0301\u0323\u0334 \u1100\u1161\u11a8 \uac00\u11a8 \u212b\u1fbe\u0308\u0301",
          "\u65e5\u672c\u8a9e \U0001F600\u2581x", "   <e>  <e   ", "\u00a0\u3000\u2028x\u1680 \t\t\r\n",
-         "".join(chr(0x300 + i % 64) for i in range(60)), "ab" * 40 + "a" * 40 + "ba" * 20 + "\n" * 21,
+         "".join(chr(0x300 + i % 64) for i in range(60)), "\ucbf0\u11a7\u11a8 \ucbf0\u11a8", "ab" * 40 + "a" * 40 + "ba" * 20 + "\n" * 21,
          "\u0663\u00b2\u2162 \u24d0 a\u0301_\u203f " + "\uac00\u11a8" * 200]
 BYTES = [b"a\xe2\x82b\xed\xa0\x80\xff\xc3", b"\xf0\x9f\x98", b"\xf4\x90\x80\x80\xf0\x80\x80\xc0\xaf\xe0\x9f\x80"]
 

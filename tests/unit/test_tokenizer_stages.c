@@ -1,5 +1,5 @@
-/* Pipelines of several stages, as published files combine them. The vocabulary has whole pieces; what is none of them is one
- * unknown token (0), so that ids tell where pieces end. */
+/* Pipelines of several stages, as published files combine them. The vocabulary has whole pieces; what is none of them
+ * is one unknown token (0), so that ids tell where pieces end. */
 #include "tests/unit/test_tokenizer_support.h"
 
 #define VOCAB                                                                                                          \
