@@ -367,6 +367,7 @@ def score_returns_every_prompt_token():
     with Server() as s:
         reply = s.client().call("Score", M("ScoreRequest", text="abcd", top=2, experts=True))
         assert [t.id for t in reply.tokens] == list(b"abcd") and not reply.tokens[0].HasField("logprob")
+        assert [t.token for t in reply.tokens] == [b"a", b"b", b"c", b"d"] and all(len(o.token) == 1 for o in reply.tokens[1].top)
         assert reply.tokens[1].logprob == -0.5 and len(reply.tokens[1].top) == 2
         assert [(e.layer, list(e.ids)) for e in reply.tokens[1].experts] == [(0, [0, 1]), (1, [0, 1])]
         assert reply.usage.prompt_tokens == 4 and reply.set_id == "a" * 64
