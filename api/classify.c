@@ -1,5 +1,5 @@
 /* Classify: one event brings the scores, the last one what they cost. */
-#include "api/intake_priv.h"
+#include "api/reading_priv.h"
 #include "api/grpc/proto.h"
 #include "api/reply_priv.h"
 #include "api/grpc/session.h"
@@ -59,19 +59,14 @@ void classify_wake(rpc_call *call)
     }
 }
 
-static moe_status begin(rpc_call *call, const classify_request *r, moe_error *err)
+static moe_status begin(rpc_call *call, const ProtobufCMessage *request, intake *in, moe_error *err)
 {
-    classification *c;
-    intake in;
-    moe_status status = intake_classify(rpc_engine(call), r, &in, err);
+    classification *c = calloc(1, sizeof(*c));
+    moe_status status;
 
-    if (status != MOE_OK) {
-        return status;
-    }
-    c = calloc(1, sizeof(*c));
+    (void)request;
     status =
-        c == NULL ? moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory") : session_open(call, &in.spec, &c->session, err);
-    intake_fini(&in);
+        c == NULL ? moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory") : session_open(call, &in->spec, &c->session, err);
     if (status != MOE_OK) {
         free(c);
         return status;
@@ -81,21 +76,16 @@ static moe_status begin(rpc_call *call, const classify_request *r, moe_error *er
     return MOE_OK;
 }
 
+static moe_status take(engine *e, const ProtobufCMessage *r, intake *out, moe_error *err)
+{
+    return intake_classify(e, (const classify_request *)r, out, err);
+}
+
 void classify_start(rpc_call *call, const uint8_t *bytes, size_t n)
 {
-    ProtobufCMessage *r = rpc_unpack(call, &conclave__v1__classify_request__descriptor, bytes, n);
-    moe_error err;
+    static const reading_kind kind = {&conclave__v1__classify_request__descriptor, take, begin, classify_wake};
 
-    if (r == NULL) {
-        return;
-    }
-    moe_status status = begin(call, (const classify_request *)r, &err);
-    rpc_free(r);
-    if (status != MOE_OK) {
-        rpc_fail(call, status, err.text);
-    } else {
-        classify_wake(call);
-    }
+    reading_start(call, &kind, bytes, n);
 }
 
 void classify_fini(rpc_call *call)

@@ -3,7 +3,7 @@
  * A chunk holds what one choice has since its last chunk: one token when the client keeps up, more when it does not.
  * While a message is in flight at most CHUNK_TOKENS tokens are taken from the engine, so a client that stops reading
  * pauses its own request. */
-#include "api/intake_priv.h"
+#include "api/reading_priv.h"
 #include "api/grpc/proto.h"
 #include "api/reply_priv.h"
 #include "api/grpc/session.h"
@@ -396,23 +396,17 @@ static generation *generation_new(const engine_info *info, const intake *in, boo
     return g;
 }
 
-static moe_status begin(rpc_call *call, const generate_request *r, bool stream, moe_error *err)
+static moe_status begin(rpc_call *call, const generate_request *r, bool stream, intake *in, moe_error *err)
 {
-    const engine_info *info = engine_get_info(rpc_engine(call));
-    intake in;
-    moe_status status = intake_generate(rpc_engine(call), r, &in, err);
+    generation *g;
+    moe_status status;
 
-    if (status != MOE_OK) {
-        return status;
-    }
-    in.spec.want_progress = in.spec.want_progress && stream;
-    generation *g = generation_new(info, &in, stream, r->has_echo_case != 0 && r->echo);
+    in->spec.want_progress = in->spec.want_progress && stream;
+    g = generation_new(engine_get_info(rpc_engine(call)), in, stream, r->has_echo_case != 0 && r->echo);
     if (g == NULL) {
-        intake_fini(&in);
         return moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory");
     }
-    status = session_open(call, &in.spec, &g->session, err);
-    intake_fini(&in);
+    status = session_open(call, &in->spec, &g->session, err);
     if (status != MOE_OK) {
         generation_free(g);
         return status;
@@ -421,31 +415,33 @@ static moe_status begin(rpc_call *call, const generate_request *r, bool stream, 
     return MOE_OK;
 }
 
-static void start(rpc_call *call, const uint8_t *bytes, size_t n, bool stream)
+static moe_status take(engine *e, const ProtobufCMessage *r, intake *out, moe_error *err)
 {
-    ProtobufCMessage *r = rpc_unpack(call, &conclave__v1__generate_request__descriptor, bytes, n);
-    moe_error err;
+    return intake_generate(e, (const generate_request *)r, out, err);
+}
 
-    if (r == NULL) {
-        return;
-    }
-    moe_status status = begin(call, (const generate_request *)r, stream, &err);
-    rpc_free(r);
-    if (status != MOE_OK) {
-        rpc_fail(call, status, err.text);
-    } else {
-        generate_wake(call);
-    }
+static moe_status begin_stream(rpc_call *call, const ProtobufCMessage *r, intake *in, moe_error *err)
+{
+    return begin(call, (const generate_request *)r, true, in, err);
+}
+
+static moe_status begin_complete(rpc_call *call, const ProtobufCMessage *r, intake *in, moe_error *err)
+{
+    return begin(call, (const generate_request *)r, false, in, err);
 }
 
 void generate_start(rpc_call *call, const uint8_t *bytes, size_t n)
 {
-    start(call, bytes, n, true);
+    static const reading_kind kind = {&conclave__v1__generate_request__descriptor, take, begin_stream, generate_wake};
+
+    reading_start(call, &kind, bytes, n);
 }
 
 void complete_start(rpc_call *call, const uint8_t *bytes, size_t n)
 {
-    start(call, bytes, n, false);
+    static const reading_kind kind = {&conclave__v1__generate_request__descriptor, take, begin_complete, generate_wake};
+
+    reading_start(call, &kind, bytes, n);
 }
 
 void generate_wake(rpc_call *call)

@@ -1,5 +1,5 @@
 /* The Inference service: its method table, and the calls that need no engine request. */
-#include "api/intake_priv.h"
+#include "api/reading_priv.h"
 #include "api/grpc/proto.h"
 #include "api/methods_priv.h"
 
@@ -8,23 +8,28 @@
 
 enum { DETOKENIZE_TEXT = 1 };
 
+static moe_status take_tokenize(engine *e, const ProtobufCMessage *r, intake *out, moe_error *err)
+{
+    return intake_tokenize(e, (const tokenize_request *)r, &out->ids, &out->spec.n_prompt, err);
+}
+
+static moe_status answer_tokenize(rpc_call *call, const ProtobufCMessage *request, intake *in, moe_error *err)
+{
+    Conclave__V1__TokenizeResponse m = CONCLAVE__V1__TOKENIZE_RESPONSE__INIT;
+
+    (void)request, (void)err;
+    m.ids = in->ids;
+    m.n_ids = in->spec.n_prompt;
+    rpc_finish_ok(call, &m.base);
+    return MOE_OK;
+}
+
 static void tokenize_start(rpc_call *call, const uint8_t *bytes, size_t n)
 {
-    ProtobufCMessage *r = rpc_unpack(call, &conclave__v1__tokenize_request__descriptor, bytes, n);
-    Conclave__V1__TokenizeResponse m = CONCLAVE__V1__TOKENIZE_RESPONSE__INIT;
-    moe_error err;
+    static const reading_kind kind = {&conclave__v1__tokenize_request__descriptor, take_tokenize, answer_tokenize,
+                                      NULL};
 
-    if (r == NULL) {
-        return;
-    }
-    moe_status status = intake_tokenize(rpc_engine(call), (const tokenize_request *)r, &m.ids, &m.n_ids, &err);
-    rpc_free(r);
-    if (status != MOE_OK) {
-        rpc_fail(call, status, err.text);
-        return;
-    }
-    rpc_finish_ok(call, &m.base);
-    free(m.ids);
+    reading_start(call, &kind, bytes, n);
 }
 
 static void detokenize_start(rpc_call *call, const uint8_t *bytes, size_t n)

@@ -44,7 +44,7 @@ static bool grow_ids(reply_choice *c)
     return true;
 }
 
-static ProtobufCBinaryData token_bytes(const engine_info *info, int32_t id)
+ProtobufCBinaryData reply_token(const engine_info *info, int32_t id)
 {
     size_t n = 0;
     const char *bytes = info->tokenizer == NULL ? NULL : tokenizer_token_bytes(info->tokenizer, id, &n);
@@ -59,7 +59,7 @@ void reply_top(const engine_info *info, const sampling_top *top, size_t n, Concl
         conclave__v1__top_logprob__init(&entries[i]);
         entries[i].id = top[i].token_id;
         entries[i].logprob = top[i].logprob;
-        entries[i].token = token_bytes(info, top[i].token_id);
+        entries[i].token = reply_token(info, top[i].token_id);
         pointers[i] = &entries[i];
     }
 }
@@ -73,7 +73,7 @@ static void add_logprob(reply_choice *c, const engine_info *info, const engine_e
     reply_top(info, event->top, n, entries, pointers);
     m.id = event->token_id;
     m.logprob = event->logprob;
-    m.token = token_bytes(info, event->token_id);
+    m.token = reply_token(info, event->token_id);
     m.n_top = n;
     m.top = pointers;
     proto_put_message(&c->logprobs, c->logprobs_id, &m.base);

@@ -30,6 +30,8 @@ void reply_choice_add(reply_choice *c, const engine_info *info, const engine_eve
 
 Conclave__V1__FinishReason reply_finish(engine_finish finish);
 void reply_usage(const engine_usage *from, Conclave__V1__Usage *usage, Conclave__V1__Timings *timings);
+/* The bytes of a token, which live as long as the tokenizer; none without one. */
+ProtobufCBinaryData reply_token(const engine_info *info, int32_t id);
 /* Alternatives [n] as messages; entries and pointers are the caller's. */
 void reply_top(const engine_info *info, const sampling_top *top, size_t n, Conclave__V1__TopLogprob *entries,
                Conclave__V1__TopLogprob **pointers);

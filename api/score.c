@@ -1,5 +1,5 @@
 /* Score: scored tokens are packed as they come, so that a long reply is held once. */
-#include "api/intake_priv.h"
+#include "api/reading_priv.h"
 #include "api/grpc/proto.h"
 #include "api/reply_priv.h"
 #include "api/grpc/session.h"
@@ -38,6 +38,7 @@ static void add_token(scoring *s, const engine_event *event)
     Conclave__V1__LayerExperts layers[MODEL_MAX_LAYERS], *experts[MODEL_MAX_LAYERS];
 
     m.id = event->token_id;
+    m.token = reply_token(s->info, event->token_id);
     if (event->has_logprob) {
         m.has_logprob_case = CONCLAVE__V1__SCORED_TOKEN__HAS_LOGPROB_LOGPROB;
         m.logprob = event->logprob;
@@ -88,23 +89,18 @@ void score_wake(rpc_call *call)
     }
 }
 
-static moe_status begin(rpc_call *call, const score_request *r, moe_error *err)
+static moe_status begin(rpc_call *call, const ProtobufCMessage *request, intake *in, moe_error *err)
 {
-    intake in;
-    moe_status status = intake_score(rpc_engine(call), r, &in, err);
-
-    if (status != MOE_OK) {
-        return status;
-    }
     scoring *s = calloc(1, sizeof(*s));
+    moe_status status;
+
+    (void)request;
     if (s == NULL) {
-        intake_fini(&in);
         return moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory");
     }
     s->info = engine_get_info(rpc_engine(call));
     moe_text_init(&s->out, RPC_MAX_REPLY_BYTES);
-    status = session_open(call, &in.spec, &s->session, err);
-    intake_fini(&in);
+    status = session_open(call, &in->spec, &s->session, err);
     if (status != MOE_OK) {
         free(s);
         return status;
@@ -113,21 +109,16 @@ static moe_status begin(rpc_call *call, const score_request *r, moe_error *err)
     return MOE_OK;
 }
 
+static moe_status take(engine *e, const ProtobufCMessage *r, intake *out, moe_error *err)
+{
+    return intake_score(e, (const score_request *)r, out, err);
+}
+
 void score_start(rpc_call *call, const uint8_t *bytes, size_t n)
 {
-    ProtobufCMessage *r = rpc_unpack(call, &conclave__v1__score_request__descriptor, bytes, n);
-    moe_error err;
+    static const reading_kind kind = {&conclave__v1__score_request__descriptor, take, begin, score_wake};
 
-    if (r == NULL) {
-        return;
-    }
-    moe_status status = begin(call, (const score_request *)r, &err);
-    rpc_free(r);
-    if (status != MOE_OK) {
-        rpc_fail(call, status, err.text);
-    } else {
-        score_wake(call);
-    }
+    reading_start(call, &kind, bytes, n);
 }
 
 void score_fini(rpc_call *call)

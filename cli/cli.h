@@ -121,6 +121,8 @@ moe_status cli_convert_run(cli_run *run, moe_error *err);
 /* Writes text that came from a server or a model. On a terminal, control characters other than tab and newline become
  * "?", so that an answer cannot drive the terminal. */
 void cli_put(FILE *out, const char *text, size_t n);
+/* A token as a quoted string. It may end inside of a code point: such bytes are shown in hexadecimal. */
+void cli_put_token(const ProtobufCBinaryData *token);
 
 /* The whole program; the exit code. */
 int cli_main(int argc, char **argv);

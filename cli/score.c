@@ -28,8 +28,18 @@ static void print_token(size_t idx, const Conclave__V1__ScoredToken *token)
     if (has_logprob(token)) {
         printf(" %11.6f", (double)token->logprob);
     }
+    if (token->token.len > 0) {
+        printf(has_logprob(token) ? "  " : " %11s  ", "");
+        cli_put_token(&token->token);
+    }
     for (size_t i = 0; i < token->n_top; i++) {
-        printf("%s%" PRId32 " %.6f", i == 0 ? "  best: " : ", ", token->top[i]->id, (double)token->top[i]->logprob);
+        const Conclave__V1__TopLogprob *other = token->top[i];
+
+        printf("%s%" PRId32 " %.6f", i == 0 ? "  best: " : ", ", other->id, (double)other->logprob);
+        if (other->token.len > 0) {
+            putchar(' ');
+            cli_put_token(&other->token);
+        }
     }
     putchar('\n');
     print_experts(token);

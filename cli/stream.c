@@ -27,8 +27,7 @@ void cli_stream_fini(cli_stream *s)
     }
 }
 
-/* A token may end inside a code point; such bytes are shown in hexadecimal. */
-static void put_token(const ProtobufCBinaryData *token)
+void cli_put_token(const ProtobufCBinaryData *token)
 {
     moe_text quoted;
 
@@ -47,10 +46,10 @@ static void put_token(const ProtobufCBinaryData *token)
 static void print_logprob(uint32_t choice, const Conclave__V1__TokenLogprob *row)
 {
     printf("%" PRIu32 " %7" PRId32 " %11.6f  ", choice, row->id, (double)row->logprob);
-    put_token(&row->token);
+    cli_put_token(&row->token);
     for (size_t i = 0; i < row->n_top; i++) {
         printf("%s%" PRId32 " %.6f ", i == 0 ? "  best: " : ", ", row->top[i]->id, (double)row->top[i]->logprob);
-        put_token(&row->top[i]->token);
+        cli_put_token(&row->top[i]->token);
     }
     putchar('\n');
 }

@@ -271,11 +271,7 @@ bool symbols_merge(encoding *e)
 static text_view map_bytes(encoding *e, const char *piece, size_t n)
 {
     e->mapped.size = 0;
-    for (size_t i = 0; i < n; i++) {
-        char utf8[4];
-
-        moe_text_append(&e->mapped, utf8, utf8_put(byte_to_char((unsigned char)piece[i]), utf8));
-    }
+    bytes_append(piece, n, &e->mapped);
     return (text_view){moe_text_cstr(&e->mapped), e->mapped.size};
 }
 
@@ -308,6 +304,7 @@ moe_status bpe_encode(encoding *e, const char *piece, size_t n)
     moe_status status = MOE_OK;
     cache_entry hit;
 
+    e->n_read += n;
     if (cacheable && cache_get(&e->t->cache, piece, n, &hit)) {
         for (size_t i = 0; i < hit.n_ids && status == MOE_OK; i++) {
             status = encoding_emit(e, hit.ids[i]);

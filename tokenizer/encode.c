@@ -12,6 +12,9 @@ void encoding_init(encoding *e, tokenizer *t, int32_t *ids, size_t max_ids)
     }
     moe_text_init(&e->pre, TOKENIZER_MAX_TEXT * 16);
     moe_text_init(&e->mapped, TOKENIZER_MAX_TEXT * 8);
+    for (size_t i = 0; i < MOE_COUNT(e->staged); i++) {
+        moe_text_init(&e->staged[i], TOKENIZER_MAX_TEXT * 16);
+    }
 }
 
 void encoding_fini(encoding *e)
@@ -21,70 +24,22 @@ void encoding_fini(encoding *e)
     }
     moe_text_fini(&e->pre);
     moe_text_fini(&e->mapped);
+    for (size_t i = 0; i < MOE_COUNT(e->staged); i++) {
+        moe_text_fini(&e->staged[i]);
+        pattern_walk_fini(&e->walks[i]);
+    }
     free(e->symbols);
     free(e->heap);
 }
 
-static moe_status encode_byte_level(encoding *e, text_view text)
-{
-    const pre_tokenizer *pre = &e->t->pre;
-    moe_status status = MOE_OK;
-
-    if (pre->add_prefix_space && text.data[0] != ' ') {
-        e->pre.size = 0;
-        moe_text_append(&e->pre, " ", 1);
-        moe_text_append(&e->pre, text.data, text.size);
-        text = (text_view){moe_text_cstr(&e->pre), e->pre.size};
-    }
-    for (size_t at = 0, end; at < text.size && status == MOE_OK && !e->pre.failed; at = end) {
-        end = pre->use_regex ? split_next(text.data, text.size, at) : text.size;
-        status = bpe_encode(e, text.data + at, end - at);
-    }
-    return e->pre.failed ? MOE_ERR_NO_MEMORY : status;
-}
-
-static moe_status encode_metaspace(encoding *e, text_view text, bool head)
-{
-    const pre_tokenizer *pre = &e->t->pre;
-    moe_text *out = &e->pre;
-    moe_status status = MOE_OK;
-
-    out->size = 0;
-    if ((pre->scheme == PREPEND_ALWAYS || (pre->scheme == PREPEND_FIRST && head)) && text.data[0] != ' ' &&
-        !(text.size >= pre->n_mark && memcmp(text.data, pre->mark, pre->n_mark) == 0)) {
-        moe_text_append(out, pre->mark, pre->n_mark);
-    }
-    for (size_t at = 0, end; at < text.size; at = end + 1) {
-        const char *space = memchr(text.data + at, ' ', text.size - at);
-
-        end = space ? (size_t)(space - text.data) : text.size;
-        moe_text_append(out, text.data + at, end - at);
-        moe_text_append(out, pre->mark, space ? pre->n_mark : 0);
-    }
-    if (out->failed) {
-        return MOE_ERR_NO_MEMORY;
-    }
-    for (size_t at = 0, end; at < out->size && status == MOE_OK; at = end) {
-        end = pre->split ? split_next_mark(pre, out->data, out->size, at) : out->size;
-        status = bpe_encode(e, out->data + at, end - at);
-    }
-    return status;
-}
-
-/* A stretch between added tokens. head: it is where the whole text begins. */
+/* A stretch between added tokens. Where it is certain to be too much, it is not begun: merging a long word costs
+ * more. */
 static moe_status encode_plain(encoding *e, text_view text, bool head)
 {
-    if (text.size == 0) {
-        return MOE_OK;
+    if (bounds_exceed(e->t, text, e->max_ids - e->n_ids)) {
+        return MOE_ERR_BUSY;
     }
-    switch (e->t->pre.kind) {
-    case PRE_BYTE_LEVEL:
-        return encode_byte_level(e, text);
-    case PRE_METASPACE:
-        return encode_metaspace(e, text, head);
-    default:
-        return bpe_encode(e, text.data, text.size);
-    }
+    return pretokenize(e, text, head);
 }
 
 static moe_status encode_normalized(encoding *e, text_view text, const tokenizer_span *spans, size_t n_spans, bool head)
@@ -96,6 +51,7 @@ static moe_status encode_normalized(encoding *e, text_view text, const tokenizer
     while (status == MOE_OK && added_set_next(&e->t->normalized, text, at, spans, n_spans, true, &match)) {
         status = encode_plain(e, (text_view){text.data + at, match.begin - at}, head && at == 0);
         if (status == MOE_OK) {
+            e->n_read += match.end - match.begin;
             status = encoding_emit(e, match.id);
         }
         at = match.end;
@@ -141,7 +97,7 @@ static moe_status encode_raw(encoding *e, const char *text, size_t begin, size_t
         return MOE_OK;
     }
     if (e->t->pieces.present) {
-        return sentencepiece_encode(e, raw, head);
+        return bounds_exceed(e->t, raw, e->max_ids - e->n_ids) ? MOE_ERR_BUSY : sentencepiece_encode(e, raw, head);
     }
     for (; n_spans > 0 && spans->end <= begin; spans++, n_spans--) {
     }
@@ -172,6 +128,7 @@ moe_status encoding_text(encoding *e, const char *text, size_t begin, size_t end
     while (status == MOE_OK && added_set_next(&e->t->raw, whole, at, e->spans, e->n_spans, false, &match)) {
         status = encode_raw(e, text, at, match.begin, e->head && at == begin);
         if (status == MOE_OK) {
+            e->n_read += match.end - match.begin;
             status = encoding_emit(e, match.id);
         }
         at = match.end;
@@ -183,6 +140,10 @@ moe_status encoding_error(moe_status status, const char *what, size_t max_ids, m
 {
     if (status == MOE_ERR_BUSY) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: more than %zu tokens", what, max_ids);
+    }
+    if (status == MOE_ERR_UNSUPPORTED) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: the tokenizer's expressions would read it again and again",
+                        what);
     }
     return status == MOE_OK ? MOE_OK : moe_fail(err, status, "%s: out of memory while encoding", what);
 }
@@ -242,6 +203,10 @@ moe_status tokenizer_encode(tokenizer *t, const char *text, size_t bytes, bool a
         *n_ids_out = e.n_ids;
     }
     encoding_fini(&e);
+    if (status == MOE_ERR_BUSY) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "text: more than %zu tokens; of %zu bytes %zu were encoded", max_ids,
+                        bytes, MOE_MIN(e.n_read, bytes));
+    }
     return encoding_error(status, "text", max_ids, err);
 }
 

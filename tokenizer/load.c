@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_DEPTH = 32, NFC_SHRINK = 4 /* 7 bytes become 2 at worst: U+1FBE U+0308 U+0301 */ };
+enum { MAX_DEPTH = 32 };
 
 void tokenizer_close(tokenizer *t)
 {
@@ -18,11 +18,13 @@ void tokenizer_close(tokenizer *t)
     moe_text_fini(&t->decoded);
     text_steps_fini(&t->decoder.steps);
     text_steps_fini(&t->normalizer);
+    pre_tokenizer_fini(&t->pre);
     added_set_fini(&t->raw);
     added_set_fini(&t->normalized);
     merge_table_fini(&t->bpe.merges);
     vocab_fini(&t->bpe.vocab);
     free(t->added_text);
+    free(t->reach);
     free(t->tokens);
     free(t);
 }
@@ -136,57 +138,6 @@ static moe_status decode_tokens(tokenizer *t, moe_error *err)
                : moe_fail(err, status, "tokenizer.json: decoder: token %zu decodes to too much text", i - 1);
 }
 
-/* ------------------------------------------------------------------------------------------------ bounds */
-static bool may_absorb(const added_set *set)
-{
-    for (size_t i = 0; i < set->n; i++) {
-        if (set->tokens[i].lstrip || set->tokens[i].rstrip) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Can text vanish: characters without a symbol, runs of unknown ones, replacements that are shorter? */
-static bool may_vanish(const tokenizer *t)
-{
-    const bpe *b = &t->bpe;
-
-    if (t->pieces.remove_extra_spaces) {
-        return true;
-    }
-    for (size_t i = 0; i < t->normalizer.n; i++) {
-        const text_step *step = &t->normalizer.steps[i];
-
-        if (step->kind == STEP_REPLACE && step->n_content < step->n_pattern) {
-            return true;
-        }
-    }
-    for (unsigned byte = 0; byte < 256; byte++) {
-        const bool in_text = byte < 0xf5 && byte != 0xc0 && byte != 0xc1;
-        const int32_t known = b->byte_level ? b->low_id[byte_to_char((unsigned char)byte)] : b->byte_id[byte];
-
-        if (in_text && known < 0 && (b->unk_id < 0 || b->fuse_unk)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Bytes of text that one id can stand for, or 0. */
-static size_t bytes_per_id(const tokenizer *t)
-{
-    size_t longest = 4;
-
-    if (may_absorb(&t->raw) || may_absorb(&t->normalized) || may_vanish(t)) {
-        return 0;
-    }
-    for (size_t i = 0; i < t->vocab_size; i++) {
-        longest = MOE_MAX(longest, t->tokens[i].n_text);
-    }
-    return longest * NFC_SHRINK;
-}
-
 /* ------------------------------------------------------------------------------------------------ open */
 static moe_status apply_specials(tokenizer *t, const tokenizer_specials *specials, moe_error *err)
 {
@@ -210,6 +161,18 @@ static moe_status apply_specials(tokenizer *t, const tokenizer_specials *special
     return MOE_OK;
 }
 
+/* What the file says of batches and their lengths is the caller's business, and the server's is max_context. */
+static void tell_what_is_ignored(const json_t *json)
+{
+    static const char *const keys[] = {"truncation", "padding"};
+
+    for (size_t i = 0; i < MOE_COUNT(keys); i++) {
+        if (json_is_object(json_object_get(json, keys[i]))) {
+            MOE_INFO("tokenizer.json: %s is ignored: a text that is too long is refused, and none is padded", keys[i]);
+        }
+    }
+}
+
 static moe_status load_all(tokenizer *t, const json_t *json, const json_t *config, const tokenizer_specials *specials,
                            added_list *list, moe_error *err)
 {
@@ -225,8 +188,9 @@ static moe_status load_all(tokenizer *t, const json_t *json, const json_t *confi
         (status = load_config_affixes(t, config, err)) != MOE_OK) {
         return status;
     }
-    t->max_bytes_per_id = bytes_per_id(t);
-    return decode_tokens(t, err);
+    tell_what_is_ignored(json);
+    status = decode_tokens(t, err);
+    return status == MOE_OK ? bounds_load(t, err) : status;
 }
 
 /* Ids that the model file does not have, and tokenizer_config.json adds. */
@@ -259,8 +223,8 @@ static moe_status load_pieces(tokenizer *t, text_view model, const json_t *confi
         (status = added_list_match(t, list, err)) != MOE_OK) {
         return status;
     }
-    t->max_bytes_per_id = bytes_per_id(t);
-    return sentencepiece_load_affixes(t, config, err);
+    status = sentencepiece_load_affixes(t, config, err);
+    return status == MOE_OK ? bounds_load(t, err) : status;
 }
 
 /* Integers there are often beyond 64 bits (model_max_length), and none is used. */

@@ -199,7 +199,6 @@ moe_status load_model(tokenizer *t, const moe_json *json, moe_error *err)
     if (!json_is_object(model)) {
         return moe_fail(err, MOE_ERR_CORRUPT, PATH ": missing, or not an object");
     }
-    b->byte_level = t->pre.kind == PRE_BYTE_LEVEL;
     if ((status = check_settings(model, err)) != MOE_OK ||
         (status = field_bool(model, PATH, "fuse_unk", false, &b->fuse_unk, err)) != MOE_OK ||
         (status = field_bool(model, PATH, "byte_fallback", false, &b->byte_fallback, err)) != MOE_OK ||

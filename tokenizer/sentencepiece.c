@@ -139,6 +139,7 @@ moe_status sentencepiece_encode(encoding *e, text_view text, bool head)
     if (e->pre.failed || !symbols_fill(e, (text_view){moe_text_cstr(&e->pre), e->pre.size}) || !symbols_merge(e)) {
         return MOE_ERR_NO_MEMORY;
     }
+    e->n_read += text.size;
     return symbols_emit(e);
 }
 

@@ -11,7 +11,7 @@ enum { FIND_WINDOW = 4096 };
 void text_steps_fini(text_steps *s)
 {
     for (size_t i = 0; i < s->n; i++) {
-        free(s->steps[i].pattern);
+        text_pattern_fini(&s->steps[i].pattern);
         free(s->steps[i].content);
     }
     free(s->steps);
@@ -40,30 +40,63 @@ const char *text_find(const char *text, size_t n, const char *pattern, size_t n_
     return NULL;
 }
 
-static void replace(text_view in, const char *pattern, size_t n_pattern, const char *content, size_t n_content,
-                    moe_text *out)
+static moe_status replace(text_view in, const text_pattern *pattern, const char *content, size_t n_content,
+                          moe_text *out)
 {
-    const char *at = in.data, *end = in.data + in.size, *hit;
+    pattern_walk walk = {.next = 0};
+    size_t at = 0, begin, end;
+    moe_status status = MOE_ERR_NOT_FOUND;
 
-    while (!out->failed && (hit = text_find(at, (size_t)(end - at), pattern, n_pattern)) != NULL) {
-        moe_text_append(out, at, (size_t)(hit - at));
+    pattern_walk_start(&walk, pattern, in);
+    while (!out->failed && (status = pattern_walk_next(&walk, pattern, &begin, &end)) == MOE_OK) {
+        moe_text_append(out, in.data + at, begin - at);
         moe_text_append(out, content, n_content);
-        at = hit + n_pattern;
+        at = end;
     }
-    moe_text_append(out, at, (size_t)(end - at));
+    pattern_walk_fini(&walk);
+    moe_text_append(out, in.data + at, in.size - at);
+    return out->failed ? MOE_ERR_NO_MEMORY : status == MOE_ERR_NOT_FOUND ? MOE_OK : status;
 }
 
 static text_view strip(const text_step *step, text_view in)
 {
-    for (size_t i = 0;
-         i < step->start && in.size >= step->n_pattern && !memcmp(in.data, step->pattern, step->n_pattern); i++) {
-        in.data += step->n_pattern;
-        in.size -= step->n_pattern;
+    const size_t n = step->pattern.n;
+
+    for (size_t i = 0; i < step->start && in.size >= n && !memcmp(in.data, step->pattern.literal, n); i++) {
+        in.data += n;
+        in.size -= n;
     }
-    for (size_t i = 0; i < step->stop && in.size >= step->n_pattern &&
-                       !memcmp(in.data + in.size - step->n_pattern, step->pattern, step->n_pattern);
+    for (size_t i = 0; i < step->stop && in.size >= n && !memcmp(in.data + in.size - n, step->pattern.literal, n);
          i++) {
-        in.size -= step->n_pattern;
+        in.size -= n;
+    }
+    return in;
+}
+
+static text_view strip_space(const text_step *step, text_view in)
+{
+    int32_t c;
+
+    while (step->start && in.size > 0) {
+        const size_t length = utf8_get(in.data, &c);
+
+        if (char_classify(c) != CLASS_SPACE) {
+            break;
+        }
+        in.data += length;
+        in.size -= length;
+    }
+    while (step->stop && in.size > 0) {
+        size_t begin = in.size - 1;
+
+        while (((unsigned char)in.data[begin] & 0xc0) == 0x80) {
+            begin--;
+        }
+        (void)utf8_get(in.data + begin, &c);
+        if (char_classify(c) != CLASS_SPACE) {
+            break;
+        }
+        in.size = begin;
     }
     return in;
 }
@@ -71,12 +104,15 @@ static text_view strip(const text_step *step, text_view in)
 static bool step_is_idle(const text_step *step, text_view in, bool first)
 {
     switch (step->kind) {
-    case STEP_NFC:
-        return nfc_is_trivial(in.data, in.size);
+    case STEP_NORMAL_FORM:
+        return normal_is_trivial(in.data, in.size, step->form);
     case STEP_PREPEND:
         return !first || in.size == 0;
+    case STEP_REPLACE:
+    case STEP_METASPACE:
+        return step->pattern.literal && !text_find(in.data, in.size, step->pattern.literal, step->pattern.n);
     default:
-        return text_find(in.data, in.size, step->pattern, step->n_pattern) == NULL;
+        return in.size == 0;
     }
 }
 
@@ -86,22 +122,32 @@ static moe_status step_run(const text_step *step, text_view in, bool first, moe_
 
     out->size = 0;
     switch (step->kind) {
-    case STEP_NFC:
-        status = nfc_append(in.data, in.size, out);
+    case STEP_NORMAL_FORM:
+        status = normal_append(in.data, in.size, step->form, out);
+        break;
+    case STEP_LOWERCASE:
+        lower_append(in.data, in.size, out);
+        break;
+    case STEP_STRIP_ACCENTS:
+        unmarked_append(in.data, in.size, out);
+        break;
+    case STEP_BYTES:
+        bytes_append(in.data, in.size, out);
         break;
     case STEP_PREPEND:
         moe_text_append(out, step->content, step->n_content);
         moe_text_append(out, in.data, in.size);
         break;
     case STEP_REPLACE:
-        replace(in, step->pattern, step->n_pattern, step->content, step->n_content, out);
+        status = replace(in, &step->pattern, step->content, step->n_content, out);
         break;
     case STEP_STRIP:
-        in = strip(step, in);
+    case STEP_STRIP_SPACE:
+        in = step->kind == STEP_STRIP ? strip(step, in) : strip_space(step, in);
         moe_text_append(out, in.data, in.size);
         break;
     case STEP_METASPACE:
-        replace(in, step->pattern, step->n_pattern, " ", first && step->drop_first ? 0 : 1, out);
+        status = replace(in, &step->pattern, " ", first && step->drop_first ? 0 : 1, out);
         break;
     }
     return out->failed && status == MOE_OK ? MOE_ERR_NO_MEMORY : status;

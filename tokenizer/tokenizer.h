@@ -5,7 +5,9 @@
  *   tokenizer_decode   one stream of ids -> text; one thread
  *   tokenizer_chat     the chat template of a model; part of the tokenizer
  *
- * Files come from outside: every field is checked, unknown `type` values are a load error, never ignored. Bounds:
+ * Files come from outside: every field is checked; a type, a value or an expression that is not supported is a load
+ * error that names it, never ignored. Of tokenizer.json BPE is read, with the normalizers, pre-tokenizers (Split's
+ * expressions: regex_priv.h), post-processors and decoders of published checkpoints (docs/decisions.md). Bounds:
  * tokenizer.json and tokenizer.model <= 256 MiB, vocabulary <= 4,194,304 entries, one token's text <= 4 KiB.
  * Source: models' own tokenizer.json files; byte-level BPE (GPT-2); SentencePiece 0.1.97; Unicode data by utf8proc. */
 #ifndef CONCLAVE_TOKENIZER_H
@@ -18,8 +20,7 @@ typedef struct tokenizer tokenizer;
 
 /* Ids from the model's config: never guessed from strings. */
 typedef struct tokenizer_specials {
-    const int32_t
-        *ids; /* borrowed during open: bos, eos, pad ids, skipped in decoded text beside `special: true` tokens */
+    const int32_t *ids; /* borrowed during open: bos, eos, pad; skipped in decoded text like `special: true` tokens */
     size_t n_ids;
     int32_t bos_id, eos_id; /* for chat templates and TemplateProcessing; -1: none */
 } tokenizer_specials;
@@ -37,8 +38,8 @@ MOE_NODISCARD moe_status tokenizer_open_memory(const char *json, size_t json_byt
                                                size_t vocab_size, const tokenizer_specials *specials, tokenizer **out,
                                                moe_error *err);
 /* And a tokenizer.model from memory. As in tokenizer.json, text is an added token where tokenizer_config.json says so
- * (added_tokens_decoder; bos_token and its like): control pieces of the model are otherwise never found in text. Without
- * add_bos_token a bos goes first, as with LlamaTokenizer, unless tokenizer_class names another class. */
+ * (added_tokens_decoder; bos_token and its like): control pieces of the model are otherwise never found in text.
+ * Without add_bos_token a bos goes first, as with LlamaTokenizer, unless tokenizer_class names another class. */
 MOE_NODISCARD moe_status tokenizer_open_model_memory(const void *model, size_t model_bytes, const char *config_json,
                                                      size_t config_bytes, const char *chat_template,
                                                      size_t template_bytes, size_t vocab_size,
@@ -46,13 +47,15 @@ MOE_NODISCARD moe_status tokenizer_open_model_memory(const void *model, size_t m
                                                      moe_error *err);
 void tokenizer_close(tokenizer *t);
 
-/* Encodes UTF-8 text. Adds no special tokens unless add_special (then what the post-processor and tokenizer_config say).
+/* Encodes UTF-8 text. Adds no special tokens unless add_special (then what post-processor and tokenizer_config say).
  *   text      any bytes that are valid UTF-8, NUL included
  *   spans     optional: n_spans byte ranges [begin, end) of text, ascending, in which added tokens that are special or have
  *             normalized:false are not matched (text typed by a user inside a chat prompt)
  *   ids       out, at most max_ids
- * Errors: MOE_ERR_INVALID_ARG for invalid UTF-8 (names the byte offset) and when more than max_ids come out (names the limit;
- * stops as soon as it is certain). Work and memory are O(n log n) in the text. Any thread. */
+ * Errors: MOE_ERR_INVALID_ARG for invalid UTF-8 (names the byte offset) and when more than max_ids come out (names the
+ * limit and how much was encoded). It stops as soon as that is certain: before it reads text that is longer than
+ * tokenizer_max_text_bytes, before it merges a stretch whose bytes exceed the longest token's times what is left, and
+ * else at the first token too many. Work and memory are O(n log n) in the text, whatever it is. Any thread. */
 typedef struct tokenizer_span {
     size_t begin, end;
 } tokenizer_span;
@@ -68,8 +71,8 @@ size_t tokenizer_longest_token_bytes(const tokenizer *t);
 /* Longest text that can encode to at most n_ids tokens; longer text may be refused unread. */
 size_t tokenizer_max_text_bytes(const tokenizer *t, size_t n_ids);
 
-/* Decoding stream: at most 3 bytes are held back until a code point is complete; invalid bytes become U+FFFD (each maximal
- * invalid subpart; each byte with a tokenizer.model). Chunks joined equal the one-shot decode. */
+/* Decoding stream: at most 3 bytes are held back until a code point is complete; invalid bytes become U+FFFD (each
+ * maximal invalid subpart; each byte with a tokenizer.model). Chunks joined equal the one-shot decode. */
 typedef struct tokenizer_decode {
     const tokenizer *t; /* borrowed */
     bool skip_special;

@@ -9,6 +9,7 @@
 #ifndef CONCLAVE_TOKENIZER_PRIV_H
 #define CONCLAVE_TOKENIZER_PRIV_H
 
+#include "tokenizer/regex_priv.h"
 #include "tokenizer/tokenizer.h"
 
 #include <pthread.h>
@@ -35,8 +36,12 @@ char_class char_classify(int32_t c);
 bool char_is_word(int32_t c); /* \w: Alphabetic, Mark, Decimal_Number, Connector_Punctuation, Join_Control */
 int32_t byte_to_char(unsigned char byte); /* the byte-level alphabet: U+0021 .. U+0143 */
 int char_to_byte(int32_t c);              /* -1: not in the alphabet */
-bool nfc_is_trivial(const char *text, size_t n);
-MOE_NODISCARD moe_status nfc_append(const char *text, size_t n, moe_text *out);
+typedef enum { FORM_NFC, FORM_NFD, FORM_NFKC, FORM_NFKD } normal_form;
+bool normal_is_trivial(const char *text, size_t n, normal_form form); /* a quick look: true is certain */
+MOE_NODISCARD moe_status normal_append(const char *text, size_t n, normal_form form, moe_text *out);
+void lower_append(const char *text, size_t n, moe_text *out);
+void unmarked_append(const char *text, size_t n, moe_text *out); /* without combining marks */
+void bytes_append(const char *text, size_t n, moe_text *out);    /* each byte as a character of the alphabet */
 
 /* ---- vocab.c */
 typedef struct vocab_entry {
@@ -76,16 +81,51 @@ void merge_table_fini(merge_table *m);
 MOE_NODISCARD moe_status merge_table_add(merge_table *m, merge entry); /* MOE_ERR_EXISTS */
 const merge *merge_find(const merge_table *m, int32_t left, int32_t right);
 
+/* ---- pattern.c: {"String": ...} or {"Regex": ...} */
+typedef struct text_pattern {
+    char *literal; /* owned; NULL: a regex */
+    size_t n;
+    regex *regex; /* owned */
+} text_pattern;
+
+typedef struct text_view {
+    const char *data;
+    size_t size;
+} text_view;
+
+/* One walk over a text; the scan's memory is kept from text to text. */
+typedef struct pattern_walk {
+    regex_scan scan;
+    text_view text;
+    size_t next; /* of a literal */
+} pattern_walk;
+
+void text_pattern_fini(text_pattern *p);
+void pattern_walk_start(pattern_walk *w, const text_pattern *p, text_view text);
+/* The next match; MOE_ERR_NOT_FOUND: no more. */
+MOE_NODISCARD moe_status pattern_walk_next(pattern_walk *w, const text_pattern *p, size_t *begin_out, size_t *end_out);
+void pattern_walk_fini(pattern_walk *w);
+
 /* ---- steps.c: Prepend, Replace, ... */
-typedef enum { STEP_NFC, STEP_PREPEND, STEP_REPLACE, STEP_STRIP, STEP_METASPACE } step_kind;
+typedef enum {
+    STEP_NORMAL_FORM,
+    STEP_LOWERCASE,
+    STEP_STRIP_ACCENTS,
+    STEP_STRIP_SPACE,
+    STEP_BYTES,
+    STEP_PREPEND,
+    STEP_REPLACE,
+    STEP_STRIP,
+    STEP_METASPACE
+} step_kind;
 
 typedef struct text_step {
     step_kind kind;
-    char *pattern; /* owned; REPLACE: what; STRIP: the character; METASPACE: the mark */
-    size_t n_pattern;
-    char *content; /* owned; REPLACE and PREPEND */
+    normal_form form;
+    text_pattern pattern; /* REPLACE: what; STRIP: the character; METASPACE: the mark */
+    char *content;        /* owned; REPLACE and PREPEND */
     size_t n_content;
-    size_t start, stop; /* STRIP: at most so many at each end */
+    size_t start, stop; /* STRIP: at most so many at each end; STRIP_SPACE: 1 for an end that is stripped */
     bool drop_first;    /* METASPACE: marks of the first token vanish */
 } text_step;
 
@@ -93,11 +133,6 @@ typedef struct text_steps {
     text_step *steps; /* owned */
     size_t n;
 } text_steps;
-
-typedef struct text_view {
-    const char *data;
-    size_t size;
-} text_view;
 
 const char *text_find(const char *text, size_t n, const char *pattern, size_t n_pattern); /* NULL: not there */
 void text_steps_fini(text_steps *s);
@@ -147,21 +182,36 @@ const added_token *added_set_longest(const added_set *s, text_view text, size_t 
 bool added_set_next(const added_set *s, text_view text, size_t from, const tokenizer_span *spans, size_t n_spans,
                     bool special_only, added_match *match_out);
 
-/* ---- split.c */
-typedef enum { PRE_NONE, PRE_BYTE_LEVEL, PRE_METASPACE } pre_kind;
+/* ---- pretokenize.c: stages, each cutting up the pieces of the one before, piece by piece */
+typedef enum { PRE_PREFIX_SPACE, PRE_SPLIT, PRE_METASPACE, PRE_BYTES } pre_kind;
 typedef enum { PREPEND_ALWAYS, PREPEND_FIRST, PREPEND_NEVER } prepend_scheme;
+typedef enum {
+    SPLIT_REMOVED,
+    SPLIT_ISOLATED,
+    SPLIT_MERGED_WITH_PREVIOUS,
+    SPLIT_MERGED_WITH_NEXT,
+    SPLIT_CONTIGUOUS
+} split_behavior;
+
+typedef struct pre_stage {
+    pre_kind kind;
+    text_pattern pattern; /* SPLIT */
+    split_behavior behavior;
+    bool invert;           /* SPLIT: what lies between matches is the match */
+    prepend_scheme scheme; /* METASPACE */
+    char mark[4];          /* METASPACE: stands for a space */
+    size_t n_mark;
+} pre_stage;
 
 typedef struct pre_tokenizer {
-    pre_kind kind;
-    bool use_regex, add_prefix_space; /* BYTE_LEVEL */
-    bool split;                       /* METASPACE */
-    prepend_scheme scheme;
-    char mark[4]; /* METASPACE: stands for a space */
-    size_t n_mark;
+    pre_stage *stages; /* owned */
+    size_t n;
 } pre_tokenizer;
 
-size_t split_next(const char *text, size_t n, size_t from); /* end of the GPT-2 piece that begins at from < n */
-size_t split_next_mark(const pre_tokenizer *pre, const char *text, size_t n, size_t from);
+typedef struct encoding encoding;
+void pre_tokenizer_fini(pre_tokenizer *p);
+/* Cuts text up and encodes the pieces. head: it is where the whole text begins. */
+MOE_NODISCARD moe_status pretokenize(encoding *e, text_view text, bool head);
 
 /* ---- bpe.c */
 #define CACHE_SETS  4096
@@ -203,12 +253,14 @@ typedef struct heap_entry {
     int32_t merged;
 } heap_entry;
 
-typedef struct encoding {
+struct encoding {
     tokenizer *t;
     int32_t *ids;
     size_t n_ids, max_ids;
-    moe_text norm[2], pre; /* scratch of normalizer and pre-tokenizer */
-    moe_text mapped;       /* a piece in the byte alphabet */
+    moe_text norm[2], pre;                /* scratch of normalizer; of SentencePiece */
+    moe_text mapped;                      /* a piece in the byte alphabet */
+    moe_text staged[TOKENIZER_MAX_STEPS]; /* scratch of a pre-tokenizer's stages */
+    pattern_walk walks[TOKENIZER_MAX_STEPS];
     symbol *symbols;
     size_t n_symbols, symbol_capacity;
     heap_entry *heap;
@@ -216,8 +268,9 @@ typedef struct encoding {
     text_view pieces_text;       /* SentencePiece: what the symbols are of */
     const tokenizer_span *spans; /* in the text being encoded */
     size_t n_spans;
-    bool head; /* nothing stands before the text being encoded (Metaspace with prepend_scheme first) */
-} encoding;
+    size_t n_read; /* bytes of normalised text that have become tokens, or would have been one too many */
+    bool head;     /* nothing stands before the text being encoded (Metaspace with prepend_scheme first) */
+};
 
 /* MOE_ERR_BUSY: more than max_ids. */
 MOE_NODISCARD moe_status encoding_emit(encoding *e, int32_t id);
@@ -316,31 +369,62 @@ struct tokenizer {
     pre_tokenizer pre;
     int32_t prefix[TOKENIZER_MAX_AFFIX], suffix[TOKENIZER_MAX_AFFIX];
     size_t n_prefix, n_suffix;
+    bool has_template; /* the post-processor has said what stands there */
     decoder decoder;
     sentencepiece pieces; /* instead of normalizer, pre and decoder */
     moe_text decoded;
-    size_t longest, max_bytes_per_id; /* 0: no such bound */
+    size_t longest;
+    size_t max_bytes_per_id;    /* of text as it was given that one id can stand for; 0: no such bound */
+    size_t max_bytes_per_piece; /* of normalised text that one token of the model can stand for; 0: no such bound */
+    uint16_t *reach; /* owned; [256][256] by the first two bytes: the same for tokens that begin so; NULL: not known */
     int32_t bos_id, eos_id;
     model_chat chat;
     piece_cache cache;
 };
 
-/* ---- stages.c: the objects of tokenizer.json that have a type */
-MOE_NODISCARD moe_status load_normalizer(tokenizer *t, const moe_json *json, moe_error *err);
-MOE_NODISCARD moe_status load_pre_tokenizer(tokenizer *t, const moe_json *json, moe_error *err);
-MOE_NODISCARD moe_status load_post_processor(tokenizer *t, const moe_json *json, moe_error *err);
-MOE_NODISCARD moe_status load_decoder(tokenizer *t, const moe_json *json, moe_error *err);
-/* Typed fields; path is the object's place in the file, for the message. Absent or null gives the fallback; NULL data
- * as fallback of a text means required. */
+/* ---- fields.c: typed fields; path is the object's place in the file, for the message. Absent or null gives the
+ * fallback; NULL as fallback of a text means required. */
+enum { MAX_PATH = 192 };
+const moe_json *field(const moe_json *object, const char *key); /* NULL: absent or null */
 MOE_NODISCARD moe_status field_bool(const moe_json *object, const char *path, const char *key, bool fallback, bool *out,
                                     moe_error *err);
 MOE_NODISCARD moe_status field_text(const moe_json *object, const char *path, const char *key, const char *fallback,
                                     text_view *out, moe_error *err);
+MOE_NODISCARD moe_status field_char(const moe_json *object, const char *path, const char *key, const char *fallback,
+                                    text_view *out, moe_error *err);
+MOE_NODISCARD moe_status field_count(const moe_json *object, const char *path, const char *key, size_t *out,
+                                     moe_error *err);
 MOE_NODISCARD moe_status field_id(const tokenizer *t, const moe_json *value, const char *path, int32_t *out,
                                   moe_error *err);
+MOE_NODISCARD moe_status field_type(const moe_json *object, const char *path, text_view *out, moe_error *err);
+MOE_NODISCARD moe_status field_pattern(const moe_json *object, const char *path, text_pattern *out, moe_error *err);
+/* What the pre-tokenizer and the decoder of that name share. Old files say add_prefix_space, not prepend_scheme. */
+MOE_NODISCARD moe_status field_metaspace(const moe_json *json, const char *path, text_view *mark,
+                                         prepend_scheme *scheme, moe_error *err);
+bool text_is(text_view text, const char *word);
+moe_status refuse_type(const char *path, text_view type, moe_error *err);
+MOE_NODISCARD bool pattern_set(text_pattern *out, const char *text, size_t n); /* false: no memory */
+/* Take over what the step owns. */
+MOE_NODISCARD moe_status steps_add(text_steps *steps, text_step step, const char *path, moe_error *err);
+MOE_NODISCARD moe_status steps_add_replace(text_steps *steps, const moe_json *json, const char *path, moe_error *err);
+/* Calls load for each element of json[key]. */
+typedef moe_status (*load_step)(tokenizer *t, const moe_json *json, const char *path, moe_error *err);
+MOE_NODISCARD moe_status load_sequence(tokenizer *t, const moe_json *json, const char *path, const char *key,
+                                       load_step load, moe_error *err);
+
+/* ---- load_input.c, load_output.c: the objects of tokenizer.json that have a type */
+MOE_NODISCARD moe_status load_normalizer(tokenizer *t, const moe_json *json, moe_error *err);
+MOE_NODISCARD moe_status load_pre_tokenizer(tokenizer *t, const moe_json *json, moe_error *err);
+MOE_NODISCARD moe_status load_post_processor(tokenizer *t, const moe_json *json, moe_error *err);
+MOE_NODISCARD moe_status load_decoder(tokenizer *t, const moe_json *json, moe_error *err);
 
 /* ---- model.c: vocab and merges */
 MOE_NODISCARD moe_status load_model(tokenizer *t, const moe_json *json, moe_error *err);
+
+/* ---- bounds.c */
+MOE_NODISCARD moe_status bounds_load(tokenizer *t, moe_error *err); /* all else but reach is known by now */
+/* Is it certain that normalised text is more than max_ids tokens? Looks at each byte once at most. */
+bool bounds_exceed(const tokenizer *t, text_view text, size_t max_ids);
 
 /* ---- added_load.c: added_tokens, and added_tokens_decoder of tokenizer_config.json */
 MOE_NODISCARD moe_status added_list_load(const tokenizer *t, const moe_json *json, const moe_json *config,

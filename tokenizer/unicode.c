@@ -115,15 +115,17 @@ int char_to_byte(int32_t c)
     return c <= 0x20 || (c >= 0x7f && c <= 0xa0) || c == 0xad ? -1 : c;
 }
 
-/* ------------------------------------------------------------------------------------------------ NFC
+/* ------------------------------------------------------------------------------------------------ normal forms
  * utf8proc's own normalising call sorts combining marks by bubbling, quadratic in a run of them that a user may make as
  * long as the text. So: its decomposition, our ordering, its composition. */
-enum { MAX_DECOMPOSED = 8, SHORT_RUN = 16 };
+enum { MAX_DECOMPOSED = 18, SHORT_RUN = 16 };
 
-bool nfc_is_trivial(const char *text, size_t n)
+bool normal_is_trivial(const char *text, size_t n, normal_form form)
 {
+    const unsigned char first = form == FORM_NFC ? 0xcc : 0x80; /* 0xcc: first byte of U+0300 and above */
+
     for (size_t i = 0; i < n; i++) {
-        if ((unsigned char)text[i] >= 0xcc) { /* first byte of U+0300 and above */
+        if ((unsigned char)text[i] >= first) {
             return false;
         }
     }
@@ -182,8 +184,9 @@ static void sort_marks(int32_t *chars, size_t n, int32_t *scratch)
     }
 }
 
-static size_t decompose(const char *text, size_t n, int32_t *chars)
+static size_t decompose(const char *text, size_t n, bool compatible, int32_t *chars)
 {
+    const utf8proc_option_t how = (utf8proc_option_t)(UTF8PROC_DECOMPOSE | (compatible ? UTF8PROC_COMPAT : 0));
     size_t n_chars = 0;
 
     for (size_t i = 0; i < n;) {
@@ -191,26 +194,52 @@ static size_t decompose(const char *text, size_t n, int32_t *chars)
         int boundary = UTF8PROC_BOUNDCLASS_START;
 
         i += utf8_get(text + i, &c);
-        n_chars += (size_t)utf8proc_decompose_char(c, chars + n_chars, MAX_DECOMPOSED, UTF8PROC_DECOMPOSE, &boundary);
+        n_chars += (size_t)utf8proc_decompose_char(c, chars + n_chars, MAX_DECOMPOSED, how, &boundary);
     }
     return n_chars;
 }
 
-/* One stretch that composes with nothing outside it. */
-static moe_status nfc_stretch(const char *text, size_t n, moe_text *out)
+/* utf8proc loses U+11A7 behind a Hangul syllable without final: the index of that final would be 0. It composes with
+ * nothing, so what stands before and behind it is composed apart. */
+static size_t compose(int32_t *chars, size_t n)
 {
-    /* Canonical decompositions have at most 4 code points, and none has more than 2 per byte of its character. */
-    const size_t room = n * 2 + MAX_DECOMPOSED;
+    enum { NO_FINAL = 0x11a7 };
+    size_t used = 0;
+
+    for (size_t i = 0, end; i < n; i = end) {
+        if (chars[i] == NO_FINAL) {
+            chars[used++] = NO_FINAL;
+            end = i + 1;
+            continue;
+        }
+        for (end = i + 1; end < n && chars[end] != NO_FINAL; end++) {
+        }
+        memmove(chars + used, chars + i, (end - i) * sizeof *chars);
+        used += (size_t)utf8proc_normalize_utf32(chars + used, (utf8proc_ssize_t)(end - i),
+                                                 UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    }
+    return used;
+}
+
+/* One stretch that composes with nothing outside it. */
+static moe_status normal_stretch(const char *text, size_t n, normal_form form, moe_text *out)
+{
+    const bool compatible = form == FORM_NFKC || form == FORM_NFKD;
+    /* Canonical decompositions have at most 4 code points, 2 per byte of the character; compatible ones 18, 6 per
+     * byte. */
+    const size_t room = n * (compatible ? 6 : 2) + MAX_DECOMPOSED;
     int32_t *chars = malloc(room * 2 * sizeof *chars);
-    utf8proc_ssize_t n_chars;
+    size_t n_chars;
 
     if (!chars) {
         return MOE_ERR_NO_MEMORY;
     }
-    n_chars = (utf8proc_ssize_t)decompose(text, n, chars);
-    sort_marks(chars, (size_t)n_chars, chars + room);
-    n_chars = utf8proc_normalize_utf32(chars, n_chars, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-    for (utf8proc_ssize_t i = 0; i < n_chars; i++) {
+    n_chars = decompose(text, n, compatible, chars);
+    sort_marks(chars, n_chars, chars + room);
+    if (form == FORM_NFC || form == FORM_NFKC) {
+        n_chars = compose(chars, n_chars);
+    }
+    for (size_t i = 0; i < n_chars; i++) {
         char utf8[4];
 
         moe_text_append(out, utf8, utf8_put(chars[i], utf8));
@@ -219,18 +248,65 @@ static moe_status nfc_stretch(const char *text, size_t n, moe_text *out)
     return MOE_OK;
 }
 
-/* Characters below U+0300 compose with nothing before them, so the text may be cut in front of one. */
-moe_status nfc_append(const char *text, size_t n, moe_text *out)
+/* Whether text may be cut in front of this byte: it begins a character below U+0300 or an ideograph, and those compose
+ * with nothing before them. */
+static bool is_cut(unsigned char byte)
+{
+    return byte < 0x80 || (byte >= 0xc2 && byte < 0xcc) || (byte >= 0xe4 && byte <= 0xe9);
+}
+
+moe_status normal_append(const char *text, size_t n, normal_form form, moe_text *out)
 {
     moe_status status = MOE_OK;
 
-    for (size_t i = 0, end; i < n && status == MOE_OK; i = end) {
-        for (end = MOE_MIN(n, i + 1024);
-             end < n && !((unsigned char)text[end] < 0x80 ||
-                          ((unsigned char)text[end] >= 0xc2 && (unsigned char)text[end] < 0xcc));) {
+    for (size_t i = 0, end; i < n && status == MOE_OK && !out->failed; i = end) {
+        for (end = MOE_MIN(n, i + 1024); end < n && !is_cut((unsigned char)text[end]);) {
             end++;
         }
-        status = nfc_stretch(text + i, end - i, out);
+        status = normal_stretch(text + i, end - i, form, out);
     }
     return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ characters */
+/* One by one, so that a sigma at the end of a word is like any other, as in `tokenizers`. */
+void lower_append(const char *text, size_t n, moe_text *out)
+{
+    for (size_t i = 0; i < n && !out->failed;) {
+        char utf8[4];
+        int32_t c;
+
+        i += utf8_get(text + i, &c);
+        if (c == 0x130) { /* the only character whose small form is two */
+            moe_text_append(out, "i\xcc\x87", 3);
+        } else {
+            moe_text_append(out, utf8, utf8_put(utf8proc_tolower(c), utf8));
+        }
+    }
+}
+
+void unmarked_append(const char *text, size_t n, moe_text *out)
+{
+    for (size_t i = 0, length; i < n && !out->failed; i += length) {
+        int32_t c;
+
+        length = utf8_get(text + i, &c);
+        switch (utf8proc_category(c)) {
+        case UTF8PROC_CATEGORY_MN:
+        case UTF8PROC_CATEGORY_MC:
+        case UTF8PROC_CATEGORY_ME:
+            break;
+        default:
+            moe_text_append(out, text + i, length);
+        }
+    }
+}
+
+void bytes_append(const char *text, size_t n, moe_text *out)
+{
+    for (size_t i = 0; i < n && !out->failed; i++) {
+        char utf8[4];
+
+        moe_text_append(out, utf8, utf8_put(byte_to_char((unsigned char)text[i]), utf8));
+    }
 }

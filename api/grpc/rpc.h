@@ -64,6 +64,7 @@ struct rpc_call {
     bool sending;          /* a message is in flight: rpc_send must wait for wake */
     bool headers_sent, finished;
     rpc_record record; /* session.c */
+    struct work *work; /* work.c: not done yet; NULL: none */
 
     /* server.c */
     grpc_call *call;
@@ -112,6 +113,7 @@ bool rpc_draining(const rpc_call *call);
 bool rpc_loaded(const rpc_call *call); /* there is an engine: true for every method of Inference and Admin */
 bool rpc_ready(const rpc_call *call);
 wake_hub *rpc_wake_hub(const rpc_call *call);
+struct work_desk *rpc_work_desk(const rpc_call *call);
 const descriptors *rpc_descriptors(const rpc_call *call);
 
 extern const rpc_method inference_methods[], admin_methods[], health_methods[], reflection_methods[];

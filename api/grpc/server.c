@@ -16,6 +16,7 @@
 #include "api/http/listen.h"
 #include "api/grpc/tls_priv.h"
 #include "api/grpc/wake_priv.h"
+#include "api/grpc/work.h"
 
 #include <grpc/grpc_security.h>
 #include <grpc/support/alloc.h>
@@ -59,6 +60,7 @@ struct api_server {
     tls *tls;   /* owned; NULL: none */
     auth *auth; /* owned; NULL: none */
     wake_hub *hub;
+    work_desk *desk;          /* owned */
     descriptors *descriptors; /* owned */
     pthread_t thread;
     uint16_t port;
@@ -343,6 +345,7 @@ static void on_close(void *ctx, bool ok)
     if (call->method->works) {
         log_call(call, final_code(call));
     }
+    work_abandon(call);
     if (call->method->fini != NULL && call->state != NULL) {
         call->method->fini(call);
         call->state = NULL;
@@ -371,7 +374,12 @@ static void on_wake(void *ctx, bool ok)
     (void)ok;
     wake_hub_take(s->hub);
     while ((call = wake_hub_next(s->hub)) != NULL) {
-        if (!call->finished && !call->closed && call->method->wake != NULL) {
+        if (call->finished || call->closed) {
+            continue;
+        }
+        if (call->work != NULL) {
+            work_wake(call);
+        } else if (call->method->wake != NULL) {
             call->method->wake(call);
         }
     }
@@ -538,6 +546,11 @@ bool rpc_ready(const rpc_call *call)
 wake_hub *rpc_wake_hub(const rpc_call *call)
 {
     return call->server->hub;
+}
+
+work_desk *rpc_work_desk(const rpc_call *call)
+{
+    return call->server->desk;
 }
 
 const descriptors *rpc_descriptors(const rpc_call *call)
@@ -755,6 +768,7 @@ static void destroy_server(api_server *s)
 
 static void server_free(api_server *s)
 {
+    work_desk_close(s->desk);
     tls_close(s->tls);
     auth_close(s->auth);
     descriptors_close(s->descriptors);
@@ -781,6 +795,9 @@ static moe_status start_server(api_server *s, const api_options *o, const listen
     s->server = create_server(receive_bytes(o));
     grpc_server_register_completion_queue(s->server, s->queue, NULL);
     moe_status status = wake_hub_open(s->max_calls, s->queue, &s->tag_wake, &s->hub);
+    if (status == MOE_OK && work_desk_open(&s->desk) != MOE_OK) {
+        status = moe_fail(err, MOE_ERR_NO_MEMORY, "api: no threads for long texts");
+    }
     if (status == MOE_OK) {
         status = bind_port(s, a, o, err);
     }

@@ -86,6 +86,9 @@ static void check_text(tokenizer *t, const char *text, size_t n)
     if (status != MOE_OK) {
         return;
     }
+    MOE_ASSERT(tokenizer_encode(t, text, n, false, NULL, 0, again, n_ids, &n_again, NULL) == MOE_OK);
+    MOE_ASSERT(n_ids == 0 ||
+               tokenizer_encode(t, text, n, false, NULL, 0, again, n_ids - 1, &n_again, NULL) == MOE_ERR_INVALID_ARG);
     decode(t, ids, n_ids, &first);
     MOE_ASSERT(tokenizer_encode(t, moe_text_cstr(&first), first.size, false, NULL, 0, again, MOE_COUNT(again), &n_again,
                                 NULL) == MOE_OK);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seed corpora of fuzz_tokenizer_json and fuzz_tokenizer_text: sound files of each kind, chat templates, and one file
+"""Writes the seed corpora of fuzz_tokenizer_json, fuzz_tokenizer_text and fuzz_regex: sound files of each kind, chat templates, and one file
 per rule that a tokenizer.json or tokenizer_config.json breaks. Parts of a seed are joined by NUL bytes.
 
 usage: make_tokenizer_corpus.py tests/fuzz/corpus"""
@@ -7,7 +7,7 @@ import json
 import pathlib
 import sys
 
-JSON_DIR, TEXT_DIR = (pathlib.Path(sys.argv[1]) / name for name in ("fuzz_tokenizer_json", "fuzz_tokenizer_text"))
+JSON_DIR, TEXT_DIR, REGEX_DIR = (pathlib.Path(sys.argv[1]) / name for name in ("fuzz_tokenizer_json", "fuzz_tokenizer_text", "fuzz_regex"))
 MARK = "\u2581"
 TULU, OLMO2 = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ '<|system|>\\n' + message['content'] + '\\n' }}"
@@ -18,9 +18,9 @@ TULU, OLMO2 = (
                    "{{ '<|assistant|>\\n' + message['content'] + eos_token }}{% endif %}"))
 SMALL = '"model":{"vocab":{"a":0},"merges":[]}'  # @ below
 REFUSED = [
-    ('{"normalizer":{"type":"Lowercase"},@}',),
-    ('{"normalizer":{"type":"Replace","pattern":{"Regex":"a"},"content":"b"},@}',),
-    ('{"pre_tokenizer":{"type":"Digits"},@}',),
+    ('{"normalizer":{"type":"Nmt"},@}',),
+    ('{"normalizer":{"type":"Replace","pattern":{"Regex":"(a"},"content":"b"},@}',),
+    ('{"pre_tokenizer":{"type":"FixedLength"},@}',),
     ('{"pre_tokenizer":{"type":"Metaspace","prepend_scheme":"often"},@}',),
     ('{"decoder":{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"ByteFallback"}]},@}',),
     ('{"decoder":{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"Strip","content":"a","start":0,"stop":1}]},@}',),
@@ -79,7 +79,7 @@ TEMPLATES = ["{", "{{", "{{ x }}", "{{ 'a }}", "{{ '\\x' }}", "{{ bos_token + }}
                  "{% endfor %}{% endfor %}", "{% endfor %}")[:-len("{% endfor %}")]]
 TEXTS = ["ab abab  a\n\n it's don't we'll 12 <e>", "e\u0301\u0323\u0334 \u1100\u1161\u11a8 \uac00\u11a8 \u212b\u1fbe\u0308\u0301",
          "\u65e5\u672c\u8a9e \U0001F600\u2581x", "   <e>  <e   ", "\u00a0\u3000\u2028x\u1680 \t\t\r\n",
-         "".join(chr(0x300 + i % 64) for i in range(60)), "ab" * 40 + "a" * 40 + "ba" * 20 + "\n" * 21,
+         "".join(chr(0x300 + i % 64) for i in range(60)), "\ucbf0\u11a7\u11a8 \ucbf0\u11a8", "ab" * 40 + "a" * 40 + "ba" * 20 + "\n" * 21,
          "\u0663\u00b2\u2162 \u24d0 a\u0301_\u203f " + "\uac00\u11a8" * 200]
 BYTES = [b"a\xe2\x82b\xed\xa0\x80\xff\xc3", b"\xf0\x9f\x98", b"\xf4\x90\x80\x80\xf0\x80\x80\xc0\xaf\xe0\x9f\x80"]
 
@@ -128,6 +128,34 @@ def llama():
                  "post_processor": template, "decoder": {"type": "Sequence", "decoders": decoders}, "model": LLAMA}), dump(config)
 
 
+EXPRESSIONS = [
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{M}]+|\p{N}{1,3}+|\s++$|(?<=\d)[.,](?=\d)|\w+\b|.|\n",
+    r"a(?i)b|(?>c+)(?-i:d)|[[:punct:]^\]a-c-]{2,}?|\x{e9}\u00e9\x41|^\Aa\z$|\p{^L}\PL|\B", r"\S*?x|(?:ab?){,3}c??", r"(?=ab)",
+    r"(?<!a|b)c\h\H\D\W[^\W\d_]", "((((((((((a))))))))))", "a{1000}", "(?:a{1000}){1000}", "a**", "[z-a]", "\\p{Greek}", "(a|b)*+c",
+    "a" + "?" * 300, "(?:(?:a|b|c|d|e|\u00e9)*(?:a|\u00e9)(?:a|b){9})", "[" * 40 + "a" + "]" * 40, "\\1", "(?<n>a)"]
+
+
+def stages():
+    """Sequences of every stage, and expressions in Split and in Replace."""
+    pre = [{"type": "Split", "pattern": {"Regex": EXPRESSIONS[0]}, "behavior": "Isolated", "invert": False},
+           {"type": "Digits", "individual_digits": True}, {"type": "Punctuation", "behavior": "Contiguous"},
+           {"type": "CharDelimiterSplit", "delimiter": "x"}, {"type": "Split", "pattern": {"String": "b"}, "behavior": "MergedWithNext"},
+           {"type": "WhitespaceSplit"}, {"type": "ByteLevel", "add_prefix_space": True, "use_regex": False}, {"type": "Whitespace"}]
+    normal = [{"type": name} for name in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "ByteLevel")]
+    normal += [{"type": "Strip", "strip_left": True, "strip_right": True},
+               {"type": "Replace", "pattern": {"Regex": r"\s{2,}"}, "content": " "}]
+    post = [{"type": "ByteLevel"}, {"type": "RobertaProcessing", "cls": ["<s>", 1], "sep": ["</s>", 2]}]
+    yield dump({"added_tokens": ADDED, "normalizer": {"type": "Sequence", "normalizers": normal}, "model": LLAMA,
+                "pre_tokenizer": {"type": "Sequence", "pretokenizers": pre}, "decoder": {"type": "ByteLevel"},
+                "post_processor": {"type": "Sequence", "processors": post}, "truncation": {"max_length": 5}, "padding": {"pad_id": 0}})
+    for i, expression in enumerate(EXPRESSIONS):
+        behavior = ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")[i % 5]
+        split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": behavior, "invert": i % 2 == 1}
+        yield dump({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [split]}, "model": LLAMA})
+        yield dump({"normalizer": {"type": "Replace", "pattern": {"Regex": expression}, "content": "_"}, "model": LLAMA})
+
+
 def main():
     write("byte_level", *byte_level())
     write("llama", *llama())
@@ -139,10 +167,15 @@ def main():
                                  "model": {"vocab": VOCAB, "merges": []}}))
     write("fallback_only", dump({"decoder": {"type": "ByteFallback"},
                                  "model": {"byte_fallback": True, "vocab": {f"<0x{b:02X}>": b for b in range(256)}, "merges": []}}))
+    for i, text in enumerate(stages()):
+        write(f"stages_{i:02}", text)
     for i, template in enumerate(TEMPLATES):
         write(f"chat_{i}", "{" + SMALL + "}", "{}", template)
     for i, parts in enumerate(REFUSED):
         write(f"refused_{i:02}", *(part.replace("@", SMALL) for part in parts))
+    REGEX_DIR.mkdir(parents=True, exist_ok=True)
+    for i, expression in enumerate(EXPRESSIONS):
+        (REGEX_DIR / f"regex_{i:02}").write_bytes("\0".join((expression, TEXTS[i % len(TEXTS)] + " aab ab1.5 x  \n  end")).encode())
     TEXT_DIR.mkdir(parents=True, exist_ok=True)
     for i, text in enumerate([text.encode() for text in TEXTS] + BYTES):
         (TEXT_DIR / f"text_{i}").write_bytes(text)

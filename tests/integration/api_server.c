@@ -60,6 +60,14 @@ static bool obey(const char *line, const parts *p, uint32_t *grace_ms)
         fake_engine_freeze(e, value != 0);
     } else if (sscanf(line, "node %u", &value) == 1) {
         fake_cluster_set_state(c, (api_view_node_state)value);
+    } else if (sscanf(line, "hold %u", &value) == 1) {
+        fake_engine_hold(e, value != 0);
+    } else if (strcmp(line, "held\n") == 0) {
+        printf("%zu\n", fake_engine_held(e));
+        return true;
+    } else if (strcmp(line, "encoded\n") == 0) {
+        printf("%zu\n", fake_engine_encoded(e));
+        return true;
     } else if (strcmp(line, "live\n") == 0) {
         printf("%zu\n", fake_engine_live(e));
         return true;

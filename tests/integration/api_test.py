@@ -367,6 +367,7 @@ def score_returns_every_prompt_token():
     with Server() as s:
         reply = s.client().call("Score", M("ScoreRequest", text="abcd", top=2, experts=True))
         assert [t.id for t in reply.tokens] == list(b"abcd") and not reply.tokens[0].HasField("logprob")
+        assert [t.token for t in reply.tokens] == [b"a", b"b", b"c", b"d"] and all(len(o.token) == 1 for o in reply.tokens[1].top)
         assert reply.tokens[1].logprob == -0.5 and len(reply.tokens[1].top) == 2
         assert [(e.layer, list(e.ids)) for e in reply.tokens[1].experts] == [(0, [0, 1]), (1, [0, 1])]
         assert reply.usage.prompt_tokens == 4 and reply.set_id == "a" * 64
@@ -410,6 +411,74 @@ def tokenize_and_detokenize_are_inverse():
         messages = M("Messages", messages=[M("Message", role=2, content="q")])
         assert list(s.client().call("Tokenize", M("TokenizeRequest", messages=messages)).ids) == list(b"uq>")
         assert list(s.client().call("Tokenize", M("TokenizeRequest", messages=messages, add_generation_prompt=False)).ids) == list(b"uq")
+
+
+LONG = "!hold" + "x" * 4091  # with its frame more than what is read at once, and all that a context holds
+
+
+@test
+def a_long_text_holds_nobody_up():
+    with Server() as s:
+        client = s.client()
+        s.tell("hold 1")
+        long = [client.method("Tokenize").future(M("TokenizeRequest", text=LONG), timeout=60),
+                client.method("Complete").future(M("GenerateRequest", text=LONG, sampling=M("Sampling", max_tokens=1)), timeout=60)]
+        eventually(lambda: s.tell("held") == "2", "two threads read")
+        # While both read: new streams run to their end, health and the pages answer, short texts are read.
+        assert len(list(client.call("Generate", M("GenerateRequest", text="a", sampling=M("Sampling", max_tokens=5))))) >= 1
+        assert health(s)("Check").status == 1
+        assert list(client.call("Tokenize", M("TokenizeRequest", text="ab")).ids) == [97, 98]
+        assert s.get("/livez")[0] == 200
+        assert s.tell("held") == "2" and not any(f.done() for f in long)
+        s.tell("hold 0")
+        assert bytes(long[0].result().ids) == LONG.encode()
+        fails(CODE.INVALID_ARGUMENT, long[1].result, "max_context")  # read, then refused by the engine: no room for an answer
+
+
+@test
+def long_texts_that_nobody_waits_for_are_not_read():
+    with Server() as s:
+        client, text = s.client(), M("TokenizeRequest", text=LONG)
+        s.tell("hold 1")
+        running = [client.method("Tokenize").future(text, timeout=60) for _ in range(2)]
+        eventually(lambda: s.tell("held") == "2", "two threads read")
+        fails(CODE.DEADLINE_EXCEEDED, lambda: client.call("Tokenize", text, timeout=0.3))
+        cancelled = client.method("Tokenize").future(text, timeout=60)
+        running[0].cancel()
+        cancelled.cancel()
+        eventually(lambda: calls_open(s) == 1, "the calls have ended")
+        s.tell("hold 0")
+        assert bytes(running[1].result().ids) == LONG.encode()
+        assert list(client.call("Tokenize", M("TokenizeRequest", text="ab")).ids) == [97, 98]
+        assert s.tell("encoded") == "2", s.tell("encoded")
+
+
+@test
+def too_many_long_texts_are_refused():
+    with Server(max_calls=200) as s:
+        client, text = s.client(), M("TokenizeRequest", text=LONG)
+        s.tell("hold 1")
+        reading = [client.method("Tokenize").future(text, timeout=60) for _ in range(2)]
+        eventually(lambda: s.tell("held") == "2", "two threads read")
+        reading += [client.method("Tokenize").future(text, timeout=60) for _ in range(65)]
+        failed = fails(CODE.RESOURCE_EXHAUSTED, lambda: next(f for f in wait_for_one(reading)).result(), "too many long texts")
+        assert int(trailers(failed)["grpc-retry-pushback-ms"]) > 0
+        assert sum(f.done() for f in reading) == 1
+        s.tell("hold 0")
+        assert sum(f.exception() is None for f in reading) == 66
+        assert s.tell("encoded") == "66"
+
+
+def wait_for_one(futures):
+    eventually(lambda: any(f.done() for f in futures), "one has ended")
+    return [f for f in futures if f.done()]
+
+
+def calls_open(s):
+    for line in s.get("/metrics")[1].splitlines():
+        if line.startswith("conclave_grpc_calls_open "):
+            return int(line.split()[1])
+    raise AssertionError("no gauge of open calls")
 
 
 @test

@@ -269,6 +269,13 @@ class Scores(Case):
             '{"tokens":[{"id":7,"experts":[{"layer":0,"ids":[1,4,9,12]}]},{"id":3,"logprob":-1.25,"top":['
             '{"id":9,"logprob":-0.7},{"id":3,"logprob":-1.25}],"experts":[{"layer":0,"ids":[1,4,9,12]}]}],"set_id":"s"}\n')
 
+    def test_tokens_are_shown_as_text(self):
+        self.server.replies["Score"] = [v1("ScoreResponse", tokens=[
+            v1("ScoredToken", id=7, token=b" a\n"),
+            v1("ScoredToken", id=3, logprob=-1.25, token=b"\xc3", top=[v1("TopLogprob", id=9, logprob=-0.5, token=b'"')])])]
+        self.assertEqual(self.ok("score", "--tokens", "7,3").splitlines()[:2],
+                         ['     0       7              " a\\n"', '     1       3   -1.250000  \\xc3  best: 9 -0.500000 "\\""'])
+
     def test_table(self):
         self.assertEqual(self.ok("score", "--tokens", "7,3"),
                          "     0       7\n        layer 0: 1 4 9 12\n"

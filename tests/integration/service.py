@@ -118,6 +118,21 @@ class Service(unittest.TestCase):
         self.assertEqual(alone, together)
         self.assertTrue(all(len(tokens) == 16 for tokens, _ in alone))
 
+    def test_long_words_disturb_no_stream(self):
+        """Text without a space of all sizes, more at once than threads read, while streams run; none of it fits."""
+        self.assertTrue(self.unary("/conclave.v1.Inference/GetModel", v1("GetModelRequest"), "conclave.v1.GetModelResponse").has_tokenizer)
+        request = generate([1, 2, 3], max_tokens=300)
+        alone = self.answer(request)
+        tokenize = self.channel.unary_unary("/conclave.v1.Inference/Tokenize", request_serializer=lambda m: m.SerializeToString(),
+                                            response_deserializer=type(v1("TokenizeResponse")).FromString)
+        words = [v1("TokenizeRequest", text=letter * (4096 << shift)) for letter in ("a", "xq7Z", "\u4e2d\u6587") for shift in (3, 6, 10)]
+        long = [tokenize.future(word, timeout=WAIT_S) for word in words]
+        self.assertEqual(self.answer(request), alone)
+        self.assertEqual(list(tokenize(v1("TokenizeRequest", text="a a"), timeout=WAIT_S).ids), list(tokenize(v1("TokenizeRequest", text="a a")).ids))
+        refused = [call.exception() for call in long]
+        self.assertEqual({error.code() for error in refused} - {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED}, set())
+        self.assertTrue(any("more than 4096 tokens" in error.details() for error in refused), [error.details() for error in refused])
+
     def test_a_cancelled_stream_frees_slot_and_pages(self):
         steps = self.metric("conclave_steps_total")
         call = self.stream("Generate", generate([1, 2, 3], max_tokens=4000))

@@ -18,6 +18,10 @@ struct router_set {
 
 struct tokenizer {
     bool chat;
+    pthread_mutex_t lock; /* of the rest */
+    pthread_cond_t released;
+    bool hold;
+    size_t n_held, n_encoded;
 };
 
 struct engine_request {
@@ -111,10 +115,25 @@ static router_set *set_new(void)
 }
 
 /* ------------------------------------------------------------------------------------------------ tokenizer */
+static void wait_while_held(tokenizer *t)
+{
+    pthread_mutex_lock(&t->lock);
+    t->n_encoded++;
+    t->n_held++;
+    while (t->hold) {
+        pthread_cond_wait(&t->released, &t->lock);
+    }
+    t->n_held--;
+    pthread_mutex_unlock(&t->lock);
+}
+
 moe_status tokenizer_encode(tokenizer *t, const char *text, size_t bytes, bool add_special, const tokenizer_span *spans,
                             size_t n_spans, int32_t *ids, size_t max_ids, size_t *n_ids_out, moe_error *err)
 {
-    (void)t, (void)add_special, (void)spans, (void)n_spans;
+    (void)add_special, (void)spans, (void)n_spans;
+    if (bytes >= 5 && memcmp(text, "!hold", 5) == 0) {
+        wait_while_held(t);
+    }
     if (bytes > max_ids) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "text: more than %zu tokens", max_ids);
     }
@@ -638,6 +657,8 @@ engine *fake_engine_open(const fake_options *options)
 
     MOE_ASSERT(e != NULL);
     e->tokenizer.chat = !options->no_chat;
+    pthread_mutex_init(&e->tokenizer.lock, NULL);
+    pthread_cond_init(&e->tokenizer.released, NULL);
     e->config = (model_config){.model_type = "fake",
                                .n_layers = FAKE_LAYERS,
                                .d_model = 8,
@@ -688,6 +709,34 @@ void fake_engine_set_ready(engine *e, bool ready)
 void fake_engine_freeze(engine *e, bool frozen)
 {
     atomic_store(&e->frozen, frozen);
+}
+
+void fake_engine_hold(engine *e, bool held)
+{
+    tokenizer *t = &e->tokenizer;
+
+    pthread_mutex_lock(&t->lock);
+    t->hold = held;
+    pthread_cond_broadcast(&t->released);
+    pthread_mutex_unlock(&t->lock);
+}
+
+static size_t count_of(tokenizer *t, const size_t *count)
+{
+    pthread_mutex_lock(&t->lock);
+    const size_t n = *count;
+    pthread_mutex_unlock(&t->lock);
+    return n;
+}
+
+size_t fake_engine_held(engine *e)
+{
+    return count_of(&e->tokenizer, &e->tokenizer.n_held);
+}
+
+size_t fake_engine_encoded(engine *e)
+{
+    return count_of(&e->tokenizer, &e->tokenizer.n_encoded);
 }
 
 size_t fake_engine_live(engine *e)

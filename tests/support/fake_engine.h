@@ -28,6 +28,10 @@ engine *fake_engine_open(const fake_options *options);
 void fake_engine_close(engine *e);
 void fake_engine_set_ready(engine *e, bool ready);
 void fake_engine_freeze(engine *e, bool frozen); /* its loop seems to stand still */
+/* While it is held, the tokenizer does not come back from text that begins with "!hold". */
+void fake_engine_hold(engine *e, bool held);
+size_t fake_engine_held(engine *e);    /* threads that it holds now */
+size_t fake_engine_encoded(engine *e); /* texts of that kind that it has ever begun */
 size_t fake_engine_live(engine *e);              /* requests that have neither ended nor been cancelled */
 
 /* A cluster of one node and one coordinator whose state can be changed. */

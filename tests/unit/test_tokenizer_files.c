@@ -390,6 +390,25 @@ static void combining_marks_are_ordered_by_class(void **state)
     tokenizer_close(t);
 }
 
+/* U+11A7 stands right before the finals of Hangul and is none; U+11A8 behind it is one, and finds no syllable. */
+static void a_vowel_of_hangul_behind_a_syllable_is_kept(void **state)
+{
+    static const char text[] = "\xec\xaf\xb0\xe1\x86\xa7\xe1\x86\xa8 \xec\xaf\xb0\xe1\x86\xa8",
+                      expected[] = "\xec\xaf\xb0\xe1\x86\xa7\xe1\x86\xa8 \xec\xaf\xb1";
+    tokenizer *t = open_path("tests/vectors/tokenizer/tokenizer.json", 512);
+    int32_t ids[64];
+    size_t n_ids = 0;
+    moe_error err = {""};
+    moe_text back;
+
+    (void)state;
+    assert_ok(tokenizer_encode(t, text, strlen(text), false, NULL, 0, ids, 64, &n_ids, &err), err);
+    back = decoded(t, ids, n_ids, false);
+    assert_string_equal(moe_text_cstr(&back), expected);
+    moe_text_fini(&back);
+    tokenizer_close(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -407,6 +426,7 @@ int main(void)
         cmocka_unit_test(streaming_equals_one_shot_on_published_olmo),
         cmocka_unit_test(long_pieces_and_runs_are_not_quadratic),
         cmocka_unit_test(combining_marks_are_ordered_by_class),
+        cmocka_unit_test(a_vowel_of_hangul_behind_a_syllable_is_kept),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -22,14 +22,22 @@ static void assert_refused(const char *json, const char *config, moe_status expe
 static void unknown_types_are_refused_by_name(void **state)
 {
     static const refusal cases[] = {
-        {WITH("'normalizer':{'type':'Lowercase'}"), "normalizer.type: \"Lowercase\""},
-        {WITH("'normalizer':{'type':'Sequence','normalizers':[{'type':'NFC'},{'type':'NFKC'}]}"),
-         "normalizer.normalizers[1].type: \"NFKC\""},
-        {WITH("'normalizer':{'type':'Replace','pattern':{'Regex':'a'},'content':'b'}"), "normalizer.pattern.Regex"},
-        {WITH("'pre_tokenizer':{'type':'Digits'}"), "pre_tokenizer.type: \"Digits\""},
+        {WITH("'normalizer':{'type':'Nmt'}"), "normalizer.type: \"Nmt\""},
+        {WITH("'normalizer':{'type':'Sequence','normalizers':[{'type':'NFC'},{'type':'Precompiled'}]}"),
+         "normalizer.normalizers[1].type: \"Precompiled\""},
+        {WITH("'normalizer':{'type':'Replace','pattern':{'Regex':'ab(?=cd)'},'content':'b'}"),
+         "normalizer.pattern.Regex: byte 2, \"(?=cd)\": looking at more than one character"},
+        {WITH("'pre_tokenizer':{'type':'Sequence','pretokenizers':[{'type':'BertPreTokenizer'}]}"),
+         "pre_tokenizer.pretokenizers[0].type: \"BertPreTokenizer\""},
+        {WITH("'pre_tokenizer':{'type':'Split','pattern':{'String':'a'},'behavior':'Halved'}"),
+         "pre_tokenizer.behavior: \"Halved\""},
+        {WITH("'post_processor':{'type':'Sequence','processors':[{'type':'RobertaProcessing','cls':['a',0],'sep':['a',"
+              "0]},"
+              "{'type':'BertProcessing','cls':['a',0],'sep':['a',0]}]}"),
+         "post_processor.processors[1].type: \"BertProcessing\" is a second template"},
         {WITH("'pre_tokenizer':{'type':'Metaspace','prepend_scheme':'often'}"),
          "pre_tokenizer.prepend_scheme: \"often\""},
-        {WITH("'post_processor':{'type':'BertProcessing'}"), "post_processor.type: \"BertProcessing\""},
+        {WITH("'post_processor':{'type':'PairTemplate'}"), "post_processor.type: \"PairTemplate\""},
         {WITH("'decoder':{'type':'CTC'}"), "decoder.type: \"CTC\""},
         {WITH("'decoder':{'type':'Sequence','decoders':[{'type':'WordPiece'}]}"),
          "decoder.decoders[0].type: \"WordPiece\""},

@@ -1,6 +1,8 @@
 /* tokenizer_probe FILE: FILE is a tokenizer.json, or a tokenizer.model by its ending. Reads texts from standard input,
  * each as a u32 (little-endian) byte count and its bytes; writes for each a u32 count of ids, the ids, a u32 count of
  * bytes and the decoded text.
+ * tokenizer_probe FILE --all: adds special tokens, and behind the decoded text writes it a second time without them. Each
+ * text must also encode into exactly as much room as it needs.
  * tokenizer_probe FILE --decode: reads u32 counts, each before so many ids; writes for each a u32 count of bytes and
  * the decoded text, without special tokens. For tools/check_peers_tokenizers.py and
  * tools/check_peers_sentencepiece.py. */
@@ -30,28 +32,32 @@ static bool write_decoded(tokenizer *t, const int32_t *ids, size_t n_ids, bool s
     return ok;
 }
 
-static bool probe(tokenizer *t, const char *text, size_t n, int32_t *ids)
+static bool probe(tokenizer *t, bool all, const char *text, size_t n, int32_t *ids)
 {
     moe_error err = {""};
     size_t n_ids = 0;
     uint32_t count;
 
-    if (tokenizer_encode(t, text, n, false, NULL, 0, ids, MAX_TEXT, &n_ids, &err) != MOE_OK) {
+    if (tokenizer_encode(t, text, n, all, NULL, 0, ids, MAX_TEXT, &n_ids, &err) != MOE_OK) {
         fprintf(stderr, "%s\n", err.text);
         return false;
     }
     count = (uint32_t)n_ids;
+    if (all && tokenizer_encode(t, text, n, all, NULL, 0, ids, count, &n_ids, &err) != MOE_OK) {
+        fprintf(stderr, "with room for exactly %u: %s\n", (unsigned)count, err.text);
+        return false;
+    }
     return fwrite(&count, 4, 1, stdout) == 1 && fwrite(ids, 4, n_ids, stdout) == n_ids &&
-           write_decoded(t, ids, n_ids, false);
+           write_decoded(t, ids, n_ids, false) && (!all || write_decoded(t, ids, n_ids, true));
 }
 
-static bool probe_all(tokenizer *t, bool decode, char *text, int32_t *ids)
+static bool probe_all(tokenizer *t, bool decode, bool all, char *text, int32_t *ids)
 {
     uint32_t n;
 
     while (fread(&n, 4, 1, stdin) == 1) {
         if (n > MAX_TEXT || fread(decode ? (void *)ids : text, decode ? 4 : 1, n, stdin) != n ||
-            !(decode ? write_decoded(t, ids, n, true) : probe(t, text, n, ids))) {
+            !(decode ? write_decoded(t, ids, n, true) : probe(t, all, text, n, ids))) {
             return false;
         }
     }
@@ -76,17 +82,17 @@ static moe_status open_file(const char *path, tokenizer **out, moe_error *err)
 
 int main(int argc, char **argv)
 {
-    const bool decode = argc == 3 && strcmp(argv[2], "--decode") == 0;
+    const bool decode = argc == 3 && strcmp(argv[2], "--decode") == 0, all = argc == 3 && strcmp(argv[2], "--all") == 0;
     char *text = malloc(MAX_TEXT);
     int32_t *ids = malloc(sizeof *ids * MAX_TEXT);
     moe_error err = {""};
     tokenizer *t = NULL;
-    bool ok = (argc == 2 || decode) && text && ids && open_file(argv[1], &t, &err) == MOE_OK;
+    bool ok = (argc == 2 || decode || all) && text && ids && open_file(argv[1], &t, &err) == MOE_OK;
 
     if (!ok) {
-        fprintf(stderr, "tokenizer_probe FILE [--decode]: %s\n", err.text);
+        fprintf(stderr, "tokenizer_probe FILE [--decode|--all]: %s\n", err.text);
     }
-    ok = ok && probe_all(t, decode, text, ids);
+    ok = ok && probe_all(t, decode, all, text, ids);
     tokenizer_close(t);
     free(text);
     free(ids);
