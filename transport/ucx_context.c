@@ -108,7 +108,7 @@ static bool read_lane(ucp_context_h context, transport_lane lane, char text[UCX_
         }
         name += 3;
         *end = '\0';
-        good = lane == TRANSPORT_LANE_TCP || (is_rdma(name) && (good || used == 0));
+        good = lane == TRANSPORT_LANE_UCX_TCP || (is_rdma(name) && (good || used == 0));
         if (strstr(text, name) == NULL && used < UCX_MAX_LANE) {
             used += (size_t)snprintf(text + used, UCX_MAX_LANE - used, used == 0 ? "%s" : ",%s", name);
         }
