@@ -415,7 +415,7 @@ class Pool(unittest.TestCase):
             self.assertEqual([self.answer(coordinator, ask, conclave) for ask in ASKS], self.expected)
             cluster, = run_json(conclave, coordinator, "nodes")
             self.assertEqual([node["address"].split(":")[0] for node in cluster["nodes"]], ["10.213.0.2", "10.213.0.3"])
-            self.assertEqual([node["transport"] for node in cluster["nodes"]], ["tcp", "tcp"])
+            self.assertEqual([node["transport"] for node in cluster["nodes"]], ["tls", "tls"])
         self.stop_nodes()
 
     # ------------------------------------------------------------------------------------------ what is shown
@@ -443,17 +443,17 @@ class Pool(unittest.TestCase):
             while "conclave_node_rows_total 0\n" in (page := self.get(http + "/metrics")[1]) and time.monotonic() < end:
                 time.sleep(0.02)
             self.assertRegex(page, r"conclave_node_rows_total [1-9]")
-            self.assertIn('node="node-0",numeric_class="cpu-f32-1",transport="tcp"', page)
+            self.assertIn('node="node-0",numeric_class="cpu-f32-1",transport="tls"', page)
             self.assertIn('conclave_loop_last_progress_seconds{loop="cluster"}', page)
             page = self.get("http://127.0.0.1:" + coordinator.log_match(r"http on port (\d+)").group(1) + "/metrics")[1]
-            self.assertRegex(page, r'conclave_node_up\{[^}]*node="node-0"[^}]*transport="tcp"\} 1')
-            self.assertRegex(page, r'conclave_node_queued_rows\{node="node-0",transport="tcp"\} \d+')
+            self.assertRegex(page, r'conclave_node_up\{[^}]*node="node-0"[^}]*transport="tls"\} 1')
+            self.assertRegex(page, r'conclave_node_queued_rows\{node="node-0",transport="tls"\} \d+')
             coordinator.log_match("reached by tcp")
-            self.assertEqual(run_json(CONCLAVE, coordinator, "nodes")[0]["nodes"][0]["transport"], "tcp")
+            self.assertEqual(run_json(CONCLAVE, coordinator, "nodes")[0]["nodes"][0]["transport"], "tls")
             code, log = node.stop()
             self.nodes.clear()
             self.assertEqual(code, 0)
-            self.assertIn("transport tcp", log)
+            self.assertIn("transport tls", log)
 
     def test_rdma_is_refused_where_there_is_none(self):
         if os.path.exists("/sys/class/infiniband") and os.listdir("/sys/class/infiniband"):
