@@ -152,11 +152,11 @@ static void ucx_round(size_t n)
 
 static transport *open_endpoint(const char *listen)
 {
-    const transport_ucx_options o = {.listen = listen, .max_message = MAX_BYTES, .max_peers = 4};
+    const transport_net_options o = {.listen = listen, .max_message = MAX_BYTES, .max_peers = 4};
     transport *t;
     moe_error err;
 
-    if (transport_ucx_open(&o, &t, &err) != MOE_OK) {
+    if (transport_net_open(&o, &t, &err) != MOE_OK) {
         give_up(err.text);
     }
     t->handler = (transport_handler){NULL, on_message, on_peer};
@@ -211,7 +211,7 @@ static void start_ucx_echo(pid_t *pid_out)
         become_child();
         echo_buffer = malloc(MAX_BYTES);
         endpoint = open_endpoint("127.0.0.1:0");
-        const char *found = transport_ucx_address(endpoint);
+        const char *found = transport_net_address(endpoint);
         if (echo_buffer == NULL || write(fds[1], found, strlen(found) + 1) < 0) {
             exit(1);
         }
@@ -322,7 +322,7 @@ int main(int argc, char **argv)
     }
     int fd = start_socket_echo(&children[0]);
     start_ucx_echo(&children[1]);
-    printf("lane %s, two processes on the loopback device, %d turns each\n", transport_ucx_lane(endpoint), TURNS);
+    printf("lane %s, two processes on the loopback device, %d turns each\n", transport_net_lane(endpoint), TURNS);
     for (int w = 0; w < N_WAYS; w++) {
         all[w].us = malloc(MAX_SAMPLES * sizeof *all[w].us);
         if (all[w].us == NULL) {

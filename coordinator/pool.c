@@ -192,16 +192,16 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
 /* ------------------------------------------------------------------------------------------------ open, join, close */
 static moe_status open_transport(pool *p, const char *secret, size_t n_secret, moe_error *err)
 {
-    const transport_ucx_options options = {.lane = member_lane(p->o.member),
+    const transport_net_options options = {.lane = member_lane(p->o.member),
                                            .max_message =
                                                member_max_message(&p->o.files->config, p->o.device->numeric_class),
                                            .max_peers = 2 * ROUTER_MAX_NODES,
                                            .secret = secret,
                                            .n_secret = n_secret};
-    moe_status status = transport_ucx_open(&options, &p->transport, err);
+    moe_status status = transport_net_open(&options, &p->transport, err);
 
     if (status == MOE_OK) {
-        (void)snprintf(p->lane, sizeof p->lane, "%s", transport_ucx_lane(p->transport));
+        (void)snprintf(p->lane, sizeof p->lane, "%s", transport_net_lane(p->transport));
     }
     return status;
 }

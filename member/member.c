@@ -15,7 +15,6 @@
 #define LARGE_BYTES  ((size_t)256 << 20)
 #define CONFIG_TEXT  ((size_t)1 << 20)
 
-const char *const member_transports[] = {"tcp", "rdma", NULL};
 const char *const member_dtypes[] = {"auto", "f32", "bf16", NULL};
 const char *const member_isas[] = {"auto", "portable", "avx2", "avx512", NULL};
 const char *const member_weights[] = {"packed", "mapped", NULL};
@@ -79,7 +78,12 @@ moe_status member_store_open(const member_config *m, cluster_store **out, moe_er
 
 transport_lane member_lane(const member_config *m)
 {
-    return strcmp(m->transport, "rdma") == 0 ? TRANSPORT_LANE_RDMA : TRANSPORT_LANE_TCP;
+    size_t lane = 0;
+
+    while (strcmp(m->transport, transport_lane_names[lane]) != 0) {
+        lane++; /* the options know no other names */
+    }
+    return (transport_lane)lane;
 }
 
 /* One piece of the transport, unless not even one row's results fit. */
@@ -88,7 +92,7 @@ size_t member_max_message(const model_config *c, compute_class numeric_class)
     uint16_t dtype = compute_class_dtype(numeric_class) == COMPUTE_BF16 ? WIRE_BF16 : WIRE_F32;
     size_t least = wire_result_bytes(2 * (size_t)c->gate.k, c->d_model, dtype);
 
-    return MOE_MAX(TRANSPORT_UCX_PIECE, least);
+    return MOE_MAX(TRANSPORT_NET_PIECE, least);
 }
 
 static bool can_connect(const struct addrinfo *a, bool *sure_out)

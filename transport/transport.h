@@ -1,7 +1,7 @@
 /* transport: send a frame to a member, be told when it is gone. It moves bytes and knows nothing of what they mean.
  *
  * Nouns:
- *   transport          one endpoint of this process; an implementation opens it (loopback and ucx, below) and fills the
+ *   transport          one endpoint of this process; an implementation opens it (loopback and net, below) and fills the
  *                      table of its ops
  *   transport_peer     one connection. An endpoint never uses a number again, so the number is the connection's
  *                      incarnation as well: a member that connects a second time has another one
@@ -73,6 +73,8 @@ typedef struct transport_ops {
      * perhaps later. Unknown or closed peers are ignored. */
     void (*peer_close)(transport *t, transport_peer peer);
     void (*close)(transport *t);
+    /* What transport_net_address, _lane and _get_stats tell. Optional: of endpoints on a network. */
+    struct transport_net_info (*info)(const transport *t);
 } transport_ops;
 
 struct transport {
@@ -111,53 +113,63 @@ MOE_NODISCARD moe_status transport_loopback_open(const transport_loopback_option
  * node thus lives on the thread of the coordinator's endpoint. NULL: none. */
 void transport_loopback_set_member_poll(transport *t, unsigned (*poll)(void *ctx), void *ctx);
 
-/* ------------------------------------------------------------------------------------------------ ucx
- * Connections between processes by UCX active messages. A library of its own, moe_transport_ucx, so that programs
- * without a network (the simulator, most tests) link no UCX.
+/* ------------------------------------------------------------------------------------------------ net
+ * Connections between processes. A library of its own, moe_transport_net, so that programs without a network (the
+ * simulator, most tests) link neither UCX nor OpenSSL's TLS.
  *
- * Lanes:        tcp is the default. rdma fails closed: it is refused unless every transport that UCX would use is one,
- *               and it never falls back.
- * Trust:        members that share a secret prove it before UCX reads a byte of the other (docs/transport.md). Frames
- *               are neither encrypted nor signed: the network is private.
+ * Lanes:        tls      TLS 1.3 over TCP with a key from the cluster secret: frames are encrypted, and nobody who does
+ *                        not know the secret is answered (docs/transport.md)
+ *               ucx-tcp  UCX active messages over TCP. Members prove the secret to each other before UCX reads a byte;
+ *                        but UCX's own ports accept writes into a member's memory from anybody who reaches them, so
+ *                        this lane is for networks that strangers cannot reach
+ *               rdma     UCX over RDMA, with the same warning. It fails closed: it is refused unless every transport
+ *                        that UCX would use is one, and it never falls back
+ *               Both ends of a connection use the same lane.
  * Bounds:       max_peers connections, max_sends frames to each. A frame that does not leave within send_timeout_ns
  *               costs the connection, as does one above max_message.
- * Environment:  the process's UCX_... variables are respected; those not set get what docs/transport.md says. UCX's
- *               error signals are switched off and its log lines go to the log. open calls setenv, so it comes before
- *               other threads call getenv. */
-typedef enum { TRANSPORT_LANE_TCP, TRANSPORT_LANE_RDMA } transport_lane;
+ * Environment:  of UCX's lanes: the process's UCX_... variables are respected; those not set get what docs/transport.md
+ *               says. UCX's error signals are switched off and its log lines go to the log. open calls setenv, so it
+ *               comes before other threads call getenv. */
+typedef enum { TRANSPORT_LANE_TLS, TRANSPORT_LANE_UCX_TCP, TRANSPORT_LANE_RDMA, TRANSPORT_N_LANES } transport_lane;
+extern const char *const transport_lane_names[TRANSPORT_N_LANES + 1]; /* "tls", "ucx-tcp", "rdma", NULL */
 
 /* Frames of up to this many bytes leave in one piece, so max_message is best not above it. Equal in all members. */
-#define TRANSPORT_UCX_PIECE ((size_t)(1 << 20) - 4096)
+#define TRANSPORT_NET_PIECE ((size_t)(1 << 20) - 4096)
 
-typedef struct transport_ucx_options {
+typedef struct transport_net_options {
     const char *listen; /* HOST:PORT or [HOST]:PORT, port 0: any that is free; NULL: connects only */
     transport_lane lane;
     size_t max_message;
     size_t max_peers;         /* connections at a time, below 65536; strangers beyond are refused */
     size_t max_sends;         /* frames under way to one peer, beyond it MOE_ERR_BUSY; 0: 16 */
     uint64_t send_timeout_ns; /* 0: 10 s */
-    const void *secret;       /* of the cluster: nothing of a stranger reaches UCX before the stranger has proved it */
+    const void *secret;       /* of the cluster: members prove it to each other */
     size_t n_secret;          /* 0: there is none */
     const moe_clock *clock;   /* borrowed; NULL: the real one */
-} transport_ucx_options;
+} transport_net_options;
 
-/* Errors: MOE_ERR_INVALID_ARG (an option, named), MOE_ERR_EXISTS (address in use), MOE_ERR_UNSUPPORTED (UCX would not use the lane),
- * MOE_ERR_UNAVAILABLE (UCX does not start), MOE_ERR_NO_MEMORY. */
-MOE_NODISCARD moe_status transport_ucx_open(const transport_ucx_options *options, transport **out, moe_error *err);
+/* Errors: MOE_ERR_INVALID_ARG (an option, named), MOE_ERR_EXISTS (address in use), MOE_ERR_UNSUPPORTED (UCX would
+ * not use the lane), MOE_ERR_UNAVAILABLE (the lane does not start), MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status transport_net_open(const transport_net_options *options, transport **out, moe_error *err);
 /* HOST:PORT this endpoint listens on, the port as it was found; "" if it does not listen. */
-const char *transport_ucx_address(const transport *t);
-/* What carries the frames, as UCX says: "tcp", "rc_mlx5". */
-const char *transport_ucx_lane(const transport *t);
+const char *transport_net_address(const transport *t);
+/* What carries the frames: "tls"; of UCX what it says itself: "tcp", "rc_mlx5". */
+const char *transport_net_lane(const transport *t);
 
-typedef struct transport_ucx_stats {
+typedef struct transport_net_stats {
     size_t peers, sends;                   /* now: connections, frames under way */
     uint64_t connected, accepted, refused; /* own connects that succeeded; strangers taken; strangers above max_peers */
     uint64_t violations; /* connections lost for a frame above max_message or a kind of message never sent here */
     uint64_t denied;     /* meetings without the right proof of the secret */
     uint64_t silent;     /* strangers who connected and did not go on, for 2 s or until their place was needed */
     uint64_t timeouts;   /* connections lost because frames did not leave */
-} transport_ucx_stats;
-void transport_ucx_get_stats(const transport *t, transport_ucx_stats *out);
+} transport_net_stats;
+void transport_net_get_stats(const transport *t, transport_net_stats *out);
+
+typedef struct transport_net_info {
+    const char *address, *lane;
+    const transport_net_stats *stats;
+} transport_net_info; /* borrowed from the endpoint */
 
 /* ------------------------------------------------------------------------------------------------ faulty
  * Wraps an endpoint and damages what it sends, by seed. For tests and the simulator; allocates as it likes. */

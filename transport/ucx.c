@@ -380,13 +380,19 @@ static void ucx_close(transport *base)
     free(t);
 }
 
-/* Both lanes do the same; only the name differs. */
+static transport_net_info ucx_info(const transport *base)
+{
+    const ucx *t = (const ucx *)base;
+
+    return (transport_net_info){.address = t->address, .lane = t->lane, .stats = &t->stats};
+}
+
 #define UCX_OPS(lane_name)                                                                                             \
     {                                                                                                                  \
         .name = (lane_name), .connect = ucx_connect, .send = ucx_send_frame, .progress = ucx_progress,                 \
-        .wait = ucx_wait, .wake = ucx_wake, .peer_close = ucx_peer_close, .close = ucx_close                           \
+        .wait = ucx_wait, .wake = ucx_wake, .peer_close = ucx_peer_close, .close = ucx_close, .info = ucx_info         \
     }
-static const transport_ops tcp_ops = UCX_OPS("tcp"), rdma_ops = UCX_OPS("rdma");
+static const transport_ops tcp_ops = UCX_OPS("ucx-tcp"), rdma_ops = UCX_OPS("rdma");
 
 /* ------------------------------------------------------------------------------------------------ open */
 static moe_status epoll_open(ucx *t, moe_error *err)
@@ -420,7 +426,7 @@ static moe_status buffers_open(ucx *t)
     return MOE_OK;
 }
 
-static moe_status check_options(const transport_ucx_options *o, moe_error *err)
+static moe_status check_options(const transport_net_options *o, moe_error *err)
 {
     if (o->max_peers == 0 || o->max_peers >= MOE_BIT(UCX_SLOT_BITS) || o->max_message == 0 ||
         o->max_message > UINT32_MAX || o->max_sends > 1024) {
@@ -431,7 +437,7 @@ static moe_status check_options(const transport_ucx_options *o, moe_error *err)
     return MOE_OK;
 }
 
-moe_status transport_ucx_open(const transport_ucx_options *o, transport **out, moe_error *err)
+moe_status transport_ucx_open(const transport_net_options *o, transport **out, moe_error *err)
 {
     char device[SOCKET_MAX_DEVICE] = "";
     moe_status status = check_options(o, err);
@@ -472,25 +478,4 @@ moe_status transport_ucx_open(const transport_ucx_options *o, transport **out, m
     t->listening = t->listen_fd >= 0 && ucx_watch(t, t->listen_fd, EPOLLIN, KIND_LISTEN, 0, EPOLL_CTL_ADD) == MOE_OK;
     *out = &t->base;
     return MOE_OK;
-}
-
-static const ucx *of(const transport *t)
-{
-    MOE_ASSERT(t->ops == &tcp_ops || t->ops == &rdma_ops);
-    return (const ucx *)t;
-}
-
-const char *transport_ucx_address(const transport *t)
-{
-    return of(t)->address;
-}
-
-const char *transport_ucx_lane(const transport *t)
-{
-    return of(t)->lane;
-}
-
-void transport_ucx_get_stats(const transport *t, transport_ucx_stats *out)
-{
-    *out = of(t)->stats;
 }

@@ -128,7 +128,7 @@ static bool read_lane(ucp_context_h context, transport_lane lane, char text[UCX_
         }
         name += 3;
         *end = '\0';
-        good = lane == TRANSPORT_LANE_TCP ? good || strcmp(name, "tcp") == 0 : is_rdma(name) && (good || used == 0);
+        good = lane == TRANSPORT_LANE_UCX_TCP ? good || strcmp(name, "tcp") == 0 : is_rdma(name) && (good || used == 0);
         if (strstr(text, name) == NULL && used < UCX_MAX_LANE) {
             used += (size_t)snprintf(text + used, UCX_MAX_LANE - used, used == 0 ? "%s" : ",%s", name);
         }
@@ -174,7 +174,7 @@ moe_status ucx_context_open(transport_lane lane, const char *device, char lane_o
         users_variables(variables);
         ucp_cleanup(context);
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "transport %s: UCX would use \"%s\", which is not that; %s",
-                        lane == TRANSPORT_LANE_RDMA ? "rdma" : "tcp", lane_out, variables);
+                        transport_lane_names[lane], lane_out, variables);
     }
     *out = context;
     return MOE_OK;

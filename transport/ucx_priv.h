@@ -6,6 +6,7 @@
 #define CONCLAVE_TRANSPORT_UCX_PRIV_H
 
 #include "transport/meet_priv.h"
+#include "transport/net_priv.h"
 #include "transport/socket_priv.h"
 #include "transport/transport.h"
 
@@ -71,7 +72,7 @@ struct ucx {
     uint64_t send_timeout_ns, check_ns;
     bool dirty; /* ucx_attend has something to do */
     unsigned n_events, turn;
-    transport_ucx_stats stats;
+    transport_net_stats stats;
 };
 
 /* What an event of the epoll set is about. */

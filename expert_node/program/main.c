@@ -94,7 +94,7 @@ static moe_status check_listen(const node_config *o, moe_error *err)
 /* What coordinators are told: --advertise (its port 0 is the one found) or where we listen. */
 static void set_address(node_program_state *p)
 {
-    const char *found = transport_ucx_address(p->transport), *given = p->config.advertise;
+    const char *found = transport_net_address(p->transport), *given = p->config.advertise;
     const char *colon = given == NULL ? NULL : strrchr(given, ':');
 
     if (colon != NULL && strcmp(colon, ":0") == 0) {
@@ -120,14 +120,14 @@ static moe_status open_device(node_program_state *p, compute_class numeric_class
 
 static moe_status open_transport(node_program_state *p, const char *secret, size_t n_secret, moe_error *err)
 {
-    const transport_ucx_options options = {.listen = p->config.listen,
+    const transport_net_options options = {.listen = p->config.listen,
                                            .lane = member_lane(&p->config.member),
                                            .max_message =
                                                member_max_message(&p->files.config, p->device->numeric_class),
                                            .max_peers = MAX_STRANGERS,
                                            .secret = secret,
                                            .n_secret = n_secret};
-    moe_status status = transport_ucx_open(&options, &p->transport, err);
+    moe_status status = transport_net_open(&options, &p->transport, err);
 
     if (status == MOE_OK) {
         set_address(p);
@@ -209,7 +209,7 @@ static moe_status probe_hello(const node_program_state *p, wire_hello *out)
 static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation)
 {
     const node_program_state *p = ctx;
-    transport_ucx_options options = {
+    transport_net_options options = {
         .lane = member_lane(&p->config.member), .max_message = p->transport->max_message, .max_peers = 1};
     wire_hello hello;
     transport *t = NULL;
@@ -224,7 +224,7 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
         return CLUSTER_ALIVE_UNKNOWN;
     }
     options.secret = secret;
-    moe_status status = transport_ucx_open(&options, &t, NULL);
+    moe_status status = transport_net_open(&options, &t, NULL);
     free(secret);
     return status == MOE_OK ? alive_node(t, &hello, address, incarnation) : CLUSTER_ALIVE_UNKNOWN;
 }
@@ -393,7 +393,7 @@ static int run(node_program_state *p)
         return fail(status, &err);
     }
     MOE_INFO("node %s of cluster %s, class %s, %s, transport %s, %zu MiB for experts", p->id, p->config.member.cluster,
-             compute_class_name(p->device->numeric_class), p->device->ops->name, transport_ucx_lane(p->transport),
+             compute_class_name(p->device->numeric_class), p->device->ops->name, transport_net_lane(p->transport),
              p->memory_bytes >> 20);
     node_meet(p);
     if (node_signals == 0) {

@@ -13,7 +13,7 @@ void node_pages_publish(node_program_state *p, uint64_t now)
     }
     pthread_mutex_lock(&p->lock);
     expert_node_get_stats(p->node, &p->shown.stats);
-    transport_ucx_get_stats(p->transport, &p->shown.transport);
+    transport_net_get_stats(p->transport, &p->shown.transport);
     p->shown.turned_ns = now;
     pthread_mutex_unlock(&p->lock);
 }
@@ -136,7 +136,7 @@ static void metrics(void *ctx, moe_text *out)
     metrics_head(out, "conclave_build_info", "gauge", "1; what runs here.");
     moe_text_printf(out, "conclave_build_info{version=\"%s\",node=\"%s\",numeric_class=\"%s\",transport=\"",
                     MOE_VERSION, p->id, compute_class_name(p->device->numeric_class));
-    metrics_label(out, transport_ucx_lane(p->transport));
+    metrics_label(out, transport_net_lane(p->transport));
     moe_text_printf(out, "\"} 1\n");
     put_node(&s, out);
     put_cluster(p, out);

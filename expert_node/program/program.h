@@ -16,7 +16,7 @@
 /* Copied by the loop now and then, under its lock. */
 typedef struct node_shown {
     expert_node_stats stats;
-    transport_ucx_stats transport;
+    transport_net_stats transport;
     uint64_t turned_ns;
 } node_shown;
 

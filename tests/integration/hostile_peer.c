@@ -27,13 +27,13 @@ static moe_random r;
 static transport *open_endpoint(const char *id)
 {
     bool node = strncmp(id, "node", 4) == 0;
-    const transport_ucx_options o = {.listen = node ? "127.0.0.1:0" : NULL,
+    const transport_net_options o = {.listen = node ? "127.0.0.1:0" : NULL,
                                      .max_message = strcmp(id, "hostile") == 0 ? sizeof frame : MAX_MESSAGE,
                                      .max_peers = node ? NODE_PEERS : 256};
     transport *t;
     moe_error err;
 
-    assert_ok(transport_ucx_open(&o, &t, &err), err);
+    assert_ok(transport_net_open(&o, &t, &err), err);
     return t;
 }
 
@@ -94,7 +94,7 @@ static int setup(void **state)
                              .dispatch_timeout_ns = 1000000000,
                              .secret = the_secret,
                              .endpoint_open = open_endpoint,
-                             .endpoint_address = transport_ucx_address};
+                             .endpoint_address = transport_net_address};
 
     (void)state;
     moe_random_seed(&r, 17);
@@ -139,7 +139,7 @@ static void connect_to_node(void)
 {
     is_up = is_down = false;
     n_got = 0;
-    assert_int_equal(bad->ops->connect(bad, transport_ucx_address(w.nodes[0].t), &peer), MOE_OK);
+    assert_int_equal(bad->ops->connect(bad, transport_net_address(w.nodes[0].t), &peer), MOE_OK);
     UNTIL(is_up || is_down);
 }
 
@@ -287,14 +287,14 @@ static void noise_costs_the_connection(void **state)
 
 static void a_frame_above_the_limit_costs_the_connection(void **state)
 {
-    transport_ucx_stats stats;
+    transport_net_stats stats;
 
     (void)state;
     memset(frame, 'x', sizeof frame);
     connect_to_node();
     send_bytes(MAX_MESSAGE + 1);
     must_be_lost();
-    transport_ucx_get_stats(w.nodes[0].t, &stats);
+    transport_net_get_stats(w.nodes[0].t, &stats);
     assert_int_equal(stats.violations, 1);
 }
 
@@ -408,17 +408,17 @@ static void connections_that_say_nothing_are_bounded_and_closed(void **state)
     enum { N = 1000 };
     static int fds[N];
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    transport_ucx_stats stats;
+    transport_net_stats stats;
     size_t before = resident_kb();
 
     (void)state;
-    to.sin_port = htons((uint16_t)atoi(strrchr(transport_ucx_address(w.nodes[0].t), ':') + 1));
+    to.sin_port = htons((uint16_t)atoi(strrchr(transport_net_address(w.nodes[0].t), ':') + 1));
     for (int i = 0; i < N; i++) {
         fds[i] = socket(AF_INET, SOCK_STREAM, 0);
         assert_true(fds[i] >= 0);
         assert_int_equal(connect(fds[i], (struct sockaddr *)&to, sizeof to), 0);
         turn();
-        transport_ucx_get_stats(w.nodes[0].t, &stats);
+        transport_net_get_stats(w.nodes[0].t, &stats);
         assert_true(stats.peers <= NODE_PEERS);
     }
     the_node_serves();
@@ -429,24 +429,24 @@ static void connections_that_say_nothing_are_bounded_and_closed(void **state)
         (void)close(fds[i]);
     }
     (void)before;
-    UNTIL((transport_ucx_get_stats(w.nodes[0].t, &stats), stats.peers == 1));
+    UNTIL((transport_net_get_stats(w.nodes[0].t, &stats), stats.peers == 1));
     the_node_serves();
 }
 
 /* Those who meet the node, which costs it more, and then say nothing. */
 static void members_that_do_not_greet_are_closed_after_two_seconds(void **state)
 {
-    transport_ucx_stats stats;
+    transport_net_stats stats;
 
     (void)state;
     for (int i = 0; i < 200; i++) {
         connect_to_node();
-        transport_ucx_get_stats(w.nodes[0].t, &stats);
+        transport_net_get_stats(w.nodes[0].t, &stats);
         assert_true(stats.peers <= NODE_PEERS);
     }
     the_node_serves();
     moe_clock_virtual_advance(&w.clock, 2100000000);
-    UNTIL((transport_ucx_get_stats(w.nodes[0].t, &stats), stats.peers == 1));
+    UNTIL((transport_net_get_stats(w.nodes[0].t, &stats), stats.peers == 1));
     assert_true(node_stats().silent > 0);
     the_node_serves();
 }

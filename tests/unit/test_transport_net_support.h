@@ -1,11 +1,13 @@
-/* What the ucx tests share: two endpoints in one thread over this machine's loopback device. */
-#ifndef CONCLAVE_TEST_TRANSPORT_UCX_SUPPORT_H
-#define CONCLAVE_TEST_TRANSPORT_UCX_SUPPORT_H
+/* What the tests of endpoints on a network share: two of them in one thread over this machine's loopback device, of the
+ * lane that the program is called with. */
+#ifndef CONCLAVE_TEST_TRANSPORT_NET_SUPPORT_H
+#define CONCLAVE_TEST_TRANSPORT_NET_SUPPORT_H
 
 #include "tests/support/support.h"
 #include "transport/transport.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define MAX_MESSAGE ((size_t)300000)
 #define PATIENCE_NS UINT64_C(20000000000)
@@ -27,6 +29,7 @@ typedef struct side {
     seen s;
 } side;
 
+static transport_lane lane;
 static side server, client;
 static unsigned char *payload;
 static transport_msg msgs[64];
@@ -89,12 +92,16 @@ static inline void on_peer(void *ctx, transport_peer peer, transport_peer_event 
 
 static inline void side_open(side *x, const char *listen, size_t max_message, size_t max_peers)
 {
-    const transport_ucx_options o = {
-        .listen = listen, .max_message = max_message, .max_peers = max_peers, .max_sends = 4, .send_timeout_ns = 0};
+    const transport_net_options o = {.lane = lane,
+                                     .listen = listen,
+                                     .max_message = max_message,
+                                     .max_peers = max_peers,
+                                     .max_sends = 4,
+                                     .send_timeout_ns = 0};
     moe_error err;
 
     *x = (side){.s = {.in_order = true, .intact = true}};
-    assert_ok(transport_ucx_open(&o, &x->t, &err), err);
+    assert_ok(transport_net_open(&o, &x->t, &err), err);
     x->s.t = x->t;
     x->t->handler = (transport_handler){&x->s, on_message, on_peer};
 }
@@ -155,10 +162,18 @@ static inline transport_peer connect_to(const char *address)
 static inline transport_peer connect_both(void)
 {
     int n = server.s.n_up;
-    transport_peer peer = connect_to(transport_ucx_address(server.t));
+    transport_peer peer = connect_to(transport_net_address(server.t));
 
     UNTIL(server.s.n_up > n);
     return peer;
+}
+
+/* For main: the lane by its name, tls without one. */
+static inline void choose_lane(int argc, char **argv)
+{
+    while (argc > 1 && strcmp(argv[1], transport_lane_names[lane]) != 0) {
+        lane++;
+    }
 }
 
 static inline moe_status send_from(side *x, transport_peer peer, transport_msg *msg, const void *bytes, size_t n)

@@ -1,5 +1,5 @@
-/* The peers of a ucx endpoint: connections in one thread, and one to a child process where somebody has to die. */
-#include "tests/unit/test_transport_ucx_support.h"
+/* The peers of an endpoint on a network: connections in one thread, and one to a child process where somebody has to die. */
+#include "tests/unit/test_transport_net_support.h"
 
 #include <netinet/in.h>
 #include <arpa/inet.h>
@@ -68,7 +68,7 @@ static void nobody_there_is_down_or_refused(void **state)
     transport_peer peer;
 
     (void)state;
-    (void)snprintf(address, sizeof address, "%s", transport_ucx_address(server.t));
+    (void)snprintf(address, sizeof address, "%s", transport_net_address(server.t));
     transport_close(server.t);
     server.t = NULL;
     if (client.t->ops->connect(client.t, address, &peer) == MOE_OK) {
@@ -91,18 +91,18 @@ static void what_is_no_address_is_refused(void **state)
 static void strangers_above_max_peers_are_refused(void **state)
 {
     transport_peer peer;
-    transport_ucx_stats stats;
+    transport_net_stats stats;
 
     (void)state;
     for (int i = 0; i < 4; i++) {
         connect_both();
     }
     int up = client.s.n_up;
-    assert_int_equal(client.t->ops->connect(client.t, transport_ucx_address(server.t), &peer), MOE_OK);
+    assert_int_equal(client.t->ops->connect(client.t, transport_net_address(server.t), &peer), MOE_OK);
     UNTIL(client.s.n_down == 1);
     assert_int_equal(client.s.n_up, up);
     assert_int_equal(server.s.n_up, 4);
-    transport_ucx_get_stats(server.t, &stats);
+    transport_net_get_stats(server.t, &stats);
     assert_int_equal(stats.refused, 1);
     assert_int_equal(stats.peers, 4);
 }
@@ -113,9 +113,9 @@ static void own_connects_above_max_peers_are_busy(void **state)
 
     (void)state;
     for (int i = 0; i < 8; i++) {
-        assert_int_equal(client.t->ops->connect(client.t, transport_ucx_address(server.t), &peer), MOE_OK);
+        assert_int_equal(client.t->ops->connect(client.t, transport_net_address(server.t), &peer), MOE_OK);
     }
-    assert_int_equal(client.t->ops->connect(client.t, transport_ucx_address(server.t), &peer), MOE_ERR_BUSY);
+    assert_int_equal(client.t->ops->connect(client.t, transport_net_address(server.t), &peer), MOE_ERR_BUSY);
 }
 
 static void places_are_free_again_after_a_close(void **state)
@@ -132,13 +132,17 @@ static void places_are_free_again_after_a_close(void **state)
 /* ------------------------------------------------------------------------------------------------ secret */
 static void reopen_with(side *x, const char *listen, const char *secret)
 {
-    const transport_ucx_options o = {
-        .listen = listen, .max_message = MAX_MESSAGE, .max_peers = 4, .secret = secret, .n_secret = strlen(secret)};
+    const transport_net_options o = {.lane = lane,
+                                     .listen = listen,
+                                     .max_message = MAX_MESSAGE,
+                                     .max_peers = 4,
+                                     .secret = secret,
+                                     .n_secret = strlen(secret)};
     moe_error err;
 
     transport_close(x->t);
     *x = (side){.s = {.in_order = true, .intact = true}};
-    assert_ok(transport_ucx_open(&o, &x->t, &err), err);
+    assert_ok(transport_net_open(&o, &x->t, &err), err);
     x->s.t = x->t;
     x->t->handler = (transport_handler){&x->s, on_message, on_peer};
 }
@@ -157,17 +161,17 @@ static void who_has_the_secret_is_up(void **state)
 static void refused_with(const char *secret, const char *why)
 {
     transport_peer peer;
-    transport_ucx_stats stats;
+    transport_net_stats stats;
 
     reopen_with(&server, "127.0.0.1:0", "one secret");
     reopen_with(&client, NULL, secret);
-    assert_int_equal(client.t->ops->connect(client.t, transport_ucx_address(server.t), &peer), MOE_OK);
+    assert_int_equal(client.t->ops->connect(client.t, transport_net_address(server.t), &peer), MOE_OK);
     UNTIL(client.s.n_down == 1);
     assert_int_equal(client.s.n_up + server.s.n_up + server.s.n_down, 0);
     assert_contains(client.s.why, why);
     do {
         turn();
-        transport_ucx_get_stats(server.t, &stats);
+        transport_net_get_stats(server.t, &stats);
     } while (stats.peers > 0);
     assert_int_equal(stats.denied, 1);
 }
@@ -175,13 +179,14 @@ static void refused_with(const char *secret, const char *why)
 static void another_secret_is_refused(void **state)
 {
     (void)state;
-    refused_with("two secrets", "does not accept our proof");
+    refused_with("two secrets", "our proof");
 }
 
 static void no_secret_is_refused(void **state)
 {
     (void)state;
-    refused_with("", "the other end has a cluster secret, this end has none");
+    refused_with("",
+                 lane == TRANSPORT_LANE_TLS ? "our proof" : "the other end has a cluster secret, this end has none");
 }
 
 /* ------------------------------------------------------------------------------------------------ two processes */
@@ -212,15 +217,15 @@ static void ignore_peer(void *ctx, transport_peer peer, transport_peer_event eve
 
 static void child_main(void)
 {
-    const transport_ucx_options o = {.listen = "127.0.0.1:0", .max_message = MAX_MESSAGE, .max_peers = 4};
+    const transport_net_options o = {.lane = lane, .listen = "127.0.0.1:0", .max_message = MAX_MESSAGE, .max_peers = 4};
     transport *t;
     moe_error err;
 
-    if (transport_ucx_open(&o, &t, &err) != MOE_OK) {
+    if (transport_net_open(&o, &t, &err) != MOE_OK) {
         _exit(1);
     }
     t->handler = (transport_handler){t, echo_message, ignore_peer};
-    const char *address = transport_ucx_address(t);
+    const char *address = transport_net_address(t);
     if (write(child_up_fd, address, strlen(address) + 1) < 0) {
         _exit(1);
     }
@@ -435,7 +440,7 @@ static void sockets_that_talk_nonsense_do_not_stop_the_service(void **state)
 #define TEST(f)  cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define CHILD(f) cmocka_unit_test_setup_teardown(f, setup_child, teardown_child)
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest with_child[] = {
         CHILD(frames_travel_between_processes),
@@ -461,6 +466,7 @@ int main(void)
     };
 
     moe_log_set_level(MOE_LOG_ERROR);
+    choose_lane(argc, argv);
     int failed = cmocka_run_group_tests(in_one_thread, NULL, NULL);
     return failed + cmocka_run_group_tests(with_child, NULL, NULL);
 }

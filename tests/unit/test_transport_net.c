@@ -1,27 +1,28 @@
-/* The ucx endpoint and its frames. */
-#include "tests/unit/test_transport_ucx_support.h"
+/* Endpoints on a network and their frames, on every lane. */
+#include "tests/unit/test_transport_net_support.h"
 
 static void the_port_found_and_the_lane_are_reported(void **state)
 {
     (void)state;
-    assert_memory_equal(transport_ucx_address(server.t), "127.0.0.1:", 10);
-    assert_true(atoi(transport_ucx_address(server.t) + 10) > 0);
-    assert_string_equal(transport_ucx_address(client.t), "");
-    assert_string_equal(transport_ucx_lane(server.t), "tcp");
-    assert_string_equal(server.t->ops->name, "tcp");
+    assert_memory_equal(transport_net_address(server.t), "127.0.0.1:", 10);
+    assert_true(atoi(transport_net_address(server.t) + 10) > 0);
+    assert_string_equal(transport_net_address(client.t), "");
+    assert_string_equal(transport_net_lane(server.t), lane == TRANSPORT_LANE_TLS ? "tls" : "tcp");
+    assert_string_equal(server.t->ops->name, transport_lane_names[lane]);
 }
 
 /* An endpoint in an environment that has these. */
 static void refused_in(const char *name, const char *value, const char *words)
 {
-    const transport_ucx_options o = {.listen = "127.0.0.1:0", .max_message = MAX_MESSAGE, .max_peers = 4};
+    const transport_net_options o = {
+        .lane = TRANSPORT_LANE_UCX_TCP, .listen = "127.0.0.1:0", .max_message = MAX_MESSAGE, .max_peers = 4};
     char before[64];
     transport *t = NULL;
     moe_error err = {""};
 
     (void)snprintf(before, sizeof before, "%s", getenv(name) != NULL ? getenv(name) : "");
     assert_int_equal(setenv(name, value, 1), 0);
-    moe_status status = transport_ucx_open(&o, &t, &err);
+    moe_status status = transport_net_open(&o, &t, &err);
     assert_int_equal(before[0] != '\0' ? setenv(name, before, 1) : unsetenv(name), 0);
     assert_int_not_equal(status, MOE_OK);
     assert_contains(err.text, words);
@@ -32,8 +33,8 @@ static void refused_in(const char *name, const char *value, const char *words)
 static void without_tcp_in_the_environment_the_lane_is_refused(void **state)
 {
     (void)state;
-    refused_in("UCX_TLS", "sm,self", "transport tcp: UCX would use");
-    refused_in("UCX_TLS", "^tcp", "transport tcp: UCX would use");
+    refused_in("UCX_TLS", "sm,self", "transport ucx-tcp: UCX would use");
+    refused_in("UCX_TLS", "^tcp", "transport ucx-tcp: UCX would use");
 }
 
 static void ucx_refusals_name_the_variable(void **state)
@@ -45,16 +46,17 @@ static void ucx_refusals_name_the_variable(void **state)
 
 static void more_than_tcp_in_the_environment_is_fine(void **state)
 {
-    const transport_ucx_options o = {.listen = "127.0.0.1:0", .max_message = MAX_MESSAGE, .max_peers = 4};
+    const transport_net_options o = {
+        .lane = TRANSPORT_LANE_UCX_TCP, .listen = "127.0.0.1:0", .max_message = MAX_MESSAGE, .max_peers = 4};
     transport *t = NULL;
     moe_error err = {""};
 
     (void)state;
     assert_int_equal(setenv("UCX_TLS", "tcp,self", 1), 0);
-    moe_status status = transport_ucx_open(&o, &t, &err);
+    moe_status status = transport_net_open(&o, &t, &err);
     assert_int_equal(setenv("UCX_TLS", "tcp", 1), 0);
     assert_ok(status, err);
-    assert_contains(transport_ucx_lane(t), "tcp");
+    assert_contains(transport_net_lane(t), "tcp");
     transport_close(t);
 }
 
@@ -148,7 +150,7 @@ static void a_frame_above_the_limit_is_not_sent(void **state)
 
 static void a_frame_above_the_receivers_limit_costs_the_connection(void **state)
 {
-    transport_ucx_stats stats;
+    transport_net_stats stats;
 
     (void)state;
     transport_close(client.t);
@@ -159,7 +161,7 @@ static void a_frame_above_the_receivers_limit_costs_the_connection(void **state)
     UNTIL(server.s.n_down == 1 && client.s.n_down == 1);
     assert_string_equal(server.s.why, "frame above the limit");
     assert_int_equal(server.s.n_messages, 0);
-    transport_ucx_get_stats(server.t, &stats);
+    transport_net_get_stats(server.t, &stats);
     assert_int_equal(stats.violations, 1);
 }
 
@@ -168,7 +170,7 @@ static void a_peer_that_does_not_read_makes_sends_busy(void **state)
     transport_peer peer = connect_both();
     moe_status status = MOE_OK;
     uint32_t sent = 0;
-    transport_ucx_stats stats;
+    transport_net_stats stats;
 
     (void)state;
     fill(payload, MAX_MESSAGE, 1);
@@ -179,7 +181,7 @@ static void a_peer_that_does_not_read_makes_sends_busy(void **state)
         }
     }
     assert_int_equal(status, MOE_ERR_BUSY);
-    transport_ucx_get_stats(client.t, &stats);
+    transport_net_get_stats(client.t, &stats);
     assert_int_equal(stats.sends, 4);
     client.t->ops->peer_close(client.t, peer);
     UNTIL(n_done == sent);
@@ -189,14 +191,14 @@ static void a_peer_that_does_not_read_makes_sends_busy(void **state)
 static void frames_that_do_not_leave_cost_the_connection(void **state)
 {
     moe_clock_virtual clock;
-    const transport_ucx_options o = {.max_message = MAX_MESSAGE, .max_peers = 4, .clock = &clock.clock};
-    transport_ucx_stats stats;
+    const transport_net_options o = {.lane = lane, .max_message = MAX_MESSAGE, .max_peers = 4, .clock = &clock.clock};
+    transport_net_stats stats;
     moe_error err;
 
     (void)state;
     moe_clock_virtual_init(&clock, 1000);
     transport_close(client.t);
-    assert_ok(transport_ucx_open(&o, &client.t, &err), err);
+    assert_ok(transport_net_open(&o, &client.t, &err), err);
     client.t->handler = (transport_handler){&client.s, on_message, on_peer};
     transport_peer peer = connect_both();
     uint32_t sent = 0;
@@ -213,7 +215,7 @@ static void frames_that_do_not_leave_cost_the_connection(void **state)
     }
     assert_string_equal(client.s.why, "frames do not leave");
     assert_int_equal(n_done, sent);
-    transport_ucx_get_stats(client.t, &stats);
+    transport_net_get_stats(client.t, &stats);
     assert_int_equal(stats.timeouts, 1);
 }
 
@@ -234,26 +236,27 @@ static void closing_an_endpoint_gives_all_frames_back(void **state)
 
 static void an_address_is_taken_once(void **state)
 {
-    const transport_ucx_options o = {.listen = transport_ucx_address(server.t), .max_message = 1000, .max_peers = 1};
+    const transport_net_options o = {
+        .lane = lane, .listen = transport_net_address(server.t), .max_message = 1000, .max_peers = 1};
     transport *t = NULL;
     moe_error err = {""};
 
     (void)state;
-    assert_int_equal(transport_ucx_open(&o, &t, &err), MOE_ERR_EXISTS);
-    assert_contains(err.text, transport_ucx_address(server.t));
+    assert_int_equal(transport_net_open(&o, &t, &err), MOE_ERR_EXISTS);
+    assert_contains(err.text, transport_net_address(server.t));
 }
 
 /* There is none on the machines the tests run on; where there is, the lane says so. */
 static void rdma_is_never_something_else(void **state)
 {
-    const transport_ucx_options o = {.lane = TRANSPORT_LANE_RDMA, .max_message = 1000, .max_peers = 1};
+    const transport_net_options o = {.lane = TRANSPORT_LANE_RDMA, .max_message = 1000, .max_peers = 1};
     transport *t = NULL;
     moe_error err = {""};
-    moe_status status = transport_ucx_open(&o, &t, &err);
+    moe_status status = transport_net_open(&o, &t, &err);
 
     (void)state;
     if (status == MOE_OK) {
-        assert_null(strstr(transport_ucx_lane(t), "tcp"));
+        assert_null(strstr(transport_net_lane(t), "tcp"));
         transport_close(t);
     } else {
         assert_int_equal(status, MOE_ERR_UNSUPPORTED);
@@ -274,7 +277,7 @@ static void a_wake_ends_a_wait(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         TEST(the_port_found_and_the_lane_are_reported),
@@ -297,5 +300,6 @@ int main(void)
     };
 
     moe_log_set_level(MOE_LOG_ERROR);
+    choose_lane(argc, argv);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,11 @@
+moe_test(test_transport_meet LIBS moe_transport_net LABELS unit)
+moe_test(test_transport_channel LIBS moe_transport_net PkgConfig::SSL LABELS unit)
+set(net_tests test_transport_meet test_transport_net test_transport_net_peer)
+foreach(name test_transport_net test_transport_net_peer)
+  moe_test(${name} LIBS moe_transport_net LABELS unit)
+  add_test(NAME ${name}_ucx COMMAND ${name} ucx-tcp WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(${name}_ucx PROPERTIES LABELS unit TIMEOUT 300)
+  list(APPEND net_tests ${name}_ucx)
+endforeach()
+# When it is loaded, UCX patches mmap and madvise of libc; that crashes ThreadSanitizer's thread start.
+set_tests_properties(${net_tests} PROPERTIES ENVIRONMENT "UCX_MEM_EVENTS=n")
