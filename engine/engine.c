@@ -376,6 +376,8 @@ void engine_get_stats(engine *e, engine_stats *out)
     pthread_mutex_lock(&e->lock);
     *out = e->published;
     pthread_mutex_unlock(&e->lock);
+    /* A step that waits for its experts turns the exchange: the loop stands still only when that does. */
+    out->last_step_ns = MOE_MAX(out->last_step_ns, exchange_turned_ns(e->options.exchange));
 }
 
 static void read_counters(const _Atomic uint64_t *from, size_t n, uint64_t *out)

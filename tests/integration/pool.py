@@ -505,8 +505,10 @@ class Pool(unittest.TestCase):
             stream = subprocess.Popen([CONCLAVE, command, "--server", coordinator.address, "--json", *args], stdout=subprocess.PIPE,
                                       encoding="utf-8", env=clean_env())
             chunks = [json.loads(stream.stdout.readline()) for _ in range(3)]
+            killed = time.monotonic()
             self.nodes.pop().stop(signal.SIGKILL)
             self.wait_for_page(http + "/readyz", 503, "no live owner", "layer ", " expert ")
+            print(f"not ready {time.monotonic() - killed:.2f} s after a node with the only copies was killed")
             self.assertFalse(self.is_serving(coordinator))
             self.assertEqual(self.get(http + "/livez"), (200, "ok\n"))
             with self.assertRaisesRegex(RuntimeError, r"UNAVAILABLE: .*no live owner.*\(try again in 1000 ms\)"):
