@@ -15,6 +15,9 @@
 const double engine_bucket_seconds[16] = {0.005, 0.01, 0.025, 0.05, 0.1,  0.2,  0.4,   0.8,
                                           1.6,   3.2,  6.4,   12.8, 25.6, 51.2, 102.4, 1e9};
 
+/* Chosen, not measured. With few running choices a Score request still gets so many of its tokens in one step. */
+#define LOGIT_ROWS_LEAST 64u
+
 #define IDLE_WAIT_NS    50000000u /* an idle loop looks at deadlines this often, */
 #define UNREADY_WAIT_NS 5000000u  /* and so often at its connections while it waits for them */
 
@@ -87,7 +90,7 @@ moe_status engine_open(const engine_options *options, engine **out, moe_error *e
     e->limits = (scheduler_limits){.max_batch_tokens = options->max_batch_tokens,
                                    .prefill_chunk = options->prefill_chunk,
                                    .max_running = MOE_MIN(options->max_running, options->max_batch_tokens)};
-    e->limits.max_logit_rows = MOE_MIN(MOE_MAX(e->limits.max_running, 64u), options->max_batch_tokens);
+    e->limits.max_logit_rows = MOE_MIN(MOE_MAX(e->limits.max_running, LOGIT_ROWS_LEAST), options->max_batch_tokens);
     fill_info(e);
     e->set = router_set_ref(options->base_set);
     pthread_mutex_init(&e->lock, NULL);
@@ -376,6 +379,8 @@ void engine_get_stats(engine *e, engine_stats *out)
     pthread_mutex_lock(&e->lock);
     *out = e->published;
     pthread_mutex_unlock(&e->lock);
+    /* A step that waits for its experts turns the exchange: the loop stands still only when that does. */
+    out->last_step_ns = MOE_MAX(out->last_step_ns, exchange_turned_ns(e->options.exchange));
 }
 
 static void read_counters(const _Atomic uint64_t *from, size_t n, uint64_t *out)

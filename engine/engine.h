@@ -145,11 +145,11 @@ typedef struct engine_stats {
     uint32_t queued, running;                          /* now */
     uint64_t kv_pages, kv_pages_used, kv_pages_cached; /* now */
     uint64_t prefix_hit_tokens;
-    uint64_t last_step_ns;                                /* moe_clock_real when the loop last turned */
-    engine_histogram queue;                               /* from arrival to the start, of requests that started */
-    engine_histogram first_token;                         /* from arrival to the first token */
-    engine_histogram inter_token;                         /* between the tokens of one choice */
-    engine_histogram request;                             /* from arrival to the end, however it came */
+    uint64_t last_step_ns;        /* moe_clock_real when the loop last turned, also within a step */
+    engine_histogram queue;       /* from arrival to the start, of requests that started */
+    engine_histogram first_token; /* from arrival to the first token */
+    engine_histogram inter_token; /* between the tokens of one choice */
+    engine_histogram request;     /* from arrival to the end, however it came */
     uint64_t attention_keys_seen, attention_keys_skipped; /* by stick-breaking scans; those beyond an early exit */
     exchange_stats dispatch;                              /* of all nodes */
 } engine_stats;

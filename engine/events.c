@@ -7,6 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* How far a reader may fall behind before its request pauses; chosen, not measured. A ring holds so many of the largest
+ * events there can be; most are far smaller, so more of them fit. */
+#define EVENTS_OF_CHOICE  8
+#define EVENTS_OF_REQUEST 4
+#define RECORD_HEAD       8 /* at least what the ring adds to a record */
+
 /* In the ring an event is this head, then n_top entries, then text, then the error. */
 typedef struct event_head {
     engine_event_kind kind;
@@ -32,7 +38,8 @@ moe_status request_events_open(engine_request *r, const engine_info *info)
     if (r->event_memory == NULL || r->tail_memory == NULL) {
         return MOE_ERR_NO_MEMORY;
     }
-    return moe_ring_open((r->event_bound + 8) * (8 * (size_t)r->n_choices + 4), &r->ring);
+    return moe_ring_open((r->event_bound + RECORD_HEAD) * (EVENTS_OF_CHOICE * (size_t)r->n_choices + EVENTS_OF_REQUEST),
+                         &r->ring);
 }
 
 static void emit(engine_request *r, const event_head *head, const sampling_top *top, const char *text,
@@ -59,7 +66,8 @@ static void emit(engine_request *r, const event_head *head, const sampling_top *
 
 bool request_has_room(const engine_request *r)
 {
-    return moe_ring_room(r->ring) >= (r->event_bound + 8) * (2 * (size_t)(r->n_choices - r->n_done) + 2);
+    /* The next step's TOKEN and CHOICE_DONE of every choice that lives, then PROGRESS and the last event. */
+    return moe_ring_room(r->ring) >= (r->event_bound + RECORD_HEAD) * (2 * (size_t)(r->n_choices - r->n_done) + 2);
 }
 
 void choice_emit_token(choice *c, const choice_token *t, size_t text_bytes)

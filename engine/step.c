@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PROGRESS_NS 1000000000u /* between two PROGRESS events of a request that waits; chosen */
+
 /* ------------------------------------------------------------------------------------------------ planning */
 static double seconds(uint64_t from_ns, uint64_t to_ns)
 {
@@ -398,7 +400,7 @@ static void emit_progress(engine *e)
 
     for (engine_request *r = e->oldest; r != NULL; r = r->newer) {
         position += !r->started;
-        if (r->want_progress && r->first_token_ns == 0 && !r->ended && now - r->progress_ns >= 1000000000u &&
+        if (r->want_progress && r->first_token_ns == 0 && !r->ended && now - r->progress_ns >= PROGRESS_NS &&
             request_has_room(r)) {
             r->progress_ns = now;
             request_emit_progress(r, r->started ? 0 : position);

@@ -4,12 +4,15 @@
 
 #include <string.h>
 
+#define DECODER_HOLDS  16 /* more than the 8 bytes of an unfinished character that a decoder keeps between tokens */
+#define REPLACED_BYTES 3  /* of U+FFFD in UTF-8 */
+
 /* Every byte of a token's text may have become U+FFFD, and a held-back head of a stop string goes out with it. */
 size_t choice_text_bound(const engine_info *info)
 {
     size_t longest = info->tokenizer != NULL ? tokenizer_longest_token_bytes(info->tokenizer) : 0;
 
-    return 3 * (ENGINE_MAX_STOP_BYTES + longest + 16);
+    return REPLACED_BYTES * (ENGINE_MAX_STOP_BYTES + longest + DECODER_HOLDS);
 }
 
 /* Where the first complete stop string begins in text, and which; false when there is none. */

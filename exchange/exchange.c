@@ -599,6 +599,7 @@ unsigned exchange_progress(exchange *x)
     uint64_t now = moe_now_ns(x->o.clock);
     run_timers(x, now);
     exchange_coverage_update(x, now);
+    atomic_store_explicit(&x->turned_ns, now, memory_order_relaxed);
     return n + transport_frames_flush(x->small) + transport_frames_flush(x->dispatches);
 }
 
@@ -648,6 +649,11 @@ static moe_status give_up(exchange *x, exchange_run *run, moe_error *err)
     }
     end_run(x, run, EXCHANGE_IDLE);
     return status;
+}
+
+uint64_t exchange_turned_ns(const exchange *x)
+{
+    return atomic_load_explicit(&x->turned_ns, memory_order_relaxed);
 }
 
 void exchange_abort(exchange *x)

@@ -16,8 +16,8 @@
  * and are planned anew: over the nodes that are left, or over the same one when there is no other. An attempt whose
  * deadline has passed may still answer. The first result wins; both are equal.
  *
- * Threads: everything belongs to the engine thread, which also makes the transport progress; exchange_abort and
- *          exchange_get_coverage may be called from any.
+ * Threads: everything belongs to the engine thread, which also makes the transport progress; exchange_abort,
+ *          exchange_turned_ns and exchange_get_coverage may be called from any.
  * Memory:  a step allocates nothing. Buffers are sized at open for max_rows * k picks and micro_batches jobs. */
 #ifndef CONCLAVE_EXCHANGE_H
 #define CONCLAVE_EXCHANGE_H
@@ -117,6 +117,8 @@ unsigned exchange_progress(exchange *x);
  * MOE_ERR_TIMEOUT; the device's. */
 MOE_NODISCARD moe_status exchange_wait(exchange *x, uint32_t micro_batch, uint64_t deadline_ns, moe_error *err);
 
+/* When, on the clock, exchange_progress last ran: also while a job waits. 0: never. Any thread. */
+uint64_t exchange_turned_ns(const exchange *x);
 /* From any thread: every wait that runs, and every later one, ends with MOE_ERR_UNAVAILABLE. There is no way back: for
  * a program that ends. */
 void exchange_abort(exchange *x);

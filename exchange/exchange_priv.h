@@ -81,6 +81,7 @@ struct exchange {
     uint64_t wake_ns; /* the earliest timer */
     exchange_stats stats;
     atomic_bool aborted;
+    _Atomic uint64_t turned_ns;
     struct {
         pthread_mutex_t lock;  /* of now, for other threads; a leaf */
         exchange_coverage now; /* written by the engine's thread */

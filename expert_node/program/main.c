@@ -24,13 +24,21 @@ static void on_signal(int signal_number)
     node_signals = node_signals + 1;
 }
 
+typedef struct hashing {
+    member_progress log;
+    node_program_state *node;
+} hashing;
+
 /* Nothing is drained yet: a signal during the load ends the process. */
 static void report_progress(void *ctx, size_t done, size_t total)
 {
+    hashing *h = ctx;
+
     if (node_signals > 0) {
         exit(0);
     }
-    member_report_progress(ctx, done, total);
+    atomic_store(&h->node->hashed, total > 0 ? (unsigned)(100.0 * (double)done / (double)total) : 100u);
+    member_report_progress(&h->log, done, total);
 }
 
 /* Where a coordinator shares the cores, the first node it sends to must not take its core before it has sent to the
@@ -265,7 +273,7 @@ static moe_status open_cluster(node_program_state *p, moe_error *err)
 /* All that depends on the numeric class. */
 static void close_member(node_program_state *p)
 {
-    http_server_close(p->http);
+    node_pages_detach(p);
     if (p->cluster != NULL) {
         cluster_stop(p->cluster, LEAVE_NS);
         cluster_close(p->cluster);
@@ -275,7 +283,6 @@ static void close_member(node_program_state *p)
     expert_node_close(p->node);
     assignment_close(p->assignment);
     compute_close(p->device);
-    p->http = NULL;
     p->cluster = NULL;
     p->store = NULL;
     p->transport = NULL;
@@ -315,10 +322,11 @@ static moe_status open_member(node_program_state *p, compute_class numeric_class
     if (status == MOE_OK) {
         status = open_cluster(p, err);
     }
-    if (status == MOE_OK) {
-        status = node_pages_open(p, err);
+    if (status != MOE_OK) {
+        return status;
     }
-    return status == MOE_OK ? join(p, err) : status;
+    node_pages_attach(p);
+    return join(p, err);
 }
 
 /* The class is the cluster's: with --dtype auto the other one is tried when the first is refused. */
@@ -341,11 +349,14 @@ static moe_status become_member(node_program_state *p, moe_error *err)
 static moe_status start(node_program_state *p, moe_error *err)
 {
     const node_config *o = &p->config;
-    member_progress hashing = {.what = "hashing the checkpoint", .last_tenth = -1};
+    hashing h = {.log = {.what = "hashing the checkpoint", .last_tenth = -1}, .node = p};
     moe_status status = check_listen(o, err);
 
     if (status == MOE_OK) {
         status = member_id(&o->member, p->id, err);
+    }
+    if (status == MOE_OK) {
+        status = node_pages_open(p, err);
     }
     if (status == MOE_OK) {
         status = member_files_open(&p->files, o->model, err);
@@ -355,7 +366,7 @@ static moe_status start(node_program_state *p, moe_error *err)
         (void)moe_fail(err, status, "threads: cannot be created");
     }
     if (status == MOE_OK) {
-        status = member_files_hash(&p->files, p->threads, o->member.cache_dir, report_progress, &hashing, err);
+        status = member_files_hash(&p->files, p->threads, o->member.cache_dir, report_progress, &h, err);
     }
     p->memory_bytes = o->memory != 0 ? o->memory : default_memory();
     if (status == MOE_OK) {
@@ -369,9 +380,11 @@ static moe_status start(node_program_state *p, moe_error *err)
 static void close_all(node_program_state *p)
 {
     close_member(p);
+    http_server_close(p->http);
     member_files_close(&p->files);
     moe_threads_close(p->threads);
     pthread_mutex_destroy(&p->lock);
+    pthread_mutex_destroy(&p->parts);
     moe_options_fini(&node_program, &p->config);
 }
 
@@ -427,6 +440,7 @@ int main(int argc, char **argv)
     be_polite(); /* all threads inherit it */
     compute_thread_init();
     pthread_mutex_init(&p.lock, NULL);
+    pthread_mutex_init(&p.parts, NULL);
     p.incarnation = moe_random_entropy() | 1;
     int result = run(&p);
     close_all(&p);

@@ -26,9 +26,9 @@ node_shown node_pages_look(node_program_state *p)
     return s;
 }
 
-static bool live(void *ctx, moe_text *out)
+static bool loop_is_live(node_program_state *p, moe_text *out)
 {
-    uint64_t now = moe_now_ns(moe_clock_real()), turned = node_pages_look(ctx).turned_ns;
+    uint64_t now = moe_now_ns(moe_clock_real()), turned = node_pages_look(p).turned_ns;
     uint64_t idle = now > turned ? now - turned : 0;
 
     if (idle > STUCK_NS) {
@@ -49,9 +49,8 @@ static bool is_met(node_program_state *p, moe_error *why)
 }
 
 /* Of use: registered, met by a coordinator, and everything the placement gives it is loaded. */
-static bool ready(void *ctx, moe_text *out)
+static bool member_is_ready(node_program_state *p, moe_text *out)
 {
-    node_program_state *p = ctx;
     assignment_progress a;
     moe_error why = {""};
 
@@ -126,9 +125,8 @@ static void put_node(const node_shown *s, moe_text *out)
                     s->transport.timeouts);
 }
 
-static void metrics(void *ctx, moe_text *out)
+static void put_member(node_program_state *p, moe_text *out)
 {
-    node_program_state *p = ctx;
     node_shown s = node_pages_look(p);
     uint64_t now = moe_now_ns(moe_clock_real());
     cluster_stats c;
@@ -147,7 +145,65 @@ static void metrics(void *ctx, moe_text *out)
                     now > s.turned_ns ? (double)(now - s.turned_ns) * 1e-9 : 0.0);
     moe_text_printf(out, "conclave_loop_last_progress_seconds{loop=\"cluster\"} %.3f\n",
                     now > c.last_step_ns ? (double)(now - c.last_step_ns) * 1e-9 : 0.0);
+}
+
+/* ------------------------------------------------------------------------------------------------ before and after
+ * A member may be taken down and put up again with another numeric class while the listener goes on. */
+static bool live(void *ctx, moe_text *out)
+{
+    node_program_state *p = ctx;
+    bool yes = true;
+
+    pthread_mutex_lock(&p->parts);
+    if (p->attached) {
+        yes = loop_is_live(p, out);
+    } else {
+        moe_text_printf(out, "ok\n");
+    }
+    pthread_mutex_unlock(&p->parts);
+    return yes;
+}
+
+static bool ready(void *ctx, moe_text *out)
+{
+    node_program_state *p = ctx;
+    bool yes = false;
+
+    pthread_mutex_lock(&p->parts);
+    if (p->attached) {
+        yes = member_is_ready(p, out);
+    } else {
+        moe_text_printf(out, "the node is starting: hashing the checkpoint, %u %%\n", atomic_load(&p->hashed));
+    }
+    pthread_mutex_unlock(&p->parts);
+    return yes;
+}
+
+static void metrics(void *ctx, moe_text *out)
+{
+    node_program_state *p = ctx;
+
+    pthread_mutex_lock(&p->parts);
+    if (p->attached) {
+        put_member(p, out);
+    }
+    pthread_mutex_unlock(&p->parts);
     metrics_process(out);
+}
+
+void node_pages_attach(node_program_state *p)
+{
+    node_pages_publish(p, moe_now_ns(moe_clock_real()));
+    pthread_mutex_lock(&p->parts);
+    p->attached = true;
+    pthread_mutex_unlock(&p->parts);
+}
+
+void node_pages_detach(node_program_state *p)
+{
+    pthread_mutex_lock(&p->parts);
+    p->attached = false;
+    pthread_mutex_unlock(&p->parts);
 }
 
 moe_status node_pages_open(node_program_state *p, moe_error *err)
@@ -155,7 +211,6 @@ moe_status node_pages_open(node_program_state *p, moe_error *err)
     const http_pages pages = {p, live, ready, metrics};
     moe_status status;
 
-    node_pages_publish(p, moe_now_ns(moe_clock_real()));
     if (p->config.http == NULL) {
         return MOE_OK;
     }

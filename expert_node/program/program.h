@@ -1,6 +1,7 @@
 /* program: the running node behind main: what its parts are, its loop, and what its pages show.
  *
- * Threads: everything belongs to main, but for `shown`, which the HTTP thread reads. */
+ * Threads: everything belongs to main, but for `shown`, which the HTTP thread reads, and the parts of the member, which
+ * it may look at under `parts` while they are `attached`. */
 #ifndef CONCLAVE_EXPERT_NODE_PROGRAM_PROGRAM_H
 #define CONCLAVE_EXPERT_NODE_PROGRAM_PROGRAM_H
 
@@ -39,6 +40,9 @@ typedef struct node_program_state {
     uint64_t incarnation, epoch_published, registered_ns;
     pthread_mutex_t lock; /* of shown */
     node_shown shown;
+    pthread_mutex_t parts;  /* of attached; taken before the other locks, and held while a page is made */
+    bool attached;          /* transport, node, assignment and cluster are there */
+    atomic_uint hashed;     /* per cent of the checkpoint */
     atomic_bool registered; /* was, once */
     atomic_bool draining;
 } node_program_state;
@@ -59,7 +63,11 @@ void node_serve(node_program_state *p);
 int node_drain(node_program_state *p);
 
 /* pages.c */
+/* Listens, if it is asked to; what there is to see at first is how far the load is. Attached: the member's parts are
+ * there; they stay until it is detached. */
 MOE_NODISCARD moe_status node_pages_open(node_program_state *p, moe_error *err);
+void node_pages_attach(node_program_state *p);
+void node_pages_detach(node_program_state *p);
 void node_pages_publish(node_program_state *p, uint64_t now); /* at most every 50 ms */
 node_shown node_pages_look(node_program_state *p);            /* what was last published; any thread */
 

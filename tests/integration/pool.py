@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -505,8 +506,10 @@ class Pool(unittest.TestCase):
             stream = subprocess.Popen([CONCLAVE, command, "--server", coordinator.address, "--json", *args], stdout=subprocess.PIPE,
                                       encoding="utf-8", env=clean_env())
             chunks = [json.loads(stream.stdout.readline()) for _ in range(3)]
+            killed = time.monotonic()
             self.nodes.pop().stop(signal.SIGKILL)
             self.wait_for_page(http + "/readyz", 503, "no live owner", "layer ", " expert ")
+            print(f"not ready {time.monotonic() - killed:.2f} s after a node with the only copies was killed")
             self.assertFalse(self.is_serving(coordinator))
             self.assertEqual(self.get(http + "/livez"), (200, "ok\n"))
             with self.assertRaisesRegex(RuntimeError, r"UNAVAILABLE: .*no live owner.*\(try again in 1000 ms\)"):
@@ -554,6 +557,23 @@ class Pool(unittest.TestCase):
             self.assertEqual((stream.returncode, "shutting down" in said), (1, True), said)
             tokens = [id for chunk in chunks + [json.loads(line) for line in rest.splitlines()] for id in chunk.get("token_ids", [])]
             self.assertEqual(tokens, self.expected_long[:len(tokens)])
+
+    def test_a_node_listens_for_probes_before_it_loads(self):
+        taken, = free_ports(1)
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", taken))
+            s.listen()
+            self.refused(self.node("n", "--http", f"127.0.0.1:{taken}", "--cache-dir", os.path.join(self.folder, "never-made")),
+                         f"http 127.0.0.1:{taken}: cannot be bound")
+        self.assertFalse(os.path.exists(os.path.join(self.folder, "never-made")), "the checkpoint was hashed")
+        port, = free_ports(1)
+        node = self.node("n", "--http", f"127.0.0.1:{port}", "--etcd", f"http://127.0.0.1:{free_ports(1)[0]}")
+        node.says("http on port")
+        self.assertEqual(self.get(f"http://127.0.0.1:{port}/livez"), (200, "ok\n"))
+        self.assertEqual(self.get(f"http://127.0.0.1:{port}/readyz")[0], 503)
+        self.assertIn("process_start_time_seconds", self.get(f"http://127.0.0.1:{port}/metrics")[1])
+        self.assertEqual(node.stop()[0], 0)
+        self.nodes.clear()
 
     def test_rdma_is_refused_where_there_is_none(self):
         if os.path.exists("/sys/class/infiniband") and os.listdir("/sys/class/infiniband"):

@@ -268,6 +268,25 @@ class Service(unittest.TestCase):
                 out, log = process.communicate(timeout=WAIT_S)
                 self.assertEqual((process.returncode, out), (0, ""), log)
 
+    def test_a_second_signal_ends_a_drain(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.make(folder, "max_position_embeddings=4096")
+            with Coordinator(PROGRAM, folder, "--cache-dir", "", "--drain-timeout-ms", "3600000") as coordinator, \
+                    grpc.insecure_channel(coordinator.address) as channel:
+                call = channel.unary_stream("/conclave.v1.Inference/Generate", request_serializer=lambda m: m.SerializeToString(),
+                                            response_deserializer=type(v1("GenerateResponse")).FromString)
+                endless = [call(generate([1, 2, 3], max_tokens=4000, n=16), timeout=WAIT_S) for _ in range(3)]
+                for stream in endless:
+                    next(iter(stream))
+                coordinator.process.send_signal(signal.SIGTERM)
+                coordinator.log_match("draining")
+                self.assertIsNone(coordinator.process.poll())
+                self.assertEqual(coordinator.stop(), (0, ""))
+                for stream in endless:
+                    with self.assertRaises(grpc.RpcError) as caught:
+                        list(stream)
+                    self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)
+
     def test_it_listens_before_it_loads(self):
         with tempfile.TemporaryDirectory() as folder:
             self.make(folder, "hidden_size=1024", "intermediate_size=512", "num_experts=32")
