@@ -39,6 +39,7 @@ static void fill_node(const api_view_node *from, bool counters, Conclave__V1__No
     to->n_experts = from->n_experts;
     to->zone = text(from->zone);
     to->version = text(from->version);
+    to->why = text(from->why);
     if (counters) {
         to->used_bytes = from->used_bytes;
         to->rows = from->rows;

@@ -19,6 +19,7 @@ typedef struct api_view_node {
     const char *id, *address; /* address: "in-process" for the embedded node */
     uint64_t incarnation;
     api_view_node_state state;
+    const char *why;                /* not connected: why it last failed; "": nothing has */
     const char *device, *transport; /* "cpu-avx512"; the lane in use: "loopback", "tcp", "rdma" */
     const char *zone, *version;
     uint64_t memory_bytes, used_bytes;
@@ -48,8 +49,8 @@ typedef struct api_view_snapshot {
     size_t n_nodes, n_coordinators, n_replicas;
     const api_view_node *nodes;
     const api_view_coordinator *coordinators;
-    const api_view_replica *replicas; /* only if asked for */
-    uint32_t replication, min_nodes;  /* the placement policy; 0: there is none, or it is not known */
+    const api_view_replica *replicas;       /* only if asked for */
+    uint32_t replication, min_nodes;        /* the placement policy; 0: there is none, or it is not known */
     const metrics_cluster *cluster_metrics; /* NULL: none */
     uint64_t loop_ns; /* of moe_clock_real, when the loop that watches the cluster last turned; 0: none */
 } api_view_snapshot;

@@ -275,6 +275,14 @@ void moe_waiter_close(moe_waiter *w);
 void moe_waiter_wait(moe_waiter *w, bool (*ready)(void *ctx), void *ctx, uint64_t timeout_ns);
 void moe_waiter_wake(moe_waiter *w);
 
+#define MOE_WAIT_SPIN_NS 20000u
+/* What a loop does that found nothing to do, before it looks again: pauses for the first 20 us, then yields. Returns false
+ * when it is time to sleep: after 1 ms.
+ *
+ * shared: a process on the same cores may have to answer first. Then it yields at once, and is to sleep after 100 us: a
+ * thread that yields keeps its place on a core, and the kernel moves threads to another mostly when they wake. */
+bool moe_wait_moment(uint64_t idle_ns, bool shared);
+
 /* ------------------------------------------------------------------------------------------------ threads
  * Compute threads. One caller at a time, which is thread 0 of them. Idle workers spin briefly, yield, then sleep. */
 typedef struct moe_threads moe_threads;

@@ -5,10 +5,6 @@
 
 #include "base/base.h"
 
-#include <sched.h>
-
-#define WAIT_SPIN_NS           20000u
-#define WAIT_YIELD_NS          1000000u
 #define WAIT_SPINS_PER_READING 32 /* the clock costs about as much as a pause */
 
 typedef struct wait_stage {
@@ -17,22 +13,12 @@ typedef struct wait_stage {
     unsigned n_spins;
 } wait_stage;
 
-static inline void wait_pause(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 /* Waits a moment; false when it is time to sleep. Start with a zeroed stage, call between two looks at
  * the condition. */
 static inline bool wait_a_moment(wait_stage *s)
 {
-    if (s->waited_ns < WAIT_SPIN_NS && ++s->n_spins % WAIT_SPINS_PER_READING != 0) {
-        wait_pause();
-        return true;
+    if (s->waited_ns < MOE_WAIT_SPIN_NS && ++s->n_spins % WAIT_SPINS_PER_READING != 0) {
+        return moe_wait_moment(0, false);
     }
     uint64_t now = moe_now_ns(moe_clock_real());
 
@@ -40,10 +26,7 @@ static inline bool wait_a_moment(wait_stage *s)
         s->start_ns = now;
     }
     s->waited_ns = now - s->start_ns;
-    if (s->waited_ns >= WAIT_SPIN_NS) {
-        (void)sched_yield();
-    }
-    return s->waited_ns < WAIT_YIELD_NS;
+    return moe_wait_moment(s->waited_ns, false);
 }
 
 #endif

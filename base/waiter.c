@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -15,6 +16,26 @@ struct moe_waiter {
     atomic_bool woken;
     atomic_bool announced;
 };
+
+#define YIELD_NS        1000000u
+#define YIELD_SHARED_NS 100000u
+
+bool moe_wait_moment(uint64_t idle_ns, bool shared)
+{
+    if (idle_ns < MOE_WAIT_SPIN_NS && !shared) {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ volatile("yield");
+#endif
+        return true;
+    }
+    if (idle_ns >= (shared ? YIELD_SHARED_NS : YIELD_NS)) {
+        return false;
+    }
+    (void)sched_yield();
+    return true;
+}
 
 moe_status moe_waiter_open(moe_waiter **out)
 {

@@ -333,6 +333,9 @@ bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns)
 
 void cluster_control_reset(cluster *c)
 {
+    pthread_mutex_lock(&c->lock);
+    c->stats.unreachable = 0;
+    pthread_mutex_unlock(&c->lock);
     router_placement_unref(c->ctl.target);
     c->ctl.target = NULL;
     c->ctl.solved = 0;

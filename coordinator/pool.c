@@ -326,7 +326,7 @@ static void why_nothing_is_placed(pool *p, const cluster_state *s, moe_error *er
     if (silent == NULL || its.why[0] == '\0') {
         (void)moe_fail(err, MOE_ERR_UNAVAILABLE,
                        "nothing is placed yet: %zu nodes are registered, %zu of them answer, policy min_nodes %u",
-                       s->n_nodes, n_met, s->policy.min_nodes);
+                       s->n_nodes, n_met, MOE_MAX(s->policy.min_nodes, 1u));
     } else {
         (void)moe_fail(
             err, MOE_ERR_UNAVAILABLE,

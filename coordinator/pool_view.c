@@ -10,6 +10,7 @@ typedef struct snapshot {
     api_view_node *nodes;       /* owned, as the next */
     api_view_coordinator *coordinators;
     api_view_replica *replicas;
+    char (*whys)[sizeof(((exchange_node_info *)0)->why)]; /* owned [n_nodes] */
     metrics_cluster metrics;
 } snapshot;
 
@@ -44,9 +45,11 @@ static void fill_nodes(pool *p, snapshot *s)
         exchange_node_info info = {.rows = 0};
         bool known = pool_find_shown(p, n->id, &info);
 
+        memcpy(s->whys[i], info.why, sizeof s->whys[i]);
         s->nodes[i] = (api_view_node){.id = n->id,
                                       .address = n->address,
                                       .incarnation = n->incarnation,
+                                      .why = s->whys[i],
                                       .state = node_state(n, known, &info),
                                       .device = n->device,
                                       .transport = p->lane,
@@ -122,6 +125,7 @@ static void release(void *ctx, const api_view_snapshot *base)
     free(s->nodes);
     free(s->coordinators);
     free(s->replicas);
+    free(s->whys);
     free(s);
 }
 
@@ -157,7 +161,8 @@ static bool fill(pool *p, snapshot *s, bool want_replicas)
 
     s->nodes = calloc(c->n_nodes + 1, sizeof *s->nodes);
     s->coordinators = calloc(c->n_coordinators + 1, sizeof *s->coordinators);
-    if (s->nodes == NULL || s->coordinators == NULL) {
+    s->whys = calloc(c->n_nodes + 1, sizeof *s->whys);
+    if (s->nodes == NULL || s->coordinators == NULL || s->whys == NULL) {
         return false;
     }
     cluster_stats stats;
@@ -201,6 +206,7 @@ static const api_view_snapshot *acquire(void *ctx, bool want_replicas)
         cluster_state_release(s->state);
         free(s->nodes);
         free(s->coordinators);
+        free(s->whys);
         free(s);
         return &nothing;
     }

@@ -9,7 +9,6 @@
  * earlier incarnation left in the network can never be taken for one that was asked for now. */
 #include "exchange/exchange_priv.h"
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -608,28 +607,20 @@ unsigned exchange_progress(exchange *x)
  * of 20 us cost 60 us per round trip where spinner and node shared a core, against 17.6 us when it yields at once
  * (bench_transport); a pool of two nodes at batch 1 went from 0.89 - 0.96 of one process's rate to 0.98 by sleeping
  * after 100 us instead of a millisecond, together with the other changes that docs/threads.md lists under "Waiting". */
-#define SPIN_NS         UINT64_C(20000)
-#define YIELD_NS        UINT64_C(1000000)
-#define YIELD_REMOTE_NS UINT64_C(100000)
-#define SLEEP_NS        UINT64_C(1000000) /* at most, where the transport cannot be slept on */
+#define NAP_NS UINT64_C(100000) /* at most, where the transport cannot be slept on */
 
+/* A transport that can be slept on has other processes behind it, which may need this core to answer. */
 static void pause_for(exchange *x, uint64_t idle_ns, uint64_t left_ns)
 {
     transport *t = x->o.transport;
 
-    /* A transport that can be slept on has other processes behind it. Then yield at once, as the node that is to answer
-     * may need this core; and sleep soon, as a thread that yields keeps its core, and the kernel moves threads to an
-     * idle one mostly when they wake. */
-    if (idle_ns < SPIN_NS && t->ops->wait == NULL) {
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#endif
-    } else if (idle_ns < (t->ops->wait == NULL ? YIELD_NS : YIELD_REMOTE_NS)) {
-        (void)sched_yield();
-    } else if (t->ops->wait != NULL) {
+    if (moe_wait_moment(idle_ns, t->ops->wait != NULL)) {
+        return;
+    }
+    if (t->ops->wait != NULL) {
         t->ops->wait(t, left_ns);
     } else {
-        const struct timespec nap = {0, (long)MOE_MIN(left_ns, SLEEP_NS / 10)};
+        const struct timespec nap = {0, (long)MOE_MIN(left_ns, NAP_NS)};
 
         (void)nanosleep(&nap, NULL);
     }

@@ -1,12 +1,10 @@
 /* The node's loop: turning, being met, serving, leaving. */
-#include <sched.h>
 #include <string.h>
 
 #include "expert_node/program/program.h"
 
 #define EXIT_NEEDED 3 /* left though its experts had no other owner */
 
-#define YIELD_NS    UINT64_C(100000)
 #define SLEEP_NS    UINT64_C(100000000)
 #define ASK_NS      UINT64_C(20000000)   /* between two looks at whether a coordinator is there */
 #define PATIENCE_NS UINT64_C(2000000000) /* then it is a warning that none is */
@@ -23,9 +21,7 @@ void node_turn(node_program_state *p, uint64_t *idle_since)
     moe_threads_rest(p->threads);
     if (n > 0) {
         *idle_since = now;
-    } else if (now - *idle_since < YIELD_NS) {
-        (void)sched_yield();
-    } else {
+    } else if (!moe_wait_moment(now - *idle_since, true)) {
         p->transport->ops->wait(p->transport, SLEEP_NS);
     }
 }

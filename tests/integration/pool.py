@@ -667,6 +667,9 @@ class Pool(unittest.TestCase):
         self.reads(f"http://127.0.0.1:{port}/readyz", 503, on_page)
         lost.says(on_page)
         coordinator.log_match(in_log)
+        seen = {node["id"]: node for node in run_json(CONCLAVE, coordinator, "nodes")[0]["nodes"]}
+        self.assertRegex(seen["lost"]["why"], in_log.split(": ")[-1])
+        self.assertNotIn("why", seen["node-0"])
         self.assertEqual(self.answers(coordinator), self.expected)
         owners = {r["node_id"] for e in run_json(CONCLAVE, coordinator, "placement")[0]["experts"] for r in e.get("replicas", [])}
         self.assertEqual(owners, {"node-0"})

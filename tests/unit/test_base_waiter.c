@@ -118,9 +118,21 @@ static void two_threads_take_turns_without_losing_a_wake(void **state)
 
 #define WAITER_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
+static void who_waits_long_is_told_to_sleep(void **state)
+{
+    (void)state;
+    assert_true(moe_wait_moment(0, false));
+    assert_true(moe_wait_moment(999999, false));
+    assert_false(moe_wait_moment(1000000, false));
+    assert_true(moe_wait_moment(0, true));
+    assert_true(moe_wait_moment(99999, true));
+    assert_false(moe_wait_moment(100000, true));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_waits_long_is_told_to_sleep),
         WAITER_TEST(a_wait_for_what_is_ready_returns),
         WAITER_TEST(a_wake_before_the_wait_is_kept),
         WAITER_TEST(a_wake_is_consumed_by_one_wait),

@@ -447,6 +447,43 @@ static bool used_with_secrets(const char *coordinator, const char *node)
     return ready;
 }
 
+static exchange_node_info look_at_the_node(const char *secret_of_node)
+{
+    world_options o = options(1, 1);
+    exchange_node_info info = {.rows = 0};
+
+    o.secret = "one";
+    o.node_secret = secret_of_node;
+    world_open(&w, &o);
+    for (int turn = 0; turn < 50; turn++) {
+        world_turn(&w, 1000);
+    }
+    assert_true(exchange_get_node(w.coordinators[0].x, "node-0", &info));
+    return info;
+}
+
+static void a_node_is_shown_with_the_incarnation_of_its_hello(void **state)
+{
+    exchange_node_info info = look_at_the_node("one");
+
+    (void)state;
+    assert_int_equal(info.kind, EXCHANGE_NODE_READY);
+    assert_int_equal(info.incarnation, w.nodes[0].incarnation);
+    assert_string_equal(info.why, "");
+    world_close(&w);
+}
+
+static void a_node_that_is_not_used_is_shown_with_the_reason(void **state)
+{
+    exchange_node_info info = look_at_the_node("two");
+
+    (void)state;
+    assert_int_not_equal(info.kind, EXCHANGE_NODE_READY);
+    assert_int_equal(info.incarnation, 0);
+    assert_string_equal(info.why, "its proof of the cluster secret is wrong");
+    world_close(&w);
+}
+
 static void a_node_with_the_secret_is_used(void **state)
 {
     (void)state;
@@ -490,6 +527,8 @@ int main(void)
         cmocka_unit_test(waiting_runs_a_member_on_the_same_thread),
         cmocka_unit_test(waiting_ends_at_its_deadline),
         cmocka_unit_test(options_out_of_range_are_refused),
+        cmocka_unit_test(a_node_is_shown_with_the_incarnation_of_its_hello),
+        cmocka_unit_test(a_node_that_is_not_used_is_shown_with_the_reason),
         cmocka_unit_test(a_node_with_the_secret_is_used),
         cmocka_unit_test(a_node_with_another_secret_is_not_used),
         cmocka_unit_test(a_node_without_the_secret_is_not_used),
