@@ -296,8 +296,9 @@ moe_status tokenizer_open_memory(const char *json, size_t json_bytes, const char
                                  const char *chat_template, size_t template_bytes, size_t vocab_size,
                                  const tokenizer_specials *specials, tokenizer **out, moe_error *err)
 {
-    const sources from = {
-        .json = {json, json_bytes}, .config = {config_json, config_bytes}, .chat = {.main = {chat_template, template_bytes}}};
+    const sources from = {.json = {json, json_bytes},
+                          .config = {config_json, config_bytes},
+                          .chat = {.main = {chat_template, template_bytes}}};
 
     return open_sources(&from, vocab_size, specials, out, err);
 }

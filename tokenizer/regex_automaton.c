@@ -44,14 +44,15 @@ typedef struct builder {
     uint16_t *waiting, *next, *stack; /* owned */
     uint32_t *seen, *taken;           /* owned; the step that saw or took it last */
     uint32_t step;
+    size_t work; /* threads followed so far */
     automaton *out;
     moe_error *err;
 } builder;
 
 static moe_status too_large(const builder *b)
 {
-    return moe_fail(b->err, MOE_ERR_UNSUPPORTED, "needs more than %d instructions or %d states", PROGRAM_MAX,
-                    AUTOMATON_STATES);
+    return moe_fail(b->err, MOE_ERR_UNSUPPORTED, "needs more than %d instructions, %d states or too much work",
+                    PROGRAM_MAX, AUTOMATON_STATES);
 }
 
 /* ------------------------------------------------------------------------------------------------ program */
@@ -332,6 +333,7 @@ static size_t cell_of(builder *b, size_t from, size_t class, bool *match_out)
     for (size_t i = 0; i < s.n && !(*match_out && !b->backwards); i++) {
         *match_out |= follow(b, b->places[s.first + i], s.holds, class, &n_waiting);
     }
+    b->work += s.n + n_waiting;
     for (size_t i = 0; i < n_waiting; i++) {
         const uint16_t to = (uint16_t)(b->waiting[i] + 1);
 
@@ -366,7 +368,7 @@ static moe_status fill_cells(builder *b)
             bool match;
             const size_t to = cell_of(b, from, class, &match);
 
-            if (to == AUTOMATON_STATES) {
+            if (to == AUTOMATON_STATES || b->work > AUTOMATON_WORK) {
                 return too_large(b);
             }
             a->cells[from * a->width + class] = (uint32_t)to | (match ? AUTOMATON_MATCH : 0);

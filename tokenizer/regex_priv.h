@@ -96,8 +96,9 @@ void char_classes_fini(char_classes *c);
 #define PROGRAM_MAX      16384 /* instructions */
 #define AUTOMATON_STATES 16384
 #define AUTOMATON_CELLS  ((size_t)1 << 21)
-#define AUTOMATON_MATCH  0x80000000u /* of a cell: a match ends (begins) before this character */
-#define AUTOMATON_DEAD   0u          /* state 0 */
+#define AUTOMATON_WORK   ((size_t)1 << 20) /* threads followed while it is built; published patterns need some 10,000 */
+#define AUTOMATON_MATCH  0x80000000u       /* of a cell: a match ends (begins) before this character */
+#define AUTOMATON_DEAD   0u                /* state 0 */
 
 typedef struct automaton {
     uint32_t *cells; /* owned; [n_states][n_classes + 1] */

@@ -117,7 +117,7 @@ typedef struct tokenizer_conversation {
     size_t n_messages;
     bool add_generation_prompt;
     const char *tools;         /* JSON, a list of functions; NULL: none */
-    const char *template_args; /* JSON, an object: further variables of the template ({"enable_thinking": false}); NULL: none */
+    const char *template_args; /* JSON, an object: more variables ({"enable_thinking": false}); NULL: none */
     const template_time *now;  /* for strftime_now; NULL: a template that asks for it fails */
 } tokenizer_conversation;
 
@@ -132,6 +132,6 @@ MOE_NODISCARD moe_status tokenizer_chat_select(tokenizer *t, const char *name, m
 MOE_NODISCARD moe_status tokenizer_chat_use(tokenizer *t, const char *source, size_t n, moe_error *err);
 /* Errors: MOE_ERR_UNSUPPORTED without a template; MOE_ERR_INVALID_ARG naming the field for what is malformed, for more than
  * max_ids tokens, for what the template refuses (its raise_exception text) or cannot do with this conversation. Any thread. */
-MOE_NODISCARD moe_status tokenizer_chat_encode(tokenizer *t, const tokenizer_conversation *c, int32_t *ids, size_t max_ids,
-                                               size_t *n_ids_out, moe_error *err);
+MOE_NODISCARD moe_status tokenizer_chat_encode(tokenizer *t, const tokenizer_conversation *c, int32_t *ids,
+                                               size_t max_ids, size_t *n_ids_out, moe_error *err);
 #endif

@@ -132,8 +132,9 @@ EXPRESSIONS = [
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{M}]+|\p{N}{1,3}+|\s++$|(?<=\d)[.,](?=\d)|\w+\b|.|\n",
     r"a(?i)b|(?>c+)(?-i:d)|[[:punct:]^\]a-c-]{2,}?|\x{e9}\u00e9\x41|^\Aa\z$|\p{^L}\PL|\B", r"\S*?x|(?:ab?){,3}c??", r"(?=ab)",
-    r"(?<!a|b)c\h\H\D\W[^\W\d_]", "((((((((((a))))))))))", "a{1000}", "(?:a{1000}){1000}", "a**", "[z-a]", "\\p{Greek}", "(a|b)*+c",
-    "a" + "?" * 300, "(?:(?:a|b|c|d|e|\u00e9)*(?:a|\u00e9)(?:a|b){9})", "[" * 40 + "a" + "]" * 40, "\\1", "(?<n>a)"]
+    r"(?<!a|b)c\h\H\D\W[^\W\d_]", "((((((((((a))))))))))", "a{1000}", "(?:a{1000}){1000}", "a**", "[z-a]", "(?:1{a000}){1000}", "\\p{Greek}", "(a|b)*+c",
+    "a" + "?" * 300, "(?:(?:a|b|c|d|e|\u00e9)*(?:a|\u00e9)(?:a|b){9})", "[" * 40 + "a" + "]" * 40, "\\1", "(?<n>a)", "a{2000}", "[a", "(?>ab)", "(a", "a)", "(?#a)", "(?>[ab])c?+(?m:.)(?i)d", "|a",
+    "a\\", "a{,}b{", "(?<=^)a{2}?", "\\x{e9", "\\p", "[a-", "[[:digit:][:^space:]&&[^\\W]]+?"]
 
 
 def stages():
@@ -167,6 +168,10 @@ def main():
                                  "model": {"vocab": VOCAB, "merges": []}}))
     write("fallback_only", dump({"decoder": {"type": "ByteFallback"},
                                  "model": {"byte_fallback": True, "vocab": {f"<0x{b:02X}>": b for b in range(256)}, "merges": []}}))
+    bytes_and_marks = {**{f"<0x{b:02X}>": b for b in range(256)}, MARK: 256, MARK + "a": 257, "abc": 258}
+    write("fallback_metaspace", dump({
+        "added_tokens": [{"id": 300, "content": "<s>", "lstrip": True, "special": True}], "normalizer": {"type": "Lowercase"},
+        "pre_tokenizer": {"type": "Metaspace"}, "model": {"byte_fallback": True, "vocab": bytes_and_marks, "merges": []}}))
     for i, text in enumerate(stages()):
         write(f"stages_{i:02}", text)
     for i, template in enumerate(TEMPLATES):

@@ -32,7 +32,7 @@ void fake_engine_freeze(engine *e, bool frozen); /* its loop seems to stand stil
 void fake_engine_hold(engine *e, bool held);
 size_t fake_engine_held(engine *e);    /* threads that it holds now */
 size_t fake_engine_encoded(engine *e); /* texts of that kind that it has ever begun */
-size_t fake_engine_live(engine *e);              /* requests that have neither ended nor been cancelled */
+size_t fake_engine_live(engine *e);    /* requests that have neither ended nor been cancelled */
 
 /* A cluster of one node and one coordinator whose state can be changed. */
 typedef struct fake_cluster fake_cluster;

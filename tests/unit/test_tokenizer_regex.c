@@ -244,6 +244,7 @@ static void what_needs_backtracking_is_refused_by_name(void **state)
         {"(?:a*)*", "repeating what may be empty"},
         {"a{1001}", "this number of repetitions"},
         {"(?:a{1000}){1000}", "more than 16384 instructions"},
+        {"(?:1{a000}){1000}", "too much work"},
         {"(?:a|b)*a(?:a|b){20}", "16384 states"},
         {"(a", "a group has no end"},
         {"a)", "a bracket without a group"},
