@@ -19,12 +19,19 @@ static bool stretch(render *r, const text *t, value start, value stop, size_t *b
     return true;
 }
 
+/* Searching from the end compares all of what at every place. */
+static bool can_search_back(render *r, const text *t, const text *what)
+{
+    return render_step(r, MOE_MIN(t->n, (size_t)1 << 31) * MOE_MIN(what->n, (size_t)1 << 31));
+}
+
 static size_t search(render *r, value v, const value *s, bool from_right)
 {
     const text *what = slot_text(r, s[0], NULL, "what is looked for"), part = *v.text;
     size_t begin, end, found;
 
-    if (!stretch(r, v.text, s[1], s[2], &begin, &end) || !RENDER_OK(r)) {
+    if (!stretch(r, v.text, s[1], s[2], &begin, &end) || (from_right && !can_search_back(r, v.text, what)) ||
+        !RENDER_OK(r)) {
         return TEXT_NOT_FOUND;
     }
     const text head = {.data = part.data, .n = end};
@@ -265,6 +272,9 @@ static value split(render *r, value v, const value *s, bool from_right)
     if (!words && by->n == 0) {
         return render_fail(r, "empty separator");
     }
+    if (from_right && !can_search_back(r, v.text, by)) {
+        return value_none();
+    }
     if (words) {
         (from_right ? rsplit_words : split_words)(r, v.text, limit, parts.seq);
     } else {
@@ -299,6 +309,9 @@ static value partition(render *r, value v, const value *s, bool from_right)
 
     if (!RENDER_OK(r) || by->n == 0) {
         return render_fail(r, "empty separator");
+    }
+    if (from_right && !can_search_back(r, v.text, by)) {
+        return value_none();
     }
     found = from_right ? text_search_back(v.text, by, v.text->n) : text_search(v.text, by, 0);
     if (found == TEXT_NOT_FOUND) {

@@ -180,6 +180,7 @@ static node *parse_string(parser *p)
             t->n += part->n;
         }
     }
+    t->ascii = text_is_ascii(t->data, t->n);
     return constant(p, first->line, value_text(t));
 }
 

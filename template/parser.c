@@ -1,7 +1,7 @@
 /* What all of the parser shares: the tokens ahead, names, nodes. */
 #include "template/template_priv.h"
 
-enum { MAX_NAMES = 4096 };
+enum { MAX_NAMES = 1024 /* published templates have some hundred */ };
 
 const token *parser_look(const parser *p, size_t ahead)
 {

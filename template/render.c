@@ -116,7 +116,7 @@ static value borrowed_text(template_vars *vars, const char *bytes, size_t n, uin
     if (!t) {
         return value_text(&text_empty);
     }
-    *t = (text){.data = bytes, .n = n, .origin = origin};
+    *t = (text){.data = bytes, .n = n, .origin = origin, .ascii = text_is_ascii(bytes, n)};
     return value_text(t);
 }
 

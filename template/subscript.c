@@ -170,6 +170,18 @@ static bool slice_bound(render *r, value v, int64_t n, bool backwards, int64_t f
     return true;
 }
 
+static value backwards(render *r, const text *t, size_t begin, size_t end)
+{
+    builder b = {0};
+    int32_t c;
+
+    for (size_t length; end > begin && RENDER_OK(r); end -= length) {
+        length = text_before(t, end, &c);
+        builder_add_slice(r, &b, t, end - length, end);
+    }
+    return builder_value(r, &b);
+}
+
 static value slice_text(render *r, const text *t, int64_t start, int64_t stop, int64_t step)
 {
     builder b = {0};
@@ -178,6 +190,10 @@ static value slice_text(render *r, const text *t, int64_t start, int64_t stop, i
         const size_t begin = text_offset(t, (size_t)start);
 
         return stop > start ? text_slice(r, t, begin, text_offset(t, (size_t)stop)) : value_text(&text_empty);
+    }
+    if (step == -1) {
+        return start > stop ? backwards(r, t, text_offset(t, (size_t)(stop + 1)), text_offset(t, (size_t)(start + 1)))
+                            : value_text(&text_empty);
     }
     for (int64_t at = start; (step > 0 ? at < stop : at > stop) && RENDER_OK(r); at += step) {
         const size_t begin = text_offset(t, (size_t)at);

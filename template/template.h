@@ -78,8 +78,8 @@ typedef struct template_output {
 } template_output;
 
 /* Renders. now NULL: strftime_now is an error. vars serve one rendering.
- * Errors: MOE_ERR_INVALID_ARG with line and reason where Jinja raises, with the text alone where the template calls
- * raise_exception, and where a bound is hit; MOE_ERR_NO_MEMORY. */
+ * Errors: MOE_ERR_INVALID_ARG: with line and reason where Jinja raises and where a bound is hit (no memory counts as that
+ * of memory), with the text alone where the template calls raise_exception. */
 MOE_NODISCARD moe_status template_render(const template *t, template_vars *vars, const template_time *now,
                                          template_output *out, moe_error *err);
 #endif

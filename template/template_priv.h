@@ -402,6 +402,7 @@ value text_value(render *r, const char *data, size_t n, uint8_t origin); /* borr
 value text_slice(render *r, const text *t, size_t from, size_t to);      /* bytes; shares */
 value text_part(render *r, const text *t, size_t from, size_t to);       /* the same, never t itself */
 value text_add(render *r, const text *a, const text *b);
+bool text_is_ascii(const char *data, size_t n);
 size_t text_length(const text *t);                           /* characters */
 size_t text_offset(const text *t, size_t character);         /* bytes before it */
 size_t text_character(const text *t, size_t at, int32_t *c); /* at a byte; its length */

@@ -39,7 +39,7 @@ static bool builder_reserve(render *r, builder *b, size_t n, bool with_origins)
     return true;
 }
 
-static bool is_ascii(const char *data, size_t n)
+bool text_is_ascii(const char *data, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         if ((unsigned char)data[i] >= 0x80) {
@@ -68,7 +68,7 @@ static void builder_append(render *r, builder *b, const char *data, size_t n, co
         memset(b->origins + b->n, origin, n);
     }
     b->n += n;
-    b->ascii = b->ascii && is_ascii(data, n);
+    b->ascii = b->ascii && text_is_ascii(data, n);
 }
 
 void builder_add(render *r, builder *b, const char *data, size_t n, uint8_t origin)

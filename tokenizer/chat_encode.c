@@ -9,7 +9,9 @@
 enum { FROM_TEMPLATE, FROM_CONVERSATION, FROM_BOS, FROM_EOS }; /* origins of bytes */
 
 enum {
-    MAX_DEPTH = 64, /* of JSON */
+    MAX_DEPTH = 64,     /* of JSON */
+    MAX_JSON = 2 << 20, /* bytes of it in one conversation: parsed it takes up to 60 times as much */
+    MAX_ARGS = 256,     /* keys of template_args: each is looked for among the names of the template */
     MIN_OUTPUT = 1 << 20,
     STEPS = 5000000,         /* a long conversation with tools takes some 100,000 */
     MEMORY_BYTES = 32 << 20, /* and for each byte that comes in: */
@@ -21,7 +23,7 @@ typedef struct conversation {
     const tokenizer_conversation *c;
     template_vars *vars;
     json_t **json; /* owned; [n_messages + 2], what the values borrow from */
-    size_t n_json;
+    size_t n_json, json_bytes;
     moe_error *err;
 } conversation;
 
@@ -76,10 +78,16 @@ static moe_status check(const tokenizer *t, const tokenizer_conversation *c, moe
 /* Parses a field that is JSON; is_list: a list, else an object. */
 static moe_status parse_json(conversation *v, const char *text, bool is_list, const char *field, json_t **out)
 {
+    const size_t n = strlen(text);
     moe_error reason = {""};
     json_t *json = NULL;
 
-    if (moe_json_parse(text, strlen(text), MAX_DEPTH, &json, &reason) != MOE_OK) {
+    v->json_bytes += n;
+    if (v->json_bytes > MAX_JSON) {
+        return moe_fail(v->err, MOE_ERR_INVALID_ARG, "%s: more than %d bytes of JSON in one conversation", field,
+                        MAX_JSON);
+    }
+    if (moe_json_parse(text, n, MAX_DEPTH, &json, &reason) != MOE_OK) {
         return moe_fail(v->err, MOE_ERR_INVALID_ARG, "%s: %.200s", field, reason.text);
     }
     v->json[v->n_json++] = json;
@@ -149,6 +157,10 @@ static moe_status set_arguments(conversation *v)
         return MOE_OK;
     }
     status = parse_json(v, v->c->template_args, false, "template_args", &args);
+    if (status == MOE_OK && json_object_size(args) > MAX_ARGS) {
+        return moe_fail(v->err, MOE_ERR_INVALID_ARG, "template_args: %zu keys; the limit is %d", json_object_size(args),
+                        MAX_ARGS);
+    }
     for (size_t i = 0; i < MOE_COUNT(ours) && status == MOE_OK; i++) {
         if (json_object_get(args, ours[i])) {
             status =

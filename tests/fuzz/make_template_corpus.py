@@ -28,7 +28,7 @@ REFUSED = [
     "{% include 'x' %}", "{% for i in l recursive %}{% endfor %}", "{{ x[1, 2] }}", "{{ '\\ud800' }}",
     "{% if n %}{{ 1|from_json }}{% endif %}{% if t %}{{ 1|from_json }}{% endif %}", "{{ 1 is shiny if t }}",
     "{{ " + "(" * 300, "{{ x" + "|upper" * 300 + " }}", "{% if t %}" * 70, "{{ x" + " + x" * 300 + " }}",
-    "".join(f"{{{{ a{i} }}}}" for i in range(4100)),
+    "".join(f"{{{{ a{i} }}}}" for i in range(1100)),
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{% for i in range(99999) %}{{ i }}{% endfor %}", "{{ 'x' * 99999 }}",
     "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}", "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns == ns.x }}",
     "{% set ns = namespace(l=[1]) %}{% for i in range(30) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",

@@ -20,6 +20,14 @@ static void steps_are_bounded(void **state)
                     "{\"l\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20],\"x\":0}", "steps");
 }
 
+static void searching_from_the_end_counts_what_it_compares(void **state)
+{
+    (void)state;
+    assert_too_much(
+        "{% set x = 'a' * 4000 %}{% for i in range(9) %}{% if x.rfind('b' ~ 'a' * 2000) > 0 %}{% endif %}{% endfor %}",
+        "{}", "steps");
+}
+
 static void output_is_bounded(void **state)
 {
     (void)state;
@@ -57,7 +65,8 @@ static void recursion_is_bounded(void **state)
     assert_too_much(
         "{% set ns = namespace(x=[]) %}{% for i in range(1200) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}", "{}",
         "nested too deep");
-    assert_too_much("{% macro m(x) %}{{ x|map(*x)|list }}{% endmacro %}{{ m(['map'] * 1200) }}", "{}", "nested too deep");
+    assert_too_much("{% macro m(x) %}{{ x|map(*x)|list }}{% endmacro %}{{ m(['map'] * 1200) }}", "{}",
+                    "nested too deep");
     assert_fails("{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}", "{}", &plenty, MOE_ERR_INVALID_ARG,
                  "nested too deep");
     assert_too_much("{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns.x == [ns] }}{{ ns.x|tojson }}", "{}", "");
@@ -195,6 +204,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(steps_are_bounded),
+        cmocka_unit_test(searching_from_the_end_counts_what_it_compares),
         cmocka_unit_test(output_is_bounded),
         cmocka_unit_test(memory_is_bounded),
         cmocka_unit_test(recursion_is_bounded),

@@ -116,6 +116,20 @@ static void depth_is_bounded(void **state)
     assert_too_deep("", "{% for x in y %}", 20000, "");
 }
 
+static void names_are_bounded(void **state)
+{
+    char *source = calloc(1, 1 << 16);
+    size_t n = 0;
+
+    (void)state;
+    assert_non_null(source);
+    for (int i = 0; i < 1100; i++) {
+        n += (size_t)sprintf(source + n, "{{ name_%d }}", i);
+    }
+    assert_fails(source, "{}", &plenty, MOE_ERR_UNSUPPORTED, "more than 1024 names");
+    free(source);
+}
+
 static void size_is_bounded(void **state)
 {
     char *source = repeated("", "x", TEMPLATE_MAX_SOURCE + 1, "");
@@ -135,6 +149,7 @@ int main(void)
         cmocka_unit_test(what_is_no_template_is_refused_by_line),
         cmocka_unit_test(an_unknown_filter_in_a_branch_is_an_error_only_when_it_is_taken),
         cmocka_unit_test(depth_is_bounded),
+        cmocka_unit_test(names_are_bounded),
         cmocka_unit_test(size_is_bounded),
     };
 

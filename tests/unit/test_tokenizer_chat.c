@@ -430,6 +430,39 @@ static void malformed_fields_are_refused_by_name(void **state)
     }
 }
 
+static void too_many_arguments_are_refused(void **state)
+{
+    const tokenizer_message plain = said(TOKENIZER_ROLE_USER, "a");
+    char args[8192] = "{";
+    size_t n = 1;
+
+    (void)state;
+    for (int i = 0; i < 257; i++) {
+        n += (size_t)sprintf(args + n, "%s\"a%d\":1", i ? "," : "", i);
+    }
+    strcpy(args + n, "}");
+    const tokenizer_conversation c = {.messages = &plain, .n_messages = 1, .template_args = args};
+
+    assert_conversation_refused("x", &c, "template_args: 257 keys; the limit is 256");
+}
+
+static void too_much_json_is_refused(void **state)
+{
+    const tokenizer_message plain = said(TOKENIZER_ROLE_USER, "a");
+    const size_t n = 2 << 20;
+    char *tools = malloc(n + 2);
+
+    (void)state;
+    assert_non_null(tools);
+    memset(tools, ' ', n);
+    memcpy(tools, "[", 1);
+    memcpy(tools + n, "]", 2);
+    const tokenizer_conversation c = {.messages = &plain, .n_messages = 1, .tools = tools};
+
+    assert_conversation_refused("x", &c, "tools: more than 2097152 bytes of JSON");
+    free(tools);
+}
+
 static void what_the_template_refuses_is_refused_with_its_words(void **state)
 {
     const tokenizer_message plain = said(TOKENIZER_ROLE_USER, "a");
@@ -497,6 +530,8 @@ int main(void)
         cmocka_unit_test(no_special_token_comes_from_what_a_user_typed),
         cmocka_unit_test(special_tokens_of_the_template_are_found),
         cmocka_unit_test(malformed_fields_are_refused_by_name),
+        cmocka_unit_test(too_many_arguments_are_refused),
+        cmocka_unit_test(too_much_json_is_refused),
         cmocka_unit_test(what_the_template_refuses_is_refused_with_its_words),
         cmocka_unit_test(the_tool_template_of_a_list_is_used_where_tools_are_given),
         cmocka_unit_test(a_template_set_by_hand_is_used),
