@@ -36,8 +36,9 @@ extern const char *const member_dtypes[], *const member_isas[], *const member_we
                 "etcd, which keeps the cluster's state; several addresses are tried in turn"),                         \
         MEMBER_TEXT(at, cluster, "default", "NAME", "the cluster to join"),                                            \
         MEMBER_TEXT(at, id, NULL, "NAME", "this member's name in the cluster; default: the host's"),                   \
-        MEMBER_CHOICE(at, transport, "tls", transport_lane_names, "LANE",                                                 \
-                      "how frames travel between members, in all alike; rdma: the program does not start where there is none"),      \
+        MEMBER_CHOICE(                                                                                                 \
+            at, transport, "tls", transport_lane_names, "LANE",                                                        \
+            "how frames travel between members, in all alike; rdma: the program does not start where there is none"),  \
         MEMBER_TEXT(at, secret_file, NULL, "FILE",                                                                     \
                     "the cluster's secret: members prove to each other that they know it"),                            \
         MEMBER_TEXT(at, etcd_user, NULL, "NAME", "user of etcd"),                                                      \
