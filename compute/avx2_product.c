@@ -9,8 +9,6 @@ typedef __m256 vf;
 #define VF_ROWS    6
 #define KEPT_FROM  9 /* rows */
 #define KEPT_WIDTH 2
-#define FEW_AHEAD                                                                                                      \
-    5 /* units (1.25 KB) that one or two rows fetch ahead: from 4 KB on it slows even a plain read (Zen 3) */
 #define PRODUCT_SHAPES(X)                                                                                              \
     X(1, 8, 0)                                                                                                         \
     X(2, 4, 0)                                                                                                         \
@@ -24,6 +22,16 @@ typedef __m256 vf;
 static inline vf vf_zero(void)
 {
     return _mm256_setzero_ps();
+}
+
+static inline vf vf_set(float x)
+{
+    return _mm256_set1_ps(x);
+}
+
+static inline vf vf_fma(vf a, vf b, vf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
 }
 
 static inline vf vf_load(const float *x)
@@ -80,10 +88,10 @@ CPU_TILE void row_step(size_t width, vf *c, const float *x, const vf *w)
                 : ROW_SUM(0), ROW_SUM(1), ROW_SUM(2), [y] "=&x"(y)
                 : [x] "m"(*x), ROW_W(0), ROW_W(1), ROW_W(2));
     } else {
-        y = _mm256_broadcast_ss(x);
+        y = vf_set(*x);
         CPU_UNROLL(8)
         for (size_t j = 0; j < width; j++) {
-            c[j] = _mm256_fmadd_ps(y, w[j], c[j]);
+            c[j] = vf_fma(y, w[j], c[j]);
         }
     }
 }

@@ -1,5 +1,5 @@
-/* Matrix products by f32 FMAs, written once over vf, a vector of VF_LANES f32 that avx2_product.c defines
- * together with its operations before it includes this file.
+/* Matrix products by f32 FMAs, written once over vf, a vector of VF_LANES f32 that avx2_product.c and avx512f_product.c
+ * define together with its operations before they include this file.
  *
  * A product of bf16 pairs is two FMAs per vector of outputs and pair, so the limit is the f32 peak: two FMAs a cycle,
  * each four cycles long. The sums of a tile of rows x vectors stay in registers while it passes over a piece of the
@@ -10,7 +10,7 @@
  * - From FROM_KEPT rows on, the first tile of rows keeps the weights that it widened, and the other tiles only load them.
  *   Widening in every tile takes a tenth of the time, since half of the operations compete with the FMAs for ports.
  *
- * vf operations: vf_zero, vf_load, vf_store, vf_half(kind, width, from, high): VF_LANES even or odd elements, widened;
+ * vf operations: vf_zero, vf_set, vf_load, vf_store, vf_fma(a, b, c) = a * b + c, vf_half(kind, width, from, high): VF_LANES even or odd elements, widened;
  * row_step(width, c, x, w): c[j] += *x * w[j]. Constants: VF_ROWS, VF_SUMS (vectors of a tile), PRODUCT_SHAPES(X):
  * X(n, width, last) for every number of rows of a tile over the panel, in passes of `width` vectors and one of `last`;
  * KEPT_SHAPES(X): X(n) for every number of rows of a tile among several, which are KEPT_WIDTH wide. */
@@ -19,7 +19,13 @@
 #define PIECE_UNITS CPU_CHUNK_UNITS
 #define HALF_APART  (PIECE_UNITS + 8) /* f32 between the odd and the even elements of a row of pairs */
 #define ROW_APART   (2 * HALF_APART)  /* f32 between rows; no power of two, or they would share few sets of L1 */
-#define BLOCK_UNITS 8                 /* between two fetches of a part of the next piece */
+/* Units that a tile fetches ahead in its own stream, into L1: one or two rows wait for memory, more for L2. Measured on Cascade
+ * Lake from cold memory: 8 units (2 KB) give 1.06 and 1.2 times the speed of none, NTA instead 0.7 times, since there it
+ * keeps the lines out of L2; 3 to 16 rows are 1.05 to 1.2 times as fast with 4 units as with none. On Zen 3 an earlier form
+ * was best with 1.25 KB, and 4 KB slowed even a plain read. */
+#define FEW_AHEAD   8
+#define NEAR_AHEAD  4
+#define BLOCK_UNITS 8 /* between two fetches of a part of the next piece */
 #define UNIT_BYTES  (CPU_PANEL * sizeof(uint32_t))
 
 /* Weights that a tile multiplies: from the panel; from the panel, kept widened for the next tile; those that were kept. */
@@ -28,7 +34,7 @@ typedef enum { FROM_PANEL, FROM_PANEL_KEEP, FROM_KEPT } weight_source;
 /* What a pass over a piece brings near meanwhile: a part of the next piece, into L2. */
 typedef struct fetch_part {
     const char *at, *end;
-    size_t each; /* bytes per BLOCK_UNITS */
+    size_t lines; /* per BLOCK_UNITS: always as many, so that the processor foresees the loop */
 } fetch_part;
 
 /* A tile of rows, VF_ROWS or fewer, over some vectors of the panel. */
@@ -71,12 +77,39 @@ CPU_TILE void step(cpu_kind kind, weight_source from, size_t n, size_t width, vf
     }
 }
 
+/* One or two rows: vector by vector, so that no weights wait in registers, which would have to spill. */
+CPU_TILE void unit_by_vector(cpu_kind kind, size_t n, size_t width, vf (*c)[VF_PANEL], const float *x,
+                             const uint32_t *w)
+{
+    bool high_first = kind == CPU_PAIR;
+    size_t second = kind == CPU_PAIR ? HALF_APART : 1;
+    vf y[2][2];
+
+    CPU_UNROLL(2)
+    for (size_t r = 0; r < n; r++) {
+        y[r][0] = vf_set(x[r * ROW_APART]);
+        y[r][1] = vf_set(x[r * ROW_APART + second]);
+    }
+    CPU_UNROLL(8)
+    for (size_t j = 0; j < width; j++) {
+        vf first = vf_half(kind, width, w + VF_LANES * j, high_first);
+        vf last = vf_half(kind, width, w + VF_LANES * j, !high_first);
+
+        CPU_UNROLL(2)
+        for (size_t r = 0; r < n; r++) {
+            c[r][j] = vf_fma(y[r][1], last, vf_fma(y[r][0], first, c[r][j]));
+        }
+    }
+}
+
 /* The pair class multiplies the odd element first, and has the odd and the even elements of its rows apart. */
 CPU_TILE void unit(cpu_kind kind, weight_source from, size_t n, size_t width, vf (*c)[VF_PANEL], const float *x,
                    const uint32_t *w, float *kept)
 {
     if (kind == CPU_F32) {
         step(kind, from, n, width, c, x, w, 0, kept);
+    } else if (n <= 2) {
+        unit_by_vector(kind, n, width, c, x, w);
     } else if (kind == CPU_PAIR) {
         step(kind, from, n, width, c, x, w, 2, kept);
         step(kind, from, n, width, c, x + HALF_APART, w, 1, kept + width * VF_LANES);
@@ -88,19 +121,17 @@ CPU_TILE void unit(cpu_kind kind, weight_source from, size_t n, size_t width, vf
 
 CPU_TILE void fetch_next(fetch_part *f)
 {
-    const char *to = f->at + f->each < f->end ? f->at + f->each : f->end;
-
-    for (; f->at < to; f->at += MOE_CACHE_LINE) {
-        _mm_prefetch(f->at, _MM_HINT_T1);
+    for (size_t i = 0; i < f->lines; i++) {
+        _mm_prefetch(f->at + i * MOE_CACHE_LINE, _MM_HINT_T1);
     }
+    f->at = MOE_MIN(f->at + f->lines * MOE_CACHE_LINE, f->end);
 }
 
-/* One or two rows wait for memory: what they read only once need not stay in any cache. */
 CPU_TILE void fetch_ahead(size_t width, const uint32_t *w)
 {
     CPU_UNROLL(4)
     for (size_t i = 0; i < width * sizeof(vf); i += MOE_CACHE_LINE) {
-        _mm_prefetch((const char *)w + FEW_AHEAD * UNIT_BYTES + i, _MM_HINT_NTA);
+        _mm_prefetch((const char *)w + i, _MM_HINT_T0);
     }
 }
 
@@ -130,7 +161,9 @@ CPU_TILE void tile(cpu_kind kind, weight_source from, size_t n, size_t width, co
         CPU_UNROLL(1)
         for (; block > 0; block--) {
             if (n <= 2) {
-                fetch_ahead(width, w);
+                fetch_ahead(width, w + FEW_AHEAD * CPU_PANEL);
+            } else if (from != FROM_KEPT) {
+                fetch_ahead(width, w + NEAR_AHEAD * CPU_PANEL);
             }
             unit(kind, from, n, width, c, x, w, kept);
             x += k_apart;
@@ -297,7 +330,7 @@ CPU_TILE void piece(cpu_kind kind, float *acc, size_t stride, const void *const 
 
         fetch.at = (const char *)next;
         fetch.end = fetch.at + n_units * UNIT_BYTES;
-        fetch.each = n_units * UNIT_BYTES / MOE_MAX(1, n_blocks) + 1;
+        fetch.lines = n_units * UNIT_BYTES / MOE_CACHE_LINE / MOE_MAX(1, n_blocks) + 1;
     }
     widen_rows(kind, wide, x, n_rows, k_begin, n);
     if (n_rows < KEPT_FROM) {
