@@ -1,7 +1,7 @@
 /* The kernels of the ModuleFormer family at MoLM's shapes, against max(bytes / bandwidth, flop / peak), both probed in
  * the same run.
  *
- *     bench_families [--isa portable|avx2|avx512] [--seconds S] [--only NAME] [--full-scan] [THREADS ...]
+ *     bench_families [--isa portable|avx2|avx512f|avx512] [--seconds S] [--only NAME] [--full-scan] [THREADS ...]
  *
  * (default 1 and 2 threads.) Weights are random and read from memory: 32 GELU experts (268 MB), 96 attention matrices
  * (201 MB). Reported is the 5th percentile of the times and the median. Without --full-scan the random scores end a
@@ -240,7 +240,7 @@ static void run(kernel_rig *rig)
 int main(int argc, char **argv)
 {
     const kernel_program program = {
-        .usage = "bench_families [--isa portable|avx2|avx512] [--seconds S] [--only NAME] [--full-scan] [THREADS ...]",
+        .usage = "bench_families [--isa portable|avx2|avx512f|avx512] [--seconds S] [--only NAME] [--full-scan] [THREADS ...]",
         .seconds = 0.3,
         .options = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
                     .isa = COMPUTE_ISA_AUTO,

@@ -1,5 +1,6 @@
-/* v16, a vector of 16 f32, and its operations over AVX-512; and what the files of that set give each other.
- * Only avx512*.c include it, which alone are compiled for the set. */
+/* v16, a vector of 16 f32, and its operations over AVX-512; and what the files of that set give each other. Only avx512*.c
+ * include it, which alone are compiled for the set: avx512.c and avx512_product.c with its bf16 instructions, the others
+ * without, so that processors without may run them. */
 #ifndef CONCLAVE_COMPUTE_AVX512_PRIV_H
 #define CONCLAVE_COMPUTE_AVX512_PRIV_H
 
@@ -78,14 +79,33 @@ static inline v16 v16_load_f16_n(const uint16_t *x, size_t n)
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), x));
 }
 
+/* Nearest even; denormals to signed zero; NaN truncated and quiet. */
+static inline __m256i round_to_bf16(v16 x)
+{
+#ifdef __AVX512BF16__
+    return (__m256i)_mm512_cvtneps_pbh(x);
+#else
+    __m512i u = _mm512_castps_si512(x), high = _mm512_srli_epi32(u, 16);
+    __m512i size = _mm512_and_si512(u, _mm512_set1_epi32(0x7fffffff)),
+            odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    __m512i y = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd), 16);
+
+    y = _mm512_mask_and_epi32(y, _mm512_cmplt_epi32_mask(size, _mm512_set1_epi32(0x00800000)), high,
+                              _mm512_set1_epi32(0x8000));
+    y = _mm512_mask_or_epi32(y, _mm512_cmpgt_epi32_mask(size, _mm512_set1_epi32(0x7f800000)), high,
+                             _mm512_set1_epi32(0x40));
+    return _mm512_cvtepi32_epi16(y);
+#endif
+}
+
 static inline void v16_store_bf16(uint16_t *to, v16 x)
 {
-    _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(x));
+    _mm256_storeu_si256((void *)to, round_to_bf16(x));
 }
 
 static inline void v16_store_bf16_n(uint16_t *to, size_t n, v16 x)
 {
-    _mm256_mask_storeu_epi16(to, first_lanes(n), (__m256i)_mm512_cvtneps_pbh(x));
+    _mm256_mask_storeu_epi16(to, first_lanes(n), round_to_bf16(x));
 }
 
 static inline v16 v16_fma(v16 a, v16 b, v16 c)
@@ -205,7 +225,8 @@ CPU_TILE void v16_fold_tile(const v16 *p, float *const *s, float scale)
 
 #define AVX512_TILE_ROWS 6 /* of a product: 6 x 4 accumulators, 4 weights, 1 input */
 
-extern const cpu_panel_fn cpu_avx512_panels[CPU_N_KINDS];
+extern const cpu_panel_fn cpu_avx512_panels[CPU_N_KINDS], cpu_avx512f_panels[CPU_N_KINDS];
+void cpu_avx512_pack(uint32_t *panel_out, const unsigned char *rows, size_t row_bytes, size_t n_rows, size_t n_units);
 void cpu_avx512_attention(const cpu_attention *a);
 void cpu_avx512_stick(cpu_stick *s);
 

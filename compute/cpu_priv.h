@@ -108,7 +108,7 @@ typedef struct cpu_kernels {
     void (*row_divide)(float *y, float by, size_t n);
 } cpu_kernels;
 
-extern const cpu_kernels cpu_kernels_portable, cpu_kernels_avx2, cpu_kernels_avx512;
+extern const cpu_kernels cpu_kernels_portable, cpu_kernels_avx2, cpu_kernels_avx512f, cpu_kernels_avx512;
 const cpu_kernels *cpu_kernels_of(compute_isa isa); /* available, or AUTO */
 
 struct compute_matrix {

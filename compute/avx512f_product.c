@@ -1,0 +1,92 @@
+/* AVX-512 without bf16 instructions: matrix products. Of 32 registers 24 hold sums: up to 6 rows x the 4 vectors of a panel, or
+ * up to 12 rows x 2. gcc 12 keeps to that with the broadcasts written as asm (tests/check_spills.sh). */
+#include "compute/avx512_priv.h"
+
+typedef v16 vf;
+
+#define VF_LANES   16
+#define VF_ROWS    12
+#define KEPT_FROM  13 /* rows */
+#define KEPT_WIDTH 2
+#define PRODUCT_SHAPES(X)                                                                                              \
+    X(1, 4, 0)                                                                                                         \
+    X(2, 4, 0)                                                                                                         \
+    X(3, 4, 0)                                                                                                         \
+    X(4, 4, 0)                                                                                                         \
+    X(5, 4, 0)                                                                                                         \
+    X(6, 4, 0)                                                                                                         \
+    X(7, 2, 0)                                                                                                         \
+    X(8, 2, 0)                                                                                                         \
+    X(9, 2, 0)                                                                                                         \
+    X(10, 2, 0)                                                                                                        \
+    X(11, 2, 0)                                                                                                        \
+    X(12, 2, 0)
+#define KEPT_SHAPES(X)     X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+#define FEW_PASSES(n_rows) ((n_rows) <= 6 ? 1 : 2)
+
+static inline vf vf_zero(void)
+{
+    return v16_zero();
+}
+
+static inline vf vf_set(float x)
+{
+    return v16_set(x);
+}
+
+static inline vf vf_fma(vf a, vf b, vf c)
+{
+    return v16_fma(a, b, c);
+}
+
+static inline vf vf_load(const float *x)
+{
+    return v16_load(x);
+}
+
+static inline void vf_store(float *to, vf x)
+{
+    v16_store(to, x);
+}
+
+/* From memory each time: held in registers between the halves, four vectors of raw weights would push out sums. */
+CPU_TILE vf vf_half(cpu_kind kind, size_t width, const uint32_t *from, bool high)
+{
+    const __m512i *v = (const void *)from;
+    __m512i w;
+
+    (void)width;
+    if (kind == CPU_F16) {
+        w = _mm512_loadu_si512(v);
+        return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(high ? _mm512_srli_epi32(w, 16) : w));
+    }
+    if (high) {
+        __asm__("vpandd %[v], %[mask], %[w]" : [w] "=v"(w) : [v] "m"(*v), [mask] "v"(_mm512_set1_epi32(-65536)));
+    } else {
+        __asm__("vpslld $16, %[v], %[w]" : [w] "=v"(w) : [v] "m"(*v));
+    }
+    return _mm512_castsi512_ps(w);
+}
+
+CPU_TILE void row_step(size_t width, vf *c, const float *x, const vf *w)
+{
+    vf y;
+
+#define ROW_FMA(j) "vfmadd231ps %[w" #j "], %[y], %[c" #j "]\n\t"
+#define ROW_SUM(j) [c##j] "+v"(c[j])
+#define ROW_W(j)   [w##j] "v"(w[j])
+    if (width == 2) {
+        __asm__("vbroadcastss %[x], %[y]\n\t" ROW_FMA(0) ROW_FMA(1)
+                : ROW_SUM(0), ROW_SUM(1), [y] "=&v"(y)
+                : [x] "m"(*x), ROW_W(0), ROW_W(1));
+    } else {
+        __asm__("vbroadcastss %[x], %[y]\n\t" ROW_FMA(0) ROW_FMA(1) ROW_FMA(2) ROW_FMA(3)
+                : ROW_SUM(0), ROW_SUM(1), ROW_SUM(2), ROW_SUM(3), [y] "=&v"(y)
+                : [x] "m"(*x), ROW_W(0), ROW_W(1), ROW_W(2), ROW_W(3));
+    }
+}
+
+#include "compute/vector_product_priv.h"
+
+const cpu_panel_fn cpu_avx512f_panels[CPU_N_KINDS] = {
+    [CPU_PAIR] = panel_pair, [CPU_F32] = panel_f32, [CPU_BF16] = panel_bf16, [CPU_F16] = panel_f16};
