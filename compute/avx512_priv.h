@@ -1,5 +1,5 @@
 /* v16, a vector of 16 f32, and its operations over AVX-512; and what the files of that set give each other. Only avx512*.c
- * include it, which alone are compiled for the set: avx512.c and avx512_product.c with its bf16 instructions, the others
+ * include it, which alone are compiled for the set: avx512.c and avx512_pair.c with its bf16 instructions, the others
  * without, so that processors without may run them. */
 #ifndef CONCLAVE_COMPUTE_AVX512_PRIV_H
 #define CONCLAVE_COMPUTE_AVX512_PRIV_H
@@ -67,6 +67,25 @@ static inline v16 v16_load_bf16(const uint16_t *x)
 static inline v16 v16_load_bf16_n(const uint16_t *x, size_t n)
 {
     return widen_bf16(_mm256_maskz_loadu_epi16(first_lanes(n), x));
+}
+
+/* The odd (high) or even elements of 16 units of 2-byte weights, widened. bf16 from memory each time: held in registers between
+ * the halves, four vectors of raw weights would push out sums. */
+CPU_TILE v16 v16_half(cpu_kind kind, const uint32_t *from, bool high)
+{
+    const __m512i *v = (const void *)from;
+    __m512i w;
+
+    if (kind == CPU_F16) {
+        w = _mm512_loadu_si512(v);
+        return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(high ? _mm512_srli_epi32(w, 16) : w));
+    }
+    if (high) {
+        __asm__("vpandd %[v], %[mask], %[w]" : [w] "=v"(w) : [v] "m"(*v), [mask] "v"(_mm512_set1_epi32(-65536)));
+    } else {
+        __asm__("vpslld $16, %[v], %[w]" : [w] "=v"(w) : [v] "m"(*v));
+    }
+    return _mm512_castsi512_ps(w);
 }
 
 static inline v16 v16_load_f16(const uint16_t *x)
@@ -225,6 +244,12 @@ CPU_TILE void v16_fold_tile(const v16 *p, float *const *s, float scale)
 
 #define AVX512_TILE_ROWS 6 /* of a product: 6 x 4 accumulators, 4 weights, 1 input */
 
+void cpu_avx512_panel_f32(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
+                          size_t k_begin, size_t k_end, const uint32_t *next);
+void cpu_avx512_panel_bf16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
+                           size_t k_begin, size_t k_end, const uint32_t *next);
+void cpu_avx512_panel_f16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
+                          size_t k_begin, size_t k_end, const uint32_t *next);
 extern const cpu_panel_fn cpu_avx512_panels[CPU_N_KINDS], cpu_avx512f_panels[CPU_N_KINDS];
 void cpu_avx512_pack(uint32_t *panel_out, const unsigned char *rows, size_t row_bytes, size_t n_rows, size_t n_units);
 void cpu_avx512_attention(const cpu_attention *a);

@@ -1,4 +1,4 @@
-/* Matrix products by f32 FMAs, written once over vf, a vector of VF_LANES f32 that avx2_product.c and avx512f_product.c
+/* Matrix products by f32 FMAs, written once over vf, a vector of VF_LANES f32 that avx2_product.c and avx512f_pair.c
  * define together with its operations before they include this file.
  *
  * A product of bf16 pairs is two FMAs per vector of outputs and pair, so the limit is the f32 peak: two FMAs a cycle,
@@ -11,14 +11,14 @@
  *   Widening in every tile takes a tenth of the time, since half of the operations compete with the FMAs for ports.
  *
  * vf operations: vf_zero, vf_set, vf_load, vf_store, vf_fma(a, b, c) = a * b + c, vf_half(kind, width, from, high): VF_LANES even or odd elements, widened;
- * row_step(width, c, x, w): c[j] += *x * w[j]. Constants: VF_ROWS, VF_SUMS (vectors of a tile), PRODUCT_SHAPES(X):
+ * row_step(width, c, x, w): c[j] += *x * w[j]. Constants: VF_ROWS of a tile, PIECE_UNITS of a
+ * panel, PRODUCT_SHAPES(X):
  * X(n, width, last) for every number of rows of a tile over the panel, in passes of `width` vectors and one of `last`;
  * KEPT_SHAPES(X): X(n) for every number of rows of a tile among several, which are KEPT_WIDTH wide. */
 
-#define VF_PANEL    (CPU_PANEL / VF_LANES) /* vectors */
-#define PIECE_UNITS CPU_CHUNK_UNITS
-#define HALF_APART  (PIECE_UNITS + 8) /* f32 between the odd and the even elements of a row of pairs */
-#define ROW_APART   (2 * HALF_APART)  /* f32 between rows; no power of two, or they would share few sets of L1 */
+#define VF_PANEL   (CPU_PANEL / VF_LANES) /* vectors */
+#define HALF_APART (PIECE_UNITS + 8)      /* f32 between the odd and the even elements of a row of pairs */
+#define ROW_APART  (2 * HALF_APART)       /* f32 between rows; no power of two, or they would share few sets of L1 */
 /* Units that a tile fetches ahead in its own stream, into L1: one or two rows wait for memory, more for L2. Measured on Cascade
  * Lake from cold memory: 8 units (2 KB) give 1.06 and 1.2 times the speed of none, NTA instead 0.7 times, since there it
  * keeps the lines out of L2; 3 to 16 rows are 1.05 to 1.2 times as fast with 4 units as with none. On Zen 3 an earlier form
@@ -77,28 +77,16 @@ CPU_TILE void step(cpu_kind kind, weight_source from, size_t n, size_t width, vf
     }
 }
 
-/* One or two rows: vector by vector, so that no weights wait in registers, which would have to spill. */
-CPU_TILE void unit_by_vector(cpu_kind kind, size_t n, size_t width, vf (*c)[VF_PANEL], const float *x,
-                             const uint32_t *w)
+/* One row: vector by vector, so that no weights wait in registers, which would have to spill. */
+CPU_TILE void unit_of_row(cpu_kind kind, size_t width, vf *c, const float *x, const uint32_t *w)
 {
     bool high_first = kind == CPU_PAIR;
-    size_t second = kind == CPU_PAIR ? HALF_APART : 1;
-    vf y[2][2];
+    vf first = vf_set(x[0]), last = vf_set(x[kind == CPU_PAIR ? HALF_APART : 1]);
 
-    CPU_UNROLL(2)
-    for (size_t r = 0; r < n; r++) {
-        y[r][0] = vf_set(x[r * ROW_APART]);
-        y[r][1] = vf_set(x[r * ROW_APART + second]);
-    }
     CPU_UNROLL(8)
     for (size_t j = 0; j < width; j++) {
-        vf first = vf_half(kind, width, w + VF_LANES * j, high_first);
-        vf last = vf_half(kind, width, w + VF_LANES * j, !high_first);
-
-        CPU_UNROLL(2)
-        for (size_t r = 0; r < n; r++) {
-            c[r][j] = vf_fma(y[r][1], last, vf_fma(y[r][0], first, c[r][j]));
-        }
+        c[j] = vf_fma(first, vf_half(kind, width, w + VF_LANES * j, high_first), c[j]);
+        c[j] = vf_fma(last, vf_half(kind, width, w + VF_LANES * j, !high_first), c[j]);
     }
 }
 
@@ -108,8 +96,8 @@ CPU_TILE void unit(cpu_kind kind, weight_source from, size_t n, size_t width, vf
 {
     if (kind == CPU_F32) {
         step(kind, from, n, width, c, x, w, 0, kept);
-    } else if (n <= 2) {
-        unit_by_vector(kind, n, width, c, x, w);
+    } else if (n == 1) {
+        unit_of_row(kind, width, c[0], x, w);
     } else if (kind == CPU_PAIR) {
         step(kind, from, n, width, c, x, w, 2, kept);
         step(kind, from, n, width, c, x + HALF_APART, w, 1, kept + width * VF_LANES);
@@ -350,28 +338,4 @@ CPU_TILE void panel(cpu_kind kind, float *acc, size_t stride, const void *const 
 
         piece(kind, acc, stride, x, n_rows, w, k, last ? k_end : k + most, last ? next : w + PIECE_UNITS * CPU_PANEL);
     }
-}
-
-static void panel_pair(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
-                       size_t k_begin, size_t k_end, const uint32_t *next)
-{
-    panel(CPU_PAIR, acc, stride, x, n_rows, w, k_begin, k_end, next);
-}
-
-static void panel_f32(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w, size_t k_begin,
-                      size_t k_end, const uint32_t *next)
-{
-    panel(CPU_F32, acc, stride, x, n_rows, w, k_begin, k_end, next);
-}
-
-static void panel_bf16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
-                       size_t k_begin, size_t k_end, const uint32_t *next)
-{
-    panel(CPU_BF16, acc, stride, x, n_rows, w, k_begin, k_end, next);
-}
-
-static void panel_f16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w, size_t k_begin,
-                      size_t k_end, const uint32_t *next)
-{
-    panel(CPU_F16, acc, stride, x, n_rows, w, k_begin, k_end, next);
 }

@@ -1,5 +1,5 @@
-/* AVX-512 without bf16 instructions: matrix products. Of 32 registers 24 hold sums: up to 6 rows x the 4 vectors of a panel, or
- * up to 12 rows x 2. gcc 12 keeps to that with the broadcasts written as asm (tests/check_spills.sh). */
+/* AVX-512 without bf16 instructions: products of bf16 pairs as two FMAs. Of 32 registers 24 hold sums: up to 6 rows x the 4
+ * vectors of a panel, or up to 12 rows x 2. The asm keeps gcc 12 from spilling them (tests/check_spills.sh). */
 #include "compute/avx512_priv.h"
 
 typedef v16 vf;
@@ -8,6 +8,8 @@ typedef v16 vf;
 #define VF_ROWS    12
 #define KEPT_FROM  13 /* rows */
 #define KEPT_WIDTH 2
+#define PIECE_UNITS                                                                                                    \
+    64 /* that are kept: 16 KB; with 128 they push the rows out of L1, and 96 rows take 1.1 times as long */
 #define PRODUCT_SHAPES(X)                                                                                              \
     X(1, 4, 0)                                                                                                         \
     X(2, 4, 0)                                                                                                         \
@@ -49,23 +51,10 @@ static inline void vf_store(float *to, vf x)
     v16_store(to, x);
 }
 
-/* From memory each time: held in registers between the halves, four vectors of raw weights would push out sums. */
 CPU_TILE vf vf_half(cpu_kind kind, size_t width, const uint32_t *from, bool high)
 {
-    const __m512i *v = (const void *)from;
-    __m512i w;
-
     (void)width;
-    if (kind == CPU_F16) {
-        w = _mm512_loadu_si512(v);
-        return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(high ? _mm512_srli_epi32(w, 16) : w));
-    }
-    if (high) {
-        __asm__("vpandd %[v], %[mask], %[w]" : [w] "=v"(w) : [v] "m"(*v), [mask] "v"(_mm512_set1_epi32(-65536)));
-    } else {
-        __asm__("vpslld $16, %[v], %[w]" : [w] "=v"(w) : [v] "m"(*v));
-    }
-    return _mm512_castsi512_ps(w);
+    return v16_half(kind, from, high);
 }
 
 CPU_TILE void row_step(size_t width, vf *c, const float *x, const vf *w)
@@ -88,5 +77,13 @@ CPU_TILE void row_step(size_t width, vf *c, const float *x, const vf *w)
 
 #include "compute/vector_product_priv.h"
 
-const cpu_panel_fn cpu_avx512f_panels[CPU_N_KINDS] = {
-    [CPU_PAIR] = panel_pair, [CPU_F32] = panel_f32, [CPU_BF16] = panel_bf16, [CPU_F16] = panel_f16};
+static void panel_pair(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
+                       size_t k_begin, size_t k_end, const uint32_t *next)
+{
+    panel(CPU_PAIR, acc, stride, x, n_rows, w, k_begin, k_end, next);
+}
+
+const cpu_panel_fn cpu_avx512f_panels[CPU_N_KINDS] = {[CPU_PAIR] = panel_pair,
+                                                      [CPU_F32] = cpu_avx512_panel_f32,
+                                                      [CPU_BF16] = cpu_avx512_panel_bf16,
+                                                      [CPU_F16] = cpu_avx512_panel_f16};
