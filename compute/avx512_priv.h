@@ -242,6 +242,25 @@ CPU_TILE void v16_fold_tile(const v16 *p, float *const *s, float scale)
 
 #include "compute/vector_priv.h"
 
+/* c[0 .. width) += *x * w[0 .. width), width 2 or 4. */
+CPU_TILE void v16_row_step(size_t width, v16 *c, const float *x, const v16 *w)
+{
+    v16 y;
+
+#define ROW_FMA(j) "vfmadd231ps %[w" #j "], %[y], %[c" #j "]\n\t"
+#define ROW_SUM(j) [c##j] "+v"(c[j])
+#define ROW_W(j)   [w##j] "v"(w[j])
+    if (width == 2) {
+        __asm__("vbroadcastss %[x], %[y]\n\t" ROW_FMA(0) ROW_FMA(1)
+                : ROW_SUM(0), ROW_SUM(1), [y] "=&v"(y)
+                : [x] "m"(*x), ROW_W(0), ROW_W(1));
+    } else {
+        __asm__("vbroadcastss %[x], %[y]\n\t" ROW_FMA(0) ROW_FMA(1) ROW_FMA(2) ROW_FMA(3)
+                : ROW_SUM(0), ROW_SUM(1), ROW_SUM(2), ROW_SUM(3), [y] "=&v"(y)
+                : [x] "m"(*x), ROW_W(0), ROW_W(1), ROW_W(2), ROW_W(3));
+    }
+}
+
 #define AVX512_TILE_ROWS 6 /* of a product: 6 x 4 accumulators, 4 weights, 1 input */
 
 void cpu_avx512_panel_f32(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,

@@ -38,12 +38,7 @@ CPU_TILE void unit_chain(v16 (*c)[4], size_t n, const v16 *w, const unsigned cha
 {
     CPU_UNROLL(6)
     for (size_t r = 0; r < n; r++) {
-        v16 y = _mm512_castsi512_ps(_mm512_set1_epi32(dword_at(x[r] + at)));
-
-        CPU_UNROLL(4)
-        for (size_t j = 0; j < 4; j++) {
-            c[r][j] = _mm512_fmadd_ps(y, w[j], c[r][j]);
-        }
+        v16_row_step(4, c[r], (const float *)(const void *)(x[r] + at), w);
     }
 }
 

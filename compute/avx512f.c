@@ -73,7 +73,7 @@ void cpu_avx512_pack(uint32_t *panel_out, const unsigned char *rows, size_t row_
 }
 
 const cpu_kernels cpu_kernels_avx512f = {.name = "cpu-avx512f",
-                                         .rows_at_once = 1,
+                                         .rows_at_once = AVX512_TILE_ROWS,
                                          .chunk_units = CPU_CHUNK_UNITS,
                                          .panel = cpu_avx512f_panels,
                                          .pack = cpu_avx512_pack,

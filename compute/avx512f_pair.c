@@ -59,20 +59,7 @@ CPU_TILE vf vf_half(cpu_kind kind, size_t width, const uint32_t *from, bool high
 
 CPU_TILE void row_step(size_t width, vf *c, const float *x, const vf *w)
 {
-    vf y;
-
-#define ROW_FMA(j) "vfmadd231ps %[w" #j "], %[y], %[c" #j "]\n\t"
-#define ROW_SUM(j) [c##j] "+v"(c[j])
-#define ROW_W(j)   [w##j] "v"(w[j])
-    if (width == 2) {
-        __asm__("vbroadcastss %[x], %[y]\n\t" ROW_FMA(0) ROW_FMA(1)
-                : ROW_SUM(0), ROW_SUM(1), [y] "=&v"(y)
-                : [x] "m"(*x), ROW_W(0), ROW_W(1));
-    } else {
-        __asm__("vbroadcastss %[x], %[y]\n\t" ROW_FMA(0) ROW_FMA(1) ROW_FMA(2) ROW_FMA(3)
-                : ROW_SUM(0), ROW_SUM(1), ROW_SUM(2), ROW_SUM(3), [y] "=&v"(y)
-                : [x] "m"(*x), ROW_W(0), ROW_W(1), ROW_W(2), ROW_W(3));
-    }
+    v16_row_step(width, c, x, w);
 }
 
 #include "compute/vector_product_priv.h"
