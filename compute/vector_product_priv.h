@@ -7,22 +7,22 @@
  *
  * - The rows are widened to f32 once per piece, so that a value of x is a broadcast load, which costs neither an FMA port
  *   nor a shuffle. They lie beside each other at a distance that is a constant: one pointer serves all.
- * - From FROM_KEPT rows on, the first tile of rows keeps the weights that it widened, and the other tiles only load them.
+ * - From KEPT_FROM rows on, the first tile of rows keeps the weights that it widened, and the other tiles only load them.
  *   Widening in every tile takes a tenth of the time, since half of the operations compete with the FMAs for ports.
  *
- * vf operations: vf_zero, vf_set, vf_load, vf_store, vf_fma(a, b, c) = a * b + c, vf_half(kind, width, from, high): VF_LANES even or odd elements, widened;
- * row_step(width, c, x, w): c[j] += *x * w[j]. Constants: VF_ROWS of a tile, PIECE_UNITS of a
- * panel, PRODUCT_SHAPES(X):
- * X(n, width, last) for every number of rows of a tile over the panel, in passes of `width` vectors and one of `last`;
- * KEPT_SHAPES(X): X(n) for every number of rows of a tile among several, which are KEPT_WIDTH wide. */
+ * vf operations: vf_zero, vf_set, vf_load, vf_store, vf_fma(a, b, c) = a * b + c, vf_half(kind, width, from, high):
+ * VF_LANES even or odd elements, widened; row_step(width, c, x, w): c[j] += *x * w[j]. Constants: VF_ROWS of a tile,
+ * PIECE_UNITS of a panel, PRODUCT_SHAPES(X): X(n, width, last) for every number of rows of a tile over the panel, in
+ * passes of `width` vectors and one of `last`; KEPT_SHAPES(X): X(n) for every number of rows of a tile among several,
+ * which are KEPT_WIDTH wide; FEW_PASSES(n): passes of a tile when n rows are fewer than KEPT_FROM. */
 
 #define VF_PANEL   (CPU_PANEL / VF_LANES) /* vectors */
 #define HALF_APART (PIECE_UNITS + 8)      /* f32 between the odd and the even elements of a row of pairs */
 #define ROW_APART  (2 * HALF_APART)       /* f32 between rows; no power of two, or they would share few sets of L1 */
-/* Units that a tile fetches ahead in its own stream, into L1: one or two rows wait for memory, more for L2. Measured on Cascade
- * Lake from cold memory: 8 units (2 KB) give 1.06 and 1.2 times the speed of none, NTA instead 0.7 times, since there it
- * keeps the lines out of L2; 3 to 16 rows are 1.05 to 1.2 times as fast with 4 units as with none. On Zen 3 an earlier form
- * was best with 1.25 KB, and 4 KB slowed even a plain read. */
+/* Units that a tile fetches ahead in its own stream, into L1: one or two rows wait for memory, more for L2. Measured on
+ * Cascade Lake from cold memory: with 8 units (2 KB) one row is 1.06 and two rows are 1.2 times as fast as the kernels
+ * before, with NTA 0.7 times, since there it keeps the lines out of L2; 3 to 16 rows gain a further 1.05 to 1.2 from 4
+ * units. On Zen 3 an earlier form was best with 1.25 KB, and 4 KB slowed even a plain read. */
 #define FEW_AHEAD   8
 #define NEAR_AHEAD  4
 #define BLOCK_UNITS 8 /* between two fetches of a part of the next piece */
