@@ -1,7 +1,9 @@
 /* How near a whole model comes to the machine's limit: OLMoE-1B-7B's shape with random weights, through the engine with
  * its embedded node and frames.
  *
- *     bench_model [--layers N] [--windows N] [--window-seconds S] [--isa ISA] [THREADS ...]     (default: all cores, then 1 thread)
+ *     bench_model [--layers N] [--windows N] [--window-seconds S] [--isa ISA] [THREADS ...]
+ *
+ * (default: all cores, then 1 thread)
  *
  * Decode at batch 1, 8 and 32 after prompts of 16 random tokens, prefill of 512. The limit of a step is
  * max(bytes / bandwidth, flop / peak): bytes of the weights it reads (the coordinator's, and of every expert that a row

@@ -1,6 +1,7 @@
-/* AVX2: matrix products. Of 16 registers 12 hold sums: 6 rows x 2 vectors, or 4 rows x 3; the others are the weights of a
- * step and one value of x. gcc 12 does not keep to that by itself: it loads the weights of both halves of a unit, or the
- * values of several rows, at once, and has to spill sums. Hence the asm; tests/check_spills.sh looks at what came of it. */
+/* AVX2: matrix products. Of 16 registers 12 hold sums: 6 rows x 2 vectors, or 4 rows x 3; the others are the weights
+ * of a step and one value of x. gcc 12 does not keep to that by itself: it loads the weights of both halves of a
+ * unit, or the values of several rows, at once, and has to spill sums. Hence the asm; tests/check_spills.sh looks at
+ * what came of it. */
 #include "compute/avx2_priv.h"
 
 typedef __m256 vf;
@@ -51,7 +52,8 @@ static inline void vf_store(float *to, vf x)
     }
 
 static const _Alignas(32) uint32_t high_half[8] = EACH_LANE(0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u);
-/* Byte shuffles: the low half of each dword becomes its high half, above zeros; the low, the high halves move together. */
+/* Byte shuffles: the low half of each dword becomes its high half, above zeros; the low, the high halves move
+ * together. */
 static const _Alignas(32) uint32_t low_half[8] = EACH_LANE(0x01008080u, 0x05048080u, 0x09088080u, 0x0d0c8080u);
 static const _Alignas(32) uint32_t low_words[8] = EACH_LANE(0x05040100u, 0x0d0c0908u, 0x80808080u, 0x80808080u);
 static const _Alignas(32) uint32_t high_words[8] = EACH_LANE(0x07060302u, 0x0f0e0b0au, 0x80808080u, 0x80808080u);

@@ -1,4 +1,5 @@
-/* The AVX-512 twins with bf16 instructions (f, bw, vl, dq, bf16): rows and the table. isa.c decides whether they run. */
+/* The AVX-512 twins with bf16 instructions (f, bw, vl, dq, bf16): rows and the table. isa.c decides whether they
+ * run. */
 #include "compute/avx512_priv.h"
 
 #include "compute/vector_rows_priv.h"

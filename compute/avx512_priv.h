@@ -1,6 +1,6 @@
-/* v16, a vector of 16 f32, and its operations over AVX-512; and what the files of that set give each other. Only avx512*.c
- * include it, which alone are compiled for the set: avx512.c and avx512_pair.c with its bf16 instructions, the others
- * without, so that processors without may run them. */
+/* v16, a vector of 16 f32, and its operations over AVX-512; and what the files of that set give each other. Only
+ * avx512*.c include it, which alone are compiled for the set: avx512.c and avx512_pair.c with its bf16 instructions,
+ * the others without, so that processors without may run them. */
 #ifndef CONCLAVE_COMPUTE_AVX512_PRIV_H
 #define CONCLAVE_COMPUTE_AVX512_PRIV_H
 
@@ -69,8 +69,8 @@ static inline v16 v16_load_bf16_n(const uint16_t *x, size_t n)
     return widen_bf16(_mm256_maskz_loadu_epi16(first_lanes(n), x));
 }
 
-/* The odd (high) or even elements of 16 units of 2-byte weights, widened. bf16 from memory each time: held in registers between
- * the halves, four vectors of raw weights would push out sums. */
+/* The odd (high) or even elements of 16 units of 2-byte weights, widened. bf16 from memory each time: held in
+ * registers between the halves, four vectors of raw weights would push out sums. */
 CPU_TILE v16 v16_half(cpu_kind kind, const uint32_t *from, bool high)
 {
     const __m512i *v = (const void *)from;

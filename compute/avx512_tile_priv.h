@@ -1,5 +1,5 @@
-/* Matrix products over AVX-512, from the panel as it is stored: of f32 chains and, where there are bf16 instructions, of pairs.
- * Included after avx512_priv.h. */
+/* Matrix products over AVX-512, from the panel as it is stored: of f32 chains and, where there are bf16
+ * instructions, of pairs. Included after avx512_priv.h. */
 
 #define V_AHEAD    24 /* units (6 KB) that one tile alone fetches ahead of what it multiplies */
 #define UNIT_BYTES (CPU_PANEL * sizeof(uint32_t))
@@ -156,9 +156,9 @@ CPU_TILE void tile_of(size_t n, cpu_kind kind, fetch_kind fetch_as, float *acc, 
     }
 }
 
-/* At most AVX512_TILE_ROWS rows: what is read next is fetched V_AHEAD units before it is multiplied, beyond the end from
- * next on. The hardware's own fetching falls behind, since waiting products fill the core before enough loads are
- * under way. */
+/* At most AVX512_TILE_ROWS rows: what is read next is fetched V_AHEAD units before it is multiplied, beyond the end
+ * from next on. The hardware's own fetching falls behind, since waiting products fill the core before enough loads
+ * are under way. */
 CPU_TILE void few_rows(cpu_kind kind, float *acc, size_t stride, const void *const *x, size_t n, const uint32_t *w,
                        size_t k_begin, size_t k_end, const uint32_t *next)
 {

@@ -1,5 +1,5 @@
-/* The AVX-512 twins of processors without its bf16 instructions (f, bw, vl, dq), as most servers of 2017 to 2021 are: rows,
- * packing and the table. isa.c decides whether they run. */
+/* The AVX-512 twins of processors without its bf16 instructions (f, bw, vl, dq), as most servers of 2017 to 2021
+ * are: rows, packing and the table. isa.c decides whether they run. */
 #include "compute/avx512_priv.h"
 
 #include "compute/vector_rows_priv.h"

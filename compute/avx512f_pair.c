@@ -1,5 +1,5 @@
-/* AVX-512 without bf16 instructions: products of bf16 pairs as two FMAs. Of 32 registers 24 hold sums: up to 6 rows x the 4
- * vectors of a panel, or up to 12 rows x 2. The asm keeps gcc 12 from spilling them (tests/check_spills.sh). */
+/* AVX-512 without bf16 instructions: products of bf16 pairs as two FMAs. Of 32 registers 24 hold sums: up to 6 rows
+ * x the 4 vectors of a panel, or up to 12 rows x 2. The asm keeps gcc 12 from spilling them (tests/check_spills.sh). */
 #include "compute/avx512_priv.h"
 
 typedef v16 vf;

@@ -1,20 +1,21 @@
 /* Matrix products by f32 FMAs, written once over vf, a vector of VF_LANES f32 that avx2_product.c and avx512f_pair.c
  * define together with its operations before they include this file.
  *
- * A product of bf16 pairs is two FMAs per vector of outputs and pair, so the limit is the f32 peak: two FMAs a cycle,
- * each four cycles long. The sums of a tile of rows x vectors stay in registers while it passes over a piece of the
- * panel. It needs 8 sums to fill those four cycles, and as many as fit so that little else is done per FMA.
+ * A product of bf16 pairs is two FMAs per vector of outputs and pair, so the limit is the f32 peak: two FMAs a
+ * cycle, each four cycles long. The sums of a tile of rows x vectors stay in registers while it passes over a piece
+ * of the panel. It needs 8 sums to fill those four cycles, and as many as fit so that little else is done per FMA.
  *
- * - The rows are widened to f32 once per piece, so that a value of x is a broadcast load, which costs neither an FMA port
- *   nor a shuffle. They lie beside each other at a distance that is a constant: one pointer serves all.
- * - From KEPT_FROM rows on, the first tile of rows keeps the weights that it widened, and the other tiles only load them.
- *   Widening in every tile takes a tenth of the time, since half of the operations compete with the FMAs for ports.
+ * - The rows are widened to f32 once per piece, so that a value of x is a broadcast load, which costs neither an FMA
+ *   port nor a shuffle. They lie beside each other at a distance that is a constant: one pointer serves all.
+ * - From KEPT_FROM rows on, the first tile of rows keeps the weights that it widened, and the other tiles only load
+ *   them. Widening in every tile takes a tenth of the time, since half of the operations compete with the FMAs for
+ *   ports.
  *
  * vf operations: vf_zero, vf_set, vf_load, vf_store, vf_fma(a, b, c) = a * b + c, vf_half(kind, width, from, high):
  * VF_LANES even or odd elements, widened; row_step(width, c, x, w): c[j] += *x * w[j]. Constants: VF_ROWS of a tile,
  * PIECE_UNITS of a panel, PRODUCT_SHAPES(X): X(n, width, last) for every number of rows of a tile over the panel, in
- * passes of `width` vectors and one of `last`; KEPT_SHAPES(X): X(n) for every number of rows of a tile among several,
- * which are KEPT_WIDTH wide; FEW_PASSES(n): passes of a tile when n rows are fewer than KEPT_FROM. */
+ * passes of `width` vectors and one of `last`; KEPT_SHAPES(X): X(n) for every number of rows of a tile among
+ * several, which are KEPT_WIDTH wide; FEW_PASSES(n): passes of a tile when n rows are fewer than KEPT_FROM. */
 
 #define VF_PANEL   (CPU_PANEL / VF_LANES) /* vectors */
 #define HALF_APART (PIECE_UNITS + 8)      /* f32 between the odd and the even elements of a row of pairs */
@@ -28,7 +29,8 @@
 #define BLOCK_UNITS 8 /* between two fetches of a part of the next piece */
 #define UNIT_BYTES  (CPU_PANEL * sizeof(uint32_t))
 
-/* Weights that a tile multiplies: from the panel; from the panel, kept widened for the next tile; those that were kept. */
+/* Weights that a tile multiplies: from the panel; from the panel, kept widened for the next tile; those that were
+ * kept. */
 typedef enum { FROM_PANEL, FROM_PANEL_KEEP, FROM_KEPT } weight_source;
 
 /* What a pass over a piece brings near meanwhile: a part of the next piece, into L2. */
@@ -171,7 +173,8 @@ CPU_TILE void tile(cpu_kind kind, weight_source from, size_t n, size_t width, co
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ tiles over a panel */
+/* ------------------------------------------------------------------------------------------------ tiles over a
+ * panel */
 CPU_TILE void passes(cpu_kind kind, size_t n, size_t width, size_t last, tile_job t)
 {
     for (size_t done = 0; done + width <= VF_PANEL; done += width) {

@@ -1,7 +1,7 @@
 #!/bin/sh
-# The loops of the product kernels keep their sums in registers: fails when a loop that does at least 12 FMAs stores a vector to
-# the stack or, apart from constants, loads one from it. gcc spills such tiles as soon as it may reorder them, and the bits stay
-# right, so that only time would tell. Arguments: object files. 77: skipped, there is no objdump.
+# The loops of the product kernels keep their sums in registers: fails when a loop of at least 12 FMAs stores a vector
+# to the stack. gcc spills such tiles as soon as it may reorder them, and only time would tell: the bits stay right.
+# Constants that are loaded from the stack are no spills. Arguments: object files. 77: skipped, there is no objdump.
 set -eu
 if ! command -v objdump > /dev/null; then
   echo "check_spills: skipped, there is no objdump (binutils)"
