@@ -1,7 +1,7 @@
 /* The kernels of the ModuleFormer family at MoLM's shapes, against max(bytes / bandwidth, flop / peak), both probed in
  * the same run.
  *
- *     bench_families [--isa portable|avx2|avx512] [--seconds S] [--only NAME] [--full-scan] [THREADS ...]
+ *     bench_families [--isa portable|avx2|avx512f|avx512] [--seconds S] [--only NAME] [--full-scan] [THREADS ...]
  *
  * (default 1 and 2 threads.) Weights are random and read from memory: 32 GELU experts (268 MB), 96 attention matrices
  * (201 MB). Reported is the 5th percentile of the times and the median. Without --full-scan the random scores end a
@@ -177,7 +177,7 @@ static double keys_seen(const bench *b, kernel_fn fn, bench *run, size_t n)
 /* A key is multiplied twice, in f32; it is read once for all rows at best. */
 static void measure_stick(bench *b)
 {
-    double peak = probe_peak_f32(b->rig->threads);
+    double peak = probe_peak_f32(b->rig->threads, b->rig->isa);
 
     for (size_t n = 512; n <= MAX_CONTEXT; n *= 8) {
         double row = keys_seen(b, run_stick_row, b, n), rows = keys_seen(b, run_stick_rows, b, n);
@@ -239,17 +239,17 @@ static void run(kernel_rig *rig)
 
 int main(int argc, char **argv)
 {
-    const kernel_program program = {
-        .usage = "bench_families [--isa portable|avx2|avx512] [--seconds S] [--only NAME] [--full-scan] [THREADS ...]",
-        .seconds = 0.3,
-        .options = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
-                    .isa = COMPUTE_ISA_AUTO,
-                    .max_rows = MAX_ROWS,
-                    .max_ffn_rows = MAX_ROWS * TOP_K,
-                    .max_d_ff = D_FF,
-                    .max_context = MAX_CONTEXT},
-        .has_full_scan = true,
-        .run = run};
+    const kernel_program program = {.usage = "bench_families [--isa portable|avx2|avx512f|avx512] [--seconds S] "
+                                             "[--only NAME] [--full-scan] [THREADS ...]",
+                                    .seconds = 0.3,
+                                    .options = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
+                                                .isa = COMPUTE_ISA_AUTO,
+                                                .max_rows = MAX_ROWS,
+                                                .max_ffn_rows = MAX_ROWS * TOP_K,
+                                                .max_d_ff = D_FF,
+                                                .max_context = MAX_CONTEXT},
+                                    .has_full_scan = true,
+                                    .run = run};
 
     return kernel_rig_main(&program, argc, argv);
 }

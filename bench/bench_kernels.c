@@ -1,6 +1,6 @@
 /* How near the kernels come to the machine's limit, max(bytes / bandwidth, flop / peak), both probed in the same run.
  *
- *     bench_kernels [--isa portable|avx2|avx512] [--seconds S] [--only NAME] [THREADS ...]     (default 1 and 2
+ *     bench_kernels [--isa portable|avx2|avx512f|avx512] [--seconds S] [--only NAME] [THREADS ...]     (default 1 and 2
  * threads)
  *
  * OLMoE's shapes, random distinct weights, 64 different experts (805 MB) so that every weight comes from memory.
@@ -331,7 +331,7 @@ static void run(kernel_rig *rig)
 int main(int argc, char **argv)
 {
     const kernel_program program = {
-        .usage = "bench_kernels [--isa portable|avx2|avx512] [--seconds S] [--only NAME] [THREADS ...]",
+        .usage = "bench_kernels [--isa portable|avx2|avx512f|avx512] [--seconds S] [--only NAME] [THREADS ...]",
         .seconds = 0.5,
         .options = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
                     .isa = COMPUTE_ISA_AUTO,

@@ -1,7 +1,9 @@
 /* How near a whole model comes to the machine's limit: OLMoE-1B-7B's shape with random weights, through the engine with
  * its embedded node and frames.
  *
- *     bench_model [--layers N] [--windows N] [--window-seconds S] [THREADS ...]     (default: all cores, then 1 thread)
+ *     bench_model [--layers N] [--windows N] [--window-seconds S] [--isa ISA] [THREADS ...]
+ *
+ * (default: all cores, then 1 thread)
  *
  * Decode at batch 1, 8 and 32 after prompts of 16 random tokens, prefill of 512. The limit of a step is
  * max(bytes / bandwidth, flop / peak): bytes of the weights it reads (the coordinator's, and of every expert that a row
@@ -19,7 +21,10 @@ enum { MAX_WINDOWS = 9, MIN_STEPS = 3, MAX_STEPS = 12, PROMPT_TOKENS = 16, N_MEA
 typedef struct bench_config {
     uint32_t layers, windows;
     double window_seconds;
+    char *isa;
 } bench_config;
+
+static const char *const isas[] = {"auto", "portable", "avx2", "avx512f", "avx512", NULL};
 
 static const moe_option options[] = {
     {"layers", MOE_OPT_U32, offsetof(bench_config, layers), "0", 0, OLMOE_N_LAYERS, NULL, "N",
@@ -28,6 +33,8 @@ static const moe_option options[] = {
      "windows of each measurement, each between two probes"},
     {"window_seconds", MOE_OPT_F64, offsetof(bench_config, window_seconds), "0.7", 0.01, 60, NULL, "S",
      "length of a decode window"},
+    {"isa", MOE_OPT_CHOICE, offsetof(bench_config, isa), "auto", 0, 0, isas, "ISA",
+     "instruction set, of the limits too; one that this machine has not is refused"},
 };
 static const moe_program program = {.name = "bench_model",
                                     .summary =
@@ -365,6 +372,17 @@ static moe_status measure_all(bench *b, moe_error *err)
     return status == MOE_OK ? print_frames(b, err) : status;
 }
 
+/* The options have refused any other name. */
+static compute_isa isa_of(const char *name)
+{
+    compute_isa isa = COMPUTE_ISA_PORTABLE;
+
+    while (isa < COMPUTE_ISA_AUTO && strcmp(name, compute_isa_name(isa)) != 0) {
+        isa++;
+    }
+    return isa;
+}
+
 static moe_status run(const bench_config *config, size_t n_threads, moe_error *err)
 {
     bench *b = calloc(1, sizeof *b);
@@ -378,7 +396,7 @@ static moe_status run(const bench_config *config, size_t n_threads, moe_error *e
     }
     b->config = *config;
     moe_random_seed(&b->random, 5);
-    status = rig_open(&b->rig, n_threads, n_layers, err);
+    status = rig_open(&b->rig, n_threads, n_layers, isa_of(config->isa), err);
     if (status == MOE_OK) {
         b->load.engine = b->rig.engine;
         printf("\nOLMoE-1B-7B's shape, bf16, %u of %d layers%s, %s, %zu threads; packed in %.1f s\n", n_layers,

@@ -212,7 +212,8 @@ static moe_status open_bench(bench *b, size_t n_threads, const char *config, con
                          .prefill_chunk = PREFILL_PROMPT,
                          .max_running = LOAD_MAX,
                          .max_context = MAX_CONTEXT,
-                         .kv_tokens = PREFILL_BATCH * (PREFILL_PROMPT + MODEL_KV_PAGE_TOKENS)};
+                         .kv_tokens = PREFILL_BATCH * (PREFILL_PROMPT + MODEL_KV_PAGE_TOKENS),
+                         .isa = COMPUTE_ISA_AUTO};
     moe_status status = rig_open_model(&b->rig, n_threads, &m, err);
 
     if (status == MOE_OK && (b->ids = calloc(b->rig.config.vocab_size, sizeof *b->ids)) == NULL) {

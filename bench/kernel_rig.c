@@ -39,11 +39,10 @@ static int by_value(const void *a, const void *b)
 /* The best seen so far in this run: a probe that was disturbed must not flatter the kernels. */
 static void probe(kernel_rig *rig)
 {
-    double bandwidth = probe_bandwidth(rig->threads, rig->probe_memory, PROBE_BYTES),
-           peak = probe_peak_bf16(rig->threads);
+    double bandwidth = probe_bandwidth(rig->threads, rig->probe_memory, PROBE_BYTES);
 
     rig->bandwidth = MOE_MAX(rig->bandwidth, bandwidth);
-    rig->peak = MOE_MAX(rig->peak, peak == 0.0 ? probe_peak_f32(rig->threads) : peak);
+    rig->peak = MOE_MAX(rig->peak, probe_peak_bf16(rig->threads, rig->isa));
 }
 
 void kernel_rig_print(kernel_rig *rig)
@@ -52,7 +51,7 @@ void kernel_rig_print(kernel_rig *rig)
         probe(rig);
     }
     printf("\n%s, %zu threads: bandwidth %.1f GB/s, f32 peak %.0f GFLOP/s, bf16 peak %.0f GFLOP/s\n", rig->d->ops->name,
-           moe_threads_count(rig->threads), rig->bandwidth * 1e-9, probe_peak_f32(rig->threads) * 1e-9,
+           moe_threads_count(rig->threads), rig->bandwidth * 1e-9, probe_peak_f32(rig->threads, rig->isa) * 1e-9,
            rig->peak * 1e-9);
 }
 
@@ -89,7 +88,7 @@ bool kernel_rig_measure(kernel_rig *rig, const char *name, kernel_fn fn, struct 
 static void run(const kernel_program *program, size_t n_threads, compute_device_options o, double seconds,
                 const char *only)
 {
-    kernel_rig rig = {.seconds = seconds, .only = only};
+    kernel_rig rig = {.seconds = seconds, .only = only, .isa = o.isa};
 
     MOE_ASSERT(moe_threads_open(n_threads, compute_thread_init, &rig.threads) == MOE_OK);
     o.threads = rig.threads;

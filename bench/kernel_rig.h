@@ -9,7 +9,8 @@
 typedef struct kernel_rig {
     moe_threads *threads;
     compute_device *d;
-    double bandwidth, peak; /* the best probed so far; peak: of bf16 pairs, of f32 where there are none */
+    compute_isa isa;        /* of the device, and of the peak */
+    double bandwidth, peak; /* the best probed so far; peak: of bf16 pairs */
     double seconds;         /* of one measurement */
     const char *only;       /* measure what has this in its name */
     void *probe_memory;

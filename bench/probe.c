@@ -1,7 +1,5 @@
 #include "bench/probe.h"
 
-#include "compute/compute.h"
-
 enum { ROUNDS = 3, SPINS = 200000, BLOCK = 1 << 20 };
 
 typedef void (*spin_fn)(size_t n);
@@ -136,10 +134,15 @@ static double peak_of(moe_threads *threads, spin_fn fn, double flop_per_spin)
     return best;
 }
 
-double probe_peak_f32(moe_threads *threads)
+static compute_isa known(compute_isa isa)
+{
+    return isa == COMPUTE_ISA_AUTO ? compute_isa_best() : isa;
+}
+
+double probe_peak_f32(moe_threads *threads, compute_isa isa)
 {
 #if defined(__x86_64__)
-    if (compute_isa_available(COMPUTE_ISA_AVX512)) {
+    if (known(isa) >= COMPUTE_ISA_AVX512F) {
         return peak_of(threads, spin_fma_zmm, IN_FLIGHT * 32.0);
     }
     if (compute_isa_available(COMPUTE_ISA_AVX2)) {
@@ -147,16 +150,17 @@ double probe_peak_f32(moe_threads *threads)
     }
 #endif
     (void)threads;
+    (void)known;
+    (void)isa;
     return 0.0;
 }
 
-double probe_peak_bf16(moe_threads *threads)
+double probe_peak_bf16(moe_threads *threads, compute_isa isa)
 {
 #if defined(__x86_64__)
-    if (compute_isa_available(COMPUTE_ISA_AVX512)) {
+    if (known(isa) == COMPUTE_ISA_AVX512) {
         return peak_of(threads, spin_dot_zmm, IN_FLIGHT * 64.0);
     }
 #endif
-    (void)threads;
-    return 0.0;
+    return probe_peak_f32(threads, isa);
 }

@@ -2,14 +2,15 @@
 #ifndef CONCLAVE_BENCH_PROBE_H
 #define CONCLAVE_BENCH_PROBE_H
 
-#include "base/base.h"
+#include "compute/compute.h"
 
 /* Bytes per second of reading `bytes` of memory (larger than the caches) with all threads, best of a few. */
 double probe_bandwidth(moe_threads *threads, const void *memory, size_t bytes);
 /* Seconds of reading it once. */
 double probe_read_seconds(moe_threads *threads, const void *memory, size_t bytes);
-/* Flop per second of independent register-only FMAs: the widest f32 form, and vdpbf16ps (0: not there). */
-double probe_peak_f32(moe_threads *threads);
-double probe_peak_bf16(moe_threads *threads);
+/* Flop per second of independent register-only FMAs, as wide as the instruction set has them: of f32, and of
+ * products of bf16 pairs, which without vdpbf16ps are two f32 FMAs each. */
+double probe_peak_f32(moe_threads *threads, compute_isa isa);
+double probe_peak_bf16(moe_threads *threads, compute_isa isa);
 
 #endif

@@ -96,7 +96,7 @@ static moe_status open_device(rig *r, const rig_model *m, moe_error *err)
 {
     const model_config *c = &r->config;
     compute_device_options options = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
-                                      .isa = COMPUTE_ISA_AUTO,
+                                      .isa = m->isa,
                                       .threads = r->threads,
                                       .max_rows = m->max_rows,
                                       .max_ffn_rows = (size_t)m->max_rows * c->gate.k,
@@ -171,7 +171,7 @@ moe_status rig_open_model(rig *r, size_t n_threads, const rig_model *m, moe_erro
 {
     moe_status status;
 
-    *r = (rig){.probe_memory = moe_pages_alloc(PROBE_BYTES)};
+    *r = (rig){.probe_memory = moe_pages_alloc(PROBE_BYTES), .isa = m->isa};
     if (r->probe_memory == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "probe: out of memory");
     }
@@ -196,13 +196,14 @@ moe_status rig_open_model(rig *r, size_t n_threads, const rig_model *m, moe_erro
     return status;
 }
 
-moe_status rig_open(rig *r, size_t n_threads, uint32_t n_layers, moe_error *err)
+moe_status rig_open(rig *r, size_t n_threads, uint32_t n_layers, compute_isa isa, moe_error *err)
 {
     rig_model m = {.max_rows = RIG_MAX_ROWS,
                    .prefill_chunk = RIG_MAX_ROWS,
                    .max_running = RIG_MAX_RUNNING,
                    .max_context = RIG_MAX_CONTEXT,
-                   .kv_tokens = RIG_KV_TOKENS};
+                   .kv_tokens = RIG_KV_TOKENS,
+                   .isa = isa};
     moe_text config;
     moe_status status;
 
@@ -232,10 +233,8 @@ void rig_close(rig *r)
 /* ------------------------------------------------------------------------------------------------ limits */
 rig_limits rig_probe(rig *r)
 {
-    double peak = probe_peak_bf16(r->threads);
-
     return (rig_limits){.bandwidth = probe_bandwidth(r->threads, r->probe_memory, PROBE_BYTES),
-                        .peak = peak > 0.0 ? peak : probe_peak_f32(r->threads)};
+                        .peak = probe_peak_bf16(r->threads, r->isa)};
 }
 
 double rig_probe_once(rig *r)

@@ -19,6 +19,7 @@ typedef struct rig_model {
     uint32_t max_rows;          /* of a step */
     uint32_t prefill_chunk, max_running, max_context;
     size_t kv_tokens;
+    compute_isa isa;
 } rig_model;
 
 typedef struct rig {
@@ -27,6 +28,7 @@ typedef struct rig {
     model_config config;
     checkpoint *checkpoint;
     model_tensors *tensors;
+    compute_isa isa;
     compute_device *device;  /* timed */
     const char *device_name; /* of the device behind it */
     model *model;
@@ -40,7 +42,7 @@ typedef struct rig {
 
 /* How many layers fit into the memory that is free now: image, packed weights, caches and buffers. 0: not even one. */
 uint32_t rig_layers_that_fit(void);
-MOE_NODISCARD moe_status rig_open(rig *r, size_t n_threads, uint32_t n_layers, moe_error *err);
+MOE_NODISCARD moe_status rig_open(rig *r, size_t n_threads, uint32_t n_layers, compute_isa isa, moe_error *err);
 /* Any model; borrows m during the call. rig_step_work below is for OLMoE's shape only. */
 MOE_NODISCARD moe_status rig_open_model(rig *r, size_t n_threads, const rig_model *m, moe_error *err);
 void rig_close(rig *r);
@@ -50,7 +52,7 @@ size_t rig_memory_used(const rig *r);
 
 typedef struct rig_limits {
     double bandwidth; /* bytes per second */
-    double peak;      /* flop per second of bf16 products, of f32 FMAs where there are none */
+    double peak;      /* flop per second of bf16 products */
 } rig_limits;
 rig_limits rig_probe(rig *r);
 rig_limits rig_limits_better(rig_limits a, rig_limits b);

@@ -31,59 +31,62 @@ CPU_TILE void transpose(__m256i *v)
     }
 }
 
-static void pack_columns(uint32_t *to, const unsigned char *rows, size_t row_bytes, size_t first, size_t n_rows,
-                         size_t n)
+/* 8 rows from `row` on, 8 units: all there. */
+CPU_TILE void pack_block(uint32_t *to, const unsigned char *row, size_t row_bytes)
+{
+    __m256i v[8];
+
+    CPU_UNROLL(8)
+    for (size_t i = 0; i < 8; i++) {
+        v[i] = _mm256_loadu_si256((const void *)(row + i * row_bytes));
+    }
+    transpose(v);
+    CPU_UNROLL(8)
+    for (size_t i = 0; i < 8; i++) {
+        _mm256_storeu_si256((void *)(to + i * CPU_PANEL), v[i]);
+    }
+}
+
+/* The same of n_rows rows and n_units units, either of which may be less than 8; the other columns become zero. */
+static void pack_rest(uint32_t *to, const unsigned char *row, size_t row_bytes, size_t n_rows, size_t n_units)
 {
     __m256i v[8];
 
     for (size_t i = 0; i < 8; i++) {
         uint32_t t[8] = {0};
 
-        if (first + i < n_rows) {
-            memcpy(t, rows + (first + i) * row_bytes, n * sizeof(*t));
+        if (i < n_rows) {
+            memcpy(t, row + i * row_bytes, n_units * sizeof(*t));
         }
         v[i] = _mm256_loadu_si256((const void *)t);
     }
     transpose(v);
-    for (size_t i = 0; i < n; i++) {
-        _mm256_storeu_si256((void *)(to + i * CPU_PANEL + first), v[i]);
+    for (size_t i = 0; i < n_units; i++) {
+        _mm256_storeu_si256((void *)(to + i * CPU_PANEL), v[i]);
     }
 }
 
+/* 8 rows to their end, then the next 8: few enough streams for the hardware to follow. */
 static void pack(uint32_t *panel_out, const unsigned char *rows, size_t row_bytes, size_t n_rows, size_t n_units)
 {
-    for (size_t u = 0; u < n_units; u += 8) {
-        for (size_t first = 0; first < CPU_PANEL; first += 8) {
-            pack_columns(panel_out + u * CPU_PANEL, rows + u * 4, row_bytes, first, n_rows, cpu_min(8, n_units - u));
+    for (size_t first = 0; first < CPU_PANEL; first += 8) {
+        size_t n = n_rows > first ? cpu_min(8, n_rows - first) : 0, u = 0;
+        const unsigned char *row = rows + cpu_min(first, n_rows) * row_bytes;
+
+        for (; n == 8 && u + 8 <= n_units; u += 8) {
+            pack_block(panel_out + u * CPU_PANEL + first, row + u * 4, row_bytes);
+        }
+        for (; u < n_units; u += 8) {
+            pack_rest(panel_out + u * CPU_PANEL + first, row + u * 4, row_bytes, n, cpu_min(8, n_units - u));
         }
     }
 }
 
-const cpu_kernels cpu_kernels_avx2 = {
-    .name = "cpu-avx2",
-    .rows_at_once = 1,
-    .chunk_units = CPU_CHUNK_UNITS,
-    .panel = cpu_avx2_panels,
-    .pack = pack,
-    .widen = vector_widen,
-    .round_bf16 = vector_round_bf16,
-    .rms_norm = vector_rms_norm,
-    .rope = vector_rope,
-    .clamp = vector_clamp,
-    .add = vector_add,
-    .swiglu = vector_swiglu,
-    .combine = vector_combine,
-    .attention = cpu_avx2_attention,
-    .stick = cpu_avx2_stick,
-    .layer_norm = vector_layer_norm,
-    .unit_norm = vector_unit_norm,
-    .gelu_erf = vector_gelu_erf,
-    .gelu_tanh = vector_gelu_tanh,
-    .tanh = vector_tanh,
-    .local_logits = vector_local_logits,
-    .local_mix = vector_local_mix,
-    .row_sum = vector_row_sum,
-    .row_max = vector_row_max,
-    .row_exp = vector_row_exp,
-    .row_divide = vector_row_divide,
-};
+const cpu_kernels cpu_kernels_avx2 = {.name = "cpu-avx2",
+                                      .rows_at_once = 1,
+                                      .chunk_units = CPU_CHUNK_UNITS,
+                                      .panel = cpu_avx2_panels,
+                                      .pack = pack,
+                                      .attention = cpu_avx2_attention,
+                                      .stick = cpu_avx2_stick,
+                                      VECTOR_ROWS};

@@ -1,16 +1,16 @@
-/* AVX2: matrix products. Of 16 registers 12 hold sums: 6 rows x 2 vectors, or 4 rows x 3; the others are the weights of a
- * step and one value of x. gcc 12 does not keep to that by itself: it loads the weights of both halves of a unit, or the
- * values of several rows, at once, and has to spill sums. Hence the asm; tests/check_spills.sh looks at what came of it. */
+/* AVX2: matrix products. Of 16 registers 12 hold sums: 6 rows x 2 vectors, or 4 rows x 3; the others are the weights
+ * of a step and one value of x. gcc 12 does not keep to that by itself: it loads the weights of both halves of a
+ * unit, or the values of several rows, at once, and has to spill sums. Hence the asm; tests/check_spills.sh looks at
+ * what came of it. */
 #include "compute/avx2_priv.h"
 
 typedef __m256 vf;
 
-#define VF_LANES   8
-#define VF_ROWS    6
-#define KEPT_FROM  9 /* rows */
-#define KEPT_WIDTH 2
-#define FEW_AHEAD                                                                                                      \
-    5 /* units (1.25 KB) that one or two rows fetch ahead: from 4 KB on it slows even a plain read (Zen 3) */
+#define VF_LANES    8
+#define VF_ROWS     6
+#define KEPT_FROM   9 /* rows */
+#define KEPT_WIDTH  2
+#define PIECE_UNITS 128 /* that are kept: 16 KB beside 6 KB of rows in L1 */
 #define PRODUCT_SHAPES(X)                                                                                              \
     X(1, 8, 0)                                                                                                         \
     X(2, 4, 0)                                                                                                         \
@@ -26,6 +26,16 @@ static inline vf vf_zero(void)
     return _mm256_setzero_ps();
 }
 
+static inline vf vf_set(float x)
+{
+    return _mm256_set1_ps(x);
+}
+
+static inline vf vf_fma(vf a, vf b, vf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+
 static inline vf vf_load(const float *x)
 {
     return _mm256_loadu_ps(x);
@@ -36,25 +46,30 @@ static inline void vf_store(float *to, vf x)
     _mm256_storeu_ps(to, x);
 }
 
-static const _Alignas(32) uint32_t high_half[8] = {0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u,
-                                                   0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u};
-/* Byte shuffle: the low half of each dword becomes its high half, above zeros. */
-static const _Alignas(32) uint32_t low_half[8] = {0x01008080u, 0x05048080u, 0x09088080u, 0x0d0c8080u,
-                                                  0x01008080u, 0x05048080u, 0x09088080u, 0x0d0c8080u};
+#define EACH_LANE(...)                                                                                                 \
+    {                                                                                                                  \
+        __VA_ARGS__, __VA_ARGS__                                                                                       \
+    }
 
-/* The widenings avoid the shift, which runs on the FMA ports only. */
+static const _Alignas(32) uint32_t high_half[8] = EACH_LANE(0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u);
+/* Byte shuffles: the low half of each dword becomes its high half, above zeros; the low, the high halves move
+ * together. */
+static const _Alignas(32) uint32_t low_half[8] = EACH_LANE(0x01008080u, 0x05048080u, 0x09088080u, 0x0d0c8080u);
+static const _Alignas(32) uint32_t low_words[8] = EACH_LANE(0x05040100u, 0x0d0c0908u, 0x80808080u, 0x80808080u);
+static const _Alignas(32) uint32_t high_words[8] = EACH_LANE(0x07060302u, 0x0f0e0b0au, 0x80808080u, 0x80808080u);
+
+/* The widenings avoid the shift, which runs on the FMA ports only, and need no register but the result. */
 CPU_TILE vf vf_half(cpu_kind kind, size_t width, const uint32_t *from, bool high)
 {
     const __m256i *v = (const void *)from, *mask = (const void *)high_half, *order = (const void *)low_half;
+    const __m256i *words = (const void *)(high ? high_words : low_words);
     __m256i w;
 
     if (kind == CPU_F16) {
-        w = _mm256_loadu_si256(v);
-        w = high ? _mm256_srli_epi32(w, 16) : _mm256_and_si256(w, _mm256_set1_epi32(0xffff));
-        w = _mm256_permute4x64_epi64(_mm256_packus_epi32(w, w), 0xd8);
-        return _mm256_cvtph_ps(_mm256_castsi256_si128(w));
-    }
-    if (!high) {
+        __asm__("vmovdqu %[v], %[w]\n\tvpshufb %[words], %[w], %[w]\n\tvpermq $8, %[w], %[w]\n\tvcvtph2ps %x[w], %[w]"
+                : [w] "=x"(w)
+                : [v] "m"(*v), [words] "m"(*words));
+    } else if (!high) {
         __asm__("vmovdqu %[v], %[w]\n\tvpshufb %[order], %[w], %[w]" : [w] "=x"(w) : [v] "m"(*v), [order] "m"(*order));
     } else if (width == 2) { /* leaves a register for the mask */
         __asm__("vpand %[v], %[mask], %[w]" : [w] "=x"(w) : [v] "m"(*v), [mask] "x"(*mask));
@@ -79,16 +94,44 @@ CPU_TILE void row_step(size_t width, vf *c, const float *x, const vf *w)
         __asm__("vbroadcastss %[x], %[y]\n\t" ROW_FMA(0) ROW_FMA(1) ROW_FMA(2)
                 : ROW_SUM(0), ROW_SUM(1), ROW_SUM(2), [y] "=&x"(y)
                 : [x] "m"(*x), ROW_W(0), ROW_W(1), ROW_W(2));
+    } else if (width == 4) {
+        __asm__("vbroadcastss %[x], %[y]\n\t" ROW_FMA(0) ROW_FMA(1) ROW_FMA(2) ROW_FMA(3)
+                : ROW_SUM(0), ROW_SUM(1), ROW_SUM(2), ROW_SUM(3), [y] "=&x"(y)
+                : [x] "m"(*x), ROW_W(0), ROW_W(1), ROW_W(2), ROW_W(3));
     } else {
-        y = _mm256_broadcast_ss(x);
+        y = vf_set(*x);
         CPU_UNROLL(8)
         for (size_t j = 0; j < width; j++) {
-            c[j] = _mm256_fmadd_ps(y, w[j], c[j]);
+            c[j] = vf_fma(y, w[j], c[j]);
         }
     }
 }
 
 #include "compute/vector_product_priv.h"
+
+static void panel_pair(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
+                       size_t k_begin, size_t k_end, const uint32_t *next)
+{
+    panel(CPU_PAIR, acc, stride, x, n_rows, w, k_begin, k_end, next);
+}
+
+static void panel_f32(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w, size_t k_begin,
+                      size_t k_end, const uint32_t *next)
+{
+    panel(CPU_F32, acc, stride, x, n_rows, w, k_begin, k_end, next);
+}
+
+static void panel_bf16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
+                       size_t k_begin, size_t k_end, const uint32_t *next)
+{
+    panel(CPU_BF16, acc, stride, x, n_rows, w, k_begin, k_end, next);
+}
+
+static void panel_f16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w, size_t k_begin,
+                      size_t k_end, const uint32_t *next)
+{
+    panel(CPU_F16, acc, stride, x, n_rows, w, k_begin, k_end, next);
+}
 
 const cpu_panel_fn cpu_avx2_panels[CPU_N_KINDS] = {
     [CPU_PAIR] = panel_pair, [CPU_F32] = panel_f32, [CPU_BF16] = panel_bf16, [CPU_F16] = panel_f16};

@@ -1,102 +1,15 @@
-/* The AVX-512 twins (f, bw, vl, dq, bf16): rows, packing and the table. Only avx512*.c are compiled for the set; isa.c
- * decides whether they run. */
+/* The AVX-512 twins with bf16 instructions (f, bw, vl, dq, bf16): rows and the table. isa.c decides whether they
+ * run. */
 #include "compute/avx512_priv.h"
 
 #include "compute/vector_rows_priv.h"
-
-/* ---------------------------------------------------------------------------------------------- packing */
-/* 16 rows of 16 dwords in v become 16 columns: dwords, then pairs of dwords, within 128-bit lanes, then the lanes. */
-CPU_TILE void transpose(__m512i *v)
-{
-    __m512i t[16];
-
-    CPU_UNROLL(8)
-    for (size_t i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-    }
-    CPU_UNROLL(4)
-    for (size_t i = 0; i < 16; i += 4) {
-        v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    CPU_UNROLL(4)
-    for (size_t i = 0; i < 4; i++) { /* v[i + 4 g]: column i of each lane, rows 4 g .. 4 g + 3 */
-        t[i] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0xdd);
-    }
-    CPU_UNROLL(4)
-    for (size_t i = 0; i < 4; i++) {
-        v[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        v[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-        v[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-        v[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
-    }
-}
-
-CPU_TILE void pack_block(uint32_t *to, const unsigned char *rows, size_t row_bytes, size_t n_rows, size_t n_units)
-{
-    __mmask16 mask = first_lanes(n_units);
-    __m512i v[16];
-
-    CPU_UNROLL(16)
-    for (size_t i = 0; i < 16; i++) {
-        v[i] = i < n_rows ? _mm512_maskz_loadu_epi32(mask, rows + i * row_bytes) : _mm512_setzero_si512();
-    }
-    transpose(v);
-    CPU_UNROLL(16)
-    for (size_t i = 0; i < 16; i++) {
-        if (i < n_units) {
-            _mm512_storeu_si512(to + i * CPU_PANEL, v[i]);
-        }
-    }
-}
-
-/* 16 rows to their end, then the next 16: few enough streams for the hardware to follow. */
-static void pack(uint32_t *panel_out, const unsigned char *rows, size_t row_bytes, size_t n_rows, size_t n_units)
-{
-    for (size_t first = 0; first < CPU_PANEL; first += 16) {
-        size_t n = n_rows > first ? cpu_min(16, n_rows - first) : 0, u = 0;
-        const unsigned char *row = rows + first * row_bytes;
-
-        for (; u + 16 <= n_units && n == 16; u += 16) {
-            pack_block(panel_out + u * CPU_PANEL + first, row + u * 4, row_bytes, 16, 16);
-        }
-        for (; u < n_units; u += 16) {
-            pack_block(panel_out + u * CPU_PANEL + first, row + u * 4, row_bytes, n, cpu_min(16, n_units - u));
-        }
-    }
-}
 
 const cpu_kernels cpu_kernels_avx512 = {
     .name = "cpu-avx512",
     .rows_at_once = AVX512_TILE_ROWS,
     .chunk_units = 512, /* 128 KB, and as many being fetched: read from L2 faster than multiplied */
     .panel = cpu_avx512_panels,
-    .pack = pack,
-    .widen = vector_widen,
-    .round_bf16 = vector_round_bf16,
-    .rms_norm = vector_rms_norm,
-    .rope = vector_rope,
-    .clamp = vector_clamp,
-    .add = vector_add,
-    .swiglu = vector_swiglu,
-    .combine = vector_combine,
+    .pack = cpu_avx512_pack,
     .attention = cpu_avx512_attention,
     .stick = cpu_avx512_stick,
-    .layer_norm = vector_layer_norm,
-    .unit_norm = vector_unit_norm,
-    .gelu_erf = vector_gelu_erf,
-    .gelu_tanh = vector_gelu_tanh,
-    .tanh = vector_tanh,
-    .local_logits = vector_local_logits,
-    .local_mix = vector_local_mix,
-    .row_sum = vector_row_sum,
-    .row_max = vector_row_max,
-    .row_exp = vector_row_exp,
-    .row_divide = vector_row_divide,
-};
+    VECTOR_ROWS};

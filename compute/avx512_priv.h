@@ -1,5 +1,6 @@
-/* v16, a vector of 16 f32, and its operations over AVX-512; and what the files of that set give each other.
- * Only avx512*.c include it, which alone are compiled for the set. */
+/* v16, a vector of 16 f32, and its operations over AVX-512; and what the files of that set give each other. Only
+ * avx512*.c include it, which alone are compiled for the set: avx512.c and avx512_pair.c with its bf16 instructions,
+ * the others without, so that processors without may run them. */
 #ifndef CONCLAVE_COMPUTE_AVX512_PRIV_H
 #define CONCLAVE_COMPUTE_AVX512_PRIV_H
 
@@ -68,6 +69,25 @@ static inline v16 v16_load_bf16_n(const uint16_t *x, size_t n)
     return widen_bf16(_mm256_maskz_loadu_epi16(first_lanes(n), x));
 }
 
+/* The odd (high) or even elements of 16 units of 2-byte weights, widened. bf16 from memory each time: held in
+ * registers between the halves, four vectors of raw weights would push out sums. */
+CPU_TILE v16 v16_half(cpu_kind kind, const uint32_t *from, bool high)
+{
+    const __m512i *v = (const void *)from;
+    __m512i w;
+
+    if (kind == CPU_F16) {
+        w = _mm512_loadu_si512(v);
+        return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(high ? _mm512_srli_epi32(w, 16) : w));
+    }
+    if (high) {
+        __asm__("vpandd %[v], %[mask], %[w]" : [w] "=v"(w) : [v] "m"(*v), [mask] "v"(_mm512_set1_epi32(-65536)));
+    } else {
+        __asm__("vpslld $16, %[v], %[w]" : [w] "=v"(w) : [v] "m"(*v));
+    }
+    return _mm512_castsi512_ps(w);
+}
+
 static inline v16 v16_load_f16(const uint16_t *x)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)x));
@@ -78,14 +98,33 @@ static inline v16 v16_load_f16_n(const uint16_t *x, size_t n)
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), x));
 }
 
+/* Nearest even; denormals to signed zero; NaN truncated and quiet. */
+static inline __m256i round_to_bf16(v16 x)
+{
+#ifdef __AVX512BF16__
+    return (__m256i)_mm512_cvtneps_pbh(x);
+#else
+    __m512i u = _mm512_castps_si512(x), high = _mm512_srli_epi32(u, 16);
+    __m512i size = _mm512_and_si512(u, _mm512_set1_epi32(0x7fffffff)),
+            odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    __m512i y = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd), 16);
+
+    y = _mm512_mask_and_epi32(y, _mm512_cmplt_epi32_mask(size, _mm512_set1_epi32(0x00800000)), high,
+                              _mm512_set1_epi32(0x8000));
+    y = _mm512_mask_or_epi32(y, _mm512_cmpgt_epi32_mask(size, _mm512_set1_epi32(0x7f800000)), high,
+                             _mm512_set1_epi32(0x40));
+    return _mm512_cvtepi32_epi16(y);
+#endif
+}
+
 static inline void v16_store_bf16(uint16_t *to, v16 x)
 {
-    _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(x));
+    _mm256_storeu_si256((void *)to, round_to_bf16(x));
 }
 
 static inline void v16_store_bf16_n(uint16_t *to, size_t n, v16 x)
 {
-    _mm256_mask_storeu_epi16(to, first_lanes(n), (__m256i)_mm512_cvtneps_pbh(x));
+    _mm256_mask_storeu_epi16(to, first_lanes(n), round_to_bf16(x));
 }
 
 static inline v16 v16_fma(v16 a, v16 b, v16 c)
@@ -203,9 +242,35 @@ CPU_TILE void v16_fold_tile(const v16 *p, float *const *s, float scale)
 
 #include "compute/vector_priv.h"
 
+/* c[0 .. width) += *x * w[0 .. width), width 2 or 4. */
+CPU_TILE void v16_row_step(size_t width, v16 *c, const float *x, const v16 *w)
+{
+    v16 y;
+
+#define ROW_FMA(j) "vfmadd231ps %[w" #j "], %[y], %[c" #j "]\n\t"
+#define ROW_SUM(j) [c##j] "+v"(c[j])
+#define ROW_W(j)   [w##j] "v"(w[j])
+    if (width == 2) {
+        __asm__("vbroadcastss %[x], %[y]\n\t" ROW_FMA(0) ROW_FMA(1)
+                : ROW_SUM(0), ROW_SUM(1), [y] "=&v"(y)
+                : [x] "m"(*x), ROW_W(0), ROW_W(1));
+    } else {
+        __asm__("vbroadcastss %[x], %[y]\n\t" ROW_FMA(0) ROW_FMA(1) ROW_FMA(2) ROW_FMA(3)
+                : ROW_SUM(0), ROW_SUM(1), ROW_SUM(2), ROW_SUM(3), [y] "=&v"(y)
+                : [x] "m"(*x), ROW_W(0), ROW_W(1), ROW_W(2), ROW_W(3));
+    }
+}
+
 #define AVX512_TILE_ROWS 6 /* of a product: 6 x 4 accumulators, 4 weights, 1 input */
 
-extern const cpu_panel_fn cpu_avx512_panels[CPU_N_KINDS];
+void cpu_avx512_panel_f32(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
+                          size_t k_begin, size_t k_end, const uint32_t *next);
+void cpu_avx512_panel_bf16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
+                           size_t k_begin, size_t k_end, const uint32_t *next);
+void cpu_avx512_panel_f16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
+                          size_t k_begin, size_t k_end, const uint32_t *next);
+extern const cpu_panel_fn cpu_avx512_panels[CPU_N_KINDS], cpu_avx512f_panels[CPU_N_KINDS];
+void cpu_avx512_pack(uint32_t *panel_out, const unsigned char *rows, size_t row_bytes, size_t n_rows, size_t n_units);
 void cpu_avx512_attention(const cpu_attention *a);
 void cpu_avx512_stick(cpu_stick *s);
 

@@ -34,11 +34,17 @@ compute_dtype compute_class_dtype(compute_class c); /* of activations between op
 void compute_thread_init(void);
 
 /* ------------------------------------------------------------------------------------------------ instruction sets */
-typedef enum { COMPUTE_ISA_PORTABLE, COMPUTE_ISA_AVX2, COMPUTE_ISA_AVX512, COMPUTE_ISA_AUTO } compute_isa;
+typedef enum {
+    COMPUTE_ISA_PORTABLE,
+    COMPUTE_ISA_AVX2,
+    COMPUTE_ISA_AVX512F,
+    COMPUTE_ISA_AVX512,
+    COMPUTE_ISA_AUTO
+} compute_isa;
 /* AVX2 needs avx2 and fma; AVX512 needs avx512 f, bw, vl, dq and bf16. */
 bool compute_isa_available(compute_isa isa);
 compute_isa compute_isa_best(void);
-const char *compute_isa_name(compute_isa isa); /* "portable", "avx2", "avx512" */
+const char *compute_isa_name(compute_isa isa); /* "portable", "avx2", "avx512f", "avx512" */
 
 /* ------------------------------------------------------------------------------------------------ device */
 typedef struct compute_mem compute_mem;

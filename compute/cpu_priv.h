@@ -68,8 +68,8 @@ typedef struct cpu_stick {
 } cpu_stick;
 
 /* acc[r * stride + 0 .. CPU_PANEL) continues (k_begin == 0: starts from +0) the chains of n_rows rows over k in
- * [k_begin, k_end). x[r] is row r at k = 0; w is the panel from k_begin on. CPU_PAIR: k_end is even. next: the units that
- * will be read after these, to fetch as many of; NULL: not known. */
+ * [k_begin, k_end). x[r] is row r at k = 0; w is the panel from k_begin on. CPU_PAIR: k_end is even. next: the units
+ * that will be read after these, to fetch as many of; NULL: not known. */
 typedef void (*cpu_panel_fn)(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
                              size_t k_begin, size_t k_end, const uint32_t *next);
 
@@ -108,7 +108,7 @@ typedef struct cpu_kernels {
     void (*row_divide)(float *y, float by, size_t n);
 } cpu_kernels;
 
-extern const cpu_kernels cpu_kernels_portable, cpu_kernels_avx2, cpu_kernels_avx512;
+extern const cpu_kernels cpu_kernels_portable, cpu_kernels_avx2, cpu_kernels_avx512f, cpu_kernels_avx512;
 const cpu_kernels *cpu_kernels_of(compute_isa isa); /* available, or AUTO */
 
 struct compute_matrix {

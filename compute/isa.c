@@ -28,6 +28,7 @@ static const cpu_kernels *const tables[] = {
     [COMPUTE_ISA_PORTABLE] = &cpu_kernels_portable,
 #if defined(__x86_64__)
     [COMPUTE_ISA_AVX2] = &cpu_kernels_avx2,
+    [COMPUTE_ISA_AVX512F] = &cpu_kernels_avx512f,
     [COMPUTE_ISA_AVX512] = &cpu_kernels_avx512,
 #endif
 };
@@ -92,12 +93,15 @@ bool compute_isa_available(compute_isa isa)
 #if defined(__x86_64__)
     case COMPUTE_ISA_AVX2:
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
-    case COMPUTE_ISA_AVX512:
+    case COMPUTE_ISA_AVX512F:
         return compute_isa_available(COMPUTE_ISA_AVX2) && __builtin_cpu_supports("avx512f") &&
                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bf16");
+               __builtin_cpu_supports("avx512dq");
+    case COMPUTE_ISA_AVX512:
+        return compute_isa_available(COMPUTE_ISA_AVX512F) && __builtin_cpu_supports("avx512bf16");
 #else
     case COMPUTE_ISA_AVX2:
+    case COMPUTE_ISA_AVX512F:
     case COMPUTE_ISA_AVX512:
 #endif
     default:
@@ -112,9 +116,8 @@ compute_isa compute_isa_best(void)
     int best = atomic_load_explicit(&known, memory_order_relaxed);
 
     if (best == COMPUTE_ISA_AUTO) {
-        best = compute_isa_available(COMPUTE_ISA_AVX512) ? COMPUTE_ISA_AVX512
-               : compute_isa_available(COMPUTE_ISA_AVX2) ? COMPUTE_ISA_AVX2
-                                                         : COMPUTE_ISA_PORTABLE;
+        for (best = COMPUTE_ISA_AVX512; !compute_isa_available((compute_isa)best); best--) {
+        }
         atomic_store_explicit(&known, best, memory_order_relaxed);
     }
     return (compute_isa)best;
@@ -122,7 +125,7 @@ compute_isa compute_isa_best(void)
 
 const char *compute_isa_name(compute_isa isa)
 {
-    static const char *const names[] = {"portable", "avx2", "avx512", "auto"};
+    static const char *const names[] = {"portable", "avx2", "avx512f", "avx512", "auto"};
 
     return names[isa];
 }

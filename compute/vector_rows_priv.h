@@ -238,3 +238,12 @@ static void vector_combine(float *x, const void *results, compute_dtype dtype, c
         v16_store_any(x + i, width - i, v16_add(v16_load_any(x, COMPUTE_F32, i, width - i), y));
     }
 }
+
+/* What this file gives a cpu_kernels. */
+#define VECTOR_ROWS                                                                                                    \
+    .widen = vector_widen, .round_bf16 = vector_round_bf16, .rms_norm = vector_rms_norm, .rope = vector_rope,          \
+    .clamp = vector_clamp, .add = vector_add, .swiglu = vector_swiglu, .combine = vector_combine,                      \
+    .layer_norm = vector_layer_norm, .unit_norm = vector_unit_norm, .gelu_erf = vector_gelu_erf,                       \
+    .gelu_tanh = vector_gelu_tanh, .tanh = vector_tanh, .local_logits = vector_local_logits,                           \
+    .local_mix = vector_local_mix, .row_sum = vector_row_sum, .row_max = vector_row_max, .row_exp = vector_row_exp,    \
+    .row_divide = vector_row_divide

@@ -16,7 +16,7 @@
 #define CONFIG_TEXT  ((size_t)1 << 20)
 
 const char *const member_dtypes[] = {"auto", "f32", "bf16", NULL};
-const char *const member_isas[] = {"auto", "portable", "avx2", "avx512", NULL};
+const char *const member_isas[] = {"auto", "portable", "avx2", "avx512f", "avx512", NULL};
 const char *const member_weights[] = {"packed", "mapped", NULL};
 
 /* ------------------------------------------------------------------------------------------------ options */

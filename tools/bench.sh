@@ -27,6 +27,13 @@ echo "== kernels"
 echo
 echo "== model"
 "$bin/bench_model" ${BENCH_LAYERS:+--layers "$BENCH_LAYERS"} "${threads[@]}"
+# Most machines have AVX2 and no more: what they get, beside the limits of AVX2, wherever this machine's own set is a better one.
+if grep -qw avx512f /proc/cpuinfo; then
+    echo
+    echo "== kernels and model, as on a machine with AVX2 alone"
+    "$bin/bench_kernels" --isa avx2 "${threads[@]}"
+    "$bin/bench_model" --isa avx2 ${BENCH_LAYERS:+--layers "$BENCH_LAYERS"} "${threads[@]}"
+fi
 echo
 echo "== families"
 "$bin/bench_savings" "${threads[0]}"

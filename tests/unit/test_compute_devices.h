@@ -181,7 +181,7 @@ typedef struct scenario {
 
 static inline void assert_same_everywhere(const scenario *s, compute_class c)
 {
-    static const compute_isa sets[] = {COMPUTE_ISA_PORTABLE, COMPUTE_ISA_AVX2, COMPUTE_ISA_AVX512};
+    static const compute_isa sets[] = {COMPUTE_ISA_PORTABLE, COMPUTE_ISA_AVX2, COMPUTE_ISA_AVX512F, COMPUTE_ISA_AVX512};
     compute_dtype dtype = s->dtype == COMPUTE_DTYPE_OTHER ? compute_class_dtype(c) : s->dtype;
     test_device t = test_device_open(c, COMPUTE_ISA_PORTABLE, 1);
     void *expected = s->run(t.d, s->ctx);

@@ -181,7 +181,7 @@ static void bf16_of_a_nan_is_a_quiet_nan(void **state)
  * million bit patterns. */
 static void every_device_rounds_to_bf16_as_the_scalar_does(void **state)
 {
-    static const compute_isa sets[] = {COMPUTE_ISA_PORTABLE, COMPUTE_ISA_AVX2, COMPUTE_ISA_AVX512};
+    static const compute_isa sets[] = {COMPUTE_ISA_PORTABLE, COMPUTE_ISA_AVX2, COMPUTE_ISA_AVX512F, COMPUTE_ISA_AVX512};
     enum { N = 4099 };
 
     (void)state;

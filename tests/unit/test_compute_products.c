@@ -68,6 +68,23 @@ static void products_have_equal_bits_for_odd_shapes(void **state)
     }
 }
 
+/* Every height of a register tile, alone and among several, over more than one piece of a panel and an odd rest of it. */
+static void products_have_equal_bits_for_every_tile(void **state)
+{
+    static const compute_dtype stored[] = {COMPUTE_F32, COMPUTE_BF16, COMPUTE_F16};
+    static const size_t rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 17, 19, 23, 25, 31, 49, 97};
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(rows); i++) {
+        for (size_t j = 0; j < MOE_COUNT(stored); j++) {
+            product p = {70, 261, rows[i], stored[j], COMPUTE_PACKED, i % 2 == 0, false, false};
+            scenario s = scenario_of(&p);
+
+            assert_same_in_both_classes(&s);
+        }
+    }
+}
+
 /* Runs both layouts on the best instruction set. */
 static void assert_mapped_equals_packed(compute_class c, compute_isa isa, product p)
 {
@@ -302,6 +319,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_have_equal_bits_for_every_number_of_rows),
         cmocka_unit_test(products_have_equal_bits_for_odd_shapes),
+        cmocka_unit_test(products_have_equal_bits_for_every_tile),
         cmocka_unit_test(mapped_matrices_have_the_bits_of_packed_ones),
         cmocka_unit_test(a_row_has_the_same_bits_alone_and_among_others),
         cmocka_unit_test(router_products_have_equal_bits_in_both_classes),

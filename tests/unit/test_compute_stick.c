@@ -295,7 +295,7 @@ static test_device open_with_full_scan(compute_class c, compute_isa isa)
 
 static void a_scan_that_never_stops_has_equal_bits(void **state)
 {
-    static const compute_isa sets[] = {COMPUTE_ISA_PORTABLE, COMPUTE_ISA_AVX2, COMPUTE_ISA_AVX512};
+    static const compute_isa sets[] = {COMPUTE_ISA_PORTABLE, COMPUTE_ISA_AVX2, COMPUTE_ISA_AVX512F, COMPUTE_ISA_AVX512};
 
     (void)state;
     for (size_t i = 0; i < MOE_COUNT(cases); i++) {

@@ -112,7 +112,7 @@ static void expect_same(const world *w, size_t cls, const engine_fixture_options
 
 static void instruction_sets_and_threads_give_the_same_bits(void **state)
 {
-    const compute_isa isas[] = {COMPUTE_ISA_PORTABLE, COMPUTE_ISA_AVX2, COMPUTE_ISA_AVX512};
+    const compute_isa isas[] = {COMPUTE_ISA_PORTABLE, COMPUTE_ISA_AVX2, COMPUTE_ISA_AVX512F, COMPUTE_ISA_AVX512};
 
     for (size_t cls = 0; cls < 2; cls++) {
         for (size_t i = 0; i < MOE_COUNT(isas); i++) {
