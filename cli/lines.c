@@ -17,8 +17,8 @@
 enum { HISTORY_LINES = 1000 };
 
 struct cli_lines {
-    EditLine *editor; /* owned; NULL: no terminal */
-    History *history; /* owned, with editor */
+    EditLine *editor;                  /* owned; NULL: no terminal */
+    History *history;                  /* owned, with editor */
     char path[CLI_HISTORY_PATH_BYTES]; /* of the history; "": not kept */
     FILE *screen;
     char *line; /* owned: of getline */
@@ -90,7 +90,8 @@ static void set_up_editor(cli_lines *lines)
     el_set(lines->editor, EL_CLIENTDATA, lines);
     el_set(lines->editor, EL_PROMPT, prompt);
     el_set(lines->editor, EL_EDITOR, "emacs");
-    el_set(lines->editor, EL_SIGNAL, 1); /* a new size of the window; the terminal is put right before the program dies */
+    el_set(lines->editor, EL_SIGNAL,
+           1); /* a new size of the window; the terminal is put right before the program dies */
     el_set(lines->editor, EL_HIST, history, lines->history);
     el_set(lines->editor, EL_ADDFN, "forget-line", "forgets the line", forget_line);
     el_set(lines->editor, EL_BIND, "^C", "forget-line", NULL);
