@@ -8,13 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include "cli/cli.h"
 #include "cli/history.h"
 
 #define BLOCK "\"\"\""
 
-enum { HISTORY_LINES = 1000 };
+enum { HISTORY_LINES = 1000, CTRL_C = 3, CTRL_Z = 26 };
 
 struct cli_lines {
     EditLine *editor;                  /* owned; NULL: no terminal */
@@ -52,29 +53,54 @@ static char *prompt(EditLine *editor)
     return (char *)(uintptr_t)prompt_of(editor); /* libedit does not write to it */
 }
 
-/* Ctrl-C, which is a key like others while a line is being typed: forgets the line. */
-static unsigned char forget_line(EditLine *editor, int key)
+/* Ctrl-Z, which is a key like others while a line is being typed. */
+static void suspend(EditLine *editor)
 {
-    cli_lines *lines = lines_of(editor);
-    const LineInfo *line = el_line(editor);
-
-    (void)key;
-    lines->interrupted = true;
-    (void)el_cursor(editor, (int)(line->lastchar - line->cursor));
-    el_deletestr(editor, (int)(line->lastchar - line->buffer));
-    fputs("^C\n", lines->screen);
-    fflush(lines->screen);
-    return CC_NEWLINE;
-}
-
-/* Ctrl-Z, which is a key too. */
-static unsigned char suspend(EditLine *editor, int key)
-{
-    (void)key;
     el_set(editor, EL_PREP_TERM, 0);
     (void)raise(SIGTSTP);
     el_set(editor, EL_PREP_TERM, 1);
-    return CC_REDISPLAY;
+    el_set(editor, EL_REFRESH);
+}
+
+/* One byte; 0 at the end of the file, -1 on trouble. The terminal does not interrupt: a signal from elsewhere may. */
+static int read_byte(char *out)
+{
+    ssize_t n;
+
+    do {
+        n = read(STDIN_FILENO, out, 1);
+    } while (n < 0 && errno == EINTR);
+    return (int)n;
+}
+
+/* libedit's source of characters. Ctrl-C ends the line, which is then forgotten. (Keys of our own could be bound with
+ * EL_ADDFN; libedit never frees those.) */
+static int read_key(EditLine *editor, wchar_t *out)
+{
+    cli_lines *lines = lines_of(editor);
+    mbstate_t state = {0};
+    char byte;
+
+    for (;;) {
+        int n = read_byte(&byte);
+        size_t used = n == 1 ? mbrtowc(out, &byte, 1, &state) : 0;
+
+        if (n != 1) {
+            return n;
+        }
+        if (byte == CTRL_Z) {
+            suspend(editor);
+        } else if (byte == CTRL_C) {
+            lines->interrupted = true;
+            fputs("^C", lines->screen);
+            *out = L'\n';
+            return 1;
+        } else if (used == (size_t)-1) {
+            state = (mbstate_t){0}; /* no UTF-8: left out */
+        } else if (used != (size_t)-2) {
+            return 1;
+        }
+    }
 }
 
 /* Text is UTF-8 everywhere in this program, whatever the locale says. */
@@ -93,11 +119,8 @@ static void set_up_editor(cli_lines *lines)
     el_set(lines->editor, EL_SIGNAL,
            1); /* a new size of the window; the terminal is put right before the program dies */
     el_set(lines->editor, EL_HIST, history, lines->history);
-    el_set(lines->editor, EL_ADDFN, "forget-line", "forgets the line", forget_line);
-    el_set(lines->editor, EL_BIND, "^C", "forget-line", NULL);
+    el_set(lines->editor, EL_GETCFN, read_key);
     el_set(lines->editor, EL_BIND, "^R", "em-inc-search-prev", NULL);
-    el_set(lines->editor, EL_ADDFN, "suspend", "stops the program until it is brought back", suspend);
-    el_set(lines->editor, EL_BIND, "^Z", "suspend", NULL);
     el_set(lines->editor, EL_SETTY, "-d", "-isig", NULL);
     el_source(lines->editor, NULL); /* the user's ~/.editrc */
 }
