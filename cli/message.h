@@ -15,7 +15,8 @@ void cli_message_free(ProtobufCMessage *message);
 
 /* Sets the field at `path` ("sampling.top_p") from what the user wrote; makes the messages on the way, and marks the
  * members of oneofs. A repeated field gets one more element. Enums are given by name, booleans as true or false.
- * Errors: MOE_ERR_INVALID_ARG names the field, the text and what is taken. An unknown path is our bug (asserted). */
+ * Errors: MOE_ERR_INVALID_ARG says what is taken; the option is named by the caller. An unknown path is our bug
+ * (asserted). */
 MOE_NODISCARD moe_status cli_message_set(ProtobufCMessage *message, const char *path, const char *text, moe_error *err);
 
 /* The same for a repeated field and a list divided by commas or white space; an empty list marks the
@@ -27,9 +28,10 @@ MOE_NODISCARD moe_status cli_message_set_list(ProtobufCMessage *message, const c
 MOE_NODISCARD moe_status cli_message_add(ProtobufCMessage *message, const char *path, ProtobufCMessage **element_out,
                                          moe_error *err);
 
-/* Appends the message as proto3 JSON in one line: the names of the .proto file, 64-bit integers as numbers, enums by
- * name, bytes in base64, floats with as few digits as give the same float, NaN and infinities as strings. Left out:
- * unset fields, empty lists, and empty strings and bytes of fields that cannot be unset. */
+/* Appends the message as proto3 JSON in one line: the names of the .proto file, 64-bit integers as strings (most readers
+ * of JSON keep 53 bits), enums by name, bytes in base64, floats with as few digits as give the same float, NaN and
+ * infinities as strings. Left out: unset fields, empty lists, and empty strings and bytes of fields that cannot be
+ * unset. */
 void cli_message_json(const ProtobufCMessage *message, moe_text *out);
 
 /* Of one element in a repeated field's array. */

@@ -8,8 +8,6 @@
 #include "coordinator/coordinator_priv.h"
 #include "coordinator/labels.h"
 
-#define EXIT_USAGE 2 /* the configuration cannot work: nothing will change when it is started again */
-
 static void stop_signals(sigset_t *out)
 {
     sigemptyset(out);
@@ -117,7 +115,7 @@ static void say_what_is_resident(const coordinator *c)
 /* The one line on standard output, for whoever started us. */
 static void print_ready(const coordinator *c)
 {
-    char address[300];
+    char address[MOE_ADDRESS_BYTES];
 
     MOE_INFO("serving %s, class %s, %s, fingerprint %.12s", c->files.config.model_type,
              compute_class_name(c->device->numeric_class), c->device->ops->name,
@@ -172,7 +170,7 @@ static void close_all(coordinator *c)
 static int fail(moe_status status, const moe_error *err)
 {
     MOE_ERROR("%s", err->text[0] != '\0' ? err->text : moe_status_text(status));
-    return status == MOE_ERR_INVALID_ARG ? EXIT_USAGE : EXIT_FAILURE;
+    return moe_exit_code(status);
 }
 
 int main(int argc, char **argv)

@@ -33,7 +33,7 @@ moe_status member_id(const member_config *m, char out[ROUTER_MAX_NODE_ID + 1], m
     }
     size_t n = strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_");
     if (id[n] != '\0' || n == 0 || n > ROUTER_MAX_NODE_ID) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "id: \"%.80s\" is not a name: 1 to %d of A-Z a-z 0-9 . - _", id,
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "--id \"%.80s\": not a name: 1 to %d of A-Z a-z 0-9 . - _", id,
                         ROUTER_MAX_NODE_ID);
     }
     memcpy(out, id, n + 1);
@@ -55,7 +55,7 @@ moe_status member_secret(const member_config *m, char **out, size_t *n_out, moe_
         }
         if (n < LEAST_SECRET) {
             free(bytes);
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "secret_file: %s holds %zu bytes, at least %d are needed",
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "--secret-file %s: holds %zu bytes, at least %d are needed",
                             m->secret_file, n, LEAST_SECRET);
         }
     }
@@ -123,19 +123,18 @@ static bool can_connect(const struct addrinfo *a, bool *sure_out)
 cluster_alive member_alive(const char *address, const char *own_address)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *found;
-    const char *colon = strrchr(address, ':');
-    char host[CLUSTER_MAX_ADDRESS + 1];
+    moe_address a;
+    char port[8];
     bool sure;
 
     if (strcmp(address, own_address) == 0) {
         return CLUSTER_ALIVE_NO;
     }
-    if (colon == NULL) {
+    if (moe_address_parse("address", address, -1, &a, NULL) != MOE_OK) {
         return CLUSTER_ALIVE_NO;
     }
-    bool brackets = address[0] == '[' && colon > address + 1 && colon[-1] == ']';
-    (void)snprintf(host, sizeof host, "%.*s", (int)(colon - address) - 2 * brackets, address + brackets);
-    if (getaddrinfo(host, colon + 1, &hints, &found) != 0) {
+    (void)snprintf(port, sizeof port, "%u", (unsigned)a.port);
+    if (getaddrinfo(a.host, port, &hints, &found) != 0) {
         return CLUSTER_ALIVE_UNKNOWN;
     }
     bool connected = can_connect(found, &sure);
@@ -189,6 +188,9 @@ moe_status member_files_open(member_files *f, const char *dir, moe_error *err)
 {
     moe_status status = model_config_load(dir, &f->config, err);
 
+    if (status == MOE_ERR_NOT_FOUND) {
+        return checkpoint_explain(dir, "no config.json", err);
+    }
     if (status == MOE_OK) {
         status = checkpoint_open(dir, &f->checkpoint, err);
     }

@@ -1,8 +1,15 @@
 # /usr/bin/python3: the interpreter that Debian's python3-grpcio is for.
 add_test(NAME cli_fake COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/cli_fake.py $<TARGET_FILE:conclave> ${PROJECT_SOURCE_DIR}/proto)
 set_tests_properties(cli_fake PROPERTIES LABELS integration TIMEOUT 300)
+add_test(NAME configure COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/configure.py ${PROJECT_SOURCE_DIR})
+set_tests_properties(configure PROPERTIES LABELS integration TIMEOUT 300)
+add_test(NAME clients COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/clients.py $<TARGET_FILE:conclave> ${PROJECT_SOURCE_DIR}/proto)
+set_tests_properties(clients PROPERTIES LABELS integration TIMEOUT 900)
 if(TARGET conclave-coordinator)
   add_test(NAME cli_coordinator COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/cli_coordinator.py $<TARGET_FILE:conclave>
     $<TARGET_FILE:conclave-coordinator> ${PROJECT_SOURCE_DIR}/tools/make_checkpoint.py)
   set_tests_properties(cli_coordinator PROPERTIES LABELS integration TIMEOUT 600)
+  add_test(NAME cli_options COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/cli_options.py $<TARGET_FILE:conclave>
+    $<TARGET_FILE:conclave-coordinator> $<TARGET_FILE:conclave-node> ${PROJECT_SOURCE_DIR})
+  set_tests_properties(cli_options PROPERTIES LABELS integration TIMEOUT 300)
 endif()

@@ -2,7 +2,6 @@
 
 Usage: cli_coordinator.py CONCLAVE COORDINATOR MAKE_CHECKPOINT [unittest arguments]
 """
-import json
 import os
 import signal
 import subprocess
@@ -10,7 +9,8 @@ import sys
 import tempfile
 import unittest
 
-from coordinator import WAIT_S, Coordinator, clean_env, run_json
+from coordinator import WAIT_S, Coordinator, clean_env, parse_reply, run_json
+from python_client import lay_out
 
 CONCLAVE, COORDINATOR, MAKE_CHECKPOINT = sys.argv[1:4]
 EXAMPLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "examples", "python")
@@ -25,6 +25,7 @@ class Case(unittest.TestCase):
     def setUpClass(cls):
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
+        cls.folder = folder.name
         model = os.path.join(folder.name, "tiny")
         extra = [] if cls.tokenizer else ["--no-tokenizer"]
         subprocess.run([sys.executable, MAKE_CHECKPOINT, model, "--shape", "tiny", "--dtype", "f32", *extra], check=True,
@@ -45,7 +46,7 @@ class Case(unittest.TestCase):
         return done.stdout
 
     def lines(self, command, *args):
-        return [json.loads(line) for line in self.ok(command, *args, "--json").splitlines()]
+        return [parse_reply(line) for line in self.ok(command, *args, "--json").splitlines()]
 
     def tokens(self, *args):
         """The generated tokens of choice 0, after a look at the order in which they came."""
@@ -90,6 +91,12 @@ class WithTokenizer(Case):
         # Tokens may share a chunk when the client is slow: what they are is the same, not how they are cut.
         self.assertEqual([id for c in chunks for id in c.get("token_ids", [])], [id for c in again for id in c.get("token_ids", [])])
         self.assertEqual("".join(c.get("text", "") for c in chunks), "".join(c.get("text", "") for c in again))
+
+    def test_a_drawn_seed_survives_every_reader_of_json(self):
+        """Most keep 53 bits of a number. One seed in 2,048 was as small before."""
+        for _ in range(4):
+            seed = self.lines("generate", PROMPT, "--max-tokens", "1")[0]["seed"]
+            self.assertLess(seed, 2**53)
 
     def test_text_equals_the_chunks(self):
         args = (PROMPT, "--max-tokens", "12", "--seed", "3", "--ignore-eos")
@@ -152,7 +159,7 @@ class WithTokenizer(Case):
         self.assertEqual(rows[1] - rows[0], 4 * 2 * 2)  # tokens, layers, experts per token
 
     def test_placement_names_the_node_of_every_expert(self):
-        self.assertIn("layer 1 experts 0-7: ", self.ok("placement", "--layer", "1"))
+        self.assertIn("layer 1: experts 0-7 -> embedded", self.ok("placement", "--layer", "1"))
 
     def test_nodes_show_the_embedded_one(self):
         cluster = self.lines("nodes")[0]
@@ -177,9 +184,11 @@ class WithTokenizer(Case):
         self.assertEqual(self.lines("health"), [{"status": "SERVING"}])
 
     def test_python_examples_run(self):
+        client = os.path.join(self.folder, "client")
+        lay_out(client)
         for script, args in [("generate.py", [PROMPT, "--max-tokens", "5", "--seed", "1"]), ("score.py", [PROMPT, "--top", "2"])]:
             done = subprocess.run([sys.executable, "-B", os.path.join(EXAMPLES, script), "--server", self.coordinator.address, *args],
-                                  capture_output=True, encoding="utf-8", timeout=WAIT_S)
+                                  capture_output=True, encoding="utf-8", timeout=WAIT_S, env={**clean_env(), "PYTHONPATH": client})
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertTrue(done.stdout)
 
@@ -256,6 +265,44 @@ class ChatTemplates(unittest.TestCase):
             self.start("--chat-template", self.write("{{ messages | wordwrap }}"))
         with self.assertRaisesRegex(RuntimeError, "neither tulu nor olmo2 nor a file"):
             self.start("--chat-template", os.path.join(self.model, "nothing.jinja"))
+
+
+class Classifier(unittest.TestCase):
+    def test_a_made_classifier_is_served_with_its_labels(self):
+        with tempfile.TemporaryDirectory() as folder:
+            model = os.path.join(folder, "classifier")
+            subprocess.run([sys.executable, MAKE_CHECKPOINT, model, "--family", "molm", "--shape", "tiny", "--no-tokenizer", "--labels",
+                            "no,maybe,yes"], check=True, capture_output=True)
+            with Coordinator(COORDINATOR, model, "--threads", "1", "--cache-dir", "") as coordinator:
+                done = subprocess.run([CONCLAVE, "classify", "--server", coordinator.address, "--tokens", "3,4,5"], capture_output=True, encoding="utf-8",
+                                      timeout=WAIT_S, env=clean_env())
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual([line.split(":")[0] for line in done.stdout.splitlines()], ["class 0 no", "class 1 maybe", "class 2 yes"])
+
+
+class MakeCheckpoint(unittest.TestCase):
+    def test_a_full_disk_leaves_nothing_behind(self):
+        """A limit on the size of files stands for the disk: writing fails in the middle of the weights."""
+        with tempfile.TemporaryDirectory() as folder:
+            before = os.path.join(folder, "before")
+            os.mkdir(before)
+            for name in ("new", "before"):
+                done = subprocess.run(["bash", "-c", 'ulimit -f 64; trap "" XFSZ; exec "$@"', "bash", sys.executable, MAKE_CHECKPOINT,
+                                       os.path.join(folder, name), "--shape", "tiny", "--no-tokenizer"], capture_output=True, encoding="utf-8", timeout=WAIT_S)
+                self.assertEqual((done.returncode, done.stderr),
+                                 (1, f"{os.path.join(folder, name)}: File too large; nothing was left behind\n"))
+            self.assertEqual((os.listdir(folder), os.listdir(before)), (["before"], []))
+
+    def test_weights_that_are_there_stay_when_new_ones_cannot_be_made(self):
+        with tempfile.TemporaryDirectory() as folder:
+            model = os.path.join(folder, "m")
+            make = [sys.executable, MAKE_CHECKPOINT, model, "--shape", "tiny", "--no-tokenizer"]
+            subprocess.run(make, check=True, capture_output=True)
+            files = {name: os.stat(os.path.join(model, name)).st_size for name in os.listdir(model)}
+            self.assertNotEqual(subprocess.run(make, capture_output=True).returncode, 0)
+            limited = ["bash", "-c", 'ulimit -f 64; trap "" XFSZ; exec "$@"', "bash", *make, "--force"]
+            self.assertEqual(subprocess.run(limited, capture_output=True).returncode, 1)
+            self.assertEqual({name: os.stat(os.path.join(model, name)).st_size for name in os.listdir(model)}, files)
 
 
 class Shutdown(unittest.TestCase):
