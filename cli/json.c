@@ -80,7 +80,7 @@ static void write_value(moe_text *out, const ProtobufCFieldDescriptor *field, co
     case PROTOBUF_C_TYPE_INT64:
     case PROTOBUF_C_TYPE_SINT64:
     case PROTOBUF_C_TYPE_SFIXED64:
-        moe_text_printf(out, "%" PRId64, *(const int64_t *)v);
+        moe_text_printf(out, "\"%" PRId64 "\"", *(const int64_t *)v);
         break;
     case PROTOBUF_C_TYPE_UINT32:
     case PROTOBUF_C_TYPE_FIXED32:
@@ -88,7 +88,7 @@ static void write_value(moe_text *out, const ProtobufCFieldDescriptor *field, co
         break;
     case PROTOBUF_C_TYPE_UINT64:
     case PROTOBUF_C_TYPE_FIXED64:
-        moe_text_printf(out, "%" PRIu64, *(const uint64_t *)v);
+        moe_text_printf(out, "\"%" PRIu64 "\"", *(const uint64_t *)v);
         break;
     case PROTOBUF_C_TYPE_FLOAT:
         write_number(out, (double)*(const float *)v, true);

@@ -27,9 +27,10 @@ MOE_NODISCARD moe_status cli_message_set_list(ProtobufCMessage *message, const c
 MOE_NODISCARD moe_status cli_message_add(ProtobufCMessage *message, const char *path, ProtobufCMessage **element_out,
                                          moe_error *err);
 
-/* Appends the message as proto3 JSON in one line: the names of the .proto file, 64-bit integers as numbers, enums by
- * name, bytes in base64, floats with as few digits as give the same float, NaN and infinities as strings. Left out:
- * unset fields, empty lists, and empty strings and bytes of fields that cannot be unset. */
+/* Appends the message as proto3 JSON in one line: the names of the .proto file, 64-bit integers as strings (most readers
+ * of JSON keep 53 bits), enums by name, bytes in base64, floats with as few digits as give the same float, NaN and
+ * infinities as strings. Left out: unset fields, empty lists, and empty strings and bytes of fields that cannot be
+ * unset. */
 void cli_message_json(const ProtobufCMessage *message, moe_text *out);
 
 /* Of one element in a repeated field's array. */

@@ -100,10 +100,26 @@ class Coordinator:
             self.stop()
 
 
+# The 64-bit fields of the API: proto3 JSON writes them as strings, since most readers of JSON keep 53 bits.
+WIDE = {"seed", "incarnation", "epoch", "tokens", "rows", "frames", "memory_bytes", "used_bytes", "bytes_not_sent", "rows_by_ffn_picks", "ffn_picks",
+        "constant_picks", "copy_picks", "zero_picks", "attention_keys_seen", "attention_keys_skipped"}
+
+
+def whole(value):
+    if isinstance(value, list):
+        return [whole(element) for element in value]
+    return int(value) if isinstance(value, str) else value
+
+
+def parse_reply(line):
+    """One line of `conclave COMMAND --json`, with 64-bit fields as integers."""
+    return json.loads(line, object_hook=lambda fields: {k: whole(v) if k in WIDE else v for k, v in fields.items()})
+
+
 def run_json(conclave, coordinator, command, *args):
     """The objects that `conclave COMMAND --json` prints, one a line."""
     done = subprocess.run([conclave, command, "--server", coordinator.address, "--json", *args], capture_output=True, encoding="utf-8",
                           timeout=WAIT_S, env=clean_env())
     if done.returncode != 0:
         raise RuntimeError(f"conclave {command} exited {done.returncode}: {done.stderr}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [parse_reply(line) for line in done.stdout.splitlines()]

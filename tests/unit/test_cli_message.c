@@ -158,7 +158,7 @@ static void a_seed_keeps_64_bits(void **state)
     fixture *f = *state;
 
     set(f, "sampling.seed", "18446744073709551615");
-    assert_json(f, f->message, "{\"sampling\":{\"seed\":18446744073709551615}}");
+    assert_json(f, f->message, "{\"sampling\":{\"seed\":\"18446744073709551615\"}}");
 }
 
 static void a_seed_over_64_bits_is_refused(void **state)

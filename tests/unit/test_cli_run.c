@@ -102,7 +102,7 @@ static void every_sampling_option_has_its_field(void **state)
         "--n|7|--logprobs|8",
         "{\"text\":\"x\",\"sampling\":{\"max_tokens\":1,\"min_tokens\":2,\"temperature\":0.5,\"top_k\":3,\"top_p\":0."
         "25,"
-        "\"min_p\":0.125,\"repetition_penalty\":1.5,\"frequency_penalty\":-2,\"presence_penalty\":-0.5,\"seed\":4,"
+        "\"min_p\":0.125,\"repetition_penalty\":1.5,\"frequency_penalty\":-2,\"presence_penalty\":-0.5,\"seed\":\"4\","
         "\"stop_token_ids\":[5,6],\"ignore_eos\":true,\"n\":7,\"logprobs\":8}}");
 }
 
