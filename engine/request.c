@@ -101,7 +101,8 @@ static void copy_fields(engine_request *r, const engine_spec *spec, uint32_t max
     r->wake_ctx = spec->wake_ctx;
     r->usage.prompt_tokens = r->n_prompt;
     if (!spec->has_seed) {
-        r->sampling.seed = moe_random_entropy();
+        /* 53 bits: a client may read its seed from JSON, where many readers keep no more of a number. */
+        r->sampling.seed = moe_random_entropy() >> 11;
     }
     if (spec->request_id != NULL) {
         strcpy(r->id, spec->request_id); /* check_id_text has bounded it */
