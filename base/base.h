@@ -1,6 +1,6 @@
 /* base: what every other folder may include. Depends on libc and (json.c alone) on jansson.
  *
- * Nouns: status and error, log, clock and random, options, pages, buf, text, queue, ring, waiter, threads, json, file.
+ * Nouns: status and error, log, clock and random, options, guess, pages, buf, text, queue, ring, waiter, threads, json, file.
  * Threads: unless an entry says otherwise an object belongs to one thread at a time. */
 #ifndef CONCLAVE_BASE_H
 #define CONCLAVE_BASE_H
@@ -135,7 +135,9 @@ uint64_t moe_random_entropy(void);                        /* 64 bits of the kern
 /* ------------------------------------------------------------------------------------------------ options
  * One table per program gives parsing, --help, the environment name, --print-config and validation. Option
  * `max_batch_tokens` is --max-batch-tokens, CONCLAVE_MAX_BATCH_TOKENS and "max_batch_tokens" in the JSON --config file.
- * Flag beats environment beats file beats default. Unknown keys are errors. Sizes take K/M/G/T (binary). */
+ * Flag beats environment beats file beats default. Sizes take K/M/G/T (binary). Unknown flags, keys and CONCLAVE_*
+ * variables are errors, with the option that was probably meant; a variable of another of our programs is none (base/
+ * option_names.c lists them). */
 typedef enum {
     MOE_OPT_BOOL,
     MOE_OPT_U32,
@@ -157,11 +159,16 @@ typedef struct moe_option {
     const char *help;           /* one line */
 } moe_option;
 
+/* Where a value came from, in order of precedence. */
+typedef enum { MOE_FROM_NONE, MOE_FROM_DEFAULT, MOE_FROM_FILE, MOE_FROM_ENVIRONMENT, MOE_FROM_FLAG } moe_option_origin;
+
 typedef struct moe_program {
     const char *name;    /* conclave-coordinator */
     const char *summary; /* the first lines of --help */
     const moe_option *options;
     size_t n_options;
+    const char *arguments;      /* shown after the options in the usage line; NULL: none */
+    moe_option_origin *origins; /* out, [n_options]; NULL: not wanted */
 } moe_program;
 
 typedef enum {
@@ -171,9 +178,10 @@ typedef enum {
 
 /* Fills *config from defaults, the --config FILE, the environment and argv (flags as --name VALUE or --name=VALUE; bool as
  * --name or --name=true|false). The options --help, --version, --config FILE, --print-config and --log-level LEVEL exist in
- * every program. Strings are owned by the config: moe_options_fini frees them. Words without -- go to *args (borrowed from
+ * every program; -h is --help. Strings are owned by the config: moe_options_fini frees them. Words without -- go to *args (borrowed from
  * argv; at most max_args; NULL: none are allowed). env: NULL = the process's environ.
- * Errors: MOE_ERR_INVALID_ARG with the option, its value, the limit and where it came from. */
+ * Errors: MOE_ERR_INVALID_ARG with the option, its value, the limit and where it came from; MOE_ERR_IO when what --help,
+ * --version or --print-config printed did not arrive. */
 MOE_NODISCARD moe_status moe_options_parse(const moe_program *program, void *config, int argc, char **argv, char **env,
                                            const char **args, size_t max_args, size_t *n_args_out,
                                            moe_options_next *next_out, moe_error *err);
@@ -181,11 +189,33 @@ void moe_options_fini(const moe_program *program, void *config);
 void moe_options_help(const moe_program *program, FILE *out);
 /* The first line of a program's log: its name, version and command. Secrets are never in argv: options name files. */
 void moe_options_log_start(const moe_program *program, int argc, char **argv);
+/* The option as the user gave it, for a refusal that comes later: "--seed 5 (command line)", "CONCLAVE_SEED=5
+ * (environment)", "\"seed\": 5 (FILE)". file may be NULL. */
+void moe_option_label(const char *name, const char *text, moe_option_origin from, const char *file, moe_error *out);
 /* "512M" -> bytes. */
 MOE_NODISCARD moe_status moe_parse_size(const char *text, size_t *bytes_out);
 /* The other way, for people: "1.5 GiB", "320 bytes". Returns out. */
 #define MOE_SIZE_TEXT 24
 const char *moe_size_text(size_t bytes, char out[MOE_SIZE_TEXT]);
+
+/* What a program ends with: docs/decisions.md. */
+enum { MOE_EXIT_OK = 0, MOE_EXIT_FAILED = 1, MOE_EXIT_USAGE = 2, MOE_EXIT_INTERRUPTED = 130 };
+/* USAGE for MOE_ERR_INVALID_ARG: trying again will not help; FAILED for other errors. */
+int moe_exit_code(moe_status status);
+
+/* Did you mean ...? The nearest of the candidates to a word, by letters put in, left out, changed or swapped; also one
+ * that it is the beginning of. best: borrowed from the candidate; NULL while none is near enough to be meant. */
+typedef struct moe_guess {
+    const char *word; /* borrowed, [n] */
+    size_t n, distance;
+    const char *best;
+} moe_guess;
+
+moe_guess moe_guess_of(const char *word, size_t n);
+void moe_guess_offer(moe_guess *g, const char *candidate);
+
+/* Flushes standard output. Errors: MOE_ERR_IO with the system's reason, "standard output: No space left on device". */
+MOE_NODISCARD moe_status moe_output_flush(moe_error *err);
 
 /* ------------------------------------------------------------------------------------------------ pages
  * Page-aligned anonymous memory, huge pages advised; zero-filled. NULL when there is none. */

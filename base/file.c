@@ -97,3 +97,12 @@ moe_status moe_file_read(const char *path, size_t max_bytes, char **data_out, si
     (void)close(fd);
     return status;
 }
+
+/* errno tells the reason only right after the write that failed: a caller passes the status on at once. */
+moe_status moe_output_flush(moe_error *err)
+{
+    if (fflush(stdout) != 0) {
+        return moe_fail(err, MOE_ERR_IO, "standard output: %s", strerror(errno));
+    }
+    return ferror(stdout) != 0 ? moe_fail(err, MOE_ERR_IO, "standard output: a write failed") : MOE_OK;
+}

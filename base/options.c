@@ -6,18 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NAME_BYTES       128
 #define MAX_CONFIG_BYTES ((size_t)1 << 20)
 #define MAX_CONFIG_DEPTH 4
 #define MAX_PRINT_BYTES  ((size_t)4 << 20)
+#define ENV_PREFIX       "CONCLAVE_"
 #define ORIGIN_KEY       "_origin" /* of --print-config; skipped when it is read back */
 
 #define MAX_COMMAND ((size_t)8 << 10) /* bytes of the command in the log */
 
 extern char **environ;
-
-/* In order of precedence. */
-typedef enum { ORIGIN_NONE, ORIGIN_DEFAULT, ORIGIN_FILE, ORIGIN_ENVIRONMENT, ORIGIN_FLAG } origin;
 
 static const char *const origin_names[] = {"none", "default", "file", "environment", "flag"};
 static const char *const log_levels[] = {"error", "warn", "info", "debug", "trace", NULL};
@@ -64,7 +61,7 @@ static const moe_option builtin_options[] = {
 typedef struct slot {
     const moe_option *option;
     void *config;
-    origin from;
+    moe_option_origin from;
     bool is_action; /* help, version, print_config: by flag only */
 } slot;
 
@@ -82,24 +79,6 @@ static bool is_builtin_action(const moe_option *option)
            option->kind == MOE_OPT_BOOL;
 }
 
-/* max_batch_tokens -> --max-batch-tokens */
-static void flag_name(const moe_option *option, char out[NAME_BYTES])
-{
-    (void)snprintf(out, NAME_BYTES, "--%s", option->name);
-    for (char *p = out + 2; *p != '\0'; p++) {
-        *p = (char)(*p == '_' ? '-' : *p);
-    }
-}
-
-/* max_batch_tokens -> CONCLAVE_MAX_BATCH_TOKENS */
-static void env_name(const moe_option *option, char out[NAME_BYTES])
-{
-    (void)snprintf(out, NAME_BYTES, "CONCLAVE_%s", option->name);
-    for (char *p = out; *p != '\0'; p++) {
-        *p = (char)toupper((unsigned char)*p);
-    }
-}
-
 static slot *find_slot(parse *p, const char *name, size_t n)
 {
     for (size_t i = 0; i < p->n_slots; i++) {
@@ -113,10 +92,9 @@ static slot *find_slot(parse *p, const char *name, size_t n)
 }
 
 /* Sources come from the strongest to the weakest: a value that something stronger gave stays. */
-static moe_status set(parse *p, slot *s, const char *text, origin from, const char *where)
+static moe_status set(parse *p, slot *s, const char *text, moe_option_origin from)
 {
-    char flag[NAME_BYTES];
-    moe_error reason;
+    moe_error label, reason;
     moe_status status;
 
     if (s->from > from) {
@@ -124,8 +102,8 @@ static moe_status set(parse *p, slot *s, const char *text, origin from, const ch
     }
     status = option_value_set(s->option, s->config, text, &reason);
     if (status != MOE_OK) {
-        flag_name(s->option, flag);
-        return moe_fail(p->err, status, "%s %.128s (%.128s): %s", flag, text, where, reason.text);
+        moe_option_label(s->option->name, text, from, p->builtin.config, &label);
+        return moe_fail(p->err, status, "%s: %s", label.text, reason.text);
     }
     s->from = from;
     return MOE_OK;
@@ -133,13 +111,37 @@ static moe_status set(parse *p, slot *s, const char *text, origin from, const ch
 
 /* ------------------------------------------------------------------------------------------------ the four sources */
 
+/* The options of this program that look like the word. */
+static moe_status unknown_flag(parse *p, const char *word, size_t n)
+{
+    moe_guess guess;
+    char name[OPTION_NAME_BYTES], flag[OPTION_NAME_BYTES];
+    size_t dashes = strspn(word, "-");
+
+    n = MOE_MIN(n, sizeof name - 1);
+    for (size_t i = 0; i < n; i++) {
+        name[i] = (char)(word[i] == '-' ? '_' : word[i]);
+    }
+    guess = moe_guess_of(name + MOE_MIN(dashes, n), n - MOE_MIN(dashes, n));
+    for (size_t i = 0; i < p->n_slots; i++) {
+        moe_guess_offer(&guess, p->slots[i].option->name);
+    }
+    if (guess.best == NULL) {
+        return moe_fail(p->err, MOE_ERR_INVALID_ARG, "%.*s (command line): no such option; see --help%s", (int)n, word,
+                        dashes == 1 ? "; a text that begins with - goes after --" : "");
+    }
+    option_flag_name(guess.best, flag);
+    return moe_fail(p->err, MOE_ERR_INVALID_ARG, "%.*s (command line): no such option; did you mean %s?", (int)n, word,
+                    flag);
+}
+
 /* argv[*at] starts with --; *at moves on when the value is the next word. */
 static moe_status apply_flag(parse *p, int argc, char **argv, int *at)
 {
     const char *word = argv[*at] + 2;
     const char *equals = strchr(word, '=');
     size_t n = equals != NULL ? (size_t)(equals - word) : strlen(word);
-    char name[NAME_BYTES];
+    char name[OPTION_NAME_BYTES];
     slot *s = NULL;
 
     if (n < sizeof name && memchr(word, '_', n) == NULL) {
@@ -149,20 +151,35 @@ static moe_status apply_flag(parse *p, int argc, char **argv, int *at)
         s = find_slot(p, name, n);
     }
     if (s == NULL) {
-        return moe_fail(p->err, MOE_ERR_INVALID_ARG, "--%.*s (command line): no such option; see --help",
-                        (int)MOE_MIN(n, (size_t)128), word);
+        return unknown_flag(p, argv[*at], n + 2);
     }
     if (equals != NULL) {
-        return set(p, s, equals + 1, ORIGIN_FLAG, "command line");
+        return set(p, s, equals + 1, MOE_FROM_FLAG);
     }
     if (s->option->kind == MOE_OPT_BOOL) {
-        return set(p, s, "true", ORIGIN_FLAG, "command line");
+        return set(p, s, "true", MOE_FROM_FLAG);
     }
     if (*at + 1 >= argc || strncmp(argv[*at + 1], "--", 2) == 0) {
         return moe_fail(p->err, MOE_ERR_INVALID_ARG, "--%s (command line): needs a value: --%s %s", word, word,
                         s->option->value != NULL ? s->option->value : "VALUE");
     }
-    return set(p, s, argv[++*at], ORIGIN_FLAG, "command line");
+    return set(p, s, argv[++*at], MOE_FROM_FLAG);
+}
+
+/* -x is a misspelt option; "-", "-3" and "- a list" are words. */
+static bool is_short(const char *word)
+{
+    return word[0] == '-' && isalpha((unsigned char)word[1]) != 0;
+}
+
+static moe_status apply_word(parse *p, const char *word, const char **args, size_t max_args, size_t *n_args)
+{
+    if (args == NULL || *n_args == max_args) {
+        return moe_fail(p->err, MOE_ERR_INVALID_ARG, "%.128s (command line): unexpected word, at most %zu are allowed",
+                        word, args == NULL ? (size_t)0 : max_args);
+    }
+    args[(*n_args)++] = word;
+    return MOE_OK;
 }
 
 static moe_status apply_argv(parse *p, int argc, char **argv, const char **args, size_t max_args, size_t *n_args_out)
@@ -176,12 +193,12 @@ static moe_status apply_argv(parse *p, int argc, char **argv, const char **args,
             flags_ended = true;
         } else if (!flags_ended && strncmp(argv[i], "--", 2) == 0) {
             status = apply_flag(p, argc, argv, &i);
-        } else if (args == NULL || n_args == max_args) {
-            status =
-                moe_fail(p->err, MOE_ERR_INVALID_ARG, "%.128s (command line): unexpected word, at most %zu are allowed",
-                         argv[i], args == NULL ? (size_t)0 : max_args);
+        } else if (!flags_ended && strcmp(argv[i], "-h") == 0) {
+            p->builtin.help = true;
+        } else if (!flags_ended && is_short(argv[i])) {
+            status = unknown_flag(p, argv[i], strcspn(argv[i], "="));
         } else {
-            args[n_args++] = argv[i];
+            status = apply_word(p, argv[i], args, max_args, &n_args);
         }
     }
     if (n_args_out != NULL) {
@@ -190,32 +207,60 @@ static moe_status apply_argv(parse *p, int argc, char **argv, const char **args,
     return status;
 }
 
-static const char *env_get(char **env, const char *name)
+/* CONCLAVE_SED -> did you mean CONCLAVE_SEED? Ours come first, then those of the other programs. */
+static moe_status unknown_variable(parse *p, const char *variable, const char *name)
 {
-    size_t n = strlen(name);
+    moe_guess guess = moe_guess_of(name, strlen(name));
+    char meant[OPTION_NAME_BYTES];
 
-    for (; *env != NULL; env++) {
-        if (strncmp(*env, name, n) == 0 && (*env)[n] == '=') {
-            return *env + n + 1;
+    for (size_t i = 0; i < p->n_slots; i++) {
+        if (!p->slots[i].is_action) {
+            moe_guess_offer(&guess, p->slots[i].option->name);
         }
     }
-    return NULL;
+    option_names_offer(&guess);
+    if (guess.best == NULL) {
+        return moe_fail(p->err, MOE_ERR_INVALID_ARG, "%s (environment): no option of any Conclave program; unset it",
+                        variable);
+    }
+    option_env_name(guess.best, meant);
+    return moe_fail(p->err, MOE_ERR_INVALID_ARG, "%s (environment): no such option; did you mean %s?", variable, meant);
 }
 
-/* Other CONCLAVE_ names are left alone: the environment is shared with other programs. */
+/* entry: CONCLAVE_SOME_NAME=value. Variables of our other programs are left alone: they share the environment. */
+static moe_status apply_variable(parse *p, const char *entry)
+{
+    size_t n = strcspn(entry, "=");
+    char variable[OPTION_NAME_BYTES], name[OPTION_NAME_BYTES];
+    bool is_upper = true;
+    slot *s;
+
+    if (entry[n] == '\0' || n >= sizeof variable) {
+        return MOE_OK;
+    }
+    (void)snprintf(variable, sizeof variable, "%.*s", (int)n, entry);
+    (void)snprintf(name, sizeof name, "%s", variable + strlen(ENV_PREFIX));
+    for (char *c = name; *c != '\0'; c++) {
+        is_upper = is_upper && islower((unsigned char)*c) == 0;
+        *c = (char)tolower((unsigned char)*c);
+    }
+    s = find_slot(p, name, strlen(name));
+    if (!is_upper || (s != NULL && s->is_action)) {
+        return unknown_variable(p, variable, name);
+    }
+    if (s != NULL) {
+        return set(p, s, entry + n + 1, MOE_FROM_ENVIRONMENT);
+    }
+    return option_name_known(name) ? MOE_OK : unknown_variable(p, variable, name);
+}
+
 static moe_status apply_environment(parse *p, char **env)
 {
     moe_status status = MOE_OK;
 
-    for (size_t i = 0; i < p->n_slots && status == MOE_OK; i++) {
-        char name[NAME_BYTES], where[NAME_BYTES + 16];
-        const char *text;
-
-        env_name(p->slots[i].option, name);
-        text = p->slots[i].is_action ? NULL : env_get(env, name);
-        if (text != NULL) {
-            (void)snprintf(where, sizeof where, "environment %s", name);
-            status = set(p, &p->slots[i], text, ORIGIN_ENVIRONMENT, where);
+    for (; *env != NULL && status == MOE_OK; env++) {
+        if (strncmp(*env, ENV_PREFIX, strlen(ENV_PREFIX)) == 0) {
+            status = apply_variable(p, *env);
         }
     }
     return status;
@@ -229,21 +274,35 @@ static moe_status apply_json(parse *p, slot *s, const json_t *value, const char 
     case JSON_NULL:
         return MOE_OK;
     case JSON_STRING:
-        return set(p, s, json_string_value(value), ORIGIN_FILE, path);
+        return set(p, s, json_string_value(value), MOE_FROM_FILE);
     case JSON_TRUE:
-        return set(p, s, "true", ORIGIN_FILE, path);
+        return set(p, s, "true", MOE_FROM_FILE);
     case JSON_FALSE:
-        return set(p, s, "false", ORIGIN_FILE, path);
+        return set(p, s, "false", MOE_FROM_FILE);
     case JSON_INTEGER:
         (void)snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
-        return set(p, s, text, ORIGIN_FILE, path);
+        return set(p, s, text, MOE_FROM_FILE);
     case JSON_REAL:
         (void)snprintf(text, sizeof text, "%.17g", json_real_value(value));
-        return set(p, s, text, ORIGIN_FILE, path);
+        return set(p, s, text, MOE_FROM_FILE);
     default:
-        return moe_fail(p->err, MOE_ERR_INVALID_ARG, "%s (%s): must be a string, a number, true or false",
+        return moe_fail(p->err, MOE_ERR_INVALID_ARG, "\"%s\" (%s): must be a string, a number, true or false",
                         s->option->name, path);
     }
+}
+
+static moe_status unknown_key(parse *p, const char *key, const char *path)
+{
+    moe_guess guess = moe_guess_of(key, strlen(key));
+
+    for (size_t i = 0; i < p->n_slots; i++) {
+        if (!p->slots[i].is_action && strcmp(p->slots[i].option->name, "config") != 0) {
+            moe_guess_offer(&guess, p->slots[i].option->name);
+        }
+    }
+    return moe_fail(p->err, MOE_ERR_INVALID_ARG, "\"%.96s\" (%.128s): no such option%s%s%s", key, path,
+                    guess.best != NULL ? "; did you mean \"" : "", guess.best != NULL ? guess.best : "",
+                    guess.best != NULL ? "\"?" : "");
 }
 
 static moe_status apply_file(parse *p)
@@ -257,8 +316,8 @@ static moe_status apply_file(parse *p)
         return MOE_OK;
     }
     status = moe_json_load(path, MAX_CONFIG_BYTES, MAX_CONFIG_DEPTH, &json, p->err);
-    if (status != MOE_OK) {
-        return status;
+    if (status != MOE_OK) { /* whatever it is, the configuration is not what the user wants it to be */
+        return status == MOE_ERR_NO_MEMORY ? status : MOE_ERR_INVALID_ARG;
     }
     if (!json_is_object(json)) {
         status = moe_fail(p->err, MOE_ERR_INVALID_ARG, "%s: must be a JSON object", path);
@@ -271,7 +330,7 @@ static moe_status apply_file(parse *p)
             continue;
         }
         if (s == NULL || s->is_action || strcmp(key, "config") == 0) {
-            status = moe_fail(p->err, MOE_ERR_INVALID_ARG, "%.128s (%s): no such option", key, path);
+            status = unknown_key(p, key, path);
         } else {
             status = apply_json(p, s, value, path);
         }
@@ -287,11 +346,11 @@ static moe_status apply_defaults(parse *p)
     for (size_t i = 0; i < p->n_slots && status == MOE_OK; i++) {
         slot *s = &p->slots[i];
 
-        if (s->from == ORIGIN_NONE) {
+        if (s->from == MOE_FROM_NONE) {
             if (s->option->fallback != NULL) {
-                status = set(p, s, s->option->fallback, ORIGIN_DEFAULT, "default");
+                status = set(p, s, s->option->fallback, MOE_FROM_DEFAULT);
             }
-            s->from = ORIGIN_DEFAULT;
+            s->from = MOE_FROM_DEFAULT;
         }
     }
     return status;
@@ -299,50 +358,20 @@ static moe_status apply_defaults(parse *p)
 
 /* ------------------------------------------------------------------------------------------------ output */
 
-static void print_range(const moe_option *option, FILE *out)
-{
-    if (option->min < option->max && option->kind == MOE_OPT_SIZE) {
-        (void)fprintf(out, " [%.15g to %.15g bytes]", option->min, option->max);
-    } else if (option->min < option->max) {
-        (void)fprintf(out, " [%.15g to %.15g]", option->min, option->max);
-    }
-    for (size_t i = 0; option->choices != NULL && option->choices[i] != NULL; i++) {
-        (void)fprintf(out, "%s%s", i > 0 ? ", " : " [", option->choices[i]);
-    }
-    if (option->choices != NULL) {
-        (void)fputc(']', out);
-    }
-}
-
-static void print_option(const moe_option *option, FILE *out)
-{
-    char flag[NAME_BYTES];
-
-    flag_name(option, flag);
-    (void)fprintf(out, "  %s", flag);
-    if (option->kind != MOE_OPT_BOOL) {
-        (void)fprintf(out, " %s", option->value != NULL ? option->value : "VALUE");
-    }
-    (void)fprintf(out, "\n        %s", option->help);
-    print_range(option, out);
-    if (option->fallback != NULL) {
-        (void)fprintf(out, " (default: %s)", option->fallback);
-    }
-    (void)fputc('\n', out);
-}
-
 void moe_options_help(const moe_program *program, FILE *out)
 {
-    (void)fprintf(out, "usage: %s [OPTION]...\n%s\n\n", program->name, program->summary);
+    (void)fprintf(out, "usage: %s [OPTION]...%s%s\n%s\n\n", program->name, program->arguments != NULL ? " " : "",
+                  program->arguments != NULL ? program->arguments : "", program->summary);
     for (size_t i = 0; i < program->n_options; i++) {
-        print_option(&program->options[i], out);
+        option_print_help(&program->options[i], out);
     }
     for (size_t i = 0; i < MOE_COUNT(builtin_options); i++) {
-        print_option(&builtin_options[i], out);
+        option_print_help(&builtin_options[i], out);
     }
     (void)fprintf(
         out, "\nAn option --some-name is also read from the environment as CONCLAVE_SOME_NAME and from the --config\n"
-             "file as \"some_name\". The command line beats the environment, which beats the file.\n");
+             "file as \"some_name\". The command line beats the environment, which beats the file.\n"
+             "Exit code: 0 success; 2 the command line or the configuration is refused; 1 any other failure.\n");
 }
 
 static moe_status print_config(parse *p)
@@ -368,8 +397,9 @@ static moe_status print_config(parse *p)
     }
     moe_text_printf(&text, "\n  }\n}\n");
     status = text.failed ? moe_fail(p->err, MOE_ERR_NO_MEMORY, "--print-config: out of memory") : MOE_OK;
-    if (status == MOE_OK && (fputs(text.data, stdout) < 0 || fflush(stdout) != 0)) {
-        status = moe_fail(p->err, MOE_ERR_IO, "--print-config: cannot write to standard output");
+    if (status == MOE_OK) {
+        (void)fputs(text.data, stdout);
+        status = moe_output_flush(p->err);
     }
     moe_text_fini(&text);
     return status;
@@ -395,11 +425,11 @@ static moe_status apply_all(parse *p, int argc, char **argv, char **env, const c
     *next_out = MOE_OPTIONS_EXIT_OK;
     if (status == MOE_OK && p->builtin.help) {
         moe_options_help(p->program, stdout);
-        return MOE_OK;
+        return moe_output_flush(p->err);
     }
     if (status == MOE_OK && p->builtin.version) {
         (void)printf("%s %s\n", p->program->name, MOE_VERSION);
-        return MOE_OK;
+        return moe_output_flush(p->err);
     }
     if (status == MOE_OK) {
         status = apply_environment(p, env);
@@ -436,6 +466,9 @@ moe_status moe_options_parse(const moe_program *program, void *config, int argc,
     add_slots(&p, program->options, program->n_options, config);
     add_slots(&p, builtin_options, MOE_COUNT(builtin_options), &p.builtin);
     status = apply_all(&p, argc, argv, env != NULL ? env : environ, args, max_args, &n_args, &next);
+    for (size_t i = 0; program->origins != NULL && i < program->n_options; i++) {
+        program->origins[i] = p.slots[i].from;
+    }
     free(p.builtin.config);
     free(p.builtin.log_level);
     free(p.builtin.log_format);

@@ -1,4 +1,4 @@
-/* One option's value: from text into the config struct and back. */
+/* One option's value: from text into the config struct and back; its names; and what is printed of a whole table. */
 #ifndef CONCLAVE_BASE_OPTIONS_PRIV_H
 #define CONCLAVE_BASE_OPTIONS_PRIV_H
 
@@ -12,5 +12,18 @@ void option_value_print(const moe_option *option, const void *config, moe_text *
 bool option_is_text(const moe_option *option);
 /* Zeroes the field, without looking at what is there. */
 void option_value_clear(const moe_option *option, void *config);
+
+#define OPTION_NAME_BYTES 128
+
+/* max_batch_tokens -> --max-batch-tokens, CONCLAVE_MAX_BATCH_TOKENS */
+void option_flag_name(const char *name, char out[OPTION_NAME_BYTES]);
+void option_env_name(const char *name, char out[OPTION_NAME_BYTES]);
+
+/* Of any program of ours, or of its surroundings: "max_batch_tokens" for CONCLAVE_MAX_BATCH_TOKENS. */
+bool option_name_known(const char *name);
+/* Every option of every program. */
+void option_names_offer(moe_guess *g);
+
+void option_print_help(const moe_option *option, FILE *out);
 
 #endif

@@ -53,6 +53,14 @@ moe_status moe_fail(moe_error *err, moe_status status, const char *format, ...)
     return status;
 }
 
+int moe_exit_code(moe_status status)
+{
+    if (status == MOE_OK) {
+        return MOE_EXIT_OK;
+    }
+    return status == MOE_ERR_INVALID_ARG ? MOE_EXIT_USAGE : MOE_EXIT_FAILED;
+}
+
 _Noreturn void moe_assert_failed(const char *condition, const char *file, int line)
 {
     (void)fprintf(stderr, "%s:%d: assertion failed: %s\n", file, line, condition);

@@ -8,7 +8,6 @@
 #include "coordinator/coordinator_priv.h"
 #include "coordinator/labels.h"
 
-#define EXIT_USAGE 2 /* the configuration cannot work: nothing will change when it is started again */
 
 static void stop_signals(sigset_t *out)
 {
@@ -172,7 +171,7 @@ static void close_all(coordinator *c)
 static int fail(moe_status status, const moe_error *err)
 {
     MOE_ERROR("%s", err->text[0] != '\0' ? err->text : moe_status_text(status));
-    return status == MOE_ERR_INVALID_ARG ? EXIT_USAGE : EXIT_FAILURE;
+    return moe_exit_code(status);
 }
 
 int main(int argc, char **argv)

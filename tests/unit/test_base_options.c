@@ -53,7 +53,11 @@ static const moe_option options[] = {
      .help = "mode"},
     {.name = "unset", .kind = MOE_OPT_STRING, .offset = offsetof(config, unset), .help = "nothing"},
 };
-static const moe_program program = {"conclave-test", "Tests options.", options, MOE_COUNT(options)};
+static const moe_program program = {.name = "conclave-test",
+                                    .summary = "Tests options.",
+                                    .options = options,
+                                    .n_options = MOE_COUNT(options),
+                                    .arguments = "WORD"};
 
 #define MAX_WORDS 8
 
@@ -260,12 +264,13 @@ static void the_log_level_is_set(void **state)
     finish(&r);
 }
 
-static void other_names_in_the_environment_are_left_alone(void **state)
+static void variables_of_other_programs_are_left_alone(void **state)
 {
     run r;
 
     (void)state;
-    assert_ok(start(&r, NO_WORDS, WORDS("CONCLAVE_OTHER=1", "CONCLAVE_SEEDS=x", "CONCLAVE_HELP=x", "SEED=x")), r.err);
+    assert_ok(start(&r, NO_WORDS, WORDS("CONCLAVE_KV_MEMORY=x", "CONCLAVE_TOP_P=x", "CONCLAVE_SIM_SEED=x", "SEED=x")),
+              r.err);
     assert_int_equal(r.c.seed, 0);
     finish(&r);
 }
@@ -288,6 +293,33 @@ static void sizes_are_told_in_the_unit_that_fits(void **state)
     for (size_t i = 0; i < MOE_COUNT(rows); i++) {
         assert_string_equal(moe_size_text(rows[i].bytes, text), rows[i].text);
     }
+}
+
+static void variables_that_kubernetes_makes_of_a_service_are_left_alone(void **state)
+{
+    run r;
+
+    (void)state;
+    assert_ok(start(&r, NO_WORDS,
+                    WORDS("CONCLAVE_SERVICE_HOST=10.0.0.1", "CONCLAVE_API_SERVICE_PORT_GRPC=50051",
+                          "CONCLAVE_PORT=tcp://10.0.0.1:50051", "CONCLAVE_API_PORT_50051_TCP_ADDR=10.0.0.1")),
+              r.err);
+    finish(&r);
+}
+
+static void unknown_variables_are_refused_with_the_one_that_was_meant(void **state)
+{
+    (void)state;
+    assert_refused(NO_WORDS, WORDS("CONCLAVE_SEEDS=1"),
+                   "CONCLAVE_SEEDS (environment): no such option; did you mean CONCLAVE_SEED?");
+    assert_refused(NO_WORDS, WORDS("CONCLAVE_Seed=1"),
+                   "CONCLAVE_Seed (environment): no such option; did you mean CONCLAVE_SEED?");
+    assert_refused(NO_WORDS, WORDS("CONCLAVE_TEMPERATUR=1"),
+                   "CONCLAVE_TEMPERATUR (environment): no such option; did you mean CONCLAVE_TEMPERATURE?");
+    assert_refused(NO_WORDS, WORDS("CONCLAVE_FROBNICATE=1"),
+                   "CONCLAVE_FROBNICATE (environment): no option of any Conclave program; unset it");
+    assert_refused(NO_WORDS, WORDS("CONCLAVE_HELP=x"),
+                   "CONCLAVE_HELP (environment): no option of any Conclave program; unset it");
 }
 
 static void sizes_take_binary_units(void **state)
@@ -335,11 +367,12 @@ static void an_environment_value_out_of_range_names_its_variable(void **state)
 {
     (void)state;
     assert_refused(NO_WORDS, WORDS("CONCLAVE_MAX_BATCH_TOKENS=65537"),
-                   "--max-batch-tokens 65537 (environment CONCLAVE_MAX_BATCH_TOKENS): must be within [1, 65536]");
+                   "CONCLAVE_MAX_BATCH_TOKENS=65537 (environment): must be within [1, 65536]");
 }
 
 static void a_file_value_out_of_range_names_the_file(void **state)
 {
+    assert_file_refused(state, "{\"max_batch_tokens\":0}", "\"max_batch_tokens\": 0 (");
     assert_file_refused(state, "{\"max_batch_tokens\":0}", "config.json): must be within [1, 65536]");
 }
 
@@ -386,9 +419,31 @@ static void a_boolean_is_true_or_false(void **state)
 static void unknown_flags_are_refused(void **state)
 {
     (void)state;
-    assert_refused(WORDS("--sed", "1"), NO_WORDS, "--sed (command line): no such option; see --help");
+    assert_refused(WORDS("--frobnicate", "1"), NO_WORDS, "--frobnicate (command line): no such option; see --help");
+    assert_refused(WORDS("--=1"), NO_WORDS, "-- (command line): no such option; see --help");
+}
+
+static void a_misspelt_flag_is_refused_with_the_one_that_was_meant(void **state)
+{
+    (void)state;
+    assert_refused(WORDS("--sed", "1"), NO_WORDS, "--sed (command line): no such option; did you mean --seed?");
     assert_refused(WORDS("--max_batch_tokens=1"), NO_WORDS,
-                   "--max_batch_tokens (command line): no such option; see --help");
+                   "--max_batch_tokens (command line): no such option; did you mean --max-batch-tokens?");
+    assert_refused(WORDS("--max-batch"), NO_WORDS,
+                   "--max-batch (command line): no such option; did you mean --max-batch-tokens?");
+    assert_refused(WORDS("-seed", "1"), NO_WORDS, "-seed (command line): no such option; did you mean --seed?");
+    assert_refused(WORDS("-x"), NO_WORDS,
+                   "-x (command line): no such option; see --help; a text that begins with - goes after --");
+}
+
+static void words_that_begin_with_a_dash_but_no_letter_are_arguments(void **state)
+{
+    run r;
+
+    (void)state;
+    assert_ok(start(&r, WORDS("-", "-3"), NO_WORDS), r.err);
+    assert_string_equal(r.args[1], "-3");
+    finish(&r);
 }
 
 static void a_flag_without_its_value_is_refused(void **state)
@@ -407,7 +462,7 @@ static void a_word_too_many_is_refused(void **state)
 
 static void unknown_file_keys_are_refused(void **state)
 {
-    assert_file_refused(state, "{\"sed\":1}", "sed (");
+    assert_file_refused(state, "{\"sed\":1}", "no such option; did you mean \"seed\"?");
     assert_file_refused(state, "{\"config\":\"x\"}", "no such option");
     assert_file_refused(state, "{\"help\":true}", "no such option");
     assert_file_refused(state, "{\"max-batch-tokens\":1}", "no such option");
@@ -428,7 +483,7 @@ static void a_missing_file_is_refused(void **state)
     moe_status status = start(&r, WORDS("--config", test_folder_path(*state, "absent")), NO_WORDS);
 
     finish(&r);
-    assert_int_equal(status, MOE_ERR_NOT_FOUND);
+    assert_int_equal(status, MOE_ERR_INVALID_ARG);
 }
 
 /* ------------------------------------------------------------------------------------------------ output */
@@ -453,6 +508,73 @@ static char *output_of(void **state, const char *const *flags, moe_options_next 
     finish(&r);
     assert_int_equal(status, MOE_OK);
     return test_read_file(path, NULL);
+}
+
+static void a_short_flag_asks_for_help_too(void **state)
+{
+    moe_options_next next;
+    char *text = output_of(state, WORDS("-h"), &next);
+
+    assert_int_equal(next, MOE_OPTIONS_EXIT_OK);
+    assert_contains(text, "usage: conclave-test [OPTION]... WORD");
+    free(text);
+}
+
+static void output_that_does_not_arrive_is_a_failure(void **state)
+{
+    static const char *const flags[] = {"--help", "--version", "--print-config"};
+    int full = open("/dev/full", O_WRONLY | O_CLOEXEC), before;
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(flags); i++) {
+        moe_status status;
+        moe_error err;
+        run r;
+
+        (void)fflush(stdout);
+        before = dup(STDOUT_FILENO);
+        (void)dup2(full, STDOUT_FILENO);
+        status = start(&r, WORDS(flags[i]), NO_WORDS);
+        err = r.err;
+        clearerr(stdout);
+        (void)dup2(before, STDOUT_FILENO);
+        (void)close(before);
+        finish(&r);
+        assert_int_equal(status, MOE_ERR_IO);
+        assert_string_equal(err.text, "standard output: No space left on device");
+    }
+    (void)close(full);
+}
+
+static void origins_are_told_where_they_are_wanted(void **state)
+{
+    moe_option_origin origins[MOE_COUNT(options)];
+    const moe_program asking = {.name = "x", .summary = "", .options = options, .n_options = MOE_COUNT(options), .origins = origins};
+    char program_name[] = "x", flag[] = "--seed=1", variable[] = "CONCLAVE_SHARE=0.5";
+    char *argv[] = {program_name, flag, NULL}, *env[] = {variable, NULL};
+    moe_options_next next;
+    moe_error err;
+    config c;
+
+    (void)state;
+    assert_ok(moe_options_parse(&asking, &c, 2, argv, env, NULL, 0, NULL, &next, &err), err);
+    assert_int_equal(origins[0], MOE_FROM_DEFAULT);
+    assert_int_equal(origins[1], MOE_FROM_FLAG);
+    assert_int_equal(origins[3], MOE_FROM_ENVIRONMENT);
+    moe_options_fini(&asking, &c);
+}
+
+static void a_label_names_an_option_as_it_was_given(void **state)
+{
+    moe_error label;
+
+    (void)state;
+    moe_option_label("top_p", "5", MOE_FROM_FLAG, NULL, &label);
+    assert_string_equal(label.text, "--top-p 5 (command line)");
+    moe_option_label("top_p", "5", MOE_FROM_ENVIRONMENT, NULL, &label);
+    assert_string_equal(label.text, "CONCLAVE_TOP_P=5 (environment)");
+    moe_option_label("top_p", "5", MOE_FROM_FILE, "c.json", &label);
+    assert_string_equal(label.text, "\"top_p\": 5 (c.json)");
 }
 
 static void help_names_every_option_with_its_default_and_range(void **state)
@@ -531,7 +653,9 @@ int main(void)
         FOLDER_TEST(file_values_have_their_json_types),
         cmocka_unit_test(words_without_dashes_are_arguments),
         cmocka_unit_test(the_log_level_is_set),
-        cmocka_unit_test(other_names_in_the_environment_are_left_alone),
+        cmocka_unit_test(variables_of_other_programs_are_left_alone),
+        cmocka_unit_test(variables_that_kubernetes_makes_of_a_service_are_left_alone),
+        cmocka_unit_test(unknown_variables_are_refused_with_the_one_that_was_meant),
         cmocka_unit_test(sizes_take_binary_units),
         cmocka_unit_test(sizes_are_told_in_the_unit_that_fits),
         cmocka_unit_test(other_sizes_are_refused),
@@ -543,11 +667,17 @@ int main(void)
         cmocka_unit_test(a_choice_names_the_others),
         cmocka_unit_test(a_boolean_is_true_or_false),
         cmocka_unit_test(unknown_flags_are_refused),
+        cmocka_unit_test(a_misspelt_flag_is_refused_with_the_one_that_was_meant),
+        cmocka_unit_test(words_that_begin_with_a_dash_but_no_letter_are_arguments),
         cmocka_unit_test(a_flag_without_its_value_is_refused),
         cmocka_unit_test(a_word_too_many_is_refused),
         FOLDER_TEST(unknown_file_keys_are_refused),
         FOLDER_TEST(file_values_of_no_use_are_refused),
         FOLDER_TEST(a_missing_file_is_refused),
+        FOLDER_TEST(a_short_flag_asks_for_help_too),
+        cmocka_unit_test(output_that_does_not_arrive_is_a_failure),
+        cmocka_unit_test(origins_are_told_where_they_are_wanted),
+        cmocka_unit_test(a_label_names_an_option_as_it_was_given),
         FOLDER_TEST(help_names_every_option_with_its_default_and_range),
         FOLDER_TEST(version_is_one_line),
         FOLDER_TEST(print_config_says_where_each_value_is_from),
