@@ -37,7 +37,7 @@ moe_status api_check_ready(const api_loading *l, engine *e, moe_error *err);
 
 /* Strings are borrowed during api_server_open. */
 typedef struct api_options {
-    const char *option;   /* what messages call the next: "admin_listen"; NULL: "listen" */
+    const char *option;   /* what messages call the next: "--admin-listen"; NULL: "--listen" */
     const char *listen;   /* HOST:PORT, [IPV6]:PORT; port 0: a free one */
     const char *tls_cert; /* PEM files; cert and key go together. Changed files are taken up without a restart */
     const char *tls_key;

@@ -1,6 +1,6 @@
 /* base: what every other folder may include. Depends on libc and (json.c alone) on jansson.
  *
- * Nouns: status and error, log, clock and random, options, guess, pages, buf, text, queue, ring, waiter, threads, json, file.
+ * Nouns: status and error, log, clock and random, options, guess, address, pages, buf, text, queue, ring, waiter, threads, json, file.
  * Threads: unless an entry says otherwise an object belongs to one thread at a time. */
 #ifndef CONCLAVE_BASE_H
 #define CONCLAVE_BASE_H
@@ -217,6 +217,27 @@ void moe_guess_offer(moe_guess *g, const char *candidate);
 /* Flushes standard output. Errors: MOE_ERR_IO with the system's reason, "standard output: No space left on device". */
 MOE_NODISCARD moe_status moe_output_flush(moe_error *err);
 
+/* ------------------------------------------------------------------------------------------------ address
+ * HOST:PORT as people write it, the only parser of it. Nothing is resolved. */
+#define MOE_HOST_BYTES    256
+#define MOE_ADDRESS_BYTES (MOE_HOST_BYTES + 8)
+
+typedef struct moe_address {
+    char host[MOE_HOST_BYTES]; /* a name or a number, IPv6 without its brackets; "" is every address of this machine */
+    uint16_t port;
+} moe_address;
+
+/* HOST:PORT, [IPV6]:PORT, :PORT. With default_port >= 0 also HOST, [IPV6] and IPV6; else a port is needed.
+ * Errors: MOE_ERR_INVALID_ARG, beginning with `what` (the option: "--listen") and the text. */
+MOE_NODISCARD moe_status moe_address_parse(const char *what, const char *text, int default_port, moe_address *out,
+                                           moe_error *err);
+/* Only this machine can reach it: 127.0.0.0/8, ::1, localhost and the names below it. */
+bool moe_address_is_loopback(const moe_address *a);
+/* Every address of this machine: nobody can connect to "0.0.0.0". */
+bool moe_address_is_wildcard(const moe_address *a);
+/* As moe_address_parse reads it back. */
+void moe_address_print(const moe_address *a, char out[MOE_ADDRESS_BYTES]);
+
 /* ------------------------------------------------------------------------------------------------ pages
  * Page-aligned anonymous memory, huge pages advised; zero-filled. NULL when there is none. */
 void *moe_pages_alloc(size_t bytes);
@@ -364,5 +385,13 @@ void moe_text_json_string(moe_text *t, const char *bytes, size_t n);
  * The whole regular file, read into malloc'ed memory with a NUL after the last byte. */
 MOE_NODISCARD moe_status moe_file_read(const char *path, size_t max_bytes, char **data_out, size_t *bytes_out,
                                        moe_error *err);
+
+/* Which file it was when it was last read: size, times and inode. */
+typedef struct moe_file_stamp {
+    uint64_t inode, size, mtime_ns, ctime_ns;
+} moe_file_stamp;
+
+moe_file_stamp moe_file_stamp_read(const char *path); /* zeroes when there is no such file; NULL too */
+bool moe_file_stamp_equal(const moe_file_stamp *a, const moe_file_stamp *b);
 
 #endif

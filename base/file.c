@@ -98,6 +98,27 @@ moe_status moe_file_read(const char *path, size_t max_bytes, char **data_out, si
     return status;
 }
 
+static uint64_t time_ns(struct timespec t)
+{
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+moe_file_stamp moe_file_stamp_read(const char *path)
+{
+    struct stat s;
+
+    if (path == NULL || stat(path, &s) != 0) {
+        return (moe_file_stamp){.inode = 0};
+    }
+    return (moe_file_stamp){
+        .inode = s.st_ino, .size = (uint64_t)s.st_size, .mtime_ns = time_ns(s.st_mtim), .ctime_ns = time_ns(s.st_ctim)};
+}
+
+bool moe_file_stamp_equal(const moe_file_stamp *a, const moe_file_stamp *b)
+{
+    return a->inode == b->inode && a->size == b->size && a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
+}
+
 /* errno tells the reason only right after the write that failed: a caller passes the status on at once. */
 moe_status moe_output_flush(moe_error *err)
 {

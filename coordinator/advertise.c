@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-#include "api/http/listen.h"
-
 static void warn_without_cluster(const coordinator_config *o)
 {
     const struct {
@@ -24,16 +22,17 @@ static void warn_without_cluster(const coordinator_config *o)
 
 moe_status advertise_check(const coordinator_config *o, moe_error *err)
 {
-    listen_address listen, told;
-    moe_status status = listen_parse("listen", o->listen, &listen, err);
+    moe_address listen, told;
+    moe_status status = moe_address_parse("--listen", o->listen, -1, &listen, err);
 
     if (status == MOE_OK && o->advertise != NULL) {
-        status = listen_parse("advertise", o->advertise, &told, err);
-        if (status == MOE_OK && listen_is_wildcard(&told)) {
-            status = moe_fail(err, MOE_ERR_INVALID_ARG, "advertise: \"%s\" is no address to connect to", o->advertise);
+        status = moe_address_parse("--advertise", o->advertise, -1, &told, err);
+        if (status == MOE_OK && moe_address_is_wildcard(&told)) {
+            status = moe_fail(err, MOE_ERR_INVALID_ARG, "--advertise \"%s\": every address of this machine; others need one to connect to",
+                              o->advertise);
         }
         if (status == MOE_OK && strlen(o->advertise) + sizeof "65535" > CLUSTER_MAX_ADDRESS) {
-            status = moe_fail(err, MOE_ERR_INVALID_ARG, "advertise: %zu characters, limit %zu", strlen(o->advertise),
+            status = moe_fail(err, MOE_ERR_INVALID_ARG, "--advertise: %zu characters, limit %zu", strlen(o->advertise),
                               CLUSTER_MAX_ADDRESS - sizeof "65535");
         }
     }
@@ -42,10 +41,10 @@ moe_status advertise_check(const coordinator_config *o, moe_error *err)
     }
     if (o->member.etcd == NULL) {
         warn_without_cluster(o);
-    } else if (listen_is_wildcard(&listen) && o->advertise == NULL) {
+    } else if (moe_address_is_wildcard(&listen) && o->advertise == NULL) {
         return moe_fail(
             err, MOE_ERR_INVALID_ARG,
-            "listen: \"%s\" is every address of this machine: --advertise HOST:PORT must say under which one "
+            "--listen \"%s\": every address of this machine; --advertise HOST:PORT must say under which one "
             "the cluster finds this coordinator",
             o->listen);
     }
@@ -55,12 +54,11 @@ moe_status advertise_check(const coordinator_config *o, moe_error *err)
 void advertise_address(const coordinator_config *o, uint16_t found_port, char out[ADVERTISE_BYTES])
 {
     const char *text = o->advertise != NULL ? o->advertise : o->listen;
-    const char *colon = strrchr(text, ':');
+    char printed[MOE_ADDRESS_BYTES];
+    moe_address a;
 
-    if (o->advertise == NULL || strcmp(colon, ":0") == 0) {
-        (void)snprintf(out, ADVERTISE_BYTES, "%.*s:%u", (int)MOE_MIN(colon - text, CLUSTER_MAX_ADDRESS - 6), text,
-                       found_port);
-    } else {
-        (void)snprintf(out, ADVERTISE_BYTES, "%s", text);
-    }
+    MOE_ASSERT(moe_address_parse("--advertise", text, -1, &a, NULL) == MOE_OK); /* advertise_check has seen it */
+    a.port = o->advertise == NULL || a.port == 0 ? found_port : a.port;
+    moe_address_print(&a, printed);
+    (void)snprintf(out, ADVERTISE_BYTES, "%.*s", CLUSTER_MAX_ADDRESS, printed);
 }

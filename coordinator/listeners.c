@@ -24,7 +24,7 @@ static const char *base_name(const char *dir)
 
 static api_options api_of(const coordinator_config *o, bool admin)
 {
-    return (api_options){.option = admin ? "admin_listen" : "listen",
+    return (api_options){.option = admin ? "--admin-listen" : "--listen",
                          .listen = admin ? o->admin_listen : o->listen,
                          .tls_cert = o->tls_cert,
                          .tls_key = o->tls_key,
@@ -115,10 +115,11 @@ void listeners_close(coordinator *c)
     api_server_close(c->server, GRACE_MS);
 }
 
-void listeners_address(const coordinator *c, char out[300])
+void listeners_address(const coordinator *c, char out[MOE_ADDRESS_BYTES])
 {
-    const char *colon = strrchr(c->config.listen, ':');
+    moe_address a;
 
-    snprintf(out, 300, "%.*s:%u", (int)MOE_MIN(colon - c->config.listen, 256), c->config.listen,
-             api_server_port(c->server));
+    MOE_ASSERT(moe_address_parse("--listen", c->config.listen, -1, &a, NULL) == MOE_OK); /* it was at start */
+    a.port = api_server_port(c->server);
+    moe_address_print(&a, out);
 }

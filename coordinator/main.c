@@ -116,7 +116,7 @@ static void say_what_is_resident(const coordinator *c)
 /* The one line on standard output, for whoever started us. */
 static void print_ready(const coordinator *c)
 {
-    char address[300];
+    char address[MOE_ADDRESS_BYTES];
 
     MOE_INFO("serving %s, class %s, %s, fingerprint %.12s", c->files.config.model_type,
              compute_class_name(c->device->numeric_class), c->device->ops->name,

@@ -123,19 +123,18 @@ static bool can_connect(const struct addrinfo *a, bool *sure_out)
 cluster_alive member_alive(const char *address, const char *own_address)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *found;
-    const char *colon = strrchr(address, ':');
-    char host[CLUSTER_MAX_ADDRESS + 1];
+    moe_address a;
+    char port[8];
     bool sure;
 
     if (strcmp(address, own_address) == 0) {
         return CLUSTER_ALIVE_NO;
     }
-    if (colon == NULL) {
+    if (moe_address_parse("address", address, -1, &a, NULL) != MOE_OK) {
         return CLUSTER_ALIVE_NO;
     }
-    bool brackets = address[0] == '[' && colon > address + 1 && colon[-1] == ']';
-    (void)snprintf(host, sizeof host, "%.*s", (int)(colon - address) - 2 * brackets, address + brackets);
-    if (getaddrinfo(host, colon + 1, &hints, &found) != 0) {
+    (void)snprintf(port, sizeof port, "%u", (unsigned)a.port);
+    if (getaddrinfo(a.host, port, &hints, &found) != 0) {
         return CLUSTER_ALIVE_UNKNOWN;
     }
     bool connected = can_connect(found, &sure);

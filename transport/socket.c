@@ -12,31 +12,26 @@
 
 #define BACKLOG 256
 
-/* HOST:PORT, [HOST]:PORT. */
 static moe_status parse_address(const char *text, int flags, struct sockaddr_storage *out, socklen_t *bytes_out,
                                 moe_error *err)
 {
-    char host[SOCKET_MAX_ADDRESS];
-    const char *colon = strrchr(text, ':');
-    size_t n = colon == NULL ? 0 : (size_t)(colon - text);
+    moe_address a;
+    char port[8];
+    moe_status status = moe_address_parse("address", text, -1, &a, err);
     const struct addrinfo hints = {
         .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV, .ai_family = AF_UNSPEC};
     struct addrinfo *found;
 
-    if (n >= 2 && text[0] == '[' && text[n - 1] == ']') {
-        text++;
-        n -= 2;
+    if (status != MOE_OK) {
+        return status;
     }
-    if (n == 0 || n >= sizeof host || colon[1] == '\0' || text[0] == '[' ||
-        colon[1 + strspn(colon + 1, "0123456789")] != '\0') {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "address \"%s\": expected HOST:PORT", text);
+    if (a.host[0] == '\0' && (flags & AI_PASSIVE) == 0) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "address \"%s\": no host to connect to", text);
     }
-    memcpy(host, text, n);
-    host[n] = '\0';
-    int failed = getaddrinfo(host, colon + 1, &hints, &found);
+    (void)snprintf(port, sizeof port, "%u", (unsigned)a.port);
+    int failed = getaddrinfo(a.host[0] == '\0' ? NULL : a.host, port, &hints, &found);
     if (failed != 0) {
-        return moe_fail(err, failed == EAI_SERVICE ? MOE_ERR_INVALID_ARG : MOE_ERR_UNAVAILABLE, "address \"%s\": %s",
-                        text, gai_strerror(failed));
+        return moe_fail(err, MOE_ERR_UNAVAILABLE, "address \"%s\": %s", text, gai_strerror(failed));
     }
     memcpy(out, found->ai_addr, found->ai_addrlen);
     *bytes_out = found->ai_addrlen;

@@ -1,5 +1,4 @@
 #include "api/grpc/auth_priv.h"
-#include "api/http/listen.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +18,7 @@ typedef struct auth_tokens {
 
 struct auth {
     char *path; /* owned */
-    file_stamp stamp;
+    moe_file_stamp stamp;
     auth_tokens tokens;
 };
 
@@ -90,7 +89,7 @@ moe_status auth_open(const char *path, auth **out, moe_error *err)
         free(a);
         return moe_fail(err, MOE_ERR_NO_MEMORY, "token file: out of memory");
     }
-    a->stamp = file_stamp_read(path);
+    a->stamp = moe_file_stamp_read(path);
     moe_status status = load(path, &a->tokens, err);
     if (status != MOE_OK) {
         auth_close(a);
@@ -111,11 +110,11 @@ void auth_close(auth *a)
 
 void auth_refresh(auth *a)
 {
-    file_stamp now = file_stamp_read(a->path);
+    moe_file_stamp now = moe_file_stamp_read(a->path);
     auth_tokens fresh;
     moe_error err;
 
-    if (file_stamp_equal(&now, &a->stamp)) {
+    if (moe_file_stamp_equal(&now, &a->stamp)) {
         return;
     }
     a->stamp = now;

@@ -13,7 +13,6 @@
 #include "api/grpc/auth_priv.h"
 #include "api/grpc/descriptors_priv.h"
 #include "api/grpc/server_priv.h"
-#include "api/http/listen.h"
 #include "api/grpc/tls_priv.h"
 #include "api/grpc/wake_priv.h"
 #include "api/grpc/work.h"
@@ -618,26 +617,26 @@ uint64_t api_server_last_turn_ns(const api_server *s)
 /* ------------------------------------------------------------------------------------------------ open and close */
 static const char *option_of(const api_options *o)
 {
-    return o->option == NULL ? "listen" : o->option;
+    return o->option == NULL ? "--listen" : o->option;
 }
 
-static moe_status check_exposure(const api_options *o, const listen_address *a, moe_error *err)
+static moe_status check_exposure(const api_options *o, const moe_address *a, moe_error *err)
 {
     if ((o->tls_cert == NULL) != (o->tls_key == NULL)) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "tls-cert and tls-key go together");
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "--tls-cert and --tls-key go together");
     }
     if (o->tls_ca != NULL && o->tls_cert == NULL) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "tls-ca needs tls-cert and tls-key");
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "--tls-ca needs --tls-cert and --tls-key");
     }
-    if (a->loopback || o->insecure) {
+    if (moe_address_is_loopback(a) || o->insecure) {
         return MOE_OK;
     }
     if (o->tls_cert == NULL) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s %s: beyond loopback tls-cert and tls-key are needed, or insecure",
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s %s: beyond loopback --tls-cert and --tls-key are needed, or --insecure",
                         option_of(o), o->listen);
     }
     if (o->token_file == NULL) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s %s: beyond loopback a token-file is needed, or insecure",
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s %s: beyond loopback --token-file is needed, or --insecure",
                         option_of(o), o->listen);
     }
     return MOE_OK;
@@ -645,8 +644,8 @@ static moe_status check_exposure(const api_options *o, const listen_address *a, 
 
 moe_status api_options_check(const api_options *options, moe_error *err)
 {
-    listen_address address;
-    moe_status status = listen_parse(option_of(options), options->listen, &address, err);
+    moe_address address;
+    moe_status status = moe_address_parse(option_of(options), options->listen, -1, &address, err);
 
     return status == MOE_OK ? check_exposure(options, &address, err) : status;
 }
@@ -701,14 +700,14 @@ static grpc_server *create_server(size_t max_receive_bytes)
     return server;
 }
 
-static moe_status bind_port(api_server *s, const listen_address *a, const api_options *o, moe_error *err)
+static moe_status bind_port(api_server *s, const moe_address *a, const api_options *o, moe_error *err)
 {
     grpc_server_credentials *credentials =
         s->tls != NULL ? tls_credentials(s->tls) : grpc_insecure_server_credentials_create();
-    char address[300];
+    moe_address every = {.host = "::", .port = a->port};
+    char address[MOE_ADDRESS_BYTES];
 
-    snprintf(address, sizeof(address), a->host[0] == '\0' || strchr(a->host, ':') != NULL ? "[%s]:%u" : "%s:%u",
-             a->host[0] == '\0' ? "::" : a->host, (unsigned)a->port);
+    moe_address_print(a->host[0] == '\0' ? &every : a, address);
     int port = grpc_server_add_http2_port(s->server, address, credentials);
     grpc_server_credentials_release(credentials);
     if (port <= 0) {
@@ -788,7 +787,7 @@ static void abandon_server(api_server *s)
     }
 }
 
-static moe_status start_server(api_server *s, const api_options *o, const listen_address *a, moe_error *err)
+static moe_status start_server(api_server *s, const api_options *o, const moe_address *a, moe_error *err)
 {
     grpc_init();
     s->queue = grpc_completion_queue_create_for_next(NULL);
@@ -816,9 +815,9 @@ static moe_status start_server(api_server *s, const api_options *o, const listen
 
 moe_status api_server_open(const api_options *options, api_server **out, moe_error *err)
 {
-    listen_address address;
+    moe_address address;
     sigset_t all, old;
-    moe_status status = listen_parse(option_of(options), options->listen, &address, err);
+    moe_status status = moe_address_parse(option_of(options), options->listen, -1, &address, err);
 
     if (status == MOE_OK) {
         status = check_exposure(options, &address, err);

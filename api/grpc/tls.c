@@ -1,5 +1,4 @@
 #include "api/grpc/tls_priv.h"
-#include "api/http/listen.h"
 
 #include <openssl/bio.h>
 #include <openssl/pem.h>
@@ -19,7 +18,7 @@ typedef struct tls_files {
 struct tls {
     char *path[TLS_N_FILES]; /* owned */
     pthread_mutex_t mutex;   /* of what follows */
-    file_stamp tried[TLS_N_FILES];
+    moe_file_stamp tried[TLS_N_FILES];
     bool served;      /* the first handshake configuration has been handed out */
     tls_files loaded; /* the first one, kept until it is handed out */
 };
@@ -113,9 +112,9 @@ static bool files_changed(tls *t)
     bool changed = false;
 
     for (size_t i = 0; i < TLS_N_FILES; i++) {
-        file_stamp now = file_stamp_read(t->path[i]);
+        moe_file_stamp now = moe_file_stamp_read(t->path[i]);
 
-        changed = changed || !file_stamp_equal(&now, &t->tried[i]);
+        changed = changed || !moe_file_stamp_equal(&now, &t->tried[i]);
         t->tried[i] = now;
     }
     return changed;

@@ -1,7 +1,6 @@
 /* The listener itself: libmicrohttpd with one polling thread. */
 #include "api/http/http.h"
 
-#include "api/http/listen.h"
 
 #include <microhttpd.h>
 #include <netdb.h>
@@ -74,7 +73,7 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, 
 }
 
 /* ------------------------------------------------------------------------------------------------ open and close */
-static moe_status resolve(const listen_address *a, const char *text, struct addrinfo **out, moe_error *err)
+static moe_status resolve(const moe_address *a, const char *text, struct addrinfo **out, moe_error *err)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     char port[8];
@@ -82,7 +81,7 @@ static moe_status resolve(const listen_address *a, const char *text, struct addr
     snprintf(port, sizeof(port), "%u", (unsigned)a->port);
     int rc = getaddrinfo(a->host[0] == '\0' ? NULL : a->host, port, &hints, out);
     if (rc != 0) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "http %s: %s", text, gai_strerror(rc));
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "--http %s: %s", text, gai_strerror(rc));
     }
     return MOE_OK;
 }
@@ -97,7 +96,7 @@ static moe_status start(http_server *s, const struct addrinfo *address, const ch
                          MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                          (size_t)CONNECTION_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_S, MHD_OPTION_END);
     if (s->daemon == NULL) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "http %s: cannot be bound: in use, or not an address of this machine",
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "--http %s: cannot be bound: in use, or not an address of this machine",
                         text);
     }
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_BIND_PORT);
@@ -107,9 +106,9 @@ static moe_status start(http_server *s, const struct addrinfo *address, const ch
 
 moe_status http_server_open(const char *listen, const http_pages *pages, http_server **out, moe_error *err)
 {
-    listen_address a;
+    moe_address a;
     struct addrinfo *address;
-    moe_status status = listen_parse("http", listen, &a, err);
+    moe_status status = moe_address_parse("--http", listen, -1, &a, err);
 
     if (status == MOE_OK) {
         status = resolve(&a, listen, &address, err);

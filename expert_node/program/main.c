@@ -8,7 +8,6 @@
 
 #include "expert_node/program/alive.h"
 #include "expert_node/program/program.h"
-#include "api/http/listen.h"
 
 #define DISPATCH_ROWS 1024 /* unique rows of one dispatch, and of one batch */
 #define BATCH_FRAMES  64
@@ -73,27 +72,27 @@ static size_t default_memory(void)
 
 static moe_status check_listen(const node_config *o, moe_error *err)
 {
-    listen_address listen, advertise;
-    moe_status status = listen_parse("listen", o->listen, &listen, err);
+    moe_address listen, advertise;
+    moe_status status = moe_address_parse("--listen", o->listen, -1, &listen, err);
 
     if (status == MOE_OK && o->advertise != NULL) {
-        status = listen_parse("advertise", o->advertise, &advertise, err);
-        if (status == MOE_OK && listen_is_wildcard(&advertise)) {
-            status = moe_fail(err, MOE_ERR_INVALID_ARG, "advertise: \"%s\" is no address to connect to", o->advertise);
+        status = moe_address_parse("--advertise", o->advertise, -1, &advertise, err);
+        if (status == MOE_OK && moe_address_is_wildcard(&advertise)) {
+            status = moe_fail(err, MOE_ERR_INVALID_ARG, "--advertise \"%s\": every address of this machine; coordinators need one to connect to", o->advertise);
         }
     }
     if (status != MOE_OK) {
         return status;
     }
-    if (listen_is_wildcard(&listen) && o->advertise == NULL) {
+    if (moe_address_is_wildcard(&listen) && o->advertise == NULL) {
         return moe_fail(err, MOE_ERR_INVALID_ARG,
-                        "listen: \"%s\" is every address of this machine: --advertise HOST:PORT must say which one "
+                        "--listen \"%s\": every address of this machine; --advertise HOST:PORT must say which one "
                         "coordinators connect to",
                         o->listen);
     }
-    if (!listen.loopback && o->member.secret_file == NULL && !o->insecure) {
+    if (!moe_address_is_loopback(&listen) && o->member.secret_file == NULL && !o->insecure) {
         return moe_fail(err, MOE_ERR_INVALID_ARG,
-                        "listen: \"%s\" is reachable from elsewhere: --secret-file FILE is needed (or --insecure)",
+                        "--listen \"%s\": reachable from elsewhere; --secret-file FILE is needed (or --insecure)",
                         o->listen);
     }
     return MOE_OK;
@@ -103,13 +102,12 @@ static moe_status check_listen(const node_config *o, moe_error *err)
 static void set_address(node_program_state *p)
 {
     const char *found = transport_net_address(p->transport), *given = p->config.advertise;
-    const char *colon = given == NULL ? NULL : strrchr(given, ':');
+    moe_address a, bound;
 
-    if (colon != NULL && strcmp(colon, ":0") == 0) {
-        (void)snprintf(p->address, sizeof p->address, "%.*s%s", (int)(colon - given), given, strrchr(found, ':'));
-    } else {
-        (void)snprintf(p->address, sizeof p->address, "%s", given == NULL ? found : given);
-    }
+    MOE_ASSERT(moe_address_parse("--advertise", given == NULL ? found : given, -1, &a, NULL) == MOE_OK &&
+               moe_address_parse("address", found, -1, &bound, NULL) == MOE_OK);
+    a.port = a.port == 0 ? bound.port : a.port;
+    moe_address_print(&a, p->address);
 }
 
 static moe_status open_device(node_program_state *p, compute_class numeric_class, moe_error *err)

@@ -25,7 +25,7 @@ typedef struct node_shown {
 typedef struct node_program_state {
     node_config config;
     char id[ROUTER_MAX_NODE_ID + 1];
-    char address[CLUSTER_MAX_ADDRESS + 1]; /* advertised */
+    char address[MOE_ADDRESS_BYTES]; /* advertised */
     size_t memory_bytes;
     moe_threads *threads;
     member_files files;

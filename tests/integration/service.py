@@ -249,8 +249,8 @@ class Service(unittest.TestCase):
             taken.listen()
             address = "127.0.0.1:%d" % taken.getsockname()[1]
             free = ("--listen", "127.0.0.1:0")
-            for option, args in (("listen", ("--listen", address)), ("http", (*free, "--http", address)),
-                                 ("admin_listen", (*free, "--admin-listen", address))):
+            for option, args in (("--listen", ("--listen", address)), ("--http", (*free, "--http", address)),
+                                 ("--admin-listen", (*free, "--admin-listen", address))):
                 code, log = self.run_refused(model, "--cache-dir", cache, *args)
                 self.assertEqual(code, 2, log)
                 self.assertIn(f"{option} {address}: cannot be bound", log)
