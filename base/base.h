@@ -386,6 +386,15 @@ void moe_text_json_string(moe_text *t, const char *bytes, size_t n);
 MOE_NODISCARD moe_status moe_file_read(const char *path, size_t max_bytes, char **data_out, size_t *bytes_out,
                                        moe_error *err);
 
+/* Git LFS leaves a few lines of text in place of a large file that was not fetched. moe_file_read refuses such a file. */
+bool moe_file_is_lfs_pointer(const void *bytes, size_t n);
+#define MOE_LFS_ADVICE "a pointer that Git LFS left in place of the file: run `git lfs pull` in its directory"
+
+/* The next line in [*at, end) that says something, without the blanks around it; lines that begin with # are comments.
+ * false at the end. *line_no counts all lines; 0 at first. */
+MOE_NODISCARD bool moe_file_next_line(const char **at, const char *end, const char **line_out, size_t *n_out,
+                                      size_t *line_no);
+
 /* Which file it was when it was last read: size, times and inode. */
 typedef struct moe_file_stamp {
     uint64_t inode, size, mtime_ns, ctime_ns;

@@ -53,6 +53,13 @@ static moe_status read_all(int fd, char *data, size_t n, size_t *bytes_out)
     return MOE_OK;
 }
 
+bool moe_file_is_lfs_pointer(const void *bytes, size_t n)
+{
+    static const char begin[] = "version https://git-lfs.github.com/spec/";
+
+    return n >= sizeof begin - 1 && n < 1024 && memcmp(bytes, begin, sizeof begin - 1) == 0; /* its limit */
+}
+
 static moe_status read_open(int fd, const char *path, size_t max_bytes, char **data_out, size_t *bytes_out,
                             moe_error *err)
 {
@@ -80,6 +87,10 @@ static moe_status read_open(int fd, const char *path, size_t max_bytes, char **d
         return fail_errno(err, path, number);
     }
     data[*bytes_out] = '\0';
+    if (moe_file_is_lfs_pointer(data, *bytes_out)) {
+        free(data);
+        return moe_fail(err, MOE_ERR_CORRUPT, "%s: " MOE_LFS_ADVICE, path);
+    }
     *data_out = data;
     return MOE_OK;
 }
@@ -96,6 +107,34 @@ moe_status moe_file_read(const char *path, size_t max_bytes, char **data_out, si
     status = read_open(fd, path, max_bytes, data_out, bytes_out, err);
     (void)close(fd);
     return status;
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r';
+}
+
+bool moe_file_next_line(const char **at, const char *end, const char **line_out, size_t *n_out, size_t *line_no)
+{
+    while (*at < end) {
+        const char *line = *at, *eol = memchr(line, '\n', (size_t)(end - line));
+        const char *last = eol == NULL ? end : eol;
+
+        *at = eol == NULL ? end : eol + 1;
+        *line_no += 1;
+        while (line < last && is_blank(*line)) {
+            line++;
+        }
+        while (last > line && is_blank(last[-1])) {
+            last--;
+        }
+        if (line < last && *line != '#') {
+            *line_out = line;
+            *n_out = (size_t)(last - line);
+            return true;
+        }
+    }
+    return false;
 }
 
 static uint64_t time_ns(struct timespec t)

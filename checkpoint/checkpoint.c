@@ -53,7 +53,8 @@ static moe_status map_fd(int fd, const char *name, checkpoint_file *out, moe_err
         out->data = map;
         out->mapped = true;
     }
-    return MOE_OK;
+    return moe_file_is_lfs_pointer(out->data, out->bytes) ? moe_fail(err, MOE_ERR_CORRUPT, "%.200s: " MOE_LFS_ADVICE, name)
+                                                          : MOE_OK;
 }
 
 static moe_status open_in_dir(const file_source *source, const char *name, checkpoint_file *out, moe_error *err)
@@ -67,7 +68,9 @@ static moe_status open_in_dir(const file_source *source, const char *name, check
     }
     fd = openat(source->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) {
-        status = moe_fail(err, errno == ENOENT ? MOE_ERR_NOT_FOUND : MOE_ERR_IO, "%.200s: %s", name, strerror(errno));
+        int cause = errno;
+
+        status = moe_fail(err, cause == ENOENT ? MOE_ERR_NOT_FOUND : MOE_ERR_IO, "%.200s: %s", name, strerror(cause));
     } else {
         status = map_fd(fd, name, &f, err);
         close(fd);
@@ -251,11 +254,20 @@ moe_status checkpoint_open(const char *dir, checkpoint **out, moe_error *err)
         source.dir_fd = open(path, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
     }
     if (source.dir_fd < 0) {
-        status = errno == ENOENT || errno == ENOTDIR ? MOE_ERR_NOT_FOUND : MOE_ERR_IO;
+        int cause = errno;
+
         free(path);
-        return moe_fail(err, status, "%.300s: %s", dir, strerror(errno));
+        return moe_fail(err, cause == ENOENT || cause == ENOTDIR ? MOE_ERR_NOT_FOUND : MOE_ERR_IO, "%.300s: %s", dir,
+                        strerror(cause));
     }
-    status = open_from(&source, path, NULL, out, &reason);
+    status = faccessat(source.dir_fd, INDEX_FILE, F_OK, 0) != 0 && faccessat(source.dir_fd, SINGLE_FILE, F_OK, 0) != 0
+                 ? checkpoint_missing(source.dir_fd, "neither " SINGLE_FILE " nor " INDEX_FILE, &reason)
+                 : MOE_OK;
+    if (status == MOE_OK) {
+        status = open_from(&source, path, NULL, out, &reason);
+    } else {
+        free(path);
+    }
     close(source.dir_fd);
     if (status != MOE_OK) {
         return moe_fail(err, status, "%.120s: %s", dir, reason.text);

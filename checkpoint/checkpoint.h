@@ -39,6 +39,9 @@ typedef struct checkpoint_tensor {
  * them) instead of computing from the mapping.
  * Errors: MOE_ERR_NOT_FOUND (no such files), MOE_ERR_CORRUPT naming file, rule and tensor, MOE_ERR_IO. */
 MOE_NODISCARD moe_status checkpoint_open(const char *dir, checkpoint **out, moe_error *err);
+/* MOE_ERR_NOT_FOUND: what is missing in DIR ("no config.json"), and what it holds in its place with the command that helps:
+ * pickles to convert, files of other programs. */
+moe_status checkpoint_explain(const char *dir, const char *what, moe_error *err);
 /* One safetensors image in memory (borrowed): the fuzz target and the tests. file names it in messages. */
 MOE_NODISCARD moe_status checkpoint_open_memory(const void *image, size_t bytes, const char *file, checkpoint **out,
                                                 moe_error *err);

@@ -59,7 +59,9 @@ struct checkpoint {
     size_t total_bytes;
 };
 
-/* A regular file of the directory, mapped. */
+/* MOE_ERR_NOT_FOUND: what is missing, and what the directory holds in its place with the command that helps. */
+moe_status checkpoint_missing(int dir_fd, const char *what, moe_error *err);
+/* A regular file of the directory, mapped. A pointer that Git LFS left in its place is refused by name. */
 MOE_NODISCARD moe_status checkpoint_file_open(int dir_fd, const char *name, checkpoint_file *out, moe_error *err);
 void checkpoint_file_close(checkpoint_file *f);
 /* checkpoint_forget for bytes of this file. */

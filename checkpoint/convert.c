@@ -131,7 +131,7 @@ static moe_status add_single(conversion *c)
     if (!exists(c, SOURCE_SINGLE)) {
         return exists(c, INDEX_FILE) || exists(c, SINGLE_FILE)
                    ? moe_fail(c->err, MOE_ERR_EXISTS, "it holds safetensors already: there is nothing to convert")
-                   : moe_fail(c->err, MOE_ERR_NOT_FOUND, "neither " SOURCE_INDEX " nor " SOURCE_SINGLE " is there");
+                   : checkpoint_missing(c->dir_fd, "neither " SOURCE_INDEX " nor " SOURCE_SINGLE, c->err);
     }
     c->sources = calloc(1, sizeof(*c->sources));
     return c->sources != NULL ? add_source(c, SOURCE_SINGLE)

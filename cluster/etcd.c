@@ -588,11 +588,11 @@ static moe_status add_endpoint(etcd *s, const char *text, size_t n, moe_error *e
 
     n -= n > 0 && text[n - 1] == '/';
     if (scheme == 0 || n <= scheme || n > MAX_URL || strcspn(text + scheme, "/?#@ \t") < n - scheme) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "etcd: \"%.*s\" must be http(s)://HOST:PORT", (int)MOE_MIN(n, 200),
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "--etcd \"%.*s\": must be http(s)://HOST:PORT", (int)MOE_MIN(n, 200),
                         text);
     }
     if (s->n_endpoints == MAX_ENDPOINTS) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "etcd: more than %d endpoints", MAX_ENDPOINTS);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "--etcd: more than %d endpoints", MAX_ENDPOINTS);
     }
     s->endpoints[s->n_endpoints] = strndup(text, n);
     if (s->endpoints[s->n_endpoints] == NULL) {
@@ -652,10 +652,10 @@ static moe_status fill(etcd *s, const cluster_etcd_options *o, moe_error *err)
         status = copy_text(texts[i].out, texts[i].text, err);
     }
     if (status == MOE_OK && (o->cert == NULL) != (o->key == NULL)) {
-        status = moe_fail(err, MOE_ERR_INVALID_ARG, "etcd: certificate and key must be given together");
+        status = moe_fail(err, MOE_ERR_INVALID_ARG, "--etcd-cert and --etcd-key: one needs the other");
     }
     if (status == MOE_OK && (o->user == NULL) != (o->password_file == NULL)) {
-        status = moe_fail(err, MOE_ERR_INVALID_ARG, "etcd: user and password file must be given together");
+        status = moe_fail(err, MOE_ERR_INVALID_ARG, "--etcd-user and --etcd-password-file: one needs the other");
     }
     return status == MOE_OK ? open_handles(s, err) : status;
 }

@@ -33,7 +33,7 @@ moe_status member_id(const member_config *m, char out[ROUTER_MAX_NODE_ID + 1], m
     }
     size_t n = strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_");
     if (id[n] != '\0' || n == 0 || n > ROUTER_MAX_NODE_ID) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "id: \"%.80s\" is not a name: 1 to %d of A-Z a-z 0-9 . - _", id,
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "--id \"%.80s\": not a name: 1 to %d of A-Z a-z 0-9 . - _", id,
                         ROUTER_MAX_NODE_ID);
     }
     memcpy(out, id, n + 1);
@@ -55,7 +55,7 @@ moe_status member_secret(const member_config *m, char **out, size_t *n_out, moe_
         }
         if (n < LEAST_SECRET) {
             free(bytes);
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "secret_file: %s holds %zu bytes, at least %d are needed",
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "--secret-file %s: holds %zu bytes, at least %d are needed",
                             m->secret_file, n, LEAST_SECRET);
         }
     }
@@ -188,6 +188,9 @@ moe_status member_files_open(member_files *f, const char *dir, moe_error *err)
 {
     moe_status status = model_config_load(dir, &f->config, err);
 
+    if (status == MOE_ERR_NOT_FOUND) {
+        return checkpoint_explain(dir, "no config.json", err);
+    }
     if (status == MOE_OK) {
         status = checkpoint_open(dir, &f->checkpoint, err);
     }

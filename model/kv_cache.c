@@ -214,13 +214,13 @@ moe_status model_kv_open(const model_config *c, compute_device *d, size_t memory
     n_pages = MOE_MIN(memory_bytes / page_bytes, (size_t)UINT32_MAX / 2);
     if (n_pages == 0) {
         free(kv);
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "kv_memory %zu: one page of %d tokens needs %zu bytes", memory_bytes,
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "--kv-memory %zu: one page of %d tokens needs %zu bytes", memory_bytes,
                         MODEL_KV_PAGE_TOKENS, page_bytes);
     }
     kv->shape.n_pages = n_pages;
     if (kv_alloc(kv, n_pages) != MOE_OK) {
         model_kv_close(kv);
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "kv_memory %zu: no memory for %zu pages", memory_bytes, n_pages);
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "--kv-memory %zu: no memory for %zu pages", memory_bytes, n_pages);
     }
     memset(kv->buckets, 0xFF, kv->n_buckets * sizeof *kv->buckets);
     for (size_t p = n_pages; p-- > 0;) {

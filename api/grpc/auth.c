@@ -42,24 +42,13 @@ static moe_status add_token(auth_tokens *t, const char *path, size_t line_no, co
 
 static moe_status parse_tokens(const char *path, const char *text, size_t bytes, auth_tokens *out, moe_error *err)
 {
-    const char *at = text, *end = text + bytes;
-    size_t line_no = 0;
+    const char *at = text, *end = text + bytes, *line;
+    size_t line_no = 0, n;
     moe_status status = MOE_OK;
 
     memset(out, 0, sizeof(*out));
-    while (status == MOE_OK && at < end) {
-        const char *eol = memchr(at, '\n', (size_t)(end - at));
-        const char *next = eol == NULL ? end : eol + 1;
-        size_t n = (size_t)((eol == NULL ? end : eol) - at);
-
-        line_no++;
-        if (n > 0 && at[n - 1] == '\r') {
-            n--;
-        }
-        if (n > 0 && at[0] != '#') {
-            status = add_token(out, path, line_no, at, n, err);
-        }
-        at = next;
+    while (status == MOE_OK && moe_file_next_line(&at, end, &line, &n, &line_no)) {
+        status = add_token(out, path, line_no, line, n, err);
     }
     if (status == MOE_OK && out->n == 0) {
         status = moe_fail(err, MOE_ERR_INVALID_ARG, "token file %s: no token in it", path);

@@ -115,7 +115,7 @@ class ApiFamilies(unittest.TestCase):
                 limit = run_json(CONCLAVE, coordinator, "model")[0]["max_context"]
             self.assertEqual(limit, default or limit)
             if refused:
-                with self.assertRaisesRegex(RuntimeError, f"max_context {2 * limit}: at most max_position_embeddings, {limit}"):
+                with self.assertRaisesRegex(RuntimeError, f"--max-context {2 * limit}: at most max_position_embeddings, {limit}"):
                     self.serve(model, "--max-context", str(2 * limit))
                 continue
             with self.serve(model, "--max-context", str(2 * limit)) as coordinator:

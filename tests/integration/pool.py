@@ -583,10 +583,10 @@ class Pool(unittest.TestCase):
             self.coordinator("--transport", "rdma")
 
     # ------------------------------------------------------------------------------------------ refusals
-    def refused(self, node, *words):
+    def refused(self, node, *words, exit_code=1):
         code, log = node.end()
         self.nodes.remove(node)
-        self.assertEqual(code, 1, log)
+        self.assertEqual(code, exit_code, log)
         for word in words:
             self.assertIn(word, log)
 
@@ -743,11 +743,11 @@ class Pool(unittest.TestCase):
         self.stop_nodes()
 
     def test_options_that_cannot_work_are_refused(self):
-        self.refused(self.node("n", "--listen", "0.0.0.0:0"), "advertise")
-        self.refused(self.node("n", "--listen", "0.0.0.0:0", "--advertise", "127.0.0.1:0"), "secret")
-        self.refused(self.node("n", "--listen", "nonsense"), "listen")
-        self.refused(self.node("not a name"), "id")
-        self.refused(self.node("n", "--secret-file", self.secret("short", "short\n")), "secret_file")
+        self.refused(self.node("n", "--listen", "0.0.0.0:0"), "advertise", exit_code=2)
+        self.refused(self.node("n", "--listen", "0.0.0.0:0", "--advertise", "127.0.0.1:0"), "secret", exit_code=2)
+        self.refused(self.node("n", "--listen", "nonsense"), "listen", exit_code=2)
+        self.refused(self.node("not a name"), "--id", exit_code=2)
+        self.refused(self.node("n", "--secret-file", self.secret("short", "short\n")), "--secret-file", exit_code=2)
         self.refused(self.node("n", model=self.folder), "config.json")
 
     def test_memory_is_a_bound(self):

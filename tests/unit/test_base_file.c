@@ -79,6 +79,36 @@ static void a_pipe_is_refused_without_waiting_for_a_writer(void **state)
 
 #define FOLDER_TEST(test) cmocka_unit_test_setup_teardown(test, test_folder_setup, test_folder_teardown)
 
+static void lines_that_say_nothing_are_left_out(void **state)
+{
+    static const char text[] = "# comment\n\n  \t\r\n  # indented\n  one \r\n#\ntwo";
+    const char *at = text, *line;
+    size_t n, line_no = 0;
+
+    (void)state;
+    assert_true(moe_file_next_line(&at, text + sizeof text - 1, &line, &n, &line_no));
+    assert_int_equal(line_no, 5);
+    assert_int_equal(n, 3);
+    assert_memory_equal(line, "one", 3);
+    assert_true(moe_file_next_line(&at, text + sizeof text - 1, &line, &n, &line_no));
+    assert_int_equal(line_no, 7);
+    assert_memory_equal(line, "two", 3);
+    assert_false(moe_file_next_line(&at, text + sizeof text - 1, &line, &n, &line_no));
+}
+
+static void a_pointer_of_git_lfs_is_refused_with_the_command_that_helps(void **state)
+{
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    const char *path = test_folder_path(*state, "tokenizer.json");
+    char *data;
+    size_t n;
+    moe_error err;
+
+    test_write_file(path, pointer, sizeof pointer - 1);
+    assert_int_equal(moe_file_read(path, 1000, &data, &n, &err), MOE_ERR_CORRUPT);
+    assert_contains(err.text, "tokenizer.json: a pointer that Git LFS left in place of the file: run `git lfs pull`");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -88,6 +118,8 @@ int main(void)
         FOLDER_TEST(a_missing_file_is_named),
         FOLDER_TEST(a_folder_is_refused),
         FOLDER_TEST(a_pipe_is_refused_without_waiting_for_a_writer),
+        FOLDER_TEST(a_pointer_of_git_lfs_is_refused_with_the_command_that_helps),
+        cmocka_unit_test(lines_that_say_nothing_are_left_out),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -103,7 +103,7 @@ static void refuses_a_file_as_directory(void **state)
 static void refuses_a_directory_without_a_checkpoint(void **state)
 {
     (void)state;
-    expect(MOE_ERR_NOT_FOUND, "model.safetensors: No such file");
+    expect(MOE_ERR_NOT_FOUND, "neither model.safetensors nor model.safetensors.index.json");
 }
 
 static void refuses_an_empty_file(void **state)
@@ -141,6 +141,61 @@ static void refuses_a_shard_outside_even_if_it_is_there(void **state)
 
 #define IN_DIR(test) cmocka_unit_test_setup_teardown(test, make_dir, remove_dir)
 
+static void put(const char *name, const char *text)
+{
+    test_write_file(test_folder_path(&dir, name), text, strlen(text));
+}
+
+#define LFS "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 4995584848\n"
+
+static void pointers_of_git_lfs_are_told_with_the_command_that_helps(void **state)
+{
+    (void)state;
+    put("model.safetensors", LFS);
+    expect(MOE_ERR_CORRUPT, "model.safetensors: a pointer that Git LFS left in place of the file: run `git lfs pull`");
+    put("model.safetensors.index.json", "{\"weight_map\":{\"a\":\"model-00001-of-00001.safetensors\"}}");
+    put("model-00001-of-00001.safetensors", LFS);
+    expect(MOE_ERR_CORRUPT, "model-00001-of-00001.safetensors: a pointer that Git LFS left");
+    put("model.safetensors.index.json", LFS);
+    expect(MOE_ERR_CORRUPT, "model.safetensors.index.json: a pointer that Git LFS left");
+}
+
+static void pickles_are_told_with_the_command_that_helps(void **state)
+{
+    (void)state;
+    put("training_args.bin", "x"); /* no weights */
+    expect(MOE_ERR_NOT_FOUND, "neither model.safetensors nor model.safetensors.index.json");
+    put("pytorch_model-00001-of-00002.bin", "x");
+    expect(MOE_ERR_NOT_FOUND, "pytorch_model-00001-of-00002.bin (pickled by PyTorch): run `conclave convert DIR OUT`");
+}
+
+static void files_of_other_programs_are_named(void **state)
+{
+    static const char *const names[] = {"m.gguf", "consolidated.00.pth", "m.pt", "m.ckpt", "tf_model.h5",
+                                        "flax_model.msgpack", "m.npz", "weights.safetensors"};
+    char reason[64];
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(names); i++) {
+        put(names[i], "x");
+        (void)snprintf(reason, sizeof reason, ", but %s (", names[i]);
+        expect(MOE_ERR_NOT_FOUND, reason);
+        (void)remove(test_folder_path(&dir, names[i]));
+    }
+}
+
+static void what_stands_in_place_of_a_config_is_explained_too(void **state)
+{
+    moe_error err;
+
+    (void)state;
+    put("m.gguf", "x");
+    assert_int_equal(checkpoint_explain(dir.path, "no config.json", &err), MOE_ERR_NOT_FOUND);
+    assert_contains(err.text, ": no config.json, but m.gguf (of llama.cpp): Conclave does not read it");
+    assert_int_equal(checkpoint_explain("/nowhere", "no config.json", &err), MOE_ERR_NOT_FOUND);
+    assert_contains(err.text, "/nowhere: No such file");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -151,6 +206,10 @@ int main(void)
         IN_DIR(refuses_a_directory_that_is_not_there),
         IN_DIR(refuses_a_file_as_directory),
         IN_DIR(refuses_a_directory_without_a_checkpoint),
+        IN_DIR(pointers_of_git_lfs_are_told_with_the_command_that_helps),
+        IN_DIR(pickles_are_told_with_the_command_that_helps),
+        IN_DIR(files_of_other_programs_are_named),
+        IN_DIR(what_stands_in_place_of_a_config_is_explained_too),
         IN_DIR(refuses_an_empty_file),
         IN_DIR(refuses_a_directory_in_place_of_the_file),
         IN_DIR(refuses_a_pipe_without_waiting_for_it),
