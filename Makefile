@@ -13,7 +13,7 @@ packages-build packages-test packages-cluster packages-fuzz packages-format pack
 	@tools/install_packages.sh $(sort build $(@:packages-%=%))
 
 build: packages-build    ## programs in bin/ (installs what the build needs)
-	@mkdir -p build && { cmake --preset release $(CMAKE_ARGS) >build/configure-release.log 2>&1 || cmake --preset release $(CMAKE_ARGS); }
+	@tools/configure.sh release $(CMAKE_ARGS)
 	@cmake --build --preset release -j $(JOBS) --target programs
 	@mkdir -p bin && for p in conclave conclave-coordinator conclave-node; do ln -sf ../build/release/bin/$$p bin/$$p; done
 	@echo "built: bin/conclave-coordinator bin/conclave-node bin/conclave"
@@ -28,19 +28,19 @@ test: packages-test packages-cluster   ## everything: unit, simulator, integrati
 	@$(SAN_ENV) tools/test.sh $(JOBS)
 
 bench: packages-build    ## speed against the limits of this machine
-	@cmake --preset release >/dev/null && cmake --build --preset release -j $(JOBS) --target benches
+	@tools/configure.sh release && cmake --build --preset release -j $(JOBS) --target benches
 	@tools/bench.sh
 
 fuzz: packages-fuzz      ## every fuzz target for FUZZ_SECONDS (default 60) each
-	@cmake --preset fuzz >/dev/null && cmake --build --preset fuzz -j $(JOBS) --target fuzzers
+	@tools/configure.sh fuzz && cmake --build --preset fuzz -j $(JOBS) --target fuzzers
 	@tools/fuzz.sh build/fuzz/bin $${FUZZ_SECONDS:-60}
 
 coverage: packages-fuzz  ## line coverage of the parsers by the fuzz corpora
-	@cmake --preset coverage >/dev/null && cmake --build --preset coverage -j $(JOBS) --target fuzzers
+	@tools/configure.sh coverage && cmake --build --preset coverage -j $(JOBS) --target fuzzers
 	@tools/fuzz_coverage.sh build/coverage/bin
 
 check-peers: packages-peers  ## models against Python's `transformers` (MODEL=DIR for one of yours), tokenizers against SentencePiece and `tokenizers` (CONCLAVE_TOKENIZERS=DIR for real files too), chat templates against `jinja2` (CONCLAVE_TEMPLATES=DIR)
-	@cmake --preset release >/dev/null && cmake --build --preset release -j $(JOBS) --target programs tokenizer_probe template_probe
+	@tools/configure.sh release && cmake --build --preset release -j $(JOBS) --target programs tokenizer_probe template_probe
 	@MODEL="$(MODEL)" tools/check_peers.sh build/release/bin
 
 format: packages-format  ## clang-format over the sources

@@ -14,7 +14,7 @@ Piece = collections.namedtuple("Piece", "name shape mean deviation edit", defaul
 # One tensor of the file: the pieces one after the other.
 Tensor = collections.namedtuple("Tensor", "name shape pieces")
 # How the checkpoint is made, beside its configuration.
-Options = collections.namedtuple("Options", "fused zero_share score_scale")
+Options = collections.namedtuple("Options", "fused zero_share score_scale n_labels", defaults=[0])
 
 
 def matrix(name, n_out, n_in, edit=None):
@@ -389,7 +389,8 @@ class ModuleFormer:
         hidden, vocab = c["n_embd"], c["vocab_size"]
         refuse_unless(not options.fused, "--fused: ModuleFormer has one layout only")
         tensors = single([Piece("transformer.wte.weight", (vocab, hidden), 0.0, 1.0), gain("transformer.ln_f.weight", hidden),
-                          bias("transformer.ln_f.bias", hidden), matrix("lm_head.weight", vocab, hidden)])
+                          bias("transformer.ln_f.bias", hidden),
+                          matrix("score.weight", options.n_labels, hidden) if options.n_labels else matrix("lm_head.weight", vocab, hidden)])
         for layer in range(c["n_layer"]):
             tensors += ModuleFormer.layer_tensors(f"transformer.h.{layer}", c, options)
         return tensors

@@ -10,7 +10,9 @@ seed and its name, so --fused, --shards and --layers do not change the others. N
     make_checkpoint.py OUT --shape molm-350m-4b --layers 2       two layers of a published model
     make_checkpoint.py OUT --family moe++ --zero-share 0.4       40 % of the picks are zero-computation experts
     make_checkpoint.py OUT --family molm --score-scale 20        a stick that is used up after a few keys
+    make_checkpoint.py OUT --family molm --labels no,maybe,yes   a classifier in place of a language model
 
+The files are made in a directory beside OUT and moved there when all are whole: a full disk or Ctrl-C leaves nothing behind.
 With --zero-share the picks follow from a token's id alone: every hundred consecutive ids hold the share exactly."""
 import argparse
 import collections
@@ -21,9 +23,11 @@ import math
 import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -112,14 +116,12 @@ def header_of(tensors, dtype):
 
 
 def write_safetensors(path, tensors, seed, dtype, progress):
-    """Under another name until it is whole."""
     header = header_of(tensors, dtype)
-    with open(path + ".part", "wb") as f:
+    with open(path, "wb") as f:
         f.write(struct.pack("<Q", len(header)) + header)
         for data in stream(seed, tensors, dtype):
             f.write(data)
             progress.add(len(data))
-    os.replace(path + ".part", path)
 
 
 def split(tensors, n_shards):
@@ -145,7 +147,7 @@ def write_weights(out_dir, tensors, n_shards, seed, dtype):
     total = sum(count(t.shape) for t in tensors) * BYTES[dtype]
     free = shutil.disk_usage(out_dir).free
     if total > free:
-        sys.exit(f"{out_dir}: the weights need {total / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+        sys.exit(f"the weights need {total / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
     progress = Progress(total)
     if n_shards == 1:
         write_safetensors(os.path.join(out_dir, "model.safetensors"), tensors, seed, dtype, progress)
@@ -218,6 +220,10 @@ def configure(args, family):
         exact = args.shape not in SMALL or "vocab_size" in overrides
         config.update(make_tokenizer(args.out_dir, family, config["vocab_size"], exact))
         overrides.pop("vocab_size", None)  # never below what the tokenizer has
+    if args.labels:
+        config["architectures"] = [name.replace("ForCausalLM", "ForSequenceClassification") for name in config["architectures"]]
+        config["id2label"] = {str(i): label for i, label in enumerate(args.labels)}
+        config["label2id"] = {label: i for i, label in enumerate(args.labels)}
     config.update(overrides)
     return config
 
@@ -226,14 +232,24 @@ def is_weights(name):
     return name == "model.safetensors.index.json" or name.startswith("model") and name.endswith(".safetensors")
 
 
-def prepare(out_dir, force):
+def old_weights(out_dir):
+    return [name for name in os.listdir(out_dir) if is_weights(name)] if os.path.isdir(out_dir) else []
+
+
+def check_free(out_dir, force):
     """Never mixes with, and never by accident replaces, weights that are there."""
-    os.makedirs(out_dir, exist_ok=True)
-    old = [name for name in os.listdir(out_dir) if is_weights(name)]
+    old = old_weights(out_dir)
     if old and not force:
         sys.exit(f"{out_dir} has weights already ({old[0]}); --force replaces them")
-    for name in old:
+
+
+def publish(work, out_dir):
+    """Moves what was made into place; needs no room."""
+    os.makedirs(out_dir, exist_ok=True)
+    for name in old_weights(out_dir):
         os.remove(os.path.join(out_dir, name))
+    for name in os.listdir(work):
+        os.replace(os.path.join(work, name), os.path.join(out_dir, name))
 
 
 def positive(text):
@@ -241,6 +257,13 @@ def positive(text):
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
     return value
+
+
+def labels(text):
+    names = text.split(",")
+    if len(names) < 2 or "" in names or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of two or more different names")
+    return names
 
 
 def share(text):
@@ -264,6 +287,7 @@ def parse_args():
     p.add_argument("--fused", action="store_true", help="experts of a layer in two tensors (OLMoE, Qwen3-MoE)")
     p.add_argument("--zero-share", type=share, metavar="S", help="share of picks that are zero-computation experts (MoE++)")
     p.add_argument("--score-scale", type=float, default=1.0, metavar="X", help="attention scores times X (MoLM)")
+    p.add_argument("--labels", type=labels, default=[], metavar="A,B,...", help="a classifier with these classes (MoLM)")
     p.add_argument("--no-tokenizer", dest="tokenizer", action="store_false")
     p.add_argument("--force", action="store_true", help="replace weights that are there")
     args = p.parse_args()
@@ -272,24 +296,46 @@ def parse_args():
         p.error(f"--shape {args.shape} is of family {PUBLISHED[args.shape]}, not {args.family}")
     if args.zero_share is not None and args.family != "moe++":
         p.error(f"--zero-share is for moe++, not for {args.family}")
+    if args.labels and args.family != "molm":
+        p.error(f"--labels is for molm, not for {args.family}")
     if args.score_scale != 1.0 and args.family != "molm":
         p.error(f"--score-scale is for molm, not for {args.family}")
     return args
 
 
-def main():
-    args = parse_args()
-    family = FAMILIES[args.family]
-    prepare(args.out_dir, args.force)
+def make(args, family):
     config = configure(args, family)
-    tensors = sorted(family.tensors(config, Options(args.fused, args.zero_share, args.score_scale)), key=lambda t: t.name.encode())
+    options = Options(args.fused, args.zero_share, args.score_scale, len(args.labels))
+    tensors = sorted(family.tensors(config, options), key=lambda t: t.name.encode())
     if args.shards > len(tensors):
         sys.exit(f"--shards {args.shards}: there are only {len(tensors)} tensors")
     total = write_weights(args.out_dir, tensors, args.shards, args.seed, args.dtype)
     write_json(args.out_dir, "config.json", config)
     write_json(args.out_dir, "generation_config.json",
                {"_from_model_config": True, **{key: config[key] for key in ("eos_token_id", "pad_token_id") if key in config}})
-    print(f"{args.out_dir}: {len(tensors)} tensors, {total / 1e6:.1f} MB {args.dtype}, seed {args.seed}")
+    return f"{len(tensors)} tensors, {total / 1e6:.1f} MB {args.dtype}, seed {args.seed}"
+
+
+def main():
+    args = parse_args()
+    out_dir = os.path.abspath(args.out_dir)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    check_free(out_dir, args.force)
+    os.makedirs(os.path.dirname(out_dir), exist_ok=True)
+    work = tempfile.mkdtemp(prefix=os.path.basename(out_dir) + ".part-", dir=os.path.dirname(out_dir))
+    try:
+        args.out_dir, shown = work, args.out_dir
+        said = make(args, FAMILIES[args.family])
+        publish(work, out_dir)
+    except OSError as error:
+        sys.exit(f"{shown}: {error.strerror}; nothing was left behind")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{shown}: the tokenizer could not be made (exit code {error.returncode}); nothing was left behind")
+    except KeyboardInterrupt:
+        sys.exit(f"{shown}: interrupted; nothing was left behind")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print(f"{shown}: {said}")
 
 
 if __name__ == "__main__":

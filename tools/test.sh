@@ -12,7 +12,7 @@ run() { # preset, further ctest arguments
     local preset=$1
     shift
     echo "== $preset: configure and build"
-    cmake --preset "$preset" > /dev/null
+    tools/configure.sh "$preset"
     cmake --build --preset "$preset" -j "$jobs" -- --quiet
     echo "== $preset: tests"
     ctest --test-dir "build/$preset" --output-on-failure -j "$jobs" "$@"
