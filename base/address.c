@@ -90,7 +90,8 @@ moe_status moe_address_parse(const char *what, const char *text, int default_por
         return moe_fail(err, MOE_ERR_INVALID_ARG, SHOWN "not the name or number of a host", what, text);
     }
     if (port == NULL && (default_port < 0 || a.host[0] == '\0')) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, SHOWN "no port; expected HOST:PORT", what, text);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, SHOWN "no %s; expected HOST:PORT", what, text,
+                        a.host[0] == '\0' ? "host" : "port");
     }
     if (port != NULL && !parse_port(port, &a.port)) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, SHOWN "the port must be a number of at most 65535", what, text);

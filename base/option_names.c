@@ -80,6 +80,7 @@ static const char *const names[] = {
     "temperature",
     "threads",
     "timeout",
+    "tls",
     "tls_ca",
     "tls_cert",
     "tls_key",

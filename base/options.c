@@ -175,8 +175,10 @@ static bool is_short(const char *word)
 static moe_status apply_word(parse *p, const char *word, const char **args, size_t max_args, size_t *n_args)
 {
     if (args == NULL || *n_args == max_args) {
-        return moe_fail(p->err, MOE_ERR_INVALID_ARG, "%.128s (command line): unexpected word, at most %zu are allowed",
-                        word, args == NULL ? (size_t)0 : max_args);
+        size_t max = args == NULL ? 0 : max_args;
+
+        return moe_fail(p->err, MOE_ERR_INVALID_ARG, "%.128s (command line): unexpected word; at most %zu %s allowed%s",
+                        word, max, max == 1 ? "is" : "are", max == 1 ? ", so a text of several needs quotes" : "");
     }
     args[(*n_args)++] = word;
     return MOE_OK;

@@ -1,25 +1,19 @@
+#include "cli/chat.h"
+
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include <conclave/v1/inference.pb-c.h>
+#include "cli/lines.h"
 
-#include "cli/cli.h"
-#include "cli/stream.h"
+/* ----------------------------------------------------------------------------------------------------- conversation */
 
-/* The conversation lives in the request, which grows by two messages a turn. */
-typedef struct chat {
-    cli_run *run;
-    ProtobufCMessage *request;
-    bool is_terminal;
-} chat;
-
-static Conclave__V1__Messages *messages_of(const chat *c)
+static Conclave__V1__Messages *messages_of(const cli_chat *c)
 {
     return ((Conclave__V1__GenerateRequest *)c->request)->messages;
 }
 
-static moe_status add_message(chat *c, const char *role, const char *content, moe_error *err)
+static moe_status add_message(cli_chat *c, const char *role, const char *content, moe_error *err)
 {
     ProtobufCMessage *message;
     moe_status status = cli_message_add(c->request, "messages.messages", &message, err);
@@ -34,7 +28,7 @@ static moe_status add_message(chat *c, const char *role, const char *content, mo
 }
 
 /* Forgets the newest messages until n are left. */
-static void keep_messages(const chat *c, size_t n)
+static void keep_messages(const cli_chat *c, size_t n)
 {
     Conclave__V1__Messages *messages = messages_of(c);
 
@@ -43,87 +37,176 @@ static void keep_messages(const chat *c, size_t n)
     }
 }
 
-static size_t n_messages(const chat *c)
+static size_t n_messages(const cli_chat *c)
 {
     return messages_of(c) != NULL ? messages_of(c)->n_messages : 0;
 }
 
-/* A turn that failed is forgotten: the same line may be typed again. */
-static moe_status turn(chat *c, const char *line, moe_error *err)
+moe_status cli_chat_begin(cli_chat *c, const char *system, moe_error *err)
+{
+    moe_status status = MOE_OK;
+
+    keep_messages(c, 0);
+    if (system != NULL) {
+        status = add_message(c, "ROLE_SYSTEM", system, err);
+    }
+    c->n_first = n_messages(c);
+    return status;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- a turn */
+
+static moe_status call(cli_chat *c, cli_stream *stream, moe_error *err)
+{
+    moe_status status = cli_run_call(c->run, "/conclave.v1.Inference/Generate", c->request,
+                                     &conclave__v1__generate_response__descriptor, cli_stream_take, stream, err);
+    moe_status printed = cli_stream_finish(stream, status == MOE_OK ? err : NULL);
+
+    if (status == MOE_OK) {
+        status = printed;
+    }
+    if (status == MOE_OK && stream->cut_short) {
+        status = moe_fail(err, MOE_ERR_UNAVAILABLE, "the server cut the answer short");
+    }
+    return status;
+}
+
+/* A turn that failed is forgotten: the same line may be typed again. What came before Ctrl-C stays, as it was read. */
+static moe_status turn(cli_chat *c, const char *text, moe_error *err)
 {
     size_t before = n_messages(c);
     cli_stream stream;
-    moe_status status = add_message(c, "ROLE_USER", line, err);
+    moe_status status = add_message(c, "ROLE_USER", text, err);
+    bool stopped;
 
     cli_stream_init(&stream, c->run->json ? CLI_STREAM_JSON : CLI_STREAM_TEXT, false);
     if (status == MOE_OK) {
-        status = cli_run_call(c->run, "/conclave.v1.Inference/Generate", c->request,
-                              &conclave__v1__generate_response__descriptor, cli_stream_take, &stream, err);
-        cli_stream_finish(&stream);
+        status = call(c, &stream, err);
     }
-    if (status == MOE_OK && stream.cut_short) {
-        status = moe_fail(err, MOE_ERR_UNAVAILABLE, "the server cut the answer short");
-    }
-    if (status == MOE_OK) {
-        status = add_message(c, "ROLE_ASSISTANT", moe_text_cstr(&stream.choices[0].text), err);
+    stopped = c->is_terminal && status == MOE_ERR_CANCELLED && stream.choices[0].text.size > 0;
+    if (status == MOE_OK || stopped) {
+        moe_status added = add_message(c, "ROLE_ASSISTANT", moe_text_cstr(&stream.choices[0].text), err);
+
+        status = added != MOE_OK ? added : status;
     }
     if (status == MOE_OK && cli_run_flag(c->run, "stats")) {
         cli_stream_stats(&stream, stderr);
     }
-    if (status != MOE_OK) {
+    if (status != MOE_OK && !stopped) {
         keep_messages(c, before);
     }
     cli_stream_fini(&stream);
+    c->last = stream;
     return status;
 }
 
-/* At a terminal a failed turn is reported and the conversation goes on; in a pipe it ends the program. */
-static moe_status read_turns(chat *c, size_t n_first, moe_error *err)
+/* ---------------------------------------------------------------------------------------------------------- program */
+
+static void report(const cli_chat *c, moe_status status, const moe_error *err)
 {
-    char *line = NULL;
-    size_t capacity = 0;
-    ssize_t n;
+    if (status == MOE_ERR_CANCELLED) {
+        fprintf(stderr, n_messages(c) > c->n_first ? "(stopped; what came so far is part of the conversation)\n"
+                                                   : "(stopped)\n");
+        return;
+    }
+    cli_put(stderr, err->text, strlen(err->text));
+    fputc('\n', stderr);
+}
+
+/* At a terminal a failed turn is reported and the conversation goes on; in a pipe it ends the program. */
+static moe_status take(cli_chat *c, const char *text, moe_error *err)
+{
+    bool known;
+    moe_status status = cli_chat_command(c, text, &known, err);
+
+    if (status == MOE_OK && !known && text[strspn(text, " \t\n")] != '\0') {
+        status = turn(c, text, err);
+    }
+    if (status != MOE_OK && c->is_terminal && status != MOE_ERR_IO) { /* IO: nobody can read the answers */
+        report(c, status, err);
+        status = MOE_OK;
+    }
+    return status;
+}
+
+static moe_status talk(cli_chat *c, cli_lines *lines, moe_error *err)
+{
+    moe_text message;
+    cli_lines_what what = CLI_LINES_MESSAGE;
     moe_status status = MOE_OK;
 
-    while (status == MOE_OK) {
-        if (c->is_terminal) {
-            fputs("> ", stderr);
-        }
-        n = getline(&line, &capacity, stdin);
-        if (n < 0) {
-            break;
-        }
-        line[strcspn(line, "\r\n")] = '\0';
-        if (strcmp(line, "/reset") == 0) {
-            keep_messages(c, n_first);
-        } else if (*line != '\0') {
-            status = turn(c, line, err);
-        }
-        if (status != MOE_OK && c->is_terminal) {
-            cli_put(stderr, err->text, strlen(err->text));
-            fputc('\n', stderr);
-            status = MOE_OK;
+    moe_text_init(&message, CLI_MAX_INPUT);
+    while (status == MOE_OK && !c->quit && what != CLI_LINES_END) {
+        status = cli_lines_read(lines, &message, &what, err);
+        if (status == MOE_OK && what == CLI_LINES_MESSAGE) {
+            status = take(c, moe_text_cstr(&message), err);
         }
     }
-    free(line);
+    if (c->is_terminal && what == CLI_LINES_END) {
+        fputc('\n', stderr); /* the prompt's line is ended */
+    }
+    moe_text_fini(&message);
+    return status;
+}
+
+static moe_status print_banner(void *ctx, const ProtobufCMessage *reply, moe_error *err)
+{
+    const cli_chat *c = ctx;
+    const Conclave__V1__GetModelResponse *m = (const Conclave__V1__GetModelResponse *)reply;
+    moe_text text;
+
+    (void)err;
+    moe_text_init(&text, 1 << 16);
+    moe_text_printf(&text, "conclave %s at %s\nmodel %s (%s), context of %" PRIu32 " tokens%s\n", MOE_VERSION,
+                    c->run->server, m->name, m->family, m->max_context,
+                    *m->chat_template == '\0' ? "\nThe server knows no chat template for it: messages will be refused." : "");
+    moe_text_printf(&text, "/help lists the commands. Ctrl-C stops an answer, Ctrl-D ends.\n");
+    cli_put(stderr, moe_text_cstr(&text), text.size);
+    moe_text_fini(&text);
+    return MOE_OK;
+}
+
+/* Who is there is asked before the first message is typed. */
+static moe_status greet(cli_chat *c, moe_error *err)
+{
+    ProtobufCMessage *request;
+
+    if (!c->is_terminal || c->run->json) {
+        return MOE_OK;
+    }
+    request = cli_message_new(&conclave__v1__get_model_request__descriptor);
+    if (request == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "request: out of memory");
+    }
+    moe_status status = cli_run_call(c->run, "/conclave.v1.Inference/GetModel", request,
+                                     &conclave__v1__get_model_response__descriptor, print_banner, c, err);
+    cli_message_free(request);
     return status;
 }
 
 moe_status cli_chat_run(cli_run *run, moe_error *err)
 {
-    chat c = {.run = run, .is_terminal = isatty(STDIN_FILENO) != 0};
-    const char *system = cli_run_value(run, "system");
+    cli_chat c = {.run = run, .is_terminal = cli_lines_at_terminal()};
+    cli_lines *lines = NULL;
     moe_status status = cli_run_request(run, &conclave__v1__generate_request__descriptor, &c.request, err);
 
     if (status != MOE_OK) {
         return status;
     }
-    if (system != NULL) {
-        status = add_message(&c, "ROLE_SYSTEM", system, err);
+    if (c.is_terminal) {
+        cli_run_ignore_interrupts(run);
+    }
+    status = cli_chat_begin(&c, cli_run_value(run, "system"), err);
+    if (status == MOE_OK) {
+        status = greet(&c, err);
     }
     if (status == MOE_OK) {
-        status = read_turns(&c, n_messages(&c), err);
+        status = cli_lines_open(!cli_run_flag(run, "no_history"), &lines, err);
     }
+    if (status == MOE_OK) {
+        status = talk(&c, lines, err);
+    }
+    cli_lines_close(lines);
     cli_message_free(c.request);
     return status;
 }

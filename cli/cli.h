@@ -13,11 +13,12 @@
 enum {
     CLI_MAX_GROUPS = 6,
     CLI_MAX_OPTIONS = 40,     /* of one command */
+    CLI_MAX_COMMON = 9,       /* of every command */
     CLI_MAX_REPEATS = 256,    /* values of repeatable options; the server takes 16 stop strings */
     CLI_MAX_INPUT = 64 << 20, /* bytes of standard input */
 };
 
-enum { CLI_EXIT_OK = 0, CLI_EXIT_FAILED = 1, CLI_EXIT_USAGE = 2, CLI_EXIT_INTERRUPTED = 130 };
+#define CLI_MAX_PRINT ((size_t)4 << 30) /* bytes of one reply in text */
 
 typedef enum {
     CLI_VALUE,  /* one value */
@@ -43,8 +44,10 @@ typedef struct cli_run cli_run;
 
 typedef struct cli_command {
     const char *name;
-    const char *arguments; /* what --help says of them; "" when none are taken */
+    const char *usage;     /* the arguments in the usage line; NULL when none are taken */
+    const char *arguments; /* what --help says of them; NULL */
     const char *summary;
+    const char *timeout; /* default of --timeout; NULL: none */
     const cli_options *groups[CLI_MAX_GROUPS]; /* ends with NULL */
     size_t max_args;
     moe_status (*run)(cli_run *run, moe_error *err);
@@ -60,7 +63,8 @@ struct cli_run {
     /* What every command has. */
     char *server, *tls_ca, *tls_cert, *tls_key, *tls_server_name, *token_file; /* owned */
     double timeout;
-    bool json;
+    bool json, tls;
+    bool outlives_interrupts;
     /* The command's own, in the order of its groups. */
     bool flags[CLI_MAX_OPTIONS];
     char *values[CLI_MAX_OPTIONS]; /* owned; NULL: not given */
@@ -69,6 +73,7 @@ struct cli_run {
         const char *text; /* borrowed from argv */
     } repeats[CLI_MAX_REPEATS];
     size_t n_repeats;
+    moe_option_origin origins[CLI_MAX_OPTIONS + CLI_MAX_COMMON];
     const char **args; /* owned array, borrowed strings */
     size_t n_args;
     cli_client *client; /* owned; opened by the first call */
@@ -82,6 +87,8 @@ void cli_run_fini(cli_run *run);
 /* The options by name: false or NULL when it was not given, or is none of this command's. */
 bool cli_run_flag(const cli_run *run, const char *name);
 const char *cli_run_value(const cli_run *run, const char *name);
+/* Whether it stands on the command line: not in the environment, nor in a file. */
+bool cli_run_given(const cli_run *run, const char *name);
 
 /* A new request with every option that was given written into its field; owned by the caller. */
 MOE_NODISCARD moe_status cli_run_request(const cli_run *run, const ProtobufCMessageDescriptor *type,
@@ -99,6 +106,12 @@ MOE_NODISCARD moe_status cli_run_call(cli_run *run, const char *path, const Prot
 MOE_NODISCARD moe_status cli_run_print(cli_run *run, const char *path, const ProtobufCMessageDescriptor *request_type,
                                        const ProtobufCMessageDescriptor *reply_type, cli_reply_fn print,
                                        moe_error *err);
+/* A command whose replies have no end: the default of --timeout does not hold; one that was given does. */
+void cli_run_wait_for_ever(cli_run *run);
+/* Ctrl-C ends a call and never the program. Before the first call. */
+void cli_run_ignore_interrupts(cli_run *run);
+/* The text on standard output, flushed, since a reader of a stream waits for it; frees the text. */
+MOE_NODISCARD moe_status cli_print_text(moe_text *text, moe_error *err);
 /* One line of JSON on standard output; ctx is not used. */
 moe_status cli_print_json(void *ctx, const ProtobufCMessage *reply, moe_error *err);
 /* One line per field; ctx is not used. */
@@ -121,8 +134,10 @@ moe_status cli_convert_run(cli_run *run, moe_error *err);
 /* Writes text that came from a server or a model. On a terminal, control characters other than tab and newline become
  * "?", so that an answer cannot drive the terminal. */
 void cli_put(FILE *out, const char *text, size_t n);
-/* A token as a quoted string. It may end inside of a code point: such bytes are shown in hexadecimal. */
-void cli_put_token(const ProtobufCBinaryData *token);
+/* Appends a token as a quoted string. It may end inside of a code point: such bytes are shown in hexadecimal. */
+void cli_token_text(const ProtobufCBinaryData *token, moe_text *out);
+/* Flushes standard output. Errors: MOE_ERR_IO with the reason of the first write that failed. */
+MOE_NODISCARD moe_status cli_flush(moe_error *err);
 
 /* The whole program; the exit code. */
 int cli_main(int argc, char **argv);

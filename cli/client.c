@@ -1,184 +1,15 @@
-#include "cli/client.h"
+#include "cli/client_priv.h"
+#include "cli/probe.h"
 
 #include <grpc/byte_buffer.h>
 #include <grpc/byte_buffer_reader.h>
-#include <grpc/grpc.h>
-#include <grpc/grpc_security.h>
 #include <grpc/support/alloc.h>
 #include <grpc/support/time.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    KEEPALIVE_MS = 30000, /* a server of ours takes a ping every 10 s */
-    KEEPALIVE_TIMEOUT_MS = 10000,
-    PEM_MAX_BYTES = 1 << 20,
-    TOKEN_MAX_BYTES = 16384,
-    SIGNAL_POLL_MS = 50,
-};
-
-struct cli_client {
-    grpc_channel *channel;     /* owned */
-    grpc_completion_queue *cq; /* owned */
-    char *authorization;       /* owned; NULL: no token */
-    double timeout_s;
-};
-
-/* ---------------------------------------------------------------------------------------------------------- opening */
-
-static bool is_set(const char *text)
-{
-    return text != NULL && *text != '\0';
-}
-
-static moe_status read_text(const char *path, size_t max_bytes, char **out, moe_error *err)
-{
-    size_t n;
-
-    *out = NULL;
-    return is_set(path) ? moe_file_read(path, max_bytes, out, &n, err) : MOE_OK;
-}
-
-static moe_status read_token(cli_client *client, const char *path, moe_error *err)
-{
-    static const char scheme[] = "Bearer ";
-    char *token;
-    moe_status status = read_text(path, TOKEN_MAX_BYTES, &token, err);
-
-    if (status != MOE_OK || token == NULL) {
-        return status;
-    }
-    token[strcspn(token, "\r\n")] = '\0';
-    if (*token == '\0') {
-        status = moe_fail(err, MOE_ERR_INVALID_ARG, "token file %s: its first line is empty", path);
-    } else {
-        size_t n = sizeof(scheme) + strlen(token);
-
-        client->authorization = malloc(n);
-        if (client->authorization != NULL) {
-            snprintf(client->authorization, n, "%s%s", scheme, token);
-        } else {
-            status = moe_fail(err, MOE_ERR_NO_MEMORY, "token: out of memory");
-        }
-    }
-    free(token);
-    return status;
-}
-
-static moe_status make_tls(const cli_client_options *options, grpc_channel_credentials **out, moe_error *err)
-{
-    char *ca = NULL, *cert = NULL, *key = NULL;
-    grpc_ssl_pem_key_cert_pair pair;
-    moe_status status;
-
-    if (is_set(options->tls_cert) != is_set(options->tls_key)) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "--tls-cert and --tls-key: one needs the other");
-    }
-    status = read_text(options->tls_ca, PEM_MAX_BYTES, &ca, err);
-    if (status == MOE_OK) {
-        status = read_text(options->tls_cert, PEM_MAX_BYTES, &cert, err);
-    }
-    if (status == MOE_OK) {
-        status = read_text(options->tls_key, PEM_MAX_BYTES, &key, err);
-    }
-    if (status == MOE_OK) {
-        pair = (grpc_ssl_pem_key_cert_pair){.private_key = key, .cert_chain = cert};
-        *out = grpc_ssl_credentials_create_ex(ca, cert != NULL ? &pair : NULL, NULL, NULL);
-        if (*out == NULL) {
-            status = moe_fail(err, MOE_ERR_INVALID_ARG, "tls: the certificates were refused");
-        }
-    }
-    free(ca);
-    free(cert);
-    free(key);
-    return status;
-}
-
-static bool is_loopback(const char *server)
-{
-    static const char *const prefixes[] = {"127.", "localhost:", "[::1]:", "unix:"};
-
-    for (size_t i = 0; i < MOE_COUNT(prefixes); i++) {
-        if (strncmp(server, prefixes[i], strlen(prefixes[i])) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool wants_tls(const cli_client_options *options)
-{
-    return is_set(options->tls_ca) || is_set(options->tls_cert) || is_set(options->tls_key) ||
-           is_set(options->tls_server_name);
-}
-
-static moe_status make_credentials(const cli_client_options *options, grpc_channel_credentials **out, moe_error *err)
-{
-    if (wants_tls(options)) {
-        return make_tls(options, out, err);
-    }
-    if (is_set(options->token_file) && !is_loopback(options->server)) {
-        MOE_WARN("token goes to %s in plain text; --tls-ca FILE protects it", options->server);
-    }
-    *out = grpc_insecure_credentials_create();
-    return MOE_OK;
-}
-
-static grpc_arg int_arg(char *key, int v)
-{
-    return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = key, .value.integer = v};
-}
-
-static grpc_channel *make_channel(const cli_client_options *options, grpc_channel_credentials *credentials)
-{
-    /* gRPC's argument structs take char *, but do not write through it. */
-    grpc_arg args[] = {
-        int_arg((char *)GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, -1),
-        int_arg((char *)GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
-        int_arg((char *)GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
-        int_arg((char *)GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),
-        /* A proxy of the environment cannot reach this machine's own loopback. */
-        int_arg((char *)GRPC_ARG_ENABLE_HTTP_PROXY, !is_loopback(options->server)),
-        {.type = GRPC_ARG_STRING,
-         .key = (char *)GRPC_SSL_TARGET_NAME_OVERRIDE_ARG,
-         .value.string = (char *)options->tls_server_name},
-    };
-    grpc_channel_args list = {.num_args = MOE_COUNT(args) - !is_set(options->tls_server_name), .args = args};
-
-    return grpc_channel_create(options->server, credentials, &list);
-}
-
-moe_status cli_client_open(const cli_client_options *options, cli_client **out, moe_error *err)
-{
-    grpc_channel_credentials *credentials = NULL;
-    cli_client *client = calloc(1, sizeof(*client));
-    moe_status status;
-
-    if (client == NULL) {
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "client: out of memory");
-    }
-    client->timeout_s = options->timeout_s;
-    setenv("GRPC_VERBOSITY", "NONE", 0); /* the status says it; its log lines would say it again */
-    grpc_init();
-    status = read_token(client, options->token_file, err);
-    if (status != MOE_OK) {
-        goto err_close;
-    }
-    status = make_credentials(options, &credentials, err);
-    if (status != MOE_OK) {
-        goto err_close;
-    }
-    client->channel = make_channel(options, credentials);
-    grpc_channel_credentials_release(credentials);
-    client->cq = grpc_completion_queue_create_for_next(NULL);
-    *out = client;
-    return MOE_OK;
-
-err_close:
-    cli_client_close(client);
-    return status;
-}
+enum { SIGNAL_POLL_MS = 50 };
 
 static gpr_timespec after_ms(int64_t ms)
 {
@@ -215,9 +46,10 @@ static void on_interrupt(int number)
     interrupted = 1;
 }
 
-static void interrupt_catch(struct sigaction *before)
+static void interrupt_catch(const cli_client *client, struct sigaction *before)
 {
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction action = {.sa_handler = on_interrupt,
+                               .sa_flags = client->outlives_interrupts ? 0 : (int)SA_RESETHAND};
 
     interrupted = 0;
     sigaction(SIGINT, &action, before);
@@ -244,7 +76,9 @@ typedef struct call_state {
     moe_status result; /* of fn */
     moe_error *err;
     int n_pending; /* tags that have not come back */
+    size_t n_messages;
     bool cancelled;
+    bool past_deadline; /* ours */
 } call_state;
 
 static void call_batch(call_state *s, const grpc_op *ops, size_t n_ops, void *tag)
@@ -307,6 +141,7 @@ static void call_take(call_state *s)
     if (s->message == NULL) {
         return;
     }
+    s->n_messages++;
     if (s->result == MOE_OK) {
         MOE_ASSERT(grpc_byte_buffer_reader_init(&reader, s->message));
         slice = grpc_byte_buffer_reader_readall(&reader);
@@ -366,11 +201,58 @@ static long retry_after_ms(const grpc_metadata_array *trailers)
     return 0;
 }
 
-static moe_status call_outcome(call_state *s)
-{
-    char *details;
-    long retry_ms;
+/* ---------------------------------------------------------------------------------------------------------- outcome */
 
+/* What the user can do when no connection came about. */
+static const char *advice(const cli_client *client)
+{
+    switch (client->is_unix ? CLI_PEER_UNKNOWN : cli_probe(&client->address)) {
+    case CLI_PEER_NOBODY:
+        return "; nobody listens there: is conclave-coordinator running? --server HOST:PORT names another";
+    case CLI_PEER_WEB:
+        return "; a web server listens there, as for --http of a coordinator: give the port of its --listen";
+    case CLI_PEER_TLS:
+        return client->tls ? "" : "; the server speaks TLS: give --tls-ca FILE, or --tls for the system's authorities";
+    case CLI_PEER_PLAIN:
+        return client->tls ? "; the server speaks plain text, not TLS: leave --tls and --tls-... out" : "";
+    default:
+        return "";
+    }
+}
+
+/* Whether the server was there at all; else gRPC is still trying, or has given up. */
+static bool was_connected(const cli_client *client, const call_state *s)
+{
+    return s->n_messages > 0 || s->headers.count > 0 ||
+           grpc_channel_check_connectivity_state(client->channel, 0) == GRPC_CHANNEL_READY;
+}
+
+static void explain_deadline(const cli_client *client, const call_state *s)
+{
+    const char *waited_for = s->n_messages > 0              ? "the end of the answer"
+                             : was_connected(client, s)     ? "an answer; the connection is there"
+                                                            : "a connection";
+
+    moe_fail(s->err, MOE_ERR_TIMEOUT, "DEADLINE_EXCEEDED: waited %g s (--timeout) for %s from %s%s", client->timeout_s,
+             waited_for, client->target, was_connected(client, s) ? "" : advice(client));
+}
+
+static void explain(const cli_client *client, const call_state *s)
+{
+    char *details = grpc_slice_to_c_string(s->details);
+    long retry_ms = retry_after_ms(&s->trailers);
+
+    if (retry_ms > 0) {
+        moe_fail(s->err, MOE_ERR_UNAVAILABLE, "%s: %s (try again in %ld ms)", code_name(s->code), details, retry_ms);
+    } else {
+        moe_fail(s->err, MOE_ERR_UNAVAILABLE, "%s: %s%s", code_name(s->code), details,
+                 s->code == GRPC_STATUS_UNAVAILABLE && !was_connected(client, s) ? advice(client) : "");
+    }
+    gpr_free(details);
+}
+
+static moe_status call_outcome(const cli_client *client, const call_state *s)
+{
     if (s->result != MOE_OK) {
         return s->result;
     }
@@ -380,14 +262,11 @@ static moe_status call_outcome(call_state *s)
     if (s->cancelled) {
         return moe_fail(s->err, MOE_ERR_CANCELLED, "CANCELLED: interrupted");
     }
-    details = grpc_slice_to_c_string(s->details);
-    retry_ms = retry_after_ms(&s->trailers);
-    if (retry_ms > 0) {
-        moe_fail(s->err, MOE_ERR_UNAVAILABLE, "%s: %s (try again in %ld ms)", code_name(s->code), details, retry_ms);
-    } else {
-        moe_fail(s->err, MOE_ERR_UNAVAILABLE, "%s: %s", code_name(s->code), details);
+    if (s->code == GRPC_STATUS_DEADLINE_EXCEEDED && s->past_deadline) {
+        explain_deadline(client, s);
+        return MOE_ERR_TIMEOUT;
     }
-    gpr_free(details);
+    explain(client, s);
     return MOE_ERR_UNAVAILABLE;
 }
 
@@ -405,13 +284,14 @@ moe_status cli_client_call_bytes(cli_client *client, const char *path, const uin
     s.details = grpc_empty_slice();
     s.call = grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS, client->cq,
                                       grpc_slice_from_static_string(path), NULL, deadline, NULL);
-    interrupt_catch(&before);
+    interrupt_catch(client, &before);
     call_receive_status(&s);
     call_send(&s, client, request, n_bytes);
     call_receive(&s);
     call_loop(&s, client->cq);
     interrupt_restore(&before);
-    status = call_outcome(&s);
+    s.past_deadline = client->timeout_s > 0 && gpr_time_cmp(gpr_now(GPR_CLOCK_MONOTONIC), deadline) >= 0;
+    status = call_outcome(client, &s);
     grpc_byte_buffer_destroy(s.request);
     grpc_metadata_array_destroy(&s.headers);
     grpc_metadata_array_destroy(&s.trailers);

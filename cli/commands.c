@@ -1,5 +1,4 @@
 /* The table of commands and the program around it. */
-#include <errno.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -11,7 +10,7 @@
     }
 
 static const cli_option tokens_options[] = {
-    {"tokens", "token_ids.ids", CLI_LIST, "1,2,3", "the prompt as token ids"},
+    {"tokens", "token_ids.ids", CLI_LIST, "1,2,3", "the prompt as token ids, in place of the text"},
 };
 
 static const cli_option text_options[] = {
@@ -34,12 +33,13 @@ static const cli_option sampling_options[] = {
     {"repetition_penalty", "sampling.repetition_penalty", CLI_VALUE, "X", "on tokens of prompt and answer; 1: off"},
     {"frequency_penalty", "sampling.frequency_penalty", CLI_VALUE, "X", "on tokens of the answer, by count; 0: off"},
     {"presence_penalty", "sampling.presence_penalty", CLI_VALUE, "X", "on tokens of the answer; 0: off"},
-    {"seed", "sampling.seed", CLI_VALUE, "N", "of the random choices; unset: the server draws one"},
+    {"seed", "sampling.seed", CLI_VALUE, "N",
+     "of the random choices; unset: the server draws one, which --stats shows"},
     {"stop", "sampling.stop", CLI_REPEAT, "TEXT", "end the answer before TEXT; may be given several times"},
     {"stop_token_ids", "sampling.stop_token_ids", CLI_LIST, "1,2,3", "end the answer at any of these tokens"},
     {"ignore_eos", "sampling.ignore_eos", CLI_FLAG, NULL, "go on after the end-of-sequence token"},
     {"progress", "progress", CLI_FLAG, NULL, "report the place in the queue and in the prompt"},
-    {"stats", NULL, CLI_FLAG, NULL, "print tokens and tokens per second to standard error"},
+    {"stats", NULL, CLI_FLAG, NULL, "print tokens, tokens per second and the seed to standard error"},
 };
 
 static const cli_option generate_options[] = {
@@ -47,11 +47,14 @@ static const cli_option generate_options[] = {
     {"n", "sampling.n", CLI_VALUE, "N", "independent answers; also -n N"},
     {"echo", "echo", CLI_FLAG, NULL, "print the prompt first"},
     {"resume_from", "resume_from.ids", CLI_LIST, "1,2,3", "tokens of this answer that are here already; needs --seed"},
-    {"quiet", NULL, CLI_FLAG, NULL, "no --stats at a terminal either"},
+    {"quiet", NULL, CLI_FLAG, NULL, "print no statistics, also not at a terminal"},
 };
 
 static const cli_option chat_options[] = {
     {"system", NULL, CLI_VALUE, "TEXT", "system message"},
+    {"no_history", NULL, CLI_FLAG, NULL,
+     "keep no file of the lines that were typed; else it is $XDG_STATE_HOME/conclave/history or "
+     "~/.local/state/conclave/history"},
 };
 
 static const cli_option score_options[] = {
@@ -60,7 +63,7 @@ static const cli_option score_options[] = {
 };
 
 static const cli_option detokenize_options[] = {
-    {"tokens", "ids", CLI_LIST, "1,2,3", "token ids, as the arguments are"},
+    {"tokens", "ids", CLI_LIST, "1,2,3", "token ids, in place of arguments"},
     {"skip_special", "skip_special", CLI_FLAG, NULL, "leave special tokens out"},
 };
 
@@ -70,12 +73,16 @@ static const cli_option layer_options[] = {
 
 static const cli_option placement_options[] = {
     {"set", "set_id", CLI_VALUE, "ID", "expert set; unset: the current one"},
-    {"replication", "replication", CLI_VALUE, "N", "policy: owners of every expert, as far as nodes and memory allow"},
-    {"min_nodes", "min_nodes", CLI_VALUE, "N", "policy: nothing is placed for the first time before N nodes answer"},
+    {"replication", NULL, CLI_VALUE, "N", "policy: owners of every expert, as far as nodes and memory allow"},
+    {"min_nodes", NULL, CLI_VALUE, "N", "policy: nothing is placed for the first time before N nodes answer"},
+};
+
+static const cli_option all_options[] = {
+    {"all", NULL, CLI_FLAG, NULL, "a line per expert, nothing folded"},
 };
 
 static const cli_option nodes_options[] = {
-    {"watch", NULL, CLI_FLAG, NULL, "print again after every change"},
+    {"watch", NULL, CLI_FLAG, NULL, "print again after every change, without an end"},
 };
 
 static const cli_option health_options[] = {
@@ -84,8 +91,13 @@ static const cli_option health_options[] = {
 
 static const char prompt_arguments[] = "PROMPT: the text; - is standard input, every byte of it";
 
+/* What answers at once has a short deadline, what computes a long one; streams have none. */
+#define QUICK "30"
+#define SLOW  "600"
+
 const cli_command cli_commands[] = {
     {.name = "generate",
+     .usage = "PROMPT",
      .arguments = prompt_arguments,
      .summary = "Answer a prompt and print the text as it comes",
      .groups = {ROWS(tokens_options), ROWS(text_options), ROWS(generate_options), ROWS(sampling_options),
@@ -93,62 +105,72 @@ const cli_command cli_commands[] = {
      .max_args = 1,
      .run = cli_generate_run},
     {.name = "chat",
-     .arguments = "",
-     .summary = "Talk, one line a message; /reset starts again, Ctrl-D ends",
+     .summary = "Talk with the model, with history and editing at a terminal; /help lists what else can be typed",
      .groups = {ROWS(chat_options), ROWS(sampling_options), ROWS(request_options)},
      .run = cli_chat_run},
     {.name = "score",
+     .usage = "PROMPT",
      .arguments = prompt_arguments,
      .summary = "Log-probability of each token of a text",
+     .timeout = SLOW,
      .groups = {ROWS(tokens_options), ROWS(text_options), ROWS(score_options), ROWS(request_options)},
      .max_args = 1,
      .run = cli_score_run},
     {.name = "classify",
+     .usage = "PROMPT",
      .arguments = prompt_arguments,
      .summary = "Class scores of a text, where the model has a classification head",
+     .timeout = SLOW,
      .groups = {ROWS(tokens_options), ROWS(text_options), ROWS(request_options)},
      .max_args = 1,
      .run = cli_classify_run},
     {.name = "tokenize",
-     .arguments = prompt_arguments,
+     .usage = "TEXT",
+     .arguments = "TEXT: the text; - is standard input, every byte of it",
      .summary = "Token ids of a text",
+     .timeout = QUICK,
      .groups = {ROWS(text_options)},
      .max_args = 1,
      .run = cli_tokenize_run},
     {.name = "detokenize",
-     .arguments = "ID...: token ids",
+     .usage = "ID...",
+     .arguments = "ID: a token id; several in one word may be divided by commas",
      .summary = "Text of token ids",
+     .timeout = QUICK,
      .groups = {ROWS(detokenize_options)},
      .max_args = 1 << 16,
      .run = cli_detokenize_run},
     {.name = "model",
-     .arguments = "",
      .summary = "What is served, and its limits",
+     .timeout = QUICK,
      .groups = {NULL},
      .run = cli_model_run},
     {.name = "experts",
-     .arguments = "",
      .summary = "Who owns which expert, rows routed to each since start, and what each layer's picks were",
-     .groups = {ROWS(layer_options)},
+     .timeout = QUICK,
+     .groups = {ROWS(layer_options), ROWS(all_options)},
      .run = cli_experts_run},
     {.name = "nodes",
-     .arguments = "",
      .summary = "The members of the cluster",
+     .timeout = QUICK,
      .groups = {ROWS(nodes_options)},
      .run = cli_nodes_run},
     {.name = "placement",
+     .usage = "[policy]",
      .arguments = "policy: print the cluster's policy, after changing it by --replication and --min-nodes",
      .summary = "Who owns which expert; `placement policy`: how many are to",
-     .groups = {ROWS(layer_options), ROWS(placement_options)},
+     .timeout = QUICK,
+     .groups = {ROWS(layer_options), ROWS(placement_options), ROWS(all_options)},
      .max_args = 1,
      .run = cli_placement_run},
     {.name = "health",
-     .arguments = "",
      .summary = "Exit code 0 only if the server is serving",
+     .timeout = "5",
      .groups = {ROWS(health_options)},
      .run = cli_health_run},
     {.name = "convert",
-     .arguments = "DIR OUT: a directory with pytorch_model.bin or its shards; a new or empty directory",
+     .usage = "DIR OUT",
+     .arguments = "DIR: a directory with pytorch_model.bin or its shards; OUT: a new or empty directory",
      .summary = "Turn a pickled PyTorch checkpoint into safetensors, here, without running it",
      .groups = {NULL},
      .max_args = 2,
@@ -164,8 +186,11 @@ static void print_usage(FILE *out)
     for (size_t i = 0; i < cli_n_commands; i++) {
         fprintf(out, "  %-11s %s\n", cli_commands[i].name, cli_commands[i].summary);
     }
-    fprintf(out,
-            "\n`conclave COMMAND --help` lists the options. The server is --server HOST:PORT or CONCLAVE_SERVER.\n");
+    fprintf(out, "  %-11s %s\n  %-11s %s\n", "help", "This, or the options of a command: conclave help COMMAND",
+            "version", "The version of this program");
+    fprintf(out, "\nThe server is --server HOST[:PORT] or CONCLAVE_SERVER, else 127.0.0.1:50051.\n"
+                 "Exit code: 0 success; 2 the command line or the configuration is refused; 1 any other failure; 130\n"
+                 "interrupted.\n");
 }
 
 static const cli_command *find_command(const char *name)
@@ -178,24 +203,37 @@ static const cli_command *find_command(const char *name)
     return NULL;
 }
 
-/* Output that did not arrive is a failure too. */
-static int finish(const char *name, moe_status status, const moe_error *err)
+static int unknown_command(const char *name)
 {
-    if (status == MOE_OK && (fflush(stdout) != 0 || ferror(stdout) != 0)) {
-        fprintf(stderr, "conclave %s: standard output: %s\n", name, strerror(errno));
-        return CLI_EXIT_FAILED;
+    moe_guess guess = moe_guess_of(name, strlen(name));
+
+    for (size_t i = 0; i < cli_n_commands; i++) {
+        moe_guess_offer(&guess, cli_commands[i].name);
+    }
+    moe_guess_offer(&guess, "help");
+    moe_guess_offer(&guess, "version");
+    fputs("conclave: no command '", stderr);
+    cli_put(stderr, name, strlen(name));
+    fprintf(stderr, guess.best != NULL ? "'; did you mean '%s'?\n" : "'; conclave --help lists them%s\n",
+            guess.best != NULL ? guess.best : "");
+    return MOE_EXIT_USAGE;
+}
+
+/* Output that did not arrive is a failure too. name NULL: of the program itself. */
+static int finish(const char *name, moe_status status, moe_error *err)
+{
+    if (status == MOE_OK) {
+        status = cli_flush(err);
+    } else {
+        fflush(stdout);
     }
     if (status == MOE_OK) {
-        return CLI_EXIT_OK;
+        return MOE_EXIT_OK;
     }
-    fflush(stdout);
-    fprintf(stderr, "conclave %s: ", name);
+    fprintf(stderr, "conclave%s%s: ", name != NULL ? " " : "", name != NULL ? name : "");
     cli_put(stderr, err->text, strlen(err->text));
     fputc('\n', stderr);
-    if (status == MOE_ERR_CANCELLED) {
-        return CLI_EXIT_INTERRUPTED;
-    }
-    return status == MOE_ERR_INVALID_ARG ? CLI_EXIT_USAGE : CLI_EXIT_FAILED;
+    return status == MOE_ERR_CANCELLED ? MOE_EXIT_INTERRUPTED : moe_exit_code(status);
 }
 
 static int run_command(const cli_command *command, int argc, char **argv)
@@ -217,26 +255,48 @@ static int run_command(const cli_command *command, int argc, char **argv)
     return code;
 }
 
+/* conclave help [COMMAND] */
+static int run_help(int argc, char **argv)
+{
+    static char flag[] = "--help";
+    const cli_command *command;
+    moe_error err = {0};
+
+    if (argc < 3) {
+        print_usage(stdout);
+        return finish(NULL, MOE_OK, &err);
+    }
+    command = find_command(argv[2]);
+    if (command == NULL) {
+        return unknown_command(argv[2]);
+    }
+    return run_command(command, 2, (char *[]){argv[2], flag, NULL});
+}
+
+static bool is_one_of(const char *word, const char *a, const char *b)
+{
+    return strcmp(word, a) == 0 || strcmp(word, b) == 0;
+}
+
 int cli_main(int argc, char **argv)
 {
     const cli_command *command;
+    moe_error err = {0};
 
     if (argc < 2) {
         print_usage(stderr);
-        return CLI_EXIT_USAGE;
+        return MOE_EXIT_USAGE;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
-        print_usage(stdout);
-        return CLI_EXIT_OK;
+    if (is_one_of(argv[1], "--help", "-h")) {
+        return run_help(MOE_MIN(argc, 2), argv);
     }
-    if (strcmp(argv[1], "--version") == 0) {
+    if (strcmp(argv[1], "help") == 0) {
+        return run_help(argc, argv);
+    }
+    if (is_one_of(argv[1], "--version", "version")) {
         printf("conclave %s\n", MOE_VERSION);
-        return CLI_EXIT_OK;
+        return finish(NULL, MOE_OK, &err);
     }
     command = find_command(argv[1]);
-    if (command == NULL) {
-        fprintf(stderr, "conclave: no command '%s'; conclave --help lists them\n", argv[1]);
-        return CLI_EXIT_USAGE;
-    }
-    return run_command(command, argc - 1, argv + 1);
+    return command != NULL ? run_command(command, argc - 1, argv + 1) : unknown_command(argv[1]);
 }

@@ -26,7 +26,11 @@ static moe_status stream_answer(cli_run *run, const ProtobufCMessage *request, m
     cli_stream_init(&stream, form_of(run), cli_run_value(run, "tokens") != NULL);
     status = cli_run_call(run, "/conclave.v1.Inference/Generate", request, &conclave__v1__generate_response__descriptor,
                           cli_stream_take, &stream, err);
-    cli_stream_finish(&stream);
+    if (status == MOE_OK) {
+        status = cli_stream_finish(&stream, err);
+    } else {
+        (void)!cli_stream_finish(&stream, NULL); /* what came before it failed */
+    }
     if (status == MOE_OK && stream.cut_short) {
         status = moe_fail(err, MOE_ERR_UNAVAILABLE, "the server cut the answer short");
     }

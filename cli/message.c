@@ -58,7 +58,7 @@ static moe_status mark(ProtobufCMessage *message, const ProtobufCFieldDescriptor
         uint32_t *which = at(message, field->quantifier_offset);
 
         if (*which != 0 && *which != field->id) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: something else is given in its place already", field->name);
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "something else is given in its place already");
         }
         *which = field->id;
     }
@@ -114,7 +114,7 @@ static moe_status resolve(ProtobufCMessage **message, const char *path, const Pr
     }
 }
 
-static moe_status parse_signed(const char *name, const char *text, void *slot, moe_error *err)
+static moe_status parse_signed(const char *text, void *slot, moe_error *err)
 {
     char *end;
     long long v;
@@ -122,14 +122,14 @@ static moe_status parse_signed(const char *name, const char *text, void *slot, m
     errno = 0;
     v = strtoll(text, &end, 10);
     if (end == text || *end != '\0' || errno != 0 || v < INT32_MIN || v > INT32_MAX) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s '%s': not a whole number in [%d, %d]", name, text, INT32_MIN,
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "'%s' is not a whole number within [%d, %d]", text, INT32_MIN,
                         INT32_MAX);
     }
     *(int32_t *)slot = (int32_t)v;
     return MOE_OK;
 }
 
-static moe_status parse_unsigned(const char *name, const char *text, uint64_t max, uint64_t *out, moe_error *err)
+static moe_status parse_unsigned(const char *text, uint64_t max, uint64_t *out, moe_error *err)
 {
     char *end;
     unsigned long long v;
@@ -138,29 +138,29 @@ static moe_status parse_unsigned(const char *name, const char *text, uint64_t ma
     v = strtoull(text, &end, 10);
     /* strtoull takes "-1" and makes it the largest number. */
     if (end == text || *end != '\0' || errno != 0 || v > max || strchr(text, '-') != NULL) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s '%s': not a whole number in [0, %llu]", name, text,
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "'%s' is not a whole number within [0, %llu]", text,
                         (unsigned long long)max);
     }
     *out = v;
     return MOE_OK;
 }
 
-static moe_status parse_float(const char *name, const char *text, void *slot, moe_error *err)
+static moe_status parse_float(const char *text, void *slot, moe_error *err)
 {
     char *end;
     float v = strtof(text, &end);
 
     if (end == text || *end != '\0') {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s '%s': not a number", name, text);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "'%s' is not a number", text);
     }
     *(float *)slot = v;
     return MOE_OK;
 }
 
-static moe_status parse_bool(const char *name, const char *text, void *slot, moe_error *err)
+static moe_status parse_bool(const char *text, void *slot, moe_error *err)
 {
     if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s '%s': neither true nor false", name, text);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "must be true or false");
     }
     *(protobuf_c_boolean *)slot = strcmp(text, "true") == 0;
     return MOE_OK;
@@ -171,7 +171,7 @@ static moe_status parse_enum(const ProtobufCFieldDescriptor *field, const char *
     const ProtobufCEnumValue *value = protobuf_c_enum_descriptor_get_value_by_name(field->descriptor, text);
 
     if (value == NULL) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s '%s': no such value", field->name, text);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "'%s' is no such value", text);
     }
     *(int *)slot = value->value;
     return MOE_OK;
@@ -199,26 +199,26 @@ static moe_status parse_value(const ProtobufCFieldDescriptor *field, const char 
 
     switch (field->type) {
     case PROTOBUF_C_TYPE_INT32:
-        return parse_signed(field->name, text, slot, err);
+        return parse_signed(text, slot, err);
     case PROTOBUF_C_TYPE_UINT32:
-        status = parse_unsigned(field->name, text, UINT32_MAX, &v, err);
+        status = parse_unsigned(text, UINT32_MAX, &v, err);
         if (status == MOE_OK) {
             *(uint32_t *)slot = (uint32_t)v;
         }
         return status;
     case PROTOBUF_C_TYPE_UINT64:
     case PROTOBUF_C_TYPE_FIXED64:
-        return parse_unsigned(field->name, text, UINT64_MAX, slot, err);
+        return parse_unsigned(text, UINT64_MAX, slot, err);
     case PROTOBUF_C_TYPE_FLOAT:
-        return parse_float(field->name, text, slot, err);
+        return parse_float(text, slot, err);
     case PROTOBUF_C_TYPE_BOOL:
-        return parse_bool(field->name, text, slot, err);
+        return parse_bool(text, slot, err);
     case PROTOBUF_C_TYPE_ENUM:
         return parse_enum(field, text, slot, err);
     case PROTOBUF_C_TYPE_STRING:
         return parse_string(field, text, slot, err);
     default:
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "%s: a field of this type cannot be given", field->name);
+        return moe_fail(err, MOE_ERR_UNSUPPORTED, "a field of this type cannot be given");
     }
 }
 
@@ -288,7 +288,7 @@ moe_status cli_message_set_list(ProtobufCMessage *message, const char *path, con
         size_t n = strcspn(text, ", \t\r\n");
 
         if (n >= sizeof(word)) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: a number of %zu characters", field->name, n);
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "a number of %zu characters", n);
         }
         memcpy(word, text, n); /* empty between two commas: no number, and refused as such */
         word[n] = '\0';

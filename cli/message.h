@@ -15,7 +15,8 @@ void cli_message_free(ProtobufCMessage *message);
 
 /* Sets the field at `path` ("sampling.top_p") from what the user wrote; makes the messages on the way, and marks the
  * members of oneofs. A repeated field gets one more element. Enums are given by name, booleans as true or false.
- * Errors: MOE_ERR_INVALID_ARG names the field, the text and what is taken. An unknown path is our bug (asserted). */
+ * Errors: MOE_ERR_INVALID_ARG says what is taken; the option is named by the caller. An unknown path is our bug
+ * (asserted). */
 MOE_NODISCARD moe_status cli_message_set(ProtobufCMessage *message, const char *path, const char *text, moe_error *err);
 
 /* The same for a repeated field and a list divided by commas or white space; an empty list marks the

@@ -1,10 +1,10 @@
+#include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
-
-#define PRINT_MAX_BYTES ((size_t)4 << 30)
 
 /* ---------------------------------------------------------------------------------------------------------- options */
 
@@ -18,8 +18,8 @@ static const moe_option common_options[] = {
      .kind = MOE_OPT_STRING,
      .offset = offsetof(cli_run, server),
      .fallback = "127.0.0.1:50051",
-     .value = "HOST:PORT",
-     .help = "the coordinator"},
+     .value = "HOST[:PORT]",
+     .help = "the coordinator; port 50051 unless given; an IPv6 address with a port stands in brackets"},
     {.name = "timeout",
      .kind = MOE_OPT_F64,
      .offset = offsetof(cli_run, timeout),
@@ -28,16 +28,20 @@ static const moe_option common_options[] = {
      .max = 1e6,
      .value = "SECONDS",
      .help = "give up a call after this time; 0: never"},
+    {.name = "tls",
+     .kind = MOE_OPT_BOOL,
+     .offset = offsetof(cli_run, tls),
+     .help = "use TLS; the system's authorities may have signed the server's certificate"},
     {.name = "tls_ca",
      .kind = MOE_OPT_STRING,
      .offset = offsetof(cli_run, tls_ca),
      .value = "FILE",
-     .help = "use TLS; certificates (PEM) that may have signed the server's"},
+     .help = "use TLS; the authorities (PEM) that may have signed the server's certificate"},
     {.name = "tls_cert",
      .kind = MOE_OPT_STRING,
      .offset = offsetof(cli_run, tls_cert),
      .value = "FILE",
-     .help = "use TLS; our certificate (PEM), where the server asks for one"},
+     .help = "use TLS; our own certificate (PEM), where the server asks for one"},
     {.name = "tls_key",
      .kind = MOE_OPT_STRING,
      .offset = offsetof(cli_run, tls_key),
@@ -47,12 +51,12 @@ static const moe_option common_options[] = {
      .kind = MOE_OPT_STRING,
      .offset = offsetof(cli_run, tls_server_name),
      .value = "NAME",
-     .help = "use TLS; the name in the server's certificate, if it is not the host of --server"},
+     .help = "use TLS; the name in the server's certificate where it is not the host of --server"},
     {.name = "token_file",
      .kind = MOE_OPT_STRING,
      .offset = offsetof(cli_run, token_file),
      .value = "FILE",
-     .help = "file with the bearer token"},
+     .help = "file with the bearer token in its first line; lines that begin with # are comments"},
 };
 
 static const cli_option *option_at(const cli_command *command, size_t idx)
@@ -85,9 +89,14 @@ static size_t build_table(const cli_command *command, moe_option table[])
             .help = option->help,
         };
     }
-    const size_t n_common = command->local ? 1 : MOE_COUNT(common_options);
-    memcpy(table + n, common_options, n_common * sizeof(*table));
-    return n + n_common;
+    for (size_t i = 0; i < (command->local ? 1 : MOE_COUNT(common_options)); i++) {
+        table[n] = common_options[i];
+        if (table[n].offset == offsetof(cli_run, timeout) && command->timeout != NULL) {
+            table[n].fallback = command->timeout;
+        }
+        n++;
+    }
+    return n;
 }
 
 /* --stop-this for stop_this. */
@@ -153,16 +162,21 @@ static moe_status take_repeats(cli_run *run, int *argc, char **argv, moe_error *
 moe_status cli_run_parse(cli_run *run, const cli_command *command, int argc, char **argv, char **env,
                          moe_options_next *next_out, moe_error *err)
 {
-    moe_option table[CLI_MAX_OPTIONS + MOE_COUNT(common_options)];
-    char name[64], summary[256];
-    moe_program program = {
-        .name = name, .summary = summary, .options = table, .n_options = build_table(command, table)};
+    moe_option table[CLI_MAX_OPTIONS + CLI_MAX_COMMON];
+    char name[64], summary[512];
+    moe_program program = {.name = name,
+                           .summary = summary,
+                           .options = table,
+                           .n_options = build_table(command, table),
+                           .arguments = command->usage,
+                           .origins = run->origins};
     moe_status status;
 
+    _Static_assert(MOE_COUNT(common_options) == CLI_MAX_COMMON, "room for every common option");
     *run = (cli_run){.command = command};
     snprintf(name, sizeof(name), "conclave %s", command->name);
-    snprintf(summary, sizeof(summary), "%s.%s%s", command->summary, *command->arguments != '\0' ? "\n  " : "",
-             command->arguments);
+    snprintf(summary, sizeof(summary), "%s.%s%s", command->summary, command->arguments != NULL ? "\n  " : "",
+             command->arguments != NULL ? command->arguments : "");
     run->args = calloc(command->max_args + 1, sizeof(*run->args));
     if (run->args == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "arguments: out of memory");
@@ -181,7 +195,7 @@ moe_status cli_run_parse(cli_run *run, const cli_command *command, int argc, cha
 
 void cli_run_fini(cli_run *run)
 {
-    moe_option table[CLI_MAX_OPTIONS + MOE_COUNT(common_options)];
+    moe_option table[CLI_MAX_OPTIONS + CLI_MAX_COMMON];
     moe_program program = {.options = table};
 
     if (run->command != NULL) {
@@ -206,6 +220,31 @@ static bool find_option(const cli_run *run, const char *name, size_t *idx_out)
     return false;
 }
 
+void cli_run_wait_for_ever(cli_run *run)
+{
+    moe_option table[CLI_MAX_OPTIONS + CLI_MAX_COMMON];
+    size_t n = build_table(run->command, table);
+
+    for (size_t i = 0; i < n; i++) {
+        if (table[i].offset == offsetof(cli_run, timeout) && run->origins[i] == MOE_FROM_DEFAULT) {
+            run->timeout = 0;
+        }
+    }
+}
+
+static void on_interrupt(int number)
+{
+    (void)number;
+}
+
+void cli_run_ignore_interrupts(cli_run *run)
+{
+    struct sigaction action = {.sa_handler = on_interrupt}; /* not SIG_IGN: it would interrupt no read */
+
+    sigaction(SIGINT, &action, NULL);
+    run->outlives_interrupts = true;
+}
+
 bool cli_run_flag(const cli_run *run, const char *name)
 {
     size_t idx;
@@ -220,14 +259,27 @@ const char *cli_run_value(const cli_run *run, const char *name)
     return find_option(run, name, &idx) ? run->values[idx] : NULL;
 }
 
+bool cli_run_given(const cli_run *run, const char *name)
+{
+    size_t idx;
+
+    return find_option(run, name, &idx) && run->origins[idx] == MOE_FROM_FLAG;
+}
+
 /* ------------------------------------------------------------------------------------------------ requests */
 
-static moe_status fill_one(const cli_option *option, const char *text, ProtobufCMessage *request, moe_error *err)
+static moe_status fill_one(const cli_option *option, const char *text, moe_option_origin from,
+                           ProtobufCMessage *request, moe_error *err)
 {
-    if (option->kind == CLI_LIST) {
-        return cli_message_set_list(request, option->field, text, err);
+    moe_error label, reason;
+    moe_status status = option->kind == CLI_LIST ? cli_message_set_list(request, option->field, text, &reason)
+                                                 : cli_message_set(request, option->field, text, &reason);
+
+    if (status == MOE_OK) {
+        return MOE_OK;
     }
-    return cli_message_set(request, option->field, text, err);
+    moe_option_label(option->name, text, from, NULL, &label);
+    return moe_fail(err, status, "%s: %s", label.text, reason.text);
 }
 
 static moe_status fill(const cli_run *run, ProtobufCMessage *request, moe_error *err)
@@ -239,11 +291,12 @@ static moe_status fill(const cli_run *run, ProtobufCMessage *request, moe_error 
         const char *text = option->kind == CLI_FLAG && run->flags[i] ? "true" : run->values[i];
 
         if (option->field != NULL && text != NULL) {
-            status = fill_one(option, text, request, err);
+            status = fill_one(option, text, run->origins[i], request, err);
         }
     }
     for (size_t i = 0; status == MOE_OK && i < run->n_repeats; i++) {
-        status = fill_one(option_at(run->command, run->repeats[i].option), run->repeats[i].text, request, err);
+        status = fill_one(option_at(run->command, run->repeats[i].option), run->repeats[i].text, MOE_FROM_FLAG, request,
+                          err);
     }
     return status;
 }
@@ -258,7 +311,7 @@ static moe_status read_standard_input(moe_text *text, moe_error *err)
         moe_text_append(text, chunk, n);
     }
     if (ferror(stdin) != 0) {
-        return moe_fail(err, MOE_ERR_IO, "standard input: cannot be read");
+        return moe_fail(err, MOE_ERR_IO, "standard input: %s", strerror(errno));
     }
     if (text->failed) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "standard input: more than %d bytes", CLI_MAX_INPUT);
@@ -269,13 +322,22 @@ static moe_status read_standard_input(moe_text *text, moe_error *err)
     return MOE_OK;
 }
 
+static bool takes_tokens(const cli_run *run)
+{
+    size_t idx;
+
+    return find_option(run, "tokens", &idx);
+}
+
 moe_status cli_run_fill_prompt(const cli_run *run, ProtobufCMessage *request, moe_error *err)
 {
     moe_text text;
     moe_status status;
 
     if ((run->n_args > 0) == (cli_run_value(run, "tokens") != NULL)) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "give either a text (- for standard input) or --tokens");
+        return moe_fail(err, MOE_ERR_INVALID_ARG, run->n_args > 0 ? "give a text or --tokens, not both"
+                                                 : takes_tokens(run) ? "give a text (- for standard input) or --tokens"
+                                                                     : "give a text (- for standard input)");
     }
     if (run->n_args == 0) {
         return MOE_OK;
@@ -311,7 +373,7 @@ moe_status cli_run_request(const cli_run *run, const ProtobufCMessageDescriptor 
 
 /* ------------------------------------------------------------------------------------------------ calls */
 
-static moe_status print_text(moe_text *text, moe_error *err)
+moe_status cli_print_text(moe_text *text, moe_error *err)
 {
     moe_status status = MOE_OK;
 
@@ -319,7 +381,7 @@ static moe_status print_text(moe_text *text, moe_error *err)
         status = moe_fail(err, MOE_ERR_NO_MEMORY, "reply: out of memory for its text");
     } else {
         cli_put(stdout, moe_text_cstr(text), text->size);
-        fflush(stdout); /* a reader of the stream waits for it */
+        status = cli_flush(err); /* a reader of the stream waits for it */
     }
     moe_text_fini(text);
     return status;
@@ -330,10 +392,10 @@ moe_status cli_print_json(void *ctx, const ProtobufCMessage *reply, moe_error *e
     moe_text line;
 
     (void)ctx;
-    moe_text_init(&line, PRINT_MAX_BYTES);
+    moe_text_init(&line, CLI_MAX_PRINT);
     cli_message_json(reply, &line);
     moe_text_append(&line, "\n", 1);
-    return print_text(&line, err);
+    return cli_print_text(&line, err);
 }
 
 moe_status cli_print_lines(void *ctx, const ProtobufCMessage *reply, moe_error *err)
@@ -341,28 +403,27 @@ moe_status cli_print_lines(void *ctx, const ProtobufCMessage *reply, moe_error *
     moe_text lines;
 
     (void)ctx;
-    moe_text_init(&lines, PRINT_MAX_BYTES);
+    moe_text_init(&lines, CLI_MAX_PRINT);
     cli_message_lines(reply, &lines);
-    return print_text(&lines, err);
+    return cli_print_text(&lines, err);
 }
 
 static moe_status open_client(cli_run *run, moe_error *err)
 {
     cli_client_options options = {
         .server = run->server,
+        .tls = run->tls,
         .tls_ca = run->tls_ca,
         .tls_cert = run->tls_cert,
         .tls_key = run->tls_key,
         .tls_server_name = run->tls_server_name,
         .token_file = run->token_file,
         .timeout_s = run->timeout,
+        .outlives_interrupts = run->outlives_interrupts,
     };
 
     if (run->client != NULL) {
         return MOE_OK;
-    }
-    if (run->server[0] == '\0') {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "--server: empty; HOST:PORT is needed");
     }
     return cli_client_open(&options, &run->client, err);
 }
@@ -390,15 +451,30 @@ moe_status cli_run_print(cli_run *run, const char *path, const ProtobufCMessageD
 
 /* ------------------------------------------------------------------------------------------------ output */
 
-void cli_put(FILE *out, const char *text, size_t n)
+static int output_errno; /* of the first write to standard output that failed */
+
+static void put_safely(FILE *out, const char *text, size_t n)
 {
-    if (!isatty(fileno(out))) {
-        fwrite(text, 1, n, out);
-        return;
-    }
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)text[i];
 
         fputc((c < ' ' && c != '\n' && c != '\t') || c == 127 ? '?' : c, out);
     }
+}
+
+void cli_put(FILE *out, const char *text, size_t n)
+{
+    if (isatty(fileno(out))) {
+        put_safely(out, text, n);
+    } else if (fwrite(text, 1, n, out) != n && out == stdout && output_errno == 0) {
+        output_errno = errno;
+    }
+}
+
+moe_status cli_flush(moe_error *err)
+{
+    if (output_errno != 0) {
+        return moe_fail(err, MOE_ERR_IO, "standard output: %s", strerror(output_errno));
+    }
+    return moe_output_flush(err);
 }

@@ -27,31 +27,32 @@ void cli_stream_fini(cli_stream *s)
     }
 }
 
-void cli_put_token(const ProtobufCBinaryData *token)
+void cli_token_text(const ProtobufCBinaryData *token, moe_text *out)
 {
-    moe_text quoted;
-
-    moe_text_init(&quoted, TEXT_MAX_BYTES);
     if (moe_utf8_valid_prefix(token->data, token->len) == token->len) {
-        moe_text_json_string(&quoted, (const char *)token->data, token->len);
-    } else {
-        for (size_t i = 0; i < token->len; i++) {
-            moe_text_printf(&quoted, "\\x%02x", token->data[i]);
-        }
+        moe_text_json_string(out, (const char *)token->data, token->len);
+        return;
     }
-    cli_put(stdout, moe_text_cstr(&quoted), quoted.size);
-    moe_text_fini(&quoted);
+    for (size_t i = 0; i < token->len; i++) {
+        moe_text_printf(out, "\\x%02x", token->data[i]);
+    }
 }
 
 static void print_logprob(uint32_t choice, const Conclave__V1__TokenLogprob *row)
 {
-    printf("%" PRIu32 " %7" PRId32 " %11.6f  ", choice, row->id, (double)row->logprob);
-    cli_put_token(&row->token);
+    moe_text out;
+
+    moe_text_init(&out, TEXT_MAX_BYTES);
+    moe_text_printf(&out, "%" PRIu32 " %7" PRId32 " %11.6f  ", choice, row->id, (double)row->logprob);
+    cli_token_text(&row->token, &out);
     for (size_t i = 0; i < row->n_top; i++) {
-        printf("%s%" PRId32 " %.6f ", i == 0 ? "  best: " : ", ", row->top[i]->id, (double)row->top[i]->logprob);
-        cli_put_token(&row->top[i]->token);
+        moe_text_printf(&out, "%s%" PRId32 " %.6f ", i == 0 ? "  best: " : ", ", row->top[i]->id,
+                        (double)row->top[i]->logprob);
+        cli_token_text(&row->top[i]->token, &out);
     }
-    putchar('\n');
+    moe_text_append(&out, "\n", 1);
+    cli_put(stdout, moe_text_cstr(&out), out.size);
+    moe_text_fini(&out);
 }
 
 static void print_progress(const Conclave__V1__Progress *progress)
@@ -71,6 +72,10 @@ static void count(cli_stream *s, const Conclave__V1__GenerateResponse *chunk)
             s->first_ns = s->last_ns;
         }
         s->n_tokens += chunk->n_token_ids;
+    }
+    if (chunk->has_seed_case == CONCLAVE__V1__GENERATE_RESPONSE__HAS_SEED_SEED) {
+        s->has_seed = true;
+        s->seed = chunk->seed;
     }
     if (chunk->usage != NULL) {
         s->n_prompt = chunk->usage->prompt_tokens;
@@ -101,7 +106,6 @@ static void print_chunk(const cli_stream *s, const Conclave__V1__GenerateRespons
     } else if (chunk->index == 0) {
         cli_put(stdout, chunk->text, strlen(chunk->text));
     }
-    fflush(stdout);
 }
 
 moe_status cli_stream_take(void *ctx, const ProtobufCMessage *reply, moe_error *err)
@@ -119,7 +123,7 @@ moe_status cli_stream_take(void *ctx, const ProtobufCMessage *reply, moe_error *
     }
     keep(&s->choices[chunk->index], chunk);
     print_chunk(s, chunk);
-    return MOE_OK;
+    return cli_flush(err);
 }
 
 static void end_line(const char *text)
@@ -144,14 +148,14 @@ static void finish_choice(const cli_stream *s, size_t idx)
     end_line(moe_text_cstr(shown));
 }
 
-void cli_stream_finish(cli_stream *s)
+moe_status cli_stream_finish(cli_stream *s, moe_error *err)
 {
     for (size_t i = 0; s->form == CLI_STREAM_TEXT && i < CLI_MAX_CHOICES; i++) {
         if (s->choices[i].ids.size > 0) {
             finish_choice(s, i);
         }
     }
-    fflush(stdout);
+    return cli_flush(err);
 }
 
 void cli_stream_stats(const cli_stream *s, FILE *out)
@@ -160,13 +164,15 @@ void cli_stream_stats(const cli_stream *s, FILE *out)
     /* A quick answer comes in one chunk, which our clock cannot divide. */
     double rest_s = s->decode_s > 0 ? s->decode_s : (double)(s->last_ns - s->first_ns) * 1e-9;
 
-    if (s->n_tokens == 0) {
-        fprintf(out, "0 tokens\n");
-        return;
-    }
-    fprintf(out, "%" PRIu64 " tokens", s->n_tokens);
+    fprintf(out, "%" PRIu64 " token%s", s->n_tokens, s->n_tokens == 1 ? "" : "s");
     if (s->n_tokens > 1 && rest_s > 0) {
         fprintf(out, ", %.1f tokens/s", (double)(s->n_tokens - 1) / rest_s);
     }
-    fprintf(out, "; prompt %" PRIu32 " tokens, first token after %.2f s\n", s->n_prompt, first_s);
+    if (s->n_tokens > 0) {
+        fprintf(out, "; prompt %" PRIu32 " tokens, first token after %.2f s", s->n_prompt, first_s);
+    }
+    if (s->has_seed) {
+        fprintf(out, "; seed %" PRIu64, s->seed);
+    }
+    fputc('\n', out);
 }

@@ -29,15 +29,17 @@ typedef struct cli_stream {
     double decode_s;                      /* the server's, from the first token to the last; 0: not told */
     uint64_t n_tokens;
     uint32_t n_prompt;
+    uint64_t seed; /* that the server used */
+    bool has_seed;
 } cli_stream;
 
 void cli_stream_init(cli_stream *s, cli_stream_form form, bool ids_if_no_text);
 void cli_stream_fini(cli_stream *s);
 /* A cli_reply_fn; ctx is the stream. */
 moe_status cli_stream_take(void *ctx, const ProtobufCMessage *chunk, moe_error *err);
-/* Prints what is still to be printed, and ends the line. */
-void cli_stream_finish(cli_stream *s);
-/* Tokens and tokens per second, in one line. */
+/* Prints what is still to be printed, and ends the line. Errors: MOE_ERR_IO. */
+MOE_NODISCARD moe_status cli_stream_finish(cli_stream *s, moe_error *err);
+/* Tokens, tokens per second and the seed, in one line. Needs no texts: also after fini. */
 void cli_stream_stats(const cli_stream *s, FILE *out);
 
 #endif

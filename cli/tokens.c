@@ -9,14 +9,15 @@
 static moe_status print_ids(void *ctx, const ProtobufCMessage *reply, moe_error *err)
 {
     const Conclave__V1__TokenizeResponse *response = (const Conclave__V1__TokenizeResponse *)reply;
+    moe_text out;
 
     (void)ctx;
-    (void)err;
+    moe_text_init(&out, CLI_MAX_PRINT);
     for (size_t i = 0; i < response->n_ids; i++) {
-        printf("%s%" PRId32, i > 0 ? " " : "", response->ids[i]);
+        moe_text_printf(&out, "%s%" PRId32, i > 0 ? " " : "", response->ids[i]);
     }
-    putchar('\n');
-    return MOE_OK;
+    moe_text_append(&out, "\n", 1);
+    return cli_print_text(&out, err);
 }
 
 /* Not a byte more than the text, so that a file makes the round trip. At a terminal the line is ended. */
@@ -25,12 +26,11 @@ static moe_status print_text(void *ctx, const ProtobufCMessage *reply, moe_error
     const Conclave__V1__DetokenizeResponse *response = (const Conclave__V1__DetokenizeResponse *)reply;
 
     (void)ctx;
-    (void)err;
     cli_put(stdout, response->text, strlen(response->text));
     if (isatty(STDOUT_FILENO)) {
         putchar('\n');
     }
-    return MOE_OK;
+    return cli_flush(err);
 }
 
 moe_status cli_tokenize_run(cli_run *run, moe_error *err)

@@ -5,4 +5,7 @@ if(TARGET conclave-coordinator)
   add_test(NAME cli_coordinator COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/cli_coordinator.py $<TARGET_FILE:conclave>
     $<TARGET_FILE:conclave-coordinator> ${PROJECT_SOURCE_DIR}/tools/make_checkpoint.py)
   set_tests_properties(cli_coordinator PROPERTIES LABELS integration TIMEOUT 600)
+  add_test(NAME cli_options COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/cli_options.py $<TARGET_FILE:conclave>
+    $<TARGET_FILE:conclave-coordinator> $<TARGET_FILE:conclave-node> ${PROJECT_SOURCE_DIR})
+  set_tests_properties(cli_options PROPERTIES LABELS integration TIMEOUT 300)
 endif()

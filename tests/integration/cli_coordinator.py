@@ -157,7 +157,7 @@ class WithTokenizer(Case):
         self.assertEqual(rows[1] - rows[0], 4 * 2 * 2)  # tokens, layers, experts per token
 
     def test_placement_names_the_node_of_every_expert(self):
-        self.assertIn("layer 1 experts 0-7: ", self.ok("placement", "--layer", "1"))
+        self.assertIn("layer 1: experts 0-7 -> embedded", self.ok("placement", "--layer", "1"))
 
     def test_nodes_show_the_embedded_one(self):
         cluster = self.lines("nodes")[0]
@@ -261,6 +261,44 @@ class ChatTemplates(unittest.TestCase):
             self.start("--chat-template", self.write("{{ messages | wordwrap }}"))
         with self.assertRaisesRegex(RuntimeError, "neither tulu nor olmo2 nor a file"):
             self.start("--chat-template", os.path.join(self.model, "nothing.jinja"))
+
+
+class Classifier(unittest.TestCase):
+    def test_a_made_classifier_is_served_with_its_labels(self):
+        with tempfile.TemporaryDirectory() as folder:
+            model = os.path.join(folder, "classifier")
+            subprocess.run([sys.executable, MAKE_CHECKPOINT, model, "--family", "molm", "--shape", "tiny", "--no-tokenizer", "--labels",
+                            "no,maybe,yes"], check=True, capture_output=True)
+            with Coordinator(COORDINATOR, model, "--threads", "1", "--cache-dir", "") as coordinator:
+                done = subprocess.run([CONCLAVE, "classify", "--server", coordinator.address, "--tokens", "3,4,5"], capture_output=True, encoding="utf-8",
+                                      timeout=WAIT_S, env=clean_env())
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual([line.split(":")[0] for line in done.stdout.splitlines()], ["class 0 no", "class 1 maybe", "class 2 yes"])
+
+
+class MakeCheckpoint(unittest.TestCase):
+    def test_a_full_disk_leaves_nothing_behind(self):
+        """A limit on the size of files stands for the disk: writing fails in the middle of the weights."""
+        with tempfile.TemporaryDirectory() as folder:
+            before = os.path.join(folder, "before")
+            os.mkdir(before)
+            for name in ("new", "before"):
+                done = subprocess.run(["bash", "-c", 'ulimit -f 64; trap "" XFSZ; exec "$@"', "bash", sys.executable, MAKE_CHECKPOINT,
+                                       os.path.join(folder, name), "--shape", "tiny", "--no-tokenizer"], capture_output=True, encoding="utf-8", timeout=WAIT_S)
+                self.assertEqual((done.returncode, done.stderr),
+                                 (1, f"{os.path.join(folder, name)}: File too large; nothing was left behind\n"))
+            self.assertEqual((os.listdir(folder), os.listdir(before)), (["before"], []))
+
+    def test_weights_that_are_there_stay_when_new_ones_cannot_be_made(self):
+        with tempfile.TemporaryDirectory() as folder:
+            model = os.path.join(folder, "m")
+            make = [sys.executable, MAKE_CHECKPOINT, model, "--shape", "tiny", "--no-tokenizer"]
+            subprocess.run(make, check=True, capture_output=True)
+            files = {name: os.stat(os.path.join(model, name)).st_size for name in os.listdir(model)}
+            self.assertNotEqual(subprocess.run(make, capture_output=True).returncode, 0)
+            limited = ["bash", "-c", 'ulimit -f 64; trap "" XFSZ; exec "$@"', "bash", *make, "--force"]
+            self.assertEqual(subprocess.run(limited, capture_output=True).returncode, 1)
+            self.assertEqual({name: os.stat(os.path.join(model, name)).st_size for name in os.listdir(model)}, files)
 
 
 class Shutdown(unittest.TestCase):

@@ -2,14 +2,19 @@
 
 Usage: cli_fake.py CONCLAVE PROTO_DIR [unittest arguments]
 """
+import http.server
 import json
 import os
 import pty
 import queue
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import unittest
 from concurrent import futures
 
@@ -164,7 +169,7 @@ class Generate(Case):
 
     def test_stats_name_tokens_and_prompt(self):
         result = self.run_cli("generate", "hi", "--stats")
-        self.assertRegex(result.err, r"^3 tokens, .* tokens/s; prompt 3 tokens, first token after \d+\.\d+ s\n$")
+        self.assertRegex(result.err, rf"^3 tokens, .* tokens/s; prompt 3 tokens, first token after \d+\.\d+ s; seed {2**63}\n$")
 
     def test_stats_of_a_single_chunk_use_the_time_of_the_server(self):
         self.server.replies["Generate"] = [v1("GenerateResponse", token_ids=[1, 2, 3], usage=v1("Usage", prompt_tokens=4),
@@ -214,13 +219,13 @@ class Failures(Case):
     def test_empty_server(self):
         for args in (["--server", ""], ["--server="]):
             done = subprocess.run([CONCLAVE, "model", *args], capture_output=True, encoding="utf-8", timeout=WAIT_S)
-            self.assertEqual((done.returncode, done.stderr), (2, "conclave model: --server: empty; HOST:PORT is needed\n"))
+            self.assertEqual((done.returncode, done.stderr), (2, "conclave model: --server \"\": no host; expected HOST:PORT\n"))
 
     def test_unknown_command(self):
         self.fails(2, "no command 'frobnicate'", "frobnicate")
 
     def test_bad_option_value(self):
-        self.fails(2, "max_tokens 'many': not a whole number", "generate", "hi", "--max-tokens", "many")
+        self.fails(2, "--max-tokens many (command line): 'many' is not a whole number", "generate", "hi", "--max-tokens", "many")
 
     def test_timeout_ends_the_call(self):
         def answer(_, context):
@@ -231,12 +236,77 @@ class Failures(Case):
         self.server.replies["Generate"] = answer
         self.fails(1, "DEADLINE_EXCEEDED", "generate", "hi", "--timeout", "0.3")
 
-    def test_full_disk_is_a_failure(self):
-        self.server.replies["GetModel"] = [v1("GetModelResponse", name="m")]
-        with open("/dev/full", "w") as full:
-            done = subprocess.run(self.argv("model"), stdout=full, stderr=subprocess.PIPE, encoding="utf-8", timeout=WAIT_S)
+    def test_full_disk_is_a_failure_of_every_command(self):
+        many = [v1("ExpertPlacement", layer=i, expert_id=i % 7) for i in range(5000)]
+        self.server.replies.update(
+            GetModel=[v1("GetModelResponse", name="m")], Generate=CHUNKS, Score=[v1("ScoreResponse", tokens=[v1("ScoredToken", id=1)] * 9000)],
+            Classify=[v1("ClassifyResponse", scores=[1])], Tokenize=[v1("TokenizeResponse", ids=[1] * 70000)],
+            Detokenize=[v1("DetokenizeResponse", text="x" * 100000)], ListExperts=[v1("ListExpertsResponse", experts=many)],
+            GetExpertStats=[v1("GetExpertStatsResponse", tokens=1)], GetCluster=[v1("GetClusterResponse")],
+            Check=[message("grpc.health.v1.HealthCheckResponse", status=1)])
+        for args in (["model"], ["generate", "hi"], ["chat"], ["score", "hi"], ["classify", "hi"], ["tokenize", "hi"],
+                     ["detokenize", "1"], ["placement"], ["experts"], ["nodes"], ["health"]):
+            for form in ([], ["--json"]):
+                with open("/dev/full", "w") as full:
+                    done = subprocess.run(self.argv(*args, *form), stdout=full, stderr=subprocess.PIPE, encoding="utf-8", timeout=WAIT_S, input="hi\n")
+                self.assertEqual((done.returncode, done.stderr), (1, f"conclave {args[0]}: standard output: No space left on device\n"), args + form)
+
+    def test_health_has_a_time_limit_and_says_what_it_waited_for(self):
+        def answer(_, context):
+            context.add_callback(lambda: self.server.cancelled.put(True))
+            self.server.cancelled.get(timeout=WAIT_S)
+            yield b""
+
+        self.server.replies["Check"] = answer
+        self.fails(1, f"DEADLINE_EXCEEDED: waited 0.2 s (--timeout) for an answer; the connection is there from 127.0.0.1:{self.server.port}",
+                   "health", "--timeout", "0.2")
+        shown = subprocess.run([CONCLAVE, "health", "--help"], capture_output=True, encoding="utf-8", check=True).stdout
+        self.assertIn("give up a call after this time; 0: never [0 to 1000000] (default: 5)", shown)
+
+    def test_a_server_that_takes_no_connection_is_told(self):
+        with socket.socket() as silent:  # accepts nothing: the queue takes one connection, and nobody answers on it
+            silent.bind(("127.0.0.1", 0))
+            silent.listen(0)
+            done = subprocess.run([CONCLAVE, "health", "--server", f"127.0.0.1:{silent.getsockname()[1]}", "--timeout", "0.3"], capture_output=True,
+                                  encoding="utf-8", timeout=WAIT_S)
         self.assertEqual(done.returncode, 1)
-        self.assertIn("standard output", done.stderr)
+        self.assertIn("waited 0.3 s (--timeout) for a connection", done.stderr)
+
+    def test_streams_have_no_time_limit_and_quick_calls_have_one(self):
+        for command, default in (("generate", 0), ("chat", 0), ("score", 600), ("tokenize", 30), ("model", 30), ("nodes", 30), ("health", 5)):
+            shown = subprocess.run([CONCLAVE, command, "--print-config"], capture_output=True, encoding="utf-8", check=True).stdout
+            self.assertEqual(json.loads(shown)["timeout"], default, command)
+
+    def test_the_port_may_be_left_out(self):
+        for server, reason in (("127.0.0.1:x", "the port must be a number"), ("::1:50051", "an IPv6 address stands in brackets"),
+                               ("http://127.0.0.1:1", "a URL; expected HOST:PORT"), ("127.0.0.1:0", "nobody listens at port 0"), (":5", "no host to connect to")):
+            done = subprocess.run([CONCLAVE, "model", "--server", server], capture_output=True, encoding="utf-8", timeout=WAIT_S)
+            self.assertEqual(done.returncode, 2, server)
+            self.assertIn(f'--server "{server}": {reason}', done.stderr)
+        done = subprocess.run([CONCLAVE, "model", "--server", "127.0.0.77"], capture_output=True, encoding="utf-8", timeout=WAIT_S)
+        self.assertIn("127.0.0.77:50051", done.stderr)
+
+    def test_nobody_at_the_port_is_told_with_what_to_do(self):
+        self.server.stop()
+        self.fails(1, "nobody listens there: is conclave-coordinator running? --server HOST:PORT names another", "model")
+
+    def test_the_port_of_web_pages_is_recognised(self):
+        class Page(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as pages:
+            threading.Thread(target=pages.serve_forever, daemon=True).start()
+            done = subprocess.run([CONCLAVE, "model", "--server", f"127.0.0.1:{pages.server_port}"], capture_output=True, encoding="utf-8", timeout=WAIT_S)
+            pages.shutdown()
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("a web server listens there", done.stderr)
+
+    def test_a_variable_is_named_as_it_was_given(self):
+        env = {**{k: v for k, v in os.environ.items() if not k.startswith("CONCLAVE_")}, "CONCLAVE_MAX_TOKENS": "many"}
+        done = subprocess.run(self.argv("generate", "hi"), capture_output=True, encoding="utf-8", timeout=WAIT_S, env=env)
+        self.assertEqual((done.returncode, done.stderr),
+                         (2, "conclave generate: CONCLAVE_MAX_TOKENS=many (environment): 'many' is not a whole number within [0, 4294967295]\n"))
 
     def test_interrupt_cancels_the_call(self):
         def answer(_, context):
@@ -337,6 +407,21 @@ class Chat(Case):
         self.ok("chat", stdin="/reset\nOne?\n/reset\nTwo?\n")
         self.assertEqual(self.conversations(), [[(2, "One?")], [(2, "Two?")]])
 
+    def test_messages_of_several_lines_come_from_a_pipe_too(self):
+        self.ok("chat", stdin='one\\\ntwo\n"""\na\n\nb"""\n"""c"""\n')
+        self.assertEqual([c[-1][1] for c in self.conversations()], ["one\ntwo", "a\n\nb", "c"])
+
+    def test_a_slash_that_is_no_command_is_a_message(self):
+        self.ok("chat", stdin="/etc/passwd: what is it?\n /reset\n")
+        self.assertEqual([c[-1][1] for c in self.conversations()], ["/etc/passwd: what is it?", " /reset"])
+
+    def test_a_misspelt_command_is_no_message(self):
+        self.fails(2, "/rest: no such command; did you mean /reset", "chat", stdin="/rest\nOne?\n")
+        self.assertEqual(self.server.requests, [])
+
+    def test_a_nul_byte_is_refused(self):
+        self.fails(2, "a NUL byte", "chat", stdin="a\0b\n")
+
     def test_failure_ends_a_piped_conversation(self):
         self.server.replies["Generate"] = refuse(grpc.StatusCode.UNAVAILABLE, "draining")
         self.fails(1, "UNAVAILABLE: draining", "chat", stdin="One?\nTwo?\n")
@@ -358,8 +443,22 @@ class Cluster(Case):
 
     def test_placement_joins_neighbours(self):
         self.assertEqual(self.ok("placement"),
-                         "epoch 3, set s\nlayer 0 experts 0-2: a b (loading)\nlayer 0 experts 4: a b (loading)\n"
-                         "layer 1 experts 0: nobody\n")
+                         "epoch 3, set s\nlayer 0: experts 0-2,4 -> a b (loading)\nlayer 1: expert 0 -> nobody\n")
+
+    def test_placement_folds_layers_that_are_alike(self):
+        def owned(layer, expert, node):
+            return v1("ExpertPlacement", layer=layer, expert_id=expert, replicas=[v1("ExpertReplica", node_id=node, ready=True)])
+
+        experts = [owned(layer, i, "ab"[i % 2]) for layer in (0, 1, 2) for i in range(4)]
+        experts += [owned(3, i, "a") for i in range(4)] + [owned(5, i, "a") for i in range(4)]
+        self.server.replies["ListExperts"] = [v1("ListExpertsResponse", epoch=1, set_id="s", experts=experts[::-1])]
+        self.assertEqual(self.ok("placement"), "epoch 1, set s\nlayers 0-2: experts 0,2 -> a\nlayers 0-2: experts 1,3 -> b\n"
+                         "layer 3: experts 0-3 -> a\nlayer 5: experts 0-3 -> a\n")
+
+    def test_placement_with_all_is_a_line_per_expert(self):
+        self.assertEqual(self.ok("placement", "--all").splitlines()[1:3],
+                         ["layer 0: expert 0 -> a b (loading)", "layer 0: expert 1 -> a b (loading)"])
+        self.assertEqual(len(self.ok("placement", "--all").splitlines()), 6)
 
     def test_the_policy_is_printed_and_changed(self):
         self.server.replies["SetPolicy"] = [v1("SetPolicyResponse", policy=v1("Policy", replication=2, min_nodes=3))]
@@ -369,11 +468,28 @@ class Cluster(Case):
         self.fails(2, "placement policy", "placement", "--replication", "2")
         self.fails(2, "policies", "placement", "policies")
 
+    def test_the_policy_of_a_coordinators_environment_is_not_the_commands(self):
+        """CONCLAVE_REPLICATION is an option of conclave-coordinator, which may run on this host."""
+        self.server.replies["SetPolicy"] = [v1("SetPolicyResponse", policy=v1("Policy", replication=2, min_nodes=3))]
+        env = {**{k: v for k, v in os.environ.items() if not k.startswith("CONCLAVE_")}, "CONCLAVE_REPLICATION": "5", "CONCLAVE_LAYER": "1"}
+        for args in (["placement"], ["placement", "policy"]):
+            done = subprocess.run(self.argv(*args), capture_output=True, encoding="utf-8", timeout=WAIT_S, env=env)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(self.server.requests, [v1("ListExpertsRequest", layer=1), v1("SetPolicyRequest")])
+
     def test_experts_are_listed_in_order_with_their_rows(self):
-        out = self.ok("experts", "--layer", "0")
+        out = self.ok("experts", "--layer", "0", "--all")
         self.assertEqual([line.split() for line in out.splitlines()[-3:]],
                          [["layer", "expert", "kind", "rows"], ["0", "0", "7"], ["0", "1", "ffn", str(2**40)]])
         self.assertEqual(self.server.requests, [v1("ListExpertsRequest", layer=0), v1("GetExpertStatsRequest", layer=0)])
+
+    def test_experts_are_folded_by_layer(self):
+        stats = [v1("ExpertStats", layer=0, expert_id=i, rows=rows, kind=1) for i, rows in enumerate((5, 0, 9, 0, 0))]
+        stats += [v1("ExpertStats", layer=0, expert_id=5, rows=4, kind=4), v1("ExpertStats", layer=1, expert_id=0, kind=1)]
+        self.server.replies["GetExpertStats"] = [v1("GetExpertStatsResponse", tokens=10, experts=stats)]
+        self.assertEqual(self.ok("experts").splitlines()[-4:], [
+            "tokens 10", "layer 0: 5 ffn experts, 14 rows, most 9 (expert 2), least 0 (expert 1), never picked: experts 1,3,4",
+            "layer 0: 1 zero expert, 4 rows", "layer 1: 1 ffn expert, 0 rows"])
 
     def test_layers_tell_what_was_picked_and_not_sent(self):
         self.server.replies["GetExpertStats"] = [v1("GetExpertStatsResponse", tokens=10, attention_keys_seen=5, attention_keys_skipped=9, layers=[
@@ -386,8 +502,8 @@ class Cluster(Case):
     def test_experts_of_the_coordinator_are_told_by_kind(self):
         self.server.replies["ListExperts"] = [v1("ListExpertsResponse", set_id="s", experts=[
             v1("ExpertPlacement", layer=0, expert_id=i, kind=kind) for i, kind in enumerate((1, 2, 2, 4))])]
-        self.assertEqual(self.ok("placement"), "epoch 0, set s\nlayer 0 experts 0: nobody\n"
-                         "layer 0 experts 1-2 (constant): every coordinator\nlayer 0 experts 3 (zero): every coordinator\n")
+        self.assertEqual(self.ok("placement"), "epoch 0, set s\nlayer 0: expert 0 -> nobody\n"
+                         "layer 0: experts 1,2 (constant) -> every coordinator\nlayer 0: expert 3 (zero) -> every coordinator\n")
 
     def test_experts_in_json_are_two_objects(self):
         lines = [json.loads(line) for line in self.ok("experts", "--json").splitlines()]
@@ -396,6 +512,13 @@ class Cluster(Case):
     def test_nodes(self):
         self.server.replies["GetCluster"] = [self.cluster]
         self.assertIn("node a at in-process, UP, cpu-avx2, loopback, 5 experts", self.ok("nodes"))
+
+    def test_memory_without_a_limit_has_none(self):
+        self.cluster.nodes[0].used_bytes = 5376 << 20
+        self.server.replies["GetCluster"] = [self.cluster]
+        self.assertIn(", 5 experts, 5376 MiB, 0 rows\n", self.ok("nodes"))
+        self.cluster.nodes[0].memory_bytes = 8192 << 20
+        self.assertIn(", 5 experts, 5376 of 8192 MiB, 0 rows\n", self.ok("nodes"))
 
     def test_nodes_json_keeps_64_bits(self):
         self.server.replies["GetCluster"] = [self.cluster]
@@ -441,11 +564,18 @@ class Token(Case):
         self.ok("model", "--token-file", self.write("s3cret\nother\n"))
         self.assertEqual(self.server.metadata[0]["authorization"], "Bearer s3cret")
 
+    def test_comments_and_blanks_are_no_tokens(self):
+        self.ok("model", "--token-file", self.write("\n# the token of this host\n  s3cret \nother\n"))
+        self.assertEqual(self.server.metadata[0]["authorization"], "Bearer s3cret")
+
+    def test_a_token_that_cannot_be_sent_is_refused(self):
+        self.fails(2, "line 2: a token is printable ASCII without blanks", "model", "--token-file", self.write("# x\ntwo words\n"))
+
     def test_empty_file_is_refused(self):
-        self.fails(2, "its first line is empty", "model", "--token-file", self.write("\n"))
+        self.fails(2, "no token in it", "model", "--token-file", self.write("\n"))
 
     def test_missing_file_is_refused(self):
-        self.fails(1, "missing", "model", "--token-file", self.file.name + ".missing")
+        self.fails(2, "missing", "model", "--token-file", self.file.name + ".missing")
 
 
 class Tls(Case):
@@ -495,6 +625,20 @@ class Tls(Case):
     def test_another_authority_is_refused(self):
         self.fails(1, "UNAVAILABLE", "model", "--tls-ca", self.path("client.pem"), "--tls-server-name", "conclave.test")
 
+    def test_plain_text_to_a_server_with_tls_is_told(self):
+        self.fails(1, "the server speaks TLS: give --tls-ca FILE, or --tls for the system's authorities", "model")
+
+    def test_tls_to_a_server_in_plain_text_is_told(self):
+        plain = Server()
+        self.addCleanup(plain.stop)
+        done = subprocess.run([CONCLAVE, "model", "--server", f"127.0.0.1:{plain.port}", "--tls"], capture_output=True, encoding="utf-8", timeout=WAIT_S)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("the server speaks plain text, not TLS: leave --tls and --tls-... out", done.stderr)
+
+    def test_a_file_that_is_no_certificate_is_refused(self):
+        self.fails(2, "ext: not a PEM file", "model", "--tls-ca", self.path("ext"))
+        self.fails(2, "--tls-ca /nowhere: No such file", "model", "--tls-ca", "/nowhere")
+
     def test_key_without_certificate_is_refused(self):
         self.fails(2, "--tls-cert and --tls-key", "model", "--tls-key", self.path("client.key"))
 
@@ -538,6 +682,229 @@ class Terminal(Case):
         self.assertNotIn(b"tokens", self.at_terminal("generate", "hi", "--quiet"))
 
 
+class Typist:
+    """Somebody at a terminal of its own, so that Ctrl-C and Ctrl-D are what the terminal makes of them."""
+
+    def __init__(self, argv, env):
+        self.fd, slave = pty.openpty()
+        # Not pty.fork: the threads of grpcio do not survive a fork.
+        self.process = subprocess.Popen(["setsid", "--ctty", *argv], stdin=slave, stdout=slave, stderr=slave, env=env)
+        os.close(slave)
+        self.seen = b""
+
+    def read(self, end):
+        """What has come since; nothing when the program has gone, or time is up."""
+        ready, _, _ = select.select([self.fd], [], [], max(0, end - time.monotonic()))
+        try:
+            return os.read(self.fd, 65536) if ready else b""
+        except OSError:  # Linux's end of file for a terminal whose other end is closed
+            return b""
+
+    def expect(self, text):
+        """Reads until the text has come, and forgets what came before it."""
+        end = time.monotonic() + WAIT_S
+        while text not in self.seen:
+            part = self.read(end)
+            if not part:
+                raise AssertionError(f"{text!r} has not come: {self.seen!r}")
+            self.seen += part
+        before, self.seen = self.seen.split(text, 1)
+        return before
+
+    def type(self, keys):
+        os.write(self.fd, keys)
+
+    def code(self):
+        """After the program's end; what it still says is read, so that it can end."""
+        while self.read(time.monotonic() + WAIT_S):
+            pass
+        return self.process.wait(WAIT_S)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.fd)
+
+
+class ChatAtATerminal(Case):
+    def setUp(self):
+        super().setUp()
+        self.home = tempfile.TemporaryDirectory()
+        self.addCleanup(self.home.cleanup)
+        self.history = os.path.join(self.home.name, "conclave", "history")
+        self.server.replies["GetModel"] = [v1("GetModelResponse", name="m", family="olmoe", max_context=4096, chat_template="tulu")]
+        self.server.replies["Generate"] = [v1("GenerateResponse", token_ids=[1], text="Yes.", finish_reason=1, seed=77)]
+
+    def chat(self, *args, **env):
+        env = {**{k: v for k, v in os.environ.items() if not k.startswith("CONCLAVE_")}, "TERM": "xterm", "LC_ALL": "C.UTF-8",
+               "XDG_STATE_HOME": self.home.name, **env}
+        typist = Typist(self.argv("chat", *args), env)
+        self.addCleanup(typist.close)
+        return typist
+
+    def leave(self, typist):
+        typist.expect(b"> ")  # before it Ctrl-D is the terminal's
+        typist.type(b"\x04")
+        self.assertEqual(typist.code(), 0)
+
+    def messages(self):
+        return [[(m.role, m.content) for m in request.messages.messages] for request in self.server.requests
+                if request.DESCRIPTOR.name == "GenerateRequest"]
+
+    def test_a_banner_greets_and_control_d_ends(self):
+        typist = self.chat()
+        typist.expect(b"model m (olmoe), context of 4096 tokens")
+        typist.expect(b"/help lists the commands")
+        self.leave(typist)
+
+    def test_a_server_that_is_not_there_is_told_before_the_first_message(self):
+        self.server.stop()
+        typist = self.chat()
+        typist.expect(b"nobody listens there")
+        self.assertEqual(typist.code(), 1)
+
+    def test_lines_are_edited(self):
+        typist = self.chat()
+        typist.expect(b"> ")
+        typist.type(b"wrl\x1b[D\x1b[Do\x01Hello \x05d?\r")  # two to the left, o, to the beginning, to the end
+        typist.expect(b"Yes.")
+        typist.type(b"/quit\r")
+        self.assertEqual(typist.code(), 0)
+        self.assertEqual(self.messages(), [[(2, "Hello world?")]])
+
+    def test_the_history_goes_from_one_conversation_to_the_next(self):
+        for expected in ([(2, "First €")], [(2, "First €")]):
+            typist = self.chat()
+            typist.expect(b"> ")
+            typist.type("First €\r".encode() if not os.path.exists(self.history) else b"\x1b[A\x1b[A\r")  # the newest is /quit
+            typist.expect(b"Yes.")
+            typist.expect(b"> ")
+            typist.type(b"/quit\r")
+            self.assertEqual(typist.code(), 0)
+            self.assertEqual(self.messages()[-1], expected)
+        self.assertEqual(os.stat(self.history).st_mode & 0o777, 0o600)
+        self.assertEqual(os.stat(os.path.dirname(self.history)).st_mode & 0o777, 0o700)
+        self.assertEqual(os.listdir(os.path.dirname(self.history)), ["history"])
+
+    def test_no_history_is_kept_where_none_is_wanted(self):
+        typist = self.chat("--no-history")
+        typist.expect(b"> ")
+        typist.type(b"Secret\r")
+        typist.expect(b"Yes.")
+        self.leave(typist)
+        self.assertFalse(os.path.exists(self.history))
+
+    def test_a_history_that_cannot_be_kept_is_no_obstacle(self):
+        with open(os.path.join(self.home.name, "conclave"), "w"):
+            pass
+        typist = self.chat()
+        typist.expect(b"nothing is kept")
+        typist.expect(b"> ")
+        typist.type(b"Hi\r")
+        typist.expect(b"Yes.")
+        self.leave(typist)
+
+    def test_messages_have_several_lines(self):
+        typist = self.chat()
+        typist.expect(b"> ")
+        typist.type(b"one\\\r")
+        typist.expect(b"... ")
+        typist.type(b"two\r")
+        typist.expect(b"Yes.")
+        typist.expect(b"> ")
+        typist.type(b'"""\r')
+        typist.expect(b"... ")
+        typist.type(b'a\r\rb"""\r')
+        typist.expect(b"Yes.")
+        self.leave(typist)
+        self.assertEqual([m[-1][1] for m in self.messages()], ["one\ntwo", "a\n\nb"])
+
+    def test_control_c_forgets_the_line(self):
+        typist = self.chat()
+        typist.expect(b"> ")
+        typist.type(b"wrong\x03")
+        typist.expect(b"^C")
+        typist.expect(b"> ")
+        typist.type(b"right\r")
+        typist.expect(b"Yes.")
+        typist.expect(b"> ")
+        typist.type(b"one\\\r")
+        typist.expect(b"... ")
+        typist.type(b"\x03")
+        typist.expect(b"> ")
+        typist.type(b"two\r")
+        typist.expect(b"Yes.")
+        self.leave(typist)
+        self.assertEqual([m[-1][1] for m in self.messages()], ["right", "two"])
+
+    def test_control_c_stops_the_answer_and_not_the_program(self):
+        def answer(_, context):
+            context.add_callback(lambda: self.server.cancelled.put(True))
+            yield v1("GenerateResponse", token_ids=[1], text="It is")
+            self.server.cancelled.get(timeout=WAIT_S)
+            self.server.replies["Generate"] = [v1("GenerateResponse", token_ids=[1], text="Yes.", finish_reason=1)]
+
+        self.server.replies["Generate"] = answer
+        typist = self.chat()
+        typist.expect(b"> ")
+        typist.type(b"What?\r")
+        typist.expect(b"It is")
+        typist.type(b"\x03")
+        typist.expect(b"stopped; what came so far is part of the conversation")
+        typist.expect(b"> ")
+        typist.type(b"Go on\r")
+        typist.expect(b"Yes.")
+        self.leave(typist)
+        self.assertEqual(self.messages()[-1], [(2, "What?"), (3, "It is"), (2, "Go on")])
+
+    def test_a_failed_turn_is_reported_and_forgotten(self):
+        self.server.replies["Generate"] = refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+        typist = self.chat()
+        typist.expect(b"> ")
+        typist.type(b"One?\r")
+        typist.expect(b"RESOURCE_EXHAUSTED: full")
+        typist.expect(b"> ")
+        self.server.replies["Generate"] = [v1("GenerateResponse", token_ids=[1], text="Yes.", finish_reason=1)]
+        typist.type(b"One?\r")
+        typist.expect(b"Yes.")
+        self.leave(typist)
+        self.assertEqual(self.messages()[-1], [(2, "One?")])
+
+    def test_commands(self):
+        typist = self.chat("--system", "Be kind.")
+        typist.expect(b"> ")
+        typist.type(b"/help\r")
+        for name in (b"/help ", b"/reset ", b"/system ", b"/seed ", b"/stats ", b"/quit "):
+            typist.expect(name)
+        typist.expect(b"> ")
+        typist.type(b"/seed 7\r")
+        typist.expect(b"> ")
+        typist.type(b"/seed x\r")
+        typist.expect(b"/seed: 'x' is not a whole number")
+        typist.type(b"One?\r")
+        typist.expect(b"Yes.")
+        typist.type(b"/stats\r")
+        typist.expect(b"1 token; prompt 0 tokens")
+        typist.expect(b"; seed 77")
+        typist.type(b"/reset\r")
+        typist.expect(b"begins again")
+        typist.type(b"/seed\r")
+        typist.expect(b"draws a seed")
+        typist.type(b"Two?\r")
+        typist.expect(b"Yes.")
+        typist.type(b"/system Be brief.\r")
+        typist.expect(b"> ")
+        typist.type(b"/resett\r")
+        typist.expect(b"/resett: no such command; did you mean /reset")
+        typist.type(b"Three?\r")
+        typist.expect(b"Yes.")
+        typist.type(b"/quit\r")
+        self.assertEqual(typist.code(), 0)
+        self.assertEqual(self.messages(), [[(1, "Be kind."), (2, "One?")], [(1, "Be kind."), (2, "Two?")], [(1, "Be brief."), (2, "Three?")]])
+        seeds = [r.sampling.seed if r.sampling.HasField("seed") else None for r in self.server.requests[1:]]
+        self.assertEqual(seeds, [7, None, None])
+
+
 class Examples(Case):
     """The Python examples, against the same server."""
 
@@ -571,8 +938,34 @@ class Help(Case):
         names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
         self.assertGreater(len(names), 8)
         for name in names:
+            if name in ("help", "version"):
+                continue
             shown = subprocess.run([CONCLAVE, name, "--help"], capture_output=True, encoding="utf-8", check=True).stdout
-            self.assertEqual("--server HOST:PORT" in shown, name != "convert", name)
+            self.assertEqual("--server HOST[:PORT]" in shown, name != "convert", name)
+            for same in ([name, "-h"], ["help", name]):
+                self.assertEqual(subprocess.run([CONCLAVE, *same], capture_output=True, encoding="utf-8", check=True).stdout, shown)
+        for same in (["-h"], ["help"]):
+            self.assertEqual(subprocess.run([CONCLAVE, *same], capture_output=True, encoding="utf-8", check=True).stdout, listed)
+
+    def test_version_is_a_word_and_an_option(self):
+        shown = [subprocess.run([CONCLAVE, word], capture_output=True, encoding="utf-8", check=True).stdout for word in ("version", "--version")]
+        self.assertEqual(shown[0], shown[1])
+        self.assertRegex(shown[0], r"^conclave \d+\.\d+\.\d+\n$")
+
+    def test_a_misspelt_command_or_option_is_seen_through(self):
+        for args, text in ((["genrate", "hi"], "conclave: no command 'genrate'; did you mean 'generate'?\n"), (["help", "chta"], "did you mean 'chat'?"),
+                           (["frobnicate"], "conclave --help lists them"), (["generate", "hi", "--max-token", "3"], "did you mean --max-tokens?"),
+                           (["generate", "two", "words"], "at most 1 is allowed, so a text of several needs quotes")):
+            done = subprocess.run([CONCLAVE, *args], capture_output=True, encoding="utf-8", timeout=WAIT_S)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(text, done.stderr)
+
+    def test_a_full_device_is_told_by_everything_that_prints(self):
+        for args in (["--help"], ["help", "chat"], ["version"], ["model", "--help"], ["model", "--print-config"]):
+            with open("/dev/full", "w") as full:
+                done = subprocess.run([CONCLAVE, *args], stdout=full, stderr=subprocess.PIPE, encoding="utf-8", timeout=WAIT_S)
+            self.assertEqual(done.returncode, 1, args)
+            self.assertIn("standard output: No space left on device", done.stderr)
 
 
 if __name__ == "__main__":

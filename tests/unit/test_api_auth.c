@@ -18,7 +18,7 @@ static bool accepts(const auth *a, const char *value)
 
 static void every_token_of_the_file_is_accepted(void **state)
 {
-    auth *a = open_tokens(*state, "one\r\n\n# comment\ntwo");
+    auth *a = open_tokens(*state, "one\r\n\n# comment\n  # indented\ntwo \n");
 
     assert_true(accepts(a, "Bearer one"));
     assert_true(accepts(a, "bearer two"));

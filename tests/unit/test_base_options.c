@@ -457,7 +457,7 @@ static void a_flag_without_its_value_is_refused(void **state)
 static void a_word_too_many_is_refused(void **state)
 {
     (void)state;
-    assert_refused(WORDS("a", "b", "c"), NO_WORDS, "c (command line): unexpected word, at most 2 are allowed");
+    assert_refused(WORDS("a", "b", "c"), NO_WORDS, "c (command line): unexpected word; at most 2 are allowed");
 }
 
 static void unknown_file_keys_are_refused(void **state)

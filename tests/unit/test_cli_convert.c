@@ -48,7 +48,7 @@ static void it_converts_without_a_server_and_says_what_was_done(void **state)
 {
     const test_folder *f = *state;
 
-    assert_int_equal(run(f, VECTORS "sharded", test_folder_path(f, "out"), ""), CLI_EXIT_OK);
+    assert_int_equal(run(f, VECTORS "sharded", test_folder_path(f, "out"), ""), MOE_EXIT_OK);
     assert_printed(f, "stdout",
                    "10 tensors, 0.0 MB in 2 files; 1 other file copied; every tensor read back and compared");
     assert_printed(f, "stderr", "verifying  100 %");
@@ -58,7 +58,7 @@ static void json_gives_one_object(void **state)
 {
     const test_folder *f = *state;
 
-    assert_int_equal(run(f, VECTORS "single", test_folder_path(f, "out"), "--json"), CLI_EXIT_OK);
+    assert_int_equal(run(f, VECTORS "single", test_folder_path(f, "out"), "--json"), MOE_EXIT_OK);
     assert_printed(f, "stdout", "\"tensors\":19,");
     assert_printed(f, "stdout", "\"verified\":true}");
 }
@@ -67,7 +67,7 @@ static void a_refusal_has_an_exit_code_and_a_reason(void **state)
 {
     const test_folder *f = *state;
 
-    assert_int_equal(run(f, VECTORS "legacy", test_folder_path(f, "out"), ""), CLI_EXIT_FAILED);
+    assert_int_equal(run(f, VECTORS "legacy", test_folder_path(f, "out"), ""), MOE_EXIT_FAILED);
     assert_printed(f, "stderr", "conclave convert: " VECTORS "legacy: pytorch_model.bin: written by torch before 1.6");
 }
 
@@ -75,7 +75,7 @@ static void options_of_a_server_are_refused(void **state)
 {
     const test_folder *f = *state;
 
-    assert_int_equal(run(f, VECTORS "single", test_folder_path(f, "out"), "--server=x:1"), CLI_EXIT_USAGE);
+    assert_int_equal(run(f, VECTORS "single", test_folder_path(f, "out"), "--server=x:1"), MOE_EXIT_USAGE);
     assert_printed(f, "stderr", "--server");
 }
 

@@ -83,13 +83,13 @@ static void token_ids_replace_the_prompt(void **state)
 static void neither_prompt_nor_token_ids_is_refused(void **state)
 {
     (void)state;
-    assert_generate("generate|--max-tokens|3", "give either a text (- for standard input) or --tokens");
+    assert_generate("generate|--max-tokens|3", "give a text (- for standard input) or --tokens");
 }
 
 static void both_prompt_and_token_ids_are_refused(void **state)
 {
     (void)state;
-    assert_generate("generate|--tokens|5|Hello", "give either a text (- for standard input) or --tokens");
+    assert_generate("generate|--tokens|5|Hello", "give a text or --tokens, not both");
 }
 
 static void every_sampling_option_has_its_field(void **state)
@@ -159,6 +159,12 @@ static void tokenize_takes_a_text(void **state)
     assert_request("tokenize|a b", &conclave__v1__tokenize_request__descriptor, NULL, "{\"text\":\"a b\"}");
 }
 
+static void advice_names_only_what_the_command_takes(void **state)
+{
+    (void)state;
+    assert_request("tokenize", &conclave__v1__tokenize_request__descriptor, NULL, "give a text (- for standard input)");
+}
+
 static void an_option_may_come_from_the_environment(void **state)
 {
     char variable[] = "CONCLAVE_LAYER=3", *env[] = {variable, NULL};
@@ -196,6 +202,7 @@ int main(void)
         cmocka_unit_test(an_unknown_option_is_refused),
         cmocka_unit_test(score_asks_for_alternatives_and_experts),
         cmocka_unit_test(tokenize_takes_a_text),
+        cmocka_unit_test(advice_names_only_what_the_command_takes),
         cmocka_unit_test(an_option_may_come_from_the_environment),
         cmocka_unit_test(the_server_comes_from_the_environment),
     };
