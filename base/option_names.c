@@ -39,6 +39,7 @@ static const char *const names[] = {
     "kv_memory",
     "layer",
     "listen",
+    "log_format",
     "log_level",
     "logprobs",
     "max_batch_tokens",
@@ -47,6 +48,7 @@ static const char *const names[] = {
     "max_running",
     "max_tokens",
     "memory",
+    "metrics_experts",
     "micro_batches",
     "min_nodes",
     "min_p",
@@ -97,7 +99,7 @@ static const char *const names[] = {
 };
 
 /* Of our tests and tools, not of a program. */
-static const char *const others[] = {"oracle_dirs", "sim_seed", "tokenizers"};
+static const char *const others[] = {"oracle_dirs", "sim_seed", "templates", "tokenizers"};
 
 static bool is_among(const char *const *list, size_t n, const char *name)
 {
