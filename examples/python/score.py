@@ -1,6 +1,7 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """Prints the log-probability of every token of a text, and its perplexity.
 
+    pip install ./clients/python
     examples/python/score.py "The quick brown fox" --top 3
 """
 import math
@@ -8,28 +9,23 @@ import sys
 
 import grpc
 
-import conclave_api
+import common
 
 
 def main():
-    parser = conclave_api.arguments(__doc__.splitlines()[0])
+    parser = common.arguments(__doc__.splitlines()[0])
     parser.add_argument("text", nargs="?", help="the text; or --tokens")
     parser.add_argument("--tokens", help="token ids: 1,2,3")
     parser.add_argument("--top", type=int, default=0, help="the N likeliest tokens at each place")
     args = parser.parse_args()
     if (args.text is None) == (args.tokens is None):
         parser.error("give either a text or --tokens")
-    api = conclave_api.connect(args)
-
-    request = api.ScoreRequest(top=args.top)
-    if args.text is not None:
-        request.text = args.text
-    else:
-        request.token_ids.ids.extend(int(word) for word in args.tokens.split(","))
-    try:
-        reply = api.Score(request)
-    except grpc.RpcError as error:
-        sys.exit(f"{error.code().name}: {error.details()}")
+    prompt = args.text if args.text is not None else [int(word) for word in args.tokens.split(",")]
+    with common.connect(args) as client:
+        try:
+            reply = client.score(prompt, top=args.top)
+        except grpc.RpcError as error:
+            sys.exit(f"{error.code().name}: {error.details()}")
 
     scored = [token.logprob for token in reply.tokens if token.HasField("logprob")]
     for token in reply.tokens:

@@ -10,6 +10,7 @@ import tempfile
 import unittest
 
 from coordinator import WAIT_S, Coordinator, clean_env, parse_reply, run_json
+from python_client import lay_out
 
 CONCLAVE, COORDINATOR, MAKE_CHECKPOINT = sys.argv[1:4]
 EXAMPLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "examples", "python")
@@ -24,6 +25,7 @@ class Case(unittest.TestCase):
     def setUpClass(cls):
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
+        cls.folder = folder.name
         model = os.path.join(folder.name, "tiny")
         extra = [] if cls.tokenizer else ["--no-tokenizer"]
         subprocess.run([sys.executable, MAKE_CHECKPOINT, model, "--shape", "tiny", "--dtype", "f32", *extra], check=True,
@@ -182,9 +184,11 @@ class WithTokenizer(Case):
         self.assertEqual(self.lines("health"), [{"status": "SERVING"}])
 
     def test_python_examples_run(self):
+        client = os.path.join(self.folder, "client")
+        lay_out(client)
         for script, args in [("generate.py", [PROMPT, "--max-tokens", "5", "--seed", "1"]), ("score.py", [PROMPT, "--top", "2"])]:
             done = subprocess.run([sys.executable, "-B", os.path.join(EXAMPLES, script), "--server", self.coordinator.address, *args],
-                                  capture_output=True, encoding="utf-8", timeout=WAIT_S)
+                                  capture_output=True, encoding="utf-8", timeout=WAIT_S, env={**clean_env(), "PYTHONPATH": client})
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertTrue(done.stdout)
 

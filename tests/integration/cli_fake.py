@@ -905,33 +905,6 @@ class ChatAtATerminal(Case):
         self.assertEqual(seeds, [7, None, None])
 
 
-class Examples(Case):
-    """The Python examples, against the same server."""
-
-    def example(self, name, *args):
-        path = os.path.join(PROTO_DIR, "..", "examples", "python", name)
-        done = subprocess.run([sys.executable, "-B", path, "--server", f"127.0.0.1:{self.server.port}", *args],
-                              capture_output=True, encoding="utf-8", timeout=WAIT_S)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return done.stdout
-
-    def test_generate_takes_up_an_answer_where_it_was(self):
-        def first_try(_, context):
-            self.server.replies["Generate"] = CHUNKS[1:]
-            yield CHUNKS[0]
-            context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
-
-        self.server.replies["Generate"] = first_try
-        self.assertEqual(self.example("generate.py", "hi"), "Hello €\n")
-        again = self.server.requests[1]
-        self.assertEqual((list(again.resume_from.ids), again.sampling.seed), ([5, 6], 2**63))
-
-    def test_score_prints_tokens_and_perplexity(self):
-        self.server.replies["Score"] = [v1("ScoreResponse", tokens=[v1("ScoredToken", id=7), v1("ScoredToken", id=3, logprob=-1.25)])]
-        self.assertEqual(self.example("score.py", "--tokens", "7,3"),
-                         "      7          -\n      3    -1.2500\nperplexity 3.4903 over 1 tokens\n")
-
-
 class Help(Case):
     def test_every_command_has_help(self):
         listed = subprocess.run([CONCLAVE, "--help"], capture_output=True, encoding="utf-8", check=True).stdout
