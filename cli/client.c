@@ -229,12 +229,13 @@ static bool was_connected(const cli_client *client, const call_state *s)
 
 static void explain_deadline(const cli_client *client, const call_state *s)
 {
-    const char *waited_for = s->n_messages > 0              ? "the end of the answer"
-                             : was_connected(client, s)     ? "an answer; the connection is there"
-                                                            : "a connection";
+    bool connected = was_connected(client, s);
+    const char *waited_for = s->n_messages > 0 ? "the end of the answer of"
+                             : connected       ? "an answer of"
+                                               : "a connection to";
 
-    moe_fail(s->err, MOE_ERR_TIMEOUT, "DEADLINE_EXCEEDED: waited %g s (--timeout) for %s from %s%s", client->timeout_s,
-             waited_for, client->target, was_connected(client, s) ? "" : advice(client));
+    moe_fail(s->err, MOE_ERR_TIMEOUT, "DEADLINE_EXCEEDED: waited %g s (--timeout) for %s %s%s", client->timeout_s,
+             waited_for, client->target, connected ? ", which took the connection" : advice(client));
 }
 
 static void explain(const cli_client *client, const call_state *s)

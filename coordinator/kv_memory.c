@@ -19,7 +19,7 @@ static moe_status refuse(const kv_budget *b, size_t one, moe_error *err)
 
     return moe_fail(
         err, MOE_ERR_INVALID_ARG,
-        "kv_memory: %s of memory can be had, the weights take %s, and of the %s that are left one context of "
+        "--kv-memory: %s of memory can be had, the weights take %s, and of the %s that are left one context of "
         "%u tokens takes %s: give a smaller --max-context, or --kv-memory to try all the same",
         moe_size_text(b->available, all), moe_size_text(b->weights, weights),
         moe_size_text(less(b->available, b->weights), left), b->max_context, moe_size_text(one, context));

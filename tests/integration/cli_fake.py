@@ -258,7 +258,7 @@ class Failures(Case):
             yield b""
 
         self.server.replies["Check"] = answer
-        self.fails(1, f"DEADLINE_EXCEEDED: waited 0.2 s (--timeout) for an answer; the connection is there from 127.0.0.1:{self.server.port}",
+        self.fails(1, f"DEADLINE_EXCEEDED: waited 0.2 s (--timeout) for an answer of 127.0.0.1:{self.server.port}, which took the connection",
                    "health", "--timeout", "0.2")
         shown = subprocess.run([CONCLAVE, "health", "--help"], capture_output=True, encoding="utf-8", check=True).stdout
         self.assertIn("give up a call after this time; 0: never [0 to 1000000] (default: 5)", shown)
@@ -270,7 +270,7 @@ class Failures(Case):
             done = subprocess.run([CONCLAVE, "health", "--server", f"127.0.0.1:{silent.getsockname()[1]}", "--timeout", "0.3"], capture_output=True,
                                   encoding="utf-8", timeout=WAIT_S)
         self.assertEqual(done.returncode, 1)
-        self.assertIn("waited 0.3 s (--timeout) for a connection", done.stderr)
+        self.assertIn("waited 0.3 s (--timeout) for a connection to", done.stderr)
 
     def test_streams_have_no_time_limit_and_quick_calls_have_one(self):
         for command, default in (("generate", 0), ("chat", 0), ("score", 600), ("tokenize", 30), ("model", 30), ("nodes", 30), ("health", 5)):
