@@ -1,6 +1,7 @@
 /* base: what every other folder may include. Depends on libc and (json.c alone) on jansson.
  *
- * Nouns: status and error, log, clock and random, options, guess, address, pages, buf, text, queue, ring, waiter, threads, json, file.
+ * Nouns: status and error, log, clock and random, options, guess, address, pages, buf, text, queue, ring, waiter,
+ * threads, json, file.
  * Threads: unless an entry says otherwise an object belongs to one thread at a time. */
 #ifndef CONCLAVE_BASE_H
 #define CONCLAVE_BASE_H
@@ -176,12 +177,12 @@ typedef enum {
     MOE_OPTIONS_EXIT_OK
 } moe_options_next; /* EXIT_OK: --help, --version, --print-config ran */
 
-/* Fills *config from defaults, the --config FILE, the environment and argv (flags as --name VALUE or --name=VALUE; bool as
- * --name or --name=true|false). The options --help, --version, --config FILE, --print-config and --log-level LEVEL exist in
- * every program; -h is --help. Strings are owned by the config: moe_options_fini frees them. Words without -- go to *args (borrowed from
- * argv; at most max_args; NULL: none are allowed). env: NULL = the process's environ.
- * Errors: MOE_ERR_INVALID_ARG with the option, its value, the limit and where it came from; MOE_ERR_IO when what --help,
- * --version or --print-config printed did not arrive. */
+/* Fills *config from defaults, the --config FILE, the environment and argv (flags as --name VALUE or --name=VALUE; bool
+ * as --name or --name=true|false). The options --help (-h), --version, --config FILE, --print-config and --log-level LEVEL
+ * exist in every program. Strings are owned by the config: moe_options_fini frees them. Words without -- go to *args
+ * (borrowed from argv; at most max_args; NULL: none are allowed). env: NULL = the process's environ.
+ * Errors: MOE_ERR_INVALID_ARG with the option, its value, the limit and where it came from; MOE_ERR_IO when what
+ * --help, --version or --print-config printed did not arrive. */
 MOE_NODISCARD moe_status moe_options_parse(const moe_program *program, void *config, int argc, char **argv, char **env,
                                            const char **args, size_t max_args, size_t *n_args_out,
                                            moe_options_next *next_out, moe_error *err);

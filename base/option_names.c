@@ -131,7 +131,8 @@ static bool is_of_a_service(const char *name)
 
 bool option_name_known(const char *name)
 {
-    return is_among(names, MOE_COUNT(names), name) || is_among(others, MOE_COUNT(others), name) || is_of_a_service(name);
+    return is_among(names, MOE_COUNT(names), name) || is_among(others, MOE_COUNT(others), name) ||
+           is_of_a_service(name);
 }
 
 void option_names_offer(moe_guess *g)

@@ -53,8 +53,9 @@ static moe_status map_fd(int fd, const char *name, checkpoint_file *out, moe_err
         out->data = map;
         out->mapped = true;
     }
-    return moe_file_is_lfs_pointer(out->data, out->bytes) ? moe_fail(err, MOE_ERR_CORRUPT, "%.200s: " MOE_LFS_ADVICE, name)
-                                                          : MOE_OK;
+    return moe_file_is_lfs_pointer(out->data, out->bytes)
+               ? moe_fail(err, MOE_ERR_CORRUPT, "%.200s: " MOE_LFS_ADVICE, name)
+               : MOE_OK;
 }
 
 static moe_status open_in_dir(const file_source *source, const char *name, checkpoint_file *out, moe_error *err)

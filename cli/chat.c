@@ -159,7 +159,8 @@ static moe_status print_banner(void *ctx, const ProtobufCMessage *reply, moe_err
     moe_text_init(&text, 1 << 16);
     moe_text_printf(&text, "conclave %s at %s\nmodel %s (%s), context of %" PRIu32 " tokens%s\n", MOE_VERSION,
                     c->run->server, m->name, m->family, m->max_context,
-                    *m->chat_template == '\0' ? "\nThe server knows no chat template for it: messages will be refused." : "");
+                    *m->chat_template == '\0' ? "\nThe server knows no chat template for it: messages will be refused."
+                                              : "");
     moe_text_printf(&text, "/help lists the commands. Ctrl-C stops an answer, Ctrl-D ends.\n");
     cli_put(stderr, moe_text_cstr(&text), text.size);
     moe_text_fini(&text);

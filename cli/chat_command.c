@@ -97,8 +97,9 @@ static moe_status run_help(cli_chat *c, const char *value, moe_error *err)
     for (size_t i = 0; i < MOE_COUNT(commands); i++) {
         fprintf(stderr, "  /%-6s %-5s %s\n", commands[i].name, commands[i].value, commands[i].help);
     }
-    fprintf(stderr, "A line that ends in \\ goes on in the next. \"\"\" begins a message of several lines, \"\"\" ends it.\n"
-                    "A message that begins with / is sent when a blank stands before it. Ctrl-C stops an answer.\n");
+    fprintf(stderr,
+            "A line that ends in \\ goes on in the next. \"\"\" begins a message of several lines, \"\"\" ends it.\n"
+            "A message that begins with / is sent when a blank stands before it. Ctrl-C stops an answer.\n");
     return MOE_OK;
 }
 

@@ -47,7 +47,7 @@ typedef struct cli_command {
     const char *usage;     /* the arguments in the usage line; NULL when none are taken */
     const char *arguments; /* what --help says of them; NULL */
     const char *summary;
-    const char *timeout; /* default of --timeout; NULL: none */
+    const char *timeout;                       /* default of --timeout; NULL: none */
     const cli_options *groups[CLI_MAX_GROUPS]; /* ends with NULL */
     size_t max_args;
     moe_status (*run)(cli_run *run, moe_error *err);

@@ -21,7 +21,7 @@ typedef struct cli_client_options {
     const char *tls_cert;        /* PEM file: our own certificate, with tls_key */
     const char *tls_key;         /* PEM file */
     const char *tls_server_name; /* the name to look for in the server's certificate; unset: the host of `server` */
-    const char *token_file; /* its first line that is no comment goes out as `authorization: Bearer ...` */
+    const char *token_file;      /* its first line that is no comment goes out as `authorization: Bearer ...` */
     double timeout_s;            /* of each call; 0: none */
     bool outlives_interrupts;    /* a second SIGINT ends nothing but the call, for programs that go on after it */
 } cli_client_options;

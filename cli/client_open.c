@@ -58,8 +58,8 @@ static moe_status find_token(const char *text, const char *path, const char **to
     }
     for (size_t i = 0; i < *n_out; i++) {
         if ((*token_out)[i] <= ' ' || (*token_out)[i] > '~') {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "--token-file %s line %zu: a token is printable ASCII without blanks",
-                            path, line_no);
+            return moe_fail(err, MOE_ERR_INVALID_ARG,
+                            "--token-file %s line %zu: a token is printable ASCII without blanks", path, line_no);
         }
     }
     return MOE_OK;

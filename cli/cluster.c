@@ -35,8 +35,8 @@ static void put_picks(const Conclave__V1__GetExpertStatsResponse *stats, moe_tex
 
         if (l->constant_picks + l->copy_picks + l->zero_picks > 0) {
             moe_text_printf(out,
-                            "layer %" PRIu32 " picks: %" PRIu64 " ffn, %" PRIu64 " constant, %" PRIu64
-                            " copy, %" PRIu64 " zero; rows by FFN picks:",
+                            "layer %" PRIu32 " picks: %" PRIu64 " ffn, %" PRIu64 " constant, %" PRIu64 " copy, %" PRIu64
+                            " zero; rows by FFN picks:",
                             l->layer, l->ffn_picks, l->constant_picks, l->copy_picks, l->zero_picks);
             for (size_t n = 0; n < l->n_rows_by_ffn_picks; n++) {
                 moe_text_printf(out, " %" PRIu64, l->rows_by_ffn_picks[n]);

@@ -18,8 +18,8 @@
 enum { HISTORY_LINES = 1000, CTRL_C = 3, CTRL_Z = 26 };
 
 struct cli_lines {
-    EditLine *editor; /* owned; NULL: no terminal */
-    History *history; /* owned, with editor */
+    EditLine *editor;                  /* owned; NULL: no terminal */
+    History *history;                  /* owned, with editor */
     char path[CLI_HISTORY_PATH_BYTES]; /* of the history; "": not kept */
     FILE *screen;
     char *line; /* owned: of getline */
@@ -116,7 +116,8 @@ static void set_up_editor(cli_lines *lines)
     el_set(lines->editor, EL_CLIENTDATA, lines);
     el_set(lines->editor, EL_PROMPT, prompt);
     el_set(lines->editor, EL_EDITOR, "emacs");
-    el_set(lines->editor, EL_SIGNAL, 1); /* a new size of the window; the terminal is put right before the program dies */
+    el_set(lines->editor, EL_SIGNAL,
+           1); /* a new size of the window; the terminal is put right before the program dies */
     el_set(lines->editor, EL_HIST, history, lines->history);
     el_set(lines->editor, EL_GETCFN, read_key);
     el_set(lines->editor, EL_BIND, "^R", "em-inc-search-prev", NULL);

@@ -15,18 +15,17 @@ static const char http2_hello[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\
 /* A ClientHello of TLS 1.2 that every server answers with a handshake or an alert record: four ECDHE suites, the
  * extensions that they need, and ALPN "h2". (RFC 5246, 7.4.1.2.) The random is fixed: nothing is ever sent over it. */
 static const unsigned char tls_hello[] = {
-    0x16, 3,    1,    0,    0x61, 1,    0,    0,    0x5d, 3,    3,    'c',  'o',  'n',  'c',  'l', 'a', 'v',
-    'e',  ':',  ' ',  'w',  'h',  'a',  't',  ' ',  'd',  'o',  'y',  'o',  'u',  's',  'p',  'e', 'a', 'k',
-    '?',  '?',  '?',  '?',  '?',  '?',  '?',
-    0,                                                              /* no session */
-    0,    8,    0xc0, 0x2b, 0xc0, 0x2f, 0xc0, 0x2c, 0xc0, 0x30,     /* suites */
-    1,    0,                                                        /* no compression */
-    0,    0x2c,                                                     /* extensions */
-    0,    10,   0,    6,    0,    4,    0,    0x1d, 0,    0x17,     /* groups: x25519, P-256 */
-    0,    11,   0,    2,    1,    0,                                /* points: uncompressed */
-    0,    13,   0,    10,   0,    8,    4,    3,    8,    4,    4, 1, 5, 3, /* signatures */
-    0,    16,   0,    5,    0,    3,    2,    'h',  '2',            /* ALPN */
-    0xff, 1,    0,    1,    0,                                      /* no renegotiation */
+    0x16, 3,    1,    0,    0x61, 1,    0,    0,    0x5d, 3,    3,   'c', 'o', 'n', 'c',
+    'l',  'a',  'v',  'e',  ':',  ' ',  'w',  'h',  'a',  't',  ' ', 'd', 'o', 'y', 'o',
+    'u',  's',  'p',  'e',  'a',  'k',  '?',  '?',  '?',  '?',  '?', '?', '?', 0, /* no session */
+    0,    8,    0xc0, 0x2b, 0xc0, 0x2f, 0xc0, 0x2c, 0xc0, 0x30,                   /* suites */
+    1,    0,                                                                      /* no compression */
+    0,    0x2c,                                                                   /* extensions */
+    0,    10,   0,    6,    0,    4,    0,    0x1d, 0,    0x17,                   /* groups: x25519, P-256 */
+    0,    11,   0,    2,    1,    0,                                              /* points: uncompressed */
+    0,    13,   0,    10,   0,    8,    4,    3,    8,    4,    4,   1,   5,   3, /* signatures */
+    0,    16,   0,    5,    0,    3,    2,    'h',  '2',                          /* ALPN */
+    0xff, 1,    0,    1,    0,                                                    /* no renegotiation */
 };
 
 static bool wait_for(int fd, short events)
@@ -47,8 +46,7 @@ static int connect_one(const struct addrinfo *a, bool *refused_out)
     }
     if (connect(fd, a->ai_addr, a->ai_addrlen) != 0) {
         error = errno;
-        if (error == EINPROGRESS && wait_for(fd, POLLOUT) &&
-            getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &n) != 0) {
+        if (error == EINPROGRESS && wait_for(fd, POLLOUT) && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &n) != 0) {
             error = errno;
         }
     }

@@ -335,9 +335,10 @@ moe_status cli_run_fill_prompt(const cli_run *run, ProtobufCMessage *request, mo
     moe_status status;
 
     if ((run->n_args > 0) == (cli_run_value(run, "tokens") != NULL)) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, run->n_args > 0 ? "give a text or --tokens, not both"
-                                                 : takes_tokens(run) ? "give a text (- for standard input) or --tokens"
-                                                                     : "give a text (- for standard input)");
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        run->n_args > 0     ? "give a text or --tokens, not both"
+                        : takes_tokens(run) ? "give a text (- for standard input) or --tokens"
+                                            : "give a text (- for standard input)");
     }
     if (run->n_args == 0) {
         return MOE_OK;

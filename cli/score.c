@@ -62,7 +62,8 @@ static moe_status print_scores(void *ctx, const ProtobufCMessage *reply, moe_err
         }
     }
     if (n > 0) {
-        moe_text_printf(&out, "%zu scored, sum %.6f, mean %.6f, perplexity %.6g\n", n, sum, sum / (double)n, exp(-sum / (double)n));
+        moe_text_printf(&out, "%zu scored, sum %.6f, mean %.6f, perplexity %.6g\n", n, sum, sum / (double)n,
+                        exp(-sum / (double)n));
     }
     return cli_print_text(&out, err);
 }

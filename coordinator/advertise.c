@@ -28,7 +28,8 @@ moe_status advertise_check(const coordinator_config *o, moe_error *err)
     if (status == MOE_OK && o->advertise != NULL) {
         status = moe_address_parse("--advertise", o->advertise, -1, &told, err);
         if (status == MOE_OK && moe_address_is_wildcard(&told)) {
-            status = moe_fail(err, MOE_ERR_INVALID_ARG, "--advertise \"%s\": every address of this machine; others need one to connect to",
+            status = moe_fail(err, MOE_ERR_INVALID_ARG,
+                              "--advertise \"%s\": every address of this machine; others need one to connect to",
                               o->advertise);
         }
         if (status == MOE_OK && strlen(o->advertise) + sizeof "65535" > CLUSTER_MAX_ADDRESS) {

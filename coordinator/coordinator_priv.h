@@ -42,6 +42,7 @@ MOE_NODISCARD moe_status listeners_open(coordinator *c, moe_error *err);
 void listeners_set_engine(coordinator *c);
 void listeners_begin_drain(coordinator *c);
 void listeners_close(coordinator *c);
-void listeners_address(const coordinator *c, char out[MOE_ADDRESS_BYTES]); /* as --listen, with the port that was found */
+/* As --listen, with the port that was found. */
+void listeners_address(const coordinator *c, char out[MOE_ADDRESS_BYTES]);
 
 #endif

@@ -70,8 +70,8 @@ static moe_status choose_context(coordinator *c, moe_error *err)
 
     c->max_context = c->config.max_context != 0 ? c->config.max_context : m->max_positions;
     if (m->positions_are_a_limit && c->max_context > m->max_positions) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "--max-context %u: at most max_position_embeddings, %u", c->max_context,
-                        m->max_positions);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "--max-context %u: at most max_position_embeddings, %u",
+                        c->max_context, m->max_positions);
     }
     return MOE_OK;
 }

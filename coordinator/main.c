@@ -8,7 +8,6 @@
 #include "coordinator/coordinator_priv.h"
 #include "coordinator/labels.h"
 
-
 static void stop_signals(sigset_t *out)
 {
     sigemptyset(out);

@@ -214,8 +214,8 @@ moe_status model_kv_open(const model_config *c, compute_device *d, size_t memory
     n_pages = MOE_MIN(memory_bytes / page_bytes, (size_t)UINT32_MAX / 2);
     if (n_pages == 0) {
         free(kv);
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "--kv-memory %zu: one page of %d tokens needs %zu bytes", memory_bytes,
-                        MODEL_KV_PAGE_TOKENS, page_bytes);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "--kv-memory %zu: one page of %d tokens needs %zu bytes",
+                        memory_bytes, MODEL_KV_PAGE_TOKENS, page_bytes);
     }
     kv->shape.n_pages = n_pages;
     if (kv_alloc(kv, n_pages) != MOE_OK) {

@@ -632,8 +632,9 @@ static moe_status check_exposure(const api_options *o, const moe_address *a, moe
         return MOE_OK;
     }
     if (o->tls_cert == NULL) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s %s: beyond loopback --tls-cert and --tls-key are needed, or --insecure",
-                        option_of(o), o->listen);
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "%s %s: beyond loopback --tls-cert and --tls-key are needed, or --insecure", option_of(o),
+                        o->listen);
     }
     if (o->token_file == NULL) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "%s %s: beyond loopback --token-file is needed, or --insecure",

@@ -1,7 +1,6 @@
 /* The listener itself: libmicrohttpd with one polling thread. */
 #include "api/http/http.h"
 
-
 #include <microhttpd.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -96,8 +95,8 @@ static moe_status start(http_server *s, const struct addrinfo *address, const ch
                          MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                          (size_t)CONNECTION_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_S, MHD_OPTION_END);
     if (s->daemon == NULL) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "--http %s: cannot be bound: in use, or not an address of this machine",
-                        text);
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "--http %s: cannot be bound: in use, or not an address of this machine", text);
     }
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_BIND_PORT);
     s->port = info == NULL ? 0 : info->port;

@@ -78,7 +78,9 @@ static moe_status check_listen(const node_config *o, moe_error *err)
     if (status == MOE_OK && o->advertise != NULL) {
         status = moe_address_parse("--advertise", o->advertise, -1, &advertise, err);
         if (status == MOE_OK && moe_address_is_wildcard(&advertise)) {
-            status = moe_fail(err, MOE_ERR_INVALID_ARG, "--advertise \"%s\": every address of this machine; coordinators need one to connect to", o->advertise);
+            status = moe_fail(err, MOE_ERR_INVALID_ARG,
+                              "--advertise \"%s\": every address of this machine; coordinators need one to connect to",
+                              o->advertise);
         }
     }
     if (status != MOE_OK) {

@@ -13,7 +13,8 @@ static void assert_address(const char *text, const char *host, uint16_t port, bo
 
 static void every_address_of_the_machine_is_a_wildcard(void **state)
 {
-    static const char *const wild[] = {":80", "0.0.0.0:80", "[::]:80", "[0::0]:80"}, *const not_wild[] = {"127.0.0.1:80", "host:80"};
+    static const char *const wild[] = {":80", "0.0.0.0:80", "[::]:80", "[0::0]:80"}, *const not_wild[] = {
+                                                                                         "127.0.0.1:80", "host:80"};
     moe_address a;
     moe_error err;
 
@@ -52,8 +53,8 @@ static void only_loopback_counts_as_loopback(void **state)
 
 static void names_of_loopback_count_too(void **state)
 {
-    static const char *const names[] = {"localhost", "LOCALHOST", "localhost.", "localhost.localdomain", "ip6-localhost",
-                                        "a.localhost"};
+    static const char *const names[] = {"localhost",     "LOCALHOST",  "localhost.", "localhost.localdomain",
+                                        "ip6-localhost", "a.localhost"};
     char text[64];
 
     (void)state;
@@ -69,7 +70,7 @@ static void the_port_may_be_left_out_where_there_is_a_default(void **state)
     static const struct {
         const char *text, *host;
         uint16_t port;
-    } all[] = {{"host", "host", 7},    {"host:8", "host", 8}, {"10.0.0.1", "10.0.0.1", 7}, {"[::1]", "::1", 7},
+    } all[] = {{"host", "host", 7},   {"host:8", "host", 8}, {"10.0.0.1", "10.0.0.1", 7}, {"[::1]", "::1", 7},
                {"[::1]:8", "::1", 8}, {"::1", "::1", 7},     {"fe80::1", "fe80::1", 7}};
     moe_address a;
     moe_error err;
@@ -124,9 +125,9 @@ static void a_refusal_says_what_is_wrong(void **state)
 
 static void anything_else_is_refused(void **state)
 {
-    static const char *const wrong[] = {"",           "host",    "host:", "host:x", "host:-1",
-                                        "host:65536", "host:1x", "::1:5", "host: 1", "[::1]5", "[]:5", "[host]:5", "a/b:5", "a@b:5",
-                                        "host:0000080"};
+    static const char *const wrong[] = {"",           "host",     "host:", "host:x",  "host:-1",
+                                        "host:65536", "host:1x",  "::1:5", "host: 1", "[::1]5",
+                                        "[]:5",       "[host]:5", "a/b:5", "a@b:5",   "host:0000080"};
     moe_address a;
     moe_error err;
 

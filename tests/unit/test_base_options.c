@@ -549,7 +549,8 @@ static void output_that_does_not_arrive_is_a_failure(void **state)
 static void origins_are_told_where_they_are_wanted(void **state)
 {
     moe_option_origin origins[MOE_COUNT(options)];
-    const moe_program asking = {.name = "x", .summary = "", .options = options, .n_options = MOE_COUNT(options), .origins = origins};
+    const moe_program asking = {
+        .name = "x", .summary = "", .options = options, .n_options = MOE_COUNT(options), .origins = origins};
     char program_name[] = "x", flag[] = "--seed=1", variable[] = "CONCLAVE_SHARE=0.5";
     char *argv[] = {program_name, flag, NULL}, *env[] = {variable, NULL};
     moe_options_next next;

@@ -171,8 +171,8 @@ static void pickles_are_told_with_the_command_that_helps(void **state)
 
 static void files_of_other_programs_are_named(void **state)
 {
-    static const char *const names[] = {"m.gguf", "consolidated.00.pth", "m.pt", "m.ckpt", "tf_model.h5",
-                                        "flax_model.msgpack", "m.npz", "weights.safetensors"};
+    static const char *const names[] = {"m.gguf",      "consolidated.00.pth", "m.pt",  "m.ckpt",
+                                        "tf_model.h5", "flax_model.msgpack",  "m.npz", "weights.safetensors"};
     char reason[64];
 
     (void)state;

@@ -139,8 +139,7 @@ static void a_negative_count_is_refused(void **state)
 
 static void a_count_over_32_bits_is_refused(void **state)
 {
-    refuse(*state, "sampling.max_tokens", "4294967296",
-           "'4294967296' is not a whole number within [0, 4294967295]");
+    refuse(*state, "sampling.max_tokens", "4294967296", "'4294967296' is not a whole number within [0, 4294967295]");
 }
 
 static void a_count_with_a_tail_is_refused(void **state)
