@@ -10,83 +10,95 @@
     }
 
 static const cli_option tokens_options[] = {
-    {"tokens", "token_ids.ids", CLI_LIST, "1,2,3", "the prompt as token ids, in place of the text"},
+    {"tokens", "token_ids.ids", CLI_LIST, "1,2,3", "give the prompt as token ids, in place of a text"},
 };
 
 static const cli_option text_options[] = {
     {"add_special_tokens", "add_special_tokens", CLI_VALUE, "true|false",
-     "let the tokenizer add its special tokens to a text; unset: true"},
+     "whether the tokenizer adds its special tokens to the text (default: true)"},
 };
 
 static const cli_option request_options[] = {
-    {"set", "set.id", CLI_VALUE, "ID", "expert set; unset: the current one"},
-    {"request_id", "request_id", CLI_VALUE, "ID", "name of the request in logs; unset: the server draws one"},
+    {"set", "set.id", CLI_VALUE, "ID", "use this expert set (default: the current one)"},
+    {"request_id", "request_id", CLI_VALUE, "ID",
+     "name the request in the logs of the server (default: the server draws a name)"},
 };
 
 static const cli_option sampling_options[] = {
-    {"max_tokens", "sampling.max_tokens", CLI_VALUE, "N", "end the answer after N tokens"},
-    {"min_tokens", "sampling.min_tokens", CLI_VALUE, "N", "no stop token before N tokens"},
-    {"temperature", "sampling.temperature", CLI_VALUE, "X", "0: always the likeliest token"},
-    {"top_k", "sampling.top_k", CLI_VALUE, "N", "choose among the N likeliest; 0: off"},
-    {"top_p", "sampling.top_p", CLI_VALUE, "X", "choose among the likeliest that make up X of the weight; 1: off"},
-    {"min_p", "sampling.min_p", CLI_VALUE, "X", "leave out tokens below X times the weight of the likeliest; 0: off"},
-    {"repetition_penalty", "sampling.repetition_penalty", CLI_VALUE, "X", "on tokens of prompt and answer; 1: off"},
-    {"frequency_penalty", "sampling.frequency_penalty", CLI_VALUE, "X", "on tokens of the answer, by count; 0: off"},
-    {"presence_penalty", "sampling.presence_penalty", CLI_VALUE, "X", "on tokens of the answer; 0: off"},
+    {"max_tokens", "sampling.max_tokens", CLI_VALUE, "N", "end the answer after N tokens (default: the server's)"},
+    {"min_tokens", "sampling.min_tokens", CLI_VALUE, "N",
+     "allow no stop token before the answer has N tokens (default: 0)"},
+    {"temperature", "sampling.temperature", CLI_VALUE, "X",
+     "divide the logits by X; 0 always takes the likeliest token (default: the model's generation_config.json, else "
+     "1)"},
+    {"top_k", "sampling.top_k", CLI_VALUE, "N", "choose among the N likeliest tokens; 0 is off"},
+    {"top_p", "sampling.top_p", CLI_VALUE, "X",
+     "choose among the likeliest tokens that together have X of the weight; 1 is off"},
+    {"min_p", "sampling.min_p", CLI_VALUE, "X",
+     "leave out tokens with less than X times the weight of the likeliest; 0 is off"},
+    {"repetition_penalty", "sampling.repetition_penalty", CLI_VALUE, "X",
+     "make tokens of the prompt and the answer less likely; 1 is off"},
+    {"frequency_penalty", "sampling.frequency_penalty", CLI_VALUE, "X",
+     "make tokens of the answer less likely each time they occur; 0 is off"},
+    {"presence_penalty", "sampling.presence_penalty", CLI_VALUE, "X",
+     "make tokens of the answer less likely once they have occurred; 0 is off"},
     {"seed", "sampling.seed", CLI_VALUE, "N",
-     "of the random choices; unset: the server draws one, which --stats shows"},
+     "repeat the random choices of an answer; without it the server draws a seed, which --stats shows"},
     {"stop", "sampling.stop", CLI_REPEAT, "TEXT", "end the answer before TEXT; may be given several times"},
     {"stop_token_ids", "sampling.stop_token_ids", CLI_LIST, "1,2,3", "end the answer at any of these tokens"},
     {"ignore_eos", "sampling.ignore_eos", CLI_FLAG, NULL, "go on after the end-of-sequence token"},
-    {"progress", "progress", CLI_FLAG, NULL, "report the place in the queue and in the prompt"},
+    {"progress", "progress", CLI_FLAG, NULL, "report the place in the queue and in the prompt while waiting"},
     {"stats", NULL, CLI_FLAG, NULL, "print tokens, tokens per second and the seed to standard error"},
 };
 
 static const cli_option generate_options[] = {
-    {"logprobs", "sampling.logprobs", CLI_VALUE, "N", "a line per token: its log-probability and the N best"},
-    {"n", "sampling.n", CLI_VALUE, "N", "independent answers; also -n N"},
-    {"echo", "echo", CLI_FLAG, NULL, "print the prompt first"},
-    {"resume_from", "resume_from.ids", CLI_LIST, "1,2,3", "tokens of this answer that are here already; needs --seed"},
-    {"quiet", NULL, CLI_FLAG, NULL, "print no statistics, also not at a terminal"},
+    {"logprobs", "sampling.logprobs", CLI_VALUE, "N",
+     "print a line per token with its log-probability and the N likeliest tokens"},
+    {"n", "sampling.n", CLI_VALUE, "N", "give N independent answers; -n N is the same"},
+    {"echo", "echo", CLI_FLAG, NULL, "print the prompt before the answer"},
+    {"resume_from", "resume_from.ids", CLI_LIST, "1,2,3",
+     "go on after these tokens of an earlier answer; needs its --seed"},
+    {"quiet", NULL, CLI_FLAG, NULL, "print no statistics, not even at a terminal"},
 };
 
 static const cli_option chat_options[] = {
-    {"system", NULL, CLI_VALUE, "TEXT", "system message"},
+    {"system", NULL, CLI_VALUE, "TEXT", "begin with this system message"},
     {"no_history", NULL, CLI_FLAG, NULL,
-     "keep no file of the lines that were typed; else it is $XDG_STATE_HOME/conclave/history or "
-     "~/.local/state/conclave/history"},
+     "keep no file of the lines that are typed (default: $XDG_STATE_HOME/conclave/history, else "
+     "~/.local/state/conclave/history)"},
 };
 
 static const cli_option score_options[] = {
-    {"top", "top", CLI_VALUE, "N", "the N likeliest tokens at each place"},
-    {"experts", "experts", CLI_FLAG, NULL, "the experts that read each token, by layer"},
+    {"top", "top", CLI_VALUE, "N", "print the N likeliest tokens at each place"},
+    {"experts", "experts", CLI_FLAG, NULL, "print the experts that read each token, layer by layer"},
 };
 
 static const cli_option detokenize_options[] = {
-    {"tokens", "ids", CLI_LIST, "1,2,3", "token ids, in place of arguments"},
-    {"skip_special", "skip_special", CLI_FLAG, NULL, "leave special tokens out"},
+    {"tokens", "ids", CLI_LIST, "1,2,3", "give the token ids as one list, in place of arguments"},
+    {"skip_special", "skip_special", CLI_FLAG, NULL, "leave special tokens out of the text"},
 };
 
 static const cli_option layer_options[] = {
-    {"layer", "layer", CLI_VALUE, "N", "this layer only"},
+    {"layer", "layer", CLI_VALUE, "N", "show this layer alone"},
 };
 
 static const cli_option placement_options[] = {
-    {"set", "set_id", CLI_VALUE, "ID", "expert set; unset: the current one"},
+    {"set", "set_id", CLI_VALUE, "ID", "show this expert set (default: the current one)"},
     {"replication", NULL, CLI_VALUE, "N", "policy: owners of every expert, as far as nodes and memory allow"},
     {"min_nodes", NULL, CLI_VALUE, "N", "policy: nothing is placed for the first time before N nodes answer"},
 };
 
 static const cli_option all_options[] = {
-    {"all", NULL, CLI_FLAG, NULL, "a line per expert, nothing folded"},
+    {"all", NULL, CLI_FLAG, NULL, "print a line per expert and fold nothing"},
 };
 
 static const cli_option nodes_options[] = {
-    {"watch", NULL, CLI_FLAG, NULL, "print again after every change, without an end"},
+    {"watch", NULL, CLI_FLAG, NULL, "print again after every change, until Ctrl-C"},
 };
 
 static const cli_option health_options[] = {
-    {"service", "service", CLI_VALUE, "NAME", "one service, as conclave.v1.Inference; unset: the whole server"},
+    {"service", "service", CLI_VALUE, "NAME",
+     "ask for one service, as conclave.v1.Inference (default: the whole server)"},
 };
 
 static const char prompt_arguments[] = "PROMPT: the text; - is standard input, every byte of it";
