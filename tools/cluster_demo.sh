@@ -75,12 +75,8 @@ answer "$address" >"$work/cluster.tokens"
 sleep 0.2
 echo "== bin/conclave nodes"
 "$bin/conclave" nodes --server "$address"
-echo "== bin/conclave placement --json, by owner"
-"$bin/conclave" placement --server "$address" --json | /usr/bin/python3 -c 'import collections, json, sys
-owned = collections.defaultdict(list)
-for e in json.load(sys.stdin)["experts"]:
-    for r in e.get("replicas", []): owned[e.get("layer", 0), r["node_id"]].append(e.get("expert_id", 0))
-for (layer, node), experts in sorted(owned.items()): print(f"layer {layer} {node}: experts", *experts)'
+echo "== bin/conclave placement"
+"$bin/conclave" placement --server "$address"
 
 start alone "$bin/conclave-coordinator" --model "$model" --listen 127.0.0.1:0 --threads 1
 answer "$(ready alone)" >"$work/alone.tokens"

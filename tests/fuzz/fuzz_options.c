@@ -28,7 +28,7 @@ static const moe_option options[] = {
     {FIELD(listen, MOE_OPT_STRING)},
     {FIELD(mode, MOE_OPT_CHOICE), .fallback = "fast", .choices = modes},
 };
-static const moe_program program = {"fuzz", "", options, MOE_COUNT(options)};
+static const moe_program program = {.name = "fuzz", .summary = "", .options = options, .n_options = MOE_COUNT(options)};
 
 static moe_status parse(const void *data, size_t size, config *c, moe_error *err)
 {
