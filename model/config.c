@@ -111,7 +111,7 @@ static moe_status find_family(const moe_json *json, const model_family **out, mo
 static moe_status parse_text(const char *text, size_t bytes, const char *file, moe_json **out, moe_error *err)
 {
     moe_error reason;
-    moe_status status = moe_json_parse(text, bytes, MAX_DEPTH, out, &reason);
+    moe_status status = moe_json_parse_python(text, bytes, MAX_DEPTH, out, &reason);
 
     if (status != MOE_OK) {
         return moe_fail(err, status, "%s: %s", file, reason.text);

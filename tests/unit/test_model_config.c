@@ -217,8 +217,12 @@ static void switches_are_read(void **state)
 
 static void unknown_keys_are_ignored(void **state)
 {
+    static const char *const values[] = {"[{\"a\": 1}]", "NaN", "-Infinity", "1e999", "[99999999999999999999]"};
+
     (void)state;
-    assert_int_equal(with("router_aux_loss_coef", "[{\"a\": 1}]").n_experts, 24);
+    for (size_t i = 0; i < MOE_COUNT(values); i++) {
+        assert_int_equal(with("router_aux_loss_coef", values[i]).n_experts, 24);
+    }
 }
 
 static void an_explicit_head_dim_may_say_what_follows_anyway(void **state)
@@ -266,7 +270,7 @@ static const struct refusal {
     {"vocab_size", "0", "vocab_size: 0 must be within [1, 4194304]"},
     {"vocab_size", "4194305", "vocab_size: 4194305 must be within"},
     {"vocab_size", "\"256\"", "vocab_size: must be an integer"},
-    {"vocab_size", "99999999999999999999", "config.json"},
+    {"vocab_size", "99999999999999999999", "config.json: vocab_size: must be an integer, is 1e+20"},
     {"hidden_size", "-96", "hidden_size: -96 must be within"},
     {"hidden_size", "1048577", "hidden_size: 1048577 must be within [1, 1048576]"},
     {"hidden_size", "96.5", "hidden_size: must be an integer"},
@@ -291,10 +295,10 @@ static const struct refusal {
     {"rms_norm_eps", "1", "rms_norm_eps: 1 must be within"},
     {"rms_norm_eps", "-1e-5", "rms_norm_eps"},
     {"rms_norm_eps", "1e-40", "rms_norm_eps"},
-    {"rms_norm_eps", "NaN", "config.json"},
-    {"rms_norm_eps", "1e999", "config.json"},
+    {"rms_norm_eps", "NaN", "config.json: rms_norm_eps: must be a number, is \"NaN\""},
+    {"rms_norm_eps", "1e999", "config.json: rms_norm_eps: must be a number, is \"Infinity\""},
     {"rope_theta", "0", "rope_theta: 0 must be within"},
-    {"rope_theta", "Infinity", "config.json"},
+    {"rope_theta", "Infinity", "config.json: rope_theta: must be a number, is \"Infinity\""},
     {"rope_theta", "[1]", "rope_theta: must be a number"},
     {"rope_scaling", "{\"type\": \"linear\", \"factor\": 2.0}", "rope_scaling: not supported"},
     {"rope_scaling", "\"linear\"", "rope_scaling: must be an object"},
