@@ -81,6 +81,9 @@ static moe_status add_eos(const json_t *value, model_config *c, moe_error *err)
     json_int_t id = json_integer_value(value);
     uint32_t at = 0;
 
+    if (json_is_null(value) || (json_is_integer(value) && id == -1)) { /* none, as old conversion scripts write it */
+        return MOE_OK;
+    }
     if (!json_is_integer(value)) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "eos_token_id: must be an integer or a list of integers");
     }

@@ -47,6 +47,8 @@ MOE_NODISCARD moe_status model_config_add_eos(const moe_json *value, model_confi
 MOE_NODISCARD moe_status model_config_experts(const moe_json *json, model_config *c, moe_error *err);
 /* hidden_act must be "silu". */
 MOE_NODISCARD moe_status model_config_silu(const moe_json *json, model_config *c, moe_error *err);
+/* generation_config.json; config.json has been read. Errors: of eos_token_id only. */
+MOE_NODISCARD moe_status model_generation_parse(const moe_json *json, model_config *c, moe_error *err);
 /* A real in (0, max], as a float that is not denormal. */
 MOE_NODISCARD moe_status model_config_positive(const moe_json *json, const char *key, double max, float *out,
                                                bool *found, moe_error *err);

@@ -48,6 +48,17 @@ typedef enum { MODEL_ATTENTION_SOFTMAX, MODEL_ATTENTION_STICK_BREAKING } model_a
  *   CENTROIDS   cosine of a projection with each expert's centroid, times a learned factor */
 typedef enum { MODEL_GATE_LINEAR, MODEL_GATE_GELU, MODEL_GATE_TANH, MODEL_GATE_CENTROIDS } model_gate;
 
+/* What generation_config.json says for requests that do not say; within the limits of a request. Negative: not given. */
+typedef struct model_defaults {
+    double temperature; /* 0 too where do_sample is false */
+    double top_p, min_p, repetition_penalty;
+    int32_t top_k;
+    int32_t max_new_tokens;
+    int32_t max_length;   /* of prompt and answer; not given beside max_new_tokens */
+    char not_served[512]; /* what the file asks for and does not get, "key: value" or a reason each, for one warning */
+} model_defaults;
+extern const model_defaults model_no_defaults;
+
 typedef struct model_config {
     const model_family *family;
     char model_type[32];
@@ -84,9 +95,7 @@ typedef struct model_config {
     int32_t bos_id, pad_id; /* -1: none */
     int32_t eos_ids[MODEL_MAX_EOS];
     uint32_t n_eos;
-    /* generation_config.json; negative: not given */
-    double default_temperature, default_top_p;
-    int32_t default_top_k;
+    model_defaults defaults;
 } model_config;
 
 /* Reads DIR/config.json and DIR/generation_config.json. Errors name the key, the value and the limit. */

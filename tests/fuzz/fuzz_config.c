@@ -28,6 +28,19 @@ static void check(const model_config *c)
     }
 }
 
+/* What a request would be refused for, no default may be. */
+static void check_defaults(const model_defaults *d)
+{
+    MOE_ASSERT(d->temperature == -1.0 || (d->temperature >= 0.0 && d->temperature <= 100.0));
+    MOE_ASSERT(d->top_p == -1.0 || ((float)d->top_p > 0.0f && d->top_p <= 1.0));
+    MOE_ASSERT(d->min_p == -1.0 || (d->min_p >= 0.0 && d->min_p <= 1.0));
+    MOE_ASSERT(d->repetition_penalty == -1.0 ||
+               ((float)d->repetition_penalty > 0.0f && d->repetition_penalty <= 100.0));
+    MOE_ASSERT(d->top_k >= -1 && (d->max_new_tokens == -1 || d->max_new_tokens > 0));
+    MOE_ASSERT(d->max_length == -1 || (d->max_length > 0 && d->max_new_tokens == -1));
+    MOE_ASSERT(memchr(d->not_served, '\0', sizeof d->not_served) != NULL);
+}
+
 /* The longest names there can be: every tensor that the config has can be named. */
 static void check_names(const model_config *c)
 {
@@ -64,6 +77,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (model_config_parse((const char *)data, bytes, generation, zero != NULL ? size - bytes - 1 : 0, &c, &err) ==
         MOE_OK) {
         check(&c);
+        check_defaults(&c.defaults);
         check_names(&c);
         check_text(&c);
     } else {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes seeds of fuzz_options (sound --config files and one file per rule they break) and, beside the seeds that are kept there,
-those of fuzz_config that break a rule of checked JSON access.
+those of fuzz_config that break a rule of checked JSON access, and what generation_config.json may hold.
 
 usage: make_config_corpus.py tests/fuzz/corpus"""
 import json
@@ -55,6 +55,16 @@ CONFIG = {
     "positions_zero": {"max_position_embeddings": 0},
     "large_vocab": {"vocab_size": 50304},
 }
+GENERATION = {
+    "taken": '{"do_sample":true,"temperature":0.6,"top_p":0.9,"top_k":20,"min_p":0.01,"repetition_penalty":1.05,"max_new_tokens":512}',
+    "greedy": '{"do_sample":false,"max_length":4096,"bos_token_id":3,"pad_token_id":4,"eos_token_id":[5,6]}',
+    "python": '{"top_p":NaN,"temperature":-Infinity,"top_k":99999999999999999999,"min_p":1e999,"a":[-1e999,NaN],"NaN":"Infinity"}',
+    "out_of_range": '{"top_p":0,"temperature":-1,"min_p":2,"repetition_penalty":0,"top_k":-2,"max_new_tokens":0,"do_sample":"yes"}',
+    "not_served": '{"num_beams":4,"typical_p":0.9,"stop_strings":["a"],"sequence_bias":{"a":1},"bad_words_ids":[[1,2]],"max_time":"x",'
+                  '"suppress_tokens":[1],"watermarking_config":{},"dola_layers":"high","begin_suppress_tokens":[],"token_healing":true}',
+    "eos_beyond": '{"eos_token_id":[1,256]}',
+    "nan_as_key": '{NaN:1}',
+}
 
 
 def write(folder, inputs):
@@ -67,3 +77,4 @@ if __name__ == "__main__":
     corpus = pathlib.Path(sys.argv[1])
     write(corpus / "fuzz_options", OPTIONS)
     write(corpus / "fuzz_config", {name: json.dumps(SMALL | change) for name, change in CONFIG.items()})
+    write(corpus / "fuzz_config", {"defaults_" + name: json.dumps(SMALL) + "\0" + text for name, text in GENERATION.items()})

@@ -112,7 +112,7 @@ static void every_key_reaches_its_field(void **state)
     assert_int_equal(c.pad_id, 1);
     assert_int_equal(c.n_eos, 1);
     assert_int_equal(c.eos_ids[0], 255);
-    assert_true(c.default_temperature < 0.0 && c.default_top_p < 0.0 && c.default_top_k < 0);
+    assert_memory_equal(&c.defaults, &model_no_defaults, sizeof c.defaults);
 }
 
 static void a_bare_config_has_the_defaults_of_its_class(void **state)
@@ -151,6 +151,9 @@ static void a_null_stop_id_means_none(void **state)
 {
     (void)state;
     assert_int_equal(with("eos_token_id", "null").n_eos, 0);
+    assert_int_equal(with("eos_token_id", "-1").n_eos, 0);
+    assert_int_equal(with("eos_token_id", "[]").n_eos, 0);
+    assert_int_equal(with("eos_token_id", "[7, -1, null]").n_eos, 1);
 }
 
 static void stop_ids_may_be_a_list_and_come_out_ascending_and_once(void **state)
@@ -242,21 +245,143 @@ static void generation_stop_ids_join_those_of_the_config(void **state)
     assert_int_equal(c.eos_ids[1], 255);
 }
 
-static void generation_defaults_are_taken(void **state)
+static model_defaults defaults(const char *generation)
 {
-    model_config c = parsed("", NULL, "{\"do_sample\": true, \"temperature\": 0.6, \"top_p\": 0.9, \"top_k\": 40}");
-
-    (void)state;
-    assert_true(c.default_temperature == 0.6 && c.default_top_p == 0.9);
-    assert_int_equal(c.default_top_k, 40);
+    return parsed("", NULL, generation).defaults;
 }
 
-static void generation_defaults_do_not_count_when_it_does_not_sample(void **state)
+static void generation_defaults_are_taken(void **state)
 {
-    model_config c = parsed("", NULL, "{\"do_sample\": false, \"temperature\": 0.6, \"top_p\": 0.9, \"top_k\": 40}");
+    model_defaults d = defaults("{\"do_sample\": true, \"temperature\": 0.6, \"top_p\": 0.9, \"top_k\": 40, "
+                                "\"min_p\": 0.05, \"repetition_penalty\": 1.05, \"max_new_tokens\": 2048}");
 
     (void)state;
-    assert_true(c.default_temperature < 0.0 && c.default_top_p < 0.0 && c.default_top_k < 0);
+    assert_true(d.temperature == 0.6 && d.top_p == 0.9 && d.min_p == 0.05 && d.repetition_penalty == 1.05);
+    assert_int_equal(d.top_k, 40);
+    assert_int_equal(d.max_new_tokens, 2048);
+    assert_int_equal(d.max_length, -1);
+    assert_string_equal(d.not_served, "");
+}
+
+static void a_model_that_does_not_sample_is_greedy(void **state)
+{
+    model_defaults d = defaults("{\"do_sample\": false, \"temperature\": 0.6, \"top_p\": 0.9, \"top_k\": 40, "
+                                "\"repetition_penalty\": 1.1}");
+
+    (void)state;
+    assert_true(d.temperature == 0.0);
+    assert_true(d.top_p == 0.9 && d.repetition_penalty == 1.1); /* for a request with a temperature of its own */
+    assert_int_equal(d.top_k, 40);
+}
+
+static void a_file_that_does_not_say_whether_to_sample_leaves_it_to_the_api(void **state)
+{
+    (void)state;
+    assert_true(defaults("{\"top_p\": 0.9}").temperature < 0.0);
+    assert_true(defaults("{\"do_sample\": null}").temperature < 0.0);
+}
+
+static void the_length_of_prompt_and_answer_counts_where_that_of_the_answer_is_not_given(void **state)
+{
+    model_defaults both = defaults("{\"max_length\": 4096, \"max_new_tokens\": 99999999999}"),
+                   one = defaults("{\"max_length\": 4096}");
+
+    (void)state;
+    assert_int_equal(both.max_new_tokens, INT32_MAX);
+    assert_int_equal(both.max_length, -1);
+    assert_int_equal(one.max_length, 4096);
+    assert_int_equal(one.max_new_tokens, -1);
+}
+
+static void generation_names_the_ids_that_the_config_lacks(void **state)
+{
+    model_config c = parsed("", NULL, "{\"bos_token_id\": 5, \"pad_token_id\": 6}");
+
+    (void)state;
+    assert_int_equal(c.bos_id, 5);
+    assert_int_equal(c.pad_id, 1); /* config.json's */
+}
+
+/* Each is ignored, with a reason; the rest of the file counts. */
+static void what_cannot_be_served_is_named_and_refuses_nothing(void **state)
+{
+    static const struct {
+        const char *entry, *says;
+    } rows[] = {
+        {"\"top_p\": 0", "top_p: 0 must be within (0, 1]"},
+        {"\"top_p\": 1e-60", "top_p: 1e-60 must be within (0, 1]"},
+        {"\"top_p\": 1.5", "top_p: 1.5 must be within (0, 1]"},
+        {"\"top_p\": NaN", "top_p: must be a number, is \"NaN\""},
+        {"\"temperature\": -1", "temperature: -1 must be within [0, 100]"},
+        {"\"temperature\": Infinity", "temperature: must be a number, is \"Infinity\""},
+        {"\"min_p\": 2", "min_p: 2 must be within [0, 1]"},
+        {"\"repetition_penalty\": 0", "repetition_penalty: 0 must be within (0, 100]"},
+        {"\"top_k\": 1.5", "top_k: must be an integer, is 1.5"},
+        {"\"top_k\": -2", "top_k: -2 must be within"},
+        {"\"max_new_tokens\": 0", "max_new_tokens: 0 must be within"},
+        {"\"do_sample\": \"yes\"", "do_sample: must be true or false, is \"yes\""},
+        {"\"bos_token_id\": 256", "bos_token_id: 256 must be within [-1, 255]"},
+        {"\"num_beams\": 4", "num_beams: 4"},
+        {"\"no_repeat_ngram_size\": 3", "no_repeat_ngram_size: 3"},
+        {"\"typical_p\": 0.9", "typical_p: 0.9"},
+        {"\"penalty_alpha\": 0.6", "penalty_alpha: 0.6"},
+        {"\"stop_strings\": [\"</s>\"]", "stop_strings: [\"</s>\"]"},
+        {"\"suppress_tokens\": [1, 2]", "suppress_tokens: [1,2]"},
+        {"\"forced_bos_token_id\": 0", "forced_bos_token_id: 0"},
+        {"\"remove_invalid_values\": true", "remove_invalid_values: true"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(rows); i++) {
+        char text[256];
+        model_defaults d;
+
+        snprintf(text, sizeof text, "{%s, \"_from_model_config\": true, \"repetition_penalty_\": 1}", rows[i].entry);
+        d = defaults(text);
+        assert_contains(d.not_served, rows[i].says);
+        d.not_served[0] = '\0';
+        assert_true(d.temperature < 0 && d.top_p < 0 && d.min_p < 0 && d.repetition_penalty < 0 && d.top_k < 0 &&
+                    d.max_new_tokens < 0 && d.max_length < 0);
+    }
+}
+
+static void what_asks_for_nothing_is_not_named(void **state)
+{
+    model_defaults d =
+        defaults("{\"num_beams\": 1, \"no_repeat_ngram_size\": 0, \"typical_p\": 1.0, \"bad_words_ids\": "
+                 "[], \"stop_strings\": null, \"renormalize_logits\": true, \"length_penalty\": 2.0, "
+                 "\"top_k\": -1, \"transformers_version\": \"5.0.0\", \"cache_config\": {}}");
+
+    (void)state;
+    assert_string_equal(d.not_served, "");
+}
+
+static void a_long_list_of_what_is_not_served_ends_in_dots(void **state)
+{
+    char text[2048] = "{\"num_beams\": 4, \"top_p\": 0";
+    static const char *const keys[] = {"bad_words_ids",
+                                       "force_words_ids",
+                                       "constraints",
+                                       "suppress_tokens",
+                                       "begin_suppress_tokens",
+                                       "sequence_bias",
+                                       "stop_strings",
+                                       "watermarking_config",
+                                       "dola_layers",
+                                       "exponential_decay_length_penalty",
+                                       "encoder_repetition_penalty",
+                                       "diversity_penalty"};
+    model_defaults d;
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(keys); i++) {
+        size_t used = strlen(text);
+        snprintf(text + used, sizeof text - used, ", \"%s\": \"%060d\"", keys[i], 1);
+    }
+    strcat(text, "}");
+    d = defaults(text);
+    assert_contains(d.not_served, "top_p: 0 must be");
+    assert_string_equal(d.not_served + strlen(d.not_served) - 5, ", ...");
 }
 
 /* ------------------------------------------------------------------------------------------------ what is refused */
@@ -323,7 +448,7 @@ static const struct refusal {
     {"pad_token_id", "300", "pad_token_id: 300 must be below vocab_size 256"},
     {"pad_token_id", "-2", "pad_token_id: -2 must be within"},
     {"eos_token_id", "256", "eos_token_id: 256 must be within [0, vocab_size 256)"},
-    {"eos_token_id", "-1", "eos_token_id: -1 must be within"},
+    {"eos_token_id", "-2", "eos_token_id: -2 must be within"},
     {"eos_token_id", "\"255\"", "eos_token_id: must be an integer or a list of integers"},
     {"eos_token_id", "[1, \"2\"]", "eos_token_id: must be an integer or a list of integers"},
     {"eos_token_id", "[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]", "eos_token_id: more than 16 ids"},
@@ -380,11 +505,7 @@ static void a_document_that_is_no_object_is_refused(void **state)
 static const struct refusal generation_refusals[] = {
     {NULL, "[]", "generation_config.json: must be an object"},
     {NULL, "{\"eos_token_id\": 256}", "generation_config.json: eos_token_id: 256 must be within"},
-    {NULL, "{\"temperature\": -1}", "generation_config.json: temperature: -1 must be within"},
-    {NULL, "{\"top_p\": 0}", "generation_config.json: top_p: 0 must be within"},
-    {NULL, "{\"top_p\": 1.5}", "generation_config.json: top_p: 1.5 must be within"},
-    {NULL, "{\"top_k\": 1.5}", "generation_config.json: top_k: must be an integer"},
-    {NULL, "{\"do_sample\": \"yes\"}", "generation_config.json: do_sample: must be true or false"},
+    {NULL, "{\"eos_token_id\": \"2\"}", "generation_config.json: eos_token_id: must be an integer or a list"},
     {NULL, "{", "generation_config.json: line 1"},
 };
 
@@ -477,6 +598,17 @@ static void the_canonical_text_is_fixed(void **state)
     free(text);
 }
 
+static void later_defaults_are_in_the_text_only_where_a_file_has_them(void **state)
+{
+    model_config c = parsed("", NULL, "{\"min_p\": 0.5, \"repetition_penalty\": 1.25, \"max_length\": 99}");
+    char *text = text_of(&c);
+
+    (void)state;
+    assert_contains(text,
+                    "default_top_k -1\ndefault_min_p 0.5\ndefault_repetition_penalty 1.25\ndefault_max_length 99\n");
+    free(text);
+}
+
 static void everything_that_decides_an_answer_changes_the_canonical_text(void **state)
 {
     static const field changes[] = {
@@ -519,7 +651,13 @@ int main(void)
         cmocka_unit_test(an_explicit_head_dim_may_say_what_follows_anyway),
         cmocka_unit_test(generation_stop_ids_join_those_of_the_config),
         cmocka_unit_test(generation_defaults_are_taken),
-        cmocka_unit_test(generation_defaults_do_not_count_when_it_does_not_sample),
+        cmocka_unit_test(a_model_that_does_not_sample_is_greedy),
+        cmocka_unit_test(a_file_that_does_not_say_whether_to_sample_leaves_it_to_the_api),
+        cmocka_unit_test(the_length_of_prompt_and_answer_counts_where_that_of_the_answer_is_not_given),
+        cmocka_unit_test(generation_names_the_ids_that_the_config_lacks),
+        cmocka_unit_test(what_cannot_be_served_is_named_and_refuses_nothing),
+        cmocka_unit_test(what_asks_for_nothing_is_not_named),
+        cmocka_unit_test(a_long_list_of_what_is_not_served_ends_in_dots),
         cmocka_unit_test(a_bad_value_is_refused_by_the_name_of_its_key),
         cmocka_unit_test(a_product_of_sizes_that_are_each_allowed_is_bounded),
         cmocka_unit_test(a_refusal_leaves_the_output_alone),
@@ -531,6 +669,7 @@ int main(void)
                                         test_folder_teardown),
         cmocka_unit_test_setup_teardown(a_folder_without_config_is_not_found, test_folder_setup, test_folder_teardown),
         cmocka_unit_test(the_canonical_text_is_fixed),
+        cmocka_unit_test(later_defaults_are_in_the_text_only_where_a_file_has_them),
         cmocka_unit_test(everything_that_decides_an_answer_changes_the_canonical_text),
     };
 
