@@ -66,18 +66,6 @@ static moe_status open_tokenizer(coordinator *c, moe_error *err)
     return status == MOE_OK ? choose_chat_template(c, err) : status;
 }
 
-static moe_status choose_context(coordinator *c, moe_error *err)
-{
-    const model_config *m = &c->files.config;
-
-    c->max_context = c->config.max_context != 0 ? c->config.max_context : m->max_positions;
-    if (m->positions_are_a_limit && c->max_context > m->max_positions) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "max_context %u: at most max_position_embeddings, %u", c->max_context,
-                        m->max_positions);
-    }
-    return MOE_OK;
-}
-
 moe_status coordinator_open_files(coordinator *c, moe_error *err)
 {
     const char *not_served = c->files.config.defaults.not_served;
@@ -87,7 +75,7 @@ moe_status coordinator_open_files(coordinator *c, moe_error *err)
         MOE_WARN("generation_config.json: ignored, as it is not supported: %s", not_served);
     }
     if (status == MOE_OK) {
-        status = choose_context(c, err);
+        status = model_config_context(&c->files.config, c->config.max_context, &c->max_context, err);
     }
     if (status == MOE_OK) {
         status = open_tokenizer(c, err);

@@ -83,7 +83,8 @@ static const moe_option options[] = {
      .min = 0,
      .max = 1048576,
      .value = "N",
-     .help = "tokens of prompt and answer; 0: max_position_embeddings, or 4096 where a family has no positions"},
+     .help = "tokens of prompt and answer; 0: max_position_embeddings (longer with a scaled rope), or 4096 without "
+             "positions"},
     {.name = "default_max_tokens",
      .kind = MOE_OPT_U32,
      .offset = FIELD(default_max_tokens),

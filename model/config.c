@@ -142,13 +142,25 @@ static moe_status parse_config(const moe_json *json, model_config *c, moe_error 
     if (status == MOE_OK) {
         status = check_config(c, &reason);
     }
+    if (status == MOE_OK) {
+        status = model_config_refuse_others(json, c, &reason);
+    }
+    if (status == MOE_OK) {
+        model_config_log_unknown(json, c);
+    }
     return status == MOE_OK ? MOE_OK : moe_fail(err, status, "config.json: %s", reason.text);
 }
 
 moe_status model_config_parse(const char *json, size_t bytes, const char *generation_json, size_t generation_bytes,
                               model_config *out, moe_error *err)
 {
-    model_config c = {.bos_id = -1, .pad_id = -1, .rope_position_scale = 1.0, .defaults = model_no_defaults};
+    model_config c = {.bos_id = -1,
+                      .pad_id = -1,
+                      .rope = {.position_scale = 1.0, .magnitude = 1.0},
+
+                      .window = MODEL_NO_WINDOW,
+                      .positions_by = "max_position_embeddings",
+                      .defaults = model_no_defaults};
     moe_error reason;
     moe_json *object;
     moe_status status = parse_text(json, bytes, "config.json", &object, err);
@@ -241,11 +253,23 @@ static void text_features(const model_config *c, moe_text *out)
     }
 }
 
+/* The kind and its values only where there is one: models without scaling keep their text. */
+static void text_rope(const model_rope *r, moe_text *out)
+{
+    moe_text_printf(out, "rope_theta %.17g\nrope_position_scale %.17g\n", r->theta, r->position_scale);
+    if (r->kind != MODEL_ROPE_PLAIN) {
+        moe_text_printf(
+            out, "rope %s\nrope_factor %.17g\nrope_original_positions %.17g\nrope_fast %.17g\nrope_slow %.17g\n",
+            r->kind == MODEL_ROPE_YARN ? "yarn" : "llama3", r->factor, r->original_positions, r->fast, r->slow);
+        moe_text_printf(out, "rope_magnitude %.17g\nrope_truncate %s\n", r->magnitude, yes_no(r->truncate));
+    }
+}
+
 static void text_positions(const model_config *c, moe_text *out)
 {
     moe_text_printf(out, "max_positions %u\nnorm_eps %.9g\n", c->max_positions, (double)c->norm_eps);
     if (!c->no_positions) {
-        moe_text_printf(out, "rope_theta %.17g\nrope_position_scale %.17g\n", c->rope_theta, c->rope_position_scale);
+        text_rope(&c->rope, out);
     }
 }
 

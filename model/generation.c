@@ -1,5 +1,5 @@
-/* generation_config.json: end-of-sequence ids, which must be sound, and defaults of sampling, which need not: what cannot
- * be taken is named in not_served, and the model is served all the same. */
+/* generation_config.json: end-of-sequence ids, which must be sound, and defaults of sampling, which need not: what
+ * cannot be taken is named in not_served, and the model is served all the same. */
 #include "model/config_keys.h"
 
 #include <float.h>
@@ -120,8 +120,8 @@ static void take_token(const moe_json *json, const char *key, uint32_t vocab_siz
     }
 }
 
-/* A model that is published as one that does not sample is greedy until a request gives a temperature; the cuts that the
- * file may name as well are for that request. */
+/* A model that is published as one that does not sample is greedy until a request gives a temperature; the cuts that
+ * the file may name as well are for that request. */
 static void take_sampling(const moe_json *json, model_defaults *d)
 {
     moe_error reason;

@@ -1,87 +1,4 @@
-#include "tests/support/support.h"
-
-#include "model/model.h"
-
-#include <stdlib.h>
-
-/* ------------------------------------------------------------------------------------------------ a config to vary */
-typedef struct field {
-    const char *key, *value;
-} field;
-
-static const field base[] = {
-    {"model_type", "\"olmoe\""},
-    {"architectures", "[\"OlmoeForCausalLM\"]"},
-    {"vocab_size", "256"},
-    {"hidden_size", "96"},
-    {"intermediate_size", "40"},
-    {"num_hidden_layers", "3"},
-    {"num_attention_heads", "4"},
-    {"num_key_value_heads", "2"},
-    {"hidden_act", "\"silu\""},
-    {"max_position_embeddings", "4096"},
-    {"rms_norm_eps", "1e-05"},
-    {"rope_theta", "10000.0"},
-    {"rope_scaling", "null"},
-    {"clip_qkv", "null"},
-    {"attention_bias", "false"},
-    {"num_experts", "24"},
-    {"num_experts_per_tok", "3"},
-    {"norm_topk_prob", "false"},
-    {"tie_word_embeddings", "false"},
-    {"pad_token_id", "1"},
-    {"eos_token_id", "255"},
-};
-
-/* The base with one key replaced, added, or (value NULL) left out. */
-static void render(moe_text *out, const char *key, const char *value)
-{
-    bool replaced = false;
-    const char *comma = "";
-
-    moe_text_init(out, 1u << 16);
-    moe_text_printf(out, "{");
-    for (size_t i = 0; i < MOE_COUNT(base); i++) {
-        bool is_it = strcmp(base[i].key, key) == 0;
-
-        replaced |= is_it;
-        if (!is_it || value != NULL) {
-            moe_text_printf(out, "%s\"%s\": %s", comma, base[i].key, is_it ? value : base[i].value);
-            comma = ", ";
-        }
-    }
-    if (!replaced && value != NULL) {
-        moe_text_printf(out, ", \"%s\": %s", key, value);
-    }
-    moe_text_printf(out, "}");
-}
-
-static moe_status parse_both(const char *key, const char *value, const char *generation, model_config *out,
-                             moe_error *err)
-{
-    moe_text text;
-    moe_status status;
-
-    render(&text, key, value);
-    status =
-        model_config_parse(text.data, text.size, generation, generation == NULL ? 0 : strlen(generation), out, err);
-    moe_text_fini(&text);
-    return status;
-}
-
-static model_config parsed(const char *key, const char *value, const char *generation)
-{
-    model_config c = {0};
-    moe_error err = {.text = ""};
-
-    assert_ok(parse_both(key, value, generation, &c, &err), err);
-    return c;
-}
-
-static model_config with(const char *key, const char *value)
-{
-    return parsed(key, value, NULL);
-}
+#include "tests/unit/test_model_config_support.h"
 
 /* ------------------------------------------------------------------------------------------------ what is read */
 static void every_key_reaches_its_field(void **state)
@@ -100,7 +17,7 @@ static void every_key_reaches_its_field(void **state)
     assert_int_equal(c.max_positions, 4096);
     assert_true(c.positions_are_a_limit);
     assert_true(c.norm_eps == 1e-5f);
-    assert_true(c.rope_theta == 10000.0);
+    assert_true(c.rope.theta == 10000.0);
     assert_false(c.clip_qkv);
     assert_false(c.attention_bias);
     assert_false(c.tied_head);
@@ -201,13 +118,13 @@ static void rope_parameters_replace_the_older_keys(void **state)
 
     (void)state;
     assert_ok(model_config_parse(json, sizeof json - 1, NULL, 0, &c, &err), err);
-    assert_true(c.rope_theta == 500000.0);
+    assert_true(c.rope.theta == 500000.0);
 }
 
 static void rope_parameters_without_a_base_keep_the_older_one(void **state)
 {
     (void)state;
-    assert_true(with("rope_parameters", "{\"rope_type\": \"default\"}").rope_theta == 10000.0);
+    assert_true(with("rope_parameters", "{\"rope_type\": \"default\"}").rope.theta == 10000.0);
 }
 
 static void switches_are_read(void **state)
@@ -232,156 +149,6 @@ static void an_explicit_head_dim_may_say_what_follows_anyway(void **state)
 {
     (void)state;
     assert_int_equal(with("head_dim", "24").head_dim, 24);
-}
-
-/* ------------------------------------------------------------------------------------------- generation_config.json */
-static void generation_stop_ids_join_those_of_the_config(void **state)
-{
-    model_config c = parsed("", NULL, "{\"eos_token_id\": [255, 7], \"pad_token_id\": 1}");
-
-    (void)state;
-    assert_int_equal(c.n_eos, 2);
-    assert_int_equal(c.eos_ids[0], 7);
-    assert_int_equal(c.eos_ids[1], 255);
-}
-
-static model_defaults defaults(const char *generation)
-{
-    return parsed("", NULL, generation).defaults;
-}
-
-static void generation_defaults_are_taken(void **state)
-{
-    model_defaults d = defaults("{\"do_sample\": true, \"temperature\": 0.6, \"top_p\": 0.9, \"top_k\": 40, "
-                                "\"min_p\": 0.05, \"repetition_penalty\": 1.05, \"max_new_tokens\": 2048}");
-
-    (void)state;
-    assert_true(d.temperature == 0.6 && d.top_p == 0.9 && d.min_p == 0.05 && d.repetition_penalty == 1.05);
-    assert_int_equal(d.top_k, 40);
-    assert_int_equal(d.max_new_tokens, 2048);
-    assert_int_equal(d.max_length, -1);
-    assert_string_equal(d.not_served, "");
-}
-
-static void a_model_that_does_not_sample_is_greedy(void **state)
-{
-    model_defaults d = defaults("{\"do_sample\": false, \"temperature\": 0.6, \"top_p\": 0.9, \"top_k\": 40, "
-                                "\"repetition_penalty\": 1.1}");
-
-    (void)state;
-    assert_true(d.temperature == 0.0);
-    assert_true(d.top_p == 0.9 && d.repetition_penalty == 1.1); /* for a request with a temperature of its own */
-    assert_int_equal(d.top_k, 40);
-}
-
-static void a_file_that_does_not_say_whether_to_sample_leaves_it_to_the_api(void **state)
-{
-    (void)state;
-    assert_true(defaults("{\"top_p\": 0.9}").temperature < 0.0);
-    assert_true(defaults("{\"do_sample\": null}").temperature < 0.0);
-}
-
-static void the_length_of_prompt_and_answer_counts_where_that_of_the_answer_is_not_given(void **state)
-{
-    model_defaults both = defaults("{\"max_length\": 4096, \"max_new_tokens\": 99999999999}"),
-                   one = defaults("{\"max_length\": 4096}");
-
-    (void)state;
-    assert_int_equal(both.max_new_tokens, INT32_MAX);
-    assert_int_equal(both.max_length, -1);
-    assert_int_equal(one.max_length, 4096);
-    assert_int_equal(one.max_new_tokens, -1);
-}
-
-static void generation_names_the_ids_that_the_config_lacks(void **state)
-{
-    model_config c = parsed("", NULL, "{\"bos_token_id\": 5, \"pad_token_id\": 6}");
-
-    (void)state;
-    assert_int_equal(c.bos_id, 5);
-    assert_int_equal(c.pad_id, 1); /* config.json's */
-}
-
-/* Each is ignored, with a reason; the rest of the file counts. */
-static void what_cannot_be_served_is_named_and_refuses_nothing(void **state)
-{
-    static const struct {
-        const char *entry, *says;
-    } rows[] = {
-        {"\"top_p\": 0", "top_p: 0 must be within (0, 1]"},
-        {"\"top_p\": 1e-60", "top_p: 1e-60 must be within (0, 1]"},
-        {"\"top_p\": 1.5", "top_p: 1.5 must be within (0, 1]"},
-        {"\"top_p\": NaN", "top_p: must be a number, is \"NaN\""},
-        {"\"temperature\": -1", "temperature: -1 must be within [0, 100]"},
-        {"\"temperature\": Infinity", "temperature: must be a number, is \"Infinity\""},
-        {"\"min_p\": 2", "min_p: 2 must be within [0, 1]"},
-        {"\"repetition_penalty\": 0", "repetition_penalty: 0 must be within (0, 100]"},
-        {"\"top_k\": 1.5", "top_k: must be an integer, is 1.5"},
-        {"\"top_k\": -2", "top_k: -2 must be within"},
-        {"\"max_new_tokens\": 0", "max_new_tokens: 0 must be within"},
-        {"\"do_sample\": \"yes\"", "do_sample: must be true or false, is \"yes\""},
-        {"\"bos_token_id\": 256", "bos_token_id: 256 must be within [-1, 255]"},
-        {"\"num_beams\": 4", "num_beams: 4"},
-        {"\"no_repeat_ngram_size\": 3", "no_repeat_ngram_size: 3"},
-        {"\"typical_p\": 0.9", "typical_p: 0.9"},
-        {"\"penalty_alpha\": 0.6", "penalty_alpha: 0.6"},
-        {"\"stop_strings\": [\"</s>\"]", "stop_strings: [\"</s>\"]"},
-        {"\"suppress_tokens\": [1, 2]", "suppress_tokens: [1,2]"},
-        {"\"forced_bos_token_id\": 0", "forced_bos_token_id: 0"},
-        {"\"remove_invalid_values\": true", "remove_invalid_values: true"},
-    };
-
-    (void)state;
-    for (size_t i = 0; i < MOE_COUNT(rows); i++) {
-        char text[256];
-        model_defaults d;
-
-        snprintf(text, sizeof text, "{%s, \"_from_model_config\": true, \"repetition_penalty_\": 1}", rows[i].entry);
-        d = defaults(text);
-        assert_contains(d.not_served, rows[i].says);
-        d.not_served[0] = '\0';
-        assert_true(d.temperature < 0 && d.top_p < 0 && d.min_p < 0 && d.repetition_penalty < 0 && d.top_k < 0 &&
-                    d.max_new_tokens < 0 && d.max_length < 0);
-    }
-}
-
-static void what_asks_for_nothing_is_not_named(void **state)
-{
-    model_defaults d =
-        defaults("{\"num_beams\": 1, \"no_repeat_ngram_size\": 0, \"typical_p\": 1.0, \"bad_words_ids\": "
-                 "[], \"stop_strings\": null, \"renormalize_logits\": true, \"length_penalty\": 2.0, "
-                 "\"top_k\": -1, \"transformers_version\": \"5.0.0\", \"cache_config\": {}}");
-
-    (void)state;
-    assert_string_equal(d.not_served, "");
-}
-
-static void a_long_list_of_what_is_not_served_ends_in_dots(void **state)
-{
-    char text[2048] = "{\"num_beams\": 4, \"top_p\": 0";
-    static const char *const keys[] = {"bad_words_ids",
-                                       "force_words_ids",
-                                       "constraints",
-                                       "suppress_tokens",
-                                       "begin_suppress_tokens",
-                                       "sequence_bias",
-                                       "stop_strings",
-                                       "watermarking_config",
-                                       "dola_layers",
-                                       "exponential_decay_length_penalty",
-                                       "encoder_repetition_penalty",
-                                       "diversity_penalty"};
-    model_defaults d;
-
-    (void)state;
-    for (size_t i = 0; i < MOE_COUNT(keys); i++) {
-        size_t used = strlen(text);
-        snprintf(text + used, sizeof text - used, ", \"%s\": \"%060d\"", keys[i], 1);
-    }
-    strcat(text, "}");
-    d = defaults(text);
-    assert_contains(d.not_served, "top_p: 0 must be");
-    assert_string_equal(d.not_served + strlen(d.not_served) - 5, ", ...");
 }
 
 /* ------------------------------------------------------------------------------------------------ what is refused */
@@ -425,10 +192,32 @@ static const struct refusal {
     {"rope_theta", "0", "rope_theta: 0 must be within"},
     {"rope_theta", "Infinity", "config.json: rope_theta: must be a number, is \"Infinity\""},
     {"rope_theta", "[1]", "rope_theta: must be a number"},
-    {"rope_scaling", "{\"type\": \"linear\", \"factor\": 2.0}", "rope_scaling: not supported"},
+    {"rope_scaling", "[]", "rope_scaling: must be an object"},
+    {"rope_scaling", "{\"type\": \"linear\"}", "rope_scaling.factor: missing"},
+    {"rope_scaling", "{\"type\": \"linear\", \"factor\": 0.5}", "rope_scaling.factor: 0.5 must be within [1, 1000000]"},
+    {"rope_scaling", "{\"type\": \"linear\", \"factor\": 1e6}", "rope_scaling.factor: 1e+06 times 4096 positions"},
+    {"rope_scaling", "{\"type\": 7}", "rope_scaling.type: must be a string"},
+    {"rope_scaling", "{\"type\": \"longrope\"}", "rope_scaling.rope_type: \"longrope\" is not supported, only"},
+    {"rope_scaling", "{\"type\": \"default\", \"mrope_section\": [1]}", "rope_scaling.mrope_section: not supported"},
+    {"rope_scaling", "{\"type\": \"dynamic\"}", "rope_scaling.factor: missing"},
+    {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 0}", "rope_scaling.factor: 0 must be within"},
+    {"rope_scaling", "{\"type\": \"yarn\", \"truncate\": 1}", "rope_scaling.truncate: must be true or false"},
+    {"rope_scaling", "{\"type\": \"yarn\", \"attention_factor\": 0}",
+     "rope_scaling.attention_factor: 0 must be within"},
+    {"rope_scaling", "{\"type\": \"yarn\", \"rope_theta\": 1.0}",
+     "rope_theta: 10000 contradicts rope_scaling.rope_theta 1"},
+    {"rope_scaling", "{\"type\": \"yarn\", \"original_max_position_embeddings\": 0}",
+     "rope_scaling.original_max_position_embeddings: 0 must be within"},
+    {"rope_scaling", "{\"rope_type\": \"llama3\", \"factor\": 8}", "rope_scaling.low_freq_factor: missing"},
+    {"rope_scaling", "{\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4}",
+     "rope_scaling.high_freq_factor: 4 must be more than low_freq_factor 4"},
+    {"rope_theta", "1, \"rope_scaling_\": 0, \"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 2}",
+     "rope_theta: 1 must be more than 1"},
     {"rope_scaling", "\"linear\"", "rope_scaling: must be an object"},
     {"rope_parameters", "7", "rope_parameters: must be an object"},
-    {"rope_parameters", "{\"rope_type\": \"yarn\"}", "rope_parameters.rope_type: \"yarn\" is not supported"},
+    {"rope_parameters", "{\"rope_type\": \"axial\"}", "rope_parameters.rope_type: \"axial\" is not supported"},
+    {"rope_parameters", "{\"full_attention\": {\"rope_type\": \"default\"}}",
+     "rope_parameters.full_attention: positions that differ by layer"},
     {"rope_parameters", "{\"rope_theta\": 5.0}", "contradicts rope_parameters.rope_theta 5"},
     {"rope_parameters", "{\"partial_rotary_factor\": 0.5}", "rope_parameters.partial_rotary_factor: 0.5"},
     {"clip_qkv", "0", "clip_qkv: 0 must be within"},
@@ -470,6 +259,39 @@ static void a_bad_value_is_refused_by_the_name_of_its_key(void **state)
     }
 }
 
+/* How tired hands and other programs spell the same thing. */
+static void spellings_of_the_same_value_are_the_same(void **state)
+{
+    static const field same[] = {
+        {"hidden_size", "96.0"},
+        {"num_hidden_layers", "3e0"},
+        {"max_position_embeddings", "4.096e3"},
+        {"rms_norm_eps", "0.00001"},
+        {"rope_theta", "10000"},
+        {"rope_theta", "1e4"},
+        {"head_dim", "null"},
+        {"torch_dtype", "\"float16\""},
+        {"torch_dtype", "\"auto\""},
+        {"torch_dtype", "null"},
+        {"dtype", "\"bfloat16\""},
+        {"dtype", "\"torch.float16\""},
+        {"hidden_act", "\"swish\""},
+        {"hidden_act", "null"},
+        {"bos_token_id", "null"},
+        {"clip_qkv", "null"},
+        {"attention_bias", "null"},
+        {"tie_word_embeddings", "null"},
+        {"quantization_config", "null"},
+        {"layer_types", "null"},
+        {"max_window_layers", "28"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(same); i++) {
+        assert_same_text(same[i].key, same[i].value);
+    }
+}
+
 static void a_product_of_sizes_that_are_each_allowed_is_bounded(void **state)
 {
     static const char json[] = "{\"model_type\": \"olmoe\", \"intermediate_size\": 1048576, \"hidden_size\": 1048576, "
@@ -500,27 +322,6 @@ static void a_document_that_is_no_object_is_refused(void **state)
     (void)state;
     assert_int_equal(model_config_parse("[1]", 3, NULL, 0, &c, &err), MOE_ERR_INVALID_ARG);
     assert_contains(err.text, "config.json: must be an object");
-}
-
-static const struct refusal generation_refusals[] = {
-    {NULL, "[]", "generation_config.json: must be an object"},
-    {NULL, "{\"eos_token_id\": 256}", "generation_config.json: eos_token_id: 256 must be within"},
-    {NULL, "{\"eos_token_id\": \"2\"}", "generation_config.json: eos_token_id: must be an integer or a list"},
-    {NULL, "{", "generation_config.json: line 1"},
-};
-
-static void a_bad_generation_config_is_refused_by_its_name(void **state)
-{
-    (void)state;
-    for (size_t i = 0; i < MOE_COUNT(generation_refusals); i++) {
-        model_config c;
-        moe_error err = {.text = ""};
-
-        if (parse_both("", NULL, generation_refusals[i].value, &c, &err) == MOE_OK) {
-            fail_msg("%s is accepted", generation_refusals[i].value);
-        }
-        assert_contains(err.text, generation_refusals[i].says);
-    }
 }
 
 /* ------------------------------------------------------------------------------------------------ files */
@@ -567,16 +368,6 @@ static void a_folder_without_config_is_not_found(void **state)
 }
 
 /* ------------------------------------------------------------------------------------------------ canonical text */
-static char *text_of(const model_config *c)
-{
-    moe_text text;
-
-    moe_text_init(&text, 1u << 16);
-    model_config_text(c, &text);
-    assert_false(text.failed);
-    return text.data;
-}
-
 static void the_canonical_text_is_fixed(void **state)
 {
     model_config c = with("eos_token_id", "[255, 3]");
@@ -595,17 +386,6 @@ static void the_canonical_text_is_fixed(void **state)
                               "ffn swiglu\n"
                               "bos_token_id -1\neos_token_ids 3,255\n"
                               "default_temperature -1\ndefault_top_p -1\ndefault_top_k -1\n");
-    free(text);
-}
-
-static void later_defaults_are_in_the_text_only_where_a_file_has_them(void **state)
-{
-    model_config c = parsed("", NULL, "{\"min_p\": 0.5, \"repetition_penalty\": 1.25, \"max_length\": 99}");
-    char *text = text_of(&c);
-
-    (void)state;
-    assert_contains(text,
-                    "default_top_k -1\ndefault_min_p 0.5\ndefault_repetition_penalty 1.25\ndefault_max_length 99\n");
     free(text);
 }
 
@@ -649,27 +429,17 @@ int main(void)
         cmocka_unit_test(switches_are_read),
         cmocka_unit_test(unknown_keys_are_ignored),
         cmocka_unit_test(an_explicit_head_dim_may_say_what_follows_anyway),
-        cmocka_unit_test(generation_stop_ids_join_those_of_the_config),
-        cmocka_unit_test(generation_defaults_are_taken),
-        cmocka_unit_test(a_model_that_does_not_sample_is_greedy),
-        cmocka_unit_test(a_file_that_does_not_say_whether_to_sample_leaves_it_to_the_api),
-        cmocka_unit_test(the_length_of_prompt_and_answer_counts_where_that_of_the_answer_is_not_given),
-        cmocka_unit_test(generation_names_the_ids_that_the_config_lacks),
-        cmocka_unit_test(what_cannot_be_served_is_named_and_refuses_nothing),
-        cmocka_unit_test(what_asks_for_nothing_is_not_named),
-        cmocka_unit_test(a_long_list_of_what_is_not_served_ends_in_dots),
         cmocka_unit_test(a_bad_value_is_refused_by_the_name_of_its_key),
+        cmocka_unit_test(spellings_of_the_same_value_are_the_same),
         cmocka_unit_test(a_product_of_sizes_that_are_each_allowed_is_bounded),
         cmocka_unit_test(a_refusal_leaves_the_output_alone),
         cmocka_unit_test(a_document_that_is_no_object_is_refused),
-        cmocka_unit_test(a_bad_generation_config_is_refused_by_its_name),
         cmocka_unit_test_setup_teardown(a_folder_without_generation_config_loads, test_folder_setup,
                                         test_folder_teardown),
         cmocka_unit_test_setup_teardown(a_folder_with_generation_config_loads_both, test_folder_setup,
                                         test_folder_teardown),
         cmocka_unit_test_setup_teardown(a_folder_without_config_is_not_found, test_folder_setup, test_folder_teardown),
         cmocka_unit_test(the_canonical_text_is_fixed),
-        cmocka_unit_test(later_defaults_are_in_the_text_only_where_a_file_has_them),
         cmocka_unit_test(everything_that_decides_an_answer_changes_the_canonical_text),
     };
 
