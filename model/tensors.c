@@ -61,10 +61,25 @@ static void format_shape(const size_t *dims, size_t rank, char *text, size_t cap
     }
 }
 
-static moe_status check_tensor(resolver *r, const checkpoint_tensor *tensor, const model_tensor_shape *shape)
+/* Embeddings are often padded to a round number of rows, and a hand has changed one of the two. */
+static bool has_other_rows(const checkpoint_tensor *tensor, model_role role, const model_tensor_shape *shape)
+{
+    return (role == MODEL_ROLE_EMBED || role == MODEL_ROLE_HEAD) && tensor->rank == 2 &&
+           tensor->shape[0] != shape->dims[0] && tensor->shape[1] == shape->dims[1];
+}
+
+static moe_status check_tensor(resolver *r, const checkpoint_tensor *tensor, model_role role,
+                               const model_tensor_shape *shape)
 {
     char is[192], wanted[96];
 
+    if (has_other_rows(tensor, role, shape)) {
+        return moe_fail(r->err, MOE_ERR_INVALID_ARG,
+                        "tensor %s: %zu rows, but %s is %zu; it must be the number of rows", tensor->name,
+                        tensor->shape[0],
+                        role == MODEL_ROLE_HEAD && r->t->config.n_labels > 0 ? "the number of labels" : "vocab_size",
+                        shape->dims[0]);
+    }
     if (tensor->rank != shape->rank || memcmp(tensor->shape, shape->dims, shape->rank * sizeof shape->dims[0]) != 0) {
         format_shape(tensor->shape, tensor->rank, is, sizeof is);
         format_shape(shape->dims, shape->rank, wanted, sizeof wanted);
@@ -184,7 +199,7 @@ static moe_status resolve(resolver *r, model_role role, uint32_t layer, bool sto
         if (tensor == NULL) {
             return moe_fail(r->err, MOE_ERR_NOT_FOUND, "tensor %s: missing", name);
         }
-        status = check_tensor(r, tensor, &whole);
+        status = check_tensor(r, tensor, role, &whole);
         if (status == MOE_OK) {
             size_t part = (from.all_experts ? (size_t)i * from.of : 0) + from.part;
             status = add(r, role, layer, first + i, &shape, tensor, part, (from.all_experts ? n : 1) * (size_t)from.of);
@@ -271,6 +286,31 @@ static moe_status refuse_unexpected(const resolver *r)
     return MOE_OK;
 }
 
+/* Some programs write the head of a tied model as well. It is left alone if it is the embedding; if not, the config and
+ * the file speak of two models. */
+static moe_status check_stored_head(resolver *r)
+{
+    const model_config *c = &r->t->config;
+    char name[CHECKPOINT_MAX_NAME];
+    const checkpoint_tensor *head, *embedding;
+
+    if (!c->tied_head) {
+        return MOE_OK;
+    }
+    model_tensor_name(c, MODEL_ROLE_HEAD, 0, 0, name);
+    head = take(r, name);
+    model_tensor_name(c, MODEL_ROLE_EMBED, 0, 0, name);
+    embedding = take(r, name);
+    if (head == NULL ||
+        (head->dtype == embedding->dtype && head->rank == 2 && head->shape[0] == embedding->shape[0] &&
+         head->shape[1] == embedding->shape[1] && memcmp(head->data, embedding->data, head->bytes) == 0)) {
+        return MOE_OK;
+    }
+    return moe_fail(r->err, MOE_ERR_INVALID_ARG,
+                    "tensor %s: differs from %s, while tie_word_embeddings is true and makes them one", head->name,
+                    embedding->name);
+}
+
 static int compare_names(const void *a, const void *b)
 {
     return strcmp(((const checkpoint_logical *)a)->name, ((const checkpoint_logical *)b)->name);
@@ -285,6 +325,9 @@ static moe_status resolve_all(resolver *r)
     }
     for (uint32_t layer = 0; layer < r->t->config.n_layers && status == MOE_OK; layer++) {
         status = resolve_layer(r, layer);
+    }
+    if (status == MOE_OK) {
+        status = check_stored_head(r);
     }
     if (status == MOE_OK) {
         status = refuse_unexpected(r);
