@@ -180,9 +180,8 @@ static moe_status choose_length(const engine_info *info, const engine_spec *spec
                         ask, limit, what);
     }
     *max_tokens_out = spec->kind != ENGINE_GENERATE ? 0
-                      : spec->has_max_tokens
-                          ? spec->max_tokens
-                          : default_length(info, spec->n_prompt, limit - spec->n_prompt);
+                      : spec->has_max_tokens        ? spec->max_tokens
+                                                    : default_length(info, spec->n_prompt, limit - spec->n_prompt);
     if (spec->min_tokens > *max_tokens_out) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.min_tokens: %u; the limit is max_tokens, %u",
                         spec->min_tokens, *max_tokens_out);
