@@ -60,12 +60,25 @@ static void detokenize_start(rpc_call *call, const uint8_t *bytes, size_t n)
     moe_text_fini(&out);
 }
 
+static void set_default_sampling(const model_config *c, Conclave__V1__SamplingDefaults *out)
+{
+    sampling_params p;
+
+    intake_default_sampling(c, &p);
+    out->temperature = p.temperature;
+    out->top_k = (uint32_t)p.top_k;
+    out->top_p = p.top_p;
+    out->min_p = p.min_p;
+    out->repetition_penalty = p.repetition_penalty;
+}
+
 static void model_start(rpc_call *call, const uint8_t *bytes, size_t n)
 {
     ProtobufCMessage *r = rpc_unpack(call, &conclave__v1__get_model_request__descriptor, bytes, n);
     const engine_info *info = engine_get_info(rpc_engine(call));
     const model_config *c = info->config;
     Conclave__V1__GetModelResponse m = CONCLAVE__V1__GET_MODEL_RESPONSE__INIT;
+    Conclave__V1__SamplingDefaults defaults = CONCLAVE__V1__SAMPLING_DEFAULTS__INIT;
     uint32_t n_experts[MODEL_MAX_LAYERS];
 
     if (r == NULL) {
@@ -100,6 +113,8 @@ static void model_start(rpc_call *call, const uint8_t *bytes, size_t n)
     m.labels = rpc_labels(call, &m.n_labels);
     m.attention = (char *)(uintptr_t)(c->attention == MODEL_ATTENTION_STICK_BREAKING ? "stick-breaking" : "softmax");
     m.n_ffn_experts = c->n_ffn_experts;
+    set_default_sampling(c, &defaults);
+    m.default_sampling = &defaults;
     rpc_finish_ok(call, &m.base);
     router_set_unref(set);
 }

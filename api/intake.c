@@ -200,13 +200,16 @@ static moe_status take_set(engine *e, const set_request *r, intake *out, moe_err
 }
 
 /* ------------------------------------------------------------------------------------------------ sampling */
-static void default_sampling(const model_config *c, sampling_params *out)
+void intake_default_sampling(const model_config *c, sampling_params *out)
 {
+    const model_defaults *d = &c->defaults;
+
     *out = (sampling_params){
-        .temperature = c->default_temperature >= 0 ? (float)c->default_temperature : 1.0f,
-        .top_k = c->default_top_k > 0 ? c->default_top_k : 0,
-        .top_p = c->default_top_p > 0 ? (float)c->default_top_p : 1.0f,
-        .repetition_penalty = 1.0f,
+        .temperature = d->temperature >= 0 ? (float)d->temperature : 1.0f,
+        .top_k = d->top_k > 0 ? d->top_k : 0,
+        .top_p = d->top_p > 0 ? (float)d->top_p : 1.0f,
+        .min_p = d->min_p > 0 ? (float)d->min_p : 0.0f,
+        .repetition_penalty = d->repetition_penalty > 0 ? (float)d->repetition_penalty : 1.0f,
     };
 }
 
@@ -257,7 +260,7 @@ static moe_status take_counts(const sampling_request *s, engine_spec *out, moe_e
 
 static moe_status take_sampling(const engine_info *info, const sampling_request *s, engine_spec *out, moe_error *err)
 {
-    default_sampling(info->config, &out->sampling);
+    intake_default_sampling(info->config, &out->sampling);
     out->n_choices = 1;
     if (s == NULL) {
         return MOE_OK;
@@ -326,7 +329,7 @@ moe_status intake_score(engine *e, const score_request *r, intake *out, moe_erro
                           .want_experts = r->has_experts_case != 0 && r->experts}};
     input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens};
 
-    default_sampling(info->config, &in.spec.sampling);
+    intake_default_sampling(info->config, &in.spec.sampling);
     if (r->input_case == CONCLAVE__V1__SCORE_REQUEST__INPUT_TEXT) {
         from.text = r->text;
     } else if (r->input_case == CONCLAVE__V1__SCORE_REQUEST__INPUT_TOKEN_IDS) {
@@ -356,7 +359,7 @@ moe_status intake_classify(engine *e, const classify_request *r, intake *out, mo
     input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens};
     moe_status status;
 
-    default_sampling(engine_get_info(e)->config, &in.spec.sampling);
+    intake_default_sampling(engine_get_info(e)->config, &in.spec.sampling);
     if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_TEXT) {
         from.text = r->text;
     } else if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_TOKEN_IDS) {

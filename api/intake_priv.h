@@ -28,6 +28,9 @@ MOE_NODISCARD moe_status intake_score(engine *e, const score_request *r, intake 
 MOE_NODISCARD moe_status intake_classify(engine *e, const classify_request *r, intake *out, moe_error *err);
 void intake_fini(intake *in);
 
+/* What a request that says nothing gets: the model's own defaults, then those of the API. The seed is left 0. */
+void intake_default_sampling(const model_config *c, sampling_params *out);
+
 /* *ids_out is malloc'ed. MOE_ERR_UNSUPPORTED without a tokenizer. */
 MOE_NODISCARD moe_status intake_tokenize(engine *e, const tokenize_request *r, int32_t **ids_out, size_t *n_out,
                                          moe_error *err);

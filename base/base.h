@@ -364,6 +364,11 @@ typedef struct json_t moe_json; /* jansson's json_t */
  * *out is owned: moe_json_free. Numbers too large for a 64-bit integer are refused; "1e3" and "1.0" stay reals. */
 MOE_NODISCARD moe_status moe_json_parse(const char *text, size_t bytes, size_t max_depth, moe_json **out,
                                         moe_error *err);
+/* The same for files of others that Python may have written: NaN, Infinity and -Infinity, and a number beyond a double,
+ * are strings of that name; an integer beyond 64 bits is a real. A key that is read refuses them by its own limits, one
+ * that nobody reads refuses no file. Not for requests. */
+MOE_NODISCARD moe_status moe_json_parse_python(const char *text, size_t bytes, size_t max_depth, moe_json **out,
+                                               moe_error *err);
 MOE_NODISCARD moe_status moe_json_load(const char *path, size_t max_bytes, size_t max_depth, moe_json **out,
                                        moe_error *err);
 void moe_json_free(moe_json *json);

@@ -73,8 +73,6 @@ static const char *type_name(const json_t *value)
         return "an object";
     case JSON_ARRAY:
         return "an array";
-    case JSON_STRING:
-        return "a string";
     case JSON_INTEGER:
     case JSON_REAL:
         return "a number";
@@ -88,6 +86,10 @@ static const char *type_name(const json_t *value)
 
 static moe_status fail_type(moe_error *err, const char *key, const char *wanted, const json_t *value)
 {
+    if (json_is_string(value)) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: must be %s, is \"%.32s\"", key, wanted,
+                        json_string_value(value));
+    }
     return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: must be %s, is %s", key, wanted, type_name(value));
 }
 

@@ -89,6 +89,7 @@ static void open_activations(bench *b)
 {
     size_t n = (size_t)MAX_ROWS * D_MODEL;
     uint16_t *x = kernel_rig_check(malloc(n * 2));
+    double frequencies[HEAD_DIM / 2];
     float *table = kernel_rig_check(malloc((size_t)MAX_ROWS * HEAD_DIM * 4)), *wide = kernel_rig_check(malloc(n * 4));
     compute_kv_shape shape = {1, N_PAGES, PAGE_TOKENS, N_HEADS, HEAD_DIM, COMPUTE_BF16, false};
 
@@ -96,7 +97,8 @@ static void open_activations(bench *b)
     for (size_t i = 0; i < n; i++) {
         wide[i] = compute_f32_from_bf16(x[i]);
     }
-    compute_rope_table(table, MAX_ROWS, HEAD_DIM, 10000.0, 1.0);
+    compute_rope_frequencies(frequencies, HEAD_DIM, 10000.0);
+    compute_rope_table(table, MAX_ROWS, HEAD_DIM, frequencies, 1.0, 1.0);
     b->rounded = room(b, n * 4);
     b->wide = room(b, n * 4);
     b->x = room(b, n * 4);

@@ -88,11 +88,11 @@ static moe_status check_text(const char *name, const char *text, size_t min, siz
 
 static moe_status check_model(const cluster_model *m, moe_error *err)
 {
-    if (m->n_layers == 0 || m->n_layers > CLUSTER_MAX_LAYERS || m->n_experts == 0 ||
-        m->n_experts > CLUSTER_MAX_EXPERTS || m->expert_bytes == 0 || m->expert_bytes > (uint64_t)1 << 53) {
+    if (m->n_layers == 0 || m->n_layers > CLUSTER_MAX_LAYERS || m->n_ffn_experts == 0 ||
+        m->n_ffn_experts > CLUSTER_MAX_EXPERTS || m->expert_bytes == 0 || m->expert_bytes > (uint64_t)1 << 53) {
         return moe_fail(err, MOE_ERR_INVALID_ARG,
                         "cluster: %u layers of %u experts of %llu bytes, limits %d layers, %d experts", m->n_layers,
-                        m->n_experts, (unsigned long long)m->expert_bytes, CLUSTER_MAX_LAYERS, CLUSTER_MAX_EXPERTS);
+                        m->n_ffn_experts, (unsigned long long)m->expert_bytes, CLUSTER_MAX_LAYERS, CLUSTER_MAX_EXPERTS);
     }
     return MOE_OK;
 }
@@ -196,7 +196,7 @@ moe_status cluster_open(const cluster_options *options, cluster **out, moe_error
     const cluster_state_input in = {
         .mirror = &c->mirror, .model = &c->o.model, .keep = keep_all, .ignored = &c->stats.ignored};
     bool ok = copy_options(c, options);
-    size_t words = (size_t)c->o.model.n_layers * cluster_words(c->o.model.n_experts);
+    size_t words = (size_t)c->o.model.n_layers * cluster_words(c->o.model.n_ffn_experts);
     c->told.ready = calloc(words, sizeof *c->told.ready);
     c->state = cluster_state_build(&in);
     if (!ok || c->told.ready == NULL || c->state == NULL) {
@@ -255,7 +255,7 @@ const cluster_state *cluster_state_acquire(cluster *c)
 
 void cluster_set_ready(cluster *c, const uint64_t *bitmap, uint64_t epoch)
 {
-    size_t bytes = c->o.model.n_layers * cluster_words(c->o.model.n_experts) * sizeof *bitmap;
+    size_t bytes = c->o.model.n_layers * cluster_words(c->o.model.n_ffn_experts) * sizeof *bitmap;
 
     pthread_mutex_lock(&c->lock);
     bool is_new = memcmp(c->told.ready, bitmap, bytes) != 0 || c->told.ready_epoch != epoch;

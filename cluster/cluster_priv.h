@@ -102,7 +102,7 @@ MOE_NODISCARD moe_status cluster_read_placement(const char *value, size_t bytes,
 void cluster_write_layer(moe_text *t, const router_placement *p, uint32_t layer);
 MOE_NODISCARD moe_status cluster_read_layer_epoch(const char *value, size_t bytes, uint64_t *epoch, moe_error *err);
 /* Appends the layer's replicas at *n, of at most capacity. */
-MOE_NODISCARD moe_status cluster_read_layer(const char *value, size_t bytes, uint32_t layer, uint32_t n_experts,
+MOE_NODISCARD moe_status cluster_read_layer(const char *value, size_t bytes, uint32_t layer, uint32_t n_ffn_experts,
                                             size_t n_nodes, router_replica *replicas, size_t capacity, size_t *n,
                                             moe_error *err);
 

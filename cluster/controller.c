@@ -195,7 +195,7 @@ static router_placement *solve(cluster *c, const router_solver_node *nodes, size
     router_solver_input in = {.nodes = nodes,
                               .n_nodes = n,
                               .n_layers = c->o.model.n_layers,
-                              .n_experts = c->o.model.n_experts,
+                              .n_ffn_experts = c->o.model.n_ffn_experts,
                               .replication = wanted,
                               .previous = c->state->s.desired,
                               .epoch = epoch};
@@ -295,7 +295,7 @@ static void publish_part(cluster *c, uint64_t create_revision)
     if (c->ctl.next_layer == n_layers) {
         cluster_write_placement(cluster_change_put(c, "placement", 0), c->ctl.target, c->ctl.target_replication);
         MOE_INFO("cluster: controller %s places %u layers of %u experts on %zu nodes, %u of each, epoch %llu", c->o.id,
-                 n_layers, c->o.model.n_experts, router_placement_n_nodes(c->ctl.target), c->ctl.target_replication,
+                 n_layers, c->o.model.n_ffn_experts, router_placement_n_nodes(c->ctl.target), c->ctl.target_replication,
                  (unsigned long long)router_placement_epoch(c->ctl.target));
         router_placement_unref(c->ctl.target);
         c->ctl.target = NULL;

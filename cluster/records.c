@@ -149,7 +149,7 @@ void cluster_write_model(moe_text *t, const cluster_model *m)
     put_text(t, "family", m->family);
     put_text(t, "numeric_class", m->numeric_class);
     put_number(t, "n_layers", m->n_layers);
-    put_number(t, "n_experts", m->n_experts);
+    put_number(t, "n_experts", m->n_ffn_experts);
     put_number(t, "k", m->k);
     put_number(t, "d_model", m->d_model);
     put_number(t, "expert_bytes", m->expert_bytes);
@@ -186,7 +186,7 @@ static moe_status compare_model(const moe_json *json, const cluster_model *m, mo
     const struct {
         const char *key;
         uint64_t mine;
-    } numbers[] = {{"n_layers", m->n_layers}, {"n_experts", m->n_experts}, {"k", m->k}, {"d_model", m->d_model}};
+    } numbers[] = {{"n_layers", m->n_layers}, {"n_experts", m->n_ffn_experts}, {"k", m->k}, {"d_model", m->d_model}};
 
     fingerprint_hex(m->fingerprint, hex);
     const struct {
@@ -336,7 +336,7 @@ moe_status cluster_read_controller(const char *value, size_t bytes, char id[ROUT
  * Per layer a string of hex digits; digit i holds the experts 4 i (its lowest bit) to 4 i + 3. */
 void cluster_write_ready(moe_text *t, const cluster_model *m, const cluster_ready_record *r)
 {
-    size_t words = cluster_words(m->n_experts);
+    size_t words = cluster_words(m->n_ffn_experts);
 
     moe_text_printf(t, "{\"v\":1");
     put_incarnation(t, r->incarnation);
@@ -344,7 +344,7 @@ void cluster_write_ready(moe_text *t, const cluster_model *m, const cluster_read
     moe_text_printf(t, ",\"experts\":[");
     for (size_t layer = 0; layer < m->n_layers; layer++) {
         moe_text_printf(t, "%s\"", layer > 0 ? "," : "");
-        for (size_t i = 0; i < ((size_t)m->n_experts + 3) / 4; i++) {
+        for (size_t i = 0; i < ((size_t)m->n_ffn_experts + 3) / 4; i++) {
             unsigned digit = (unsigned)(r->bitmap[layer * words + i / 16] >> (i % 16 * 4) & 15);
 
             moe_text_append(t, &"0123456789abcdef"[digit], 1);
@@ -354,17 +354,18 @@ void cluster_write_ready(moe_text *t, const cluster_model *m, const cluster_read
     moe_text_printf(t, "]}");
 }
 
-static moe_status read_bits(const json_t *text, uint32_t n_experts, uint64_t *bits, uint32_t *n_ready, moe_error *err)
+static moe_status read_bits(const json_t *text, uint32_t n_ffn_experts, uint64_t *bits, uint32_t *n_ready,
+                            moe_error *err)
 {
     const char *digits = json_string_value(text);
-    size_t n = ((size_t)n_experts + 3) / 4;
+    size_t n = ((size_t)n_ffn_experts + 3) / 4;
 
     if (digits == NULL || json_string_length(text) != n) {
         return moe_fail(err, MOE_ERR_CORRUPT, "experts: every layer must be a string of %zu hex digits", n);
     }
     for (size_t i = 0; i < n; i++) {
         int digit = hex_digit(digits[i]);
-        size_t here = MOE_MIN((size_t)4, n_experts - i * 4);
+        size_t here = MOE_MIN((size_t)4, n_ffn_experts - i * 4);
 
         if (digit < 0 || digit >> here != 0) {
             return moe_fail(err, MOE_ERR_CORRUPT, "experts: digit %zu is no hex digit of %zu experts", i, here);
@@ -385,10 +386,10 @@ static moe_status read_bitmap(const moe_json *json, const cluster_model *m, clus
         return moe_fail(err, MOE_ERR_CORRUPT, "experts: must be an array of %u layers", m->n_layers);
     }
     r->n_ready = 0;
-    memset(r->bitmap, 0, m->n_layers * cluster_words(m->n_experts) * sizeof *r->bitmap);
+    memset(r->bitmap, 0, m->n_layers * cluster_words(m->n_ffn_experts) * sizeof *r->bitmap);
     for (size_t layer = 0; layer < m->n_layers; layer++) {
-        moe_status status = read_bits(json_array_get(layers, layer), m->n_experts,
-                                      r->bitmap + layer * cluster_words(m->n_experts), &r->n_ready, err);
+        moe_status status = read_bits(json_array_get(layers, layer), m->n_ffn_experts,
+                                      r->bitmap + layer * cluster_words(m->n_ffn_experts), &r->n_ready, err);
         if (status != MOE_OK) {
             return status;
         }
@@ -498,10 +499,10 @@ static moe_status read_placement(const moe_json *json, const cluster_model *m, c
     if (status != MOE_OK) {
         return status;
     }
-    if (r->epoch == 0 || n_layers != m->n_layers || n_experts != m->n_experts || !json_is_array(nodes) ||
+    if (r->epoch == 0 || n_layers != m->n_layers || n_experts != m->n_ffn_experts || !json_is_array(nodes) ||
         json_array_size(nodes) > ROUTER_MAX_NODES) {
         return moe_fail(err, MOE_ERR_CORRUPT, "must have an epoch, %u layers, %u experts and at most %d nodes",
-                        m->n_layers, m->n_experts, ROUTER_MAX_NODES);
+                        m->n_layers, m->n_ffn_experts, ROUTER_MAX_NODES);
     }
     r->replication = (uint32_t)replication;
     r->n_nodes = json_array_size(nodes);
@@ -577,7 +578,7 @@ static moe_status read_owners(const json_t *owners, router_replica replica, size
     return MOE_OK;
 }
 
-moe_status cluster_read_layer(const char *value, size_t bytes, uint32_t layer, uint32_t n_experts, size_t n_nodes,
+moe_status cluster_read_layer(const char *value, size_t bytes, uint32_t layer, uint32_t n_ffn_experts, size_t n_nodes,
                               router_replica *replicas, size_t capacity, size_t *n, moe_error *err)
 {
     moe_json *json;
@@ -587,10 +588,10 @@ moe_status cluster_read_layer(const char *value, size_t bytes, uint32_t layer, u
         return status;
     }
     const json_t *experts = json_object_get(json, "experts");
-    if (!json_is_array(experts) || json_array_size(experts) != n_experts) {
-        status = moe_fail(err, MOE_ERR_CORRUPT, "experts: must be an array of %u", n_experts);
+    if (!json_is_array(experts) || json_array_size(experts) != n_ffn_experts) {
+        status = moe_fail(err, MOE_ERR_CORRUPT, "experts: must be an array of %u", n_ffn_experts);
     }
-    for (uint32_t e = 0; e < n_experts && status == MOE_OK; e++) {
+    for (uint32_t e = 0; e < n_ffn_experts && status == MOE_OK; e++) {
         status = read_owners(json_array_get(experts, e), (router_replica){layer, (int32_t)e, 0}, n_nodes, replicas,
                              capacity, n, err);
     }

@@ -208,7 +208,7 @@ static moe_status read_layers(build *b, const cluster_placement_record *r, route
 
         layer_key(key, layer);
         const cluster_entry *e = cluster_mirror_find(b->in->mirror, key);
-        moe_status status = cluster_read_layer(e->value, e->value_bytes, layer, b->in->model->n_experts, r->n_nodes,
+        moe_status status = cluster_read_layer(e->value, e->value_bytes, layer, b->in->model->n_ffn_experts, r->n_nodes,
                                                replicas, capacity, n, err);
         if (status != MOE_OK) {
             return status;
@@ -220,7 +220,7 @@ static moe_status read_layers(build *b, const cluster_placement_record *r, route
 static router_placement *open_placement(build *b, const cluster_placement_record *r, moe_error *err)
 {
     const cluster_model *m = b->in->model;
-    size_t capacity = (size_t)m->n_layers * m->n_experts * r->replication, n = 0;
+    size_t capacity = (size_t)m->n_layers * m->n_ffn_experts * r->replication, n = 0;
     const char *ids[ROUTER_MAX_NODES];
     router_placement *p = NULL;
     router_replica *replicas = calloc(capacity + 1, sizeof *replicas);
@@ -233,7 +233,7 @@ static router_placement *open_placement(build *b, const cluster_placement_record
         ids[i] = r->nodes[i];
     }
     if (read_layers(b, r, replicas, capacity, &n, err) == MOE_OK) {
-        (void)!router_placement_open(r->epoch, ids, r->n_nodes, m->n_layers, m->n_experts, replicas, n, &p, err);
+        (void)!router_placement_open(r->epoch, ids, r->n_nodes, m->n_layers, m->n_ffn_experts, replicas, n, &p, err);
     }
     free(replicas);
     return p;
@@ -286,7 +286,7 @@ static void read_placement(build *b)
 /* ------------------------------------------------------------------------------------------------ life */
 cluster_state_box *cluster_state_build(const cluster_state_input *in)
 {
-    build b = {.in = in, .layer_words = in->model->n_layers * cluster_words(in->model->n_experts)};
+    build b = {.in = in, .layer_words = in->model->n_layers * cluster_words(in->model->n_ffn_experts)};
     size_t wanted = in->previous != NULL ? in->previous->s.n_nodes : 0;
 
     for (size_t i = 0; i < in->mirror->n; i++) {
@@ -299,7 +299,7 @@ cluster_state_box *cluster_state_build(const cluster_state_input *in)
     }
     atomic_init(&b.box->refs, 1);
     b.box->s.n_layers = in->model->n_layers;
-    b.box->s.n_experts = in->model->n_experts;
+    b.box->s.n_ffn_experts = in->model->n_ffn_experts;
     b.box->s.nodes = b.box->nodes;
     b.box->s.coordinators = b.box->coordinators;
     b.box->highest_epoch = in->previous != NULL ? in->previous->highest_epoch : 0;
@@ -364,7 +364,7 @@ static size_t add_ready(const cluster_state *s, uint32_t layer, uint32_t expert,
     size_t n = 0;
 
     for (uint32_t i = 0; i < s->n_nodes; i++) {
-        if ((only == NULL || only[i]) && cluster_bit(s->nodes[i].ready, s->n_experts, layer, expert)) {
+        if ((only == NULL || only[i]) && cluster_bit(s->nodes[i].ready, s->n_ffn_experts, layer, expert)) {
             replicas[n++] = (router_replica){layer, (int32_t)expert, i};
         }
     }
@@ -389,14 +389,14 @@ moe_status cluster_state_routing(const cluster_state *s, router_placement **out,
         match_nodes(s, s->desired, index);
     }
     for (uint32_t layer = 0; layer < s->n_layers; layer++) {
-        for (uint32_t e = 0; e < s->n_experts; e++) {
+        for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
             mark_desired(s, index, layer, e, desired);
             size_t more = add_ready(s, layer, e, desired, replicas + n);
             n += more > 0 ? more : add_ready(s, layer, e, NULL, replicas + n);
         }
     }
     moe_status status =
-        router_placement_open(s->epoch, ids, s->n_nodes, s->n_layers, s->n_experts, replicas, n, out, err);
+        router_placement_open(s->epoch, ids, s->n_nodes, s->n_layers, s->n_ffn_experts, replicas, n, out, err);
     free(replicas);
     return status;
 }
@@ -404,7 +404,7 @@ moe_status cluster_state_routing(const cluster_state *s, router_placement **out,
 static bool is_ready_anywhere(const cluster_state *s, uint32_t layer, uint32_t expert)
 {
     for (size_t i = 0; i < s->n_nodes; i++) {
-        if (cluster_bit(s->nodes[i].ready, s->n_experts, layer, expert)) {
+        if (cluster_bit(s->nodes[i].ready, s->n_ffn_experts, layer, expert)) {
             return true;
         }
     }
@@ -416,7 +416,7 @@ size_t cluster_state_missing(const cluster_state *s, uint32_t *layer, uint32_t *
     size_t n = 0;
 
     for (uint32_t l = 0; l < s->n_layers; l++) {
-        for (uint32_t e = 0; e < s->n_experts; e++) {
+        for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
             if (is_ready_anywhere(s, l, e)) {
                 continue;
             }
@@ -443,16 +443,16 @@ size_t cluster_state_wanted(const cluster_state *s, const char *node_id, uint64_
 {
     size_t n_nodes = s->desired != NULL ? router_placement_n_nodes(s->desired) : 0, me = 0, n_wanted = 0, n;
 
-    memset(bitmap, 0, s->n_layers * cluster_words(s->n_experts) * sizeof *bitmap);
+    memset(bitmap, 0, s->n_layers * cluster_words(s->n_ffn_experts) * sizeof *bitmap);
     while (me < n_nodes && strcmp(router_placement_node_id(s->desired, me), node_id) != 0) {
         me++;
     }
     for (uint32_t layer = 0; me < n_nodes && layer < s->n_layers; layer++) {
-        for (uint32_t e = 0; e < s->n_experts; e++) {
+        for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
             const uint32_t *nodes = router_placement_replicas(s->desired, layer, (int32_t)e, &n);
 
             if (has_node(nodes, n, me)) {
-                cluster_bit_set(bitmap, s->n_experts, layer, e);
+                cluster_bit_set(bitmap, s->n_ffn_experts, layer, e);
                 n_wanted++;
             }
         }

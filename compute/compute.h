@@ -264,9 +264,12 @@ static inline void compute_close(compute_device *d)
     }
 }
 
-/* cos and sin of position * position_scale * theta^(-2j/head_dim), made in double and stored f32: out
- * [n_positions][2][head_dim / 2]. position_scale: 1 / factor for linear scaling, else 1. */
-void compute_rope_table(float *out, size_t n_positions, size_t head_dim, double theta, double position_scale);
+/* theta^(-2j/head_dim), radians per position of pair j: out [head_dim / 2]. */
+void compute_rope_frequencies(double *out, size_t head_dim, double theta);
+/* cos and sin of position * position_scale * frequencies[j], times magnitude, made in double and stored f32: out
+ * [n_positions][2][head_dim / 2]. position_scale: 1 / factor for linear scaling, else 1; magnitude: 1 but for YaRN. */
+void compute_rope_table(float *out, size_t n_positions, size_t head_dim, const double *frequencies,
+                        double position_scale, double magnitude);
 
 /* ------------------------------------------------------------------------------------------------ host mathematics
  * One definition each, scalar and vector bit for bit, never libm. docs/numeric.md gives polynomials and error. */

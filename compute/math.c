@@ -180,16 +180,24 @@ float compute_f32_from_f16(uint16_t h)
     return from_bits(sign | (113 - shift) << 23 | (m << shift & 0x3ffu) << 13);
 }
 
-void compute_rope_table(float *out, size_t n_positions, size_t head_dim, double theta, double position_scale)
+void compute_rope_frequencies(double *out, size_t head_dim, double theta)
+{
+    for (size_t j = 0; j < head_dim / 2; j++) {
+        out[j] = pow(theta, -2.0 * (double)j / (double)head_dim);
+    }
+}
+
+void compute_rope_table(float *out, size_t n_positions, size_t head_dim, const double *frequencies,
+                        double position_scale, double magnitude)
 {
     size_t half = head_dim / 2;
 
     for (size_t t = 0; t < n_positions; t++) {
         for (size_t j = 0; j < half; j++) {
-            double angle = (double)t * position_scale * pow(theta, -2.0 * (double)j / (double)head_dim);
+            double angle = (double)t * position_scale * frequencies[j];
 
-            out[2 * t * half + j] = (float)cos(angle);
-            out[(2 * t + 1) * half + j] = (float)sin(angle);
+            out[2 * t * half + j] = (float)(cos(angle) * magnitude);
+            out[(2 * t + 1) * half + j] = (float)(sin(angle) * magnitude);
         }
     }
 }

@@ -38,7 +38,7 @@ char **labels_parse(const char *json, size_t bytes, uint32_t n_labels)
     const json_t *named = NULL;
     uint32_t n = 0;
 
-    if (labels != NULL && moe_json_parse(json, bytes, MAX_DEPTH, &config, NULL) == MOE_OK) {
+    if (labels != NULL && moe_json_parse_python(json, bytes, MAX_DEPTH, &config, NULL) == MOE_OK) {
         named = json_object_get(config, "id2label");
     }
     while (json_object_size(named) == n_labels && n < n_labels && (labels[n] = copy_label(named, n)) != NULL) {

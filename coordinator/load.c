@@ -9,6 +9,8 @@
 #include "coordinator/labels.h"
 #include "template/template.h"
 
+#define DEFAULT_ANSWER 512 /* tokens, where neither an option nor the model says */
+
 /* ------------------------------------------------------------------------------------------------ files */
 /* --chat-template names one of ours, or a file. */
 static moe_status choose_chat_template(coordinator *c, moe_error *err)
@@ -64,24 +66,21 @@ static moe_status open_tokenizer(coordinator *c, moe_error *err)
     return status == MOE_OK ? choose_chat_template(c, err) : status;
 }
 
-static moe_status choose_context(coordinator *c, moe_error *err)
-{
-    const model_config *m = &c->files.config;
-
-    c->max_context = c->config.max_context != 0 ? c->config.max_context : m->max_positions;
-    if (m->positions_are_a_limit && c->max_context > m->max_positions) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "--max-context %u: at most max_position_embeddings, %u",
-                        c->max_context, m->max_positions);
-    }
-    return MOE_OK;
-}
-
 moe_status coordinator_open_files(coordinator *c, moe_error *err)
 {
+    const char *not_served = c->files.config.defaults.not_served;
     moe_status status = member_files_open(&c->files, c->config.model, err);
 
+    if (status == MOE_OK && not_served[0] != '\0') {
+        MOE_WARN("generation_config.json: ignored, as it is not supported: %s", not_served);
+    }
     if (status == MOE_OK) {
-        status = choose_context(c, err);
+        moe_error why = {""};
+
+        status = model_config_context(&c->files.config, c->config.max_context, &c->max_context, &why);
+        if (status != MOE_OK) {
+            return moe_fail(err, status, "--max-context: %.300s", why.text);
+        }
     }
     if (status == MOE_OK) {
         status = open_tokenizer(c, err);
@@ -263,6 +262,13 @@ bool coordinator_in_cluster(const coordinator *c)
     return c->config.member.etcd != NULL;
 }
 
+static uint32_t default_max_tokens(const coordinator *c)
+{
+    int32_t own = c->files.config.defaults.max_new_tokens;
+
+    return c->config.default_max_tokens != 0 ? c->config.default_max_tokens : own > 0 ? (uint32_t)own : DEFAULT_ANSWER;
+}
+
 static moe_status open_engine(coordinator *c, moe_error *err)
 {
     engine_options options = {.model = c->model,
@@ -276,7 +282,7 @@ static moe_status open_engine(coordinator *c, moe_error *err)
                               .max_running = c->config.max_running,
                               .max_queue = c->config.max_queue,
                               .max_context = c->max_context,
-                              .default_max_tokens = c->config.default_max_tokens,
+                              .default_max_tokens = default_max_tokens(c),
                               .micro_batches = c->config.micro_batches,
                               .step_timeout_ns = (uint64_t)c->config.step_timeout_ms * 1000000u};
     moe_status status;

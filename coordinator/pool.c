@@ -86,7 +86,7 @@ static bool expert_has_its_owner(const cluster_state *s, uint32_t layer, uint32_
 
     for (size_t i = 0; i < n; i++) {
         const cluster_node *node = cluster_state_node(s, router_placement_node_id(s->desired, owners[i]));
-        if (node != NULL && cluster_bit(node->ready, s->n_experts, layer, expert)) {
+        if (node != NULL && cluster_bit(node->ready, s->n_ffn_experts, layer, expert)) {
             return true;
         }
     }
@@ -97,7 +97,7 @@ static bool expert_has_its_owner(const cluster_state *s, uint32_t layer, uint32_
 static bool placement_suffices(const cluster_state *s)
 {
     for (uint32_t l = 0; l < s->n_layers; l++) {
-        for (uint32_t e = 0; e < s->n_experts; e++) {
+        for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
             if (!expert_has_its_owner(s, l, e)) {
                 return false;
             }
@@ -112,7 +112,7 @@ static void apply_placement(pool *p, const cluster_state *s)
     moe_error err = {""};
 
     if (s->desired == NULL || s->n_layers != p->o.files->config.n_layers ||
-        s->n_experts != p->o.files->config.n_ffn_experts) {
+        s->n_ffn_experts != p->o.files->config.n_ffn_experts) {
         return;
     }
     if (cluster_state_routing(s, &routing, &err) != MOE_OK) {

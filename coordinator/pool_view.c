@@ -97,9 +97,9 @@ static size_t list_replicas(const cluster_state *c, api_view_replica *out)
     size_t n = 0;
 
     for (uint32_t l = 0; l < c->n_layers; l++) {
-        for (uint32_t e = 0; e < c->n_experts; e++) {
+        for (uint32_t e = 0; e < c->n_ffn_experts; e++) {
             for (uint32_t i = 0; i < c->n_nodes; i++) {
-                bool ready = cluster_bit(c->nodes[i].ready, c->n_experts, l, e);
+                bool ready = cluster_bit(c->nodes[i].ready, c->n_ffn_experts, l, e);
                 if (!ready && !is_desired(c->desired, l, e, c->nodes[i].id)) {
                     continue;
                 }

@@ -152,6 +152,17 @@ moe_status engine_check_ids(const engine_info *info, const char *field, const in
     return check_ids(field, ids, n, info->config->vocab_size, err);
 }
 
+/* A model's max_length is of prompt and answer; a prompt that is as long already is not the file's case. */
+static uint32_t default_length(const engine_info *info, size_t n_prompt, size_t room)
+{
+    int32_t most = info->config->defaults.max_length;
+
+    if (most > 0 && (size_t)most > n_prompt) {
+        room = MOE_MIN(room, (size_t)most - n_prompt);
+    }
+    return (uint32_t)MOE_MIN((size_t)info->default_max_tokens, room);
+}
+
 /* The answer's length: what was asked for, or the default within what the context and the KV memory leave. */
 static moe_status choose_length(const engine_info *info, const engine_spec *spec, uint32_t *max_tokens_out,
                                 moe_error *err)
@@ -169,9 +180,8 @@ static moe_status choose_length(const engine_info *info, const engine_spec *spec
                         ask, limit, what);
     }
     *max_tokens_out = spec->kind != ENGINE_GENERATE ? 0
-                      : spec->has_max_tokens
-                          ? spec->max_tokens
-                          : (uint32_t)MOE_MIN((size_t)info->default_max_tokens, limit - spec->n_prompt);
+                      : spec->has_max_tokens        ? spec->max_tokens
+                                                    : default_length(info, spec->n_prompt, limit - spec->n_prompt);
     if (spec->min_tokens > *max_tokens_out) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.min_tokens: %u; the limit is max_tokens, %u",
                         spec->min_tokens, *max_tokens_out);

@@ -174,7 +174,7 @@ cluster_model member_model(const model_config *c, const model_tensors *t, comput
     cluster_model m = {.family = c->model_type,
                        .numeric_class = compute_class_name(numeric_class),
                        .n_layers = c->n_layers,
-                       .n_experts = c->n_ffn_experts,
+                       .n_ffn_experts = c->n_ffn_experts,
                        .k = c->gate.k,
                        .d_model = c->d_model,
                        .expert_bytes = model_expert_bytes(c, t)};

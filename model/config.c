@@ -1,8 +1,7 @@
-/* config.json and generation_config.json: the families, the bounds that hold for all, the canonical text. */
+/* config.json: the families, the bounds that hold for all, the canonical text. */
 #include "model/config_keys.h"
 #include "model/family/family.h"
 
-#include <float.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -12,6 +11,14 @@
 #define MAX_DEPTH        32
 #define MAX_PATH         4096
 #define MAX_WEIGHTS      (1ull << 56) /* elements of all tensors together: any product of sizes fits a size_t */
+
+const model_defaults model_no_defaults = {.temperature = -1.0,
+                                          .top_p = -1.0,
+                                          .min_p = -1.0,
+                                          .repetition_penalty = -1.0,
+                                          .top_k = -1,
+                                          .max_new_tokens = -1,
+                                          .max_length = -1};
 
 static const model_family *const families[] = {&model_family_olmoe, &model_family_mixtral, &model_family_qwen3_moe,
                                                &model_family_moduleformer, &model_family_moe_plus_plus};
@@ -111,7 +118,7 @@ static moe_status find_family(const moe_json *json, const model_family **out, mo
 static moe_status parse_text(const char *text, size_t bytes, const char *file, moe_json **out, moe_error *err)
 {
     moe_error reason;
-    moe_status status = moe_json_parse(text, bytes, MAX_DEPTH, out, &reason);
+    moe_status status = moe_json_parse_python(text, bytes, MAX_DEPTH, out, &reason);
 
     if (status != MOE_OK) {
         return moe_fail(err, status, "%s: %s", file, reason.text);
@@ -135,45 +142,13 @@ static moe_status parse_config(const moe_json *json, model_config *c, moe_error 
     if (status == MOE_OK) {
         status = check_config(c, &reason);
     }
+    if (status == MOE_OK) {
+        status = model_config_refuse_others(json, c, &reason);
+    }
+    if (status == MOE_OK) {
+        model_config_log_unknown(json, c);
+    }
     return status == MOE_OK ? MOE_OK : moe_fail(err, status, "config.json: %s", reason.text);
-}
-
-/* Greedy decoding may still carry a temperature that it does not use, so the defaults count unless do_sample is false.
- */
-static moe_status parse_defaults(const moe_json *json, model_config *c, moe_error *err)
-{
-    double temperature = -1.0, top_p = -1.0;
-    int64_t top_k = -1;
-    bool sample = true;
-    moe_status status = moe_json_bool(json, "do_sample", &sample, NULL, err);
-
-    if (status == MOE_OK) {
-        status = moe_json_real(json, "temperature", 0.0, 100.0, &temperature, NULL, err);
-    }
-    if (status == MOE_OK) {
-        status = moe_json_real(json, "top_p", (double)FLT_MIN, 1.0, &top_p, NULL, err);
-    }
-    if (status == MOE_OK) {
-        status = moe_json_int(json, "top_k", -1, INT32_MAX, &top_k, NULL, err);
-    }
-    if (status == MOE_OK && sample) {
-        c->default_temperature = temperature;
-        c->default_top_p = top_p;
-        c->default_top_k = (int32_t)top_k;
-    }
-    return status;
-}
-
-static moe_status parse_generation(const moe_json *json, model_config *c, moe_error *err)
-{
-    moe_error reason;
-    const json_t *eos = json_object_get(json, "eos_token_id");
-    moe_status status = eos == NULL || json_is_null(eos) ? MOE_OK : model_config_add_eos(eos, c, &reason);
-
-    if (status == MOE_OK) {
-        status = parse_defaults(json, c, &reason);
-    }
-    return status == MOE_OK ? MOE_OK : moe_fail(err, status, "generation_config.json: %s", reason.text);
 }
 
 moe_status model_config_parse(const char *json, size_t bytes, const char *generation_json, size_t generation_bytes,
@@ -181,10 +156,12 @@ moe_status model_config_parse(const char *json, size_t bytes, const char *genera
 {
     model_config c = {.bos_id = -1,
                       .pad_id = -1,
-                      .rope_position_scale = 1.0,
-                      .default_temperature = -1.0,
-                      .default_top_p = -1.0,
-                      .default_top_k = -1};
+                      .rope = {.position_scale = 1.0, .magnitude = 1.0},
+
+                      .window = MODEL_NO_WINDOW,
+                      .positions_by = "max_position_embeddings",
+                      .defaults = model_no_defaults};
+    moe_error reason;
     moe_json *object;
     moe_status status = parse_text(json, bytes, "config.json", &object, err);
 
@@ -196,8 +173,9 @@ moe_status model_config_parse(const char *json, size_t bytes, const char *genera
     if (status == MOE_OK && generation_json != NULL) {
         status = parse_text(generation_json, generation_bytes, "generation_config.json", &object, err);
         if (status == MOE_OK) {
-            status = parse_generation(object, &c, err);
+            status = model_generation_parse(object, &c, &reason);
             moe_json_free(object);
+            status = status == MOE_OK ? MOE_OK : moe_fail(err, status, "generation_config.json: %s", reason.text);
         }
     }
     if (status == MOE_OK) {
@@ -275,11 +253,23 @@ static void text_features(const model_config *c, moe_text *out)
     }
 }
 
+/* The kind and its values only where there is one: models without scaling keep their text. */
+static void text_rope(const model_rope *r, moe_text *out)
+{
+    moe_text_printf(out, "rope_theta %.17g\nrope_position_scale %.17g\n", r->theta, r->position_scale);
+    if (r->kind != MODEL_ROPE_PLAIN) {
+        moe_text_printf(
+            out, "rope %s\nrope_factor %.17g\nrope_original_positions %.17g\nrope_fast %.17g\nrope_slow %.17g\n",
+            r->kind == MODEL_ROPE_YARN ? "yarn" : "llama3", r->factor, r->original_positions, r->fast, r->slow);
+        moe_text_printf(out, "rope_magnitude %.17g\nrope_truncate %s\n", r->magnitude, yes_no(r->truncate));
+    }
+}
+
 static void text_positions(const model_config *c, moe_text *out)
 {
     moe_text_printf(out, "max_positions %u\nnorm_eps %.9g\n", c->max_positions, (double)c->norm_eps);
     if (!c->no_positions) {
-        moe_text_printf(out, "rope_theta %.17g\nrope_position_scale %.17g\n", c->rope_theta, c->rope_position_scale);
+        text_rope(&c->rope, out);
     }
 }
 
@@ -291,6 +281,25 @@ static void text_tokens(const model_config *c, moe_text *out)
         moe_text_printf(out, "%s%d", i == 0 ? " " : ",", c->eos_ids[i]);
     }
     moe_text_printf(out, "\n");
+}
+
+/* Names of keys that came later are written only where the file has them. */
+static void text_defaults(const model_defaults *d, moe_text *out)
+{
+    moe_text_printf(out, "default_temperature %.17g\ndefault_top_p %.17g\ndefault_top_k %d\n", d->temperature, d->top_p,
+                    d->top_k);
+    if (d->min_p >= 0.0) {
+        moe_text_printf(out, "default_min_p %.17g\n", d->min_p);
+    }
+    if (d->repetition_penalty >= 0.0) {
+        moe_text_printf(out, "default_repetition_penalty %.17g\n", d->repetition_penalty);
+    }
+    if (d->max_new_tokens >= 0) {
+        moe_text_printf(out, "default_max_new_tokens %d\n", d->max_new_tokens);
+    }
+    if (d->max_length >= 0) {
+        moe_text_printf(out, "default_max_length %d\n", d->max_length);
+    }
 }
 
 void model_config_text(const model_config *c, moe_text *out)
@@ -306,6 +315,5 @@ void model_config_text(const model_config *c, moe_text *out)
     moe_text_printf(out, "attention_bias %s\ntied_head %s\n", yes_no(c->attention_bias), yes_no(c->tied_head));
     moe_text_printf(out, "ffn %s\n", ffn_names[c->ffn]);
     text_tokens(c, out);
-    moe_text_printf(out, "default_temperature %.17g\ndefault_top_p %.17g\ndefault_top_k %d\n", c->default_temperature,
-                    c->default_top_p, c->default_top_k);
+    text_defaults(&c->defaults, out);
 }

@@ -81,6 +81,9 @@ static moe_status add_eos(const json_t *value, model_config *c, moe_error *err)
     json_int_t id = json_integer_value(value);
     uint32_t at = 0;
 
+    if (json_is_null(value) || (json_is_integer(value) && id == -1)) { /* none, as old conversion scripts write it */
+        return MOE_OK;
+    }
     if (!json_is_integer(value)) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "eos_token_id: must be an integer or a list of integers");
     }
@@ -125,68 +128,6 @@ moe_status model_config_eos(const moe_json *json, model_config *c, moe_error *er
     }
     c->n_eos = 0;
     return json_is_null(value) ? MOE_OK : model_config_add_eos(value, c, err);
-}
-
-/* The object under key, NULL when absent or null. */
-static moe_status find_object(const moe_json *json, const char *key, const json_t **out, moe_error *err)
-{
-    const json_t *value = json_object_get(json, key);
-
-    *out = value == NULL || json_is_null(value) ? NULL : value;
-    if (*out != NULL && !json_is_object(*out)) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: must be an object", key);
-    }
-    return MOE_OK;
-}
-
-static moe_status parse_rope_parameters(const json_t *rope, model_config *c, bool theta_given, moe_error *err)
-{
-    const char *type = "default";
-    double theta = c->rope_theta, partial = 1.0;
-    bool found;
-    moe_status status = moe_json_string(rope, "rope_type", &type, NULL, err);
-
-    if (status == MOE_OK) {
-        status = moe_json_real(rope, "rope_theta", 1.0, 1e15, &theta, &found, err);
-    }
-    if (status == MOE_OK) {
-        status = moe_json_real(rope, "partial_rotary_factor", 0.0, 1.0, &partial, NULL, err);
-    }
-    if (status != MOE_OK) {
-        return status;
-    }
-    if (strcmp(type, "default") != 0) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED,
-                        "rope_parameters.rope_type: \"%.64s\" is not supported, only \"default\"", type);
-    }
-    if (partial < 1.0) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "rope_parameters.partial_rotary_factor: %g is not supported, only 1",
-                        partial);
-    }
-    if (theta_given && found && theta != c->rope_theta) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "rope_theta: %g contradicts rope_parameters.rope_theta %g",
-                        c->rope_theta, theta);
-    }
-    c->rope_theta = theta;
-    return MOE_OK;
-}
-
-moe_status model_config_rope(const moe_json *json, model_config *c, moe_error *err)
-{
-    const json_t *scaling, *parameters;
-    bool theta_given;
-    moe_status status = moe_json_real(json, "rope_theta", 1.0, 1e15, &c->rope_theta, &theta_given, err);
-
-    if (status == MOE_OK) {
-        status = find_object(json, "rope_scaling", &scaling, err);
-    }
-    if (status == MOE_OK && scaling != NULL) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "rope_scaling: not supported, must be null");
-    }
-    if (status == MOE_OK) {
-        status = find_object(json, "rope_parameters", &parameters, err);
-    }
-    return status == MOE_OK && parameters != NULL ? parse_rope_parameters(parameters, c, theta_given, err) : status;
 }
 
 moe_status model_config_widths(const moe_json *json, model_config *c, moe_error *err)
@@ -265,7 +206,7 @@ moe_status model_config_silu(const moe_json *json, model_config *c, moe_error *e
     moe_status status = moe_json_string(json, "hidden_act", &name, NULL, err);
 
     (void)c;
-    if (status == MOE_OK && strcmp(name, "silu") != 0) {
+    if (status == MOE_OK && strcmp(name, "silu") != 0 && strcmp(name, "swish") != 0) {
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "hidden_act: \"%.64s\" is not supported, only \"silu\"", name);
     }
     return status;

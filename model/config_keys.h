@@ -24,8 +24,20 @@ MOE_NODISCARD moe_status model_config_token(const moe_json *json, const char *ke
 /* eos_token_id: an int or a list of ints, kept ascending, each once. A key that is there, null included, replaces the
  * default. */
 MOE_NODISCARD moe_status model_config_eos(const moe_json *json, model_config *c, moe_error *err);
-/* rope_theta, rope_scaling (refused unless null) and the newer rope_parameters. */
+/* rope_theta, rope_scaling and the newer rope_parameters (rope.c); max_positions must be known, and grows with a
+ * factor. */
 MOE_NODISCARD moe_status model_config_rope(const moe_json *json, model_config *c, moe_error *err);
+/* A rope_scaling that says nothing: absent (NULL), null, {}, type "default". */
+bool model_rope_is_plain(const moe_json *object);
+/* sliding_window, use_sliding_window, layer_types (context.c). used and width are the class's defaults for the first
+ * two; null is no window. */
+MOE_NODISCARD moe_status model_config_window(const moe_json *json, model_config *c, bool used, int64_t width,
+                                             moe_error *err);
+/* Refuses keys that would make another model and that the family does not read, unless they are neutral
+ * (config_others.c); c is complete. */
+MOE_NODISCARD moe_status model_config_refuse_others(const moe_json *json, const model_config *c, moe_error *err);
+/* One line at debug: keys that nothing here knows. */
+void model_config_log_unknown(const moe_json *json, const model_config *c);
 /* vocab_size, hidden_size, num_hidden_layers, max_position_embeddings. */
 MOE_NODISCARD moe_status model_config_widths(const moe_json *json, model_config *c, moe_error *err);
 /* num_attention_heads, num_key_value_heads, head_dim, attention_bias; d_model must be known. A default for n_kv_heads
@@ -45,8 +57,10 @@ MOE_NODISCARD moe_status model_config_tokens(const moe_json *json, model_config 
 MOE_NODISCARD moe_status model_config_add_eos(const moe_json *value, model_config *c, moe_error *err);
 /* num_experts or num_local_experts, num_experts_per_tok. */
 MOE_NODISCARD moe_status model_config_experts(const moe_json *json, model_config *c, moe_error *err);
-/* hidden_act must be "silu". */
+/* hidden_act must be "silu", or "swish", which is the same. */
 MOE_NODISCARD moe_status model_config_silu(const moe_json *json, model_config *c, moe_error *err);
+/* generation_config.json; config.json has been read. Errors: of eos_token_id only. */
+MOE_NODISCARD moe_status model_generation_parse(const moe_json *json, model_config *c, moe_error *err);
 /* A real in (0, max], as a float that is not denormal. */
 MOE_NODISCARD moe_status model_config_positive(const moe_json *json, const char *key, double max, float *out,
                                                bool *found, moe_error *err);

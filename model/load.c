@@ -283,16 +283,19 @@ static void load_embedding(loader *l)
 static void load_rope(loader *l)
 {
     model *m = l->m;
+    const model_rope *r = &m->config.rope;
     size_t n = m->max_context * m->config.head_dim;
+    double *frequencies;
     float *table;
 
     if (m->config.no_positions) {
         return;
     }
     table = malloc(n * sizeof *table);
-    if (table != NULL) {
-        compute_rope_table(table, m->max_context, m->config.head_dim, m->config.rope_theta,
-                           m->config.rope_position_scale);
+    frequencies = malloc(m->config.head_dim / 2 * sizeof *frequencies);
+    if (table != NULL && frequencies != NULL) {
+        model_rope_frequencies(r, m->config.head_dim, frequencies);
+        compute_rope_table(table, m->max_context, m->config.head_dim, frequencies, r->position_scale, r->magnitude);
         m->rope = m->device->ops->alloc(m->device, n * sizeof *table);
     }
     if (m->rope != NULL) {
@@ -300,6 +303,7 @@ static void load_rope(loader *l)
     } else if (l->status == MOE_OK) {
         l->status = moe_fail(l->err, MOE_ERR_NO_MEMORY, "rope table of %zu positions: out of memory", m->max_context);
     }
+    free(frequencies);
     free(table);
 }
 

@@ -34,6 +34,7 @@
 #define MODEL_MAX_LAYERS  512
 #define MODEL_MAX_EXPERTS 4096
 #define MODEL_MAX_EOS     16
+#define MODEL_NO_WINDOW   UINT32_MAX
 
 typedef struct model_family model_family;
 
@@ -47,6 +48,31 @@ typedef enum { MODEL_ATTENTION_SOFTMAX, MODEL_ATTENTION_STICK_BREAKING } model_a
  *   TANH        matrix, tanh, matrix
  *   CENTROIDS   cosine of a projection with each expert's centroid, times a learned factor */
 typedef enum { MODEL_GATE_LINEAR, MODEL_GATE_GELU, MODEL_GATE_TANH, MODEL_GATE_CENTROIDS } model_gate;
+
+/* What generation_config.json says for requests that do not say; within the limits of a request. Negative: not given.
+ */
+typedef struct model_defaults {
+    double temperature; /* 0 too where do_sample is false */
+    double top_p, min_p, repetition_penalty;
+    int32_t top_k;
+    int32_t max_new_tokens;
+    int32_t max_length;   /* of prompt and answer; not given beside max_new_tokens */
+    char not_served[512]; /* what the file asks for and does not get, "key: value" or a reason each, for one warning */
+} model_defaults;
+extern const model_defaults model_no_defaults;
+
+/* How q and k are turned by their position (rope.c): pair j of a head by position * position_scale * frequency[j]. */
+typedef enum { MODEL_ROPE_PLAIN, MODEL_ROPE_YARN, MODEL_ROPE_LLAMA3 } model_rope_kind;
+typedef struct model_rope {
+    model_rope_kind kind;
+    double theta;
+    double position_scale; /* 1; linear scaling: 1 / factor */
+    double magnitude;      /* 1; of turned vectors (yarn) */
+    /* yarn, llama3: what turns more often than fast within original_positions keeps its frequency, what turns less
+     * often than slow has it divided by factor */
+    double factor, original_positions, fast, slow;
+    bool truncate; /* yarn: the ends of the ramp are whole pairs */
+} model_rope;
 
 typedef struct model_config {
     const model_family *family;
@@ -75,18 +101,18 @@ typedef struct model_config {
     float clip_qkv_bound;
 
     bool no_positions; /* nothing is rotated */
-    double rope_theta, rope_position_scale;
-    uint32_t max_positions;     /* max_position_embeddings; the default context where it is no limit */
+    model_rope rope;
+    uint32_t max_positions;     /* max_position_embeddings, times the factor of a scaled rope; the default context */
+    const char *positions_by;   /* what max_positions is, for an error */
     bool positions_are_a_limit; /* OLMoE: a context beyond max_positions is refused */
+    uint32_t window;            /* attention is to see no further back; served are contexts that it hides nothing of */
     model_norm norm;
     float norm_eps;
     bool tied_head;
     int32_t bos_id, pad_id; /* -1: none */
     int32_t eos_ids[MODEL_MAX_EOS];
     uint32_t n_eos;
-    /* generation_config.json; negative: not given */
-    double default_temperature, default_top_p;
-    int32_t default_top_k;
+    model_defaults defaults;
 } model_config;
 
 /* Reads DIR/config.json and DIR/generation_config.json. Errors name the key, the value and the limit. */
@@ -94,8 +120,13 @@ MOE_NODISCARD moe_status model_config_load(const char *dir, model_config *out, m
 /* The same from memory (fuzz target, tests). generation_json may be NULL. */
 MOE_NODISCARD moe_status model_config_parse(const char *json, size_t bytes, const char *generation_json,
                                             size_t generation_bytes, model_config *out, moe_error *err);
+/* The context to serve: wanted, or with 0 max_positions. Errors: MOE_ERR_INVALID_ARG beyond positions that are a limit,
+ * MOE_ERR_UNSUPPORTED beyond the window; both say what would do. */
+MOE_NODISCARD moe_status model_config_context(const model_config *c, uint32_t wanted, uint32_t *out, moe_error *err);
 /* Canonical text of everything that decides an answer, for the manifest: "key value" lines. */
 void model_config_text(const model_config *c, moe_text *out);
+/* Radians per position of each pair of a head; out [head_dim / 2]. */
+void model_rope_frequencies(const model_rope *r, uint32_t head_dim, double *out);
 /* Values per row that wants logits: the labels of a classifier, else the vocabulary. */
 uint32_t model_head_width(const model_config *c);
 

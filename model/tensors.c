@@ -1,7 +1,6 @@
 /* The checkpoint's tensors against the exact set that the config demands. */
 #include "model/family/family.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,197 +17,6 @@ struct model_tensors {
     size_t expert_bytes;      /* of the largest FFN expert */
     size_t all_experts_bytes; /* of all together */
 };
-
-/* ------------------------------------------------------------------------------------------------ names */
-void model_format_name(const char *pattern, uint32_t layer, uint32_t expert, char name[CHECKPOINT_MAX_NAME])
-{
-    size_t n = 0;
-
-    while (*pattern != '\0' && n < CHECKPOINT_MAX_NAME - 1) {
-        if (pattern[0] == '{') {
-            n += (size_t)snprintf(name + n, CHECKPOINT_MAX_NAME - n, "%" PRIu32, pattern[1] == 'l' ? layer : expert);
-            pattern += 3;
-        } else {
-            name[n++] = *pattern++;
-        }
-    }
-    MOE_ASSERT(n < CHECKPOINT_MAX_NAME);
-    name[n] = '\0';
-}
-
-const char *model_role_pattern(const model_config *c, model_role role)
-{
-    const char *other = c->family->other_name == NULL ? NULL : c->family->other_name(c, role);
-
-    return other == NULL ? c->family->names[role] : other;
-}
-
-void model_tensor_name(const model_config *c, model_role role, uint32_t layer, uint32_t expert,
-                       char name[CHECKPOINT_MAX_NAME])
-{
-    model_format_name(model_role_pattern(c, role), layer, expert, name);
-}
-
-static bool is_input_major(const model_config *c, model_role role)
-{
-    return (c->family->input_major >> role & 1) != 0;
-}
-
-/* ------------------------------------------------------------------------------------------------ shapes */
-static bool matrix(model_tensor_shape *out, size_t n_out, size_t n_in)
-{
-    *out = (model_tensor_shape){.rank = 2, .dims = {n_out, n_in}};
-    return true;
-}
-
-static bool vector(model_tensor_shape *out, size_t n)
-{
-    *out = (model_tensor_shape){.rank = 1, .dims = {n}};
-    return true;
-}
-
-static bool norm_shape(const model_config *c, model_role role, model_tensor_shape *out)
-{
-    bool is_bias =
-        role == MODEL_ROLE_FINAL_NORM_BIAS || role == MODEL_ROLE_INPUT_NORM_BIAS || role == MODEL_ROLE_POST_NORM_BIAS;
-
-    return (!is_bias || c->norm == MODEL_NORM_LAYER) && vector(out, c->d_model);
-}
-
-static bool attention_shape(const model_config *c, model_role role, model_tensor_shape *out)
-{
-    size_t d_q = (size_t)c->n_heads * c->head_dim, d_kv = (size_t)c->n_kv_heads * c->head_dim;
-    bool per_head = c->qk_norm == MODEL_QK_NORM_PER_HEAD, normed = c->qk_norm != MODEL_QK_NORM_NONE;
-
-    switch (role) {
-    case MODEL_ROLE_Q:
-        return c->n_att_experts == 0 && matrix(out, d_q, c->d_model);
-    case MODEL_ROLE_O:
-        return c->n_att_experts == 0 && matrix(out, c->d_model, d_q);
-    case MODEL_ROLE_K:
-    case MODEL_ROLE_V:
-        return !c->shared_kv && matrix(out, d_kv, c->d_model);
-    case MODEL_ROLE_Q_BIAS:
-        return c->attention_bias && vector(out, d_q);
-    case MODEL_ROLE_K_BIAS:
-    case MODEL_ROLE_V_BIAS:
-        return (c->attention_bias || c->kv_bias) && vector(out, d_kv);
-    case MODEL_ROLE_O_BIAS:
-        return c->attention_bias && vector(out, c->d_model);
-    case MODEL_ROLE_Q_NORM:
-        return normed && vector(out, per_head ? c->head_dim : d_q);
-    case MODEL_ROLE_K_NORM:
-        return normed && vector(out, per_head ? c->head_dim : d_kv);
-    case MODEL_ROLE_ATTENTION_EXPERT_Q:
-        return c->n_att_experts > 0 && matrix(out, d_q, c->d_model);
-    default:
-        MOE_ASSERT(role == MODEL_ROLE_ATTENTION_EXPERT_O);
-        return c->n_att_experts > 0 && matrix(out, c->d_model, d_q);
-    }
-}
-
-/* The gate of n experts; part counts from the first of its four roles: inner, bias, gate, temperature. */
-static bool gate_shape(const model_config *c, int part, size_t n, model_tensor_shape *out)
-{
-    bool two_layers = c->gate_kind != MODEL_GATE_LINEAR;
-
-    if (n == 0) {
-        return false;
-    }
-    switch (part) {
-    case 0:
-        return two_layers && matrix(out, c->gate_width, c->d_model);
-    case 1:
-        return c->gate_kind == MODEL_GATE_GELU && vector(out, c->gate_width);
-    case 2:
-        return matrix(out, n, two_layers ? c->gate_width : c->d_model);
-    default:
-        return c->gate_kind == MODEL_GATE_CENTROIDS && vector(out, 1);
-    }
-}
-
-static bool expert_shape(const model_config *c, model_role role, model_tensor_shape *out)
-{
-    switch (role) {
-    case MODEL_ROLE_CONSTANT:
-        return c->n_constant_experts > 0 && vector(out, c->d_model);
-    case MODEL_ROLE_CONSTANT_GATE:
-        return c->n_constant_experts > 0 && matrix(out, 2, c->d_model);
-    case MODEL_ROLE_EXPERT_GATE:
-        return c->ffn == COMPUTE_FFN_SWIGLU && matrix(out, c->d_ff, c->d_model);
-    case MODEL_ROLE_EXPERT_UP:
-        return matrix(out, c->d_ff, c->d_model);
-    default:
-        MOE_ASSERT(role == MODEL_ROLE_EXPERT_DOWN);
-        return matrix(out, c->d_model, c->d_ff);
-    }
-}
-
-static bool plain_shape(const model_config *c, model_role role, uint32_t layer, model_tensor_shape *out)
-{
-    switch (role) {
-    case MODEL_ROLE_EMBED:
-        return matrix(out, c->vocab_size, c->d_model);
-    case MODEL_ROLE_HEAD:
-        return !c->tied_head && matrix(out, model_head_width(c), c->d_model);
-    case MODEL_ROLE_FINAL_NORM:
-    case MODEL_ROLE_FINAL_NORM_BIAS:
-    case MODEL_ROLE_INPUT_NORM:
-    case MODEL_ROLE_INPUT_NORM_BIAS:
-    case MODEL_ROLE_POST_NORM:
-    case MODEL_ROLE_POST_NORM_BIAS:
-        return norm_shape(c, role, out);
-    case MODEL_ROLE_ATTENTION_GATE_INNER:
-    case MODEL_ROLE_ATTENTION_GATE_BIAS:
-    case MODEL_ROLE_ATTENTION_GATE:
-    case MODEL_ROLE_ATTENTION_TEMPERATURE:
-        return gate_shape(c, (int)role - MODEL_ROLE_ATTENTION_GATE_INNER, c->n_att_experts, out);
-    case MODEL_ROLE_GATE_INNER:
-    case MODEL_ROLE_GATE_BIAS:
-    case MODEL_ROLE_GATE:
-    case MODEL_ROLE_TEMPERATURE:
-        return gate_shape(c, (int)role - MODEL_ROLE_GATE_INNER, c->n_experts, out);
-    case MODEL_ROLE_GATE_MAP: /* nothing comes before the first layer */
-        return c->gate_map && layer > 0 && matrix(out, c->n_experts, c->n_experts);
-    default:
-        return role >= MODEL_FIRST_CONSTANT_ROLE ? expert_shape(c, role, out) : attention_shape(c, role, out);
-    }
-}
-
-bool model_tensor_shape_of(const model_config *c, model_role role, uint32_t layer, model_tensor_shape *out)
-{
-    if (!plain_shape(c, role, layer, out)) {
-        return false;
-    }
-    if (is_input_major(c, role)) {
-        *out = (model_tensor_shape){.rank = 2, .dims = {out->dims[1], out->dims[0]}};
-    }
-    return true;
-}
-
-uint32_t model_role_experts(const model_config *c, model_role role, uint32_t *first_out)
-{
-    *first_out = 0;
-    if (role >= MODEL_FIRST_EXPERT_ROLE) {
-        return c->n_ffn_experts;
-    }
-    if (role >= MODEL_FIRST_CONSTANT_ROLE) {
-        *first_out = c->n_ffn_experts;
-        return c->n_constant_experts;
-    }
-    return role >= MODEL_FIRST_ATTENTION_EXPERT_ROLE ? c->n_att_experts : 1;
-}
-
-compute_weight model_tensors_weight(const model_config *c, model_role role, const checkpoint_logical *t)
-{
-    bool input_major = is_input_major(c, role);
-
-    return (compute_weight){.data = t->data,
-                            .dtype = t->dtype,
-                            .n_out = t->shape[input_major ? 1 : 0],
-                            .n_in = t->shape[input_major ? 0 : 1],
-                            .input_major = input_major};
-}
 
 /* ------------------------------------------------------------------------------------------------ resolving
  * Carried through one open. */
@@ -253,10 +61,25 @@ static void format_shape(const size_t *dims, size_t rank, char *text, size_t cap
     }
 }
 
-static moe_status check_tensor(resolver *r, const checkpoint_tensor *tensor, const model_tensor_shape *shape)
+/* Embeddings are often padded to a round number of rows, and a hand has changed one of the two. */
+static bool has_other_rows(const checkpoint_tensor *tensor, model_role role, const model_tensor_shape *shape)
+{
+    return (role == MODEL_ROLE_EMBED || role == MODEL_ROLE_HEAD) && tensor->rank == 2 &&
+           tensor->shape[0] != shape->dims[0] && tensor->shape[1] == shape->dims[1];
+}
+
+static moe_status check_tensor(resolver *r, const checkpoint_tensor *tensor, model_role role,
+                               const model_tensor_shape *shape)
 {
     char is[192], wanted[96];
 
+    if (has_other_rows(tensor, role, shape)) {
+        return moe_fail(r->err, MOE_ERR_INVALID_ARG,
+                        "tensor %s: %zu rows, but %s is %zu; it must be the number of rows", tensor->name,
+                        tensor->shape[0],
+                        role == MODEL_ROLE_HEAD && r->t->config.n_labels > 0 ? "the number of labels" : "vocab_size",
+                        shape->dims[0]);
+    }
     if (tensor->rank != shape->rank || memcmp(tensor->shape, shape->dims, shape->rank * sizeof shape->dims[0]) != 0) {
         format_shape(tensor->shape, tensor->rank, is, sizeof is);
         format_shape(shape->dims, shape->rank, wanted, sizeof wanted);
@@ -376,7 +199,7 @@ static moe_status resolve(resolver *r, model_role role, uint32_t layer, bool sto
         if (tensor == NULL) {
             return moe_fail(r->err, MOE_ERR_NOT_FOUND, "tensor %s: missing", name);
         }
-        status = check_tensor(r, tensor, &whole);
+        status = check_tensor(r, tensor, role, &whole);
         if (status == MOE_OK) {
             size_t part = (from.all_experts ? (size_t)i * from.of : 0) + from.part;
             status = add(r, role, layer, first + i, &shape, tensor, part, (from.all_experts ? n : 1) * (size_t)from.of);
@@ -463,6 +286,31 @@ static moe_status refuse_unexpected(const resolver *r)
     return MOE_OK;
 }
 
+/* Some programs write the head of a tied model as well. It is left alone if it is the embedding; if not, the config and
+ * the file speak of two models. */
+static moe_status check_stored_head(resolver *r)
+{
+    const model_config *c = &r->t->config;
+    char name[CHECKPOINT_MAX_NAME];
+    const checkpoint_tensor *head, *embedding;
+
+    if (!c->tied_head) {
+        return MOE_OK;
+    }
+    model_tensor_name(c, MODEL_ROLE_HEAD, 0, 0, name);
+    head = take(r, name);
+    model_tensor_name(c, MODEL_ROLE_EMBED, 0, 0, name);
+    embedding = take(r, name);
+    if (head == NULL ||
+        (head->dtype == embedding->dtype && head->rank == 2 && head->shape[0] == embedding->shape[0] &&
+         head->shape[1] == embedding->shape[1] && memcmp(head->data, embedding->data, head->bytes) == 0)) {
+        return MOE_OK;
+    }
+    return moe_fail(r->err, MOE_ERR_INVALID_ARG,
+                    "tensor %s: differs from %s, while tie_word_embeddings is true and makes them one", head->name,
+                    embedding->name);
+}
+
 static int compare_names(const void *a, const void *b)
 {
     return strcmp(((const checkpoint_logical *)a)->name, ((const checkpoint_logical *)b)->name);
@@ -477,6 +325,9 @@ static moe_status resolve_all(resolver *r)
     }
     for (uint32_t layer = 0; layer < r->t->config.n_layers && status == MOE_OK; layer++) {
         status = resolve_layer(r, layer);
+    }
+    if (status == MOE_OK) {
+        status = check_stored_head(r);
     }
     if (status == MOE_OK) {
         status = refuse_unexpected(r);

@@ -122,7 +122,7 @@ typedef struct router_solver_node {
 typedef struct router_solver_input {
     const router_solver_node *nodes;  /* [n_nodes] */
     size_t n_nodes;                   /* 1 .. ROUTER_MAX_NODES */
-    uint32_t n_layers, n_experts;     /* experts 0 .. n_experts - 1 of every layer */
+    uint32_t n_layers, n_ffn_experts; /* experts 0 .. n_ffn_experts - 1 of every layer */
     uint32_t replication;             /* owners per expert, >= 1; more than there are nodes counts as one on each */
     const router_placement *previous; /* NULL: none. What need not move stays */
     uint64_t epoch;

@@ -23,7 +23,7 @@
 
 typedef struct solver {
     const router_solver_input *in;
-    uint32_t n_nodes, n_layers, n_experts, replication;
+    uint32_t n_nodes, n_layers, n_ffn_experts, replication;
     uint64_t limit[ROUTER_MAX_NODES];    /* copies that fit, at most one of every expert */
     uint64_t weight[ROUTER_MAX_NODES];   /* memory in MiB */
     uint32_t share[ROUTER_MAX_NODES];    /* step 1 */
@@ -33,8 +33,8 @@ typedef struct solver {
 
     /* of the layer under work */
     uint32_t room[ROUTER_MAX_NODES];
-    uint8_t *on;      /* owned [n_nodes * n_experts]: 1 if the node holds the expert */
-    uint32_t *copies; /* owned [n_experts] */
+    uint8_t *on;      /* owned [n_nodes * n_ffn_experts]: 1 if the node holds the expert */
+    uint32_t *copies; /* owned [n_ffn_experts] */
 
     router_replica *replicas; /* owned [layers * experts * replication] */
     size_t n_replicas;
@@ -42,7 +42,7 @@ typedef struct solver {
 
 static uint8_t *held(solver *s, uint32_t node, uint32_t expert)
 {
-    return &s->on[(size_t)node * s->n_experts + expert];
+    return &s->on[(size_t)node * s->n_ffn_experts + expert];
 }
 
 static moe_status check_input(const router_solver_input *in, moe_error *err)
@@ -51,10 +51,10 @@ static moe_status check_input(const router_solver_input *in, moe_error *err)
         return moe_fail(err, MOE_ERR_INVALID_ARG, "solver: %zu nodes, limits 1 and %d", in->n_nodes, ROUTER_MAX_NODES);
     }
     uint32_t r = MOE_MIN(in->replication, (uint32_t)in->n_nodes);
-    if (in->n_layers == 0 || in->n_experts == 0 || r == 0 || in->n_experts > SOLVER_MAX_COPIES ||
-        in->n_layers > SOLVER_MAX_COPIES / in->n_experts / r) {
+    if (in->n_layers == 0 || in->n_ffn_experts == 0 || r == 0 || in->n_ffn_experts > SOLVER_MAX_COPIES ||
+        in->n_layers > SOLVER_MAX_COPIES / in->n_ffn_experts / r) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "solver: %u layers of %u experts, replication %u: limit %u copies",
-                        in->n_layers, in->n_experts, in->replication, SOLVER_MAX_COPIES);
+                        in->n_layers, in->n_ffn_experts, in->replication, SOLVER_MAX_COPIES);
     }
     for (size_t i = 0; i < in->n_nodes; i++) {
         if (in->nodes[i].memory_bytes != 0 && in->nodes[i].expert_bytes == 0) {
@@ -96,7 +96,7 @@ static void find_previous(solver *s)
 
 static void find_limits(solver *s)
 {
-    uint64_t all = (uint64_t)s->n_layers * s->n_experts;
+    uint64_t all = (uint64_t)s->n_layers * s->n_ffn_experts;
     uint64_t largest = 1;
 
     for (uint32_t i = 0; i < s->n_nodes; i++) {
@@ -124,7 +124,7 @@ static moe_status does_not_fit(const solver *s, uint64_t wanted, uint64_t room, 
     return moe_fail(
         err, MOE_ERR_BUSY,
         "placement: %u layers of %u experts, %u of each, are %llu copies; the nodes have room for %llu (%s)",
-        s->n_layers, s->n_experts, s->replication, (unsigned long long)wanted, (unsigned long long)room, list);
+        s->n_layers, s->n_ffn_experts, s->replication, (unsigned long long)wanted, (unsigned long long)room, list);
 }
 
 /* With one copy more, node a would be filled to a lower ratio than b. The ratios are multiplied out; doubles are exact
@@ -139,7 +139,7 @@ static bool is_emptier(const solver *s, uint32_t a, uint32_t b)
  * again. */
 static moe_status divide(solver *s, moe_error *err)
 {
-    uint64_t wanted = (uint64_t)s->n_layers * s->n_experts * s->replication, room = 0;
+    uint64_t wanted = (uint64_t)s->n_layers * s->n_ffn_experts * s->replication, room = 0;
 
     for (uint32_t i = 0; i < s->n_nodes; i++) {
         room += s->limit[i];
@@ -204,7 +204,7 @@ static bool was_on(const solver *s, uint32_t layer, uint32_t expert, uint32_t no
  * loaded already. */
 static void keep_previous(solver *s, uint32_t layer)
 {
-    for (uint32_t e = 0; e < s->n_experts; e++) {
+    for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
         for (uint32_t i = 0; i < s->n_nodes && s->copies[e] < s->replication; i++) {
             if (s->room[i] > 0 && was_on(s, layer, e, i)) {
                 put(s, i, e);
@@ -249,7 +249,7 @@ static bool put_where_room(solver *s, uint32_t expert)
 /* An expert on node a that is not on node b. */
 static bool find_movable(solver *s, uint32_t a, uint32_t b, uint32_t *expert)
 {
-    for (uint32_t e = 0; e < s->n_experts; e++) {
+    for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
         if (*held(s, a, e) && !*held(s, b, e)) {
             *expert = e;
             return true;
@@ -305,7 +305,7 @@ static bool swap_for_zone(solver *s, uint32_t e, uint32_t a)
         if (*held(s, c, e) || zone_mates(s, c, e) > 0) {
             continue;
         }
-        for (uint32_t f = 0; f < s->n_experts; f++) {
+        for (uint32_t f = 0; f < s->n_ffn_experts; f++) {
             if (*held(s, c, f) && !*held(s, a, f) && (zone_mates(s, a, f) == 0 || zone_mates(s, c, f) > 0)) {
                 *held(s, a, e) = *held(s, c, f) = 0;
                 *held(s, c, e) = *held(s, a, f) = 1;
@@ -319,7 +319,7 @@ static bool swap_for_zone(solver *s, uint32_t e, uint32_t a)
 /* Every swap brings an expert into one more zone and takes none from the other, so no swap undoes another. */
 static void spread_zones(solver *s)
 {
-    for (uint32_t e = 0; e < s->n_experts; e++) {
+    for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
         for (uint32_t a = 0; a < s->n_nodes; a++) {
             if (*held(s, a, e) && zone_mates(s, a, e) > 0) {
                 (void)swap_for_zone(s, e, a);
@@ -330,11 +330,11 @@ static void spread_zones(solver *s)
 
 static void solve_layer(solver *s, uint32_t layer)
 {
-    memset(s->on, 0, (size_t)s->n_nodes * s->n_experts);
-    memset(s->copies, 0, s->n_experts * sizeof *s->copies);
+    memset(s->on, 0, (size_t)s->n_nodes * s->n_ffn_experts);
+    memset(s->copies, 0, s->n_ffn_experts * sizeof *s->copies);
     set_quotas(s, layer);
     keep_previous(s, layer);
-    for (uint32_t e = 0; e < s->n_experts; e++) {
+    for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
         while (s->copies[e] < s->replication) {
             if (!put_where_room(s, e)) {
                 put_by_path(s, e);
@@ -344,7 +344,7 @@ static void solve_layer(solver *s, uint32_t layer)
     if (s->has_zones && s->replication > 1) {
         spread_zones(s);
     }
-    for (uint32_t e = 0; e < s->n_experts; e++) {
+    for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
         for (uint32_t i = 0; i < s->n_nodes; i++) {
             if (*held(s, i, e)) {
                 s->replicas[s->n_replicas++] = (router_replica){layer, (int32_t)e, i};
@@ -364,11 +364,11 @@ static moe_status solve_all(solver *s, router_placement **out, moe_error *err)
     if (status != MOE_OK) {
         return status;
     }
-    s->on = calloc(s->n_nodes, s->n_experts);
-    s->copies = calloc(s->n_experts, sizeof *s->copies);
-    s->replicas = calloc((size_t)s->n_layers * s->n_experts * s->replication, sizeof *s->replicas);
+    s->on = calloc(s->n_nodes, s->n_ffn_experts);
+    s->copies = calloc(s->n_ffn_experts, sizeof *s->copies);
+    s->replicas = calloc((size_t)s->n_layers * s->n_ffn_experts * s->replication, sizeof *s->replicas);
     if (s->on == NULL || s->copies == NULL || s->replicas == NULL) {
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "solver: %u layers of %u experts", s->n_layers, s->n_experts);
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "solver: %u layers of %u experts", s->n_layers, s->n_ffn_experts);
     }
     for (uint32_t layer = 0; layer < s->n_layers; layer++) {
         solve_layer(s, layer);
@@ -376,8 +376,8 @@ static moe_status solve_all(solver *s, router_placement **out, moe_error *err)
     for (uint32_t i = 0; i < s->n_nodes; i++) {
         ids[i] = s->in->nodes[i].id;
     }
-    return router_placement_open(s->in->epoch, ids, s->n_nodes, s->n_layers, s->n_experts, s->replicas, s->n_replicas,
-                                 out, err);
+    return router_placement_open(s->in->epoch, ids, s->n_nodes, s->n_layers, s->n_ffn_experts, s->replicas,
+                                 s->n_replicas, out, err);
 }
 
 moe_status router_solve(const router_solver_input *input, router_placement **out, moe_error *err)
@@ -390,7 +390,7 @@ moe_status router_solve(const router_solver_input *input, router_placement **out
     solver s = {.in = input,
                 .n_nodes = (uint32_t)input->n_nodes,
                 .n_layers = input->n_layers,
-                .n_experts = input->n_experts,
+                .n_ffn_experts = input->n_ffn_experts,
                 .replication = MOE_MIN(input->replication, (uint32_t)input->n_nodes)};
     status = solve_all(&s, out, err);
     free(s.on);

@@ -33,6 +33,13 @@ OLMOE = dict(SMALL, model_type="olmoe", intermediate_size=12, num_experts=8)
 MIXTRAL = dict(SMALL, model_type="mixtral", intermediate_size=20, num_local_experts=5)
 QWEN3 = dict(SMALL, model_type="qwen3_moe", intermediate_size=40, moe_intermediate_size=12, head_dim=10, num_experts=8,
              norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[])
+
+
+def scaled(rope_type, **keys):
+    return dict(rope_parameters=dict(rope_type=rope_type, rope_theta=10000.0, **keys))
+
+
+YARN = scaled("yarn", factor=4.0, original_max_position_embeddings=64)
 RANDOM = {
     "olmoe": OLMOE,
     "olmoe-norm-clip": dict(OLMOE, norm_topk_prob=True, clip_qkv=0.8, num_experts_per_tok=3),
@@ -43,6 +50,20 @@ RANDOM = {
     "qwen3": QWEN3,
     "qwen3-raw-weights": dict(QWEN3, norm_topk_prob=False, num_experts=9, num_experts_per_tok=4),
     "qwen3-tied": dict(QWEN3, tie_word_embeddings=True, num_key_value_heads=1, head_dim=6, num_hidden_layers=4),
+    # scaled positions, over lengths that reach well beyond the original one
+    "olmoe-yarn": dict(OLMOE, hidden_size=64, **YARN),
+    "olmoe-linear": dict(OLMOE, **scaled("linear", factor=3.0)),
+    "mixtral-yarn": dict(MIXTRAL, head_dim=32, **scaled("yarn", factor=8.0, original_max_position_embeddings=32, beta_fast=16.0, beta_slow=2.0,
+                                                        truncate=False)),
+    "mixtral-linear": dict(MIXTRAL, **scaled("linear", factor=2.5)),
+    "qwen3-yarn": dict(QWEN3, head_dim=32, **YARN),
+    "qwen3-yarn-mscale": dict(QWEN3, head_dim=16, **scaled("yarn", factor=40.0, original_max_position_embeddings=128, mscale=1.5,
+                                                           mscale_all_dim=0.7)),
+    "qwen3-yarn-attention": dict(QWEN3, head_dim=16, **scaled("yarn", factor=6.0, original_max_position_embeddings=50, attention_factor=0.8)),
+    "qwen3-linear": dict(QWEN3, **scaled("linear", factor=4.0)),
+    "qwen3-llama3": dict(QWEN3, head_dim=32, **scaled("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                                      original_max_position_embeddings=64)),
+    "qwen3-dynamic": dict(QWEN3, **scaled("dynamic", factor=2.0)),
 }
 
 

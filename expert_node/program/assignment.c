@@ -24,7 +24,7 @@ struct assignment {
     expert_node *node;
     const moe_clock *clock;
     char id[ROUTER_MAX_NODE_ID + 1];
-    uint32_t n_layers, n_experts;
+    uint32_t n_layers, n_ffn_experts;
     size_t n_words;   /* of one bitmap */
     uint64_t *wanted; /* owned, as the next */
     uint64_t *held;
@@ -40,7 +40,7 @@ struct assignment {
     atomic_bool complete;
 };
 
-moe_status assignment_open(expert_node *node, const char *id, uint32_t n_layers, uint32_t n_experts,
+moe_status assignment_open(expert_node *node, const char *id, uint32_t n_layers, uint32_t n_ffn_experts,
                            const moe_clock *clock, assignment **out)
 {
     assignment *a = calloc(1, sizeof *a);
@@ -52,8 +52,8 @@ moe_status assignment_open(expert_node *node, const char *id, uint32_t n_layers,
     a->clock = clock;
     (void)snprintf(a->id, sizeof a->id, "%s", id);
     a->n_layers = n_layers;
-    a->n_experts = n_experts;
-    a->n_words = n_layers * cluster_words(n_experts);
+    a->n_ffn_experts = n_ffn_experts;
+    a->n_words = n_layers * cluster_words(n_ffn_experts);
     a->wanted = calloc(a->n_words, sizeof *a->wanted);
     a->held = calloc(a->n_words, sizeof *a->held);
     a->failed = calloc(a->n_words, sizeof *a->failed);
@@ -83,7 +83,7 @@ void assignment_notify(assignment *a)
 
 static bool bit(const assignment *a, const uint64_t *bitmap, size_t i)
 {
-    return cluster_bit(bitmap, a->n_experts, (uint32_t)(i / a->n_experts), (uint32_t)(i % a->n_experts));
+    return cluster_bit(bitmap, a->n_ffn_experts, (uint32_t)(i / a->n_ffn_experts), (uint32_t)(i % a->n_ffn_experts));
 }
 
 static uint32_t count_missing(const assignment *a)
@@ -102,7 +102,7 @@ static void take_state(assignment *a, cluster *c)
     const cluster_state *s = cluster_state_acquire(c);
     uint64_t before = a->epoch;
 
-    if (s->desired != NULL && s->n_layers == a->n_layers && s->n_experts == a->n_experts) {
+    if (s->desired != NULL && s->n_layers == a->n_layers && s->n_ffn_experts == a->n_ffn_experts) {
         a->n_wanted = (uint32_t)cluster_state_wanted(s, a->id, a->wanted);
         a->droppable = cluster_state_epoch_applied(s) >= s->epoch;
         a->epoch = s->epoch;
@@ -121,27 +121,27 @@ static void take_state(assignment *a, cluster *c)
 
 static void load_one(assignment *a, size_t i)
 {
-    uint32_t layer = (uint32_t)(i / a->n_experts), expert = (uint32_t)(i % a->n_experts);
+    uint32_t layer = (uint32_t)(i / a->n_ffn_experts), expert = (uint32_t)(i % a->n_ffn_experts);
     moe_error err = {""};
     moe_status status = expert_node_load(a->node, layer, (int32_t)expert, &err);
 
     if (status == MOE_OK) {
-        cluster_bit_set(a->held, a->n_experts, layer, expert);
+        cluster_bit_set(a->held, a->n_ffn_experts, layer, expert);
         a->n_missing--;
         a->report = true;
         return;
     }
     MOE_ERROR("layer %u expert %u is not served: %s", layer, expert, err.text);
-    cluster_bit_set(a->failed, a->n_experts, layer, expert);
+    cluster_bit_set(a->failed, a->n_ffn_experts, layer, expert);
     a->retry_ns = moe_now_ns(a->clock) + RETRY_NS;
 }
 
 static void drop_one(assignment *a, size_t i)
 {
-    uint32_t layer = (uint32_t)(i / a->n_experts), expert = (uint32_t)(i % a->n_experts);
+    uint32_t layer = (uint32_t)(i / a->n_ffn_experts), expert = (uint32_t)(i % a->n_ffn_experts);
 
     expert_node_drop(a->node, layer, (int32_t)expert);
-    a->held[layer * cluster_words(a->n_experts) + expert / 64] &= ~((uint64_t)1 << (expert % 64));
+    a->held[layer * cluster_words(a->n_ffn_experts) + expert / 64] &= ~((uint64_t)1 << (expert % 64));
     a->report = true;
 }
 
@@ -149,7 +149,7 @@ static void drop_one(assignment *a, size_t i)
  * may be done. */
 static bool work_one(assignment *a)
 {
-    size_t n = (size_t)a->n_layers * a->n_experts;
+    size_t n = (size_t)a->n_layers * a->n_ffn_experts;
 
     for (size_t i = 0; a->droppable && a->cursor == 0 && i < n; i++) {
         if (bit(a, a->held, i) && !bit(a, a->wanted, i)) {

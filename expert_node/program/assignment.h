@@ -15,7 +15,7 @@
 typedef struct assignment assignment;
 
 /* node and clock are borrowed; id is copied. */
-MOE_NODISCARD moe_status assignment_open(expert_node *node, const char *id, uint32_t n_layers, uint32_t n_experts,
+MOE_NODISCARD moe_status assignment_open(expert_node *node, const char *id, uint32_t n_layers, uint32_t n_ffn_experts,
                                          const moe_clock *clock, assignment **out);
 void assignment_close(assignment *a); /* NULL is fine */
 /* The cluster's state has changed: for cluster_options.changed. Any thread. */

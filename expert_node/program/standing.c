@@ -28,7 +28,7 @@ bool standing_is_met(const standing *s, moe_error *why)
 /* Experts that the other nodes can hold; *n_others: how many nodes those are. */
 static uint64_t room_of_others(const standing *s, size_t *n_others)
 {
-    uint64_t room = 0, all = (uint64_t)s->state->n_layers * s->state->n_experts;
+    uint64_t room = 0, all = (uint64_t)s->state->n_layers * s->state->n_ffn_experts;
 
     *n_others = 0;
     for (size_t i = 0; i < s->state->n_nodes; i++) {
@@ -46,7 +46,7 @@ static uint64_t room_of_others(const standing *s, size_t *n_others)
 standing_relief standing_judge(const standing *s, moe_error *why)
 {
     const cluster_state *state = s->state;
-    uint64_t all = (uint64_t)state->n_layers * state->n_experts;
+    uint64_t all = (uint64_t)state->n_layers * state->n_ffn_experts;
     size_t n_others;
 
     if (state->n_coordinators == 0 ||

@@ -73,6 +73,8 @@ struct model_family {
     /* Fills what the family knows (config_keys.h has the keys that many share). Bounds that hold for all are checked
      * after it. */
     moe_status (*parse)(const moe_json *json, model_config *c, moe_error *err);
+    const char *const *keys; /* of config.json that parse reads; NULL ends the list */
+    bool classifies;         /* has a head for ...ForSequenceClassification */
     /* [MODEL_N_ROLES]: a tensor's file name, and its name in the manifest whatever the layout of the file. */
     const char *const *names;
     /* The name where a config makes it another one; NULL: none. The function itself may be NULL. */
@@ -101,6 +103,12 @@ struct model_family {
     [MODEL_ROLE_POST_NORM] = MODEL_LLAMA_LAYER "post_attention_layernorm.weight"
 /* Old conversion scripts saved the rotary frequencies of each layer. */
 #define MODEL_LLAMA_IGNORED ".self_attn.rotary_emb.inv_freq"
+
+/* The keys that decoders of transformers share. */
+#define MODEL_LLAMA_KEYS                                                                                               \
+    "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings", "num_attention_heads",                \
+        "num_key_value_heads", "head_dim", "attention_bias", "rope_theta", "rope_scaling", "rope_parameters",          \
+        "hidden_act", "intermediate_size", "rms_norm_eps"
 
 extern const model_family model_family_olmoe, model_family_mixtral, model_family_qwen3_moe, model_family_moduleformer,
     model_family_moe_plus_plus;

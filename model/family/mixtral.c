@@ -14,6 +14,9 @@ static const char *const names[MODEL_N_ROLES] = {
     [MODEL_ROLE_EXPERT_DOWN] = EXPERT "w2.weight",
 };
 
+static const char *const keys[] = {MODEL_LLAMA_KEYS,      "num_experts",    "num_local_experts",
+                                   "num_experts_per_tok", "norm_topk_prob", NULL};
+
 static const char *const ignored[] = {MODEL_LLAMA_IGNORED, NULL};
 
 static void set_defaults(model_config *c)
@@ -29,32 +32,35 @@ static void set_defaults(model_config *c)
     c->max_positions = 131072; /* 4096 * 32 */
     c->positions_are_a_limit = true;
     c->norm_eps = 1e-5f;
-    c->rope_theta = 1e6;
+    c->rope.theta = 1e6;
     c->bos_id = 1;
     c->eos_ids[0] = 2;
     c->n_eos = 1;
     c->ffn = COMPUTE_FFN_SWIGLU;
 }
 
-/* A window as wide as the context hides nothing. */
-static moe_status check_window(const moe_json *json, model_config *c, moe_error *err)
+static moe_status parse_window(const moe_json *json, model_config *c, moe_error *err)
 {
-    int64_t window = c->max_positions;
-    moe_status status = moe_json_int(json, "sliding_window", 1, INT64_MAX, &window, NULL, err);
+    return model_config_window(json, c, true, MODEL_NO_WINDOW, err);
+}
 
-    if (status == MOE_OK && window < c->max_positions) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED,
-                        "sliding_window: %lld is not supported, it must be null or at least max_position_embeddings %u",
-                        (long long)window, c->max_positions);
-    }
-    return status;
+/* The class always renormalises. */
+static moe_status check_weights(const moe_json *json, model_config *c, moe_error *err)
+{
+    bool renormalize = true;
+    moe_status status = moe_json_bool(json, "norm_topk_prob", &renormalize, NULL, err);
+
+    (void)c;
+    return status == MOE_OK && !renormalize
+               ? moe_fail(err, MOE_ERR_UNSUPPORTED, "norm_topk_prob: false is not supported, only true")
+               : status;
 }
 
 static moe_status mixtral_parse(const moe_json *json, model_config *c, moe_error *err)
 {
-    static const model_config_part parts[] = {model_config_widths,        model_config_attention, model_config_experts,
-                                              model_config_rope,          model_config_d_ff,      model_config_silu,
-                                              model_config_norm_and_head, check_window,           model_config_tokens};
+    static const model_config_part parts[] = {
+        model_config_widths, model_config_attention,     model_config_experts, model_config_rope, model_config_d_ff,
+        model_config_silu,   model_config_norm_and_head, parse_window,         check_weights,     model_config_tokens};
     moe_status status;
 
     set_defaults(c);
@@ -66,6 +72,7 @@ static moe_status mixtral_parse(const moe_json *json, model_config *c, moe_error
 const model_family model_family_mixtral = {
     .model_type = "mixtral",
     .parse = mixtral_parse,
+    .keys = keys,
     .names = names,
     .ignored = ignored,
 };

@@ -53,6 +53,42 @@ static const model_stored stored[MODEL_N_ROLES] = {
     [MODEL_ROLE_EXPERT_DOWN] = {LAYER "mlpf.output_experts.weight", 0, 1},
 };
 
+static const char *const keys[] = {"vocab_size",
+                                   "n_embd",
+                                   "hidden_size",
+                                   "n_layer",
+                                   "num_hidden_layers",
+                                   "n_head",
+                                   "num_attention_heads",
+                                   "att_hidden",
+                                   "n_att_experts",
+                                   "k_att",
+                                   "ffd_hidden",
+                                   "n_mlp_experts",
+                                   "k_mlp",
+                                   "gating_size",
+                                   "gate_type",
+                                   "activation_function",
+                                   "att_func",
+                                   "moe_type",
+                                   "pre_norm",
+                                   "universal",
+                                   "num_labels",
+                                   "layer_norm_epsilon",
+                                   "block_size",
+                                   "history_length",
+                                   "n_ctx",
+                                   "sample_topk",
+                                   "resid_pdrop",
+                                   "embd_pdrop",
+                                   "attn_pdrop",
+                                   "moe_pdrop",
+                                   "aux_loss_type",
+                                   "aux_loss_weight",
+                                   "local_size",
+                                   "world_size",
+                                   NULL};
+
 /* Buffers that only training used. */
 static const char *const ignored[] = {".attn.mask", ".attn.cum_weight", NULL};
 
@@ -249,6 +285,8 @@ static moe_status moduleformer_parse(const moe_json *json, model_config *c, moe_
 const model_family model_family_moduleformer = {
     .model_type = "moduleformer",
     .parse = moduleformer_parse,
+    .keys = keys,
+    .classifies = true,
     .names = names,
     .other_name = other_name,
     .stored = stored,

@@ -32,6 +32,10 @@ static const model_stored stored[MODEL_N_ROLES] = {
     [MODEL_ROLE_EXPERT_UP] = {EXPERT "up_proj.weight", 1, 2},
 };
 
+static const char *const keys[] = {
+    MODEL_LLAMA_KEYS,      "num_experts",       "moe_expert_interval",     "moe_use_mixtral_gating", "moe_2layer_gate",
+    "moe_use_logits_norm", "moe_gate_norm_std", "moe_feature_no_mul_topk", "moe_num_constant",       NULL};
+
 /* The first layer has a gate map that nothing uses. */
 static const char *const ignored[] = {MODEL_LLAMA_IGNORED, "layers.0.mlp.moe.gate.gate_map.weight", NULL};
 
@@ -115,9 +119,9 @@ static moe_status parse_rope(const moe_json *json, model_config *c, moe_error *e
     const json_t *scaling = json_object_get(json, "rope_scaling");
     const char *type = NULL;
     double factor = 0.0;
-    moe_status status = moe_json_real(json, "rope_theta", 1.0, 1e15, &c->rope_theta, NULL, err);
+    moe_status status = moe_json_real(json, "rope_theta", 1.0, 1e15, &c->rope.theta, NULL, err);
 
-    if (status != MOE_OK || scaling == NULL || json_is_null(scaling)) {
+    if (status != MOE_OK || model_rope_is_plain(scaling)) {
         return status;
     }
     if (!json_is_object(scaling) || json_object_size(scaling) != 2) {
@@ -134,16 +138,21 @@ static moe_status parse_rope(const moe_json *json, model_config *c, moe_error *e
         return moe_fail(err, MOE_ERR_INVALID_ARG, "rope_scaling.factor: %g must be more than 1", factor);
     }
     if (type != NULL && strcmp(type, "linear") == 0) {
-        c->rope_position_scale = 1.0 / factor;
+        c->rope.position_scale = 1.0 / factor;
         return MOE_OK;
     }
     if (type != NULL && strcmp(type, "ntk") == 0) {
-        c->rope_theta *= factor;
+        c->rope.theta *= factor;
         return MOE_OK;
     }
     return moe_fail(err, MOE_ERR_UNSUPPORTED,
                     "rope_scaling.type: \"%.64s\" is not supported, only \"linear\" and \"ntk\"",
                     type == NULL ? "" : type);
+}
+
+static moe_status parse_window(const moe_json *json, model_config *c, moe_error *err)
+{
+    return model_config_window(json, c, true, MODEL_NO_WINDOW, err);
 }
 
 static void set_defaults(model_config *c)
@@ -155,7 +164,7 @@ static void set_defaults(model_config *c)
     c->n_heads = 32;
     c->max_positions = 2048;
     c->norm_eps = 1e-6f;
-    c->rope_theta = 10000.0;
+    c->rope.theta = 10000.0;
     c->bos_id = 1;
     c->eos_ids[0] = 2;
     c->n_eos = 1;
@@ -164,10 +173,16 @@ static void set_defaults(model_config *c)
 
 static moe_status moe_plus_plus_parse(const moe_json *json, model_config *c, moe_error *err)
 {
-    static const model_config_part parts[] = {
-        model_config_widths, model_config_attention,   parse_experts,     parse_gate,
-        parse_rope,          model_config_plain_heads, model_config_d_ff, model_config_norm_and_head,
-        model_config_tokens};
+    static const model_config_part parts[] = {model_config_widths,
+                                              model_config_attention,
+                                              parse_experts,
+                                              parse_gate,
+                                              parse_rope,
+                                              parse_window,
+                                              model_config_plain_heads,
+                                              model_config_d_ff,
+                                              model_config_norm_and_head,
+                                              model_config_tokens};
     moe_status status;
 
     set_defaults(c);
@@ -179,6 +194,7 @@ static moe_status moe_plus_plus_parse(const moe_json *json, model_config *c, moe
 const model_family model_family_moe_plus_plus = {
     .model_type = "MoE++",
     .parse = moe_plus_plus_parse,
+    .keys = keys,
     .names = names,
     .other_name = other_name,
     .stored = stored,

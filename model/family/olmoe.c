@@ -22,6 +22,9 @@ static const model_stored fused[MODEL_N_ROLES] = {
     [MODEL_ROLE_EXPERT_DOWN] = {MODEL_LLAMA_LAYER "mlp.experts.down_proj", 0, 1},
 };
 
+static const char *const keys[] = {
+    MODEL_LLAMA_KEYS, "num_experts", "num_local_experts", "num_experts_per_tok", "clip_qkv", "norm_topk_prob", NULL};
+
 static const char *const ignored[] = {MODEL_LLAMA_IGNORED, NULL};
 
 /* The class's defaults, for keys that a config leaves out. intermediate_size has none that can be relied on. */
@@ -37,7 +40,7 @@ static void set_defaults(model_config *c)
     c->max_positions = 4096;
     c->positions_are_a_limit = true;
     c->norm_eps = 1e-5f;
-    c->rope_theta = 10000.0;
+    c->rope.theta = 10000.0;
     c->ffn = COMPUTE_FFN_SWIGLU;
 }
 
@@ -60,6 +63,11 @@ static moe_status parse_tokens(const moe_json *json, model_config *c, moe_error 
     return model_config_tokens(json, c, err);
 }
 
+static moe_status parse_window(const moe_json *json, model_config *c, moe_error *err)
+{
+    return model_config_window(json, c, true, MODEL_NO_WINDOW, err);
+}
+
 static moe_status olmoe_parse(const moe_json *json, model_config *c, moe_error *err)
 {
     static const model_config_part parts[] = {model_config_widths,
@@ -71,6 +79,7 @@ static moe_status olmoe_parse(const moe_json *json, model_config *c, moe_error *
                                               model_config_silu,
                                               model_config_norm_and_head,
                                               parse_clip,
+                                              parse_window,
                                               model_config_renormalize,
                                               parse_tokens};
 
@@ -81,6 +90,7 @@ static moe_status olmoe_parse(const moe_json *json, model_config *c, moe_error *
 const model_family model_family_olmoe = {
     .model_type = "olmoe",
     .parse = olmoe_parse,
+    .keys = keys,
     .names = names,
     .stored = fused,
     .stored_is_optional = true,

@@ -3,7 +3,7 @@
 #include "model/config_keys.h"
 #include "model/family/family.h"
 
-#include <jansson.h>
+#define DEFAULT_WINDOW 4096
 
 #define EXPERT MODEL_LLAMA_LAYER "mlp.experts.{e}."
 
@@ -14,6 +14,9 @@ static const char *const names[MODEL_N_ROLES] = {
     [MODEL_ROLE_EXPERT_UP] = EXPERT "up_proj.weight",
     [MODEL_ROLE_EXPERT_DOWN] = EXPERT "down_proj.weight",
 };
+
+static const char *const keys[] = {MODEL_LLAMA_KEYS,      "moe_intermediate_size", "num_experts", "num_local_experts",
+                                   "num_experts_per_tok", "norm_topk_prob",        NULL};
 
 static const char *const ignored[] = {MODEL_LLAMA_IGNORED, NULL};
 
@@ -31,36 +34,14 @@ static void set_defaults(model_config *c)
     c->max_positions = 32768;
     c->positions_are_a_limit = true;
     c->norm_eps = 1e-6f;
-    c->rope_theta = 10000.0;
+    c->rope.theta = 10000.0;
     c->ffn = COMPUTE_FFN_SWIGLU;
 }
 
-static moe_status refuse_dense_layers(const moe_json *json, model_config *c, moe_error *err)
+/* The class has a window for those who switch it on. */
+static moe_status parse_window(const moe_json *json, model_config *c, moe_error *err)
 {
-    const json_t *dense = json_object_get(json, "mlp_only_layers");
-    int64_t step = 1;
-    moe_status status = moe_json_int(json, "decoder_sparse_step", 0, INT32_MAX, &step, NULL, err);
-
-    (void)c;
-    if (status == MOE_OK && step != 1) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "decoder_sparse_step: %lld is not supported, only 1",
-                        (long long)step);
-    }
-    if (status == MOE_OK && dense != NULL && !json_is_null(dense) &&
-        !(json_is_array(dense) && json_array_size(dense) == 0)) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "mlp_only_layers: dense layers are not supported, it must be empty");
-    }
-    return status;
-}
-
-static moe_status refuse_window(const moe_json *json, model_config *c, moe_error *err)
-{
-    bool window = false;
-    moe_status status = moe_json_bool(json, "use_sliding_window", &window, NULL, err);
-
-    (void)c;
-    return status == MOE_OK && window ? moe_fail(err, MOE_ERR_UNSUPPORTED, "use_sliding_window: true is not supported")
-                                      : status;
+    return model_config_window(json, c, false, DEFAULT_WINDOW, err);
 }
 
 static moe_status parse_d_ff(const moe_json *json, model_config *c, moe_error *err)
@@ -76,8 +57,7 @@ static moe_status qwen3_moe_parse(const moe_json *json, model_config *c, moe_err
                                               model_config_rope,
                                               parse_d_ff,
                                               model_config_silu,
-                                              refuse_dense_layers,
-                                              refuse_window,
+                                              parse_window,
                                               model_config_norm_and_head,
                                               model_config_renormalize,
                                               model_config_tokens};
@@ -89,6 +69,7 @@ static moe_status qwen3_moe_parse(const moe_json *json, model_config *c, moe_err
 const model_family model_family_qwen3_moe = {
     .model_type = "qwen3_moe",
     .parse = qwen3_moe_parse,
+    .keys = keys,
     .names = names,
     .ignored = ignored,
 };

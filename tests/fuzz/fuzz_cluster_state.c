@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 static const cluster_model model = {.family = "olmoe",
                                     .numeric_class = "cpu-f32-1",
                                     .n_layers = LAYERS,
-                                    .n_experts = EXPERTS,
+                                    .n_ffn_experts = EXPERTS,
                                     .k = 2,
                                     .d_model = 16,
                                     .expert_bytes = 4096};

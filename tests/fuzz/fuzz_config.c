@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#define MAX_PAIRS 512
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void check(const model_config *c)
@@ -19,13 +21,54 @@ static void check(const model_config *c)
     MOE_ASSERT(c->d_model <= 1u << 20 && c->d_ff >= 1 && c->d_ff <= 1u << 20);
     MOE_ASSERT(c->vocab_size >= 1 && c->vocab_size <= 4194304u && c->max_positions >= 1);
     MOE_ASSERT(c->norm_eps > 0.0f && c->norm_eps < 1.0f);
-    MOE_ASSERT(c->no_positions || (isfinite(c->rope_theta) && c->rope_theta >= 1.0 && c->rope_position_scale > 0.0));
+    MOE_ASSERT(c->no_positions || (isfinite(c->rope.theta) && c->rope.theta >= 1.0 && c->rope.position_scale > 0.0));
     MOE_ASSERT(!c->clip_qkv || (c->clip_qkv_bound > 0.0f && isfinite(c->clip_qkv_bound)));
     MOE_ASSERT(c->n_eos <= MODEL_MAX_EOS);
     for (uint32_t i = 0; i < c->n_eos; i++) {
         MOE_ASSERT(c->eos_ids[i] >= 0 && (uint32_t)c->eos_ids[i] < c->vocab_size &&
                    (i == 0 || c->eos_ids[i - 1] < c->eos_ids[i]));
     }
+}
+
+/* Angles stay numbers, and a scaled pair turns no faster than it did. */
+static void check_rope(const model_config *c)
+{
+    static double frequencies[MAX_PAIRS], plain[MAX_PAIRS];
+
+    MOE_ASSERT(c->rope.magnitude > 0.0 && isfinite(c->rope.magnitude) && c->rope.position_scale <= 1.0);
+    if (c->no_positions || c->head_dim / 2 > MAX_PAIRS) {
+        return;
+    }
+    compute_rope_frequencies(plain, c->head_dim, c->rope.theta);
+    model_rope_frequencies(&c->rope, c->head_dim, frequencies);
+    for (uint32_t j = 0; j < c->head_dim / 2; j++) {
+        MOE_ASSERT(frequencies[j] > 0.0 && frequencies[j] <= plain[j] * (1.0 + 1e-12));
+    }
+}
+
+static void check_context(const model_config *c)
+{
+    uint32_t context = 0;
+    moe_error err = {.text = ""};
+
+    if (model_config_context(c, 0, &context, &err) == MOE_OK) {
+        MOE_ASSERT(context >= 1 && context <= c->window && context <= 1u << 24);
+    } else {
+        MOE_ASSERT(err.text[0] != '\0' && c->window < c->max_positions);
+    }
+}
+
+/* What a request would be refused for, no default may be. */
+static void check_defaults(const model_defaults *d)
+{
+    MOE_ASSERT(d->temperature == -1.0 || (d->temperature >= 0.0 && d->temperature <= 100.0));
+    MOE_ASSERT(d->top_p == -1.0 || ((float)d->top_p > 0.0f && d->top_p <= 1.0));
+    MOE_ASSERT(d->min_p == -1.0 || (d->min_p >= 0.0 && d->min_p <= 1.0));
+    MOE_ASSERT(d->repetition_penalty == -1.0 ||
+               ((float)d->repetition_penalty > 0.0f && d->repetition_penalty <= 100.0));
+    MOE_ASSERT(d->top_k >= -1 && (d->max_new_tokens == -1 || d->max_new_tokens > 0));
+    MOE_ASSERT(d->max_length == -1 || (d->max_length > 0 && d->max_new_tokens == -1));
+    MOE_ASSERT(memchr(d->not_served, '\0', sizeof d->not_served) != NULL);
 }
 
 /* The longest names there can be: every tensor that the config has can be named. */
@@ -64,6 +107,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (model_config_parse((const char *)data, bytes, generation, zero != NULL ? size - bytes - 1 : 0, &c, &err) ==
         MOE_OK) {
         check(&c);
+        check_rope(&c);
+        check_context(&c);
+        check_defaults(&c.defaults);
         check_names(&c);
         check_text(&c);
     } else {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes seeds of fuzz_options (sound --config files and one file per rule they break) and, beside the seeds that are kept there,
-those of fuzz_config that break a rule of checked JSON access.
+those of fuzz_config that break a rule of checked JSON access, and what generation_config.json may hold.
 
 usage: make_config_corpus.py tests/fuzz/corpus"""
 import json
@@ -54,6 +54,38 @@ CONFIG = {
     "eps_text": {"rms_norm_eps": "1e-5"},
     "positions_zero": {"max_position_embeddings": 0},
     "large_vocab": {"vocab_size": 50304},
+    "rope_linear": {"rope_scaling": {"type": "linear", "factor": 4}},
+    "rope_yarn": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128, "beta_fast": 16, "beta_slow": None,
+                                   "mscale": 1.0, "mscale_all_dim": 0.5, "truncate": False}},
+    "rope_yarn_factor": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.5, "attention_factor": 0.5}, "original_max_position_embeddings": 7},
+    "rope_llama3": {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1, "high_freq_factor": 4}},
+    "rope_llama3_order": {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4, "high_freq_factor": 1}},
+    "rope_dynamic": {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+    "rope_nothing": {"rope_scaling": {}, "rope_parameters": {"type": "default", "partial_rotary_factor": 1}},
+    "rope_twice": {"rope_scaling": {"type": "linear", "factor": 4}, "rope_parameters": {"rope_type": "linear", "factor": 4}},
+    "rope_by_layer": {"rope_parameters": {"full_attention": {"rope_type": "default"}}},
+    "rope_sections": {"rope_scaling": {"type": "default", "mrope_section": [1, 2]}},
+    "rope_factor_beyond": {"rope_scaling": {"type": "linear", "factor": 1e6}},
+    "window": {"sliding_window": 128, "layer_types": ["sliding_attention", "full_attention"], "use_sliding_window": True},
+    "window_negative": {"sliding_window": -1},
+    "layer_types": {"layer_types": ["linear_attention"]},
+    "neutral": {"quantization_config": {}, "n_group": 1, "topk_group": 0, "scoring_func": "softmax", "moe_layer_freq": [1, 1], "is_causal": True,
+                "query_pre_attn_scalar": 16, "use_qk_norm": True, "mlp_only_layers": [], "routed_scaling_factor": 1.0, "pruned_heads": {}},
+    "quantized": {"quantization_config": {"quant_method": "fp8"}},
+    "shared_expert": {"n_shared_experts": 2},
+    "sigmoid": {"scoring_func": "sigmoid"},
+    "other_head": {"architectures": ["OlmoeForSequenceClassification"]},
+    "base_model": {"architectures": ["OlmoeModel"]},
+}
+GENERATION = {
+    "taken": '{"do_sample":true,"temperature":0.6,"top_p":0.9,"top_k":20,"min_p":0.01,"repetition_penalty":1.05,"max_new_tokens":512}',
+    "greedy": '{"do_sample":false,"max_length":4096,"bos_token_id":3,"pad_token_id":4,"eos_token_id":[5,6]}',
+    "python": '{"top_p":NaN,"temperature":-Infinity,"top_k":99999999999999999999,"min_p":1e999,"a":[-1e999,NaN],"NaN":"Infinity"}',
+    "out_of_range": '{"top_p":0,"temperature":-1,"min_p":2,"repetition_penalty":0,"top_k":-2,"max_new_tokens":0,"do_sample":"yes"}',
+    "not_served": '{"num_beams":4,"typical_p":0.9,"stop_strings":["a"],"sequence_bias":{"a":1},"bad_words_ids":[[1,2]],"max_time":"x",'
+                  '"suppress_tokens":[1],"watermarking_config":{},"dola_layers":"high","begin_suppress_tokens":[],"token_healing":true}',
+    "eos_beyond": '{"eos_token_id":[1,256]}',
+    "nan_as_key": '{NaN:1}',
 }
 
 
@@ -67,3 +99,4 @@ if __name__ == "__main__":
     corpus = pathlib.Path(sys.argv[1])
     write(corpus / "fuzz_options", OPTIONS)
     write(corpus / "fuzz_config", {name: json.dumps(SMALL | change) for name, change in CONFIG.items()})
+    write(corpus / "fuzz_config", {"defaults_" + name: json.dumps(SMALL) + "\0" + text for name, text in GENERATION.items()})

@@ -108,6 +108,39 @@ class ApiFamilies(unittest.TestCase):
             self.assertEqual(local, 160, "the share that the checkpoint was made for")
             self.assertEqual(layer["bytes_not_sent"], (local + rows[0]) * shown["d_model"] * 2, "bf16")
 
+    def test_generation_config_speaks_where_a_request_does_not(self):
+        model = self.make("greedy", "--family", "olmoe", "--dtype", "f32")
+        generate = lambda *args: [t for c in run_json(CONCLAVE, coordinator, "generate", "--tokens", PROMPT, "--ignore-eos", *args)
+                                  for t in c.get("token_ids", [])]
+        with open(os.path.join(model, "generation_config.json"), "w", encoding="utf-8") as file:
+            file.write('{"do_sample": false, "temperature": 5.0, "top_p": 0, "min_p": 0.25, "repetition_penalty": 1.5, "max_length": 47, '
+                       '"num_beams": 4, "score": NaN, "max_time": null}')
+        with self.serve(model) as coordinator:
+            shown = run_json(CONCLAVE, coordinator, "model")[0]["default_sampling"]
+            answers = [generate("--seed", str(seed)) for seed in range(3)]
+            same = generate("--temperature", "0", "--min-p", "0.25", "--repetition-penalty", "1.5", "--max-tokens", "7")
+            plain = generate("--repetition-penalty", "1", "--max-tokens", "100")
+            sampled = [generate("--temperature", "1", "--min-p", "0", "--seed", str(seed)) for seed in range(3)]
+            ignored = coordinator.log_match(r"generation_config.json: ignored, as it is not supported: (.*)")[1]
+        self.assertEqual(shown.get("temperature", 0), 0)
+        self.assertEqual((shown["min_p"], shown["repetition_penalty"], shown["top_p"]), (0.25, 1.5, 1))
+        self.assertEqual(answers, [same] * 3, "greedy, whatever the seed, and as long as max_length leaves")
+        self.assertEqual(len(same), 7)
+        self.assertEqual(len(plain), 100, "a request's own length counts")
+        self.assertNotEqual(plain[:7], same, "the penalty is the file's")
+        self.assertEqual(len({tuple(a) for a in sampled}), 3)
+        self.assertEqual(ignored, "top_p: 0 must be within (0, 1], num_beams: 4")
+
+    def test_the_length_of_an_answer_is_the_operators_then_the_models(self):
+        model = self.make("length", "--family", "olmoe", "--dtype", "f32")
+        with open(os.path.join(model, "generation_config.json"), "w", encoding="utf-8") as file:
+            json.dump({"max_new_tokens": 6}, file)
+        for args, length in (((), 6), (("--default-max-tokens", "4"), 4)):
+            with self.serve(model, *args) as coordinator:
+                self.assertEqual(run_json(CONCLAVE, coordinator, "model")[0]["default_max_tokens"], length)
+                chunks = run_json(CONCLAVE, coordinator, "generate", "--tokens", PROMPT, "--ignore-eos")
+            self.assertEqual(sum(len(c.get("token_ids", [])) for c in chunks), length)
+
     def test_only_some_families_have_a_limit_of_positions(self):
         for family, default, refused in (("molm", 4096, False), ("moe++", None, False), ("olmoe", None, True)):
             model = self.make(f"context-{family}", "--family", family)

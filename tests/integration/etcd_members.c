@@ -57,7 +57,7 @@ static void member_start(member *m, const cluster_etcd_options *etcd, cluster_ro
                                          .family = "olmoe",
                                          .numeric_class = "cpu-f32-1",
                                          .n_layers = LAYERS,
-                                         .n_experts = EXPERTS,
+                                         .n_ffn_experts = EXPERTS,
                                          .k = 2,
                                          .d_model = 16,
                                          .expert_bytes = 1 << 20},

@@ -3,7 +3,8 @@ if(NOT TARGET conclave-coordinator OR NOT TARGET conclave)
 endif()
 set(vectors "")
 foreach(name olmoe-gqa olmoe-norm-clip olmoe-tied olmoe-bf16 molm-mlp molm-linear-kv molm-gmm-k4 molm-bf16 moe++-7b-flags
-    moe++-2layer-double moe++-mixtral moe++-raw-logits moe++-bf16 mixtral mixtral-head-dim qwen3-moe qwen3-moe-raw-weights)
+    moe++-2layer-double moe++-mixtral moe++-raw-logits moe++-bf16 mixtral mixtral-head-dim mixtral-linear
+    qwen3-moe qwen3-moe-raw-weights qwen3-moe-yarn)
   list(APPEND vectors ${PROJECT_SOURCE_DIR}/tests/vectors/${name})
 endforeach()
 add_test(NAME oracle

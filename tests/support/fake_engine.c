@@ -672,9 +672,7 @@ engine *fake_engine_open(const fake_options *options)
                                .gate = {.k = FAKE_TOP_K},
                                .eos_ids = {256},
                                .n_eos = 1,
-                               .default_temperature = -1,
-                               .default_top_p = -1,
-                               .default_top_k = -1};
+                               .defaults = model_no_defaults};
     e->info = (engine_info){.config = &e->config,
                             .tokenizer = options->no_tokenizer ? NULL : &e->tokenizer,
                             .max_context = options->max_context != 0 ? options->max_context : FAKE_MAX_CONTEXT,

@@ -1,3 +1,3 @@
-foreach(noun config families tensors kinds)
+foreach(noun config config_others generation rope families tensors kinds)
   moe_test(test_model_${noun} LIBS moe_model LABELS unit)
 endforeach()

@@ -50,12 +50,35 @@ static void the_models_own_defaults_come_first(void **state)
     intake in;
     moe_error err;
 
-    c->default_temperature = 0.25;
-    c->default_top_p = 0.5;
-    c->default_top_k = 7;
+    c->defaults.temperature = 0.25;
+    c->defaults.top_p = 0.5;
+    c->defaults.top_k = 7;
+    c->defaults.min_p = 0.125;
+    c->defaults.repetition_penalty = 1.5;
     assert_ok(intake_generate(*state, &r, &in, &err), err);
     assert_true(in.spec.sampling.temperature == 0.25f && in.spec.sampling.top_p == 0.5f);
+    assert_true(in.spec.sampling.min_p == 0.125f && in.spec.sampling.repetition_penalty == 1.5f);
     assert_int_equal(in.spec.sampling.top_k, 7);
+    intake_fini(&in);
+}
+
+static void a_model_that_does_not_sample_is_greedy_until_asked(void **state)
+{
+    model_config *c = (model_config *)(uintptr_t)engine_get_info(*state)->config;
+    generate_request r = text_request("ab");
+    Conclave__V1__Sampling s = CONCLAVE__V1__SAMPLING__INIT;
+    intake in;
+    moe_error err;
+
+    c->defaults.temperature = 0.0;
+    assert_ok(intake_generate(*state, &r, &in, &err), err);
+    assert_true(in.spec.sampling.temperature == 0.0f);
+    intake_fini(&in);
+    s.has_temperature_case = CONCLAVE__V1__SAMPLING__HAS_TEMPERATURE_TEMPERATURE;
+    s.temperature = 0.5f;
+    r.sampling = &s;
+    assert_ok(intake_generate(*state, &r, &in, &err), err);
+    assert_true(in.spec.sampling.temperature == 0.5f);
     intake_fini(&in);
 }
 
@@ -167,6 +190,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(unset_fields_take_the_defaults, open_engine, close_engine),
         cmocka_unit_test_setup_teardown(the_models_own_defaults_come_first, open_engine, close_engine),
+        cmocka_unit_test_setup_teardown(a_model_that_does_not_sample_is_greedy_until_asked, open_engine, close_engine),
         cmocka_unit_test_setup_teardown(zero_is_not_unset, open_engine, close_engine),
         cmocka_unit_test_setup_teardown(messages_get_the_generation_prompt_but_not_in_score, open_engine, close_engine),
         cmocka_unit_test_setup_teardown(tools_and_arguments_reach_the_chat_template, open_engine, close_engine),

@@ -248,7 +248,7 @@ static void a_wrong_type_is_named(void **state)
     moe_error err;
 
     assert_int_equal(get_int(state, "text", &i, &err), MOE_ERR_INVALID_ARG);
-    assert_string_equal(err.text, "text: must be an integer, is a string");
+    assert_string_equal(err.text, "text: must be an integer, is \"abc\"");
     assert_int_equal(moe_json_real(*state, "yes", 0, 1, &r, NULL, &err), MOE_ERR_INVALID_ARG);
     assert_string_equal(err.text, "yes: must be a number, is a boolean");
     assert_int_equal(moe_json_bool(*state, "int", &b, NULL, &err), MOE_ERR_INVALID_ARG);

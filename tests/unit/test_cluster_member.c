@@ -58,7 +58,7 @@ static cluster_model model_of(const char *numeric_class)
                            .family = "olmoe",
                            .numeric_class = numeric_class,
                            .n_layers = LAYERS,
-                           .n_experts = EXPERTS,
+                           .n_ffn_experts = EXPERTS,
                            .k = 2,
                            .d_model = 16,
                            .expert_bytes = 1 << 20};

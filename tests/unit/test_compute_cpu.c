@@ -165,9 +165,11 @@ static void *run_rope(compute_device *d, const void *ctx)
     size_t head_dim = moe_round_up(c->width, 2) % 512 + 2, n = 3 * head_dim * c->n;
     compute_mem *x = f32_values(d, 1, n, c->wild), *table;
     float *cosines = malloc(100 * head_dim * 4);
+    double frequencies[257];
     compute_row where[70];
 
-    compute_rope_table(cosines, 100, head_dim, 10000.0, 1.0);
+    compute_rope_frequencies(frequencies, head_dim, 10000.0);
+    compute_rope_table(cosines, 100, head_dim, frequencies, 1.0, 1.0);
     table = on_device(d, cosines, 100 * head_dim * 4);
     for (size_t i = 0; i < c->n; i++) {
         where[i] = (compute_row){NULL, (uint32_t)(i * 13 % 100)};
@@ -193,11 +195,13 @@ static void rope_rotates_halves_with_every_product_rounded(void **state)
 {
     test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
     float x[24], table[2 * 24], *out;
+    double frequencies[12];
     const compute_row row = {NULL, 1};
     compute_mem *m, *cosines;
 
     (void)state;
-    compute_rope_table(table, 2, 24, 10000.0, 1.0);
+    compute_rope_frequencies(frequencies, 24, 10000.0);
+    compute_rope_table(table, 2, 24, frequencies, 1.0, 1.0);
     for (size_t i = 0; i < 24; i++) {
         x[i] = 1.0f / (float)(i + 3);
     }

@@ -328,9 +328,11 @@ static void softmax_sums_to_one_and_keeps_the_order(void **state)
 static void rope_table_is_cosine_and_sine_in_double(void **state)
 {
     float table[3 * 8];
+    double frequencies[4];
 
     (void)state;
-    compute_rope_table(table, 3, 8, 10000.0, 1.0);
+    compute_rope_frequencies(frequencies, 8, 10000.0);
+    compute_rope_table(table, 3, 8, frequencies, 1.0, 1.0);
     assert_int_equal(f32_to_bits(table[0]), f32_to_bits(1.0f));
     assert_int_equal(f32_to_bits(table[4]), f32_to_bits(0.0f));
     assert_int_equal(f32_to_bits(table[16 + 1]), f32_to_bits((float)cos(2.0 * pow(10000.0, -0.25))));
@@ -340,12 +342,26 @@ static void rope_table_is_cosine_and_sine_in_double(void **state)
 static void a_scaled_rope_table_turns_more_slowly(void **state)
 {
     float table[3 * 8], slow[5 * 8];
+    double frequencies[4];
 
     (void)state;
-    compute_rope_table(table, 3, 8, 10000.0, 1.0);
-    compute_rope_table(slow, 5, 8, 10000.0, 0.5);
+    compute_rope_frequencies(frequencies, 8, 10000.0);
+    compute_rope_table(table, 3, 8, frequencies, 1.0, 1.0);
+    compute_rope_table(slow, 5, 8, frequencies, 0.5, 1.0);
     assert_memory_equal(slow + 4 * 8, table + 2 * 8, 8 * sizeof(float));
     assert_int_equal(f32_to_bits(slow[8]), f32_to_bits((float)cos(0.5)));
+}
+
+static void a_magnitude_is_applied_before_the_table_is_rounded(void **state)
+{
+    const double frequency = 0.3;
+    float table[3 * 2];
+
+    (void)state;
+    compute_rope_table(table, 3, 2, &frequency, 1.0, 1.1);
+    assert_int_equal(f32_to_bits(table[0]), f32_to_bits(1.1f));
+    assert_int_equal(f32_to_bits(table[4]), f32_to_bits((float)(1.1 * cos(2.0 * 0.3))));
+    assert_int_equal(f32_to_bits(table[5]), f32_to_bits((float)(1.1 * sin(2.0 * 0.3))));
 }
 
 static void names_parse_back(void **state)
@@ -386,6 +402,7 @@ int main(void)
         cmocka_unit_test(softmax_sums_to_one_and_keeps_the_order),
         cmocka_unit_test(rope_table_is_cosine_and_sine_in_double),
         cmocka_unit_test(a_scaled_rope_table_turns_more_slowly),
+        cmocka_unit_test(a_magnitude_is_applied_before_the_table_is_rounded),
         cmocka_unit_test(names_parse_back),
     };
 

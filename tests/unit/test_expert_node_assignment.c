@@ -43,7 +43,7 @@ static cluster *join(cluster_role role, const char *id, size_t store, void (*cha
                          .model = {.family = "test",
                                    .numeric_class = "cpu-f32-1",
                                    .n_layers = N_LAYERS,
-                                   .n_experts = N_EXPERTS,
+                                   .n_ffn_experts = N_EXPERTS,
                                    .k = 2,
                                    .d_model = 8,
                                    .expert_bytes = 100},

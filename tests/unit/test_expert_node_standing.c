@@ -24,7 +24,7 @@ static standing normal(void)
     state = (cluster_state){.connected = true,
                             .registered = true,
                             .n_layers = 1,
-                            .n_experts = EXPERTS,
+                            .n_ffn_experts = EXPERTS,
                             .n_nodes = 2,
                             .n_coordinators = 1,
                             .nodes = nodes,

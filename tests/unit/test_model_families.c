@@ -220,8 +220,8 @@ static void rope_scaling_changes_positions_or_theta(void **state)
                  ntk = with(moe_plus_plus, "rope_scaling", "{\"type\":\"ntk\",\"factor\":2.0}");
 
     (void)state;
-    assert_true(linear.rope_position_scale == 0.25 && linear.rope_theta == 10000.0);
-    assert_true(ntk.rope_position_scale == 1.0 && ntk.rope_theta == 20000.0);
+    assert_true(linear.rope.position_scale == 0.25 && linear.rope.theta == 10000.0);
+    assert_true(ntk.rope.position_scale == 1.0 && ntk.rope.theta == 20000.0);
 }
 
 static void mixtral_and_qwen3_differ_from_olmoe_as_published(void **state)
@@ -237,6 +237,53 @@ static void mixtral_and_qwen3_differ_from_olmoe_as_published(void **state)
     assert_int_equal(q.head_dim, 128);
     assert_int_equal(q.d_ff, 768);
     assert_int_equal(n_file_tensors(&q), 3 + 48 * (9 + 128 * 3));
+}
+
+/* Qwen3-MoE has a width of 4096 for those who switch its window on and give none. */
+static void a_window_is_kept_for_the_context_to_meet(void **state)
+{
+    char *on = changed(qwen3_moe, "use_sliding_window", "true"), *bare = changed(on, "sliding_window", NULL);
+    model_config off = of(qwen3_moe), null = of(on), absent = of(bare), narrow = with(on, "sliding_window", "8192"),
+                 old = with(mixtral, "sliding_window", "4096");
+
+    (void)state;
+    assert_int_equal(off.window, MODEL_NO_WINDOW);
+    assert_int_equal(null.window, MODEL_NO_WINDOW);
+    assert_int_equal(absent.window, 4096);
+    assert_int_equal(narrow.window, 8192);
+    assert_int_equal(old.window, 4096);
+    free(on);
+    free(bare);
+}
+
+/* Qwen3-30B-A3B over 131,072 tokens, as its pages tell to write it. */
+static void qwen3_with_yarn_reaches_four_times_as_far(void **state)
+{
+    model_config c = with(qwen3_moe, "rope_scaling",
+                          "{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":32768}");
+    uint32_t context;
+    moe_error err;
+
+    (void)state;
+    assert_ok(model_config_context(&c, 0, &context, &err), err);
+    assert_int_equal(context, 131072);
+    assert_true(c.rope.kind == MODEL_ROPE_YARN && c.rope.original_positions == 32768.0);
+}
+
+/* Beside what is in this file's configurations, as later releases have it. */
+static void published_configs_name_what_they_do_not_have(void **state)
+{
+    char *first = changed(qwen3_moe, "shared_expert_intermediate_size", "0"),
+         *second = changed(first, "qkv_bias", "false"), *third = changed(second, "use_qk_norm", "true"),
+         *fourth = changed(third, "max_window_layers", "48");
+    model_config c = of(fourth);
+
+    (void)state;
+    assert_int_equal(c.n_experts, 128);
+    free(first);
+    free(second);
+    free(third);
+    free(fourth);
 }
 
 static void what_would_be_another_model_is_refused(void **state)
@@ -265,11 +312,18 @@ static void what_would_be_another_model_is_refused(void **state)
         {moe_plus_plus, "rope_scaling", "{\"type\":\"dynamic\",\"factor\":2.0}", "rope_scaling.type: \"dynamic\""},
         {moe_plus_plus, "rope_scaling", "{\"type\":\"linear\",\"factor\":1.0}", "rope_scaling.factor: 1 must be more"},
         {moe_plus_plus, "rope_scaling", "{\"type\":\"linear\"}", "rope_scaling: must be null or an object"},
-        {mixtral, "sliding_window", "4096", "sliding_window: 4096 is not supported"},
-        {qwen3_moe, "mlp_only_layers", "3", "mlp_only_layers: dense layers are not supported"},
-        {qwen3_moe, "mlp_only_layers", "[0]", "mlp_only_layers: dense layers are not supported"},
+        {mixtral, "norm_topk_prob", "false", "norm_topk_prob: false is not supported, only true"},
+        {mixtral, "use_qk_norm", "true", "use_qk_norm: true is not supported, only null"},
+        {mixtral, "clip_qkv", "8.0", "clip_qkv: 8.0 is not supported, only null"},
+        {mixtral, "architectures", "[\"MixtralForSequenceClassification\"]", "architectures: \"MixtralForSequence"},
+        {qwen3_moe, "mlp_only_layers", "3", "mlp_only_layers: 3 is not supported"},
+        {qwen3_moe, "mlp_only_layers", "[0]", "mlp_only_layers: [0] is not supported"},
         {qwen3_moe, "decoder_sparse_step", "2", "decoder_sparse_step: 2 is not supported"},
-        {qwen3_moe, "use_sliding_window", "true", "use_sliding_window: true is not supported"},
+        {qwen3_moe, "quantization_config", "{\"quant_method\":\"fp8\"}",
+         "quantization_config: {\"quant_method\":\"fp8\"}"},
+        {molm, "quantization_config", "{\"quant_method\":\"fp8\"}", "quantization_config: {\"quant_method\":\"fp8\"}"},
+        {moe_plus_plus, "rotary_percent", "0.5", "rotary_percent: 0.5 is not supported, only 1"},
+        {molm, "architectures", "[\"ModuleFormerForTokenClassification\"]", "only ...ForCausalLM and ...ForSequence"},
     };
 
     (void)state;
@@ -295,6 +349,9 @@ int main(void)
         cmocka_unit_test(the_input_is_doubled_in_softmax_gating_only),
         cmocka_unit_test(rope_scaling_changes_positions_or_theta),
         cmocka_unit_test(mixtral_and_qwen3_differ_from_olmoe_as_published),
+        cmocka_unit_test(a_window_is_kept_for_the_context_to_meet),
+        cmocka_unit_test(qwen3_with_yarn_reaches_four_times_as_far),
+        cmocka_unit_test(published_configs_name_what_they_do_not_have),
         cmocka_unit_test(what_would_be_another_model_is_refused),
     };
 

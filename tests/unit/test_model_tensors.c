@@ -26,6 +26,7 @@ typedef struct variation {
     const char *poison;        /* its last value is infinite */
     bool keep_small;           /* norms and routers are not retyped */
     bool fused[LAYERS], bias, tied;
+    bool head; /* beside a tied one: the embedding again */
 } variation;
 
 typedef struct fixture {
@@ -139,7 +140,7 @@ static unsigned char *image_of(const variation *v, size_t *bytes)
 
     add_matrix(out, v, "model.embed_tokens.weight", VOCAB, WIDTH);
     add_vector(out, v, "model.norm.weight", WIDTH);
-    if (!v->tied) {
+    if (!v->tied || v->head) {
         add_matrix(out, v, "lm_head.weight", VOCAB, WIDTH);
     }
     for (size_t l = 0; l < LAYERS; l++) {
@@ -300,6 +301,16 @@ static void a_tied_checkpoint_has_no_head(void **state)
     fixture_close(&f);
 }
 
+static void a_head_that_is_the_embedding_may_be_stored_too(void **state)
+{
+    fixture f;
+
+    (void)state;
+    assert_accepted(&f, &(variation){.tied = true, .head = true});
+    assert_null(model_tensors_find(f.tensors, "lm_head.weight")); /* it is read once, and hashed once */
+    fixture_close(&f);
+}
+
 static void biases_belong_to_a_config_with_biases(void **state)
 {
     fixture f;
@@ -367,11 +378,29 @@ static void an_unexpected_tensor_is_named(void **state)
     }
 }
 
-static void a_head_beside_a_tied_one_is_unexpected(void **state)
+static void a_head_that_differs_from_a_tied_embedding_is_refused(void **state)
+{
+    static const variation others[] = {{.tied = true, .head = true, .poison = "lm_head.weight"},
+                                       {.tied = true, .head = true, .retype = "lm_head", .type = "BF16"},
+                                       {.tied = true, .head = true, .misshape = "lm_head.weight"},
+                                       {.tied = true, .head = true, .deepen = "lm_head.weight"},
+                                       {.tied = true, .add = "lm_head.weight"}};
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(others); i++) {
+        assert_refused(
+            &others[i], MOE_ERR_INVALID_ARG,
+            "tensor lm_head.weight: differs from model.embed_tokens.weight, while tie_word_embeddings is true");
+    }
+}
+
+static void rows_that_are_not_the_vocabulary_are_told_with_their_key(void **state)
 {
     (void)state;
-    assert_refused(&(variation){.tied = true, .add = "lm_head.weight"}, MOE_ERR_INVALID_ARG,
-                   "tensor lm_head.weight: unexpected");
+    assert_refused(&(variation){.misshape = "model.embed_tokens.weight"}, MOE_ERR_INVALID_ARG,
+                   "tensor model.embed_tokens.weight: 7 rows, but vocab_size is 6");
+    assert_refused(&(variation){.misshape = "lm_head.weight"}, MOE_ERR_INVALID_ARG,
+                   "tensor lm_head.weight: 7 rows, but vocab_size is 6");
 }
 
 static void a_layer_of_both_layouts_is_refused(void **state)
@@ -620,12 +649,14 @@ int main(void)
         cmocka_unit_test(a_fused_layer_has_the_names_and_shapes_of_a_plain_one),
         cmocka_unit_test(a_fused_expert_is_its_slice_gate_before_up),
         cmocka_unit_test(a_tied_checkpoint_has_no_head),
+        cmocka_unit_test(a_head_that_is_the_embedding_may_be_stored_too),
         cmocka_unit_test(biases_belong_to_a_config_with_biases),
         cmocka_unit_test(rotary_frequencies_of_old_scripts_are_ignored),
         cmocka_unit_test(a_missing_tensor_is_named),
         cmocka_unit_test(a_missing_fused_half_is_named),
         cmocka_unit_test(an_unexpected_tensor_is_named),
-        cmocka_unit_test(a_head_beside_a_tied_one_is_unexpected),
+        cmocka_unit_test(a_head_that_differs_from_a_tied_embedding_is_refused),
+        cmocka_unit_test(rows_that_are_not_the_vocabulary_are_told_with_their_key),
         cmocka_unit_test(a_layer_of_both_layouts_is_refused),
         cmocka_unit_test(a_plain_layer_with_one_fused_tensor_is_refused),
         cmocka_unit_test(a_misshapen_tensor_is_named_with_both_shapes),

@@ -20,7 +20,7 @@ static void scene_init(scene *s, size_t n_nodes, uint32_t n_layers, uint32_t n_e
     s->in = (router_solver_input){.nodes = s->nodes,
                                   .n_nodes = n_nodes,
                                   .n_layers = n_layers,
-                                  .n_experts = n_experts,
+                                  .n_ffn_experts = n_experts,
                                   .replication = replication,
                                   .epoch = 7};
 }
