@@ -36,12 +36,12 @@ static moe_status check_sampling(const sampling_params *s, moe_error *err)
         float value;
         range limit;
     } reals[] = {
-        {"temperature", s->temperature, {0, 100, false}},
+        {"temperature", s->temperature, {0, SAMPLING_MAX_TEMPERATURE, false}},
         {"top_p", s->top_p, {0, 1, true}},
         {"min_p", s->min_p, {0, 1, false}},
-        {"repetition_penalty", s->repetition_penalty, {0, 100, true}},
-        {"frequency_penalty", s->frequency_penalty, {-100, 100, false}},
-        {"presence_penalty", s->presence_penalty, {-100, 100, false}},
+        {"repetition_penalty", s->repetition_penalty, {0, SAMPLING_MAX_PENALTY, true}},
+        {"frequency_penalty", s->frequency_penalty, {-SAMPLING_MAX_PENALTY, SAMPLING_MAX_PENALTY, false}},
+        {"presence_penalty", s->presence_penalty, {-SAMPLING_MAX_PENALTY, SAMPLING_MAX_PENALTY, false}},
     };
     moe_status status = MOE_OK;
 

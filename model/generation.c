@@ -1,16 +1,13 @@
 /* generation_config.json: end-of-sequence ids, which must be sound, and defaults of sampling, which need not: what
  * cannot be taken is named in not_served, and the model is served all the same. */
 #include "model/config_keys.h"
+#include "sampling/sampling.h"
 
 #include <float.h>
 #include <jansson.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* The limits of a request (engine/limits.c). */
-#define MAX_TEMPERATURE 100.0
-#define MAX_PENALTY     100.0
 
 /* What asks for something that is not here, unless it is null, false, empty or this number. */
 static const struct {
@@ -127,10 +124,10 @@ static void take_sampling(const moe_json *json, model_defaults *d)
     moe_error reason;
     bool sample = true;
 
-    take_real(json, "temperature", (bound){0.0, MAX_TEMPERATURE, false}, &d->temperature, d);
+    take_real(json, "temperature", (bound){0.0, SAMPLING_MAX_TEMPERATURE, false}, &d->temperature, d);
     take_real(json, "top_p", (bound){0.0, 1.0, true}, &d->top_p, d);
     take_real(json, "min_p", (bound){0.0, 1.0, false}, &d->min_p, d);
-    take_real(json, "repetition_penalty", (bound){0.0, MAX_PENALTY, true}, &d->repetition_penalty, d);
+    take_real(json, "repetition_penalty", (bound){0.0, SAMPLING_MAX_PENALTY, true}, &d->repetition_penalty, d);
     take_count(json, "top_k", -1, &d->top_k, d);
     if (moe_json_bool(json, "do_sample", &sample, NULL, &reason) != MOE_OK) {
         note(d, "%s", reason.text);

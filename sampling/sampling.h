@@ -26,6 +26,8 @@ typedef struct sampling_params {
 } sampling_params;
 
 #define SAMPLING_MAX_TOP_LOGPROBS 50
+#define SAMPLING_MAX_TEMPERATURE  100
+#define SAMPLING_MAX_PENALTY      100 /* repetition; frequency and presence: also negative */
 
 typedef struct sampling_top {
     int32_t token_id;

@@ -13,7 +13,7 @@ allowed() {
     compute | template | proto | api/http) echo "base" ;;
     tokenizer) echo "base template" ;;
     checkpoint | router | sampling) echo "base compute" ;;
-    model) echo "base compute checkpoint router" ;;
+    model) echo "base compute checkpoint router sampling" ;;
     transport) echo "base proto" ;;
     exchange) echo "base compute router proto transport" ;;
     engine) echo "base compute router model sampling tokenizer exchange" ;;

@@ -227,19 +227,16 @@ static moe_status load_pieces(tokenizer *t, text_view model, const json_t *confi
     return status == MOE_OK ? bounds_load(t, err) : status;
 }
 
-/* Integers there are often beyond 64 bits (model_max_length), and none is used. */
+/* Python writes it: integers beyond 64 bits (model_max_length), NaN and Infinity stand there, and none of them is read. */
 static moe_status parse_config(const char *text, size_t bytes, json_t **out, moe_error *err)
 {
-    json_error_t error;
+    moe_error reason = {""};
+    moe_status status = text != NULL ? moe_json_parse_python(text, bytes, MAX_DEPTH, out, &reason) : MOE_OK;
 
-    *out = text ? json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &error) : NULL;
-    if (text && !*out) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "tokenizer_config.json: line %d: %s", error.line, error.text);
+    if (status == MOE_OK && text != NULL && !json_is_object(*out)) {
+        status = moe_fail(&reason, MOE_ERR_CORRUPT, "not an object");
     }
-    if (text && !json_is_object(*out)) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "tokenizer_config.json: not an object");
-    }
-    return MOE_OK;
+    return status == MOE_OK ? MOE_OK : moe_fail(err, status, "tokenizer_config.json: %.300s", reason.text);
 }
 
 static moe_status parse_main(const char *text, size_t bytes, json_t **out, moe_error *err)

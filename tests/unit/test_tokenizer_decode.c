@@ -132,6 +132,17 @@ static void the_config_may_add_a_token(void **state)
     tokenizer_close(t);
 }
 
+static void what_python_writes_in_the_config_is_read(void **state)
+{
+    tokenizer *t = must_open(
+        BYTES, "{'model_max_length':Infinity,'a':NaN,'b':[-Infinity],'added_tokens_decoder':{'30':{'content':'<x>'}}}",
+        NULL);
+
+    (void)state;
+    assert_string_equal(encoded(t, "a<x>"), "0 30");
+    tokenizer_close(t);
+}
+
 static void the_bytes_of_one_token_are_its_part_of_the_text(void **state)
 {
     tokenizer *t = must_open(BYTES, NULL, NULL);
@@ -310,6 +321,7 @@ int main(void)
         cmocka_unit_test(ids_that_the_model_calls_special_are_special),
         cmocka_unit_test(the_config_may_call_a_token_special),
         cmocka_unit_test(the_config_may_add_a_token),
+        cmocka_unit_test(what_python_writes_in_the_config_is_read),
         cmocka_unit_test(the_bytes_of_one_token_are_its_part_of_the_text),
         cmocka_unit_test(an_id_without_text_has_no_bytes),
         cmocka_unit_test(the_head_of_the_text_loses_one_space),
