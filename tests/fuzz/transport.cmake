@@ -1,0 +1,3 @@
+if(TARGET moe_transport_net)
+  moe_fuzz(fuzz_channel LIBS moe_transport_net)
+endif()
