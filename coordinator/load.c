@@ -79,7 +79,7 @@ moe_status coordinator_open_files(coordinator *c, moe_error *err)
 
         status = model_config_context(&c->files.config, c->config.max_context, &c->max_context, &why);
         if (status != MOE_OK) {
-            return moe_fail(err, status, "--max-context: %.300s", why.text);
+            return moe_fail(err, status, "%s%.300s", status == MOE_ERR_INVALID_ARG ? "--max-context " : "", why.text);
         }
     }
     if (status == MOE_OK) {

@@ -463,7 +463,7 @@ static void bad_options_are_named(void **state)
     }
     const cluster_etcd_options lonely = {.endpoints = "http://a:1", .cert = "x"};
     assert_int_equal(cluster_etcd_open(&lonely, &s, &err), MOE_ERR_INVALID_ARG);
-    assert_contains(err.text, "together");
+    assert_contains(err.text, "one needs the other");
 }
 
 int main(void)

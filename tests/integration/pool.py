@@ -564,7 +564,7 @@ class Pool(unittest.TestCase):
             s.bind(("127.0.0.1", taken))
             s.listen()
             self.refused(self.node("n", "--http", f"127.0.0.1:{taken}", "--cache-dir", os.path.join(self.folder, "never-made")),
-                         f"http 127.0.0.1:{taken}: cannot be bound")
+                         f"http 127.0.0.1:{taken}: cannot be bound", exit_code=2)
         self.assertFalse(os.path.exists(os.path.join(self.folder, "never-made")), "the checkpoint was hashed")
         port, = free_ports(1)
         node = self.node("n", "--http", f"127.0.0.1:{port}", "--etcd", f"http://127.0.0.1:{free_ports(1)[0]}")

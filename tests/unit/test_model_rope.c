@@ -152,9 +152,9 @@ static void the_context_is_bounded_by_positions(void **state)
     (void)state;
     assert_int_equal(context_of(&plain, 0), 4096);
     assert_int_equal(context_of(&plain, 100), 100);
-    refused_context(&plain, 4097, "max_context 4097: at most max_position_embeddings, 4096");
+    refused_context(&plain, 4097, "4097: at most max_position_embeddings, 4096");
     assert_int_equal(context_of(&longer, 0), 8192);
-    refused_context(&longer, 8193, "max_context 8193: at most rope_scaling's factor times the original length, 8192");
+    refused_context(&longer, 8193, "8193: at most rope_scaling's factor times the original length, 8192");
     assert_int_equal(context_of(&dynamic, 0), 4096);
     refused_context(&dynamic, 4097, "rope_scaling of type \"dynamic\"");
 }
