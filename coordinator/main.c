@@ -200,7 +200,6 @@ int main(int argc, char **argv)
         return fail(MOE_ERR_INVALID_ARG, &err);
     }
     moe_options_log_start(&coordinator_program, argc, argv);
-    moe_options_log_start(&coordinator_program, argc, argv);
     compute_thread_init();
     status = start(&c, &signals, &err);
     if (status == MOE_OK) {

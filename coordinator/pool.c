@@ -245,7 +245,7 @@ static moe_status open_with_secret(pool *p, moe_error *err)
         if (status == MOE_OK) {
             status = open_exchange(p, secret, n_secret, err);
         }
-        free(secret);
+        member_secret_free(secret, n_secret);
     }
     return status;
 }

@@ -408,6 +408,17 @@ static void emit_progress(engine *e)
     }
 }
 
+/* Whether the step gave anything: rows of NaN alone prove nothing of the nodes that made them. */
+static bool any_row_counts(const engine *e)
+{
+    for (uint32_t i = 0; i < e->step.n_rows; i++) {
+        if (!engine_row_failed(e, i)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool engine_step(engine *e)
 {
     exchange_coverage at_begin;
@@ -434,8 +445,10 @@ bool engine_step(engine *e)
                   err.text[0] != '\0' ? err.text : moe_status_text(status));
         fail_step(e, status, err.text[0] != '\0' ? err.text : moe_status_text(status));
     } else {
-        engine_note_proof(e, &at_begin);
         finish_step(e);
+        if (any_row_counts(e)) {
+            engine_note_proof(e, &at_begin);
+        }
         fail_marked(e, "the model gave a value that is not a number");
     }
     e->stats.steps++;

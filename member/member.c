@@ -54,7 +54,7 @@ moe_status member_secret(const member_config *m, char **out, size_t *n_out, moe_
             n--;
         }
         if (n < LEAST_SECRET) {
-            free(bytes);
+            member_secret_free(bytes, n);
             return moe_fail(err, MOE_ERR_INVALID_ARG, "--secret-file %s: holds %zu bytes, at least %d are needed",
                             m->secret_file, n, LEAST_SECRET);
         }
@@ -62,6 +62,14 @@ moe_status member_secret(const member_config *m, char **out, size_t *n_out, moe_
     *out = bytes;
     *n_out = n;
     return MOE_OK;
+}
+
+void member_secret_free(char *secret, size_t n)
+{
+    if (secret != NULL) {
+        explicit_bzero(secret, n);
+        free(secret);
+    }
 }
 
 moe_status member_store_open(const member_config *m, cluster_store **out, moe_error *err)

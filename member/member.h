@@ -69,6 +69,7 @@ MOE_NODISCARD moe_status member_id(const member_config *m, char out[ROUTER_MAX_N
 /* The bytes of --secret-file without the newlines at its end; *out is owned (free), NULL with *n_out 0 when it was not
  * given. Errors: MOE_ERR_INVALID_ARG (empty, too long), and those of reading the file. */
 MOE_NODISCARD moe_status member_secret(const member_config *m, char **out, size_t *n_out, moe_error *err);
+void member_secret_free(char *secret, size_t n); /* cleansed; NULL is fine */
 MOE_NODISCARD moe_status member_store_open(const member_config *m, cluster_store **out, moe_error *err);
 transport_lane member_lane(const member_config *m);
 /* The bytes of one frame between members: equal in all of them. */

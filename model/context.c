@@ -40,8 +40,7 @@ moe_status model_config_context(const model_config *c, uint32_t wanted, uint32_t
     uint32_t context = wanted != 0 ? wanted : c->max_positions;
 
     if (c->positions_are_a_limit && context > c->max_positions) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%u: at most %s, %u", context, c->positions_by,
-                        c->max_positions);
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%u: at most %s, %u", context, c->positions_by, c->max_positions);
     }
     if (context > c->window) {
         return moe_fail(

@@ -94,8 +94,9 @@ static int bio_write(BIO *bio, const char *from, int n)
     channel *c = BIO_get_data(bio);
 
     BIO_clear_retry_flags(bio);
-    if (!c->done && !c->caller && n > 0 && from[0] == ALERT) {
-        return n; /* a stranger is told nothing */
+    /* A stranger is told nothing: neither an alert, nor anything that OpenSSL would say before it has found the key. */
+    if (!c->done && !c->caller && (SSL_session_reused(c->ssl) != 1 || (n > 0 && from[0] == ALERT))) {
+        return n;
     }
     if ((size_t)n > OUT_BYTES - c->n_out) {
         make_room(c->out, &c->out_at, &c->n_out);

@@ -102,7 +102,7 @@ static void tls_wait(transport *base, uint64_t timeout_ns)
     if (t->dirty) {
         return; /* there is something to do */
     }
-    if (t->stats.sends > 0 || t->n_meeting > 0 || (t->listen_fd >= 0 && !t->listening)) {
+    if (t->stats.peers > 0 || (t->listen_fd >= 0 && !t->listening)) { /* bytes may stand, or a meeting */
         timeout_ns = MOE_MIN(timeout_ns, CHECK_EVERY_NS);
     }
     struct pollfd p = {.fd = t->epoll_fd, .events = POLLIN};

@@ -282,7 +282,6 @@ static moe_status read_frames(tls_slot *slot, moe_error *err)
             moe_buf_init(&b, slot->head, TLS_HEAD_BYTES);
             slot->frame_bytes = moe_get_u32(&b);
             if (slot->frame_bytes == 0 || slot->frame_bytes > t->base.max_message) {
-                t->stats.violations++;
                 return moe_fail(err, MOE_ERR_CORRUPT, "frame above the limit");
             }
         } else if (!in_head && slot->n_frame == slot->frame_bytes) {
@@ -327,7 +326,7 @@ static void take_bytes(tls_slot *slot)
     }
     if (slot->state == TLS_UP) {
         status = read_frames(slot, &err);
-        slot->t->stats.violations += status == MOE_ERR_CORRUPT && slot->frame_bytes <= slot->t->base.max_message;
+        slot->t->stats.violations += status == MOE_ERR_CORRUPT;
     }
     if (status != MOE_OK && status != MOE_ERR_BUSY) {
         tls_slot_fail(slot, err.text);

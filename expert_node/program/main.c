@@ -192,7 +192,7 @@ static moe_status open_with_secret(node_program_state *p, moe_error *err)
         if (status == MOE_OK) {
             status = open_node(p, secret, n_secret, err);
         }
-        free(secret);
+        member_secret_free(secret, n_secret);
     }
     return status;
 }
@@ -233,7 +233,7 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
     }
     options.secret = secret;
     moe_status status = transport_net_open(&options, &t, NULL);
-    free(secret);
+    member_secret_free(secret, options.n_secret);
     return status == MOE_OK ? alive_node(t, &hello, address, incarnation) : CLUSTER_ALIVE_UNKNOWN;
 }
 
