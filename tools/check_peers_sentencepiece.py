@@ -138,7 +138,7 @@ def check_model(probe, path, n_strings, seed):
     byte_ids = [i for i in range(n_pieces) if peer.is_byte(i)]
     differences = []
     texts = [make_string(rng, scripts, pieces) for _ in range(n_strings)]
-    for text, (ids, decoded) in zip(texts, run_probe(probe, path, texts)):
+    for text, (ids, (decoded,)) in zip(texts, run_probe(probe, path, texts, special=False)):
         peer_ids = peer.encode(text)
         peer_text = peer.decode(peer_ids) if peer_ids else ""
         if ids != peer_ids or decoded != peer_text:

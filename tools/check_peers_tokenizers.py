@@ -78,16 +78,17 @@ def make_string(rng, scripts, marks, specials):
     return "".join(parts)
 
 
-def run_probe(probe, path, texts):
+def run_probe(probe, path, texts, special=True):
+    """For each text its ids and what they decode to; with special tokens, then decoded without them, too."""
     blob = b"".join(struct.pack("<I", len(t)) + t for t in (text.encode() for text in texts))
-    out = subprocess.run([probe, path, "--all"], input=blob, stdout=subprocess.PIPE, check=True).stdout
+    out = subprocess.run([probe, path] + special * ["--all"], input=blob, stdout=subprocess.PIPE, check=True).stdout
     at = 0
     for _ in texts:
         n, = struct.unpack_from("<I", out, at)
         ids = list(struct.unpack_from(f"<{n}i", out, at + 4))
         at += 4 + 4 * n
         decoded = []
-        for _ in range(2):
+        for _ in range(1 + special):
             n, = struct.unpack_from("<I", out, at)
             decoded.append(out[at + 4:at + 4 + n].decode())
             at += 4 + n
