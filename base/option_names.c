@@ -80,6 +80,7 @@ static const char *const names[] = {
     "stop_token_ids",
     "system",
     "temperature",
+    "template_args",
     "threads",
     "timeout",
     "tls",

@@ -169,7 +169,7 @@ static moe_status print_cluster(void *ctx, const ProtobufCMessage *reply, moe_er
         moe_text_printf(&out, "node %s at %s, %s, %s, %s, %" PRIu32 " experts, ", n->id, n->address,
                         state_name(n->state), n->device, n->transport, n->n_experts);
         put_memory(n, &out);
-        moe_text_printf(&out, ", %" PRIu64 " rows\n", n->rows);
+        moe_text_printf(&out, ", %" PRIu64 " rows%s%s\n", n->rows, n->why[0] != '\0' ? ": " : "", n->why);
     }
     return cli_print_text(&out, err);
 }

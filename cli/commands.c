@@ -63,6 +63,8 @@ static const cli_option generate_options[] = {
 
 static const cli_option chat_options[] = {
     {"system", NULL, CLI_VALUE, "TEXT", "begin with this system message"},
+    {"template_args", "messages.template_args", CLI_VALUE, "JSON",
+     "variables of the chat template, such as {\"enable_thinking\": false}"},
     {"no_history", NULL, CLI_FLAG, NULL,
      "keep no file of the lines that are typed (default: $XDG_STATE_HOME/conclave/history, else "
      "~/.local/state/conclave/history)"},

@@ -45,7 +45,9 @@ static void set_status(cluster *c, moe_status status, const char *why)
     (void)snprintf(c->why.text, sizeof c->why.text, "%s", why);
     pthread_mutex_unlock(&c->lock);
     if (is_new) {
-        if (status != MOE_OK) {
+        if (status == MOE_ERR_CANCELLED) {
+            MOE_INFO("cluster: %s %s has left", c->o.role == CLUSTER_NODE ? "node" : "coordinator", c->o.id);
+        } else if (status != MOE_OK) {
             MOE_WARN("cluster: %s %s: %s: %s", c->o.role == CLUSTER_NODE ? "node" : "coordinator", c->o.id,
                      moe_status_text(status), why);
         } else {
@@ -390,7 +392,7 @@ static void leave(cluster *c)
     c->has_left = true;
     pthread_mutex_unlock(&c->lock);
     if (is_new) {
-        set_status(c, MOE_ERR_UNAVAILABLE, "has left the cluster");
+        set_status(c, MOE_ERR_CANCELLED, "has left the cluster");
     }
 }
 

@@ -35,11 +35,11 @@ static moe_status choose_chat_template(coordinator *c, moe_error *err)
     }
     status = moe_file_read(chosen, TEMPLATE_MAX_SOURCE, &source, &n, &reason);
     if (status != MOE_OK) {
-        return moe_fail(err, status, "chat_template: neither tulu nor olmo2 nor a file: %.300s", reason.text);
+        return moe_fail(err, status, "--chat-template: neither tulu nor olmo2 nor a file: %.300s", reason.text);
     }
     status = tokenizer_chat_use(c->tokenizer, source, n, &reason);
     free(source);
-    return status == MOE_OK ? MOE_OK : moe_fail(err, status, "chat_template %s: %.300s", chosen, reason.text);
+    return status == MOE_OK ? MOE_OK : moe_fail(err, status, "--chat-template %s: %.300s", chosen, reason.text);
 }
 
 static moe_status open_tokenizer(coordinator *c, moe_error *err)
@@ -79,7 +79,8 @@ moe_status coordinator_open_files(coordinator *c, moe_error *err)
 
         status = model_config_context(&c->files.config, c->config.max_context, &c->max_context, &why);
         if (status != MOE_OK) {
-            return moe_fail(err, status, "%s%.300s", status == MOE_ERR_INVALID_ARG ? "--max-context " : "", why.text);
+            return moe_fail(err, status, "%s%.300s",
+                            status == MOE_ERR_INVALID_ARG ? "--max-context " : "config.json: ", why.text);
         }
     }
     if (status == MOE_OK) {

@@ -170,7 +170,7 @@ static void close_all(coordinator *c)
 static int fail(moe_status status, const moe_error *err)
 {
     MOE_ERROR("%s", err->text[0] != '\0' ? err->text : moe_status_text(status));
-    return moe_exit_code(status);
+    return member_exit_code(status);
 }
 
 int main(int argc, char **argv)

@@ -64,6 +64,18 @@ moe_status member_secret(const member_config *m, char **out, size_t *n_out, moe_
     return MOE_OK;
 }
 
+int member_exit_code(moe_status status)
+{
+    switch (status) {
+    case MOE_ERR_UNSUPPORTED:
+    case MOE_ERR_CORRUPT:
+    case MOE_ERR_DENIED:
+        return MOE_EXIT_USAGE;
+    default:
+        return moe_exit_code(status);
+    }
+}
+
 void member_secret_free(char *secret, size_t n)
 {
     if (secret != NULL) {

@@ -85,6 +85,10 @@ compute_layout member_layout(const char *weights);
 cluster_model member_model(const model_config *c, const model_tensors *t, compute_class numeric_class,
                            const unsigned char fingerprint[32]);
 
+/* What a program ends with whose start has failed: MOE_EXIT_USAGE where another start with the same options and files fails
+ * alike (docs/cli.md), else MOE_EXIT_FAILED. */
+int member_exit_code(moe_status status);
+
 /* ------------------------------------------------------------------------------------------------ files */
 typedef struct member_files {
     model_config config;

@@ -45,8 +45,8 @@ moe_status model_config_context(const model_config *c, uint32_t wanted, uint32_t
     if (context > c->window) {
         return moe_fail(
             err, MOE_ERR_UNSUPPORTED,
-            "sliding_window %u: shorter than the context, %u, which is not supported; a max_context of at most "
-            "%u never meets it",
+            "sliding_window %u: shorter than the context, %u, which is not supported; a context of at most %u never "
+            "meets it (--max-context)",
             c->window, context, c->window);
     }
     *out = context;

@@ -125,7 +125,8 @@ static void take_sampling(const moe_json *json, model_defaults *d)
     bool sample = true;
 
     take_real(json, "temperature", (bound){0.0, SAMPLING_MAX_TEMPERATURE, false}, &d->temperature, d);
-    take_real(json, "top_p", (bound){0.0, 1.0, true}, &d->top_p, d);
+    take_real(json, "top_p", (bound){0.0, 1.0, false}, &d->top_p, d);
+    d->top_p = d->top_p >= 0.0 ? MOE_MAX(d->top_p, (double)FLT_MIN) : d->top_p; /* 0: the likeliest token alone */
     take_real(json, "min_p", (bound){0.0, 1.0, false}, &d->min_p, d);
     take_real(json, "repetition_penalty", (bound){0.0, SAMPLING_MAX_PENALTY, true}, &d->repetition_penalty, d);
     take_count(json, "top_k", -1, &d->top_k, d);

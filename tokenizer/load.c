@@ -247,7 +247,7 @@ static moe_status parse_main(const char *text, size_t bytes, json_t **out, moe_e
     if (bytes > TOKENIZER_MAX_FILE) {
         return moe_fail(err, MOE_ERR_CORRUPT, "tokenizer.json: %zu bytes, limit %zu", bytes, TOKENIZER_MAX_FILE);
     }
-    status = moe_json_parse(text, bytes, MAX_DEPTH, out, &reason);
+    status = moe_json_parse_python(text, bytes, MAX_DEPTH, out, &reason);
     return status == MOE_OK ? MOE_OK : moe_fail(err, status, "tokenizer.json: %.300s", reason.text);
 }
 

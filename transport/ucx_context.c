@@ -173,7 +173,7 @@ moe_status ucx_context_open(transport_lane lane, const char *device, char lane_o
     if (!read_lane(context, lane, lane_out)) {
         users_variables(variables);
         ucp_cleanup(context);
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "transport %s: UCX would use \"%s\", which is not that; %s",
+        return moe_fail(err, MOE_ERR_UNSUPPORTED, "transport %s: UCX would use \"%s\" instead; %s",
                         transport_lane_names[lane], lane_out, variables);
     }
     *out = context;

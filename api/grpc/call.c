@@ -246,7 +246,7 @@ static void log_call(const rpc_call *call, grpc_status_code code)
         {.name = "why", .text = why}}; /* last: only of what failed */
 
     if (r->id[0] == '\0') {
-        MOE_WARN("%s refused: %s: %s", method, code_names[code], why);
+        MOE_WARN("%s refused: %s: %s", method, code_names[code], why[0] != '\0' ? why : "the client left");
     } else {
         moe_log_event(MOE_LOG_INFO, "request", fields, MOE_COUNT(fields) - (why[0] == '\0'));
     }

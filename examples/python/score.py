@@ -30,8 +30,9 @@ def main():
     scored = [token.logprob for token in reply.tokens if token.HasField("logprob")]
     for token in reply.tokens:
         logprob = f"{token.logprob:.4f}" if token.HasField("logprob") else "-"
-        best = ", ".join(f"{other.id} {other.logprob:.4f}" for other in token.top)
-        print(f"{token.id:7} {logprob:>10}  {best}".rstrip())
+        best = ", ".join(f"{other.id} {other.token.decode('utf-8', 'replace')!r} {other.logprob:.4f}" for other in token.top)
+        text = token.token.decode("utf-8", "replace")
+        print(f"{token.id:7} {logprob:>10}  {text!r:12}  {best}".rstrip())
     if scored:
         print(f"perplexity {math.exp(-sum(scored) / len(scored)):.4f} over {len(scored)} tokens")
 

@@ -11,8 +11,7 @@ bool standing_is_met(const standing *s, moe_error *why)
     }
     if (s->n_denied > 0) {
         (void)moe_fail(why, MOE_ERR_DENIED,
-                       "%llu connections to %s failed the secret's proof: is --secret-file the cluster's?",
-                       (unsigned long long)s->n_denied, s->address);
+                       "connections to %s failed the secret's proof: is --secret-file the cluster's?", s->address);
     } else if (n == 0) {
         (void)moe_fail(why, MOE_ERR_UNAVAILABLE, "no coordinator is registered yet");
     } else if (s->n_hellos > 0) {

@@ -751,6 +751,16 @@ class ChatAtATerminal(Case):
         return [[(m.role, m.content) for m in request.messages.messages] for request in self.server.requests
                 if request.DESCRIPTOR.name == "GenerateRequest"]
 
+    def test_variables_of_the_template_go_with_every_turn(self):
+        typist = self.chat("--template-args", '{"enable_thinking": false}')
+        for _ in range(2):
+            typist.expect(b"> ")
+            typist.type(b"Hello\r")
+            typist.expect(b"Yes.")
+        self.leave(typist)
+        sent = [r.messages.template_args for r in self.server.requests if r.DESCRIPTOR.name == "GenerateRequest"]
+        self.assertEqual(sent, ['{"enable_thinking": false}'] * 2)
+
     def test_a_banner_greets_and_control_d_ends(self):
         typist = self.chat()
         typist.expect(b"model m (olmoe), context of 4096 tokens")
@@ -842,7 +852,6 @@ class ChatAtATerminal(Case):
             context.add_callback(lambda: self.server.cancelled.put(True))
             yield v1("GenerateResponse", token_ids=[1], text="It is")
             self.server.cancelled.get(timeout=WAIT_S)
-            self.server.replies["Generate"] = [v1("GenerateResponse", token_ids=[1], text="Yes.", finish_reason=1)]
 
         self.server.replies["Generate"] = answer
         typist = self.chat()
@@ -852,6 +861,7 @@ class ChatAtATerminal(Case):
         typist.type(b"\x03")
         typist.expect(b"stopped; what came so far is part of the conversation")
         typist.expect(b"> ")
+        self.server.replies["Generate"] = [v1("GenerateResponse", token_ids=[1], text="Yes.", finish_reason=1)]
         typist.type(b"Go on\r")
         typist.expect(b"Yes.")
         self.leave(typist)

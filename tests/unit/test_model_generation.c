@@ -74,9 +74,8 @@ static void what_cannot_be_served_is_named_and_refuses_nothing(void **state)
     static const struct {
         const char *entry, *says;
     } rows[] = {
-        {"\"top_p\": 0", "top_p: 0 must be within (0, 1]"},
-        {"\"top_p\": 1e-60", "top_p: 1e-60 must be within (0, 1]"},
-        {"\"top_p\": 1.5", "top_p: 1.5 must be within (0, 1]"},
+        {"\"top_p\": -0.5", "top_p: -0.5 must be within [0, 1]"},
+        {"\"top_p\": 1.5", "top_p: 1.5 must be within [0, 1]"},
         {"\"top_p\": NaN", "top_p: must be a number, is \"NaN\""},
         {"\"temperature\": -1", "temperature: -1 must be within [0, 100]"},
         {"\"temperature\": Infinity", "temperature: must be a number, is \"Infinity\""},
@@ -124,7 +123,7 @@ static void what_asks_for_nothing_is_not_named(void **state)
 
 static void a_long_list_of_what_is_not_served_ends_in_dots(void **state)
 {
-    char text[2048] = "{\"num_beams\": 4, \"top_p\": 0";
+    char text[2048] = "{\"num_beams\": 4, \"top_p\": 2";
     static const char *const keys[] = {"bad_words_ids",
                                        "force_words_ids",
                                        "constraints",
@@ -146,7 +145,7 @@ static void a_long_list_of_what_is_not_served_ends_in_dots(void **state)
     }
     strcat(text, "}");
     d = defaults(text);
-    assert_contains(d.not_served, "top_p: 0 must be");
+    assert_contains(d.not_served, "top_p: 2 must be");
     assert_string_equal(d.not_served + strlen(d.not_served) - 5, ", ...");
 }
 

@@ -172,7 +172,7 @@ static void a_window_is_served_as_long_as_it_hides_nothing(void **state)
     assert_int_equal(context_of(&off, 0), 4096);
     assert_int_equal(context_of(&narrow, 1024), 1024);
     refused_context(&narrow, 0, "sliding_window 1024: shorter than the context, 4096");
-    refused_context(&narrow, 1025, "a max_context of at most 1024");
+    refused_context(&narrow, 1025, "at most 1024");
 }
 
 int main(void)
