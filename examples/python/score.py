@@ -12,6 +12,11 @@ import grpc
 import common
 
 
+def shown(token):
+    """The text of a token, in quotes; nothing for a model without a tokenizer."""
+    return repr(token.decode("utf-8", "replace")) if token else ""
+
+
 def main():
     parser = common.arguments(__doc__.splitlines()[0])
     parser.add_argument("text", nargs="?", help="the text; or --tokens")
@@ -30,9 +35,8 @@ def main():
     scored = [token.logprob for token in reply.tokens if token.HasField("logprob")]
     for token in reply.tokens:
         logprob = f"{token.logprob:.4f}" if token.HasField("logprob") else "-"
-        best = ", ".join(f"{other.id} {other.token.decode('utf-8', 'replace')!r} {other.logprob:.4f}" for other in token.top)
-        text = token.token.decode("utf-8", "replace")
-        print(f"{token.id:7} {logprob:>10}  {text!r:12}  {best}".rstrip())
+        best = ", ".join(" ".join(filter(None, [str(other.id), shown(other.token), f"{other.logprob:.4f}"])) for other in token.top)
+        print("  ".join(filter(None, [f"{token.id:7} {logprob:>10}", shown(token.token), best])))
     if scored:
         print(f"perplexity {math.exp(-sum(scored) / len(scored)):.4f} over {len(scored)} tokens")
 

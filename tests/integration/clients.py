@@ -128,6 +128,11 @@ class PythonExamples(Case):
         self.assertEqual(self.example("score.py", "--tokens", "7,3"),
                          "      7          -\n      3    -1.2500\nperplexity 3.4903 over 1 tokens\n")
 
+    def test_score_shows_the_text_of_tokens_where_there_is_some(self):
+        top = [v1("TopLogprob", id=9, logprob=-0.5, token=b" \xe2\x82\xac")]
+        self.server.replies["Score"] = [v1("ScoreResponse", tokens=[v1("ScoredToken", id=3, token=b"a\xff", top=top)])]
+        self.assertEqual(self.example("score.py", "--tokens", "3", "--top", "1"), "      3          -  'a\ufffd'  9 ' \u20ac' -0.5000\n")
+
     def test_a_token_file_may_have_comments(self):
         self.server.replies["Generate"] = CHUNKS
         path = os.path.join(self.folder, "token")
