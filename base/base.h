@@ -294,6 +294,8 @@ const char *moe_text_cstr(const moe_text *t); /* "" when empty */
 
 /* Length of the valid UTF-8 prefix; == n when all of it is valid (no surrogates, no overlong forms, <= U+10FFFF). */
 size_t moe_utf8_valid_prefix(const void *bytes, size_t n);
+/* The code point that begins at text, which is valid UTF-8; returns its length, 1 to 4 bytes. */
+size_t moe_utf8_get(const char *text, int32_t *char_out);
 
 /* ------------------------------------------------------------------------------------------------ queues
  * Bounded queue of pointers, any number of producers, one consumer, a mutex inside. Full: MOE_ERR_BUSY. */

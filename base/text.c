@@ -160,3 +160,23 @@ void moe_text_json_string(moe_text *t, const char *bytes, size_t n)
     }
     moe_text_append(t, "\"", 1);
 }
+
+size_t moe_utf8_get(const char *text, int32_t *char_out)
+{
+    const unsigned char *p = (const unsigned char *)text;
+
+    if (p[0] < 0x80) {
+        *char_out = p[0];
+        return 1;
+    }
+    if (p[0] < 0xe0) {
+        *char_out = (p[0] & 0x1f) << 6 | (p[1] & 0x3f);
+        return 2;
+    }
+    if (p[0] < 0xf0) {
+        *char_out = (p[0] & 0x0f) << 12 | (p[1] & 0x3f) << 6 | (p[2] & 0x3f);
+        return 3;
+    }
+    *char_out = (p[0] & 0x07) << 18 | (p[1] & 0x3f) << 12 | (p[2] & 0x3f) << 6 | (p[3] & 0x3f);
+    return 4;
+}

@@ -82,7 +82,7 @@ static size_t skip_spaces(const lexer *l, size_t at)
     int32_t c;
 
     while (at < l->n) {
-        const size_t length = char_get(l->source + at, &c);
+        const size_t length = moe_utf8_get(l->source + at, &c);
 
         if (!char_is_space(c)) {
             break;
@@ -279,7 +279,7 @@ static void lex_operator(lexer *l, size_t *open)
     int32_t c;
 
     if (!op) {
-        (void)char_get(l->source + l->at, &c);
+        (void)moe_utf8_get(l->source + l->at, &c);
         parser_fail(l->p, MOE_ERR_CORRUPT, l->line, "unexpected character U+%04X", (unsigned)c);
         return;
     }

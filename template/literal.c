@@ -57,7 +57,7 @@ static void put_escaped(unescape *u)
 {
     int32_t c;
 
-    u->at += char_get(u->source + u->at, &c);
+    u->at += moe_utf8_get(u->source + u->at, &c);
     u->n_out += (size_t)sprintf(u->out + u->n_out,
                                 c < 0x100     ? "\\x%02x"
                                 : c < 0x10000 ? "\\u%04x"

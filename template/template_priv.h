@@ -433,7 +433,6 @@ bool char_is_lower(int32_t c);
 bool char_is_title(int32_t c);
 bool char_is_printable(int32_t c);
 size_t char_put(int32_t c, char out[4]);
-size_t char_get(const char *data, int32_t *c); /* of valid UTF-8 */
 value text_case(render *r, const text *t, case_kind kind);
 value text_title(render *r, const text *t);      /* str.title() */
 value text_capitalize(render *r, const text *t); /* str.capitalize() */

@@ -206,14 +206,14 @@ size_t text_offset(const text *t, size_t character)
     for (; character > 0 && at < t->n; character--) {
         int32_t c;
 
-        at += char_get(t->data + at, &c);
+        at += moe_utf8_get(t->data + at, &c);
     }
     return at;
 }
 
 size_t text_character(const text *t, size_t at, int32_t *c)
 {
-    return char_get(t->data + at, c);
+    return moe_utf8_get(t->data + at, c);
 }
 
 size_t text_before(const text *t, size_t at, int32_t *c)
@@ -223,7 +223,7 @@ size_t text_before(const text *t, size_t at, int32_t *c)
     while (begin > 0 && ((unsigned char)t->data[begin] & 0xc0) == 0x80) {
         begin--;
     }
-    (void)char_get(t->data + begin, c);
+    (void)moe_utf8_get(t->data + begin, c);
     return at - begin;
 }
 

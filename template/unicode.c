@@ -68,26 +68,6 @@ static const special_case special_cases[] = {
 };
 /* clang-format on */
 
-size_t char_get(const char *data, int32_t *c)
-{
-    const unsigned char *p = (const unsigned char *)data;
-
-    if (p[0] < 0x80) {
-        *c = p[0];
-        return 1;
-    }
-    if (p[0] < 0xe0) {
-        *c = (p[0] & 0x1f) << 6 | (p[1] & 0x3f);
-        return 2;
-    }
-    if (p[0] < 0xf0) {
-        *c = (p[0] & 0x0f) << 12 | (p[1] & 0x3f) << 6 | (p[2] & 0x3f);
-        return 3;
-    }
-    *c = (p[0] & 0x07) << 18 | (p[1] & 0x3f) << 12 | (p[2] & 0x3f) << 6 | (p[3] & 0x3f);
-    return 4;
-}
-
 size_t char_put(int32_t c, char out[4])
 {
     return (size_t)utf8proc_encode_char(c, (utf8proc_uint8_t *)out);

@@ -116,7 +116,7 @@ static size_t char_before(const char *text, size_t at, int32_t *c)
     while (((unsigned char)text[begin] & 0xc0) == 0x80) {
         begin--;
     }
-    (void)utf8_get(text + begin, c);
+    (void)moe_utf8_get(text + begin, c);
     return begin;
 }
 
@@ -127,7 +127,7 @@ static bool stands_alone(text_view text, size_t begin, size_t end)
     if (begin > 0 && (char_before(text.data, begin, &c), char_is_word(c))) {
         return false;
     }
-    return end == text.size || (utf8_get(text.data + end, &c), !char_is_word(c));
+    return end == text.size || (moe_utf8_get(text.data + end, &c), !char_is_word(c));
 }
 
 static added_match take_spaces(const added_token *token, text_view text, size_t from, added_match match)
@@ -143,7 +143,7 @@ static added_match take_spaces(const added_token *token, text_view text, size_t 
         match.begin = before;
     }
     while (token->rstrip && match.end < text.size) {
-        const size_t length = utf8_get(text.data + match.end, &c);
+        const size_t length = moe_utf8_get(text.data + match.end, &c);
 
         if (char_classify(c) != CLASS_SPACE) {
             break;

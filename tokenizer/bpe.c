@@ -118,7 +118,7 @@ static int32_t char_id(const bpe *b, const char *text, size_t n)
 {
     int32_t c;
 
-    (void)utf8_get(text, &c);
+    (void)moe_utf8_get(text, &c);
     return c < 0x180 ? b->low_id[c] : vocab_find(&b->vocab, text, n);
 }
 
@@ -144,7 +144,7 @@ static bool symbols_fill(encoding *e, text_view piece)
         const char *c = piece.data + i;
         int32_t code, id;
 
-        n = utf8_get(c, &code);
+        n = moe_utf8_get(c, &code);
         id = char_id(b, c, n);
         if (id >= 0) {
             ok = symbol_add(e, id, i);

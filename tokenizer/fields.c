@@ -95,7 +95,7 @@ moe_status field_char(const json_t *object, const char *path, const char *key, c
     const moe_status status = field_text(object, path, key, fallback, out, err);
     int32_t c;
 
-    if (status == MOE_OK && (out->size == 0 || utf8_get(out->data, &c) != out->size)) {
+    if (status == MOE_OK && (out->size == 0 || moe_utf8_get(out->data, &c) != out->size)) {
         return moe_fail(err, MOE_ERR_CORRUPT, "%s.%s: not one character", path, key);
     }
     return status;

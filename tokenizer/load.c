@@ -59,8 +59,8 @@ static bool append_bytes(text_view text, moe_text *out)
 {
     int32_t c;
 
-    for (size_t i = 0; i < text.size; i += utf8_get(text.data + i, &c)) {
-        (void)utf8_get(text.data + i, &c);
+    for (size_t i = 0; i < text.size; i += moe_utf8_get(text.data + i, &c)) {
+        (void)moe_utf8_get(text.data + i, &c);
         if (char_to_byte(c) < 0) {
             return false;
         }
@@ -68,7 +68,7 @@ static bool append_bytes(text_view text, moe_text *out)
     for (size_t i = 0; i < text.size;) {
         char byte;
 
-        i += utf8_get(text.data + i, &c);
+        i += moe_utf8_get(text.data + i, &c);
         byte = (char)(unsigned char)char_to_byte(c);
         moe_text_append(out, &byte, 1);
     }
@@ -227,28 +227,30 @@ static moe_status load_pieces(tokenizer *t, text_view model, const json_t *confi
     return status == MOE_OK ? bounds_load(t, err) : status;
 }
 
-/* Python writes it: integers beyond 64 bits (model_max_length), NaN and Infinity stand there, and none of them is read. */
-static moe_status parse_config(const char *text, size_t bytes, json_t **out, moe_error *err)
+/* Python writes these files: integers beyond 64 bits (model_max_length), NaN and Infinity may stand in keys that nobody
+ * reads. */
+static moe_status parse_file(const char *name, text_view text, json_t **out, moe_error *err)
 {
     moe_error reason = {""};
-    moe_status status = text != NULL ? moe_json_parse_python(text, bytes, MAX_DEPTH, out, &reason) : MOE_OK;
+    moe_status status = moe_json_parse_python(text.data, text.size, MAX_DEPTH, out, &reason);
 
-    if (status == MOE_OK && text != NULL && !json_is_object(*out)) {
-        status = moe_fail(&reason, MOE_ERR_CORRUPT, "not an object");
-    }
-    return status == MOE_OK ? MOE_OK : moe_fail(err, status, "tokenizer_config.json: %.300s", reason.text);
+    return status == MOE_OK ? MOE_OK : moe_fail(err, status, "%s: %.300s", name, reason.text);
 }
 
-static moe_status parse_main(const char *text, size_t bytes, json_t **out, moe_error *err)
+static moe_status parse_config(text_view text, json_t **out, moe_error *err)
 {
-    moe_error reason = {""};
-    moe_status status;
+    moe_status status = text.data != NULL ? parse_file("tokenizer_config.json", text, out, err) : MOE_OK;
 
-    if (bytes > TOKENIZER_MAX_FILE) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "tokenizer.json: %zu bytes, limit %zu", bytes, TOKENIZER_MAX_FILE);
-    }
-    status = moe_json_parse_python(text, bytes, MAX_DEPTH, out, &reason);
-    return status == MOE_OK ? MOE_OK : moe_fail(err, status, "tokenizer.json: %.300s", reason.text);
+    return status == MOE_OK && text.data != NULL && !json_is_object(*out)
+               ? moe_fail(err, MOE_ERR_CORRUPT, "tokenizer_config.json: not an object")
+               : status;
+}
+
+static moe_status parse_main(text_view text, json_t **out, moe_error *err)
+{
+    return text.size > TOKENIZER_MAX_FILE
+               ? moe_fail(err, MOE_ERR_CORRUPT, "tokenizer.json: %zu bytes, limit %zu", text.size, TOKENIZER_MAX_FILE)
+               : parse_file("tokenizer.json", text, out, err);
 }
 
 /* The files of a tokenizer: one of json and model is there, the others may be NULL. */
@@ -263,10 +265,10 @@ static moe_status open_sources(const sources *from, size_t vocab_size, const tok
     json_t *main_json = NULL, *config = NULL;
     added_list list = {NULL, 0};
     tokenizer *t = NULL;
-    moe_status status = from->model.data ? MOE_OK : parse_main(from->json.data, from->json.size, &main_json, err);
+    moe_status status = from->model.data ? MOE_OK : parse_main(from->json, &main_json, err);
 
     if (status == MOE_OK) {
-        status = parse_config(from->config.data, from->config.size, &config, err);
+        status = parse_config(from->config, &config, err);
     }
     if (status == MOE_OK) {
         status = tokenizer_new(vocab_size, &t, err);

@@ -58,7 +58,7 @@ static moe_status token_add(tokenizer *t, const char *text, size_t n, const json
     }
     t->tokens[id].text = v->text + v->entries[v->n_entries - 1].offset;
     t->tokens[id].n_text = (uint32_t)n;
-    if (n > 0 && utf8_get(text, &c) == n && c < (int32_t)MOE_COUNT(t->bpe.low_id)) {
+    if (n > 0 && moe_utf8_get(text, &c) == n && c < (int32_t)MOE_COUNT(t->bpe.low_id)) {
         t->bpe.low_id[c] = id;
     }
     return MOE_OK;

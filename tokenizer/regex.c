@@ -55,7 +55,7 @@ static size_t class_at(const char_classes *c, const char *text, size_t *length)
         *length = 1;
         return c->ascii[(unsigned char)text[0]];
     }
-    *length = utf8_get(text, &code);
+    *length = moe_utf8_get(text, &code);
     return c->of[(size_t)c->pages[code >> 8] * 256 + (size_t)(code & 0xff)];
 }
 
@@ -205,7 +205,7 @@ moe_status regex_scan_next(regex_scan *s, size_t *begin_out, size_t *end_out)
         if (*begin_out == *end_out && *end_out == s->last_end) {
             int32_t c;
 
-            s->next += s->next < s->n ? utf8_get(s->text + s->next, &c) : 1;
+            s->next += s->next < s->n ? moe_utf8_get(s->text + s->next, &c) : 1;
             continue;
         }
         s->next = s->last_end = *end_out;

@@ -49,6 +49,17 @@ static moe_status hex_char(regex_parser *p, size_t from, size_t min, size_t max,
     return n < min || *out > CHAR_LAST ? regex_refuse(p, from, "not the number of a character") : MOE_OK;
 }
 
+/* Adds one, or all that is not in it, to the set, and ends it. */
+static void add_and_end(charset *set, charset *one, bool inverted)
+{
+    charset_seal(one);
+    if (inverted) {
+        charset_invert(one);
+    }
+    charset_add_set(set, one);
+    charset_fini(one);
+}
+
 /* Behind "\p" or "\P". */
 static moe_status property(regex_parser *p, size_t from, bool inverted, charset *set)
 {
@@ -69,12 +80,7 @@ static moe_status property(regex_parser *p, size_t from, bool inverted, charset 
         return regex_refuse(p, from, "this property is not supported");
     }
     p->at += n + 1;
-    charset_seal(&one);
-    if (inverted) {
-        charset_invert(&one);
-    }
-    charset_add_set(set, &one);
-    charset_fini(&one);
+    add_and_end(set, &one, inverted);
     return MOE_OK;
 }
 
@@ -104,7 +110,7 @@ moe_status regex_escape(regex_parser *p, bool in_class, charset *set, bool *sing
     }
     *single_out = true;
     if ((unsigned char)c >= 0x80) {
-        p->at += 1 + utf8_get(p->text + p->at + 1, c_out);
+        p->at += 1 + moe_utf8_get(p->text + p->at + 1, c_out);
         return MOE_OK;
     }
     p->at += 2;
@@ -160,12 +166,7 @@ static moe_status posix_class(regex_parser *p, charset *set)
             if (strcmp(known[i], "punct") == 0) { /* here it has the symbols too */
                 (void)charset_add_property(&one, "symbol", 6);
             }
-            charset_seal(&one);
-            if (inverted) {
-                charset_invert(&one);
-            }
-            charset_add_set(set, &one);
-            charset_fini(&one);
+            add_and_end(set, &one, inverted);
             return MOE_OK;
         }
     }
@@ -192,7 +193,7 @@ static moe_status class_item(regex_parser *p, charset *set, bool *single_out, in
         return regex_escape(p, true, set, single_out, c_out);
     }
     *single_out = true;
-    p->at += utf8_get(p->text + p->at, c_out);
+    p->at += moe_utf8_get(p->text + p->at, c_out);
     return MOE_OK;
 }
 

@@ -386,7 +386,7 @@ static moe_status atom(regex_parser *p, uint16_t *out)
     case '?':
         return regex_refuse(p, p->at, "nothing to repeat");
     default:
-        p->at += utf8_get(p->text + p->at, &c);
+        p->at += moe_utf8_get(p->text + p->at, &c);
         return char_node(p, c, out);
     }
 }

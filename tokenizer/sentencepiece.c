@@ -13,7 +13,7 @@ static size_t unit_at(const sentencepiece *s, text_view text, size_t at, const a
     int32_t c;
 
     *user = added_set_longest(&s->user, text, at);
-    return *user ? (*user)->n_match : utf8_get(text.data + at, &c);
+    return *user ? (*user)->n_match : moe_utf8_get(text.data + at, &c);
 }
 
 static text_view space_of(const sentencepiece *s)

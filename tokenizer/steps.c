@@ -78,7 +78,7 @@ static text_view strip_space(const text_step *step, text_view in)
     int32_t c;
 
     while (step->start && in.size > 0) {
-        const size_t length = utf8_get(in.data, &c);
+        const size_t length = moe_utf8_get(in.data, &c);
 
         if (char_classify(c) != CLASS_SPACE) {
             break;
@@ -92,7 +92,7 @@ static text_view strip_space(const text_step *step, text_view in)
         while (((unsigned char)in.data[begin] & 0xc0) == 0x80) {
             begin--;
         }
-        (void)utf8_get(in.data + begin, &c);
+        (void)moe_utf8_get(in.data + begin, &c);
         if (char_classify(c) != CLASS_SPACE) {
             break;
         }

@@ -26,7 +26,6 @@
 /* ---- unicode.c: text here is valid UTF-8 */
 typedef enum { CLASS_SPACE, CLASS_LETTER, CLASS_NUMBER, CLASS_OTHER } char_class;
 
-size_t utf8_get(const char *text, int32_t *char_out); /* one code point; its length */
 size_t utf8_put(int32_t c, char out[4]);
 /* Looks at the head of n > 0 bytes from anywhere. VALID: *length is a whole code point. INVALID: *length is a maximal
  * invalid subpart. PARTIAL: all n bytes are a proper prefix of a code point. */

@@ -4,26 +4,6 @@
 #include <string.h>
 #include <utf8proc.h>
 
-size_t utf8_get(const char *text, int32_t *char_out)
-{
-    const unsigned char *p = (const unsigned char *)text;
-
-    if (p[0] < 0x80) {
-        *char_out = p[0];
-        return 1;
-    }
-    if (p[0] < 0xe0) {
-        *char_out = (p[0] & 0x1f) << 6 | (p[1] & 0x3f);
-        return 2;
-    }
-    if (p[0] < 0xf0) {
-        *char_out = (p[0] & 0x0f) << 12 | (p[1] & 0x3f) << 6 | (p[2] & 0x3f);
-        return 3;
-    }
-    *char_out = (p[0] & 0x07) << 18 | (p[1] & 0x3f) << 12 | (p[2] & 0x3f) << 6 | (p[3] & 0x3f);
-    return 4;
-}
-
 size_t utf8_put(int32_t c, char out[4])
 {
     return (size_t)utf8proc_encode_char(c, (utf8proc_uint8_t *)out);
@@ -193,7 +173,7 @@ static size_t decompose(const char *text, size_t n, bool compatible, int32_t *ch
         int32_t c;
         int boundary = UTF8PROC_BOUNDCLASS_START;
 
-        i += utf8_get(text + i, &c);
+        i += moe_utf8_get(text + i, &c);
         n_chars += (size_t)utf8proc_decompose_char(c, chars + n_chars, MAX_DECOMPOSED, how, &boundary);
     }
     return n_chars;
@@ -276,7 +256,7 @@ void lower_append(const char *text, size_t n, moe_text *out)
         char utf8[4];
         int32_t c;
 
-        i += utf8_get(text + i, &c);
+        i += moe_utf8_get(text + i, &c);
         if (c == 0x130) { /* the only character whose small form is two */
             moe_text_append(out, "i\xcc\x87", 3);
         } else {
@@ -290,7 +270,7 @@ void unmarked_append(const char *text, size_t n, moe_text *out)
     for (size_t i = 0, length; i < n && !out->failed; i += length) {
         int32_t c;
 
-        length = utf8_get(text + i, &c);
+        length = moe_utf8_get(text + i, &c);
         switch (utf8proc_category(c)) {
         case UTF8PROC_CATEGORY_MN:
         case UTF8PROC_CATEGORY_MC:

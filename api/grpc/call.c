@@ -257,12 +257,13 @@ static void log_call(const rpc_call *call, grpc_status_code code)
 static void on_close(void *ctx, bool ok)
 {
     rpc_call *call = ctx;
+    grpc_status_code code = final_code(call); /* once: a deadline may pass in between */
 
     (void)ok;
     call->closed = true;
-    atomic_fetch_add(&call->server->counts[call->method_idx][final_code(call)], 1);
+    atomic_fetch_add(&call->server->counts[call->method_idx][code], 1);
     if (call->method->works) {
-        log_call(call, final_code(call));
+        log_call(call, code);
     }
     work_abandon(call);
     if (call->method->fini != NULL && call->state != NULL) {

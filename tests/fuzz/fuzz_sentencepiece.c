@@ -50,7 +50,7 @@ static size_t split(const tokenizer *t, text_view text, range *ranges)
 
     for (size_t at = 0; at < text.size; n++) {
         const added_token *user = added_set_longest(&t->pieces.user, text, at);
-        const size_t length = user ? user->n_match : utf8_get(text.data + at, &c);
+        const size_t length = user ? user->n_match : moe_utf8_get(text.data + at, &c);
 
         ranges[n] = (range){at, at + length, user != NULL};
         at += length;

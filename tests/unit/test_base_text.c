@@ -115,9 +115,32 @@ static void invalid_utf8_ends_the_prefix(void **state)
     }
 }
 
+static void a_code_point_of_each_length_is_read(void **state)
+{
+    static const struct {
+        const char *text;
+        int32_t c;
+    } all[] = {{"a", 'a'},
+               {"\x7f", 0x7f},
+               {"\xc2\x80", 0x80},
+               {"\xdf\xbf", 0x7ff},
+               {"\xe0\xa0\x80", 0x800},
+               {"\xef\xbf\xbf", 0xffff},
+               {"\xf0\x90\x80\x80", 0x10000},
+               {"\xf4\x8f\xbf\xbf", 0x10ffff}};
+    int32_t c;
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(all); i++) {
+        assert_int_equal(moe_utf8_get(all[i].text, &c), strlen(all[i].text));
+        assert_int_equal(c, all[i].c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_code_point_of_each_length_is_read),
         cmocka_unit_test(text_grows_and_stays_terminated),
         cmocka_unit_test(text_at_the_limit_is_kept),
         cmocka_unit_test(text_over_the_limit_fails_and_stays_failed),
