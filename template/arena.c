@@ -1,6 +1,7 @@
 #include "template/template_priv.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { BLOCK_BYTES = 16384, ALIGNMENT = 16 };
 
@@ -67,4 +68,22 @@ void *arena_take(arena *a, size_t bytes)
     taken = block_data(block) + block->used;
     block->used += bytes;
     return taken;
+}
+
+void *arena_grow(arena *a, void *items, size_t n, size_t item_bytes, size_t first, size_t *capacity)
+{
+    const size_t more = *capacity ? *capacity * 2 : first;
+    void *grown;
+
+    if (n < *capacity) {
+        return items;
+    }
+    grown = arena_take(a, more * item_bytes);
+    if (grown) {
+        if (n > 0) {
+            memcpy(grown, items, n * item_bytes);
+        }
+        *capacity = more;
+    }
+    return grown;
 }

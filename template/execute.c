@@ -35,19 +35,12 @@ void scope_set(render *r, scope *s, const char *name, value v)
             return;
         }
     }
-    if (s->n == s->capacity) {
-        const size_t capacity = s->capacity ? s->capacity * 2 : 4;
-        binding *bindings = render_take(r, capacity * sizeof *bindings);
+    binding *bindings = render_grow(r, s->bindings, s->n, sizeof *bindings, 4, &s->capacity);
 
-        if (!bindings) {
-            return;
-        }
-        if (s->n > 0) {
-            memcpy(bindings, s->bindings, s->n * sizeof *bindings);
-        }
-        s->bindings = bindings;
-        s->capacity = capacity;
+    if (!bindings) {
+        return;
     }
+    s->bindings = bindings;
     s->bindings[s->n++] = (binding){name, v};
 }
 

@@ -25,33 +25,33 @@ void parser_fail(parser *p, moe_status status, uint32_t line, const char *format
     p->status = moe_fail(p->err, status, "line %u: %s", line, reason);
 }
 
-void *parser_take(parser *p, size_t bytes)
+static void *or_fail(parser *p, void *taken)
 {
-    void *taken = arena_take(&p->t->arena, bytes);
-
     if (!taken && p->status == MOE_OK) {
         p->status = moe_fail(p->err, MOE_ERR_NO_MEMORY, "no memory for the template");
     }
     return taken;
 }
 
+void *parser_take(parser *p, size_t bytes)
+{
+    return or_fail(p, arena_take(&p->t->arena, bytes));
+}
+
+void *parser_grow(parser *p, void *items, size_t n, size_t item_bytes, size_t first, size_t *capacity)
+{
+    return or_fail(p, arena_grow(&p->t->arena, items, n, item_bytes, first, capacity));
+}
+
 static token *add_token(lexer *l, token_type type, const char *data, size_t n)
 {
     parser *p = l->p;
+    token *tokens = parser_grow(p, p->tokens, p->n_tokens, sizeof *tokens, 256, &p->capacity);
 
-    if (p->n_tokens == p->capacity) {
-        const size_t capacity = p->capacity ? p->capacity * 2 : 256;
-        token *tokens = parser_take(p, capacity * sizeof *tokens);
-
-        if (!tokens) {
-            return NULL;
-        }
-        if (p->n_tokens > 0) {
-            memcpy(tokens, p->tokens, p->n_tokens * sizeof *tokens);
-        }
-        p->tokens = tokens;
-        p->capacity = capacity;
+    if (!tokens) {
+        return NULL;
     }
+    p->tokens = tokens;
     p->tokens[p->n_tokens] = (token){.type = type, .line = l->line, .data = data, .n = n};
     return &p->tokens[p->n_tokens++];
 }

@@ -79,38 +79,22 @@ const char *parser_intern(parser *p, const char *data, size_t n)
 
 void name_list_add(parser *p, const char ***names, size_t *n, size_t *capacity, const char *name)
 {
-    if (*n == *capacity) {
-        const size_t more = *capacity ? *capacity * 2 : 8;
-        const char **copy = parser_take(p, more * sizeof *copy);
+    const char **items = parser_grow(p, *names, *n, sizeof *items, 8, capacity);
 
-        if (!copy) {
-            return;
-        }
-        if (*n > 0) {
-            memcpy(copy, *names, *n * sizeof *copy);
-        }
-        *names = copy;
-        *capacity = more;
+    if (items) {
+        *names = items;
+        items[(*n)++] = name;
     }
-    (*names)[(*n)++] = name;
 }
 
 void node_list_add(parser *p, node_list *list, node *item)
 {
-    if (list->n == list->capacity) {
-        const size_t capacity = list->capacity ? list->capacity * 2 : 4;
-        node **items = parser_take(p, capacity * sizeof(node *));
+    node **items = parser_grow(p, list->items, list->n, sizeof(node *), 4, &list->capacity);
 
-        if (!items) {
-            return;
-        }
-        if (list->n > 0) {
-            memcpy(items, list->items, list->n * sizeof(node *));
-        }
+    if (items) {
         list->items = items;
-        list->capacity = capacity;
+        items[list->n++] = item;
     }
-    list->items[list->n++] = item;
 }
 
 node *parser_node(parser *p, node_type type, uint32_t line)

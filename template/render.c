@@ -36,14 +36,22 @@ value render_raise(render *r, const text *message)
     return value_none();
 }
 
-void *render_take(render *r, size_t bytes)
+static void *or_fail(render *r, void *taken)
 {
-    void *taken = RENDER_OK(r) ? arena_take(r->arena, MOE_MAX(bytes, (size_t)1)) : NULL;
-
     if (!taken) {
         render_fail(r, "it takes more than %zu bytes of memory", r->limits.max_memory_bytes);
     }
     return taken;
+}
+
+void *render_take(render *r, size_t bytes)
+{
+    return or_fail(r, RENDER_OK(r) ? arena_take(r->arena, MOE_MAX(bytes, (size_t)1)) : NULL);
+}
+
+void *render_grow(render *r, void *items, size_t n, size_t item_bytes, size_t first, size_t *capacity)
+{
+    return or_fail(r, RENDER_OK(r) ? arena_grow(r->arena, items, n, item_bytes, first, capacity) : NULL);
 }
 
 bool render_step(render *r, size_t touched)
@@ -87,6 +95,14 @@ static void *vars_take(template_vars *vars, size_t bytes)
 
     vars->failed = vars->failed || !taken;
     return taken;
+}
+
+static void *vars_grow(template_vars *vars, void *items, size_t n, size_t item_bytes, size_t first, size_t *capacity)
+{
+    void *grown = arena_grow(&vars->arena, items, n, item_bytes, first, capacity);
+
+    vars->failed = vars->failed || !grown;
+    return grown;
 }
 
 static template_value *new_value(template_vars *vars, value v)
@@ -151,38 +167,24 @@ template_value *template_dict(template_vars *vars)
 
 static void list_add(template_vars *vars, seq *s, value v)
 {
-    if (s->n == s->capacity) {
-        const size_t capacity = s->capacity ? s->capacity * 2 : 4;
-        value *items = vars_take(vars, capacity * sizeof *items);
+    value *items = vars_grow(vars, s->items, s->n, sizeof *items, 4, &s->capacity);
 
-        if (!items) {
-            return;
-        }
-        if (s->n > 0) {
-            memcpy(items, s->items, s->n * sizeof *items);
-        }
-        s->items = items;
-        s->capacity = capacity;
+    if (!items) {
+        return;
     }
+    s->items = items;
     s->items[s->n++] = v;
 }
 
 /* The key is new, or the caller does not mind it twice. */
 static void dict_add(template_vars *vars, dict *d, value key, value v)
 {
-    if (d->n == d->capacity) {
-        const size_t capacity = d->capacity ? d->capacity * 2 : 8;
-        pair *pairs = vars_take(vars, capacity * sizeof *pairs);
+    pair *pairs = vars_grow(vars, d->pairs, d->n, sizeof *pairs, 8, &d->capacity);
 
-        if (!pairs) {
-            return;
-        }
-        if (d->n > 0) {
-            memcpy(pairs, d->pairs, d->n * sizeof *pairs);
-        }
-        d->pairs = pairs;
-        d->capacity = capacity;
+    if (!pairs) {
+        return;
     }
+    d->pairs = pairs;
     d->pairs[d->n++] = (pair){key, v};
 }
 

@@ -29,6 +29,9 @@ typedef struct arena {
 void arena_init(arena *a, size_t limit);
 void arena_fini(arena *a);
 void *arena_take(arena *a, size_t bytes); /* zeroed, aligned for anything; NULL: over the limit, or none */
+/* The n items with room for one more: where they are, or copied to twice the room (at first to `first`). NULL: over the
+ * limit, or none; nothing has changed then. */
+void *arena_grow(arena *a, void *items, size_t n, size_t item_bytes, size_t first, size_t *capacity);
 
 /* ---- value.c */
 typedef enum {
@@ -242,6 +245,7 @@ typedef struct parser {
 MOE_NODISCARD moe_status lexer_run(parser *p, const char *source, size_t n);
 void parser_fail(parser *p, moe_status status, uint32_t line, const char *format, ...) MOE_PRINTF(4, 5);
 void *parser_take(parser *p, size_t bytes); /* NULL: failed */
+void *parser_grow(parser *p, void *items, size_t n, size_t item_bytes, size_t first, size_t *capacity); /* likewise */
 /* ---- literal.c */
 bool literal_text(parser *p, token *t, const char *source, size_t n);                     /* between the quotes */
 size_t literal_number(parser *p, token *t, const char *source, size_t n, bool after_dot); /* its length; 0: failed */
@@ -341,7 +345,8 @@ typedef struct args {
 value render_fail(render *r, const char *format, ...) MOE_PRINTF(2, 3);
 value render_raise(render *r, const text *message); /* the message alone */
 void *render_take(render *r, size_t bytes);         /* NULL: failed */
-bool render_step(render *r, size_t touched);        /* bytes or items; false: failed */
+void *render_grow(render *r, void *items, size_t n, size_t item_bytes, size_t first, size_t *capacity); /* likewise */
+bool render_step(render *r, size_t touched); /* bytes or items; false: failed */
 
 /* ---- value.c */
 extern const text text_empty;

@@ -256,19 +256,12 @@ void seq_add(render *r, seq *s, value v)
     if (!render_step(r, 0)) {
         return;
     }
-    if (s->n == s->capacity) {
-        const size_t capacity = s->capacity ? s->capacity * 2 : 4;
-        value *items = render_take(r, capacity * sizeof *items);
+    value *items = render_grow(r, s->items, s->n, sizeof *items, 4, &s->capacity);
 
-        if (!items) {
-            return;
-        }
-        if (s->n > 0) {
-            memcpy(items, s->items, s->n * sizeof *items);
-        }
-        s->items = items;
-        s->capacity = capacity;
+    if (!items) {
+        return;
     }
+    s->items = items;
     s->items[s->n++] = v;
 }
 
@@ -452,18 +445,11 @@ void dict_put(render *r, dict *d, value key, value v)
         *there = v;
         return;
     }
-    if (d->n == d->capacity) {
-        const size_t capacity = d->capacity ? d->capacity * 2 : 4;
-        pair *pairs = render_take(r, capacity * sizeof *pairs);
+    pair *pairs = render_grow(r, d->pairs, d->n, sizeof *pairs, 4, &d->capacity);
 
-        if (!pairs) {
-            return;
-        }
-        if (d->n > 0) {
-            memcpy(pairs, d->pairs, d->n * sizeof *pairs);
-        }
-        d->pairs = pairs;
-        d->capacity = capacity;
+    if (!pairs) {
+        return;
     }
+    d->pairs = pairs;
     d->pairs[d->n++] = (pair){key, v};
 }
