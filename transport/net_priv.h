@@ -1,9 +1,101 @@
-/* The lanes that net.c chooses from. */
+/* net: what the lanes of endpoints on a network share: options and their limits, the set of events, the listener, and the
+ * connections as far as they are alike. tls.c and ucx.c put a net in front of their endpoint and a net_slot in front of
+ * each connection, and fill the table of a lane.
+ *
+ *   FREE -> MEETING -> UP -> FAILED -> (CLOSING ->) FREE
+ *              |               ^
+ *              +---------------+
+ *
+ * Whatever ends a connection only notes it (net_slot_fail), because it may happen below a callback of whoever uses the
+ * transport; the lane closes at the end of the turn, when `dirty`.
+ * Threads: the endpoint's, but for net_wake. */
 #ifndef CONCLAVE_TRANSPORT_NET_PRIV_H
 #define CONCLAVE_TRANSPORT_NET_PRIV_H
 
+#include "transport/socket_priv.h"
 #include "transport/transport.h"
 
+#define NET_SLOT_BITS 16 /* the low bits of a transport_peer: the place of its slot */
+#define NET_MAX_SENDS 1024
+
+typedef struct net net;
+
+typedef enum { NET_FREE, NET_MEETING, NET_UP, NET_FAILED, NET_CLOSING } net_slot_state;
+
+typedef struct net_slot {
+    net_slot_state state;
+    net *t;
+    transport_peer peer;
+    int fd;            /* owned; -1: none */
+    bool caller;       /* the connect was ours */
+    bool connecting;   /* the socket has no connection yet */
+    bool quiet;        /* no event is due: closed from here, or never UP at the end that was called */
+    bool keeps_place;  /* of a stranger who is meeting: not given to another any more */
+    uint64_t since_ns; /* when the meeting began */
+    char why[128];     /* it failed */
+} net_slot;
+
+/* What an event of the set is about. */
+typedef enum { NET_SOCKET, NET_WORKER, NET_LISTEN, NET_WAKE } net_event_kind;
+
+typedef struct net_lane {
+    MOE_NODISCARD moe_status (*begin)(net_slot *slot); /* a meeting over slot->fd, ours if slot->caller */
+    void (*on_event)(net_slot *slot, net_event_kind kind, uint32_t events); /* NET_SOCKET, NET_WORKER */
+    /* Since when frames of a connection that is UP have been standing; UINT64_MAX: none is under way. */
+    uint64_t (*stands_since)(const net_slot *slot);
+    void (*free)(net_slot *slot); /* what the lane holds for the slot; NULL: nothing */
+} net_lane;
+
+struct net {
+    transport base; /* first: ops get it */
+    const net_lane *lane;
+    const moe_clock *clock;
+    int listen_fd, epoll_fd, wake_fd; /* owned; -1: none */
+    bool listening;                   /* listen_fd is in the set */
+    char address[SOCKET_MAX_ADDRESS];
+    char carrier[64];     /* what transport_net_lane tells */
+    unsigned char *slots; /* owned by the lane [n_slots * slot_bytes], each beginning with a net_slot */
+    size_t slot_bytes, n_slots, n_meeting, max_sends;
+    size_t n_standing; /* connections whose bytes the socket does not take now */
+    uint64_t serial, send_timeout_ns, check_ns;
+    bool dirty; /* a slot has failed */
+    unsigned n_events;
+    transport_net_stats stats;
+};
+
+/* ------------------------------------------------------------------------------------------------ endpoint
+ * Fills t from options whose limits have been checked. slots are zeroed. */
+void net_init(net *t, const transport_ops *ops, const net_lane *lane, const transport_net_options *o, void *slots,
+              size_t slot_bytes);
+/* The set of events, and the socket that listens, if one is to. device_out: the network device that has its address. */
+MOE_NODISCARD moe_status net_open(net *t, const char *listen, char device_out[SOCKET_MAX_DEVICE], moe_error *err);
+void net_listen_on(net *t);  /* strangers may call from now on */
+void net_listen_off(net *t); /* until the next net_check_times */
+void net_listen_end(net *t); /* for good */
+void net_fini(net *t);       /* closes what net_open has opened */
+
+MOE_NODISCARD moe_status net_watch(net *t, int fd, uint32_t events, net_event_kind kind, transport_peer peer, int op);
+void net_take_events(net *t); /* what the set tells now */
+void net_check_times(net *t); /* ends what has taken too long */
+/* Sleeps for at most timeout_ns, less while a time-out may be due. */
+void net_sleep(net *t, uint64_t timeout_ns);
+void net_wake(transport *base); /* of transport_ops; any thread */
+
+/* ------------------------------------------------------------------------------------------------ connections */
+net_slot *net_slot_at(const net *t, size_t i);
+net_slot *net_slot_find(net *t, transport_peer peer); /* NULL: it is over */
+void net_slot_fail(net_slot *slot, const char *why);
+void net_slot_up(net_slot *slot);
+void net_slot_down(net_slot *slot); /* tells it unless the slot is quiet, and frees the slot */
+void net_slot_free(net_slot *slot);
+/* A connect of ours has ended: false, and the slot has failed, when there is no connection. */
+MOE_NODISCARD bool net_slot_connected(net_slot *slot);
+void net_take_strangers(net *t); /* who call */
+/* Of transport_ops. */
+MOE_NODISCARD moe_status net_connect(transport *base, const char *address, transport_peer *peer_out);
+void net_peer_close(transport *base, transport_peer peer);
+
+/* ------------------------------------------------------------------------------------------------ lanes */
 MOE_NODISCARD moe_status transport_tls_open(const transport_net_options *options, transport **out, moe_error *err);
 MOE_NODISCARD moe_status transport_ucx_open(const transport_net_options *options, transport **out, moe_error *err);
 

@@ -73,8 +73,6 @@ typedef struct transport_ops {
      * perhaps later. Unknown or closed peers are ignored. */
     void (*peer_close)(transport *t, transport_peer peer);
     void (*close)(transport *t);
-    /* What transport_net_address, _lane and _get_stats tell. Optional: of endpoints on a network. */
-    struct transport_net_info (*info)(const transport *t);
 } transport_ops;
 
 struct transport {
@@ -165,11 +163,6 @@ typedef struct transport_net_stats {
     uint64_t timeouts;   /* connections lost because frames did not leave */
 } transport_net_stats;
 void transport_net_get_stats(const transport *t, transport_net_stats *out);
-
-typedef struct transport_net_info {
-    const char *address, *lane;
-    const transport_net_stats *stats;
-} transport_net_info; /* borrowed from the endpoint */
 
 /* ------------------------------------------------------------------------------------------------ faulty
  * Wraps an endpoint and damages what it sends, by seed. For tests and the simulator; allocates as it likes. */
