@@ -313,23 +313,20 @@ moe_status intake_generate(engine *e, const generate_request *r, intake *out, mo
         in.spec.resume = r->resume_from->ids;
         in.spec.n_resume = r->resume_from->n_ids;
     }
-    in.spec.request_id = r->has_request_id_case != 0 ? r->request_id : NULL;
+    in.spec.request_id = given(r->has_request_id_case, r->request_id);
     in.spec.want_progress = r->has_progress_case != 0 && r->progress;
     return status == MOE_OK ? take_rest(e, r->set, &from, &in, out, err) : status;
 }
 
 moe_status intake_score(engine *e, const score_request *r, intake *out, moe_error *err)
 {
-    const engine_info *info = engine_get_info(e);
     intake in = {.spec = {.kind = ENGINE_SCORE,
-                          .request_id = r->has_request_id_case != 0 ? r->request_id : NULL,
+                          .request_id = given(r->has_request_id_case, r->request_id),
                           .n_choices = 1,
                           .n_top = r->has_top_case != 0 ? r->top : 0,
-                          .want_logprobs = true,
                           .want_experts = r->has_experts_case != 0 && r->experts}};
     input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens};
 
-    intake_default_sampling(info->config, &in.spec.sampling);
     if (r->input_case == CONCLAVE__V1__SCORE_REQUEST__INPUT_TEXT) {
         from.text = r->text;
     } else if (r->input_case == CONCLAVE__V1__SCORE_REQUEST__INPUT_TOKEN_IDS) {
@@ -353,13 +350,11 @@ static void drop_padding(const model_config *c, engine_spec *spec)
 
 moe_status intake_classify(engine *e, const classify_request *r, intake *out, moe_error *err)
 {
-    intake in = {.spec = {.kind = ENGINE_CLASSIFY,
-                          .request_id = r->has_request_id_case != 0 ? r->request_id : NULL,
-                          .n_choices = 1}};
+    intake in = {
+        .spec = {.kind = ENGINE_CLASSIFY, .request_id = given(r->has_request_id_case, r->request_id), .n_choices = 1}};
     input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens};
     moe_status status;
 
-    intake_default_sampling(engine_get_info(e)->config, &in.spec.sampling);
     if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_TEXT) {
         from.text = r->text;
     } else if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_TOKEN_IDS) {

@@ -8,9 +8,9 @@
 
 /* ----------------------------------------------------------------------------------------------------- conversation */
 
-static Conclave__V1__Messages *messages_of(const cli_chat *c)
+const Conclave__V1__Messages *cli_chat_messages(const cli_chat *c)
 {
-    return ((Conclave__V1__GenerateRequest *)c->request)->messages;
+    return ((const Conclave__V1__GenerateRequest *)c->request)->messages;
 }
 
 static moe_status add_message(cli_chat *c, const char *role, const char *content, moe_error *err)
@@ -27,10 +27,9 @@ static moe_status add_message(cli_chat *c, const char *role, const char *content
     return status;
 }
 
-/* Forgets the newest messages until n are left. */
-static void keep_messages(const cli_chat *c, size_t n)
+void cli_chat_keep(const cli_chat *c, size_t n)
 {
-    Conclave__V1__Messages *messages = messages_of(c);
+    Conclave__V1__Messages *messages = ((Conclave__V1__GenerateRequest *)c->request)->messages;
 
     while (messages != NULL && messages->n_messages > n) {
         cli_message_free((ProtobufCMessage *)messages->messages[--messages->n_messages]);
@@ -39,14 +38,14 @@ static void keep_messages(const cli_chat *c, size_t n)
 
 static size_t n_messages(const cli_chat *c)
 {
-    return messages_of(c) != NULL ? messages_of(c)->n_messages : 0;
+    return cli_chat_messages(c) != NULL ? cli_chat_messages(c)->n_messages : 0;
 }
 
 moe_status cli_chat_begin(cli_chat *c, const char *system, moe_error *err)
 {
     moe_status status = MOE_OK;
 
-    keep_messages(c, 0);
+    cli_chat_keep(c, 0);
     if (system != NULL) {
         status = add_message(c, "ROLE_SYSTEM", system, err);
     }
@@ -55,21 +54,6 @@ moe_status cli_chat_begin(cli_chat *c, const char *system, moe_error *err)
 }
 
 /* ---------------------------------------------------------------------------------------------------------- a turn */
-
-static moe_status call(cli_chat *c, cli_stream *stream, moe_error *err)
-{
-    moe_status status = cli_run_call(c->run, "/conclave.v1.Inference/Generate", c->request,
-                                     &conclave__v1__generate_response__descriptor, cli_stream_take, stream, err);
-    moe_status printed = cli_stream_finish(stream, status == MOE_OK ? err : NULL);
-
-    if (status == MOE_OK) {
-        status = printed;
-    }
-    if (status == MOE_OK && stream->cut_short) {
-        status = moe_fail(err, MOE_ERR_UNAVAILABLE, "the server cut the answer short");
-    }
-    return status;
-}
 
 /* A turn that failed is forgotten: the same line may be typed again. What came before Ctrl-C stays, as it was read. */
 static moe_status turn(cli_chat *c, const char *text, moe_error *err)
@@ -81,7 +65,7 @@ static moe_status turn(cli_chat *c, const char *text, moe_error *err)
 
     cli_stream_init(&stream, c->run->json ? CLI_STREAM_JSON : CLI_STREAM_TEXT, false);
     if (status == MOE_OK) {
-        status = call(c, &stream, err);
+        status = cli_stream_call(&stream, c->run, c->request, err);
     }
     stopped = c->is_terminal && status == MOE_ERR_CANCELLED && stream.choices[0].text.size > 0;
     if (status == MOE_OK || stopped) {
@@ -93,7 +77,7 @@ static moe_status turn(cli_chat *c, const char *text, moe_error *err)
         cli_stream_stats(&stream, stderr);
     }
     if (status != MOE_OK && !stopped) {
-        keep_messages(c, before);
+        cli_chat_keep(c, before);
     }
     cli_stream_fini(&stream);
     c->last = stream;

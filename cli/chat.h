@@ -19,6 +19,10 @@ typedef struct cli_chat {
 /* Forgets the conversation; NULL: no system message. */
 MOE_NODISCARD moe_status cli_chat_begin(cli_chat *c, const char *system, moe_error *err);
 
+/* Forgets the newest messages until n are left. */
+void cli_chat_keep(const cli_chat *c, size_t n);
+const Conclave__V1__Messages *cli_chat_messages(const cli_chat *c); /* NULL: none yet */
+
 /* Runs a line that is a command: a slash, small letters, and what belongs to it. *known_out: whether it was one; else it
  * is a message. Errors: MOE_ERR_INVALID_ARG for a slash and a word that is no command, and for what belongs to one. */
 MOE_NODISCARD moe_status cli_chat_command(cli_chat *c, const char *line, bool *known_out, moe_error *err);

@@ -1,5 +1,3 @@
-#include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cli/chat.h"
@@ -13,33 +11,26 @@ static moe_status run_help(cli_chat *c, const char *value, moe_error *err);
 
 static moe_status run_reset(cli_chat *c, const char *value, moe_error *err)
 {
-    const Conclave__V1__Messages *messages = ((Conclave__V1__GenerateRequest *)c->request)->messages;
-    char *system = c->n_first > 0 ? strdup(messages->messages[0]->content) : NULL;
-    moe_status status;
-
     (void)value;
-    if (c->n_first > 0 && system == NULL) {
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "/reset: out of memory");
-    }
-    status = cli_chat_begin(c, system, err);
-    free(system);
-    if (status == MOE_OK && c->is_terminal) {
+    (void)err;
+    cli_chat_keep(c, c->n_first);
+    if (c->is_terminal) {
         fprintf(stderr, "The conversation begins again.\n");
     }
-    return status;
+    return MOE_OK;
 }
 
 static moe_status run_system(cli_chat *c, const char *value, moe_error *err)
 {
-    const Conclave__V1__Messages *messages = ((Conclave__V1__GenerateRequest *)c->request)->messages;
-
     if (*value != '\0') {
         return cli_chat_begin(c, value, err);
     }
     if (c->n_first == 0) {
         fprintf(stderr, "no system message\n");
     } else {
-        cli_put(stderr, messages->messages[0]->content, strlen(messages->messages[0]->content));
+        const char *text = cli_chat_messages(c)->messages[0]->content;
+
+        cli_put(stderr, text, strlen(text));
         fputc('\n', stderr);
     }
     return MOE_OK;

@@ -93,6 +93,11 @@ bool cli_run_given(const cli_run *run, const char *name);
 /* A new request with every option that was given written into its field; owned by the caller. */
 MOE_NODISCARD moe_status cli_run_request(const cli_run *run, const ProtobufCMessageDescriptor *type,
                                          ProtobufCMessage **out, moe_error *err);
+/* Writes an option of the command line into the field of its name; nothing when it was not given there. */
+MOE_NODISCARD moe_status cli_run_fill_given(const cli_run *run, const char *name, ProtobufCMessage *request,
+                                            moe_error *err);
+/* Text that came in: at most CLI_MAX_INPUT bytes (its bound) and no NUL. `what` begins the error. */
+MOE_NODISCARD moe_status cli_check_input(const char *what, const moe_text *text, moe_error *err);
 /* The prompt: the first argument, or standard input for "-", into the string field `text`; or what --tokens has put in
  * already. Errors: MOE_ERR_INVALID_ARG when there is neither or both. */
 MOE_NODISCARD moe_status cli_run_fill_prompt(const cli_run *run, ProtobufCMessage *request, moe_error *err);
@@ -106,6 +111,11 @@ MOE_NODISCARD moe_status cli_run_call(cli_run *run, const char *path, const Prot
 MOE_NODISCARD moe_status cli_run_print(cli_run *run, const char *path, const ProtobufCMessageDescriptor *request_type,
                                        const ProtobufCMessageDescriptor *reply_type, cli_reply_fn print,
                                        moe_error *err);
+/* The same with a prompt, as cli_run_fill_prompt. */
+MOE_NODISCARD moe_status cli_run_print_prompt(cli_run *run, const char *path,
+                                              const ProtobufCMessageDescriptor *request_type,
+                                              const ProtobufCMessageDescriptor *reply_type, cli_reply_fn print,
+                                              moe_error *err);
 /* A command whose replies have no end: the default of --timeout does not hold; one that was given does. */
 void cli_run_wait_for_ever(cli_run *run);
 /* Ctrl-C ends a call and never the program. Before the first call. */

@@ -24,16 +24,7 @@ static moe_status stream_answer(cli_run *run, const ProtobufCMessage *request, m
     moe_status status;
 
     cli_stream_init(&stream, form_of(run), cli_run_value(run, "tokens") != NULL);
-    status = cli_run_call(run, "/conclave.v1.Inference/Generate", request, &conclave__v1__generate_response__descriptor,
-                          cli_stream_take, &stream, err);
-    if (status == MOE_OK) {
-        status = cli_stream_finish(&stream, err);
-    } else {
-        (void)!cli_stream_finish(&stream, NULL); /* what came before it failed */
-    }
-    if (status == MOE_OK && stream.cut_short) {
-        status = moe_fail(err, MOE_ERR_UNAVAILABLE, "the server cut the answer short");
-    }
+    status = cli_stream_call(&stream, run, request, err);
     if (wants_stats(run)) {
         cli_stream_stats(&stream, stderr);
     }

@@ -272,17 +272,6 @@ static bool take_line(moe_text *message, const char *line, size_t n, bool is_fir
     return false;
 }
 
-static moe_status check(const moe_text *message, moe_error *err)
-{
-    if (message->failed) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "message: more than %d bytes", CLI_MAX_INPUT);
-    }
-    if (message->size > 0 && memchr(message->data, '\0', message->size) != NULL) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "message: a NUL byte, which text cannot hold");
-    }
-    return MOE_OK;
-}
-
 moe_status cli_lines_read(cli_lines *lines, moe_text *message, cli_lines_what *what_out, moe_error *err)
 {
     bool in_block = false, more = true;
@@ -307,5 +296,5 @@ moe_status cli_lines_read(cli_lines *lines, moe_text *message, cli_lines_what *w
         return moe_fail(err, MOE_ERR_IO, "standard input: %s", strerror(errno));
     }
     *what_out = n_lines == 0 ? CLI_LINES_END : CLI_LINES_MESSAGE;
-    return check(message, err);
+    return cli_check_input("message", message, err);
 }

@@ -175,15 +175,7 @@ static moe_status fill_policy(const cli_run *run, ProtobufCMessage *request, moe
     moe_status status = MOE_OK;
 
     for (size_t i = 0; i < MOE_COUNT(names) && status == MOE_OK; i++) {
-        moe_error label, reason;
-
-        if (cli_run_given(run, names[i])) {
-            status = cli_message_set(request, names[i], cli_run_value(run, names[i]), &reason);
-        }
-        if (status != MOE_OK) {
-            moe_option_label(names[i], cli_run_value(run, names[i]), MOE_FROM_FLAG, NULL, &label);
-            status = moe_fail(err, status, "%s: %s", label.text, reason.text);
-        }
+        status = cli_run_fill_given(run, names[i], request, err);
     }
     return status;
 }

@@ -268,18 +268,36 @@ bool cli_run_given(const cli_run *run, const char *name)
 
 /* ------------------------------------------------------------------------------------------------ requests */
 
-static moe_status fill_one(const cli_option *option, const char *text, moe_option_origin from,
-                           ProtobufCMessage *request, moe_error *err)
+static moe_status label_reason(moe_status status, const char *name, const char *text, moe_option_origin from,
+                               const moe_error *reason, moe_error *err)
 {
-    moe_error label, reason;
-    moe_status status = option->kind == CLI_LIST ? cli_message_set_list(request, option->field, text, &reason)
-                                                 : cli_message_set(request, option->field, text, &reason);
+    moe_error label;
 
     if (status == MOE_OK) {
         return MOE_OK;
     }
-    moe_option_label(option->name, text, from, NULL, &label);
-    return moe_fail(err, status, "%s: %s", label.text, reason.text);
+    moe_option_label(name, text, from, NULL, &label);
+    return moe_fail(err, status, "%s: %s", label.text, reason->text);
+}
+
+static moe_status fill_one(const cli_option *option, const char *text, moe_option_origin from,
+                           ProtobufCMessage *request, moe_error *err)
+{
+    moe_error reason;
+    moe_status status = option->kind == CLI_LIST ? cli_message_set_list(request, option->field, text, &reason)
+                                                 : cli_message_set(request, option->field, text, &reason);
+
+    return label_reason(status, option->name, text, from, &reason, err);
+}
+
+moe_status cli_run_fill_given(const cli_run *run, const char *name, ProtobufCMessage *request, moe_error *err)
+{
+    const char *text = cli_run_given(run, name) ? cli_run_value(run, name) : NULL;
+    moe_error reason;
+
+    return text == NULL
+               ? MOE_OK
+               : label_reason(cli_message_set(request, name, text, &reason), name, text, MOE_FROM_FLAG, &reason, err);
 }
 
 static moe_status fill(const cli_run *run, ProtobufCMessage *request, moe_error *err)
@@ -301,6 +319,17 @@ static moe_status fill(const cli_run *run, ProtobufCMessage *request, moe_error 
     return status;
 }
 
+moe_status cli_check_input(const char *what, const moe_text *text, moe_error *err)
+{
+    if (text->failed) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: more than %d bytes", what, CLI_MAX_INPUT);
+    }
+    if (text->size > 0 && memchr(text->data, '\0', text->size) != NULL) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: a NUL byte, which text cannot hold", what);
+    }
+    return MOE_OK;
+}
+
 static moe_status read_standard_input(moe_text *text, moe_error *err)
 {
     char chunk[65536];
@@ -313,13 +342,7 @@ static moe_status read_standard_input(moe_text *text, moe_error *err)
     if (ferror(stdin) != 0) {
         return moe_fail(err, MOE_ERR_IO, "standard input: %s", strerror(errno));
     }
-    if (text->failed) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "standard input: more than %d bytes", CLI_MAX_INPUT);
-    }
-    if (text->size > 0 && memchr(text->data, '\0', text->size) != NULL) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "standard input: a NUL byte, which text cannot hold");
-    }
-    return MOE_OK;
+    return cli_check_input("standard input", text, err);
 }
 
 static bool takes_tokens(const cli_run *run)
@@ -437,17 +460,36 @@ moe_status cli_run_call(cli_run *run, const char *path, const ProtobufCMessage *
     return status == MOE_OK ? cli_client_call(run->client, path, request, reply_type, fn, ctx, err) : status;
 }
 
-moe_status cli_run_print(cli_run *run, const char *path, const ProtobufCMessageDescriptor *request_type,
-                         const ProtobufCMessageDescriptor *reply_type, cli_reply_fn print, moe_error *err)
+static moe_status print_replies(cli_run *run, bool has_prompt, const char *path,
+                                const ProtobufCMessageDescriptor *request_type,
+                                const ProtobufCMessageDescriptor *reply_type, cli_reply_fn print, moe_error *err)
 {
     ProtobufCMessage *request;
     moe_status status = cli_run_request(run, request_type, &request, err);
 
+    if (status != MOE_OK) {
+        return status;
+    }
+    if (has_prompt) {
+        status = cli_run_fill_prompt(run, request, err);
+    }
     if (status == MOE_OK) {
         status = cli_run_call(run, path, request, reply_type, run->json ? cli_print_json : print, run, err);
-        cli_message_free(request);
     }
+    cli_message_free(request);
     return status;
+}
+
+moe_status cli_run_print(cli_run *run, const char *path, const ProtobufCMessageDescriptor *request_type,
+                         const ProtobufCMessageDescriptor *reply_type, cli_reply_fn print, moe_error *err)
+{
+    return print_replies(run, false, path, request_type, reply_type, print, err);
+}
+
+moe_status cli_run_print_prompt(cli_run *run, const char *path, const ProtobufCMessageDescriptor *request_type,
+                                const ProtobufCMessageDescriptor *reply_type, cli_reply_fn print, moe_error *err)
+{
+    return print_replies(run, true, path, request_type, reply_type, print, err);
 }
 
 /* ------------------------------------------------------------------------------------------------ output */

@@ -90,31 +90,14 @@ static moe_status print_classes(void *ctx, const ProtobufCMessage *reply, moe_er
     return cli_print_text(&out, err);
 }
 
-static moe_status score_prompt(cli_run *run, const char *path, const ProtobufCMessageDescriptor *request_type,
-                               const ProtobufCMessageDescriptor *reply_type, cli_reply_fn print, moe_error *err)
-{
-    ProtobufCMessage *request;
-    moe_status status = cli_run_request(run, request_type, &request, err);
-
-    if (status != MOE_OK) {
-        return status;
-    }
-    status = cli_run_fill_prompt(run, request, err);
-    if (status == MOE_OK) {
-        status = cli_run_call(run, path, request, reply_type, run->json ? cli_print_json : print, run, err);
-    }
-    cli_message_free(request);
-    return status;
-}
-
 moe_status cli_score_run(cli_run *run, moe_error *err)
 {
-    return score_prompt(run, "/conclave.v1.Inference/Score", &conclave__v1__score_request__descriptor,
-                        &conclave__v1__score_response__descriptor, print_scores, err);
+    return cli_run_print_prompt(run, "/conclave.v1.Inference/Score", &conclave__v1__score_request__descriptor,
+                                &conclave__v1__score_response__descriptor, print_scores, err);
 }
 
 moe_status cli_classify_run(cli_run *run, moe_error *err)
 {
-    return score_prompt(run, "/conclave.v1.Inference/Classify", &conclave__v1__classify_request__descriptor,
-                        &conclave__v1__classify_response__descriptor, print_classes, err);
+    return cli_run_print_prompt(run, "/conclave.v1.Inference/Classify", &conclave__v1__classify_request__descriptor,
+                                &conclave__v1__classify_response__descriptor, print_classes, err);
 }

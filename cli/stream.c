@@ -5,8 +5,6 @@
 
 #include <conclave/v1/inference.pb-c.h>
 
-#include "cli/cli.h"
-
 #define TEXT_MAX_BYTES ((size_t)256 << 20)
 
 void cli_stream_init(cli_stream *s, cli_stream_form form, bool ids_if_no_text)
@@ -108,7 +106,7 @@ static void print_chunk(const cli_stream *s, const Conclave__V1__GenerateRespons
     }
 }
 
-moe_status cli_stream_take(void *ctx, const ProtobufCMessage *reply, moe_error *err)
+static moe_status take_chunk(void *ctx, const ProtobufCMessage *reply, moe_error *err)
 {
     cli_stream *s = ctx;
     const Conclave__V1__GenerateResponse *chunk = (const Conclave__V1__GenerateResponse *)reply;
@@ -148,7 +146,8 @@ static void finish_choice(const cli_stream *s, size_t idx)
     end_line(moe_text_cstr(shown));
 }
 
-moe_status cli_stream_finish(cli_stream *s, moe_error *err)
+/* Prints what is still to be printed, and ends the line. */
+static moe_status finish(cli_stream *s, moe_error *err)
 {
     for (size_t i = 0; s->form == CLI_STREAM_TEXT && i < CLI_MAX_CHOICES; i++) {
         if (s->choices[i].ids.size > 0) {
@@ -156,6 +155,21 @@ moe_status cli_stream_finish(cli_stream *s, moe_error *err)
         }
     }
     return cli_flush(err);
+}
+
+moe_status cli_stream_call(cli_stream *s, cli_run *run, const ProtobufCMessage *request, moe_error *err)
+{
+    moe_status status = cli_run_call(run, "/conclave.v1.Inference/Generate", request,
+                                     &conclave__v1__generate_response__descriptor, take_chunk, s, err);
+    moe_status printed = finish(s, status == MOE_OK ? err : NULL);
+
+    if (status == MOE_OK) {
+        status = printed;
+    }
+    if (status == MOE_OK && s->cut_short) {
+        status = moe_fail(err, MOE_ERR_UNAVAILABLE, "the server cut the answer short");
+    }
+    return status;
 }
 
 void cli_stream_stats(const cli_stream *s, FILE *out)

@@ -7,6 +7,7 @@
 #include <protobuf-c/protobuf-c.h>
 
 #include "base/base.h"
+#include "cli/cli.h"
 
 enum { CLI_MAX_CHOICES = 16 };
 
@@ -35,10 +36,9 @@ typedef struct cli_stream {
 
 void cli_stream_init(cli_stream *s, cli_stream_form form, bool ids_if_no_text);
 void cli_stream_fini(cli_stream *s);
-/* A cli_reply_fn; ctx is the stream. */
-moe_status cli_stream_take(void *ctx, const ProtobufCMessage *chunk, moe_error *err);
-/* Prints what is still to be printed, and ends the line. Errors: MOE_ERR_IO. */
-MOE_NODISCARD moe_status cli_stream_finish(cli_stream *s, moe_error *err);
+/* Makes the call and prints its answer as it comes; also of a call that fails what came before it did. Errors: as
+ * cli_run_call; MOE_ERR_UNAVAILABLE when the server cut the answer short; MOE_ERR_IO. */
+MOE_NODISCARD moe_status cli_stream_call(cli_stream *s, cli_run *run, const ProtobufCMessage *request, moe_error *err);
 /* Tokens, tokens per second and the seed, in one line. Needs no texts: also after fini. */
 void cli_stream_stats(const cli_stream *s, FILE *out);
 

@@ -35,20 +35,8 @@ static moe_status print_text(void *ctx, const ProtobufCMessage *reply, moe_error
 
 moe_status cli_tokenize_run(cli_run *run, moe_error *err)
 {
-    ProtobufCMessage *request;
-    moe_status status = cli_run_request(run, &conclave__v1__tokenize_request__descriptor, &request, err);
-
-    if (status != MOE_OK) {
-        return status;
-    }
-    status = cli_run_fill_prompt(run, request, err);
-    if (status == MOE_OK) {
-        status =
-            cli_run_call(run, "/conclave.v1.Inference/Tokenize", request, &conclave__v1__tokenize_response__descriptor,
-                         run->json ? cli_print_json : print_ids, NULL, err);
-    }
-    cli_message_free(request);
-    return status;
+    return cli_run_print_prompt(run, "/conclave.v1.Inference/Tokenize", &conclave__v1__tokenize_request__descriptor,
+                                &conclave__v1__tokenize_response__descriptor, print_ids, err);
 }
 
 moe_status cli_detokenize_run(cli_run *run, moe_error *err)

@@ -113,20 +113,22 @@ static size_t list_replicas(const cluster_state *c, api_view_replica *out)
     return n;
 }
 
-static void release(void *ctx, const api_view_snapshot *base)
+static void free_snapshot(snapshot *s)
 {
-    snapshot *s = (snapshot *)(uintptr_t)base;
-
-    (void)ctx;
-    if (base->nodes == NULL) {
-        return; /* the empty one */
-    }
     cluster_state_release(s->state);
     free(s->nodes);
     free(s->coordinators);
     free(s->replicas);
     free(s->whys);
     free(s);
+}
+
+static void release(void *ctx, const api_view_snapshot *base)
+{
+    (void)ctx;
+    if (base->nodes != NULL) { /* else it is the empty one */
+        free_snapshot((snapshot *)(uintptr_t)base);
+    }
 }
 
 static void fill_metrics(const pool *p, snapshot *s, const cluster_stats *stats)
@@ -203,11 +205,7 @@ static const api_view_snapshot *acquire(void *ctx, bool want_replicas)
     }
     s->state = cluster_state_acquire(p->cluster);
     if (!fill(p, s, want_replicas)) {
-        cluster_state_release(s->state);
-        free(s->nodes);
-        free(s->coordinators);
-        free(s->whys);
-        free(s);
+        free_snapshot(s);
         return &nothing;
     }
     return &s->base;

@@ -212,16 +212,12 @@ moe_status engine_submit(engine *e, const engine_spec *spec, engine_request **ou
     router_set_unref(current);
     if (status == MOE_OK) {
         status = engine_check_ready(e, err);
-        if (status != MOE_OK) {
-            request_unref(r);
-            request_unref(r);
+        if (status == MOE_OK) {
+            pthread_mutex_lock(&e->lock);
+            status = admit_locked(e, r, err);
+            pthread_mutex_unlock(&e->lock);
         }
-    }
-    if (status == MOE_OK) {
-        pthread_mutex_lock(&e->lock);
-        status = admit_locked(e, r, err);
-        pthread_mutex_unlock(&e->lock);
-        if (status != MOE_OK) {
+        if (status != MOE_OK) { /* the caller's and the engine's */
             request_unref(r);
             request_unref(r);
         }
