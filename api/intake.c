@@ -327,6 +327,7 @@ moe_status intake_score(engine *e, const score_request *r, intake *out, moe_erro
                           .want_experts = r->has_experts_case != 0 && r->experts}};
     input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens};
 
+    intake_default_sampling(engine_get_info(e)->config, &in.spec.sampling);
     if (r->input_case == CONCLAVE__V1__SCORE_REQUEST__INPUT_TEXT) {
         from.text = r->text;
     } else if (r->input_case == CONCLAVE__V1__SCORE_REQUEST__INPUT_TOKEN_IDS) {
@@ -355,6 +356,7 @@ moe_status intake_classify(engine *e, const classify_request *r, intake *out, mo
     input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens};
     moe_status status;
 
+    intake_default_sampling(engine_get_info(e)->config, &in.spec.sampling);
     if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_TEXT) {
         from.text = r->text;
     } else if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_TOKEN_IDS) {
