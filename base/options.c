@@ -1,7 +1,6 @@
 #include "base/options_priv.h"
 
 #include <ctype.h>
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -373,7 +372,8 @@ void moe_options_help(const moe_program *program, FILE *out)
     (void)fprintf(
         out, "\nAn option --some-name is also read from the environment as CONCLAVE_SOME_NAME and from the --config\n"
              "file as \"some_name\". The command line beats the environment, which beats the file.\n"
-             "Exit code: 0 success; 2 the command line or the configuration is refused; 1 any other failure.\n");
+             "Exit code: 0 success; 2 the command line or the configuration is refused; 1 any other failure. "
+             "docs/cli.md has the others.\n");
 }
 
 static moe_status print_config(parse *p)

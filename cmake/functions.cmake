@@ -13,7 +13,7 @@ function(moe_program name)
   target_link_libraries(${name} PRIVATE ${ARG_LIBS} moe_flags)
 endfunction()
 
-# moe_test(name LABELS unit LIBS libs [SOURCES extra] [SLOW seconds]): tests/<dir>/<name>.c as one cmocka program.
+# moe_test(name LABELS unit LIBS libs [SOURCES extra] [TIMEOUT seconds]): tests/<dir>/<name>.c as one cmocka program.
 function(moe_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LIBS;LABELS" ${ARGN})
   if(NOT ARG_SOURCES)

@@ -8,7 +8,8 @@
  * What comes out is byte for byte what jinja2 gives in the environment of `transformers`: an immutable sandbox with
  * trim_blocks, lstrip_blocks, the loop controls (break, continue) and {% generation %}; tojson as it is there (no HTML
  * escapes); an undefined variable prints as nothing, an attribute of one is an error. Words, filters, tests and calls that
- * are not known are refused when the template is compiled, by name. Different on purpose: integers have 64 bits and
+ * are not known are refused when the template is compiled, by name (an unknown filter or test within a branch: when the
+ * branch is taken). Different on purpose: integers have 64 bits and
  * overflow is an error, and everything is bounded (template_limits).
  *
  * Origins: every byte that comes out carries a small number that says where it comes from. The template's own text has

@@ -273,8 +273,7 @@ node *parse_filters(parser *p, node *subject, bool inline_first);
 
 /* ---- parse_expression.c */
 node *parse_expression(parser *p);
-node *parse_without_condition(parser *p);
-/* A tuple, or one expression; ends: a name that ends it, too (NULL: none). */
+/* A tuple, or one expression; end_name: a name that ends it, too (NULL: none). */
 node *parse_tuple(parser *p, bool with_condition, const char *end_name);
 node *parse_target(parser *p, const char *end_name, bool with_attribute);
 
@@ -372,10 +371,6 @@ static inline value value_text(const text *t)
 {
     return (value){.kind = V_TEXT, .text = t};
 }
-static inline bool value_is_undefined(value v)
-{
-    return v.kind == V_UNDEFINED;
-}
 const char *value_type_name(value v); /* as Python calls it */
 bool value_truth(value v);
 bool value_equal(render *r, value a, value b);
@@ -391,7 +386,7 @@ value dict_new(render *r);
 const value *dict_find(render *r, const dict *d, value key);
 const value *dict_find_text(const dict *d, const char *key, size_t n);
 void dict_put(render *r, dict *d, value key, value v);
-/* All items of something iterable, as a SEQ; an ITERATOR is used up. what: who asks, for the message. */
+/* All items of something iterable, as a SEQ; an ITERATOR is used up. */
 const seq *value_items(render *r, value v);
 bool value_length(render *r, value v, int64_t *out); /* false: it has none, nothing said */
 bool value_hashable(render *r, value v);             /* false: said */
@@ -468,14 +463,12 @@ value evaluate(render *r, const node *n);
 typedef enum { FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE } flow;
 flow execute(render *r, const node_list *body);
 flow execute_captured(render *r, scope *inside, const node_list *body, value *out); /* out: what it prints */
-void execute_assign(render *r, const node *target, value v);
 value apply_filters(render *r, const node *filters, value subject);
 value *scope_find(scope *s, const char *name);
 void scope_set(render *r, scope *s, const char *name, value v);
 scope *scope_open(render *r, scope *parent);                  /* NULL: failed */
 bool args_evaluate(render *r, const node_args *a, args *out); /* false: failed */
 value call_value(render *r, value callee, const args *a);
-value call_macro(render *r, const macro *m, const args *a);
 /* Brings args into the order of names ("width first blank", a * before one that must be given); ABSENT where not given. */
 bool args_bind(render *r, const char *who, const char *names, const args *a, value slots[MAX_SLOTS]);
 
@@ -525,7 +518,6 @@ const method *method_find(value_kind kind, const char *name);
 bool method_is_unsupported(const char *name);
 bool method_mutates(value_kind kind, bool is_list, const char *name);
 bool attribute_is_unsupported(value_kind kind, const char *name); /* Python has it, this has not */
-value global_range(render *r, int64_t start, int64_t stop, int64_t step);
 value time_format(render *r, const template_time *now, const text *format);
 /* Arguments of slots: typed, with what stands where none was given. Failure is said, and gives the fallback. */
 int64_t slot_int(render *r, value v, int64_t fallback, const char *what);

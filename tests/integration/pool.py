@@ -730,7 +730,6 @@ class Pool(unittest.TestCase):
                 b.log_match(r"policy of cluster \S+ is replication 2, min_nodes 2")
                 self.assertEqual(a.stop(), (0, ""))
                 self.assertEqual(self.answers(b), self.expected)
-                b.log_match("is controller|places|applied")
                 layers = run_json(CONCLAVE, b, "placement")[0]["experts"]
                 self.assertEqual({len(e.get("replicas", [])) for e in layers}, {2})
                 changed, = run_json(CONCLAVE, b, "placement", "policy", "--replication", "1")
