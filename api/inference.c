@@ -3,9 +3,6 @@
 #include "api/grpc/proto.h"
 #include "api/methods_priv.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 enum { DETOKENIZE_TEXT = 1 };
 
 static moe_status take_tokenize(engine *e, const ProtobufCMessage *r, intake *out, moe_error *err)

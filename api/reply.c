@@ -3,7 +3,6 @@
 #include "api/grpc/rpc.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 void reply_choice_init(reply_choice *c, uint32_t logprobs_id)
 {

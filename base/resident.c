@@ -1,7 +1,5 @@
 #include "base/base.h"
 
-#include <string.h>
-
 void moe_memory_resident(moe_resident *out)
 {
     FILE *f = fopen("/proc/self/status", "re");

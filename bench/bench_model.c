@@ -24,8 +24,6 @@ typedef struct bench_config {
     char *isa;
 } bench_config;
 
-static const char *const isas[] = {"auto", "portable", "avx2", "avx512f", "avx512", NULL};
-
 static const moe_option options[] = {
     {"layers", MOE_OPT_U32, offsetof(bench_config, layers), "0", 0, OLMOE_N_LAYERS, NULL, "N",
      "layers to measure of 16; 0: as many as fit into free memory"},
@@ -33,7 +31,7 @@ static const moe_option options[] = {
      "windows of each measurement, each between two probes"},
     {"window_seconds", MOE_OPT_F64, offsetof(bench_config, window_seconds), "0.7", 0.01, 60, NULL, "S",
      "length of a decode window"},
-    {"isa", MOE_OPT_CHOICE, offsetof(bench_config, isa), "auto", 0, 0, isas, "ISA",
+    {"isa", MOE_OPT_CHOICE, offsetof(bench_config, isa), "auto", 0, 0, compute_isa_names, "ISA",
      "instruction set, of the limits too; one that this machine has not is refused"},
 };
 static const moe_program program = {.name = "bench_model",
@@ -372,17 +370,6 @@ static moe_status measure_all(bench *b, moe_error *err)
     return status == MOE_OK ? print_frames(b, err) : status;
 }
 
-/* The options have refused any other name. */
-static compute_isa isa_of(const char *name)
-{
-    compute_isa isa = COMPUTE_ISA_PORTABLE;
-
-    while (isa < COMPUTE_ISA_AUTO && strcmp(name, compute_isa_name(isa)) != 0) {
-        isa++;
-    }
-    return isa;
-}
-
 static moe_status run(const bench_config *config, size_t n_threads, moe_error *err)
 {
     bench *b = calloc(1, sizeof *b);
@@ -396,7 +383,7 @@ static moe_status run(const bench_config *config, size_t n_threads, moe_error *e
     }
     b->config = *config;
     moe_random_seed(&b->random, 5);
-    status = rig_open(&b->rig, n_threads, n_layers, isa_of(config->isa), err);
+    status = rig_open(&b->rig, n_threads, n_layers, compute_isa_of(config->isa), err);
     if (status == MOE_OK) {
         b->load.engine = b->rig.engine;
         printf("\nOLMoE-1B-7B's shape, bf16, %u of %d layers%s, %s, %zu threads; packed in %.1f s\n", n_layers,

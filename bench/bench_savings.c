@@ -492,7 +492,7 @@ static void print_dense(const dense_result *r)
 /* Of MoLM, the larger one; both get as many, so that they stay comparable. */
 static uint32_t layers_that_fit(void)
 {
-    const size_t fixed = (size_t)2500 << 20, layer = (size_t)340 << 20, available = rig_memory_available() / 10 * 9;
+    const size_t fixed = (size_t)2500 << 20, layer = (size_t)340 << 20, available = moe_memory_available() / 10 * 9;
 
     return available > fixed ? (uint32_t)MOE_MIN((available - fixed) / layer, (size_t)DENSE_LAYERS) : 0;
 }

@@ -1,7 +1,6 @@
 #include "bench/frames.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 enum { DECODE_POSITION = 16, MAX_ROUNDS = 64, MAX_PICKS = RIG_MAX_ROWS * OLMOE_TOP_K };
 

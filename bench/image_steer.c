@@ -7,7 +7,6 @@
 #include "bench/image_priv.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 enum { N_LOCAL = 4, N_OWN = N_LOCAL + IMAGE_MAX_SHARES, PERIOD = 100 };
 #define FEATURE 8.0f

@@ -101,17 +101,6 @@ static void run(const kernel_program *program, size_t n_threads, compute_device_
     moe_threads_close(rig.threads);
 }
 
-/* COMPUTE_ISA_AUTO for a name that is none. */
-static compute_isa isa_of(const char *name)
-{
-    compute_isa isa = COMPUTE_ISA_PORTABLE;
-
-    while (isa < COMPUTE_ISA_AUTO && strcmp(name, compute_isa_name(isa)) != 0) {
-        isa++;
-    }
-    return isa;
-}
-
 int kernel_rig_main(const kernel_program *program, int argc, char **argv)
 {
     compute_device_options o = program->options;
@@ -122,7 +111,7 @@ int kernel_rig_main(const kernel_program *program, int argc, char **argv)
     compute_thread_init();
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--isa") == 0 && i + 1 < argc) {
-            o.isa = isa_of(argv[++i]);
+            o.isa = compute_isa_of(argv[++i]);
         } else if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc) {
             seconds = atof(argv[++i]);
         } else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) {

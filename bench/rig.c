@@ -13,31 +13,12 @@ static const unsigned char no_fingerprint[32];
 static const char no_fingerprint_hex[] = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /* ------------------------------------------------------------------------------------------------ memory */
-/* The line "key: N kB" of a file of /proc, in bytes. */
-static size_t proc_bytes(const char *path, const char *key)
-{
-    FILE *f = fopen(path, "re");
-    char line[128];
-    size_t kb = 0, n = strlen(key);
-    bool found = false;
-
-    while (f != NULL && !found && fgets(line, sizeof line, f) != NULL) {
-        found = strncmp(line, key, n) == 0 && sscanf(line + n, ": %zu kB", &kb) == 1;
-    }
-    if (f != NULL) {
-        (void)fclose(f);
-    }
-    return kb * 1024;
-}
-
-size_t rig_memory_available(void)
-{
-    return proc_bytes("/proc/meminfo", "MemAvailable");
-}
-
 size_t rig_memory_used(const rig *r)
 {
-    return proc_bytes("/proc/self/status", "RssAnon") - r->image.own_bytes - PROBE_BYTES;
+    moe_resident now;
+
+    moe_memory_resident(&now);
+    return now.anonymous - r->image.own_bytes - PROBE_BYTES;
 }
 
 /* All layers, for n_tokens. */
@@ -57,7 +38,7 @@ uint32_t rig_layers_that_fit(void)
     /* Embeddings twice, head, the image's pattern, the probe's memory and the buffers of 512 rows; a
      * tenth stays free. */
     const model_config one = {.n_layers = 1, .n_kv_heads = OLMOE_N_HEADS, .head_dim = OLMOE_D_MODEL / OLMOE_N_HEADS};
-    const size_t fixed = (size_t)2500 << 20, available = rig_memory_available() / 10 * 9;
+    const size_t fixed = (size_t)2500 << 20, available = moe_memory_available() / 10 * 9;
     size_t layer = olmoe_layer_bytes() + kv_bytes(&one, RIG_KV_TOKENS);
     size_t n = available > fixed ? (available - fixed) / layer : 0;
 

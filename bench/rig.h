@@ -46,7 +46,6 @@ MOE_NODISCARD moe_status rig_open(rig *r, size_t n_threads, uint32_t n_layers, c
 /* Any model; borrows m during the call. rig_step_work below is for OLMoE's shape only. */
 MOE_NODISCARD moe_status rig_open_model(rig *r, size_t n_threads, const rig_model *m, moe_error *err);
 void rig_close(rig *r);
-size_t rig_memory_available(void); /* bytes, of the machine */
 /* Bytes of memory that the process holds for the model: weights, caches, buffers; not the image, nor the probe. */
 size_t rig_memory_used(const rig *r);
 

@@ -143,8 +143,8 @@ MOE_NODISCARD moe_status checkpoint_convert(const char *dir, const char *out_dir
                                             void *progress_ctx, checkpoint_converted *out, moe_error *err);
 
 checkpoint_digest checkpoint_sha256(const void *bytes, size_t n);
-/* The same, `piece` bytes at a time (at least 1): turn(ctx) is called after each, so that a thread with other work is not
- * held up by a large tensor, nor by the disk that it comes from. */
+/* The same, `piece` bytes at a time (at least 1): turn(ctx), unless NULL, is called after each, so that a thread with other
+ * work is not held up by a large tensor, nor by the disk that it comes from. */
 checkpoint_digest checkpoint_sha256_in_turns(const void *bytes, size_t n, size_t piece, void (*turn)(void *ctx),
                                              void *ctx);
 void checkpoint_digest_hex(const checkpoint_digest *d, char hex[65]);

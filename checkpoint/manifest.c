@@ -52,10 +52,7 @@ static moe_status text_hash_finish(text_hash *h, checkpoint_digest *out)
 
 checkpoint_digest checkpoint_sha256(const void *bytes, size_t n)
 {
-    checkpoint_digest d;
-
-    MOE_ASSERT(EVP_Digest(bytes, n, d.bytes, NULL, EVP_sha256(), NULL) == 1);
-    return d;
+    return checkpoint_sha256_in_turns(bytes, n, MOE_MAX(n, (size_t)1), NULL, NULL);
 }
 
 checkpoint_digest checkpoint_sha256_in_turns(const void *bytes, size_t n, size_t piece, void (*turn)(void *ctx),
@@ -67,7 +64,9 @@ checkpoint_digest checkpoint_sha256_in_turns(const void *bytes, size_t n, size_t
     MOE_ASSERT(md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1);
     for (size_t at = 0; at < n; at += piece) {
         MOE_ASSERT(EVP_DigestUpdate(md, (const unsigned char *)bytes + at, MOE_MIN(piece, n - at)) == 1);
-        turn(ctx);
+        if (turn != NULL) {
+            turn(ctx);
+        }
     }
     MOE_ASSERT(EVP_DigestFinal_ex(md, d.bytes, NULL) == 1);
     EVP_MD_CTX_free(md);
@@ -128,7 +127,9 @@ static void hash_tensor(void *ctx, size_t task, size_t thread)
             show_progress(job);
         }
     }
-    checkpoint_forget(job->checkpoint, t->data, t->bytes); /* with the pages that two pieces share */
+    if (t->bytes > PIECE_BYTES) {
+        checkpoint_forget(job->checkpoint, t->data, t->bytes); /* with the pages that two pieces share */
+    }
     if (text_hash_finish(&h, &job->digests[i]) != MOE_OK) {
         atomic_store(&job->failed, true);
     }

@@ -1,7 +1,6 @@
 #include "cli/chat.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cli/lines.h"

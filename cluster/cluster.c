@@ -86,6 +86,12 @@ static moe_status check_text(const char *name, const char *text, size_t min, siz
     return MOE_OK;
 }
 
+/* 0 of either part: none is given. */
+static moe_status check_policy(const cluster_policy *p, moe_error *err)
+{
+    return cluster_check_policy(MOE_MAX(p->replication, 1u), MOE_MAX(p->min_nodes, 1u), err);
+}
+
 static moe_status check_model(const cluster_model *m, moe_error *err)
 {
     if (m->n_layers == 0 || m->n_layers > CLUSTER_MAX_LAYERS || m->n_ffn_experts == 0 ||
@@ -123,7 +129,7 @@ static moe_status check_options(const cluster_options *o, moe_error *err)
         status = moe_fail(err, MOE_ERR_INVALID_ARG, "cluster: incarnation and store must be given, memory at most 8P");
     }
     if (status == MOE_OK) {
-        status = cluster_check_policy(MOE_MAX(o->policy.replication, 1u), MOE_MAX(o->policy.min_nodes, 1u), err);
+        status = check_policy(&o->policy, err);
     }
     return status == MOE_OK ? check_model(&o->model, err) : status;
 }
@@ -294,7 +300,7 @@ void cluster_set_draining(cluster *c, bool draining)
 
 moe_status cluster_set_policy(cluster *c, const cluster_policy *policy, moe_error *err)
 {
-    moe_status status = cluster_check_policy(MOE_MAX(policy->replication, 1u), MOE_MAX(policy->min_nodes, 1u), err);
+    moe_status status = check_policy(policy, err);
 
     MOE_ASSERT(c->o.role == CLUSTER_COORDINATOR);
     if (status != MOE_OK) {

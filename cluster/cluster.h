@@ -51,6 +51,9 @@ typedef struct cluster_model {
     uint64_t expert_bytes;
 } cluster_model;
 
+/* 1 to ROUTER_MAX_NODE_ID of A-Z a-z 0-9 . - _: of a cluster or a member; NULL is none. */
+bool cluster_name_is_valid(const char *name);
+
 /* Kept in the store, so that it does not change with the controller. */
 typedef struct cluster_policy {
     uint32_t replication; /* owners wanted per expert, as far as nodes and memory allow; 0 in a state: not known yet */

@@ -65,7 +65,6 @@ void cluster_mirror_clear(cluster_mirror *m);
 /* ------------------------------------------------------------------------------------------------ records
  * The JSON values, docs/etcd.md. Writers append to a text; readers refuse with MOE_ERR_CORRUPT or
  * MOE_ERR_INVALID_ARG. */
-bool cluster_name_is_valid(const char *name);
 
 void cluster_write_model(moe_text *t, const cluster_model *m);
 /* MOE_ERR_DENIED when the record is of another model than mine. */

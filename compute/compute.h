@@ -44,7 +44,9 @@ typedef enum {
 /* AVX2 needs avx2 and fma; AVX512 needs avx512 f, bw, vl, dq and bf16. */
 bool compute_isa_available(compute_isa isa);
 compute_isa compute_isa_best(void);
-const char *compute_isa_name(compute_isa isa); /* "portable", "avx2", "avx512f", "avx512" */
+extern const char *const compute_isa_names[];  /* "auto", "portable", "avx2", "avx512f", "avx512", NULL */
+const char *compute_isa_name(compute_isa isa); /* one of them */
+compute_isa compute_isa_of(const char *name);  /* COMPUTE_ISA_AUTO for a name that is none */
 
 /* ------------------------------------------------------------------------------------------------ device */
 typedef struct compute_mem compute_mem;

@@ -123,11 +123,21 @@ compute_isa compute_isa_best(void)
     return (compute_isa)best;
 }
 
+const char *const compute_isa_names[] = {"auto", "portable", "avx2", "avx512f", "avx512", NULL};
+
 const char *compute_isa_name(compute_isa isa)
 {
-    static const char *const names[] = {"portable", "avx2", "avx512f", "avx512", "auto"};
+    return isa == COMPUTE_ISA_AUTO ? compute_isa_names[0] : compute_isa_names[1 + isa];
+}
 
-    return names[isa];
+compute_isa compute_isa_of(const char *name)
+{
+    compute_isa isa = COMPUTE_ISA_PORTABLE;
+
+    while (isa < COMPUTE_ISA_AUTO && strcmp(name, compute_isa_name(isa)) != 0) {
+        isa++;
+    }
+    return isa;
 }
 
 const cpu_kernels *cpu_kernels_of(compute_isa isa)

@@ -144,7 +144,7 @@ static moe_status open_device(coordinator *c, moe_error *err)
 {
     const model_config *m = &c->files.config;
     compute_device_options options = {.numeric_class = member_class(c->config.member.dtype, c->files.tensors),
-                                      .isa = member_isa(c->config.member.isa),
+                                      .isa = compute_isa_of(c->config.member.isa),
                                       .threads = c->threads,
                                       .max_rows = c->config.max_batch_tokens,
                                       .max_ffn_rows = (size_t)c->config.max_batch_tokens * m->gate.k,

@@ -1,6 +1,5 @@
 /* conclave-coordinator: listens, loads a model, gets ready, serves, drains upon a signal. */
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 

@@ -91,7 +91,6 @@ static void copy_fields(engine_request *r, const engine_spec *spec, uint32_t max
     r->min_tokens = spec->min_tokens;
     r->n_top = spec->n_top;
     r->want_logprobs = spec->want_logprobs;
-    r->ignore_eos = spec->ignore_eos;
     r->want_progress = spec->want_progress;
     r->want_experts = spec->want_experts;
     r->sampling = spec->sampling;

@@ -37,7 +37,7 @@ struct engine_request {
     uint64_t deadline_ns;
     sampling_params sampling;
     uint32_t n_prompt, max_tokens, min_tokens, n_top, n_labels;
-    bool want_logprobs, ignore_eos, want_progress, want_experts;
+    bool want_logprobs, want_progress, want_experts;
     char *stop[ENGINE_MAX_STOP_STRINGS]; /* owned */
     size_t stop_bytes[ENGINE_MAX_STOP_STRINGS];
     size_t n_stop;
@@ -52,7 +52,6 @@ struct engine_request {
     moe_status failed; /* a row of it failed in this step */
     engine_usage usage;
     uint64_t submitted_ns, started_ns, first_token_ns, last_token_ns, progress_ns;
-    uint32_t progress_tokens;
 
     moe_ring *ring;             /* engine -> consumer */
     size_t event_bound;         /* bytes of the largest event of a choice */

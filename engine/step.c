@@ -6,7 +6,6 @@
  * what was written into them is read by nobody. */
 #include "engine/engine_priv.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define PROGRESS_NS 1000000000u /* between two PROGRESS events of a request that waits; chosen */

@@ -2,8 +2,6 @@
  * or went or the placement is another: the engine turns often. */
 #include "exchange/exchange_priv.h"
 
-#include <string.h>
-
 /* The placement's nodes that take rows now, as bits. Slow nodes and those that refused a moment ago are owners, too. */
 static uint64_t live_nodes(const exchange *x)
 {
@@ -61,13 +59,13 @@ void exchange_coverage_init(exchange *x)
 void exchange_coverage_update(exchange *x, uint64_t now)
 {
     uint64_t live = live_nodes(x);
-    exchange_coverage c = x->coverage.now;
 
     if (!x->coverage.stale && live == x->coverage.live) {
         return;
     }
     x->coverage.stale = false;
     x->coverage.live = live;
+    exchange_coverage c = x->coverage.now;
     count_missing(x, live, &c);
     bool whole = c.placed && c.n_missing == 0;
     if (whole != c.whole) {

@@ -198,10 +198,14 @@ void exchange_set_placement(exchange *x, router_placement *placement)
 void exchange_get_stats(const exchange *x, exchange_stats *out)
 {
     *out = x->stats;
-    out->frames_out = transport_frames_out(x->small) + transport_frames_out(x->dispatches);
-    out->attempts_out = 0;
+}
+
+void exchange_get_held(const exchange *x, size_t *frames_out, size_t *attempts_out)
+{
+    *frames_out = transport_frames_out(x->small) + transport_frames_out(x->dispatches);
+    *attempts_out = 0;
     for (size_t i = 0; i < x->n_attempts; i++) {
-        out->attempts_out += x->attempts[i].state != ATTEMPT_FREE;
+        *attempts_out += x->attempts[i].state != ATTEMPT_FREE;
     }
 }
 
@@ -666,7 +670,7 @@ moe_status exchange_wait(exchange *x, uint32_t micro_batch, uint64_t deadline_ns
     }
     while (run->state == EXCHANGE_RUNNING) {
         unsigned n = exchange_progress(x);
-        uint64_t now = moe_now_ns(x->o.clock);
+        uint64_t now = exchange_turned_ns(x);
 
         if (run->state != EXCHANGE_RUNNING) {
             break;

@@ -149,14 +149,15 @@ typedef struct exchange_stats {
     uint64_t frames_sent, frames_received, bytes_sent, bytes_received; /* dispatches and results */
     /* (row, expert) pairs; the two are equal when nothing is in flight and no job was dropped. */
     uint64_t rows_dispatched, rows_combined;
-    uint64_t retries;                /* attempts lost with their node's connection */
-    uint64_t hedges;                 /* attempts whose deadline passed: their picks went elsewhere as well */
-    uint64_t late_results;           /* results and refusals that no attempt waited for */
-    uint64_t bad_frames;             /* frames that cost a connection */
-    uint64_t refusals;               /* REFUSE frames */
-    uint64_t auth_failures;          /* nodes that did not prove the secret */
-    size_t frames_out, attempts_out; /* now: send buffers in use, attempts that may still answer */
+    uint64_t retries;       /* attempts lost with their node's connection */
+    uint64_t hedges;        /* attempts whose deadline passed: their picks went elsewhere as well */
+    uint64_t late_results;  /* results and refusals that no attempt waited for */
+    uint64_t bad_frames;    /* frames that cost a connection */
+    uint64_t refusals;      /* REFUSE frames */
+    uint64_t auth_failures; /* nodes that did not prove the secret */
 } exchange_stats;
 void exchange_get_stats(const exchange *x, exchange_stats *out);
+/* Now: send buffers in use, attempts that may still answer. Both 0 when nothing is under way. */
+void exchange_get_held(const exchange *x, size_t *frames_out, size_t *attempts_out);
 
 #endif

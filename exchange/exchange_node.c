@@ -154,27 +154,24 @@ static void complain(exchange_node *node, const char *what, const char *why)
 }
 
 /* The first connect after a loss is tried at once, later ones ever more slowly. */
-static void lose(exchange *x, exchange_node *node)
+static void lose(exchange *x, exchange_node *node, const char *what, const char *why)
 {
     node->leaving = node->leaving || node->state == NODE_DRAINING;
     disconnect(x, node);
     set_timer(x, node, moe_now_ns(x->o.clock) + node->backoff_ns);
     node->backoff_ns = node->backoff_ns == 0 ? BACKOFF_FIRST_NS : MOE_MIN(2 * node->backoff_ns, BACKOFF_MOST_NS);
+    complain(node, what, why);
 }
 
-void exchange_node_lost(exchange *x, exchange_node *node, const char *why)
+static void lost(exchange *x, exchange_node *node, const char *why)
 {
-    bool was_ready = node->state >= NODE_READY;
-
-    lose(x, node);
-    complain(node, was_ready ? "is lost" : "is not used", why);
+    lose(x, node, node->state >= NODE_READY ? "is lost" : "is not used", why);
 }
 
 static void refuse_node(exchange *x, exchange_node *node, const char *why)
 {
     node->backoff_ns = BACKOFF_MOST_NS;
-    lose(x, node);
-    complain(node, "is not used", why);
+    lose(x, node, "is not used", why);
 }
 
 static void connect_node(exchange *x, exchange_node *node, uint64_t now)
@@ -184,7 +181,7 @@ static void connect_node(exchange *x, exchange_node *node, uint64_t now)
 
     if (status != MOE_OK) {
         node->peer = 0;
-        exchange_node_lost(x, node, moe_status_text(status));
+        lost(x, node, moe_status_text(status));
         return;
     }
     node->state = NODE_CONNECTING;
@@ -252,7 +249,7 @@ static void beat(exchange *x, exchange_node *node, uint64_t now)
         node->heard_ns = now; /* this loop has not turned for two beats: the silence was ours, not the node's */
     }
     if (now - node->heard_ns > SILENT_BEATS * x->o.heartbeat_ns) {
-        exchange_node_lost(x, node, "silent");
+        lost(x, node, "silent");
         return;
     }
     if (now - node->pinged_ns >= x->o.heartbeat_ns) {
@@ -279,7 +276,7 @@ void exchange_node_timers(exchange *x, uint64_t now)
         } else if (node->state == NODE_DOWN) {
             connect_node(x, node, now);
         } else {
-            exchange_node_lost(x, node, "no greeting in time");
+            lost(x, node, "no greeting in time");
         }
     }
 }
@@ -296,11 +293,11 @@ void exchange_on_peer(void *ctx, transport_peer peer, transport_peer_event event
         return;
     }
     if (event == TRANSPORT_DOWN) {
-        exchange_node_lost(x, node, why);
+        lost(x, node, why);
     } else if (node->state == NODE_CONNECTING) {
         node->state = NODE_GREETING;
         if (send_hello(x, node) != MOE_OK) {
-            exchange_node_lost(x, node, "no send buffer or no randomness for HELLO");
+            lost(x, node, "no send buffer or no randomness for HELLO");
         }
     }
 }
@@ -470,7 +467,6 @@ void exchange_on_message(void *ctx, transport_peer peer, const unsigned char *by
 
     if (node != NULL && on_frame(x, node, bytes, n, &err) != MOE_OK) {
         x->stats.bad_frames++;
-        lose(x, node);
-        complain(node, "has sent what is no answer", err.text);
+        lose(x, node, "has sent what is no answer", err.text);
     }
 }

@@ -104,7 +104,6 @@ void exchange_coverage_update(exchange *x, uint64_t now);
 /* exchange_node.c: connections to nodes */
 void exchange_map_nodes(exchange *x);
 void exchange_node_timers(exchange *x, uint64_t now);
-void exchange_node_lost(exchange *x, exchange_node *node, const char *why);
 /* The limits of one dispatch that both ends and max_message bytes allow; false if not even one row of k picks fits. */
 MOE_NODISCARD bool exchange_fit(const exchange *x, uint64_t max_message, uint32_t *rows, uint32_t *picks);
 

@@ -1,8 +1,6 @@
 /* The experts a node owns. */
 #include "expert_node/expert_node_priv.h"
 
-#include <stdlib.h>
-
 uint32_t node_slot_idx(const expert_node *node, uint32_t layer, int32_t expert_id)
 {
     MOE_ASSERT(layer < node->o.n_layers && expert_id >= 0 && (uint32_t)expert_id < node->o.n_experts_max);

@@ -9,8 +9,7 @@ static checkpoint_digest digest_of(const expert_checkpoint *c, const checkpoint_
 {
     size_t piece = c->turn_bytes != 0 ? c->turn_bytes : TURN_BYTES;
 
-    return c->turn != NULL ? checkpoint_sha256_in_turns(t->data, t->bytes, piece, c->turn, c->turn_ctx)
-                           : checkpoint_sha256(t->data, t->bytes);
+    return checkpoint_sha256_in_turns(t->data, t->bytes, piece, c->turn, c->turn_ctx);
 }
 
 /* The files may have changed since the manifest was made (or was taken from its cache). */

@@ -16,7 +16,6 @@
 #define CONFIG_TEXT  ((size_t)1 << 20)
 
 const char *const member_dtypes[] = {"auto", "f32", "bf16", NULL};
-const char *const member_isas[] = {"auto", "portable", "avx2", "avx512f", "avx512", NULL};
 const char *const member_weights[] = {"packed", "mapped", NULL};
 
 /* ------------------------------------------------------------------------------------------------ options */
@@ -31,12 +30,11 @@ moe_status member_id(const member_config *m, char out[ROUTER_MAX_NODE_ID + 1], m
         }
         id = host;
     }
-    size_t n = strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_");
-    if (id[n] != '\0' || n == 0 || n > ROUTER_MAX_NODE_ID) {
+    if (!cluster_name_is_valid(id)) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "--id \"%.80s\": not a name: 1 to %d of A-Z a-z 0-9 . - _", id,
                         ROUTER_MAX_NODE_ID);
     }
-    memcpy(out, id, n + 1);
+    memcpy(out, id, strlen(id) + 1);
     return MOE_OK;
 }
 
@@ -173,19 +171,6 @@ compute_class member_class(const char *dtype, const model_tensors *t)
 compute_layout member_layout(const char *weights)
 {
     return strcmp(weights, "mapped") == 0 ? COMPUTE_MAPPED : COMPUTE_PACKED;
-}
-
-compute_isa member_isa(const char *name)
-{
-    compute_isa isa = COMPUTE_ISA_PORTABLE;
-
-    if (strcmp(name, "auto") == 0) {
-        return COMPUTE_ISA_AUTO;
-    }
-    while (strcmp(compute_isa_name(isa), name) != 0) {
-        isa++;
-    }
-    return isa;
 }
 
 cluster_model member_model(const model_config *c, const model_tensors *t, compute_class numeric_class,

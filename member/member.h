@@ -18,7 +18,7 @@ typedef struct member_config {
     uint32_t threads;
 } member_config;
 
-extern const char *const member_dtypes[], *const member_isas[], *const member_weights[];
+extern const char *const member_dtypes[], *const member_weights[];
 
 #define MEMBER_TEXT(at, field, default_value, shown, text)                                                             \
     {                                                                                                                  \
@@ -49,7 +49,7 @@ extern const char *const member_dtypes[], *const member_isas[], *const member_we
         MEMBER_CHOICE(at, dtype, "auto", member_dtypes, "DTYPE",                                                       \
                       "numeric class; auto: a node takes its cluster's; else bf16 for BF16 checkpoints, f32 for "      \
                       "others"),                                                                                       \
-        MEMBER_CHOICE(at, isa, "auto", member_isas, "ISA", "instruction set; all give the same bits"),                 \
+        MEMBER_CHOICE(at, isa, "auto", compute_isa_names, "ISA", "instruction set; all give the same bits"),           \
         MEMBER_CHOICE(at, weights, "packed", member_weights, "LAYOUT",                                                 \
                       "packed: copied into the fastest layout; mapped: used from the files. Matrices that these "      \
                       "store input-major (MoLM's experts) are packed in any case"),                                    \
@@ -77,9 +77,8 @@ size_t member_max_message(const model_config *c, compute_class numeric_class);
 /* Whether somebody listens at the address of a coordinator under our own id. At our own address it is us. Any thread.
  * (Of nodes HELLO tells more: expert_node/program/alive.h.) */
 cluster_alive member_alive(const char *address, const char *own_address);
-/* --dtype, --isa and --weights. */
+/* --dtype and --weights. */
 compute_class member_class(const char *dtype, const model_tensors *t);
-compute_isa member_isa(const char *name);
 compute_layout member_layout(const char *weights);
 /* What the cluster compares; strings are the config's. */
 cluster_model member_model(const model_config *c, const model_tensors *t, compute_class numeric_class,

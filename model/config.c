@@ -2,7 +2,6 @@
 #include "model/config_keys.h"
 #include "model/family/family.h"
 
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>

@@ -33,6 +33,8 @@ bool model_rope_is_plain(const moe_json *object);
  * two; null is no window. */
 MOE_NODISCARD moe_status model_config_window(const moe_json *json, model_config *c, bool used, int64_t width,
                                              moe_error *err);
+/* The same for families whose classes have a window by no default. */
+MOE_NODISCARD moe_status model_config_any_window(const moe_json *json, model_config *c, moe_error *err);
 /* Refuses keys that would make another model and that the family does not read, unless they are neutral
  * (config_others.c); c is complete. */
 MOE_NODISCARD moe_status model_config_refuse_others(const moe_json *json, const model_config *c, moe_error *err);

@@ -35,6 +35,11 @@ moe_status model_config_window(const moe_json *json, model_config *c, bool used,
     return status == MOE_OK ? check_layer_types(json, err) : status;
 }
 
+moe_status model_config_any_window(const moe_json *json, model_config *c, moe_error *err)
+{
+    return model_config_window(json, c, true, MODEL_NO_WINDOW, err);
+}
+
 moe_status model_config_context(const model_config *c, uint32_t wanted, uint32_t *out, moe_error *err)
 {
     uint32_t context = wanted != 0 ? wanted : c->max_positions;

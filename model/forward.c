@@ -3,7 +3,6 @@
 #include "model/model_priv.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 static size_t widest_gate(const model_config *c)
 {

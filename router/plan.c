@@ -12,7 +12,6 @@
 #include "router/router.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* What reading one more expert costs a node, in rows: decode is bound by the bytes of weights read, prefill by rows.
  * Chosen, not measured. The kernels' table in docs/benchmarks.md puts it higher on that machine: two threads take as

@@ -249,7 +249,7 @@ static void bind_rest(render *r, const macro_def *m, const args *a, const bool *
     }
 }
 
-value call_macro(render *r, const macro *m, const args *a)
+static value call_macro(render *r, const macro *m, const args *a)
 {
     scope *const around = r->scope, *inside = scope_open(r, m->scope);
     bool *used = render_take(r, a->n_keywords * sizeof *used);

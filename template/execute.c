@@ -57,6 +57,8 @@ static void assign_attribute(render *r, const node *target, value v)
     }
 }
 
+static void assign(render *r, const node *target, value v);
+
 static void assign_parts(render *r, const node *target, value v)
 {
     const seq *items = value_items(r, v);
@@ -66,11 +68,11 @@ static void assign_parts(render *r, const node *target, value v)
         render_fail(r, "%zu values to unpack, %zu names", items->n, target->list.n);
     }
     for (size_t i = 0; i < target->list.n && RENDER_OK(r); i++) {
-        execute_assign(r, target->list.items[i], items->items[i]);
+        assign(r, target->list.items[i], items->items[i]);
     }
 }
 
-void execute_assign(render *r, const node *target, value v)
+static void assign(render *r, const node *target, value v)
 {
     if (!RENDER_OK(r)) {
         return;
@@ -143,7 +145,7 @@ static const seq *filtered(render *r, const node *n, const seq *all)
         if (!r->scope) {
             break;
         }
-        execute_assign(r, n->a, all->items[i]);
+        assign(r, n->a, all->items[i]);
         condition = RENDER_OK(r) ? evaluate(r, n->c) : value_none();
         if (RENDER_OK(r) && value_truth(condition)) {
             seq_add(r, passed.seq, all->items[i]);
@@ -169,7 +171,7 @@ static flow execute_items(render *r, const node *n, const seq *items)
             break;
         }
         scope_set(r, r->scope, r->t->loop, (value){.kind = V_LOOP, .loop = l});
-        execute_assign(r, n->a, items->items[l->at]);
+        assign(r, n->a, items->items[l->at]);
         f = RENDER_OK(r) ? execute(r, &n->list) : FLOW_NEXT;
     }
     r->scope = around;
@@ -196,7 +198,7 @@ static flow execute_set(render *r, const node *n)
 {
     const value v = evaluate(r, n->b);
 
-    execute_assign(r, n->a, v);
+    assign(r, n->a, v);
     return FLOW_NEXT;
 }
 
@@ -206,7 +208,7 @@ static flow execute_set_block(render *r, const node *n)
     const flow f = execute_captured(r, scope_open(r, r->scope), &n->list, &v);
 
     if (f == FLOW_NEXT && RENDER_OK(r)) {
-        execute_assign(r, n->a, apply_filters(r, n->b, v));
+        assign(r, n->a, apply_filters(r, n->b, v));
     }
     return f;
 }

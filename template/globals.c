@@ -1,7 +1,7 @@
 /* The functions that a template finds without being given them. */
 #include "template/template_priv.h"
 
-value global_range(render *r, int64_t start, int64_t stop, int64_t step)
+static value range(render *r, int64_t start, int64_t stop, int64_t step)
 {
     const uint64_t distance = step > 0 ? (stop > start ? (uint64_t)stop - (uint64_t)start : 0)
                                        : (start > stop ? (uint64_t)start - (uint64_t)stop : 0);
@@ -42,7 +42,7 @@ static value call_range(render *r, const args *a)
         given[1] = given[0];
         given[0] = 0;
     }
-    return RENDER_OK(r) ? global_range(r, given[0], given[1], given[2]) : value_none();
+    return RENDER_OK(r) ? range(r, given[0], given[1], given[2]) : value_none();
 }
 
 /* dict(pairs or mapping, **more) */

@@ -149,7 +149,7 @@ static node *parse_and(parser *p)
     return left;
 }
 
-node *parse_without_condition(parser *p)
+static node *parse_without_condition(parser *p)
 {
     node *left = parse_and(p);
 

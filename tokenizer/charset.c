@@ -97,7 +97,8 @@ void charset_intersect(charset *s, const charset *other)
     *s = out;
 }
 
-bool charset_has(const charset *s, int32_t c)
+/* Of a sealed set. */
+static bool charset_has(const charset *s, int32_t c)
 {
     size_t low = 0, high = s->n;
 

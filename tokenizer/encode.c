@@ -2,7 +2,6 @@
 #include "tokenizer/tokenizer_priv.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 void encoding_init(encoding *e, tokenizer *t, int32_t *ids, size_t max_ids)
 {

@@ -3,7 +3,6 @@
 #include "tokenizer/tokenizer_priv.h"
 
 #include <jansson.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* ------------------------------------------------------------------------------------------------ post_processor */

@@ -2,7 +2,6 @@
 #include "tokenizer/tokenizer_priv.h"
 
 #include <jansson.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define PATH "tokenizer.json: model"

@@ -374,7 +374,6 @@ static moe_status fill_cells(builder *b)
             a->cells[from * a->width + class] = (uint32_t)to | (match ? AUTOMATON_MATCH : 0);
         }
     }
-    a->n_states = b->n_states;
     return MOE_OK;
 }
 

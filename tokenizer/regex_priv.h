@@ -45,7 +45,6 @@ void charset_seal(charset *s);                            /* sorts and joins */
 void charset_invert(charset *s);                          /* both sealed, before and after */
 void charset_intersect(charset *s, const charset *other); /* both sealed */
 void charset_close_case(charset *s);                      /* adds what differs by case alone; sealed */
-bool charset_has(const charset *s, int32_t c);            /* sealed */
 
 /* ---- regex_parse.c */
 #define SYNTAX_MAX_NODES  4096
@@ -101,8 +100,8 @@ void char_classes_fini(char_classes *c);
 #define AUTOMATON_DEAD   0u                /* state 0 */
 
 typedef struct automaton {
-    uint32_t *cells; /* owned; [n_states][n_classes + 1] */
-    size_t n_states, width;
+    uint32_t *cells;                 /* owned; a row [width] for each state */
+    size_t width;                    /* the classes, and the end of the text */
     uint32_t start[CLASSES_MAX + 1]; /* by the class before the first character */
 } automaton;
 

@@ -3,8 +3,6 @@
 #include "api/grpc/rpc.h"
 #include "grpc/reflection/v1/reflection.pb-c.h"
 
-#include <string.h>
-
 typedef Grpc__Reflection__V1__ServerReflectionRequest reflection_request;
 typedef Grpc__Reflection__V1__ServerReflectionResponse reflection_reply;
 

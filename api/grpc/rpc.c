@@ -4,7 +4,6 @@
 
 #include <grpc/byte_buffer_reader.h>
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 grpc_status_code rpc_status_code(moe_status status)

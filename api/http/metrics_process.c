@@ -1,6 +1,5 @@
 /* What the kernel tells of this process, under the names that Prometheus' own clients use. */
 #include <dirent.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>

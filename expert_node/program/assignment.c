@@ -12,6 +12,7 @@
  * all the same gets REFUSE and goes to a replica. */
 #include "expert_node/program/assignment.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 

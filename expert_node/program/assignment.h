@@ -7,8 +7,6 @@
 #ifndef CONCLAVE_EXPERT_NODE_PROGRAM_ASSIGNMENT_H
 #define CONCLAVE_EXPERT_NODE_PROGRAM_ASSIGNMENT_H
 
-#include <stdatomic.h>
-
 #include "cluster/cluster.h"
 #include "expert_node/expert_node.h"
 

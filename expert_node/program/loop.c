@@ -1,5 +1,4 @@
 /* The node's loop: turning, being met, serving, leaving. */
-#include <string.h>
 
 #include "expert_node/program/program.h"
 

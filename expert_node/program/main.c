@@ -4,7 +4,6 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "expert_node/program/alive.h"
 #include "expert_node/program/program.h"
@@ -116,7 +115,7 @@ static moe_status open_device(node_program_state *p, compute_class numeric_class
 {
     const model_config *m = &p->files.config;
     const compute_device_options options = {.numeric_class = numeric_class,
-                                            .isa = member_isa(p->config.member.isa),
+                                            .isa = compute_isa_of(p->config.member.isa),
                                             .threads = p->threads,
                                             .max_rows = DISPATCH_ROWS,
                                             .max_ffn_rows = (size_t)DISPATCH_ROWS * m->gate.k,

@@ -1,5 +1,4 @@
 /* What probes and Prometheus see of a node. */
-#include <inttypes.h>
 
 #include "expert_node/program/program.h"
 

@@ -37,7 +37,7 @@ typedef struct node_program_state {
     cluster_store *store;
     cluster *cluster;
     http_server *http;
-    uint64_t incarnation, epoch_published, registered_ns;
+    uint64_t incarnation, registered_ns;
     pthread_mutex_t lock; /* of shown */
     node_shown shown;
     pthread_mutex_t parts;  /* of attached; taken before the other locks, and held while a page is made */

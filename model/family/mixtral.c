@@ -39,11 +39,6 @@ static void set_defaults(model_config *c)
     c->ffn = COMPUTE_FFN_SWIGLU;
 }
 
-static moe_status parse_window(const moe_json *json, model_config *c, moe_error *err)
-{
-    return model_config_window(json, c, true, MODEL_NO_WINDOW, err);
-}
-
 /* The class always renormalises. */
 static moe_status check_weights(const moe_json *json, model_config *c, moe_error *err)
 {
@@ -58,9 +53,10 @@ static moe_status check_weights(const moe_json *json, model_config *c, moe_error
 
 static moe_status mixtral_parse(const moe_json *json, model_config *c, moe_error *err)
 {
-    static const model_config_part parts[] = {
-        model_config_widths, model_config_attention,     model_config_experts, model_config_rope, model_config_d_ff,
-        model_config_silu,   model_config_norm_and_head, parse_window,         check_weights,     model_config_tokens};
+    static const model_config_part parts[] = {model_config_widths,        model_config_attention,  model_config_experts,
+                                              model_config_rope,          model_config_d_ff,       model_config_silu,
+                                              model_config_norm_and_head, model_config_any_window, check_weights,
+                                              model_config_tokens};
     moe_status status;
 
     set_defaults(c);

@@ -150,11 +150,6 @@ static moe_status parse_rope(const moe_json *json, model_config *c, moe_error *e
                     type == NULL ? "" : type);
 }
 
-static moe_status parse_window(const moe_json *json, model_config *c, moe_error *err)
-{
-    return model_config_window(json, c, true, MODEL_NO_WINDOW, err);
-}
-
 static void set_defaults(model_config *c)
 {
     c->vocab_size = 32000;
@@ -178,7 +173,7 @@ static moe_status moe_plus_plus_parse(const moe_json *json, model_config *c, moe
                                               parse_experts,
                                               parse_gate,
                                               parse_rope,
-                                              parse_window,
+                                              model_config_any_window,
                                               model_config_plain_heads,
                                               model_config_d_ff,
                                               model_config_norm_and_head,

@@ -63,11 +63,6 @@ static moe_status parse_tokens(const moe_json *json, model_config *c, moe_error 
     return model_config_tokens(json, c, err);
 }
 
-static moe_status parse_window(const moe_json *json, model_config *c, moe_error *err)
-{
-    return model_config_window(json, c, true, MODEL_NO_WINDOW, err);
-}
-
 static moe_status olmoe_parse(const moe_json *json, model_config *c, moe_error *err)
 {
     static const model_config_part parts[] = {model_config_widths,
@@ -79,7 +74,7 @@ static moe_status olmoe_parse(const moe_json *json, model_config *c, moe_error *
                                               model_config_silu,
                                               model_config_norm_and_head,
                                               parse_clip,
-                                              parse_window,
+                                              model_config_any_window,
                                               model_config_renormalize,
                                               parse_tokens};
 
