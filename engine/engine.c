@@ -295,7 +295,7 @@ void engine_retire(engine *e, engine_request *r)
     }
     pthread_mutex_unlock(&e->lock);
     atomic_store(&r->paused, false);
-    engine_observe(&e->stats.request, (double)(moe_now_ns(e->options.clock) - r->submitted_ns) * 1e-9);
+    engine_observe(&e->stats.request, engine_seconds(r->submitted_ns, moe_now_ns(e->options.clock)));
     if (!r->started) {
         atomic_fetch_sub(&e->n_waiting, 1);
     }

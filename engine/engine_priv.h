@@ -51,6 +51,11 @@ void engine_retire(engine *e, engine_request *r);
 void engine_fail_request(engine *e, engine_request *r, moe_status status, const char *why);
 void engine_release_choice(engine *e, choice *c);
 void engine_publish_stats(engine *e);
+
+/* tokens.c: what one choice gets of a step whose layers have all run; its tokens count as computed from now on. */
+MOE_NODISCARD moe_status engine_finish_work(engine *e, const step_work *w);
+float *engine_logits_at(engine *e, uint32_t logit);
+double engine_seconds(uint64_t from_ns, uint64_t to_ns);
 void engine_observe(engine_histogram *h, double seconds);
 
 /* step.c: all layers, and logits, for the rows that e->step was filled with. */

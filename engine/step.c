@@ -2,8 +2,8 @@
  * token was read.
  *
  * Nothing that others see changes before all layers have run: tokens count as computed, and full pages are registered
- * for other requests, only in finish_work. A step that fails in the middle ends its own requests, whose pages go back;
- * what was written into them is read by nobody. */
+ * for other requests, only in engine_finish_work. A step that fails in the middle ends its own requests, whose pages go
+ * back; what was written into them is read by nobody. */
 #include "engine/engine_priv.h"
 
 #include <string.h>
@@ -11,20 +11,6 @@
 #define PROGRESS_NS 1000000000u /* between two PROGRESS events of a request that waits; chosen */
 
 /* ------------------------------------------------------------------------------------------------ planning */
-static double seconds(uint64_t from_ns, uint64_t to_ns)
-{
-    return (double)(to_ns - from_ns) * 1e-9;
-}
-
-void engine_observe(engine_histogram *h, double value)
-{
-    h->sum += value;
-    h->count++;
-    for (size_t i = 0; i < ENGINE_N_BUCKETS; i++) {
-        h->buckets[i] += value <= engine_bucket_seconds[i];
-    }
-}
-
 /* A waiting choice starts, or starts again. */
 static void on_admit(void *ctx, choice *c)
 {
@@ -36,7 +22,7 @@ static void on_admit(void *ctx, choice *c)
     }
     r->started = true;
     r->started_ns = moe_now_ns(e->options.clock);
-    r->usage.queue_seconds = seconds(r->submitted_ns, r->started_ns);
+    r->usage.queue_seconds = engine_seconds(r->submitted_ns, r->started_ns);
     engine_observe(&e->stats.queue, r->usage.queue_seconds);
     r->usage.cached_tokens = MOE_MIN(c->n_computed, r->n_prompt);
     atomic_fetch_sub(&e->n_waiting, 1);
@@ -176,11 +162,6 @@ static uint32_t logits_before(const engine *e, uint32_t row)
     return n;
 }
 
-static float *logits_at(engine *e, uint32_t logit)
-{
-    return e->logits + (size_t)logit * model_head_width(e->info.config);
-}
-
 moe_status engine_run_rows(engine *e, moe_error *err)
 {
     micro_batch mb[ENGINE_MAX_MICRO_BATCHES];
@@ -188,7 +169,7 @@ moe_status engine_run_rows(engine *e, moe_error *err)
     moe_status status = run_layers(e, mb, n_mb, err);
 
     for (uint32_t b = 0; b < n_mb && status == MOE_OK; b++) {
-        status = model_batch_logits(e->batches[b], logits_at(e, logits_before(e, mb[b].first_row)));
+        status = model_batch_logits(e->batches[b], engine_logits_at(e, logits_before(e, mb[b].first_row)));
     }
     /* A failed exchange leaves the other micro-batch's job behind. Waiting for it until now drops it, so that the next
      * step may use its place; late results are counted and ignored. */
@@ -210,159 +191,13 @@ bool engine_row_failed(const engine *e, uint32_t row)
 }
 
 /* ------------------------------------------------------------------------------------------------ after the layers */
-/* Log-probabilities of the scored rows. n_scored is published last, with release order: the consumer reads the arrays
- * below it without a lock. */
-static moe_status score_rows(engine *e, const step_work *w)
-{
-    choice *c = w->choice;
-    engine_request *r = c->request;
-    uint32_t logit = w->first_logit;
-
-    for (uint32_t i = 0; i < w->n_rows; i++) {
-        const model_row *row = &e->step.rows[w->first_row + i];
-        uint32_t next = row->position + 1;
-        if (row->want_logits) {
-            moe_status status = sampler_logprobs(e->sampler, logits_at(e, logit++), c->tokens[next], &r->logprobs[next],
-                                                 r->n_top, r->top + (size_t)next * r->n_top);
-            if (status != MOE_OK) {
-                return status;
-            }
-            r->n_tops[next] = MOE_MIN(r->n_top, e->info.config->vocab_size);
-        }
-    }
-    atomic_store_explicit(&r->n_scored, c->n_computed, memory_order_release);
-    return MOE_OK;
-}
-
-/* A request that asks for no token ends with its prompt. */
-static void end_prompt(engine *e, choice *c)
-{
-    engine_request *r = c->request;
-
-    r->usage.prefill_seconds = seconds(r->started_ns, moe_now_ns(e->options.clock));
-    choice_move(c, CHOICE_DONE);
-    r->n_done++;
-    engine_release_choice(e, c);
-}
-
-static moe_status finish_score(engine *e, const step_work *w)
-{
-    choice *c = w->choice;
-    engine_request *r = c->request;
-    moe_status status = score_rows(e, w);
-
-    if (status != MOE_OK) {
-        return status;
-    }
-    if (c->n_computed < c->n_tokens) {
-        if (r->wake != NULL) {
-            r->wake(r->wake_ctx);
-        }
-        return MOE_OK;
-    }
-    end_prompt(e, c);
-    return MOE_OK;
-}
-
-/* The scores of the last token, and their log-softmax: with the best one's, which is -log(sum), all follow. */
-static moe_status finish_classify(engine *e, const step_work *w)
-{
-    engine_request *r = w->choice->request;
-    const float *logits = logits_at(e, w->first_logit);
-    sampling_top best;
-    moe_status status = sampler_logprobs(e->sampler, logits, -1, NULL, 1, &best);
-
-    if (status != MOE_OK) {
-        return status;
-    }
-    for (uint32_t i = 0; i < r->n_labels; i++) {
-        r->scores[i] = logits[i];
-        r->scores[r->n_labels + i] = (logits[i] - logits[best.token_id]) + best.logprob;
-    }
-    end_prompt(e, w->choice);
-    atomic_store_explicit(&r->n_scored, 1, memory_order_release);
-    return MOE_OK;
-}
-
-static void note_token_time(engine *e, engine_request *r)
-{
-    uint64_t now = moe_now_ns(e->options.clock);
-
-    if (r->first_token_ns == 0) {
-        r->first_token_ns = now;
-        r->usage.prefill_seconds = seconds(r->started_ns, now);
-        engine_observe(&e->stats.first_token, seconds(r->submitted_ns, now));
-    } else {
-        engine_observe(&e->stats.inter_token, seconds(r->last_token_ns, now));
-    }
-    r->last_token_ns = now;
-    r->usage.decode_seconds = seconds(r->first_token_ns, now);
-}
-
-/* The next token from the logits of the last known one. */
-static moe_status next_token(engine *e, const step_work *w)
-{
-    choice *c = w->choice;
-    engine_request *r = c->request;
-    const float *logits = logits_at(e, w->first_logit);
-    uint32_t n_output = choice_n_output(c);
-    bool early = n_output < r->min_tokens;
-    sampling_history history = {
-        .prompt = c->tokens, .n_prompt = r->n_prompt, .output = c->tokens + r->n_prompt, .n_output = n_output};
-    sampling_top top[SAMPLING_MAX_TOP_LOGPROBS];
-    choice_token token = {.has_logprob = r->want_logprobs, .top = top};
-    moe_status status = sampler_pick(e->sampler, &r->sampling, logits, &history, early ? r->stop_ids : NULL,
-                                     early ? r->n_stop_ids : 0, n_output, c->index, &token.id);
-
-    if (status == MOE_OK && r->want_logprobs) {
-        token.n_top = MOE_MIN(r->n_top, e->info.config->vocab_size);
-        status = sampler_logprobs(e->sampler, logits, token.id, &token.logprob, token.n_top, top);
-    }
-    if (status != MOE_OK) {
-        return status;
-    }
-    if (c->state == CHOICE_PREFILL) {
-        choice_move(c, CHOICE_DECODE);
-    }
-    note_token_time(e, r);
-    e->stats.generated_tokens++;
-    if (choice_append(c, &e->info, &token, false)) {
-        engine_release_choice(e, c);
-    }
-    return MOE_OK;
-}
-
-static moe_status finish_work(engine *e, const step_work *w)
-{
-    choice *c = w->choice;
-    engine_request *r = c->request;
-
-    for (uint32_t i = 0; i < w->n_rows; i++) {
-        if (engine_row_failed(e, w->first_row + i)) {
-            return MOE_ERR_DATA_LOSS;
-        }
-    }
-    c->n_computed += w->n_rows;
-    if (c->state == CHOICE_PREFILL) {
-        e->stats.prompt_tokens += w->n_rows;
-    }
-    model_kv_seq_register(e->options.kv, &c->kv, r->set, c->tokens, c->n_computed);
-    if (r->kind == ENGINE_SCORE) {
-        return finish_score(e, w);
-    }
-    if (w->n_logits == 0) {
-        return MOE_OK;
-    }
-    return r->kind == ENGINE_CLASSIFY ? finish_classify(e, w) : next_token(e, w);
-}
-
 /* Every request of the step gets its tokens; those whose rows failed end, the others never notice. */
 static void finish_step(engine *e)
 {
     for (uint32_t i = 0; i < e->step.n_work; i++) {
         const step_work *w = &e->step.work[i];
         engine_request *r = w->choice->request;
-        moe_status status = r->ended ? MOE_OK : finish_work(e, w);
+        moe_status status = r->ended ? MOE_OK : engine_finish_work(e, w);
 
         if (status != MOE_OK) {
             r->failed = status;
