@@ -29,6 +29,9 @@ static void put_engine(moe_text *out, engine *e, const engine_stats *s)
     metrics_counter(out, "conclave_prompt_tokens_total", "Prompt tokens of admitted requests.", s->prompt_tokens);
     metrics_counter(out, "conclave_generated_tokens_total", "Tokens generated.", s->generated_tokens);
     metrics_counter(out, "conclave_steps_total", "Steps of the engine.", s->steps);
+    metrics_counter(out, "conclave_steps_abandoned_total",
+                    "Steps given up because nobody computed an expert; their rows were computed again.",
+                    s->abandoned_steps);
     metrics_counter(out, "conclave_preemptions_total", "Requests put back for want of KV pages.", s->preemptions);
     metrics_counter(out, "conclave_prefix_hit_tokens_total", "Prompt tokens whose KV pages were found.",
                     s->prefix_hit_tokens);

@@ -35,7 +35,13 @@ static moe_status by_frames(frames_bench *b, uint32_t layer, moe_error *err)
                         .results = model_batch_results(b->batch)};
     moe_status status = exchange_begin(x, &job);
 
-    return status == MOE_OK ? exchange_wait(x, 0, 0, err) : status;
+    if (status != MOE_OK) {
+        return status;
+    }
+    while ((status = exchange_collect(x, 0, err)) == MOE_ERR_BUSY) {
+        (void)exchange_progress(x);
+    }
+    return status;
 }
 
 /* Picks in the order of experts: counted, then placed. Returns the number of groups. */

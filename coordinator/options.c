@@ -165,7 +165,7 @@ static const moe_option options[] = {
      .min = 1,
      .max = 3600000,
      .value = "MS",
-     .help = "how long a step waits for an expert without a live owner"},
+     .help = "how long a request waits for an expert without a live owner"},
     MEMBER_OPTIONS(FIELD(member)),
     {.name = "replication",
      .kind = MOE_OPT_U32,

@@ -2,8 +2,8 @@
  *
  * A request has two references: the engine's, from admission to retirement, and the call's. Between the two threads are
  * only the queue of arrivals, the request's ring of events, and a few atomic flags. A cancel is such a flag: the engine
- * looks at it between steps, so nothing is ever torn out of a step that runs, and a cancelled request is gone after
- * one.
+ * looks at it between steps, and every millisecond while a step waits for experts. The client hears of the end at once;
+ * the pages stay until the step has ended, so nothing is ever torn out of one that runs.
  *
  * Admission counts what waits (n_waiting) itself, under the lock: the queue alone would say how many have not been
  * taken yet, but a request that was taken may still wait for pages. */
@@ -20,6 +20,7 @@ const double engine_bucket_seconds[16] = {0.005, 0.01, 0.025, 0.05, 0.1,  0.2,  
 
 #define IDLE_WAIT_NS    50000000u /* an idle loop looks at deadlines this often, */
 #define UNREADY_WAIT_NS 5000000u  /* and so often at its connections while it waits for them */
+#define WAIT_NS         1000000u  /* a step that waits for experts leaves arrivals and cancels so long at most */
 
 /* ------------------------------------------------------------------------------------------------ open and close */
 static moe_status check_options(const engine_options *o, moe_error *err)
@@ -120,11 +121,11 @@ void engine_close(engine *e)
     atomic_store(&e->draining, true);
     if (e->thread_runs) {
         atomic_store(&e->stopping, true);
-        exchange_abort(e->options.exchange);
         moe_waiter_wake(e->waiter);
         pthread_join(e->thread, NULL);
     }
     if (e->arrivals != NULL) {
+        engine_abandon_step(e);
         end_all(e);
     }
     for (size_t i = 0; i < MOE_COUNT(e->batches); i++) {
@@ -148,8 +149,13 @@ static void *engine_main(void *arg)
 
     compute_thread_init();
     while (!atomic_load(&e->stopping)) {
-        if (!engine_step(e)) {
-            moe_waiter_wait(e->waiter, NULL, NULL, engine_ready(e) ? IDLE_WAIT_NS : UNREADY_WAIT_NS);
+        engine_turn_kind kind = engine_turn(e);
+
+        if (kind == ENGINE_TURN_WAITS) {
+            exchange_pause(e->options.exchange, exchange_turned_ns(e->options.exchange) + WAIT_NS);
+        } else if (kind == ENGINE_TURN_IDLE) {
+            bool calm = engine_ready(e) && e->n_blocked == 0;
+            moe_waiter_wait(e->waiter, NULL, NULL, calm ? IDLE_WAIT_NS : UNREADY_WAIT_NS);
         }
     }
     return NULL;
@@ -279,7 +285,8 @@ void engine_release_choice(engine *e, choice *c)
     model_kv_seq_release(e->options.kv, &c->kv);
 }
 
-void engine_retire(engine *e, engine_request *r)
+/* Pages back, off the lists, the engine's reference given up. The last event has been given out. */
+static void retire(engine *e, engine_request *r)
 {
     for (uint32_t i = 0; i < r->n_choices; i++) {
         engine_release_choice(e, &r->choices[i]);
@@ -303,6 +310,17 @@ void engine_retire(engine *e, engine_request *r)
     request_unref(r);
 }
 
+/* The client has heard of its end. What the step that runs needs of it stays until that has ended. */
+static void leave(engine *e, engine_request *r)
+{
+    r->left = true;
+    if (r->in_step) {
+        e->run.left_behind = true;
+    } else {
+        retire(e, r);
+    }
+}
+
 void engine_fail_request(engine *e, engine_request *r, moe_status status, const char *why)
 {
     MOE_DEBUG("request %s failed: %s", r->id, why);
@@ -314,7 +332,22 @@ void engine_fail_request(engine *e, engine_request *r, moe_status status, const 
     r->n_done = r->n_choices;
     e->stats.requests_failed++;
     request_emit_failed(r, status, why);
-    engine_retire(e, r);
+    leave(e, r);
+}
+
+/* It has been left out of steps because nobody computes an expert that it needs. */
+static void look_at_blocked(engine *e, engine_request *r, uint64_t now)
+{
+    char why[64];
+
+    if (now - r->blocked.since_ns >= e->options.step_timeout_ns) {
+        (void)snprintf(why, sizeof why, "layer %u expert %d has no live owner", r->blocked.by.layer,
+                       r->blocked.by.expert_id);
+        engine_fail_request(e, r, MOE_ERR_UNAVAILABLE, why);
+        return;
+    }
+    r->blocked.is = now < r->blocked.retry_ns || !exchange_has_taker(e->options.exchange, &r->blocked.by);
+    e->n_blocked += r->blocked.is;
 }
 
 void engine_intake(engine *e)
@@ -322,18 +355,24 @@ void engine_intake(engine *e)
     uint64_t now = moe_now_ns(e->options.clock);
     engine_request *next;
 
+    e->intake_ns = now;
+    e->n_blocked = 0;
     take_arrivals(e);
     for (engine_request *r = e->oldest; r != NULL; r = next) {
         next = r->newer;
         if (r->ended) {
-            e->stats.requests_done++;
-            engine_retire(e, r);
+            if (!r->in_step) {
+                e->stats.requests_done += !r->left;
+                retire(e, r);
+            }
         } else if (atomic_load(&r->cancelled)) {
             e->stats.requests_cancelled++;
             request_emit_cancelled(r);
-            engine_retire(e, r);
+            leave(e, r);
         } else if (r->deadline_ns != 0 && now >= r->deadline_ns) {
             engine_fail_request(e, r, MOE_ERR_TIMEOUT, "the request's deadline has passed");
+        } else if (r->blocked.is) {
+            look_at_blocked(e, r, now);
         }
     }
 }

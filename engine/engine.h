@@ -142,7 +142,8 @@ typedef struct engine_histogram {
 typedef struct engine_stats {
     uint64_t requests_admitted, requests_done, requests_failed, requests_cancelled, requests_refused;
     uint64_t prompt_tokens, generated_tokens, steps, preemptions;
-    uint32_t queued, running;                          /* now */
+    uint64_t abandoned_steps; /* begun, and given up because nobody computed an expert; computed again later */
+    uint32_t queued, running; /* now */
     uint64_t kv_pages, kv_pages_used, kv_pages_cached; /* now */
     uint64_t prefix_hit_tokens;
     uint64_t last_step_ns;        /* moe_clock_real when the loop last turned, also within a step */
@@ -193,7 +194,8 @@ uint64_t engine_request_seed(const engine_request *r);
 const char *engine_request_set_id(const engine_request *r);
 /* The next event; false when there is none now. */
 MOE_NODISCARD bool engine_next(engine_request *r, engine_event *event);
-/* Ends it within one step: pages and slot are free then. Idempotent; an ended request is left as it is. */
+/* Ends it at once, also while a step waits for experts; pages and slot are free when the step has ended, or soon after if
+ * it waits. Idempotent; an ended request is left as it is. */
 void engine_cancel(engine_request *r);
 void engine_release(engine_request *r);
 
@@ -215,20 +217,28 @@ typedef struct engine_options {
     uint32_t max_queue;        /* requests that wait */
     uint32_t max_context, default_max_tokens;
     uint32_t micro_batches;   /* 1 or 2: alternate halves of a step, to hide the network */
-    uint64_t step_timeout_ns; /* how long a step waits for an expert without a live owner */
+    uint64_t step_timeout_ns; /* how long a request waits for an expert without a live owner */
 } engine_options;
 
 MOE_NODISCARD moe_status engine_open(const engine_options *options, engine **out, moe_error *err);
-/* Runs one token through all layers; the engine is ready afterwards. The caller's thread steps the engine until
- * engine_start. A running engine does it by itself once every expert has a live owner. */
+/* Runs one token through all layers, waiting step_timeout_ns for their owners at most; the engine is ready afterwards. The
+ * caller's thread steps the engine until engine_start. A running engine does it by itself once every expert has a live
+ * owner. */
 MOE_NODISCARD moe_status engine_warm_up(engine *e, moe_error *err);
-/* One step: joins, leaves, rows, tokens. False when there was nothing to run. */
+/* One turn, which never blocks. A step goes on from where it stands as far as the experts' results are there. */
+typedef enum {
+    ENGINE_TURN_IDLE,  /* there is no row to compute */
+    ENGINE_TURN_WAITS, /* a step waits for experts: turn again soon, or after exchange_pause */
+    ENGINE_TURN_WORKED /* a step has ended, or was abandoned because somebody computes none of its experts */
+} engine_turn_kind;
+engine_turn_kind engine_turn(engine *e);
+/* Turns, with pauses, until a step has ended. False when there was nothing to run. */
 bool engine_step(engine *e);
 MOE_NODISCARD moe_status engine_start(engine *e, moe_error *err);
 /* No new requests (UNAVAILABLE), running ones go on. */
 void engine_begin_drain(engine *e);
 bool engine_idle(engine *e); /* no request lives */
-/* Stops the thread, also one that waits for an expert; what still lives is ended with UNAVAILABLE. */
+/* Stops the thread, also while a step waits for experts; what still lives is ended with UNAVAILABLE. */
 void engine_close(engine *e);
 
 #endif

@@ -9,6 +9,21 @@
 
 #define ENGINE_MAX_MICRO_BATCHES 2
 
+typedef struct micro_batch {
+    uint32_t first_row, n_rows;
+} micro_batch;
+
+/* The step that is under way. What comes next is (layer, b): the experts' results of the layer before are combined, then
+ * the layer is routed. */
+typedef struct step_run {
+    bool active, proving; /* proving: its row is a token of our own */
+    uint32_t n_mb, layer, b;
+    micro_batch mb[ENGINE_MAX_MICRO_BATCHES];
+    uint64_t waits_ns;          /* since when it waits for experts; 0: it does not */
+    bool left_behind;           /* a request of it has been cancelled or has failed */
+    exchange_coverage at_begin; /* the owners as they were */
+} step_run;
+
 struct engine {
     engine_options options;
     engine_info info;
@@ -16,12 +31,17 @@ struct engine {
 
     /* the engine thread's own */
     step step;
+    step_run run;
     model_batch *batches[ENGINE_MAX_MICRO_BATCHES];
     sampler *sampler;
     float *logits; /* owned [max_logit_rows, width of the head] */
     engine_request *oldest, *newest;
-    bool proving;                /* the step's row is a token of our own */
-    compute_counters own_tokens; /* what those added: they are nobody's */
+    uint64_t intake_ns;          /* when arrivals were last taken */
+    uint32_t n_blocked;          /* requests that are left out, as an expert has nobody who computes it */
+    model_kv_seq proof;          /* page of a token of our own */
+    moe_status proof_status;     /* how it ended */
+    compute_counters before_own; /* when it was sent */
+    compute_counters own_tokens; /* what such tokens have added: they are nobody's */
     router_set *set;             /* the current set; referenced */
     engine_stats stats;          /* published under the lock after every step */
 
@@ -44,10 +64,8 @@ struct engine {
     bool thread_runs;
 };
 
-/* Takes new requests in, and ends those that were cancelled or ran out of time. */
+/* Takes new requests in, and ends those that were cancelled or ran out of time, also while a step runs. */
 void engine_intake(engine *e);
-/* Ends a request: pages back, off the lists, the engine's reference given up. The last event has been given out. */
-void engine_retire(engine *e, engine_request *r);
 void engine_fail_request(engine *e, engine_request *r, moe_status status, const char *why);
 void engine_release_choice(engine *e, choice *c);
 void engine_publish_stats(engine *e);
@@ -58,13 +76,17 @@ float *engine_logits_at(engine *e, uint32_t logit);
 double engine_seconds(uint64_t from_ns, uint64_t to_ns);
 void engine_observe(engine_histogram *h, double seconds);
 
-/* step.c: all layers, and logits, for the rows that e->step was filled with. */
-MOE_NODISCARD moe_status engine_run_rows(engine *e, moe_error *err);
+/* step.c: begins with the rows that e->step was filled with. */
+void engine_begin_step(engine *e, bool proving);
+/* Ends the step that is under way, if one is, as if it had never begun. */
+void engine_abandon_step(engine *e);
 bool engine_row_failed(const engine *e, uint32_t row);
 
 /* readiness.c: a step that began with this coverage has gone through all layers. */
 void engine_note_proof(engine *e, const exchange_coverage *at_begin);
-/* Between steps: sends a token of our own through all layers if readiness waits for that alone. */
+/* Between steps: begins with a token of our own if readiness waits for that alone. */
 void engine_prove(engine *e);
+/* That token has gone through all layers (MOE_OK), or it has not: why. */
+void engine_end_proof(engine *e, moe_status status, const char *why);
 
 #endif

@@ -2,6 +2,8 @@
  * are is the exchange's coverage; which of its gaps a token has been sent through after is `proven`. */
 #include "engine/engine_priv.h"
 
+#define WARM_UP_PAUSE_NS UINT64_C(1000000) /* at most, between two looks at whether an owner has come; chosen */
+
 static bool in_a_gap(const engine *e, const exchange_coverage *c)
 {
     return !c->whole && (atomic_load(&e->proven) == 0 || moe_now_ns(e->options.clock) - c->since_ns >= EXCHANGE_GAP_NS);
@@ -56,71 +58,62 @@ void engine_note_proof(engine *e, const exchange_coverage *at_begin)
     }
 }
 
-static moe_status run_token(engine *e, moe_error *err)
+static moe_status begin_proof(engine *e, moe_error *err)
 {
-    uint32_t pages[1];
-    float logprob;
-    model_kv_seq seq;
-    moe_status status = model_kv_seq_init(&seq, 1);
+    compute_device *device = model_device(e->options.model);
+    moe_status status = model_kv_seq_init(&e->proof, 1);
 
     if (status == MOE_OK) {
-        status = model_kv_seq_reserve(e->options.kv, &seq, 1);
+        status = model_kv_seq_reserve(e->options.kv, &e->proof, 1);
         if (status != MOE_OK) {
-            model_kv_seq_fini(e->options.kv, &seq);
+            model_kv_seq_fini(e->options.kv, &e->proof);
         }
     }
     if (status != MOE_OK) {
-        return moe_fail(err, status, "warm-up: no KV page");
+        return moe_fail(err, status, "no KV page");
     }
-    pages[0] = seq.pages[0];
-    e->step.rows[0] = (model_row){.token_id = 0, .position = 0, .pages = pages, .set = e->set, .want_logits = true};
+    device->ops->counters(device, &e->before_own);
+    e->step.rows[0] =
+        (model_row){.token_id = 0, .position = 0, .pages = e->proof.pages, .set = e->set, .want_logits = true};
     e->step.n_rows = e->step.n_logits = 1;
     e->step.n_work = 0;
-    status = engine_run_rows(e, err);
-    if (status == MOE_OK &&
-        (engine_row_failed(e, 0) || sampler_logprobs(e->sampler, e->logits, 0, &logprob, 0, NULL) != MOE_OK)) {
-        status = moe_fail(err, MOE_ERR_DATA_LOSS, "warm-up: the model gave a value that is not a number");
-    }
-    model_kv_seq_fini(e->options.kv, &seq);
-    e->step.n_rows = e->step.n_logits = 0;
-    return status;
+    engine_begin_step(e, true);
+    return MOE_OK;
+}
+
+static void set_reason(engine *e, const char *why)
+{
+    pthread_mutex_lock(&e->lock);
+    (void)snprintf(e->unproven.text, sizeof e->unproven.text, "%s", why);
+    pthread_mutex_unlock(&e->lock);
 }
 
 /* A token of our own is in nobody's figures. */
-static moe_status run_uncounted(engine *e, moe_error *err)
+void engine_end_proof(engine *e, moe_status status, const char *why)
 {
     compute_device *device = model_device(e->options.model);
-    compute_counters before, after;
+    compute_counters after;
+    float logprob;
 
-    device->ops->counters(device, &before);
-    e->proving = true;
-    moe_status status = run_token(e, err);
-    e->proving = false;
-    device->ops->counters(device, &after);
-    e->own_tokens.stick_keys_seen += after.stick_keys_seen - before.stick_keys_seen;
-    e->own_tokens.stick_keys_skipped += after.stick_keys_skipped - before.stick_keys_skipped;
-    return status;
-}
-
-moe_status engine_warm_up(engine *e, moe_error *err)
-{
-    exchange_coverage at_begin;
-    moe_error why = {""};
-
-    exchange_get_coverage(e->options.exchange, &at_begin);
-    moe_status status = run_uncounted(e, &why);
-    if (status == MOE_OK) {
-        (void)exchange_progress(
-            e->options.exchange); /* a token whose picks are all local has not turned the transport */
-        engine_note_proof(e, &at_begin);
-        engine_publish_stats(e);
-    } else if (err != NULL) {
-        *err = why;
+    if (status == MOE_OK &&
+        (engine_row_failed(e, 0) || sampler_logprobs(e->sampler, e->logits, 0, &logprob, 0, NULL) != MOE_OK)) {
+        status = MOE_ERR_DATA_LOSS;
+        why = "the model gave a value that is not a number";
     }
-    pthread_mutex_lock(&e->lock);
-    e->unproven = why;
-    pthread_mutex_unlock(&e->lock);
-    return status;
+    device->ops->counters(device, &after);
+    e->own_tokens.stick_keys_seen += after.stick_keys_seen - e->before_own.stick_keys_seen;
+    e->own_tokens.stick_keys_skipped += after.stick_keys_skipped - e->before_own.stick_keys_skipped;
+    model_kv_seq_fini(e->options.kv, &e->proof);
+    e->step.n_rows = e->step.n_logits = 0;
+    set_reason(e, status == MOE_OK ? "" : why);
+    e->proof_status = status;
+    if (status == MOE_OK) {
+        engine_note_proof(e, &e->run.at_begin);
+        MOE_INFO("ready: every expert has a live owner, and a token has gone through all layers");
+    } else {
+        MOE_WARN("not ready: %s", why);
+    }
+    engine_publish_stats(e);
 }
 
 void engine_prove(engine *e)
@@ -132,9 +125,34 @@ void engine_prove(engine *e)
     if (!c.whole || is_proven(e, &c) || atomic_load(&e->stopping)) {
         return;
     }
-    if (engine_warm_up(e, &err) != MOE_OK) {
+    if (begin_proof(e, &err) != MOE_OK) {
+        set_reason(e, err.text);
         MOE_WARN("not ready: %s", err.text);
-    } else {
-        MOE_INFO("ready: every expert has a live owner, and a token has gone through all layers");
     }
+}
+
+static moe_status send_token(engine *e, moe_error *err)
+{
+    moe_status status = begin_proof(e, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    while (engine_turn(e) == ENGINE_TURN_WAITS) {
+        exchange_pause(e->options.exchange, moe_now_ns(e->options.clock) + WARM_UP_PAUSE_NS);
+    }
+    return e->proof_status == MOE_OK ? MOE_OK : moe_fail(err, e->proof_status, "warm-up: %s", e->unproven.text);
+}
+
+/* The owners may not be connected yet: until then tokens are put off, one after the other. */
+moe_status engine_warm_up(engine *e, moe_error *err)
+{
+    uint64_t begun = moe_now_ns(e->options.clock);
+    moe_status status;
+
+    do {
+        status = send_token(e, err);
+    } while ((status == MOE_ERR_UNAVAILABLE || (status == MOE_OK && atomic_load(&e->proven) == 0)) &&
+             moe_now_ns(e->options.clock) - begun < e->options.step_timeout_ns);
+    return status;
 }

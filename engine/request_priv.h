@@ -49,8 +49,16 @@ struct engine_request {
     choice *choices; /* owned [n_choices] */
     uint32_t n_choices, n_done;
     bool started, ended;
+    bool in_step;      /* the step that runs has rows of it: its pages are needed */
+    bool left;         /* it was cancelled or has failed; only its pages are still here */
     moe_status failed; /* a row of it failed in this step */
     engine_usage usage;
+    struct {
+        bool is;           /* an expert that it needs has nobody who computes it: it is left out of steps */
+        exchange_stuck by; /* that expert */
+        uint64_t since_ns; /* no row of it has gone through a step since then; 0: it is not waiting for an expert */
+        uint64_t retry_ns, pause_ns;
+    } blocked;
     uint64_t submitted_ns, started_ns, first_token_ns, last_token_ns, progress_ns;
 
     moe_ring *ring;             /* engine -> consumer */

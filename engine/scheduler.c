@@ -190,6 +190,9 @@ static bool has_room(engine_request *r)
 
 static void plan_choice(planner *p, choice *c)
 {
+    if (c->request->blocked.is) {
+        return; /* it keeps its pages, but for those that an older one needs */
+    }
     switch (c->state) {
     case CHOICE_DECODE:
         if (has_room(c->request)) {
@@ -221,7 +224,7 @@ void scheduler_plan(const scheduler_limits *limits, model_kv *kv, engine_request
     for (engine_request *r = oldest; r != NULL; r = r->newer) {
         for (uint32_t i = 0; i < r->n_choices; i++) {
             out->n_running += is_running(&r->choices[i]);
-            n_decode += r->choices[i].state == CHOICE_DECODE;
+            n_decode += r->choices[i].state == CHOICE_DECODE && !r->blocked.is;
         }
     }
     p.prefill_budget = limits->max_batch_tokens - MOE_MIN(n_decode, limits->max_batch_tokens);

@@ -1,14 +1,29 @@
 /* One step: plan, all layers with the experts' exchange in between, then one more token for each choice whose last
- * token was read.
+ * token was read. Nothing in it blocks: engine_turn goes on as far as the experts' results allow, and in between
+ * requests come, are cancelled and run out of time.
  *
  * Nothing that others see changes before all layers have run: tokens count as computed, and full pages are registered
- * for other requests, only in engine_finish_work. A step that fails in the middle ends its own requests, whose pages go
- * back; what was written into them is read by nobody. */
+ * for other requests, only in engine_finish_work. So a step can be abandoned at any point: its rows are computed again
+ * in a later one, to the same bits; what it had written into pages is read by nobody. */
 #include "engine/engine_priv.h"
 
 #include <string.h>
 
-#define PROGRESS_NS 1000000000u /* between two PROGRESS events of a request that waits; chosen */
+/* Chosen, not measured.
+ *
+ *   PROGRESS   between two PROGRESS events of a request that waits
+ *   INTAKE     so late a step that waits for experts notices arrivals and cancels
+ *   HOLD       so long a step waits for an expert that nobody computes: a connection that broke is made again within some
+ *              milliseconds, and those who need no such expert wait as well
+ *   BLOCK      a request whose expert has an owner that refuses is tried again after so long, ever more slowly: each try
+ *              holds up the others in its step
+ *   TURNS      of the transport in which something came, before others have their turn */
+#define PROGRESS_NS    UINT64_C(1000000000)
+#define INTAKE_NS      UINT64_C(1000000)
+#define HOLD_NS        UINT64_C(50000000)
+#define BLOCK_FIRST_NS UINT64_C(10000000)
+#define BLOCK_MOST_NS  UINT64_C(1000000000)
+#define TURNS          64
 
 /* ------------------------------------------------------------------------------------------------ planning */
 /* A waiting choice starts, or starts again. */
@@ -30,10 +45,6 @@ static void on_admit(void *ctx, choice *c)
 }
 
 /* ------------------------------------------------------------------------------------------------ layers */
-typedef struct micro_batch {
-    uint32_t first_row, n_rows;
-} micro_batch;
-
 /* Two micro-batches alternate only when each gets a row. A sequence may straddle them: the first half's K and V of a
  * layer are stored before the second half attends. */
 static uint32_t split(const engine *e, micro_batch *mb)
@@ -108,46 +119,13 @@ static moe_status route(engine *e, uint32_t b, const micro_batch *mb, uint32_t l
     if (status != MOE_OK) {
         return status;
     }
-    if (!e->proving) { /* a token of our own is nobody's */
+    if (!e->run.proving) { /* a token of our own is nobody's */
         count_rows(e, mb, model_batch_ids(batch), layer);
     }
     keep_experts(e, mb, model_batch_ids(batch), layer);
     status = exchange_begin(e->options.exchange, &job);
     if (status == MOE_OK) {
         model_batch_local(batch);
-    }
-    return status;
-}
-
-/* Every layer of every micro-batch: while one waits for its experts, the other attends.
- *
- *   b = 0   route 0 |         | combine, route 1 |                  | combine, route 2 | ...
- *   b = 1           | route 0 |                  | combine, route 1 |                  | ...
- *
- * exchange_wait(0) comes when micro-batch 1 has been sent, so its nodes compute meanwhile. One more round than there
- * are layers combines the last one. The deadline is the whole step's. */
-static moe_status run_layers(engine *e, const micro_batch *mb, uint32_t n_mb, moe_error *err)
-{
-    uint64_t deadline = moe_now_ns(e->options.clock) + e->options.step_timeout_ns;
-    uint32_t n_layers = e->info.config->n_layers;
-    moe_status status = MOE_OK;
-
-    for (uint32_t b = 0; b < n_mb; b++) {
-        model_batch_begin(e->batches[b], e->step.rows + mb[b].first_row, mb[b].n_rows);
-    }
-    for (uint32_t layer = 0; layer <= n_layers && status == MOE_OK; layer++) {
-        for (uint32_t b = 0; b < n_mb && status == MOE_OK; b++) {
-            if (layer > 0) {
-                status = exchange_wait(e->options.exchange, b, deadline, err);
-                if (status != MOE_OK) {
-                    break;
-                }
-                model_batch_combine(e->batches[b]);
-            }
-            if (layer < n_layers) {
-                status = route(e, b, &mb[b], layer);
-            }
-        }
     }
     return status;
 }
@@ -162,32 +140,88 @@ static uint32_t logits_before(const engine *e, uint32_t row)
     return n;
 }
 
-moe_status engine_run_rows(engine *e, moe_error *err)
+void engine_begin_step(engine *e, bool proving)
 {
-    micro_batch mb[ENGINE_MAX_MICRO_BATCHES];
-    uint32_t n_mb = split(e, mb);
-    moe_status status = run_layers(e, mb, n_mb, err);
+    step_run *run = &e->run;
 
-    for (uint32_t b = 0; b < n_mb && status == MOE_OK; b++) {
-        status = model_batch_logits(e->batches[b], engine_logits_at(e, logits_before(e, mb[b].first_row)));
+    *run = (step_run){.active = true, .proving = proving};
+    run->n_mb = split(e, run->mb);
+    exchange_get_coverage(e->options.exchange, &run->at_begin);
+    for (uint32_t b = 0; b < run->n_mb; b++) {
+        model_batch_begin(e->batches[b], e->step.rows + run->mb[b].first_row, run->mb[b].n_rows);
     }
-    /* A failed exchange leaves the other micro-batch's job behind. Waiting for it until now drops it, so that the next
-     * step may use its place; late results are counted and ignored. */
-    for (uint32_t b = 0; b < n_mb && status != MOE_OK; b++) {
-        if (exchange_state(e->options.exchange, b) == EXCHANGE_RUNNING) {
-            moe_status dropped = exchange_wait(e->options.exchange, b, moe_now_ns(e->options.clock), NULL);
-            MOE_DEBUG("micro-batch %u of a failed step: %s", b, moe_status_text(dropped));
+    for (uint32_t i = 0; i < e->step.n_work; i++) {
+        e->step.work[i].choice->request->in_step = true;
+    }
+}
+
+/* Its requests may be put back, and leave. */
+static void end_run(engine *e)
+{
+    e->run.active = false;
+    for (uint32_t i = 0; i < e->step.n_work; i++) {
+        e->step.work[i].choice->request->in_step = false;
+    }
+}
+
+/* The experts' results, as long as there is something to take: MOE_ERR_BUSY when they are awaited. */
+static moe_status collect(engine *e, uint32_t b, moe_error *err)
+{
+    exchange *x = e->options.exchange;
+    moe_status status = exchange_collect(x, b, err);
+
+    for (int turn = 0; status == MOE_ERR_BUSY && turn < TURNS && exchange_progress(x) > 0; turn++) {
+        status = exchange_collect(x, b, err);
+    }
+    return status;
+}
+
+static moe_status next_layer(engine *e, moe_error *err)
+{
+    step_run *run = &e->run;
+    moe_status status = run->layer == 0 ? MOE_OK : collect(e, run->b, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    run->waits_ns = 0;
+    if (run->layer > 0) {
+        model_batch_combine(e->batches[run->b]);
+    }
+    return run->layer < e->info.config->n_layers ? route(e, run->b, &run->mb[run->b], run->layer) : MOE_OK;
+}
+
+/* Every layer of every micro-batch: while one waits for its experts, the other attends.
+ *
+ *   b = 0   route 0 |         | combine, route 1 |                  | combine, route 2 | ...
+ *   b = 1           | route 0 |                  | combine, route 1 |                  | ...
+ *
+ * Micro-batch 0 is collected when 1 has been sent, so its nodes compute meanwhile. One more round than there are layers
+ * combines the last one. MOE_ERR_BUSY: results are awaited, and the next call goes on from there. */
+static moe_status advance(engine *e, moe_error *err)
+{
+    step_run *run = &e->run;
+    moe_status status = MOE_OK;
+
+    while (status == MOE_OK && run->layer <= e->info.config->n_layers) {
+        status = next_layer(e, err);
+        if (status == MOE_OK && ++run->b == run->n_mb) {
+            run->b = 0;
+            run->layer++;
         }
+    }
+    for (uint32_t b = 0; b < run->n_mb && status == MOE_OK; b++) {
+        status = model_batch_logits(e->batches[b], engine_logits_at(e, logits_before(e, run->mb[b].first_row)));
     }
     return status;
 }
 
 bool engine_row_failed(const engine *e, uint32_t row)
 {
-    micro_batch mb[ENGINE_MAX_MICRO_BATCHES];
-    uint32_t b = split(e, mb) == 2 && row >= mb[1].first_row;
+    const step_run *run = &e->run;
+    uint32_t b = run->n_mb == 2 && row >= run->mb[1].first_row;
 
-    return model_batch_failed(e->batches[b], row - mb[b].first_row);
+    return model_batch_failed(e->batches[b], row - run->mb[b].first_row);
 }
 
 /* ------------------------------------------------------------------------------------------------ after the layers */
@@ -199,6 +233,7 @@ static void finish_step(engine *e)
         engine_request *r = w->choice->request;
         moe_status status = r->ended ? MOE_OK : engine_finish_work(e, w);
 
+        r->blocked.since_ns = r->blocked.pause_ns = 0;
         if (status != MOE_OK) {
             r->failed = status;
         } else if (!r->ended && r->n_done == r->n_choices && r->failed == MOE_OK) {
@@ -253,40 +288,194 @@ static bool any_row_counts(const engine *e)
     return false;
 }
 
-bool engine_step(engine *e)
+/* ------------------------------------------------------------------------------------------------ waiting */
+void engine_abandon_step(engine *e)
 {
-    exchange_coverage at_begin;
-    moe_error err = {""};
-    moe_status status;
+    if (!e->run.active) {
+        return;
+    }
+    for (uint32_t b = 0; b < e->run.n_mb; b++) {
+        exchange_drop(e->options.exchange, b);
+    }
+    e->stats.abandoned_steps += !e->run.proving;
+    end_run(e);
+    if (e->run.proving) {
+        engine_end_proof(e, MOE_ERR_UNAVAILABLE, "it was put off");
+    }
+}
 
-    engine_intake(e);
+static bool row_is_stuck(const engine *e, uint32_t row, exchange_stuck *out)
+{
+    const step_run *run = &e->run;
+    uint32_t b = run->n_mb == 2 && row >= run->mb[1].first_row;
+
+    return exchange_row_is_stuck(e->options.exchange, b, row - run->mb[b].first_row, out);
+}
+
+/* Left out of steps until the expert has somebody who computes it, and for a moment at least: a node may be there and
+ * refuse. */
+static void block(engine *e, engine_request *r, const exchange_stuck *by, uint64_t now)
+{
+    r->blocked.is = true;
+    r->blocked.by = *by;
+    r->blocked.since_ns = r->blocked.since_ns == 0 ? e->run.waits_ns : r->blocked.since_ns;
+    r->blocked.pause_ns = r->blocked.pause_ns == 0 ? BLOCK_FIRST_NS : MOE_MIN(2 * r->blocked.pause_ns, BLOCK_MOST_NS);
+    r->blocked.retry_ns = now + r->blocked.pause_ns;
+}
+
+/* Returns whether a request of the step was. */
+static bool block_stuck(engine *e, uint64_t now)
+{
+    exchange_stuck by = {0, 0};
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < e->step.n_work; i++) {
+        const step_work *w = &e->step.work[i];
+        bool stuck = false;
+
+        for (uint32_t row = w->first_row; row < w->first_row + w->n_rows && !stuck; row++) {
+            stuck = row_is_stuck(e, row, &by);
+        }
+        if (stuck) {
+            block(e, w->choice->request, &by, now);
+            n++;
+        }
+    }
+    if (n > 0) {
+        MOE_WARN("layer %u expert %d has no live owner: %u of the %u choices of this step wait, the others go on",
+                 by.layer, by.expert_id, n, e->step.n_work);
+    }
+    return n > 0;
+}
+
+static uint64_t stuck_since(const engine *e)
+{
+    uint64_t since = UINT64_MAX;
+
+    for (uint32_t b = 0; b < e->run.n_mb; b++) {
+        uint64_t its = exchange_stuck_since(e->options.exchange, b);
+        since = its == 0 ? since : MOE_MIN(since, its);
+    }
+    return since;
+}
+
+static void prove_no_more(engine *e)
+{
+    exchange_stuck by;
+    char why[64] = "experts are awaited";
+
+    if (row_is_stuck(e, 0, &by)) {
+        (void)snprintf(why, sizeof why, "layer %u expert %d has no live owner", by.layer, by.expert_id);
+        end_run(e);
+        exchange_drop(e->options.exchange, 0);
+        engine_end_proof(e, MOE_ERR_UNAVAILABLE, why);
+    }
+}
+
+/* A step that waits for long holds everybody who is in it, so it ends when it waits for what nobody computes, or keeps
+ * pages of requests that have gone. Those that can go on do, from where they were. */
+static void look_at_wait(engine *e, uint64_t now)
+{
+    step_run *run = &e->run;
+    uint64_t since = stuck_since(e);
+
+    run->waits_ns = run->waits_ns == 0 ? now : run->waits_ns;
+    if (since < now && now - since >= HOLD_NS) {
+        if (run->proving) {
+            prove_no_more(e);
+        } else if (block_stuck(e, now)) {
+            engine_abandon_step(e);
+        }
+    }
+    if (run->active && run->left_behind && now - run->waits_ns >= HOLD_NS) {
+        engine_abandon_step(e);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ the turn */
+/* Fills and begins a step; false: there is no row. */
+static bool begin_step(engine *e)
+{
     scheduler_plan(&e->limits, e->options.kv, e->oldest, e->newest, on_admit, e, &e->step);
     e->stats.preemptions += e->step.n_preempted;
     emit_progress(e);
-    if (e->step.n_rows == 0) {
-        (void)exchange_progress(e->options.exchange); /* connections live on without work */
-        engine_prove(e);
-        engine_publish_stats(e);
-        return false;
+    if (e->step.n_rows > 0) {
+        engine_begin_step(e, false);
     }
-    exchange_get_coverage(e->options.exchange, &at_begin);
-    status = engine_run_rows(e, &err);
+    return e->step.n_rows > 0;
+}
+
+static void end_step(engine *e, moe_status status, const char *why)
+{
+    end_run(e);
     (void)exchange_progress(e->options.exchange); /* a step whose picks are all local has not turned the transport */
+    if (e->run.proving) {
+        engine_end_proof(e, status, why);
+        return;
+    }
     /* Before a token is handed out: a client that has its last token finds all rows counted, as the experts have. */
     atomic_fetch_add_explicit(&e->rows_done, e->step.n_rows, memory_order_relaxed);
     if (status != MOE_OK) {
-        MOE_ERROR("step of %u rows failed: %s", e->step.n_rows,
-                  err.text[0] != '\0' ? err.text : moe_status_text(status));
-        fail_step(e, status, err.text[0] != '\0' ? err.text : moe_status_text(status));
+        for (uint32_t b = 0; b < e->run.n_mb; b++) {
+            exchange_drop(e->options.exchange, b);
+        }
+        MOE_ERROR("step of %u rows failed: %s", e->step.n_rows, why);
+        fail_step(e, status, why);
     } else {
         finish_step(e);
         if (any_row_counts(e)) {
-            engine_note_proof(e, &at_begin);
+            engine_note_proof(e, &e->run.at_begin);
         }
         fail_marked(e, "the model gave a value that is not a number");
     }
     e->stats.steps++;
     engine_intake(e);
     engine_publish_stats(e);
-    return true;
+}
+
+static engine_turn_kind on_wait(engine *e)
+{
+    uint64_t now = exchange_turned_ns(e->options.exchange);
+
+    if (now - e->intake_ns >= INTAKE_NS) {
+        engine_intake(e);
+        emit_progress(e);
+        engine_publish_stats(e);
+    }
+    look_at_wait(e, now);
+    return e->run.active ? ENGINE_TURN_WAITS : ENGINE_TURN_WORKED;
+}
+
+engine_turn_kind engine_turn(engine *e)
+{
+    moe_error err = {""};
+
+    if (!e->run.active) {
+        engine_intake(e);
+        if (!begin_step(e)) {
+            (void)exchange_progress(e->options.exchange); /* connections live on without work */
+            engine_prove(e);
+        }
+        if (!e->run.active) {
+            engine_publish_stats(e);
+            return ENGINE_TURN_IDLE;
+        }
+    }
+    bool proving = e->run.proving;
+    moe_status status = advance(e, &err);
+    if (status == MOE_ERR_BUSY) {
+        return on_wait(e);
+    }
+    end_step(e, status, err.text[0] != '\0' ? err.text : moe_status_text(status));
+    return proving ? ENGINE_TURN_IDLE : ENGINE_TURN_WORKED;
+}
+
+bool engine_step(engine *e)
+{
+    engine_turn_kind kind;
+
+    while ((kind = engine_turn(e)) == ENGINE_TURN_WAITS) {
+        exchange_pause(e->options.exchange, exchange_turned_ns(e->options.exchange) + INTAKE_NS);
+    }
+    return kind == ENGINE_TURN_WORKED;
 }

@@ -429,15 +429,19 @@ static moe_status plan_and_send(exchange *x, exchange_run *run, uint64_t now)
     bool with_slow = false;
     moe_status status = MOE_OK;
 
+    bool all_placed = x->placement != NULL;
+
     run->replan = false;
     for (size_t n_slow = 1; n_slow > 0 && run->n_waiting > 0 && x->placement != NULL && status == MOE_OK;) {
         n_slow = usable_nodes(x, now, with_slow, usable, &in);
-        (void)router_plan_build(x->plan, &in);
-        run->unplaced = router_plan_unplaced(x->plan);
+        all_placed = router_plan_build(x->plan, &in) == 0;
         while (status == MOE_OK && router_plan_next(x->plan, &part)) {
             status = send_part(x, run, &part, now);
         }
         with_slow = true;
+    }
+    if (!all_placed && run->n_waiting > 0 && run->stuck_ns == 0) {
+        run->stuck_ns = now;
     }
     run->replan_ns = run->n_waiting == 0 ? UINT64_MAX : now + pause_ns(x);
     exchange_wake_at(x, run->replan_ns);
@@ -508,6 +512,7 @@ moe_status exchange_on_result(exchange *x, transport_peer peer, const wire_resul
     x->nodes[a->node].queued_rows = r->queued_rows;
     a->state = ATTEMPT_FREE;
     finish_picks(x, run, a, r->rows);
+    run->stuck_ns = 0;
     run->replan = true;
     if (run->n_left == 0) {
         end_run(x, run, EXCHANGE_DONE);
@@ -552,15 +557,41 @@ moe_status exchange_begin(exchange *x, const exchange_job *job)
     run->job = *job;
     run->step = ++x->step;
     run->next_attempt = 0;
-    run->unplaced = -1;
+    run->stuck_ns = 0;
     run->n_left = run->n_waiting = count_picks(run, x->o.k);
     run->state = run->n_left == 0 ? EXCHANGE_DONE : EXCHANGE_RUNNING;
     x->stats.rows_dispatched += run->n_left;
-    moe_status status = plan_and_send(x, run, moe_now_ns(x->o.clock));
+    x->busy_ns = moe_now_ns(x->o.clock);
+    moe_status status = plan_and_send(x, run, x->busy_ns);
     if (status != MOE_OK) {
         end_run(x, run, EXCHANGE_IDLE);
     }
     return status;
+}
+
+moe_status exchange_collect(exchange *x, uint32_t micro_batch, moe_error *err)
+{
+    MOE_ASSERT(micro_batch < x->o.micro_batches);
+    exchange_run *run = &x->runs[micro_batch];
+
+    if (run->state == EXCHANGE_RUNNING) {
+        return MOE_ERR_BUSY;
+    }
+    if (run->state == EXCHANGE_FAILED) {
+        run->state = EXCHANGE_IDLE;
+        return moe_fail(err, run->status, "layer %u: the device failed", run->job.layer);
+    }
+    return MOE_OK;
+}
+
+void exchange_drop(exchange *x, uint32_t micro_batch)
+{
+    MOE_ASSERT(micro_batch < x->o.micro_batches);
+    exchange_run *run = &x->runs[micro_batch];
+
+    if (run->state == EXCHANGE_RUNNING) {
+        end_run(x, run, EXCHANGE_IDLE);
+    }
 }
 
 exchange_state_kind exchange_state(const exchange *x, uint32_t micro_batch)
@@ -603,47 +634,52 @@ unsigned exchange_progress(exchange *x)
     run_timers(x, now);
     exchange_coverage_update(x, now);
     atomic_store_explicit(&x->turned_ns, now, memory_order_relaxed);
-    return n + transport_frames_flush(x->small) + transport_frames_flush(x->dispatches);
+    n += transport_frames_flush(x->small) + transport_frames_flush(x->dispatches);
+    x->busy_ns = n > 0 ? now : x->busy_ns;
+    return n;
 }
 
-/* ------------------------------------------------------------------------------------------------ waiting
- * Spin, yield, sleep, each for a while (docs/threads.md). Measured with other processes on the same two cores: a spin
- * of 20 us cost 60 us per round trip where spinner and node shared a core, against 17.6 us when it yields at once
- * (bench_transport); a pool of two nodes at batch 1 went from 0.89 - 0.96 of one process's rate to 0.98 by sleeping
- * after 100 us instead of a millisecond, together with the other changes that docs/threads.md lists under "Waiting". */
-#define NAP_NS UINT64_C(100000) /* at most, where the transport cannot be slept on */
-
-/* A transport that can be slept on has other processes behind it, which may need this core to answer. */
-static void pause_for(exchange *x, uint64_t idle_ns, uint64_t left_ns)
+/* ------------------------------------------------------------------------------------------------ waiting */
+/* Whether a node takes rows for it at this moment: a slow one does, one that has just refused does not. */
+static bool has_taker(const exchange *x, uint32_t layer, int32_t expert_id, uint64_t now)
 {
-    transport *t = x->o.transport;
+    size_t n = 0;
+    const uint32_t *owners =
+        x->placement == NULL ? NULL : router_placement_replicas(x->placement, layer, expert_id, &n);
 
-    if (moe_wait_moment(idle_ns, t->ops->wait != NULL)) {
-        return;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t node = x->node_of[owners[i]];
+        if (node != EXCHANGE_NO_NODE && x->nodes[node].state == NODE_READY && now >= x->nodes[node].hold_until_ns) {
+            return true;
+        }
     }
-    if (t->ops->wait != NULL) {
-        t->ops->wait(t, left_ns);
-    } else {
-        const struct timespec nap = {0, (long)MOE_MIN(left_ns, NAP_NS)};
-
-        (void)nanosleep(&nap, NULL);
-    }
+    return false;
 }
 
-static moe_status give_up(exchange *x, exchange_run *run, moe_error *err)
+bool exchange_has_taker(const exchange *x, const exchange_stuck *of)
 {
-    moe_status status = MOE_ERR_TIMEOUT;
+    return has_taker(x, of->layer, of->expert_id, moe_now_ns(x->o.clock));
+}
 
-    if (atomic_load(&x->aborted)) {
-        status = moe_fail(err, MOE_ERR_UNAVAILABLE, "the server is shutting down");
-    } else if (run->n_waiting > 0 && run->unplaced >= 0) {
-        status = moe_fail(err, MOE_ERR_UNAVAILABLE, "layer %u expert %d has no live owner", run->job.layer,
-                          run->job.ids[run->unplaced]);
-    } else {
-        moe_fail(err, status, "layer %u: %zu expert results did not come in time", run->job.layer, run->n_left);
+uint64_t exchange_stuck_since(const exchange *x, uint32_t micro_batch)
+{
+    MOE_ASSERT(micro_batch < x->o.micro_batches);
+    return x->runs[micro_batch].state == EXCHANGE_RUNNING ? x->runs[micro_batch].stuck_ns : 0;
+}
+
+bool exchange_row_is_stuck(const exchange *x, uint32_t micro_batch, size_t row, exchange_stuck *out)
+{
+    MOE_ASSERT(micro_batch < x->o.micro_batches);
+    const exchange_run *run = &x->runs[micro_batch];
+    uint64_t now = moe_now_ns(x->o.clock);
+
+    for (size_t pick = row * x->o.k; run->state == EXCHANGE_RUNNING && pick < (row + 1) * x->o.k; pick++) {
+        if (run->picks[pick] == PICK_WAITING && !has_taker(x, run->job.layer, run->job.ids[pick], now)) {
+            *out = (exchange_stuck){run->job.layer, run->job.ids[pick]};
+            return true;
+        }
     }
-    end_run(x, run, EXCHANGE_IDLE);
-    return status;
+    return false;
 }
 
 uint64_t exchange_turned_ns(const exchange *x)
@@ -651,45 +687,31 @@ uint64_t exchange_turned_ns(const exchange *x)
     return atomic_load_explicit(&x->turned_ns, memory_order_relaxed);
 }
 
-void exchange_abort(exchange *x)
-{
-    atomic_store(&x->aborted, true);
-    if (x->o.transport->ops->wake != NULL) {
-        x->o.transport->ops->wake(x->o.transport);
-    }
-}
+/* Spin, yield, sleep, each for a while (docs/threads.md). Measured with other processes on the same two cores: a spin
+ * of 20 us cost 60 us per round trip where spinner and node shared a core, against 17.6 us when it yields at once
+ * (bench_transport); a pool of two nodes at batch 1 went from 0.89 - 0.96 of one process's rate to 0.98 by sleeping
+ * after 100 us instead of a millisecond, together with the other changes that docs/threads.md lists under "Waiting". */
+#define NAP_NS UINT64_C(100000) /* at most, where the transport cannot be slept on */
 
-moe_status exchange_wait(exchange *x, uint32_t micro_batch, uint64_t deadline_ns, moe_error *err)
+void exchange_pause(exchange *x, uint64_t until_ns)
 {
-    MOE_ASSERT(micro_batch < x->o.micro_batches);
-    exchange_run *run = &x->runs[micro_batch];
-    uint64_t idle_since = 0;
+    transport *t = x->o.transport;
+    uint64_t now = exchange_turned_ns(x);
+    uint64_t until = MOE_MIN(x->wake_ns, until_ns);
+    uint64_t left = until > now ? until - now : 0;
 
-    if (x->o.threads != NULL && run->state == EXCHANGE_RUNNING) {
+    if (x->o.threads != NULL) {
         moe_threads_rest(x->o.threads);
     }
-    while (run->state == EXCHANGE_RUNNING) {
-        unsigned n = exchange_progress(x);
-        uint64_t now = exchange_turned_ns(x);
-
-        if (run->state != EXCHANGE_RUNNING) {
-            break;
-        }
-        if ((deadline_ns != 0 && now >= deadline_ns) || atomic_load_explicit(&x->aborted, memory_order_relaxed)) {
-            return give_up(x, run, err);
-        }
-        if (n > 0 || idle_since == 0) {
-            idle_since = now;
-        }
-        if (n == 0) {
-            uint64_t until = MOE_MIN(x->wake_ns, deadline_ns == 0 ? UINT64_MAX : deadline_ns);
-
-            pause_for(x, now - idle_since, until > now ? until - now : 0);
-        }
+    /* A transport that can be slept on has other processes behind it, which may need this core to answer. */
+    if (moe_wait_moment(now > x->busy_ns ? now - x->busy_ns : 0, t->ops->wait != NULL)) {
+        return;
     }
-    if (run->state == EXCHANGE_FAILED) {
-        run->state = EXCHANGE_IDLE;
-        return moe_fail(err, run->status, "layer %u: the device failed", run->job.layer);
+    if (t->ops->wait != NULL) {
+        t->ops->wait(t, left);
+    } else {
+        const struct timespec nap = {0, (long)MOE_MIN(left, NAP_NS)};
+
+        (void)nanosleep(&nap, NULL);
     }
-    return MOE_OK;
 }

@@ -16,8 +16,10 @@
  * and are planned anew: over the nodes that are left, or over the same one when there is no other. An attempt whose
  * deadline has passed may still answer. The first result wins; both are equal.
  *
- * Threads: everything belongs to the engine thread, which also makes the transport progress; exchange_abort,
- *          exchange_turned_ns and exchange_get_coverage may be called from any.
+ * Nothing here blocks but exchange_pause.
+ *
+ * Threads: everything belongs to the engine thread, which also makes the transport progress; exchange_turned_ns and
+ *          exchange_get_coverage may be called from any.
  * Memory:  a step allocates nothing. Buffers are sized at open for max_rows * k picks and micro_batches jobs. */
 #ifndef CONCLAVE_EXCHANGE_H
 #define CONCLAVE_EXCHANGE_H
@@ -55,7 +57,7 @@ typedef struct exchange_options {
      * placement. NULL: none. */
     void (*poll)(void *ctx);
     void *poll_ctx;
-    moe_threads *threads; /* borrowed; they rest while a job waits, as nodes may share the cores; NULL: none */
+    moe_threads *threads; /* borrowed; they rest in exchange_pause, as nodes may share the cores; NULL: none */
 } exchange_options;
 
 typedef struct exchange_job {
@@ -103,25 +105,35 @@ bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *ou
  * were not added are not used. */
 void exchange_set_placement(exchange *x, router_placement *placement);
 
-/* Plans and sends one job. Afterwards exchange_progress until exchange_state leaves EXCHANGE_RUNNING.
+/* Plans and sends one job. Afterwards exchange_progress until exchange_collect has it.
  * Errors: of the device, when x cannot be downloaded; the job is then EXCHANGE_IDLE. */
 MOE_NODISCARD moe_status exchange_begin(exchange *x, const exchange_job *job);
 typedef enum { EXCHANGE_IDLE, EXCHANGE_RUNNING, EXCHANGE_DONE, EXCHANGE_FAILED } exchange_state_kind;
 exchange_state_kind exchange_state(const exchange *x, uint32_t micro_batch);
 /* Makes the transport progress and acts on deadlines; returns the number of events handled. Never blocks. */
 unsigned exchange_progress(exchange *x);
-/* Makes progress, waiting in three stages, until the job is done, has failed, or deadline_ns has passed (on the clock,
- * which must be one that runs; 0: none). After a failure or a timeout the job is dropped: late results are counted and
- * ignored.
- * Errors: MOE_ERR_UNAVAILABLE when an expert had no live owner until the deadline, or after exchange_abort;
- * MOE_ERR_TIMEOUT; the device's. */
-MOE_NODISCARD moe_status exchange_wait(exchange *x, uint32_t micro_batch, uint64_t deadline_ns, moe_error *err);
+/* MOE_OK: all results of the job are in place. MOE_ERR_BUSY: some are awaited. Others are the device's: the job is over. */
+MOE_NODISCARD moe_status exchange_collect(exchange *x, uint32_t micro_batch, moe_error *err);
+/* Ends the job where it stands, if one runs: results that still come are counted as late and ignored. */
+void exchange_drop(exchange *x, uint32_t micro_batch);
 
-/* When, on the clock, exchange_progress last ran: also while a job waits. 0: never. Any thread. */
+/* A pick without a node that takes it keeps its job waiting. Since when, on the clock, one of this job's has been without
+ * one while no result of the job came; 0: all are under way. */
+uint64_t exchange_stuck_since(const exchange *x, uint32_t micro_batch);
+typedef struct exchange_stuck {
+    uint32_t layer;
+    int32_t expert_id;
+} exchange_stuck;
+/* Whether a pick of this row of the job waits for a node; the first such pick's expert. */
+bool exchange_row_is_stuck(const exchange *x, uint32_t micro_batch, size_t row, exchange_stuck *out);
+/* Whether some node takes rows for this expert now. */
+bool exchange_has_taker(const exchange *x, const exchange_stuck *of);
+
+/* Waits, in three stages, for what exchange_progress would act on, or until until_ns of the clock, which must be one that
+ * runs. Returns at once while something has happened a moment ago. */
+void exchange_pause(exchange *x, uint64_t until_ns);
+/* When, on the clock, exchange_progress last ran. 0: never. Any thread. */
 uint64_t exchange_turned_ns(const exchange *x);
-/* From any thread: every wait that runs, and every later one, ends with MOE_ERR_UNAVAILABLE. There is no way back: for
- * a program that ends. */
-void exchange_abort(exchange *x);
 
 /* ------------------------------------------------------------------------------------------------ coverage
  * Whether every expert has a live owner: a replica of the placement on a node that is connected, greeted and not

@@ -58,7 +58,7 @@ typedef struct exchange_run {
     size_t n_left, n_waiting;
     bool replan;        /* something changed that may let waiting picks go */
     uint64_t replan_ns; /* or at this time */
-    int64_t unplaced;   /* a pick without a live owner when it was last planned; -1: none */
+    uint64_t stuck_ns;  /* a pick has had no node since then, and no result has come; 0: all are under way */
     moe_status status;  /* of a failed job */
 } exchange_run;
 
@@ -79,8 +79,8 @@ struct exchange {
     exchange_run runs[EXCHANGE_MAX_JOBS];
     uint64_t step;
     uint64_t wake_ns; /* the earliest timer */
+    uint64_t busy_ns; /* when something last happened */
     exchange_stats stats;
-    atomic_bool aborted;
     _Atomic uint64_t turned_ns;
     struct {
         pthread_mutex_t lock;  /* of now, for other threads; a leaf */

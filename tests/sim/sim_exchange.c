@@ -91,8 +91,9 @@ static void give_up(uint32_t c, uint32_t mb)
 {
     world_job *j = &w.jobs[c][mb];
 
-    if (j->open && exchange_state(w.coordinators[c].x, mb) == EXCHANGE_RUNNING &&
-        exchange_wait(w.coordinators[c].x, mb, 1, NULL) != MOE_OK) {
+    (void)exchange_progress(w.coordinators[c].x);
+    if (j->open && exchange_state(w.coordinators[c].x, mb) == EXCHANGE_RUNNING) {
+        exchange_drop(w.coordinators[c].x, mb);
         for (size_t pick = 0; pick < j->job.n_rows * w.o.k; pick++) {
             given_up[c] += j->ids[pick] >= 0 && j->written[pick] == 0;
         }

@@ -11,7 +11,8 @@ engine_fixture_options engine_fixture_defaults(const char *dir)
                                 .prefill_chunk = 512,
                                 .max_running = 32,
                                 .max_queue = 64,
-                                .micro_batches = 1};
+                                .micro_batches = 1,
+                                .step_timeout_ns = UINT64_C(3600000000000)};
 
     o.model.max_context = 1024;
     o.model.kv_tokens = 32 * 1024;
@@ -51,7 +52,7 @@ void engine_fixture_open(engine_fixture *f, const engine_fixture_options *o)
                               .max_context = (uint32_t)m.max_context,
                               .default_max_tokens = 64,
                               .micro_batches = o->micro_batches,
-                              .step_timeout_ns = UINT64_C(3600000000000)};
+                              .step_timeout_ns = o->step_timeout_ns};
     assert_ok(engine_open(&options, &f->engine, &err), err);
     assert_ok(engine_warm_up(f->engine, &err), err);
 }

@@ -9,6 +9,7 @@
 typedef struct engine_fixture_options {
     model_fixture_options model;
     uint32_t max_batch_tokens, prefill_chunk, max_running, max_queue, micro_batches;
+    uint64_t step_timeout_ns;
     const char *tokenizer_dir; /* NULL: none */
 } engine_fixture_options;
 

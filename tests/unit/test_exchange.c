@@ -269,11 +269,11 @@ static void a_dropped_expert_is_refused_and_found_elsewhere(void **state)
     world_close(&w);
 }
 
-static void without_an_owner_the_wait_names_the_expert(void **state)
+static void a_pick_without_an_owner_is_named(void **state)
 {
     world_options o = options(1, 1);
-    moe_error err = {""};
-    char expected[64];
+    exchange_stuck stuck = {0, 0};
+    moe_error err;
 
     (void)state;
     world_open(&w, &o);
@@ -281,24 +281,29 @@ static void without_an_owner_the_wait_names_the_expert(void **state)
     world_job *j = &w.jobs[0][0];
     j->ids[0] = 4;
     assert_int_equal(exchange_begin(w.coordinators[0].x, &j->job), MOE_OK);
-    assert_int_equal(exchange_wait(w.coordinators[0].x, 0, 1, &err), MOE_ERR_UNAVAILABLE);
-    (void)snprintf(expected, sizeof expected, "layer %u expert 4 has no live owner", j->job.layer);
-    assert_string_equal(err.text, expected);
-    assert_int_equal(exchange_state(w.coordinators[0].x, 0), EXCHANGE_IDLE);
+    exchange *x = w.coordinators[0].x;
+    assert_int_equal(exchange_collect(x, 0, &err), MOE_ERR_BUSY);
+    assert_int_equal(exchange_stuck_since(x, 0), w.clock.time_ns);
+    assert_true(exchange_row_is_stuck(x, 0, 0, &stuck));
+    assert_int_equal(stuck.layer, j->job.layer);
+    assert_int_equal(stuck.expert_id, 4);
+    assert_false(exchange_has_taker(x, &stuck));
+    exchange_drop(x, 0);
+    assert_int_equal(exchange_state(x, 0), EXCHANGE_IDLE);
+    assert_int_equal(exchange_stuck_since(x, 0), 0);
     world_close(&w);
 }
 
 static void a_dropped_job_is_not_written_to(void **state)
 {
     world_options o = options(2, 1);
-    moe_error err;
 
     (void)state;
     world_open(&w, &o);
     world_settle(&w);
     world_job_make(&w, 0, 0);
     assert_int_equal(exchange_begin(w.coordinators[0].x, &w.jobs[0][0].job), MOE_OK);
-    assert_int_equal(exchange_wait(w.coordinators[0].x, 0, 1, &err), MOE_ERR_TIMEOUT);
+    exchange_drop(w.coordinators[0].x, 0);
     w.jobs[0][0].open = false;
     for (int turn = 0; turn < 6; turn++) {
         world_turn(&w, 10);
@@ -369,7 +374,9 @@ static void waiting_runs_a_member_on_the_same_thread(void **state)
     transport_loopback_set_member_poll(w.coordinators[0].t, poll_node, w.nodes[0].node);
     world_job_make(&w, 0, 0);
     assert_int_equal(exchange_begin(w.coordinators[0].x, &w.jobs[0][0].job), MOE_OK);
-    assert_ok(exchange_wait(w.coordinators[0].x, 0, 0, &err), err);
+    while (exchange_collect(w.coordinators[0].x, 0, &err) == MOE_ERR_BUSY) {
+        (void)exchange_progress(w.coordinators[0].x);
+    }
     world_job_check(&w, 0, 0);
     world_close(&w);
 }
@@ -383,10 +390,10 @@ static uint64_t ticking(void *ctx)
     return clock->time_ns;
 }
 
-static void waiting_ends_at_its_deadline(void **state)
+static void pauses_end_when_they_are_to(void **state)
 {
     world_options o = options(1, 1);
-    moe_error err = {""};
+    moe_error err;
 
     (void)state;
     world_open(&w, &o);
@@ -396,8 +403,12 @@ static void waiting_ends_at_its_deadline(void **state)
     assert_int_equal(exchange_begin(x, &w.jobs[0][0].job), MOE_OK);
     w.clock.clock = (moe_clock){ticking, &w.clock};
     uint64_t deadline = w.clock.time_ns + 3000000; /* through spinning, yielding and sleeping */
-    assert_int_equal(exchange_wait(x, 0, deadline, &err), MOE_ERR_TIMEOUT);
-    assert_contains(err.text, "did not come in time");
+    do {
+        (void)exchange_progress(x);
+        exchange_pause(x, deadline);
+    } while (exchange_turned_ns(x) < deadline);
+    assert_int_equal(exchange_collect(x, 0, &err), MOE_ERR_BUSY);
+    exchange_drop(x, 0);
     assert_in_range(w.clock.time_ns, deadline, deadline + 100000);
     world_close(&w);
 }
@@ -520,12 +531,12 @@ int main(void)
         cmocka_unit_test(a_silent_node_is_hedged_after_its_deadline),
         cmocka_unit_test(a_silent_node_is_lost_after_four_beats),
         cmocka_unit_test(a_dropped_expert_is_refused_and_found_elsewhere),
-        cmocka_unit_test(without_an_owner_the_wait_names_the_expert),
+        cmocka_unit_test(a_pick_without_an_owner_is_named),
         cmocka_unit_test(a_dropped_job_is_not_written_to),
         cmocka_unit_test(a_draining_node_gets_nothing_new),
         cmocka_unit_test(a_stale_epoch_is_refused),
         cmocka_unit_test(waiting_runs_a_member_on_the_same_thread),
-        cmocka_unit_test(waiting_ends_at_its_deadline),
+        cmocka_unit_test(pauses_end_when_they_are_to),
         cmocka_unit_test(options_out_of_range_are_refused),
         cmocka_unit_test(a_node_is_shown_with_the_incarnation_of_its_hello),
         cmocka_unit_test(a_node_that_is_not_used_is_shown_with_the_reason),

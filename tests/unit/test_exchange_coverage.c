@@ -160,22 +160,6 @@ static void a_placement_without_an_expert_is_noticed(void **state)
     world_close(&w);
 }
 
-static void an_aborted_exchange_ends_its_waits(void **state)
-{
-    moe_error err = {""};
-
-    (void)state;
-    open_settled(1, 1);
-    world_node_kill(&w, 0);
-    world_job_make(&w, 0, 0);
-    assert_int_equal(exchange_begin(w.coordinators[0].x, &w.jobs[0][0].job), MOE_OK);
-    exchange_abort(w.coordinators[0].x);
-    assert_int_equal(exchange_wait(w.coordinators[0].x, 0, 0, &err), MOE_ERR_UNAVAILABLE);
-    assert_contains(err.text, "shutting down");
-    assert_int_equal(exchange_state(w.coordinators[0].x, 0), EXCHANGE_IDLE);
-    world_close(&w);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -186,7 +170,6 @@ int main(void)
         cmocka_unit_test(a_short_gap_is_not_counted_and_a_long_one_is),
         cmocka_unit_test(a_draining_node_is_no_owner),
         cmocka_unit_test(a_placement_without_an_expert_is_noticed),
-        cmocka_unit_test(an_aborted_exchange_ends_its_waits),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
