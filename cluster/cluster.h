@@ -189,8 +189,8 @@ const cluster_state *cluster_state_acquire(cluster *c);
 void cluster_state_release(const cluster_state *s);                             /* NULL is fine */
 const cluster_node *cluster_state_node(const cluster_state *s, const char *id); /* NULL: unknown */
 
-/* What dispatches are planned with: of each expert the ready replicas that are in the desired placement, or all its
- * ready replicas where none is. The nodes are those of the state, the epoch is the desired one. *out is owned
+/* What dispatches are planned with: all ready replicas of each expert; those that are not in the desired placement are
+ * spare. The nodes are those of the state, the epoch is the desired one. *out is owned
  * (router_placement_unref). Errors: MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status cluster_state_routing(const cluster_state *s, router_placement **out, moe_error *err);
 /* How many experts no node has reported ready; 0: all can be served. The first of them goes into *layer and *expert,

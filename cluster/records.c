@@ -592,8 +592,8 @@ moe_status cluster_read_layer(const char *value, size_t bytes, uint32_t layer, u
         status = moe_fail(err, MOE_ERR_CORRUPT, "experts: must be an array of %u", n_ffn_experts);
     }
     for (uint32_t e = 0; e < n_ffn_experts && status == MOE_OK; e++) {
-        status = read_owners(json_array_get(experts, e), (router_replica){layer, (int32_t)e, 0}, n_nodes, replicas,
-                             capacity, n, err);
+        status = read_owners(json_array_get(experts, e), (router_replica){layer, (int32_t)e, 0, false}, n_nodes,
+                             replicas, capacity, n, err);
     }
     moe_json_free(json);
     return status;

@@ -358,14 +358,15 @@ static void mark_desired(const cluster_state *s, const size_t index[ROUTER_MAX_N
     }
 }
 
-static size_t add_ready(const cluster_state *s, uint32_t layer, uint32_t expert, const bool *only,
+static size_t add_ready(const cluster_state *s, uint32_t layer, uint32_t expert, const bool *desired,
                         router_replica *replicas)
 {
     size_t n = 0;
 
     for (uint32_t i = 0; i < s->n_nodes; i++) {
-        if ((only == NULL || only[i]) && cluster_bit(s->nodes[i].ready, s->n_ffn_experts, layer, expert)) {
-            replicas[n++] = (router_replica){layer, (int32_t)expert, i};
+        if (cluster_bit(s->nodes[i].ready, s->n_ffn_experts, layer, expert)) {
+            replicas[n++] =
+                (router_replica){.layer = layer, .expert_id = (int32_t)expert, .node = i, .spare = !desired[i]};
         }
     }
     return n;
@@ -391,8 +392,7 @@ moe_status cluster_state_routing(const cluster_state *s, router_placement **out,
     for (uint32_t layer = 0; layer < s->n_layers; layer++) {
         for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
             mark_desired(s, index, layer, e, desired);
-            size_t more = add_ready(s, layer, e, desired, replicas + n);
-            n += more > 0 ? more : add_ready(s, layer, e, NULL, replicas + n);
+            n += add_ready(s, layer, e, desired, replicas + n);
         }
     }
     moe_status status =

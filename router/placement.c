@@ -12,7 +12,8 @@ struct router_placement {
     size_t n_nodes;
     char (*node_ids)[ROUTER_MAX_NODE_ID + 1]; /* owned [n_nodes] */
     uint32_t *first;                          /* owned [n_layers * n_experts_max + 1]: into nodes */
-    uint32_t *nodes;                          /* owned, ascending per expert */
+    uint32_t *nodes;                          /* owned; per expert ascending, the spare ones last */
+    uint8_t *n_preferred;                     /* owned [n_layers * n_experts_max] */
 };
 
 static moe_status copy_node_ids(router_placement *p, const char *const *node_ids, moe_error *err)
@@ -49,13 +50,33 @@ static moe_status check_replicas(const router_placement *p, const router_replica
     return MOE_OK;
 }
 
+/* Within an expert: by node, the spare ones last. */
+#define SPARE UINT32_C(0x80000000)
+
 static size_t slot_of(const router_placement *p, uint32_t layer, int32_t expert_id)
 {
     return (size_t)layer * p->n_experts_max + (uint32_t)expert_id;
 }
 
+/* Keys of an expert become nodes; returns one that is there twice, or n_nodes. */
+static size_t take_keys(router_placement *p, size_t slot)
+{
+    uint64_t seen = 0;
+
+    _Static_assert(ROUTER_MAX_NODES <= 64, "a bit for each node");
+    for (uint32_t i = p->first[slot]; i < p->first[slot + 1]; i++) {
+        p->n_preferred[slot] = (uint8_t)(p->n_preferred[slot] + ((p->nodes[i] & SPARE) == 0));
+        p->nodes[i] &= ~SPARE;
+        if ((seen >> p->nodes[i] & 1) != 0) {
+            return p->nodes[i];
+        }
+        seen |= UINT64_C(1) << p->nodes[i];
+    }
+    return p->n_nodes;
+}
+
 /* Counting sort: first[slot] is where an expert's nodes begin. Within an expert they are few, so each is inserted in
- * order; places that are still free hold UINT32_MAX, which is above every node. */
+ * order; places that are still free hold UINT32_MAX, which is above every key. */
 static moe_status sort_replicas(router_placement *p, const router_replica *replicas, size_t n, moe_error *err)
 {
     size_t n_slots = (size_t)p->n_layers * p->n_experts_max;
@@ -69,21 +90,24 @@ static moe_status sort_replicas(router_placement *p, const router_replica *repli
     memset(p->nodes, 0xff, n * sizeof *p->nodes);
     for (size_t i = 0; i < n; i++) {
         uint32_t *begin = p->nodes + p->first[slot_of(p, replicas[i].layer, replicas[i].expert_id)];
-        uint32_t node = replicas[i].node;
+        uint32_t key = replicas[i].node | (replicas[i].spare ? SPARE : 0);
         size_t used = 0;
 
-        while (begin[used] < node) {
+        while (begin[used] < key) {
             used++;
         }
-        if (begin[used] == node) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "placement: layer %u expert %d is on node %s twice",
-                            replicas[i].layer, replicas[i].expert_id, p->node_ids[node]);
-        }
-        for (uint32_t carry = node; carry != UINT32_MAX; used++) {
+        for (uint32_t carry = key; carry != UINT32_MAX; used++) {
             uint32_t here = begin[used];
 
             begin[used] = carry;
             carry = here;
+        }
+    }
+    for (size_t s = 0; s < n_slots; s++) {
+        size_t twice = take_keys(p, s);
+        if (twice < p->n_nodes) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "placement: layer %zu expert %zu is on node %s twice",
+                            s / p->n_experts_max, s % p->n_experts_max, p->node_ids[twice]);
         }
     }
     return MOE_OK;
@@ -94,6 +118,7 @@ static void placement_free(router_placement *p)
     free(p->node_ids);
     free(p->first);
     free(p->nodes);
+    free(p->n_preferred);
     free(p);
 }
 
@@ -103,7 +128,8 @@ static moe_status placement_fill(router_placement *p, const char *const *node_id
     p->node_ids = calloc(p->n_nodes + 1, sizeof *p->node_ids);
     p->first = calloc((size_t)p->n_layers * p->n_experts_max + 1, sizeof *p->first);
     p->nodes = calloc(n_replicas + 1, sizeof *p->nodes);
-    if (p->node_ids == NULL || p->first == NULL || p->nodes == NULL) {
+    p->n_preferred = calloc((size_t)p->n_layers * p->n_experts_max + 1, sizeof *p->n_preferred);
+    if (p->node_ids == NULL || p->first == NULL || p->nodes == NULL || p->n_preferred == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "placement: %zu replicas", n_replicas);
     }
     moe_status status = copy_node_ids(p, node_ids, err);
@@ -154,7 +180,8 @@ moe_status router_placement_open_single(uint64_t epoch, const char *node_id, uin
         return moe_fail(err, MOE_ERR_NO_MEMORY, "placement: %zu replicas", n);
     }
     for (size_t i = 0; i < n; i++) {
-        replicas[i] = (router_replica){(uint32_t)(i / n_experts_max), (int32_t)(i % n_experts_max), 0};
+        replicas[i] =
+            (router_replica){.layer = (uint32_t)(i / n_experts_max), .expert_id = (int32_t)(i % n_experts_max)};
     }
     moe_status status = router_placement_open(epoch, &node_id, 1, n_layers, n_experts_max, replicas, n, out, err);
     free(replicas);
@@ -207,4 +234,10 @@ const uint32_t *router_placement_replicas(const router_placement *p, uint32_t la
 
     *n_out = p->first[slot + 1] - p->first[slot];
     return p->nodes + p->first[slot];
+}
+
+size_t router_placement_n_preferred(const router_placement *p, uint32_t layer, int32_t expert_id)
+{
+    MOE_ASSERT(layer < p->n_layers && expert_id >= 0 && (uint32_t)expert_id < p->n_experts_max);
+    return p->n_preferred[slot_of(p, layer, expert_id)];
 }

@@ -132,13 +132,15 @@ static uint32_t active_expert(const router_plan *plan, size_t i)
     return (uint32_t)plan->active[i];
 }
 
+/* A spare one only where there is no other. */
 static size_t usable_replicas(const router_plan_input *in, uint32_t expert, uint32_t *nodes)
 {
     size_t n;
     size_t n_usable = 0;
     const uint32_t *all = router_placement_replicas(in->placement, in->layer, (int32_t)expert, &n);
+    size_t n_preferred = router_placement_n_preferred(in->placement, in->layer, (int32_t)expert);
 
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n && (i != n_preferred || n_usable == 0); i++) {
         if (in->usable[all[i]]) {
             nodes[n_usable++] = all[i];
         }
@@ -200,15 +202,23 @@ static void order_experts(router_plan *plan, const router_plan_input *in)
     }
 }
 
-/* The node that would be done first with the expert; reads_it: a bit for each node that reads it anyway. Ties go to the
- * lower index. */
-static uint32_t cheapest(const uint32_t *nodes, size_t n_nodes, const uint64_t *load, uint64_t reads_it)
+/* What n rows of an expert take a node; reads_it: a bit for each node that reads it anyway. */
+static uint64_t cost_of(const router_plan_input *in, size_t n, uint32_t node, uint64_t reads_it)
+{
+    uint64_t units = n + ((reads_it >> node & 1) != 0 ? 0 : PLAN_EXPERT_COST);
+
+    return units * (in->burden == NULL ? ROUTER_BURDEN_ONE : in->burden[node]);
+}
+
+/* The node that would be done first with n rows of the expert. Ties go to the one that comes first. */
+static uint32_t cheapest(const router_plan_input *in, const uint32_t *nodes, size_t n_nodes, size_t n,
+                         const uint64_t *load, uint64_t reads_it)
 {
     uint32_t best = nodes[0];
     uint64_t best_cost = UINT64_MAX;
 
     for (size_t i = 0; i < n_nodes; i++) {
-        uint64_t cost = load[nodes[i]] + ((reads_it >> nodes[i] & 1) != 0 ? 0 : PLAN_EXPERT_COST);
+        uint64_t cost = load[nodes[i]] + cost_of(in, n, nodes[i], reads_it);
 
         if (cost < best_cost) {
             best = nodes[i];
@@ -235,9 +245,9 @@ static size_t assign_expert(router_plan *plan, const router_plan_input *in, uint
     }
     for (size_t at = 0; at < n; at += chunk) {
         size_t end = MOE_MIN(at + chunk, n);
-        uint32_t node = cheapest(nodes, n_nodes, load, reads_it);
+        uint32_t node = cheapest(in, nodes, n_nodes, end - at, load, reads_it);
 
-        load[node] += (end - at) + ((reads_it >> node & 1) != 0 ? 0 : PLAN_EXPERT_COST);
+        load[node] += cost_of(in, end - at, node, reads_it);
         reads_it |= UINT64_C(1) << node;
         for (size_t i = at; i < end; i++) {
             plan->node_of[picks[i]] = (uint8_t)node;

@@ -83,11 +83,13 @@ MOE_NODISCARD moe_status router_gate_select(const router_gate_rule *rule, const 
 /* ------------------------------------------------------------------------------------------------ placement */
 typedef struct router_placement router_placement;
 
-/* One copy of an expert: `node` is an index into the placement's nodes. */
+/* One copy of an expert: `node` is an index into the placement's nodes. A spare copy is used only where no other can
+ * be: it is on its way out, or was never meant to serve. */
 typedef struct router_replica {
     uint32_t layer;
     int32_t expert_id;
     uint32_t node;
+    bool spare;
 } router_replica;
 
 /* Makes a placement; everything is copied. Replicas come in any order; an expert may have none (its rows then wait).
@@ -108,8 +110,10 @@ size_t router_placement_n_nodes(const router_placement *p);
 uint32_t router_placement_n_layers(const router_placement *p);
 uint32_t router_placement_n_experts_max(const router_placement *p);
 const char *router_placement_node_id(const router_placement *p, size_t node);
-/* The nodes that hold an expert, ascending; *n_out of them. */
+/* The nodes that hold an expert, *n_out of them: ascending, those with spare copies after all others. */
 const uint32_t *router_placement_replicas(const router_placement *p, uint32_t layer, int32_t expert_id, size_t *n_out);
+/* How many of them are not spare. */
+size_t router_placement_n_preferred(const router_placement *p, uint32_t layer, int32_t expert_id);
 
 /* ------------------------------------------------------------------------------------------------ solver */
 typedef struct router_solver_node {
@@ -140,15 +144,18 @@ MOE_NODISCARD moe_status router_solve(const router_solver_input *input, router_p
 
 /* ------------------------------------------------------------------------------------------------ plan
  * A pick is (row i, choice j), numbered i * k + j. ids [n_rows, k] holds each pick's expert, and the pick's number is
- * also the row of its result. A plan assigns each pick that is asked for to one usable replica so as to even out the
- * step: it counts the distinct experts that a node must read as well as its rows. An expert with many rows may be split
- * over its replicas. Equal input gives an equal plan.
+ * also the row of its result. A plan assigns each pick that is asked for to one usable replica, a spare one only where
+ * there is no other, so as to even out the step: it counts the distinct experts that a node must read as well as its
+ * rows, times the node's burden. An expert with many rows may be split over its replicas. Equal input gives an equal
+ * plan.
  *
  *     router_plan_build(plan, &input);                       assigns
  *     while (router_plan_next(plan, &part)) { ... }          one frame's worth after the other
  *
  * All memory is taken at open. One thread at a time. */
 typedef struct router_plan router_plan;
+
+#define ROUTER_BURDEN_ONE 8
 
 /* One frame's worth for one node. Arrays are the plan's, valid until the next router_plan_next or _build. */
 typedef struct router_plan_group {
@@ -170,8 +177,11 @@ typedef struct router_plan_input {
     uint32_t layer;
     const int32_t *ids; /* [n_rows, k] expert ids; -1: nothing to compute */
     size_t n_rows;
-    const uint8_t *skip;   /* [n_rows * k] picks with a value other than 0 are left out; NULL: none */
-    const bool *usable;    /* [nodes of the placement] */
+    const uint8_t *skip; /* [n_rows * k] picks with a value other than 0 are left out; NULL: none */
+    const bool *usable;  /* [nodes of the placement] */
+    const uint32_t
+        *burden; /* [nodes of the placement] how many times as long as the fastest a node takes for the same work,
+                             * in units of 1 / ROUTER_BURDEN_ONE; NULL: all take the same */
     size_t max_part_rows;  /* >= 1: unique rows in one part */
     size_t max_part_picks; /* >= k */
 } router_plan_input;

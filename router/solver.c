@@ -347,7 +347,7 @@ static void solve_layer(solver *s, uint32_t layer)
     for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
         for (uint32_t i = 0; i < s->n_nodes; i++) {
             if (*held(s, i, e)) {
-                s->replicas[s->n_replicas++] = (router_replica){layer, (int32_t)e, i};
+                s->replicas[s->n_replicas++] = (router_replica){layer, (int32_t)e, i, false};
             }
         }
     }

@@ -199,7 +199,7 @@ static void place_experts(world *w)
                 uint32_t node = (first + r) % w->o.n_nodes;
 
                 w->nodes[node].holds[l][e] = true;
-                replicas[n++] = (router_replica){l, (int32_t)e, node};
+                replicas[n++] = (router_replica){l, (int32_t)e, node, false};
             }
         }
     }

@@ -367,6 +367,49 @@ static void everything_is_placed_and_reported_ready(void **state)
     world_close(&w);
 }
 
+/* Ready replicas of every expert that rows can go to; at least. */
+static size_t fewest_routed(member *m)
+{
+    router_placement *routing = NULL;
+    size_t fewest = SIZE_MAX;
+    moe_error err;
+    const cluster_state *s = cluster_state_acquire(m->c);
+
+    assert_ok(cluster_state_routing(s, &routing, &err), err);
+    for (uint32_t l = 0; l < LAYERS; l++) {
+        for (int32_t e = 0; e < EXPERTS; e++) {
+            size_t n;
+            router_placement_replicas(routing, l, e, &n);
+            fewest = MOE_MIN(fewest, n);
+        }
+    }
+    router_placement_unref(routing);
+    cluster_state_release(s);
+    return fewest;
+}
+
+/* While the new node loads, what the others hold is all there is: the placement prefers, it does not forbid. */
+static void every_ready_replica_can_be_used_while_another_loads(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    w.replication = 2;
+    member *a = add(&w, CLUSTER_NODE, "a"), *b = add(&w, CLUSTER_NODE, "b");
+    member *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    run_for(&w, 3 * SECOND);
+    load_wanted(a, "a");
+    load_wanted(b, "b");
+    run_for(&w, SECOND);
+    assert_int_equal(fewest_routed(coordinator), 2);
+    (void)add(&w, CLUSTER_NODE, "d");
+    run_for(&w, 5 * SECOND);
+    assert_int_equal(epoch_of(coordinator), 2);
+    assert_int_equal(fewest_routed(coordinator), 2);
+    world_close(&w);
+}
+
 static void nothing_is_placed_before_min_nodes_are_there(void **state)
 {
     world w;
@@ -1120,6 +1163,7 @@ int main(void)
         cmocka_unit_test(leaving_takes_the_keys_away_at_once),
         cmocka_unit_test(keys_stay_while_the_member_lives),
         cmocka_unit_test(everything_is_placed_and_reported_ready),
+        cmocka_unit_test(every_ready_replica_can_be_used_while_another_loads),
         cmocka_unit_test(nothing_is_placed_before_min_nodes_are_there),
         cmocka_unit_test(a_later_node_is_given_its_share),
         cmocka_unit_test(an_unchanged_cluster_is_not_placed_again),

@@ -100,7 +100,7 @@ static void place(world *w, int32_t without)
     for (uint32_t layer = 0; layer < N_LAYERS; layer++) {
         for (int32_t e = 0; e < N_EXPERTS; e++) {
             if (layer != 0 || e != without) {
-                replicas[n++] = (router_replica){layer, e, 0};
+                replicas[n++] = (router_replica){layer, e, 0, false};
             }
         }
     }

@@ -6,7 +6,8 @@ static const char *const three[] = {"node-a", "node-b", "node-c"};
 
 static void replicas_come_back_ascending(void **state)
 {
-    const router_replica replicas[] = {{1, 5, 2}, {0, 5, 1}, {1, 5, 0}, {1, 5, 1}, {0, 0, 2}};
+    const router_replica replicas[] = {
+        {1, 5, 2, false}, {0, 5, 1, false}, {1, 5, 0, false}, {1, 5, 1, false}, {0, 0, 2, false}};
     router_placement *p = NULL;
     size_t n;
     moe_error err;
@@ -20,6 +21,25 @@ static void replicas_come_back_ascending(void **state)
     assert_int_equal(nodes[2], 2);
     assert_int_equal(router_placement_replicas(p, 0, 5, &n)[0], 1);
     assert_int_equal(n, 1);
+    router_placement_unref(p);
+}
+
+static void spare_replicas_come_last(void **state)
+{
+    const router_replica replicas[] = {{1, 5, 2, false}, {1, 5, 0, true}, {1, 5, 1, false}, {0, 3, 1, true}};
+    router_placement *p = NULL;
+    size_t n;
+    moe_error err;
+
+    (void)state;
+    assert_ok(router_placement_open(9, three, 3, 2, 8, replicas, 4, &p, &err), err);
+    const uint32_t *nodes = router_placement_replicas(p, 1, 5, &n);
+    assert_int_equal(n, 3);
+    assert_int_equal(nodes[0], 1);
+    assert_int_equal(nodes[1], 2);
+    assert_int_equal(nodes[2], 0);
+    assert_int_equal(router_placement_n_preferred(p, 1, 5), 2);
+    assert_int_equal(router_placement_n_preferred(p, 0, 3), 0);
     router_placement_unref(p);
 }
 
@@ -68,15 +88,18 @@ static void refuses(const char *const *nodes, size_t n_nodes, const router_repli
 
 static void a_replica_given_twice_is_refused(void **state)
 {
-    const router_replica replicas[] = {{1, 5, 2}, {1, 5, 0}, {1, 5, 2}};
+    router_replica replicas[] = {{1, 5, 2, false}, {1, 5, 0, false}, {1, 5, 2, false}};
 
     (void)state;
+    refuses(three, 3, replicas, 3, "layer 1 expert 5 is on node node-c twice");
+    replicas[2].spare = true;
     refuses(three, 3, replicas, 3, "layer 1 expert 5 is on node node-c twice");
 }
 
 static void a_replica_out_of_range_is_refused(void **state)
 {
-    const router_replica layer = {2, 0, 0}, expert = {0, 8, 0}, negative = {0, -1, 0}, node = {0, 0, 3};
+    const router_replica layer = {2, 0, 0, false}, expert = {0, 8, 0, false}, negative = {0, -1, 0, false},
+                         node = {0, 0, 3, false};
 
     (void)state;
     refuses(three, 3, &layer, 1, "layer 2");
@@ -101,9 +124,13 @@ static void bad_node_ids_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(replicas_come_back_ascending),        cmocka_unit_test(an_expert_without_replicas_has_none),
-        cmocka_unit_test(single_holds_everything_on_one_node), cmocka_unit_test(a_replica_given_twice_is_refused),
-        cmocka_unit_test(a_replica_out_of_range_is_refused),   cmocka_unit_test(bad_node_ids_are_refused),
+        cmocka_unit_test(replicas_come_back_ascending),
+        cmocka_unit_test(spare_replicas_come_last),
+        cmocka_unit_test(an_expert_without_replicas_has_none),
+        cmocka_unit_test(single_holds_everything_on_one_node),
+        cmocka_unit_test(a_replica_given_twice_is_refused),
+        cmocka_unit_test(a_replica_out_of_range_is_refused),
+        cmocka_unit_test(bad_node_ids_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

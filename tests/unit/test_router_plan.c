@@ -86,7 +86,7 @@ static void skipped_and_empty_picks_are_in_no_part(void **state)
 
 static void experts_without_a_usable_node_are_counted_and_named(void **state)
 {
-    const router_replica replicas[] = {{0, 1, 0}, {0, 2, 1}};
+    const router_replica replicas[] = {{0, 1, 0, false}, {0, 2, 1, false}};
     const int32_t ids[] = {1, 2, 1, 40};
     const bool usable[] = {true, false};
     router_placement *p = placement(2, replicas, 2);
@@ -133,7 +133,7 @@ static void distinct_experts_are_evened_out(void **state)
 
     (void)state;
     for (int i = 0; i < 16; i++) {
-        replicas[i] = (router_replica){0, i / 2, (uint32_t)(i % 2)};
+        replicas[i] = (router_replica){0, i / 2, (uint32_t)(i % 2), false};
     }
     router_placement *p = placement(2, replicas, 16);
     router_plan_input in = input_of(p, ids, 1);
@@ -149,7 +149,7 @@ static void distinct_experts_are_evened_out(void **state)
 static void a_hot_expert_is_split_over_its_replicas(void **state)
 {
     enum { ROWS = 400 };
-    const router_replica replicas[] = {{0, 1, 0}, {0, 1, 1}};
+    const router_replica replicas[] = {{0, 1, 0, false}, {0, 1, 1, false}};
     int32_t ids[ROWS];
     router_placement *p = placement(2, replicas, 2);
     router_plan *plan = plan_of(ROWS, 1);
@@ -171,7 +171,7 @@ static void a_hot_expert_is_split_over_its_replicas(void **state)
 
 static void what_has_a_choice_avoids_the_node_that_has_none(void **state)
 {
-    const router_replica replicas[] = {{0, 1, 0}, {0, 2, 0}, {0, 2, 1}};
+    const router_replica replicas[] = {{0, 1, 0, false}, {0, 2, 0, false}, {0, 2, 1, false}};
     const int32_t ids[] = {1, 2};
     router_placement *p = placement(2, replicas, 3);
     router_plan *plan = plan_of(1, 2);
@@ -183,6 +183,64 @@ static void what_has_a_choice_avoids_the_node_that_has_none(void **state)
     assert_true(router_plan_next(plan, &part));
     assert_int_equal(part.groups[0].expert_id, 1);
     assert_int_equal(part.n_groups, 1);
+    router_plan_close(plan);
+    router_placement_unref(p);
+}
+
+/* The node of the only pick. */
+static uint32_t node_of_one(router_plan *plan, const router_plan_input *in)
+{
+    router_plan_part part;
+
+    assert_int_equal(router_plan_build(plan, in), 0);
+    assert_true(router_plan_next(plan, &part));
+    assert_int_equal(part.n_picks, 1);
+    return part.node;
+}
+
+static void a_spare_copy_is_used_where_there_is_no_other(void **state)
+{
+    const router_replica replicas[] = {{0, 1, 0, true}, {0, 1, 1, false}, {0, 1, 2, true}};
+    const int32_t ids[] = {1};
+    bool usable[] = {true, true, true};
+    router_placement *p = placement(3, replicas, 3);
+    router_plan *plan = plan_of(1, 1);
+
+    (void)state;
+    router_plan_input in = input_of(p, ids, 1);
+    in.usable = usable;
+    assert_int_equal(node_of_one(plan, &in), 1);
+    usable[1] = false;
+    assert_int_equal(node_of_one(plan, &in), 0);
+    usable[0] = false;
+    assert_int_equal(node_of_one(plan, &in), 2);
+    router_plan_close(plan);
+    router_placement_unref(p);
+}
+
+/* A node that takes four times as long is given a fifth of what both could do. */
+static void a_node_with_a_burden_is_given_less(void **state)
+{
+    enum { ROWS = 1000 };
+    const router_replica replicas[] = {{0, 1, 0, false}, {0, 1, 1, false}};
+    const uint32_t burden[] = {4 * ROUTER_BURDEN_ONE, ROUTER_BURDEN_ONE};
+    int32_t ids[ROWS];
+    router_placement *p = placement(2, replicas, 2);
+    router_plan *plan = plan_of(ROWS, 1);
+    router_plan_part part;
+
+    (void)state;
+    for (int i = 0; i < ROWS; i++) {
+        ids[i] = 1;
+    }
+    router_plan_input in = input_of(p, ids, ROWS);
+    in.burden = burden;
+    assert_int_equal(router_plan_build(plan, &in), 0);
+    assert_true(router_plan_next(plan, &part));
+    assert_int_equal(part.node, 0);
+    assert_in_range(part.n_picks, ROWS / 5 - 32, ROWS / 5 + 32);
+    in.n_rows = 1;
+    assert_int_equal(node_of_one(plan, &in), 1);
     router_plan_close(plan);
     router_placement_unref(p);
 }
@@ -212,7 +270,7 @@ static void random_case_init(random_case *c, moe_random *r)
     for (int32_t e = 0; e < EXPERTS; e++) {
         for (uint32_t node = 0; node < c->n_nodes; node++) {
             if (moe_random_below(r, 2) == 0) {
-                replicas[n++] = (router_replica){0, e, node};
+                replicas[n++] = (router_replica){0, e, node, false};
             }
         }
     }
@@ -318,6 +376,8 @@ int main(void)
         cmocka_unit_test(distinct_experts_are_evened_out),
         cmocka_unit_test(a_hot_expert_is_split_over_its_replicas),
         cmocka_unit_test(what_has_a_choice_avoids_the_node_that_has_none),
+        cmocka_unit_test(a_spare_copy_is_used_where_there_is_no_other),
+        cmocka_unit_test(a_node_with_a_burden_is_given_less),
         cmocka_unit_test(every_pick_is_in_exactly_one_part),
         cmocka_unit_test(more_picks_than_an_index_holds_are_refused),
     };
