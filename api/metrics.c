@@ -200,6 +200,16 @@ static void put_cluster(moe_text *out, const api_view *view)
         node_value(out, "conclave_dispatch_seconds_sum", &s->nodes[i], s->nodes[i].busy_seconds);
         node_line(out, "conclave_dispatch_seconds_count", &s->nodes[i], s->nodes[i].frames);
     }
+    metrics_head(out, "conclave_node_hedges_total", "counter",
+                 "Dispatches to the node that were late, so that others were asked as well.");
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        node_line(out, "conclave_node_hedges_total", &s->nodes[i], s->nodes[i].hedges);
+    }
+    metrics_head(out, "conclave_node_slowness", "gauge",
+                 "How many times as long as others the node takes for the same work; it is given that much less.");
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        node_value(out, "conclave_node_slowness", &s->nodes[i], MOE_MAX(s->nodes[i].slowness, 1.0));
+    }
     metrics_gauge(out, "conclave_placement_epoch", "Placement epoch in force.", s->epoch);
     if (s->cluster_metrics != NULL) {
         metrics_put_cluster(out, s->cluster_metrics);

@@ -27,6 +27,8 @@ typedef struct api_view_node {
     uint64_t rows, frames; /* answered since connected */
     double busy_seconds;   /* from dispatch to result, summed over those frames; 0 in one process */
     uint32_t queued_rows;  /* of all coordinators, at the node when it last answered */
+    uint64_t hedges;       /* dispatches that were late, so that others were asked as well */
+    double slowness;       /* how many times as long as others it takes for the same work; 1, or 0: it is not slow */
 } api_view_node;
 
 typedef struct api_view_coordinator {

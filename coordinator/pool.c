@@ -15,9 +15,9 @@
 #include "coordinator/pool_priv.h"
 
 /* Chosen, not measured. HEARTBEAT: a node that stands still (stopped, or its machine gone without a word) is lost after
- * four of them. SHOW: how old what other threads see of the nodes may be. LEAVE: for etcd to take the farewell; the
+ * eight of them, or 32 while it may be computing; rows do not wait for that where others have its experts. SHOW: how old what other threads see of the nodes may be. LEAVE: for etcd to take the farewell; the
  * lease ends the registration otherwise. */
-#define HEARTBEAT_NS UINT64_C(2000000000)
+#define HEARTBEAT_NS UINT64_C(250000000)
 #define SHOW_NS      UINT64_C(10000000)
 #define LEAVE_NS     UINT64_C(2000000000)
 

@@ -61,7 +61,9 @@ static void fill_nodes(pool *p, snapshot *s)
                                       .rows = info.rows,
                                       .frames = info.frames,
                                       .busy_seconds = info.busy_seconds,
-                                      .queued_rows = info.queued_rows};
+                                      .queued_rows = info.queued_rows,
+                                      .hedges = info.hedges,
+                                      .slowness = info.slowness};
     }
 }
 

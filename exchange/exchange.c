@@ -21,6 +21,8 @@
  *                  find no buffer wait a pause
  *   N_SMALL        HELLO and PROOF, or a PING, to every node at once
  *   SLOW_TIMEOUTS  a node that let a deadline pass is avoided for so many time-outs, unless nobody else has the expert
+ *   TELL           a node that is late is told of so often at most
+ *   STRAGGLER      so often it is looked at again whether a late part is the job's last
  *   PAUSE_SHARE    a node that refuses, and picks without an owner, wait this part of a time-out, and PAUSE_MOST_NS
  *                  at most */
 #define N_ATTEMPTS    256
@@ -28,6 +30,8 @@
 #define DISPATCH_POOL ((size_t)1 << 30)
 #define N_SMALL       (2 * ROUTER_MAX_NODES)
 #define SLOW_TIMEOUTS 4
+#define TELL_NS       UINT64_C(10000000000)
+#define STRAGGLER_NS  UINT64_C(1000000)
 #define PAUSE_SHARE   4
 #define PAUSE_MOST_NS UINT64_C(10000000)
 
@@ -252,12 +256,86 @@ static void requeue(exchange *x, const exchange_attempt *a)
     exchange_run *run = run_of(x, a);
 
     for (uint32_t i = 0; i < a->n_picks; i++) {
-        if (run->picks[a->picks[i]] == PICK_SENT) {
+        if ((a->picks[i] & ATTEMPT_AWAY) == 0 && run->picks[a->picks[i]] == PICK_SENT) {
             run->picks[a->picks[i]] = PICK_WAITING;
             run->n_waiting++;
         }
     }
     run->replan = true;
+}
+
+/* ------------------------------------------------------------------------------------------------ hedging */
+/* Whether a node beside this one, which is neither slow nor refusing, has the expert. */
+static bool another_takes(const exchange *x, uint32_t layer, int32_t expert_id, uint32_t not_node, uint64_t now)
+{
+    size_t n = 0;
+    const uint32_t *owners =
+        x->placement == NULL ? NULL : router_placement_replicas(x->placement, layer, expert_id, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        uint32_t idx = x->node_of[owners[i]];
+        const exchange_node *node = idx == EXCHANGE_NO_NODE ? NULL : &x->nodes[idx];
+
+        if (node != NULL && idx != not_node && node->state == NODE_READY && now >= node->hold_until_ns &&
+            now >= node->slow_until_ns) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether the rest of the job is done, or late as well: others then have nothing better to do than its picks. */
+static bool is_straggler(const exchange *x, const exchange_attempt *a, uint64_t now)
+{
+    for (size_t i = 0; i < x->n_attempts; i++) {
+        const exchange_attempt *b = &x->attempts[i];
+
+        if (b->state == ATTEMPT_OPEN && b->request.micro_batch == a->request.micro_batch && now < b->hedge_ns) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void tell_late(exchange *x, exchange_node *n, const exchange_attempt *a, uint64_t now)
+{
+    n->hedges++;
+    x->stats.hedges++;
+    n->slow_until_ns = now + SLOW_TIMEOUTS * x->o.dispatch_timeout_ns;
+    if (n->late_told_ns == 0 || now - n->late_told_ns >= TELL_NS) {
+        n->late_told_ns = now;
+        MOE_WARN("node %s at %s is late: no result for %llu ms, usually %llu ms; others are asked as well", n->id,
+                 n->address, (unsigned long long)((now - a->sent_ns) / 1000000),
+                 (unsigned long long)(n->speed.usual_ns * a->cost / 1000000));
+    }
+}
+
+/* Those picks that another node can compute go there as well; whichever answers first wins. */
+static void hedge(exchange *x, exchange_attempt *a, uint64_t now)
+{
+    exchange_run *run = run_of(x, a);
+    uint32_t n_open = 0, n_away = 0;
+
+    for (uint32_t i = 0; i < a->n_picks; i++) {
+        uint32_t pick = a->picks[i];
+
+        if ((pick & ATTEMPT_AWAY) != 0 || run->picks[pick] != PICK_SENT) {
+            continue;
+        }
+        n_open++;
+        if (another_takes(x, run->job.layer, run->job.ids[pick], a->node, now)) {
+            a->picks[i] |= ATTEMPT_AWAY;
+            run->picks[pick] = PICK_WAITING;
+            n_away++;
+        }
+    }
+    a->hedge_ns = UINT64_MAX;
+    if (n_away > 0) {
+        a->state = n_away == n_open ? ATTEMPT_LATE : ATTEMPT_OPEN;
+        run->n_waiting += n_away;
+        run->replan = true;
+        tell_late(x, &x->nodes[a->node], a, now);
+    }
 }
 
 static void end_attempts(exchange *x, uint32_t micro_batch)
@@ -284,20 +362,28 @@ void exchange_peer_lost(exchange *x, transport_peer peer)
     }
 }
 
-/* A deadline that passes makes the attempt late, not dead: its picks go elsewhere, and its answer is still welcome. */
+/* A deadline that passes makes the attempt late, not dead: its picks go elsewhere, to the same node again if there is no
+ * other, and its answer is still welcome. */
 static void attempt_timers(exchange *x, uint64_t now)
 {
     for (size_t i = 0; i < x->n_attempts; i++) {
         exchange_attempt *a = &x->attempts[i];
 
-        if (a->state == ATTEMPT_OPEN && now < a->deadline_ns) {
-            exchange_wake_at(x, a->deadline_ns);
-        } else if (a->state == ATTEMPT_OPEN) {
-            x->stats.hedges++;
-            a->state = ATTEMPT_LATE;
-            x->nodes[a->node].slow_until_ns = now + SLOW_TIMEOUTS * x->o.dispatch_timeout_ns;
-            requeue(x, a);
+        if (a->state != ATTEMPT_OPEN) {
+            continue;
         }
+        if (now >= a->deadline_ns) {
+            a->state = ATTEMPT_LATE;
+            tell_late(x, &x->nodes[a->node], a, now);
+            requeue(x, a);
+            continue;
+        }
+        bool late = now >= a->hedge_ns;
+        if (late && is_straggler(x, a, now)) {
+            hedge(x, a, now);
+            late = false;
+        }
+        exchange_wake_at(x, MOE_MIN(a->deadline_ns, late ? now + STRAGGLER_NS : a->hedge_ns));
     }
 }
 
@@ -372,6 +458,8 @@ static moe_status send_part(exchange *x, exchange_run *run, const router_plan_pa
     a->peer = x->nodes[node].peer;
     a->request = request;
     a->sent_ns = now;
+    a->cost = part->cost;
+    a->hedge_ns = now + exchange_speed_hedge_ns(x, &x->nodes[node], part->cost);
     a->deadline_ns = now + x->o.dispatch_timeout_ns;
     a->n_rows = part->n_rows;
     a->n_picks = part->n_picks;
@@ -380,7 +468,7 @@ static moe_status send_part(exchange *x, exchange_run *run, const router_plan_pa
         run->picks[part->picks[i]] = PICK_SENT;
     }
     run->n_waiting -= part->n_picks;
-    exchange_wake_at(x, a->deadline_ns);
+    exchange_wake_at(x, a->hedge_ns);
     x->stats.frames_sent++;
     x->stats.bytes_sent += n_bytes;
     transport_frame_post(f, a->peer, n_bytes);
@@ -419,6 +507,7 @@ static size_t usable_nodes(const exchange *x, uint64_t now, bool with_slow, bool
 static moe_status plan_and_send(exchange *x, exchange_run *run, uint64_t now)
 {
     bool usable[ROUTER_MAX_NODES];
+    uint32_t burdens[ROUTER_MAX_NODES];
     router_plan_part part;
     router_plan_input in = {.placement = x->placement,
                             .layer = run->job.layer,
@@ -432,6 +521,7 @@ static moe_status plan_and_send(exchange *x, exchange_run *run, uint64_t now)
     bool all_placed = x->placement != NULL;
 
     run->replan = false;
+    in.burden = x->placement == NULL ? NULL : exchange_speed_burdens(x, now, burdens);
     for (size_t n_slow = 1; n_slow > 0 && run->n_waiting > 0 && x->placement != NULL && status == MOE_OK;) {
         n_slow = usable_nodes(x, now, with_slow, usable, &in);
         all_placed = router_plan_build(x->plan, &in) == 0;
@@ -469,6 +559,11 @@ static exchange_attempt *find_attempt(exchange *x, transport_peer peer, const wi
     return NULL;
 }
 
+static uint32_t pick_of(const exchange_attempt *a, uint32_t i)
+{
+    return a->picks[i] & ~ATTEMPT_AWAY;
+}
+
 static void finish_picks(exchange *x, exchange_run *run, const exchange_attempt *a, const unsigned char *rows)
 {
     compute_device *device = x->o.device;
@@ -477,16 +572,17 @@ static void finish_picks(exchange *x, exchange_run *run, const exchange_attempt 
         uint32_t first = i;
 
         /* Neighbours in the results go up together; what another attempt has answered stays. */
-        while (i < a->n_picks && run->picks[a->picks[i]] != PICK_DONE && a->picks[i] == a->picks[first] + (i - first)) {
-            run->n_waiting -= run->picks[a->picks[i]] == PICK_WAITING;
-            run->picks[a->picks[i]] = PICK_DONE;
+        while (i < a->n_picks && run->picks[pick_of(a, i)] != PICK_DONE &&
+               pick_of(a, i) == pick_of(a, first) + (i - first)) {
+            run->n_waiting -= run->picks[pick_of(a, i)] == PICK_WAITING;
+            run->picks[pick_of(a, i)] = PICK_DONE;
             i++;
         }
         if (i == first) {
             i++;
             continue;
         }
-        device->ops->upload(device, compute_at(run->job.results, a->picks[first] * x->row_bytes),
+        device->ops->upload(device, compute_at(run->job.results, pick_of(a, first) * x->row_bytes),
                             rows + first * x->row_bytes, (i - first) * x->row_bytes);
         run->n_left -= i - first;
         x->stats.rows_combined += i - first;
@@ -505,11 +601,12 @@ moe_status exchange_on_result(exchange *x, transport_peer peer, const wire_resul
                         a->n_picks, x->o.d_model);
     }
     exchange_run *run = run_of(x, a);
-    x->nodes[a->node].slow_until_ns = 0;
+    uint64_t now = moe_now_ns(x->o.clock);
     x->nodes[a->node].rows += a->n_rows;
     x->nodes[a->node].frames++;
-    x->nodes[a->node].busy_ns += moe_now_ns(x->o.clock) - a->sent_ns;
+    x->nodes[a->node].busy_ns += now - a->sent_ns;
     x->nodes[a->node].queued_rows = r->queued_rows;
+    exchange_speed_note(x, run, a, now);
     a->state = ATTEMPT_FREE;
     finish_picks(x, run, a, r->rows);
     run->stuck_ns = 0;
@@ -558,6 +655,7 @@ moe_status exchange_begin(exchange *x, const exchange_job *job)
     run->step = ++x->step;
     run->next_attempt = 0;
     run->stuck_ns = 0;
+    run->first = (exchange_lap){.cost = 0};
     run->n_left = run->n_waiting = count_picks(run, x->o.k);
     run->state = run->n_left == 0 ? EXCHANGE_DONE : EXCHANGE_RUNNING;
     x->stats.rows_dispatched += run->n_left;

@@ -13,8 +13,9 @@
  *   done           its result is in place
  *
  * An attempt ends without a result when its node dies, refuses, or lets the deadline pass. Its picks then wait again
- * and are planned anew: over the nodes that are left, or over the same one when there is no other. An attempt whose
- * deadline has passed may still answer. The first result wins; both are equal.
+ * and are planned anew: over the nodes that are left, or over the same one when there is no other. One that takes several
+ * times as long as its node usually does is hedged: those of its picks that others can compute are sent to them as well.
+ * A late attempt may still answer. The first result wins; both are equal. Slow nodes are given less (speed.c).
  *
  * Nothing here blocks but exchange_pause.
  *
@@ -39,7 +40,7 @@ typedef struct exchange_options {
     uint32_t n_layers, n_experts_max, k, d_model;
     size_t max_rows;              /* of one job */
     uint32_t micro_batches;       /* jobs in flight, 1 or 2 */
-    uint64_t dispatch_timeout_ns; /* wait for a node before trying a replica (and again) */
+    uint64_t dispatch_timeout_ns; /* wait for a node at most before trying a replica (and again) */
 
     /* What HELLO says. Nodes whose cluster, fingerprint, numeric class or width differ are not used. */
     const char *id, *cluster; /* names: 1..63 of A-Z a-z 0-9 . - _; copied */
@@ -51,7 +52,8 @@ typedef struct exchange_options {
      * looked at. A derived key is kept, not the secret. */
     const void *secret;
     size_t n_secret;
-    /* How often a node is asked for a sign of life; after 4 without one it counts as lost. 0: never. */
+    /* How often a node is asked for a sign of life; after 8 without one it counts as lost, after 32 while it has
+     * rows of ours. 0: never. */
     uint64_t heartbeat_ns;
     /* Called at the end of every transport progress, also while a job waits: may add and remove nodes and set the
      * placement. NULL: none. */
@@ -97,6 +99,8 @@ typedef struct exchange_node_info {
     uint64_t rows, frames; /* answered since it was added: unique rows, results */
     double busy_seconds;   /* from dispatch to result, summed over those frames */
     uint32_t queued_rows;  /* of all coordinators, at the node when it last answered */
+    uint64_t hedges;       /* dispatches that were late, so that others were asked as well */
+    double slowness;       /* how many times as long as others it takes for the same work; 1: it is not slow */
 } exchange_node_info;
 /* False: no such node was added. */
 bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *out);
@@ -162,7 +166,7 @@ typedef struct exchange_stats {
     /* (row, expert) pairs; the two are equal when nothing is in flight and no job was dropped. */
     uint64_t rows_dispatched, rows_combined;
     uint64_t retries;       /* attempts lost with their node's connection */
-    uint64_t hedges;        /* attempts whose deadline passed: their picks went elsewhere as well */
+    uint64_t hedges;        /* attempts that were late: their picks went elsewhere as well */
     uint64_t late_results;  /* results and refusals that no attempt waited for */
     uint64_t bad_frames;    /* frames that cost a connection */
     uint64_t refusals;      /* REFUSE frames */

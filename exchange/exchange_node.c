@@ -16,12 +16,15 @@
  *                          second of listening, and one that is gone costs one connect a second
  *   GREETING_TIMEOUTS      connect and HELLO may take so many dispatch time-outs, GREETING_MOST at most: a node itself
  *                          closes what has not greeted and proved within 2 s (docs/wire.md)
- *   SILENT_BEATS           heartbeats without a sign of life until a node counts as lost */
+ *   SILENT_BEATS           heartbeats without a sign of life until a node counts as lost
+ *   BUSY_BEATS             the same while it has rows of ours: a node that computes does not answer. Those that others can
+ *                          compute do not wait for that (speed.c) */
 #define BACKOFF_FIRST_NS  UINT64_C(10000000)
 #define BACKOFF_MOST_NS   UINT64_C(1000000000)
 #define GREETING_TIMEOUTS 8
 #define GREETING_MOST_NS  UINT64_C(2000000000)
-#define SILENT_BEATS      4
+#define SILENT_BEATS      8
+#define BUSY_BEATS        32
 
 static exchange_node *find_peer(exchange *x, transport_peer peer)
 {
@@ -79,7 +82,7 @@ moe_status exchange_add_node(exchange *x, const char *id, const char *address, m
     if (node == NULL) {
         return moe_fail(err, MOE_ERR_BUSY, "node %s: limit %d nodes", id, ROUTER_MAX_NODES);
     }
-    *node = (exchange_node){.state = NODE_DOWN};
+    *node = (exchange_node){.state = NODE_DOWN, .speed.burden = ROUTER_BURDEN_ONE};
     memcpy(node->id, id, strlen(id) + 1);
     memcpy(node->address, address, strlen(address) + 1);
     set_timer(x, node, moe_now_ns(x->o.clock));
@@ -136,7 +139,9 @@ bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *ou
                                 .rows = node->rows,
                                 .frames = node->frames,
                                 .busy_seconds = (double)node->busy_ns * 1e-9,
-                                .queued_rows = node->queued_rows};
+                                .queued_rows = node->queued_rows,
+                                .hedges = node->hedges,
+                                .slowness = (double)node->speed.burden / ROUTER_BURDEN_ONE};
     memcpy(out->why, node->why, sizeof out->why);
     return true;
 }
@@ -243,12 +248,22 @@ static void put_ping(moe_buf *b, const void *token)
     wire_put_ping(b, *(const uint64_t *)token);
 }
 
+static bool is_busy_for_us(const exchange *x, const exchange_node *node)
+{
+    for (size_t i = 0; i < x->n_attempts; i++) {
+        if (x->attempts[i].state != ATTEMPT_FREE && x->attempts[i].peer == node->peer) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void beat(exchange *x, exchange_node *node, uint64_t now)
 {
     if (now - node->pinged_ns > 2 * x->o.heartbeat_ns) {
         node->heard_ns = now; /* this loop has not turned for two beats: the silence was ours, not the node's */
     }
-    if (now - node->heard_ns > SILENT_BEATS * x->o.heartbeat_ns) {
+    if (now - node->heard_ns > (is_busy_for_us(x, node) ? BUSY_BEATS : SILENT_BEATS) * x->o.heartbeat_ns) {
         lost(x, node, "silent");
         return;
     }
@@ -408,6 +423,7 @@ static moe_status on_answer(exchange *x, exchange_node *node, wire_type type, co
     moe_status status;
 
     if (type == WIRE_RESULT) {
+        node->slow_until_ns = 0; /* it computes, whatever this answers */
         x->stats.frames_received++;
         x->stats.bytes_received += n;
         status = wire_get_result(bytes, n, &result, err);

@@ -13,6 +13,21 @@
 
 typedef enum { NODE_FREE, NODE_DOWN, NODE_CONNECTING, NODE_GREETING, NODE_READY, NODE_DRAINING } exchange_node_state;
 
+/* speed.c. Times per unit of a part's cost. */
+typedef struct exchange_speed {
+    uint64_t usual_ns, deviation_ns;
+    uint32_t n_learnt;
+    uint32_t burden;     /* in units of 1 / ROUTER_BURDEN_ONE */
+    uint64_t weighed_ns; /* when it last changed */
+    bool is_slow;        /* a person has been told so */
+} exchange_speed;
+
+/* How long a part of a job took. */
+typedef struct exchange_lap {
+    uint32_t node, cost;
+    uint64_t elapsed_ns;
+} exchange_lap;
+
 typedef struct exchange_node {
     exchange_node_state state;
     char id[ROUTER_MAX_NODE_ID + 1];
@@ -31,19 +46,24 @@ typedef struct exchange_node {
     uint64_t incarnation;         /* of the HELLO that was last accepted; 0: none */
     bool troubled;                /* it has failed since it last answered */
     char why[96];                 /* as it last did; "" while it is connected */
-    bool leaving;                 /* it has said goodbye: that it is gone is no trouble */
+    exchange_speed speed;
+    uint64_t hedges;       /* parts of it that others were given as well */
+    uint64_t late_told_ns; /* when a person was last told that it is late */
+    bool leaving;          /* it has said goodbye: that it is gone is no trouble */
 } exchange_node;
 
 typedef enum { ATTEMPT_FREE, ATTEMPT_OPEN, ATTEMPT_LATE } exchange_attempt_state;
+
+#define ATTEMPT_AWAY UINT32_C(0x80000000)
 
 typedef struct exchange_attempt {
     exchange_attempt_state state;
     uint32_t node;
     transport_peer peer; /* the connection it left by, and its incarnation */
     wire_request request;
-    uint64_t sent_ns, deadline_ns;
-    uint32_t n_rows, n_picks;
-    uint32_t *picks; /* borrowed [max_picks] in the order asked */
+    uint64_t sent_ns, hedge_ns, deadline_ns;
+    uint32_t n_rows, n_picks, cost;
+    uint32_t *picks; /* borrowed [max_picks] in the order asked; ATTEMPT_AWAY: another attempt has it now */
 } exchange_attempt;
 
 /* What a pick is doing. The plan skips all but the first. */
@@ -56,6 +76,7 @@ typedef struct exchange_run {
     uint32_t next_attempt;
     uint8_t *picks; /* owned [max_rows * k] */
     size_t n_left, n_waiting;
+    exchange_lap first; /* the first part that was answered; cost 0: none yet */
     bool replan;        /* something changed that may let waiting picks go */
     uint64_t replan_ns; /* or at this time */
     uint64_t stuck_ns;  /* a pick has had no node since then, and no result has come; 0: all are under way */
@@ -96,6 +117,13 @@ void exchange_replan(exchange *x);                         /* nodes or buffers h
 void exchange_peer_lost(exchange *x, transport_peer peer); /* its attempts are over */
 MOE_NODISCARD moe_status exchange_on_result(exchange *x, transport_peer peer, const wire_result *r, moe_error *err);
 void exchange_on_refuse(exchange *x, transport_peer peer, const wire_refuse *r);
+
+/* speed.c */
+/* How long a part of this cost may take at the node before it is hedged. */
+uint64_t exchange_speed_hedge_ns(const exchange *x, const exchange_node *n, uint32_t cost);
+void exchange_speed_note(exchange *x, exchange_run *run, const exchange_attempt *a, uint64_t now); /* it is answered */
+/* Of the placement's nodes, for a plan; NULL: all are equal. */
+const uint32_t *exchange_speed_burdens(exchange *x, uint64_t now, uint32_t burdens[ROUTER_MAX_NODES]);
 
 /* coverage.c */
 void exchange_coverage_init(exchange *x);

@@ -378,6 +378,7 @@ bool router_plan_next(router_plan *plan, router_plan_part *part)
     part->n_picks = take_rows(plan, part);
     group_picks(plan, part);
     plan->at += part->n_picks;
+    part->cost = part->n_picks + part->n_groups * PLAN_EXPERT_COST;
     part->rows = plan->rows;
     part->groups = plan->groups;
     part->pick_rows = plan->pick_rows;

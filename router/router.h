@@ -166,6 +166,7 @@ typedef struct router_plan_group {
 typedef struct router_plan_part {
     uint32_t node; /* index into the placement's nodes */
     uint32_t n_rows, n_groups, n_picks;
+    uint32_t cost;                   /* in the plan's units: its picks, and what reading its experts costs */
     const uint32_t *rows;            /* [n_rows] unique rows of the step, ascending */
     const router_plan_group *groups; /* [n_groups] ascending expert id; their picks follow each other below */
     const uint32_t *pick_rows;       /* [n_picks] index into rows, ascending within a group */

@@ -232,7 +232,7 @@ static void a_silent_node_is_hedged_after_its_deadline(void **state)
     world_close(&w);
 }
 
-static void a_silent_node_is_lost_after_four_beats(void **state)
+static void a_silent_node_is_lost_after_eight_beats(void **state)
 {
     world_options o = options(1, 1);
 
@@ -244,7 +244,7 @@ static void a_silent_node_is_lost_after_four_beats(void **state)
         world_turn(&w, 500000);
         assert_true(exchange_node_ready(w.coordinators[0].x, "node-0"));
     }
-    for (int turn = 0; turn < 10; turn++) {
+    for (int turn = 0; turn < 18; turn++) {
         (void)exchange_progress(w.coordinators[0].x);
         moe_clock_virtual_advance(&w.clock, 500000);
     }
@@ -529,7 +529,7 @@ int main(void)
         cmocka_unit_test(a_job_with_nothing_to_compute_is_done_at_once),
         cmocka_unit_test(a_dead_nodes_rows_go_to_the_replica),
         cmocka_unit_test(a_silent_node_is_hedged_after_its_deadline),
-        cmocka_unit_test(a_silent_node_is_lost_after_four_beats),
+        cmocka_unit_test(a_silent_node_is_lost_after_eight_beats),
         cmocka_unit_test(a_dropped_expert_is_refused_and_found_elsewhere),
         cmocka_unit_test(a_pick_without_an_owner_is_named),
         cmocka_unit_test(a_dropped_job_is_not_written_to),

@@ -1,0 +1,172 @@
+/* Nodes that stand still for a moment, and nodes that are slow. */
+#include "tests/sim/world.h"
+#include "tests/support/support.h"
+
+#define MS UINT64_C(1000000)
+
+static world w;
+
+static exchange_stats stats(void)
+{
+    exchange_stats s;
+
+    exchange_get_stats(w.coordinators[0].x, &s);
+    return s;
+}
+
+static exchange_node_info node_info(const char *id)
+{
+    exchange_node_info info;
+
+    assert_true(exchange_get_node(w.coordinators[0].x, id, &info));
+    return info;
+}
+
+/* Node 0 turns every `every`-th millisecond, the others every one; 0: never. Returns how many milliseconds it took. */
+static int run_job(int every)
+{
+    exchange *x = w.coordinators[0].x;
+    int turn = 0;
+
+    world_job_make(&w, 0, 0);
+    assert_int_equal(exchange_begin(x, &w.jobs[0][0].job), MOE_OK);
+    for (; turn < 2000 && exchange_state(x, 0) == EXCHANGE_RUNNING; turn++) {
+        for (uint32_t i = 0; i < w.o.n_nodes; i++) {
+            if (w.nodes[i].node != NULL && (i != 0 || (every > 0 && turn % every == every - 1))) {
+                (void)expert_node_progress(w.nodes[i].node);
+            }
+        }
+        moe_clock_virtual_advance(&w.clock, MS);
+        (void)exchange_progress(x);
+    }
+    assert_int_equal(exchange_state(x, 0), EXCHANGE_DONE);
+    world_job_check(&w, 0, 0);
+    return turn;
+}
+
+static void open_world(uint32_t n_nodes, uint32_t replication)
+{
+    const world_options o = {.numeric_class = COMPUTE_CLASS_CPU_F32_1,
+                             .n_layers = 2,
+                             .n_experts = 12,
+                             .k = 3,
+                             .d_model = 16,
+                             .d_ff = 16,
+                             .max_rows = 24,
+                             .n_nodes = n_nodes,
+                             .n_coordinators = 1,
+                             .micro_batches = 1,
+                             .replication = replication,
+                             .seed = 78,
+                             .dispatch_timeout_ns = 5000 * MS};
+
+    world_open(&w, &o);
+    world_settle(&w);
+}
+
+static void a_node_that_stands_still_is_hedged_long_before_its_deadline(void **state)
+{
+    (void)state;
+    open_world(2, 2);
+    for (int i = 0; i < 40; i++) {
+        (void)run_job(1);
+    }
+    assert_int_equal(stats().hedges, 0);
+    assert_true(run_job(0) < 100);
+    assert_int_equal(stats().hedges, 1);
+    assert_int_equal(node_info("node-0").hedges, 1);
+    /* Until it answers, it is asked for nothing. */
+    uint64_t frames = stats().frames_sent;
+    assert_true(run_job(0) < 5);
+    assert_int_equal(stats().frames_sent, frames + 1);
+    /* It wakes up: what it computed is late, and it is asked again. */
+    for (int turn = 0; turn < 4; turn++) {
+        world_turn(&w, MS);
+    }
+    assert_int_equal(stats().late_results, 1);
+    uint64_t rows = node_info("node-0").rows;
+    (void)run_job(1);
+    assert_true(node_info("node-0").rows > rows);
+    world_close(&w);
+}
+
+/* What only the late node has is awaited; it is not asked for it twice. */
+static void an_only_owner_is_waited_for(void **state)
+{
+    (void)state;
+    open_world(2, 1);
+    for (int i = 0; i < 40; i++) {
+        (void)run_job(1);
+    }
+    uint64_t frames = stats().frames_sent;
+    assert_true(run_job(300) >= 299);
+    assert_int_equal(stats().hedges, 0);
+    assert_in_range(stats().frames_sent, frames + 1, frames + 2);
+    world_close(&w);
+}
+
+/* A dead node's picks that were hedged are not asked for again: another attempt has them. */
+static void a_hedged_node_that_dies_loses_nothing(void **state)
+{
+    (void)state;
+    open_world(3, 2);
+    for (int i = 0; i < 40; i++) {
+        (void)run_job(1);
+    }
+    world_job_make(&w, 0, 0);
+    exchange *x = w.coordinators[0].x;
+    assert_int_equal(exchange_begin(x, &w.jobs[0][0].job), MOE_OK);
+    for (int turn = 0; turn < 100 && stats().hedges == 0; turn++) {
+        (void)expert_node_progress(w.nodes[1].node);
+        (void)expert_node_progress(w.nodes[2].node);
+        moe_clock_virtual_advance(&w.clock, MS);
+        (void)exchange_progress(x);
+    }
+    assert_int_equal(stats().hedges, 1);
+    world_node_kill(&w, 0);
+    for (int turn = 0; turn < 20; turn++) {
+        world_turn(&w, MS);
+    }
+    assert_int_equal(exchange_state(x, 0), EXCHANGE_DONE);
+    world_job_check(&w, 0, 0);
+    assert_int_equal(stats().rows_combined, stats().rows_dispatched);
+    world_close(&w);
+}
+
+static void a_slow_node_is_given_less(void **state)
+{
+    exchange_node_info slow, other;
+
+    (void)state;
+    open_world(2, 2);
+    for (int i = 0; i < 40; i++) {
+        (void)run_job(1);
+    }
+    uint64_t slow_before = node_info("node-0").rows, other_before = node_info("node-1").rows;
+    for (int i = 0; i < 200; i++) {
+        (void)run_job(10);
+    }
+    slow = node_info("node-0");
+    other = node_info("node-1");
+    assert_true(slow.slowness >= 2);
+    assert_true((slow.rows - slow_before) * 3 < other.rows - other_before);
+    assert_true(slow.rows > slow_before); /* it is tried now and then */
+    for (int i = 0; i < 60; i++) {
+        moe_clock_virtual_advance(&w.clock, 50 * MS);
+        (void)run_job(1);
+    }
+    assert_true(node_info("node-0").slowness < 2); /* as fast as the other again */
+    world_close(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_node_that_stands_still_is_hedged_long_before_its_deadline),
+        cmocka_unit_test(an_only_owner_is_waited_for),
+        cmocka_unit_test(a_hedged_node_that_dies_loses_nothing),
+        cmocka_unit_test(a_slow_node_is_given_less),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
