@@ -7,7 +7,7 @@
 #include "tests/support/random_model.h"
 #include "tests/support/support.h"
 
-#if defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define N_PROMPT        150 /* the same paths in a tenth of the time */
 #define N_ANSWER        8
 #define N_PROMPT_OTHERS 60
