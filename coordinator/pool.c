@@ -148,7 +148,7 @@ static void show(pool *p, uint64_t now)
 static void on_turn(void *ctx)
 {
     pool *p = ctx;
-    uint64_t now = moe_now_ns(moe_clock_real());
+    uint64_t now = moe_now_ns(p->o.clock);
 
     if (atomic_load_explicit(&p->changed, memory_order_relaxed) && atomic_load(&p->joined) &&
         atomic_exchange(&p->changed, false)) {
@@ -168,7 +168,9 @@ static void on_changed(void *ctx)
     pool *p = ctx;
 
     atomic_store(&p->changed, true);
-    p->transport->ops->wake(p->transport);
+    if (p->transport->ops->wake != NULL) {
+        p->transport->ops->wake(p->transport);
+    }
 }
 
 /* Our own connections tell of nodes; of another coordinator under our id its API's port does. */
@@ -178,7 +180,7 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
     exchange_node_info info;
 
     if (role == CLUSTER_COORDINATOR) {
-        return member_alive(address, p->address);
+        return p->is_stepped ? CLUSTER_ALIVE_NO : member_alive(address, p->address);
     }
     if (!pool_find_shown(p, id, &info)) {
         return CLUSTER_ALIVE_NO;
@@ -198,10 +200,11 @@ static moe_status open_transport(pool *p, const char *secret, size_t n_secret, m
                                            .max_peers = 2 * ROUTER_MAX_NODES,
                                            .secret = secret,
                                            .n_secret = n_secret};
-    moe_status status = transport_net_open(&options, &p->transport, err);
+    moe_status status = p->transport != NULL ? MOE_OK : transport_net_open(&options, &p->transport, err);
 
-    if (status == MOE_OK) {
-        (void)snprintf(p->lane, sizeof p->lane, "%s", transport_net_lane(p->transport));
+    if (status == MOE_OK && !p->is_stepped) {
+        p->lane = transport_net_lane(p->transport);
+        MOE_INFO("expert nodes are reached by %s", p->lane);
     }
     return status;
 }
@@ -211,7 +214,7 @@ static moe_status open_exchange(pool *p, const char *secret, size_t n_secret, mo
     const model_config *m = &p->o.files->config;
     exchange_options x = {.transport = p->transport,
                           .device = p->o.device,
-                          .clock = moe_clock_real(),
+                          .clock = p->o.clock,
                           .coordinator_id = p->incarnation,
                           .n_layers = m->n_layers,
                           .n_experts_max = m->n_ffn_experts,
@@ -258,7 +261,12 @@ moe_status pool_open(const pool_options *options, pool **out, moe_error *err)
         return moe_fail(err, MOE_ERR_NO_MEMORY, "pool: out of memory");
     }
     p->o = *options;
-    p->incarnation = moe_random_entropy() | 1;
+    p->is_stepped = options->clock != NULL;
+    p->o.clock = p->is_stepped ? options->clock : moe_clock_real();
+    p->transport = options->transport;
+    p->store = options->store;
+    p->lane = "loopback";
+    p->incarnation = options->incarnation != 0 ? options->incarnation : moe_random_entropy() | 1;
     pthread_mutex_init(&p->lock, NULL);
     pool_view_open(p);
     moe_status status = member_id(options->member, p->id, err);
@@ -269,7 +277,6 @@ moe_status pool_open(const pool_options *options, pool **out, moe_error *err)
         pool_close(p);
         return status;
     }
-    MOE_INFO("expert nodes are reached by %s", p->lane);
     *out = p;
     return MOE_OK;
 }
@@ -286,21 +293,29 @@ moe_status pool_join(pool *p, const char *address, moe_error *err)
         .model = member_model(&f->config, f->tensors, p->o.device->numeric_class, f->manifest.fingerprint.bytes),
         .version = MOE_VERSION,
         .policy = {p->o.replication, p->o.min_nodes},
+        .clock = p->o.clock,
+        .seed = p->incarnation,
         .ctx = p,
         .alive = on_alive,
         .changed = on_changed};
 
     (void)snprintf(p->address, sizeof p->address, "%s", address);
-    moe_status status = member_store_open(p->o.member, &p->store, err);
+    moe_status status = p->store != NULL ? MOE_OK : member_store_open(p->o.member, &p->store, err);
     o.store = p->store;
     if (status == MOE_OK) {
         status = cluster_open(&o, &p->cluster, err);
     }
     if (status == MOE_OK) {
         atomic_store(&p->joined, true);
-        status = cluster_start(p->cluster, err);
+        status = p->is_stepped ? MOE_OK : cluster_start(p->cluster, err);
     }
     return status;
+}
+
+uint64_t pool_step(pool *p)
+{
+    MOE_ASSERT(p->is_stepped);
+    return cluster_step(p->cluster);
 }
 
 moe_status pool_status(pool *p, moe_error *err)
@@ -364,7 +379,7 @@ const api_view *pool_view(pool *p)
 
 void pool_leave(pool *p)
 {
-    if (p->cluster != NULL) {
+    if (p->cluster != NULL && !p->is_stepped) {
         cluster_stop(p->cluster, LEAVE_NS);
     }
 }

@@ -4,7 +4,7 @@
  * The cluster's state is applied to the exchange on the engine's thread whenever it has changed, also while a step
  * waits: nodes are connected to and let go, and rows are routed to replicas that are ready.
  *
- * Threads: open, join and close belong to main; the exchange to the thread that steps the engine; the view, status and
+ * Threads: open, join, step and close belong to main; the exchange to the thread that steps the engine; the view, status and
  * covered to any. */
 #ifndef CONCLAVE_COORDINATOR_POOL_H
 #define CONCLAVE_COORDINATOR_POOL_H
@@ -22,12 +22,21 @@ typedef struct pool_options {
     moe_threads *threads; /* the device's */
     size_t max_rows;      /* of one step */
     uint32_t micro_batches, dispatch_timeout_ms, replication, min_nodes;
+    /* What it stands on. NULL: the network and the etcd that the member's options name, and the real clock; a thread of
+     * its own then watches the cluster. The simulator gives all three (transport and store are owned from open on, also
+     * when it fails), and steps the pool itself. */
+    transport *transport;
+    cluster_store *store;
+    const moe_clock *clock;
+    uint64_t incarnation; /* 0: drawn */
 } pool_options;
 
 /* Opens the transport and the exchange; nobody is connected to yet. */
 MOE_NODISCARD moe_status pool_open(const pool_options *options, pool **out, moe_error *err);
 /* Enters the cluster as the coordinator whose API is at address. */
 MOE_NODISCARD moe_status pool_join(pool *p, const char *address, moe_error *err);
+/* One turn of what watches the cluster, where no thread of its own does: see cluster_step. */
+uint64_t pool_step(pool *p);
 /* How the registration stands: see cluster_status. */
 moe_status pool_status(pool *p, moe_error *err);
 /* Whether every expert has an owner that has reported it ready; if not, err says which one has none. */

@@ -24,8 +24,9 @@ struct pool {
     pool_options o; /* borrowed until close */
     char id[ROUTER_MAX_NODE_ID + 1];
     char address[CLUSTER_MAX_ADDRESS + 1]; /* of the API */
-    char lane[32];
+    const char *lane;                      /* of the transport */
     uint64_t incarnation;
+    bool is_stepped; /* by the caller, on his clock; false: a thread of its own watches the cluster */
     transport *transport;
     exchange *exchange;
     cluster_store *store;
