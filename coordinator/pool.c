@@ -194,15 +194,18 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
 /* ------------------------------------------------------------------------------------------------ open, join, close */
 static moe_status open_transport(pool *p, const char *secret, size_t n_secret, moe_error *err)
 {
+    if (p->transport != NULL) {
+        return MOE_OK;
+    }
     const transport_net_options options = {.lane = member_lane(p->o.member),
                                            .max_message =
                                                member_max_message(&p->o.files->config, p->o.device->numeric_class),
                                            .max_peers = 2 * ROUTER_MAX_NODES,
                                            .secret = secret,
                                            .n_secret = n_secret};
-    moe_status status = p->transport != NULL ? MOE_OK : transport_net_open(&options, &p->transport, err);
+    moe_status status = transport_net_open(&options, &p->transport, err);
 
-    if (status == MOE_OK && !p->is_stepped) {
+    if (status == MOE_OK) {
         p->lane = transport_net_lane(p->transport);
         MOE_INFO("expert nodes are reached by %s", p->lane);
     }
