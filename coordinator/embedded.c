@@ -207,7 +207,7 @@ static moe_status open_exchange(embedded *e, const embedded_options *o, moe_erro
     memcpy(x.fingerprint, o->fingerprint, sizeof x.fingerprint);
     status = exchange_open(&x, &e->exchange, err);
     if (status == MOE_OK) {
-        status = exchange_add_node(e->exchange, NODE_ID, NODE_ID, err);
+        status = exchange_add_node(e->exchange, NODE_ID, NODE_ID, 0, err);
     }
     if (status == MOE_OK) {
         status =

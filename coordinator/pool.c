@@ -54,7 +54,7 @@ static void connect_to(pool *p, const cluster_node *c)
     if (n == p->nodes + ROUTER_MAX_NODES) {
         return; /* the cluster has logged that there are too many */
     }
-    if (exchange_add_node(p->exchange, c->id, c->address, &err) != MOE_OK) {
+    if (exchange_add_node(p->exchange, c->id, c->address, c->incarnation, &err) != MOE_OK) {
         MOE_WARN("node %s is not used: %s", c->id, err.text);
         return;
     }

@@ -79,9 +79,11 @@ void exchange_close(exchange *x); /* after its transport */
 void exchange_on_message(void *x, transport_peer peer, const unsigned char *bytes, size_t n);
 void exchange_on_peer(void *x, transport_peer peer, transport_peer_event event, const char *why);
 
-/* A node to be connected to, and connected to again whenever the connection is lost. At most ROUTER_MAX_NODES.
+/* A node to be connected to, and connected to again whenever the connection is lost. At most ROUTER_MAX_NODES. One that
+ * was started anew is not used: what it holds is not what was known of this incarnation (0: any will do).
  * Errors: MOE_ERR_EXISTS (id), MOE_ERR_BUSY (too many), MOE_ERR_INVALID_ARG (id or address too long). */
-MOE_NODISCARD moe_status exchange_add_node(exchange *x, const char *id, const char *address, moe_error *err);
+MOE_NODISCARD moe_status exchange_add_node(exchange *x, const char *id, const char *address, uint64_t incarnation,
+                                           moe_error *err);
 void exchange_remove_node(exchange *x, const char *id);
 bool exchange_node_ready(const exchange *x, const char *id); /* connected, and its HELLO is accepted */
 
@@ -95,6 +97,7 @@ typedef enum {
 typedef struct exchange_node_info {
     exchange_node_kind kind;
     uint64_t incarnation;  /* of its last HELLO that was accepted; 0: none yet */
+    bool is_another;       /* another incarnation answers at its address: what is known of the node is out of date */
     char why[96];          /* not connected: why it last failed; "" while nothing has */
     uint64_t rows, frames; /* answered since it was added: unique rows, results */
     double busy_seconds;   /* from dispatch to result, summed over those frames */

@@ -65,7 +65,7 @@ static void set_timer(exchange *x, exchange_node *node, uint64_t at_ns)
     exchange_wake_at(x, at_ns);
 }
 
-moe_status exchange_add_node(exchange *x, const char *id, const char *address, moe_error *err)
+moe_status exchange_add_node(exchange *x, const char *id, const char *address, uint64_t incarnation, moe_error *err)
 {
     exchange_node *node = NULL;
 
@@ -82,7 +82,7 @@ moe_status exchange_add_node(exchange *x, const char *id, const char *address, m
     if (node == NULL) {
         return moe_fail(err, MOE_ERR_BUSY, "node %s: limit %d nodes", id, ROUTER_MAX_NODES);
     }
-    *node = (exchange_node){.state = NODE_DOWN, .speed.burden = ROUTER_BURDEN_ONE};
+    *node = (exchange_node){.state = NODE_DOWN, .expected = incarnation, .speed.burden = ROUTER_BURDEN_ONE};
     memcpy(node->id, id, strlen(id) + 1);
     memcpy(node->address, address, strlen(address) + 1);
     set_timer(x, node, moe_now_ns(x->o.clock));
@@ -136,6 +136,7 @@ bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *ou
     }
     *out = (exchange_node_info){.kind = kinds[node->state],
                                 .incarnation = node->incarnation,
+                                .is_another = node->is_another,
                                 .rows = node->rows,
                                 .frames = node->frames,
                                 .busy_seconds = (double)node->busy_ns * 1e-9,
@@ -361,6 +362,7 @@ static moe_status prove(exchange *x, exchange_node *node, const wire_hello *thei
 static void on_ready(exchange_node *node, const wire_hello *theirs)
 {
     node->state = NODE_READY;
+    node->is_another = false;
     node->incarnation = theirs->incarnation;
     node->why[0] = '\0';
     node->leaving = false;
@@ -383,6 +385,9 @@ static moe_status on_hello(exchange *x, exchange_node *node, const unsigned char
         refuse_node(x, node, err->text);
     } else if (strcmp(h.member, node->id) != 0) {
         refuse_node(x, node, "another member answers at its address");
+    } else if (node->expected != 0 && h.incarnation != node->expected) {
+        node->is_another = true;
+        refuse_node(x, node, "it was started anew, and the cluster's state does not tell yet what it holds");
     } else if (!exchange_fit(x, MOE_MIN(h.max_message, x->hello.max_message), &node->max_rows, &node->max_picks)) {
         refuse_node(x, node, "it takes less than one row in a frame");
     } else if (prove(x, node, &h, err) != MOE_OK) {

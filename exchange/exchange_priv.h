@@ -43,6 +43,8 @@ typedef struct exchange_node {
     uint64_t rows, frames;        /* answered */
     uint64_t busy_ns;             /* from dispatch to result, over those frames */
     uint32_t queued_rows;         /* there, when it last answered */
+    uint64_t expected;            /* the incarnation that is meant; 0: any */
+    bool is_another;              /* another one has answered */
     uint64_t incarnation;         /* of the HELLO that was last accepted; 0: none */
     bool troubled;                /* it has failed since it last answered */
     char why[96];                 /* as it last did; "" while it is connected */

@@ -238,7 +238,7 @@ static void coordinator_start(world *w, uint32_t i)
     for (uint32_t n = 0; n < w->o.n_nodes; n++) {
         const char *address = w->o.endpoint_address != NULL ? w->o.endpoint_address(w->nodes[n].t) : w->nodes[n].id;
 
-        assert_ok(exchange_add_node(c->x, w->nodes[n].id, address, &err), err);
+        assert_ok(exchange_add_node(c->x, w->nodes[n].id, address, 0, &err), err);
     }
     exchange_set_placement(c->x, w->placement);
 }

@@ -414,7 +414,7 @@ static void readiness_falls_with_the_owners_and_comes_back_by_itself(void **stat
     assert_int_equal(engine_submit(w->f.engine, &spec, &refused, &err), MOE_ERR_UNAVAILABLE);
     assert_contains(err.text, "no live owner");
 
-    assert_ok(exchange_add_node(x, "embedded", "embedded", &err), err);
+    assert_ok(exchange_add_node(x, "embedded", "embedded", 0, &err), err);
     step_until_ready(w, true);
     assert_int_equal(engine_get_expert_rows(w->f.engine, NULL, 0), rows); /* our own token is nobody's */
     after = run(w, &spec);

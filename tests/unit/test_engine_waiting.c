@@ -196,7 +196,7 @@ static void a_lost_node_repeats_no_token(void **state)
             exchange_pause(w->x, exchange_turned_ns(w->x) + 1000000);
         }
     }
-    assert_ok(exchange_add_node(w->x, "embedded", "embedded", &err), err);
+    assert_ok(exchange_add_node(w->x, "embedded", "embedded", 0, &err), err);
     ask_finish(&w->f, &w->asked_a);
     ask_finish(&w->f, &w->asked_b);
     assert_answers_equal(&w->asked_a.choices[0], &w->a);
@@ -223,7 +223,7 @@ static void a_score_that_waited_is_the_same(void **state)
     }
     ask_read(&w->asked_a);
     assert_true(w->asked_a.n_scored > 0 && w->asked_a.n_scored < MOE_COUNT(prompt));
-    assert_ok(exchange_add_node(w->x, "embedded", "embedded", &err), err);
+    assert_ok(exchange_add_node(w->x, "embedded", "embedded", 0, &err), err);
     ask_finish(&w->f, &w->asked_a);
     assert_int_equal(w->asked_a.n_scored, MOE_COUNT(prompt));
     assert_memory_equal(w->asked_a.scored, whole->scored, sizeof prompt);

@@ -413,6 +413,35 @@ static void pauses_end_when_they_are_to(void **state)
     world_close(&w);
 }
 
+/* What the cluster's state says of a node is of one incarnation. */
+static void another_incarnation_is_not_used(void **state)
+{
+    world_options o = options(1, 1);
+    exchange_node_info info;
+    moe_error err;
+
+    (void)state;
+    world_open(&w, &o);
+    world_settle(&w);
+    exchange *x = w.coordinators[0].x;
+    assert_true(exchange_get_node(x, "node-0", &info));
+    uint64_t incarnation = info.incarnation;
+    exchange_remove_node(x, "node-0");
+    assert_ok(exchange_add_node(x, "node-0", "node-0", incarnation + 1, &err), err);
+    for (int turn = 0; turn < 100; turn++) {
+        world_turn(&w, 1000);
+    }
+    assert_true(exchange_get_node(x, "node-0", &info));
+    assert_false(exchange_node_ready(x, "node-0"));
+    assert_true(info.is_another);
+    exchange_remove_node(x, "node-0");
+    assert_ok(exchange_add_node(x, "node-0", "node-0", incarnation, &err), err);
+    world_settle(&w);
+    assert_true(exchange_get_node(x, "node-0", &info));
+    assert_false(info.is_another);
+    world_close(&w);
+}
+
 static void options_out_of_range_are_refused(void **state)
 {
     world_options o = options(1, 1);
@@ -531,6 +560,7 @@ int main(void)
         cmocka_unit_test(a_silent_node_is_hedged_after_its_deadline),
         cmocka_unit_test(a_silent_node_is_lost_after_eight_beats),
         cmocka_unit_test(a_dropped_expert_is_refused_and_found_elsewhere),
+        cmocka_unit_test(another_incarnation_is_not_used),
         cmocka_unit_test(a_pick_without_an_owner_is_named),
         cmocka_unit_test(a_dropped_job_is_not_written_to),
         cmocka_unit_test(a_draining_node_gets_nothing_new),
