@@ -12,6 +12,7 @@
 #define WATCH_EVERY  4 /* turns: the cluster's own loop is not in such a hurry */
 #define STEPS        4 /* of an engine in one turn */
 #define FAREWELL_NS  UINT64_C(100000000)
+#define DRAIN_NS     UINT64_C(10000000000)
 
 static const unsigned char fingerprint[32] = {7};
 
@@ -159,12 +160,12 @@ void cluster_world_kill_node(cluster_world *w, uint32_t i)
 
 void cluster_world_drain_node(cluster_world *w, uint32_t i)
 {
-    (void)w;
     w->nodes[i].is_draining = true;
+    w->nodes[i].drains_until_ns = cluster_world_now(w) + DRAIN_NS;
     cluster_set_draining(w->nodes[i].cluster, true);
 }
 
-/* As the program does: goodbye when others have its experts, the end a moment later. */
+/* As the program does: goodbye when others have its experts, or it has waited long enough; the end a moment later. */
 static void go_on_draining(cluster_world *w, uint32_t i)
 {
     cluster_world_node *n = &w->nodes[i];
@@ -185,7 +186,7 @@ static void go_on_draining(cluster_world *w, uint32_t i)
                         .n_wanted = a.wanted,
                         .n_hellos = stats.hellos,
                         .n_connected = stats.coordinators};
-    if (standing_judge(&s, NULL) == STANDING_RELIEVED) {
+    if (standing_judge(&s, NULL) == STANDING_RELIEVED || cluster_world_now(w) >= n->drains_until_ns) {
         expert_node_drain(n->node);
         n->leaves_ns = cluster_world_now(w) + FAREWELL_NS;
     }

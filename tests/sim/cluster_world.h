@@ -36,7 +36,8 @@ typedef struct cluster_world_node {
     const struct cluster_world *world;
     uint32_t every; /* it turns in every so many turns */
     bool is_draining;
-    uint64_t leaves_ns; /* it has said goodbye, and ends then; 0: it has not */
+    uint64_t drains_until_ns; /* then it leaves, relieved or not */
+    uint64_t leaves_ns;       /* it has said goodbye, and ends then; 0: it has not */
     cluster_store *store;
     cluster *cluster;
     expert_checkpoint source;
@@ -72,7 +73,7 @@ void cluster_world_close(cluster_world *w);
 
 void cluster_world_start_node(cluster_world *w, uint32_t i);
 void cluster_world_kill_node(cluster_world *w, uint32_t i);
-/* It asks to be relieved, and ends when it is. */
+/* It asks to be relieved, and ends when it is, or after ten seconds. */
 void cluster_world_drain_node(cluster_world *w, uint32_t i);
 void cluster_world_start_coordinator(cluster_world *w, uint32_t i);
 /* Its requests are not heard of again: they are released before. */
