@@ -221,7 +221,20 @@ struct cluster {
     atomic_bool stop;
 };
 
+/* sync.c: how the store is, and what it holds */
 uint64_t cluster_now(const cluster *c);
+void cluster_count(cluster *c, uint64_t *counter); /* one of stats */
+void cluster_set_status(cluster *c, moe_status status, const char *why);
+uint64_t cluster_jittered(cluster *c, uint64_t ns);            /* half of it to all of it */
+void cluster_resync(cluster *c);                               /* everything is read again, soon */
+void cluster_answered(cluster *c, const cluster_reply *reply); /* the store is well */
+void cluster_failed(cluster *c, const cluster_reply *reply);   /* it is not: back off */
+void cluster_drop_lease(cluster *c);                           /* the lease is dead */
+void cluster_enter(cluster *c, const cluster_kv *kv);          /* into the mirror, if it is ours */
+void cluster_list_begin(cluster *c);
+void cluster_watch_begin(cluster *c); /* from the revision after the list's */
+
+/* change.c */
 /* A change is built up and then sent; at most one is under way. */
 void cluster_change_begin(cluster *c);
 void cluster_change_compare(cluster *c, cluster_compare_kind kind, const char *key, uint64_t revision);
@@ -229,8 +242,15 @@ moe_text *cluster_change_put(cluster *c, const char *key, uint64_t lease); /* to
 void cluster_change_send(cluster *c);
 void cluster_change_fini(cluster_change *h);
 
+/* policy.c */
 /* The store's policy; while it is not known, that of our options. */
 cluster_policy cluster_policy_in_force(const cluster *c);
+bool cluster_settle_policy(cluster *c, uint64_t now); /* true: a change was sent */
+
+/* vanished.c */
+bool cluster_keep_vanished(void *ctx, const cluster_node *n); /* cluster_state_input.keep; ctx is the cluster */
+void cluster_prune_vanished(cluster *c);
+void cluster_judge_vanished(cluster *c, uint64_t now);
 
 /* controller.c: true when it has sent a change. *due_ns is lowered to when it wants to be called again. */
 bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns);
