@@ -243,6 +243,17 @@ moe_status cluster_status(cluster *c, moe_error *err)
     return status;
 }
 
+bool cluster_is_displaced(cluster *c, moe_error *why)
+{
+    pthread_mutex_lock(&c->lock);
+    bool displaced = c->displaced;
+    if (displaced) {
+        *why = c->why;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return displaced;
+}
+
 void cluster_get_stats(cluster *c, cluster_stats *out)
 {
     pthread_mutex_lock(&c->lock);

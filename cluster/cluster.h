@@ -113,12 +113,15 @@ void cluster_stop(cluster *c, uint64_t timeout_ns);
 /* How the registration stands:
  *   MOE_OK               registered at this moment
  *   MOE_ERR_UNAVAILABLE  not yet, or not now: the store does not answer, or the answer is awaited (err says what)
- *   MOE_ERR_EXISTS       another incarnation holds the id, and answers
+ *   MOE_ERR_EXISTS       another incarnation holds the id, and answers: cluster_is_displaced says whether it was ours
  *   MOE_ERR_DENIED       the cluster serves another model, shape or numeric class (err names both values), or the store
  *                        refuses the credentials
  * The member goes on trying in every case: whether to give up is the program's choice (usually before it was ever
- * registered, and never after). */
+ * registered; after that only when it was displaced). */
 moe_status cluster_status(cluster *c, moe_error *err);
+/* Whether another incarnation has taken the id since this member was registered: it was started while this one did not
+ * answer, and its work has gone to that one. The program is to end. why says who. */
+bool cluster_is_displaced(cluster *c, moe_error *why);
 
 /* ------------------------------------------------------------------------------------------------ what a member tells
  * Bitmaps of experts: [n_layers][cluster_words(n_ffn_experts)], bit e % 64 of word e / 64 is expert e. */

@@ -180,7 +180,10 @@ struct cluster {
     uint64_t list_due_ns, beat_due_ns, retry_due_ns, ask_due_ns, failures_in_row;
     uint64_t told_version; /* of `told` that the store has */
     uint64_t sent_version; /* of `told` in the txn under way */
-    bool connected;
+    bool connected, was_registered;
+    struct {
+        uint64_t incarnation, since_ns;
+    } rival; /* who was found to hold our id, and since when */
     cluster_vanished vanished[ROUTER_MAX_NODES];
     size_t n_vanished;
     cluster_policy warned; /* the policy that our options were found to differ from */
@@ -215,7 +218,7 @@ struct cluster {
         cluster_policy policy; /* 0: stays; both 0: nothing is asked for */
         uint64_t until_ns;
     } asked;
-    bool leaving, has_left;
+    bool leaving, has_left, displaced;
     pthread_t thread;
     bool has_thread;
     atomic_bool stop;

@@ -158,6 +158,26 @@ static bool read_holder(cluster *c, const cluster_entry *e, uint64_t *incarnatio
     return false;
 }
 
+/* Whether who answers is surely another one of our id that is there to stay, so that this member, once registered, has
+ * lost it. A node that answers has said its incarnation in HELLO. A coordinator's port tells no name, and may have been
+ * given to somebody else since the key was written: it counts when its key has outlived a lease. */
+static bool has_displaced_us(cluster *c, uint64_t incarnation, uint64_t now)
+{
+    if (c->rival.incarnation != incarnation) {
+        c->rival.incarnation = incarnation;
+        c->rival.since_ns = now;
+    }
+    return c->was_registered &&
+           (c->o.role == CLUSTER_NODE || now - c->rival.since_ns > CLUSTER_LEASE_S * CLUSTER_SECOND);
+}
+
+static void set_displaced(cluster *c, bool displaced)
+{
+    pthread_mutex_lock(&c->lock);
+    c->displaced = displaced;
+    pthread_mutex_unlock(&c->lock);
+}
+
 /* Another incarnation holds our id: refused while it answers, replaced otherwise. True: a change was sent. */
 static bool contest(cluster *c, const cluster_entry *e, uint64_t incarnation, const char *address, uint64_t now)
 {
@@ -179,6 +199,9 @@ static bool contest(cluster *c, const cluster_entry *e, uint64_t incarnation, co
                    (unsigned long long)incarnation, address,
                    alive == CLUSTER_ALIVE_YES ? ", which answers"
                                               : "; waiting for it to answer, or for its lease to end");
+    if (alive == CLUSTER_ALIVE_YES && has_displaced_us(c, incarnation, now)) {
+        set_displaced(c, true);
+    }
     cluster_set_status(c, alive == CLUSTER_ALIVE_YES ? MOE_ERR_EXISTS : MOE_ERR_UNAVAILABLE, why);
     return false;
 }
@@ -235,6 +258,8 @@ static bool settle_registration(cluster *c, uint64_t now)
         send_registration(c, CLUSTER_COMPARE_MOD, e->mod_revision);
         return true;
     }
+    c->was_registered = true;
+    set_displaced(c, false);
     cluster_set_status(c, MOE_OK, "");
     return false;
 }

@@ -41,7 +41,8 @@ static moe_status wait_until_ready(coordinator *c, const sigset_t *signals, moe_
     while (!signalled(signals)) {
         moe_status status = pool_status(c->pool, err);
 
-        if (!registered && (status == MOE_ERR_EXISTS || status == MOE_ERR_DENIED)) {
+        if ((!registered && (status == MOE_ERR_EXISTS || status == MOE_ERR_DENIED)) ||
+            pool_is_displaced(c->pool, err)) {
             return status;
         }
         registered = registered || status == MOE_OK;
@@ -125,13 +126,22 @@ static void print_ready(const coordinator *c)
     fflush(stdout);
 }
 
-static void wait_for_signal(const sigset_t *signals)
+/* Until a signal comes, or another process is found to have our name. Returns the exit code. */
+static int wait_for_end(coordinator *c, const sigset_t *signals)
 {
+    const struct timespec nap = {.tv_sec = 1};
+    moe_error why;
     int signal = 0;
 
-    while (sigwait(signals, &signal) != 0) {
+    while (signal <= 0) {
+        if (pool_is_displaced(c->pool, &why)) {
+            MOE_ERROR("this coordinator is displaced, and drains: %s", why.text);
+            return MEMBER_EXIT_DISPLACED;
+        }
+        signal = sigtimedwait(signals, NULL, &nap);
     }
     MOE_INFO("signal %d: draining", signal);
+    return 0;
 }
 
 /* Running requests may end, unless a second signal comes; then the listeners close, cancelling what is left. */
@@ -203,10 +213,11 @@ int main(int argc, char **argv)
     status = start(&c, &signals, &err);
     if (status == MOE_OK) {
         print_ready(&c);
-        wait_for_signal(&signals);
+        result = wait_for_end(&c, &signals);
         drain(&c, &signals);
     } else if (status != MOE_ERR_CANCELLED) {
         result = fail(status, &err);
+        result = pool_is_displaced(c.pool, &err) ? MEMBER_EXIT_DISPLACED : result;
     }
     close_all(&c);
     return result;

@@ -199,7 +199,8 @@ const moe_program coordinator_program = {
     .name = "conclave-coordinator",
     .summary = "Serves a mixture-of-experts checkpoint over gRPC. --model DIR alone is enough: an expert node runs in "
                "this process.\nWith --etcd URL the experts are on the conclave-nodes of a cluster.\n"
-               "Prints one line, READY host:port, when a token has gone through all layers. SIGTERM drains.",
+               "Prints one line, READY host:port, when a token has gone through all layers. SIGTERM drains.\n"
+               "Exit code 4: another process has taken its name in the cluster while it did not answer.",
     .options = options,
     .n_options = MOE_COUNT(options),
 };

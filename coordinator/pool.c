@@ -326,6 +326,11 @@ moe_status pool_status(pool *p, moe_error *err)
     return cluster_status(p->cluster, err);
 }
 
+bool pool_is_displaced(pool *p, moe_error *why)
+{
+    return p != NULL && p->cluster != NULL && cluster_is_displaced(p->cluster, why);
+}
+
 /* Nothing is placed: because there is no node, or none that answers us. Then the first of them, and why, is named. */
 static void why_nothing_is_placed(pool *p, const cluster_state *s, moe_error *err)
 {

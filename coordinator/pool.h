@@ -39,6 +39,8 @@ MOE_NODISCARD moe_status pool_join(pool *p, const char *address, moe_error *err)
 uint64_t pool_step(pool *p);
 /* How the registration stands: see cluster_status. */
 moe_status pool_status(pool *p, moe_error *err);
+/* Whether another process has taken our id: cluster_is_displaced. p NULL: no. */
+bool pool_is_displaced(pool *p, moe_error *why);
 /* Whether every expert has an owner that has reported it ready; if not, err says which one has none. */
 bool pool_covered(pool *p, moe_error *err);
 exchange *pool_exchange(pool *p);

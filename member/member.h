@@ -64,6 +64,8 @@ extern const char *const member_dtypes[], *const member_weights[];
         MEMBER_TEXT(at, cache_dir, NULL, "DIR",                                                                        \
                     "where the manifest is cached; default: $XDG_CACHE_HOME/conclave or ~/.cache/conclave")
 
+#define MEMBER_EXIT_DISPLACED 4 /* another process has taken the member's name (cluster_is_displaced) */
+
 /* --id, or the host's name. Errors: MOE_ERR_INVALID_ARG when it is no name. */
 MOE_NODISCARD moe_status member_id(const member_config *m, char out[ROUTER_MAX_NODE_ID + 1], moe_error *err);
 /* The bytes of --secret-file without the newlines at its end; *out is owned (free), NULL with *n_out 0 when it was not

@@ -48,6 +48,17 @@ standing node_standing(node_program_state *p)
                       .n_denied = shown.transport.denied + shown.stats.auth_failures};
 }
 
+/* A node that stood still may find that another process was started under its name and has its work. */
+static void look_for_displacement(node_program_state *p)
+{
+    moe_error why;
+
+    if (!p->displaced && cluster_is_displaced(p->cluster, &why)) {
+        MOE_ERROR("node %s is displaced, and ends: %s", p->id, why.text);
+        p->displaced = true;
+    }
+}
+
 /* Turns until a coordinator has exchanged HELLO with us: before, nobody knows that we can be reached. */
 void node_meet(node_program_state *p)
 {
@@ -55,13 +66,14 @@ void node_meet(node_program_state *p)
     moe_error why = {""};
     bool met = false;
 
-    while (node_signals == 0 && !met) {
+    while (node_signals == 0 && !met && !p->displaced) {
         node_turn(p, &idle_since);
         now = moe_now_ns(moe_clock_real());
         if (now - asked_ns < ASK_NS) {
             continue;
         }
         asked_ns = now;
+        look_for_displacement(p);
         standing s = node_standing(p);
         met = standing_is_met(&s, &why);
         cluster_state_release(s.state);
@@ -73,10 +85,15 @@ void node_meet(node_program_state *p)
 
 void node_serve(node_program_state *p)
 {
-    uint64_t idle_since = 0;
+    uint64_t idle_since = 0, asked_ns = 0;
 
-    while (node_signals == 0) {
+    while (node_signals == 0 && !p->displaced) {
         node_turn(p, &idle_since);
+        uint64_t now = moe_now_ns(moe_clock_real());
+        if (now - asked_ns >= ASK_NS) {
+            asked_ns = now;
+            look_for_displacement(p);
+        }
     }
 }
 
@@ -109,10 +126,11 @@ static bool await_relief(node_program_state *p, uint64_t end)
     moe_error why = {""};
 
     for (;;) {
+        look_for_displacement(p);
         standing s = node_standing(p);
         standing_relief relief = standing_judge(&s, &why);
         cluster_state_release(s.state);
-        if (relief == STANDING_RELIEVED) {
+        if (relief == STANDING_RELIEVED || p->displaced) { /* then another has our experts */
             return true;
         }
         if (!may_wait(relief, moe_now_ns(moe_clock_real()), end, &hopeless_since, &why)) {
@@ -123,18 +141,12 @@ static bool await_relief(node_program_state *p, uint64_t end)
     }
 }
 
-/* Asks to be relieved, waits for it, says goodbye, and answers what is still under way. Returns the exit code. */
-int node_drain(node_program_state *p)
+/* Says goodbye, and answers what is still under way. */
+static void leave(node_program_state *p, uint64_t end)
 {
-    uint64_t end = moe_now_ns(moe_clock_real()) + (uint64_t)p->config.drain_timeout_ms * 1000000u;
     uint64_t idle_since = 0, quiet_since, now;
     expert_node_stats stats;
 
-    MOE_INFO("draining");
-    atomic_store(&p->draining, true);
-    cluster_set_draining(p->cluster, true);
-    bool relieved = await_relief(p, end);
-    end = MOE_MAX(end, moe_now_ns(moe_clock_real()) + (relieved ? 0 : FAREWELL_NS));
     expert_node_drain(p->node);
     expert_node_get_stats(p->node, &stats);
     quiet_since = now = moe_now_ns(moe_clock_real());
@@ -145,5 +157,20 @@ int node_drain(node_program_state *p)
         quiet_since = stats.frames != frames ? now : quiet_since;
         frames = stats.frames;
     }
-    return relieved ? 0 : EXIT_NEEDED;
+}
+
+/* Asks to be relieved, waits for it, and leaves; displaced, at once. Returns the exit code. */
+int node_drain(node_program_state *p)
+{
+    uint64_t end = moe_now_ns(moe_clock_real()) + (uint64_t)p->config.drain_timeout_ms * 1000000u;
+    bool relieved = false;
+
+    atomic_store(&p->draining, true);
+    if (!p->displaced) {
+        MOE_INFO("draining");
+        cluster_set_draining(p->cluster, true);
+        relieved = await_relief(p, end);
+    }
+    leave(p, MOE_MAX(end, moe_now_ns(moe_clock_real()) + (relieved ? 0 : FAREWELL_NS)));
+    return p->displaced ? MEMBER_EXIT_DISPLACED : relieved ? 0 : EXIT_NEEDED;
 }

@@ -408,7 +408,7 @@ static int run(node_program_state *p)
              compute_class_name(p->device->numeric_class), p->device->ops->name, transport_net_lane(p->transport),
              p->memory_bytes >> 20);
     node_meet(p);
-    if (node_signals == 0) {
+    if (node_signals == 0 && !p->displaced) {
         printf("READY %s\n", p->address);
         fflush(stdout);
     }

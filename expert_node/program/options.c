@@ -40,7 +40,9 @@ const moe_program node_program = {
     .summary =
         "Holds experts of a checkpoint and computes their rows for the coordinators of its cluster.\n"
         "Prints one line, READY host:port, when a coordinator has reached it; which experts it holds is decided by the "
-        "cluster's controller.\nSIGTERM drains: exit code 0 when others have its experts, 3 when it left without that.",
+        "cluster's controller.\nSIGTERM drains: exit code 0 when others have its experts, 3 when it left without "
+        "that.\n"
+        "Exit code 4: another process has taken its name while it did not answer.",
     .options = options,
     .n_options = MOE_COUNT(options),
 };

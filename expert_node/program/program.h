@@ -45,6 +45,7 @@ typedef struct node_program_state {
     atomic_uint hashed;     /* per cent of the checkpoint */
     atomic_bool registered; /* was, once */
     atomic_bool draining;
+    bool displaced; /* another process has our name: the loop ends */
 } node_program_state;
 
 extern volatile sig_atomic_t node_signals; /* SIGTERM and SIGINT that came */
@@ -57,7 +58,7 @@ void node_turn_in_load(void *ctx);
 /* The state it lends is to be released. Any thread. */
 standing node_standing(node_program_state *p);
 /* Turns until a coordinator has exchanged HELLO with us; until a signal comes; until we may leave, which returns the
- * exit code. */
+ * exit code. All end when the node is displaced. */
 void node_meet(node_program_state *p);
 void node_serve(node_program_state *p);
 int node_drain(node_program_state *p);

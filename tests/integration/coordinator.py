@@ -86,11 +86,20 @@ class Coordinator:
             self.process.kill()
             self.process.wait()
             raise
+        return code, self.close()
+
+    def end(self):
+        """Waits for it to end by itself: its exit code."""
+        code = self.process.wait(timeout=WAIT_S)
+        self.close()
+        return code
+
+    def close(self):
         self.reader.join()
         self.process.stderr.close()
         rest = self.process.stdout.read()
         self.process.stdout.close()
-        return code, rest
+        return rest
 
     def __enter__(self):
         return self

@@ -51,6 +51,15 @@ class Etcd:
         self.process.terminate()
         self.process.wait()
 
+    def put(self, key, value):
+        """A key under a lease of an hour."""
+        def call(path, **body):
+            with urllib.request.urlopen(f"{self.url}/v3/{path}", json.dumps(body).encode(), timeout=WAIT_S) as reply:
+                return json.load(reply)
+
+        call("kv/put", key=base64.b64encode(key.encode()).decode(), value=base64.b64encode(value.encode()).decode(),
+             lease=call("lease/grant", TTL=3600)["ID"])
+
     def tls(self):
         if self.certificates is None:
             return []
@@ -621,6 +630,33 @@ class Pool(unittest.TestCase):
             self.start_nodes(1)
             gone.stop(signal.SIGKILL)
             self.stop_nodes()
+
+    # ------------------------------------------------------------------------------------------ displaced members
+    def test_a_node_that_another_has_displaced_says_so_and_ends(self):
+        self.start_nodes(1)
+        with self.coordinator() as coordinator:
+            old = self.nodes.pop()
+            self.addCleanup(lambda: old.process.poll() is None and old.process.kill())
+            old.process.send_signal(signal.SIGSTOP)
+            self.start_nodes(1)[0].ready()
+            self.assertEqual(self.answers(coordinator), self.expected)
+            old.process.send_signal(signal.SIGCONT)
+            code, log = old.end()
+            self.assertEqual(code, 4, log)
+            self.assertIn("node node-0 is displaced, and ends: id node-0 is held by incarnation", log)
+            self.assertEqual(self.answers(coordinator), self.expected)
+            self.assertEqual(list(self.rows(coordinator)), ["node-0"])
+        self.stop_nodes()
+
+    def test_a_coordinator_that_another_has_displaced_says_so_and_ends(self):
+        """The other one is its key and a port where somebody listens; it has outlived a lease."""
+        self.start_nodes(1)
+        with socket.create_server(("127.0.0.1", 0)) as other, self.coordinator() as coordinator:
+            value = {"v": 1, "incarnation": "00000000000000ff", "address": f"127.0.0.1:{other.getsockname()[1]}", "epoch_applied": 1}
+            self.etcd.put(f"/conclave/{self.cluster}/coordinators/coordinator", json.dumps(value))
+            coordinator.log_match("this coordinator is displaced, and drains: id coordinator is held by incarnation 00000000000000ff")
+            self.assertEqual(coordinator.end(), 4)
+        self.nodes.pop().stop(signal.SIGKILL)
 
     def secret(self, name, text):
         path = os.path.join(self.folder, name)

@@ -281,6 +281,72 @@ static void an_id_whose_holder_is_dead_is_taken_over_before_its_lease_ends(void 
     world_close(&w);
 }
 
+/* Stands still, so that another is started in its place, and wakes. */
+static member *displace(world *w, cluster_role role, uint64_t ns_after)
+{
+    moe_error why;
+    member *first = add(w, role, "a");
+
+    run_for(w, SECOND);
+    assert_status(first, MOE_OK);
+    cluster *paused = first->c;
+    first->c = NULL;
+    first->answers = false;
+    member *second = add(w, role, "a");
+    run_for(w, 2 * SECOND);
+    assert_status(second, MOE_OK);
+    first->c = paused;
+    run_for(w, ns_after);
+    assert_status(second, MOE_OK);
+    assert_status(first, MOE_ERR_EXISTS);
+    assert_false(cluster_is_displaced(second->c, &why));
+    return first;
+}
+
+static void a_node_whose_id_was_taken_over_is_displaced(void **state)
+{
+    world w;
+    moe_error why;
+
+    (void)state;
+    world_open(&w, 1);
+    member *first = displace(&w, CLUSTER_NODE, 2 * SECOND);
+    assert_true(cluster_is_displaced(first->c, &why));
+    assert_contains(why.text, "id a is held by incarnation 0000000000000066 at 127.0.0.1:1, which answers");
+    world_close(&w);
+}
+
+/* Who listens at its port does not say a name: it may be a stranger who was given the port. */
+static void a_coordinator_is_displaced_when_the_other_has_outlived_a_lease(void **state)
+{
+    world w;
+    moe_error why;
+
+    (void)state;
+    world_open(&w, 1);
+    member *first = displace(&w, CLUSTER_COORDINATOR, 10 * SECOND);
+    assert_false(cluster_is_displaced(first->c, &why));
+    run_for(&w, 10 * SECOND);
+    assert_true(cluster_is_displaced(first->c, &why));
+    world_close(&w);
+}
+
+static void who_was_never_registered_is_not_displaced(void **state)
+{
+    world w;
+    moe_error why;
+
+    (void)state;
+    world_open(&w, 1);
+    (void)add(&w, CLUSTER_NODE, "a");
+    run_for(&w, SECOND);
+    member *second = add(&w, CLUSTER_NODE, "a");
+    run_for(&w, 60 * SECOND);
+    assert_status(second, MOE_ERR_EXISTS);
+    assert_false(cluster_is_displaced(second->c, &why));
+    world_close(&w);
+}
+
 static void without_anybody_to_ask_the_lease_decides(void **state)
 {
     world w;
@@ -1159,6 +1225,9 @@ int main(void)
         cmocka_unit_test(another_numeric_class_is_denied_by_name),
         cmocka_unit_test(an_id_in_use_is_refused_while_its_holder_answers),
         cmocka_unit_test(an_id_whose_holder_is_dead_is_taken_over_before_its_lease_ends),
+        cmocka_unit_test(a_node_whose_id_was_taken_over_is_displaced),
+        cmocka_unit_test(a_coordinator_is_displaced_when_the_other_has_outlived_a_lease),
+        cmocka_unit_test(who_was_never_registered_is_not_displaced),
         cmocka_unit_test(without_anybody_to_ask_the_lease_decides),
         cmocka_unit_test(leaving_takes_the_keys_away_at_once),
         cmocka_unit_test(keys_stay_while_the_member_lives),
