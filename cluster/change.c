@@ -24,6 +24,7 @@ void cluster_change_fini(cluster_change *h)
         moe_text_fini(&h->values[i]);
     }
     h->n_puts = h->n_compares = h->bytes = 0;
+    h->doomed = NULL;
 }
 
 void cluster_change_begin(cluster *c)
@@ -53,6 +54,15 @@ moe_text *cluster_change_put(cluster *c, const char *key, uint64_t lease)
     return &h->values[h->n_puts++];
 }
 
+void cluster_change_delete(cluster *c, const char *key)
+{
+    cluster_change *h = &c->change;
+
+    MOE_ASSERT(h->doomed == NULL);
+    h->doomed = key;
+    h->keys[MOE_COUNT(h->keys) - 1] = full_key(c, key);
+}
+
 /* A success is entered at once, so that the next turn sees it and does not send the same change again. */
 static void enter_change(cluster *c, uint64_t revision)
 {
@@ -64,6 +74,9 @@ static void enter_change(cluster *c, uint64_t revision)
                                .mod_revision = revision,
                                .lease = p->lease};
         cluster_enter(c, &kv);
+    }
+    if (c->change.doomed != NULL) {
+        cluster_mirror_delete(&c->mirror, c->change.doomed, revision);
     }
     c->is_dirty = true;
 }
@@ -98,9 +111,14 @@ static void on_change(void *ctx, const cluster_reply *reply)
 void cluster_change_send(cluster *c)
 {
     cluster_change *h = &c->change;
-    const cluster_txn txn = {
-        .compares = h->compares, .n_compares = h->n_compares, .puts = h->puts, .n_puts = h->n_puts};
-    bool complete = true;
+    const char *const doomed = h->keys[MOE_COUNT(h->keys) - 1];
+    const cluster_txn txn = {.compares = h->compares,
+                             .n_compares = h->n_compares,
+                             .puts = h->puts,
+                             .n_puts = h->n_puts,
+                             .deletes = &doomed,
+                             .n_deletes = h->doomed != NULL};
+    bool complete = h->doomed == NULL || doomed != NULL;
 
     for (size_t i = 0; i < h->n_puts; i++) {
         h->puts[i].value = moe_text_cstr(&h->values[i]);

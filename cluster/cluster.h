@@ -17,7 +17,7 @@
  * false until `alive` says that it does not answer.
  *
  * Nothing in the store can stop a member:
- *   a malformed value       is logged once and ignored
+ *   what no member wrote    is logged once and ignored: malformed, without a lease, an absurd epoch, too many (docs/etcd.md)
  *   a lost lease            is taken anew
  *   an unreachable store    leaves the last state in force, with connected = false
  *   a wiped store           is filled again

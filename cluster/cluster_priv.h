@@ -37,14 +37,29 @@
 #define CLUSTER_ASKED_FOR (5 * CLUSTER_SECOND)
 #define CLUSTER_MAX_KEYS  4096
 #define CLUSTER_MAX_EPOCH ((uint64_t)1 << 53)
+/* How far above all that was known an epoch may be that a single key names. At one placement a second a member would
+ * have missed 136 years; and who wants to use up all epochs has to raise them two million times. */
+#define CLUSTER_EPOCH_JUMP ((uint64_t)1 << 32)
+
+/* ------------------------------------------------------------------------------------------------ keys */
+typedef enum {
+    CLUSTER_KEY_FOREIGN, /* nobody of a cluster writes or reads it */
+    CLUSTER_KEY_LASTING, /* model, policy, placement, placement/{layer} */
+    CLUSTER_KEY_LEASED   /* nodes/{id}, ready/{id}, coordinators/{id}, controller */
+} cluster_key_kind;
+cluster_key_kind cluster_key_kind_of(const char *key, uint32_t n_layers);
+/* Why no member of this cluster can have written it; NULL: one may have. The key is without the prefix. */
+const char *cluster_key_doubt(const cluster_kv *kv, uint32_t n_layers);
 
 /* ------------------------------------------------------------------------------------------------ mirror
- * What the store holds under the cluster's prefix, as far as it is known. Keys without the prefix. */
+ * What the store holds under the cluster's prefix, as far as it is known. Keys without the prefix. What no member wrote
+ * is known as a name: its revision is needed to replace it, its value is not kept. */
 typedef struct cluster_entry {
     char *key, *value; /* owned */
     size_t value_bytes;
     uint64_t create_revision, mod_revision, lease;
-    bool complained; /* its malformed value has been logged */
+    const char *doubt; /* static: why it is not believed; NULL: it is */
+    bool complained;   /* that has been logged, or that its value is malformed */
 } cluster_entry;
 
 typedef struct cluster_mirror {
@@ -53,14 +68,19 @@ typedef struct cluster_mirror {
 } cluster_mirror;
 
 void cluster_mirror_fini(cluster_mirror *m);
-cluster_entry *cluster_mirror_find(const cluster_mirror *m, const char *key);
+cluster_entry *cluster_mirror_find(const cluster_mirror *m, const char *key); /* believed or not */
+cluster_entry *cluster_mirror_read(const cluster_mirror *m, const char *key); /* NULL also when it is not believed */
 /* The first entry whose key is not below the text. */
 size_t cluster_mirror_lower(const cluster_mirror *m, const char *text);
-/* An older revision than the one known is ignored. create_revision 0: that of the entry, or if new, mod_revision.
+/* An older revision than the one known is ignored. create_revision 0: that of the entry, or if new, mod_revision. doubt:
+ * static, of the entry. Where there is no room, one that is believed takes the place of one that is not.
  * Errors: MOE_ERR_BUSY beyond CLUSTER_MAX_KEYS, MOE_ERR_NO_MEMORY. */
-MOE_NODISCARD moe_status cluster_mirror_put(cluster_mirror *m, const cluster_kv *kv);
+MOE_NODISCARD moe_status cluster_mirror_put(cluster_mirror *m, const cluster_kv *kv, const char *doubt);
+/* True once of each revision: then its trouble is logged. */
+bool cluster_entry_complain(cluster_entry *e, const moe_error *err);
+/* What was complained of in the old one, and is still as it was, is not complained of again. */
+void cluster_mirror_take_over(cluster_mirror *m, const cluster_mirror *old);
 void cluster_mirror_delete(cluster_mirror *m, const char *key, uint64_t revision);
-void cluster_mirror_clear(cluster_mirror *m);
 
 /* ------------------------------------------------------------------------------------------------ records
  * The JSON values, docs/etcd.md. Writers append to a text; readers refuse with MOE_ERR_CORRUPT or
@@ -110,7 +130,7 @@ typedef struct cluster_state_box cluster_state_box;
 struct cluster_state_box {
     cluster_state s; /* first: a cluster_state * is one of the box */
     atomic_uint refs;
-    uint64_t highest_epoch;  /* seen anywhere, ever */
+    uint64_t highest_epoch;  /* believed, of anybody, ever */
     bool placement_is_torn;  /* the store's tables are not all of the published epoch */
     bool placement_is_there; /* the store has one */
     cluster_node nodes[ROUTER_MAX_NODES];
@@ -136,9 +156,10 @@ typedef enum { CLUSTER_OP_NONE, CLUSTER_OP_LIST, CLUSTER_OP_GRANT, CLUSTER_OP_TX
 #define CLUSTER_TXN_PUTS 100 /* etcd's default limit is 128 operations of a transaction (--max-txn-ops) */
 typedef struct cluster_change {
     size_t n_compares, n_puts;
+    const char *doomed; /* key without the prefix, static: to be deleted; NULL: none */
     cluster_compare compares[2];
     cluster_put puts[CLUSTER_TXN_PUTS];
-    char *keys[CLUSTER_TXN_PUTS + 2]; /* owned; full keys, of the compares last */
+    char *keys[CLUSTER_TXN_PUTS + 3]; /* owned; full keys, after the puts' those of the compares and the deleted one */
     moe_text values[CLUSTER_TXN_PUTS];
     size_t bytes; /* of all values */
 } cluster_change;
@@ -181,6 +202,7 @@ struct cluster {
     uint64_t told_version; /* of `told` that the store has */
     uint64_t sent_version; /* of `told` in the txn under way */
     bool connected, was_registered;
+    uint64_t model_revision; /* mod_revision of the model that was found to be ours; 0: none was yet */
     struct {
         uint64_t incarnation, since_ns;
     } rival; /* who was found to hold our id, and since when */
@@ -242,6 +264,7 @@ void cluster_watch_begin(cluster *c); /* from the revision after the list's */
 void cluster_change_begin(cluster *c);
 void cluster_change_compare(cluster *c, cluster_compare_kind kind, const char *key, uint64_t revision);
 moe_text *cluster_change_put(cluster *c, const char *key, uint64_t lease); /* to be written into */
+void cluster_change_delete(cluster *c, const char *key);                   /* static; at most one */
 void cluster_change_send(cluster *c);
 void cluster_change_fini(cluster_change *h);
 

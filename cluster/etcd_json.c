@@ -110,19 +110,38 @@ void etcd_kv_fini(cluster_kv *kv)
     free((void *)(uintptr_t)kv->value);
 }
 
+/* What any member can print and compare. */
+static char *printable(const char *bytes, size_t n)
+{
+    moe_text t;
+
+    moe_text_init(&t, (size_t)4 * CLUSTER_STORE_MAX_KEY + 1);
+    for (size_t i = 0; i < n && t.size < CLUSTER_STORE_MAX_KEY; i++) {
+        if (bytes[i] >= 0x20 && bytes[i] < 0x7f && bytes[i] != '\\') {
+            moe_text_append(&t, &bytes[i], 1);
+        } else {
+            moe_text_printf(&t, "\\x%02x", (unsigned)(unsigned char)bytes[i]);
+        }
+    }
+    char *key = t.failed ? NULL : strndup(moe_text_cstr(&t), CLUSTER_STORE_MAX_KEY);
+    moe_text_fini(&t);
+    return key;
+}
+
 moe_status etcd_get_kv(const moe_json *object, cluster_kv *out, moe_error *err)
 {
     size_t key_bytes = 0;
     cluster_kv kv = {0};
     char *key = get_bytes(object, "key", &key_bytes);
 
-    kv.key = key;
     kv.value = get_bytes(object, "value", &kv.value_bytes);
-    if (key == NULL || kv.value == NULL || key_bytes == 0 || strlen(key) != key_bytes ||
-        key_bytes > CLUSTER_STORE_MAX_KEY || !etcd_get_u64(object, "create_revision", &kv.create_revision) ||
+    kv.key = key != NULL ? printable(key, key_bytes) : NULL;
+    free(key);
+    if (kv.key == NULL || kv.value == NULL || key_bytes == 0 ||
+        !etcd_get_u64(object, "create_revision", &kv.create_revision) ||
         !etcd_get_u64(object, "mod_revision", &kv.mod_revision) || !etcd_get_u64(object, "lease", &kv.lease)) {
         etcd_kv_fini(&kv);
-        return moe_fail(err, MOE_ERR_CORRUPT, "a key is malformed, or longer than %d bytes", CLUSTER_STORE_MAX_KEY);
+        return moe_fail(err, MOE_ERR_CORRUPT, "a key is malformed");
     }
     *out = kv;
     return MOE_OK;

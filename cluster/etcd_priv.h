@@ -13,7 +13,7 @@ void etcd_put_base64(moe_text *t, const char *bytes, size_t n);
 char *etcd_get_base64(const char *text, size_t n, size_t *n_out);
 /* A string of digits, or a number; absent: 0. False: neither. */
 bool etcd_get_u64(const moe_json *object, const char *key, uint64_t *out);
-/* Key and value are malloc'ed: etcd_kv_fini. Errors: MOE_ERR_CORRUPT: no key, a key with a NUL, no base64. */
+/* Key (as cluster_kv has it) and value are malloc'ed: etcd_kv_fini. Errors: MOE_ERR_CORRUPT: no key, no base64. */
 MOE_NODISCARD moe_status etcd_get_kv(const moe_json *object, cluster_kv *out, moe_error *err);
 void etcd_kv_fini(cluster_kv *kv);
 

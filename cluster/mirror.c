@@ -16,17 +16,11 @@ static void entry_fini(cluster_entry *e)
     free(e->value);
 }
 
-void cluster_mirror_clear(cluster_mirror *m)
+void cluster_mirror_fini(cluster_mirror *m)
 {
     for (size_t i = 0; i < m->n; i++) {
         entry_fini(&m->entries[i]);
     }
-    m->n = 0;
-}
-
-void cluster_mirror_fini(cluster_mirror *m)
-{
-    cluster_mirror_clear(m);
     free(m->entries);
     *m = (cluster_mirror){0};
 }
@@ -54,13 +48,39 @@ cluster_entry *cluster_mirror_find(const cluster_mirror *m, const char *key)
     return at < m->n && strcmp(m->entries[at].key, key) == 0 ? &m->entries[at] : NULL;
 }
 
-static moe_status make_room(cluster_mirror *m)
+cluster_entry *cluster_mirror_read(const cluster_mirror *m, const char *key)
 {
+    cluster_entry *e = cluster_mirror_find(m, key);
+
+    return e != NULL && e->doubt == NULL ? e : NULL;
+}
+
+static void remove_at(cluster_mirror *m, size_t at)
+{
+    entry_fini(&m->entries[at]);
+    memmove(&m->entries[at], &m->entries[at + 1], (m->n - at - 1) * sizeof *m->entries);
+    m->n--;
+}
+
+/* Somebody who writes many keys must not push out a member's. */
+static bool evict_doubted(cluster_mirror *m)
+{
+    for (size_t i = m->n; i > 0; i--) {
+        if (m->entries[i - 1].doubt != NULL) {
+            remove_at(m, i - 1);
+            return true;
+        }
+    }
+    return false;
+}
+
+static moe_status make_room(cluster_mirror *m, bool is_believed)
+{
+    if (m->n >= CLUSTER_MAX_KEYS && !(is_believed && evict_doubted(m))) {
+        return MOE_ERR_BUSY;
+    }
     if (m->n < m->capacity) {
         return MOE_OK;
-    }
-    if (m->n >= CLUSTER_MAX_KEYS) {
-        return MOE_ERR_BUSY;
     }
     size_t capacity = MOE_MAX(m->capacity * 2, (size_t)64);
     cluster_entry *entries = realloc(m->entries, capacity * sizeof *entries);
@@ -87,32 +107,34 @@ static cluster_entry *insert(cluster_mirror *m, const char *key)
     return &m->entries[at];
 }
 
-moe_status cluster_mirror_put(cluster_mirror *m, const cluster_kv *kv)
+moe_status cluster_mirror_put(cluster_mirror *m, const cluster_kv *kv, const char *doubt)
 {
+    size_t value_bytes = doubt == NULL ? kv->value_bytes : 0;
     cluster_entry *e = cluster_mirror_find(m, kv->key);
 
     if (e != NULL && e->mod_revision >= kv->mod_revision) {
         return MOE_OK;
     }
-    moe_status status = e != NULL ? MOE_OK : make_room(m);
+    moe_status status = e != NULL ? MOE_OK : make_room(m, doubt == NULL);
     if (status != MOE_OK) {
         return status;
     }
-    char *value = malloc(kv->value_bytes + 1);
+    char *value = malloc(value_bytes + 1);
     if (value == NULL) {
         return MOE_ERR_NO_MEMORY;
     }
-    memcpy(value, kv->value, kv->value_bytes);
-    value[kv->value_bytes] = '\0';
+    memcpy(value, kv->value, value_bytes);
+    value[value_bytes] = '\0';
     if (e == NULL && (e = insert(m, kv->key)) == NULL) {
         free(value);
         return MOE_ERR_NO_MEMORY;
     }
     free(e->value);
     e->value = value;
-    e->value_bytes = kv->value_bytes;
+    e->value_bytes = value_bytes;
     e->mod_revision = kv->mod_revision;
     e->lease = kv->lease;
+    e->doubt = doubt;
     e->complained = false;
     if (kv->create_revision != 0 || e->create_revision == 0) {
         e->create_revision = kv->create_revision != 0 ? kv->create_revision : kv->mod_revision;
@@ -127,8 +149,28 @@ void cluster_mirror_delete(cluster_mirror *m, const char *key, uint64_t revision
     if (e == NULL || e->mod_revision >= revision) {
         return;
     }
-    size_t at = (size_t)(e - m->entries);
-    entry_fini(e);
-    memmove(e, e + 1, (m->n - at - 1) * sizeof *e);
-    m->n--;
+    remove_at(m, (size_t)(e - m->entries));
+}
+
+bool cluster_entry_complain(cluster_entry *e, const moe_error *err)
+{
+    bool is_new = !e->complained;
+
+    if (is_new) {
+        MOE_WARN("cluster: key %s at revision %llu is ignored: %s", e->key, (unsigned long long)e->mod_revision,
+                 err->text);
+        e->complained = true;
+    }
+    return is_new;
+}
+
+void cluster_mirror_take_over(cluster_mirror *m, const cluster_mirror *old)
+{
+    for (size_t i = 0; i < old->n; i++) {
+        cluster_entry *e = old->entries[i].complained ? cluster_mirror_find(m, old->entries[i].key) : NULL;
+
+        if (e != NULL && e->mod_revision == old->entries[i].mod_revision) {
+            e->complained = true;
+        }
+    }
 }

@@ -61,7 +61,7 @@ bool cluster_settle_policy(cluster *c, uint64_t now)
     if (c->o.role != CLUSTER_COORDINATOR) {
         return false;
     }
-    if (e == NULL || take_asked(c, &p, now)) {
+    if (e == NULL || e->doubt != NULL || take_asked(c, &p, now)) {
         send_policy(c, &p, e != NULL ? e->mod_revision : 0);
         return true;
     }

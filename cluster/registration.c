@@ -206,24 +206,58 @@ static bool contest(cluster *c, const cluster_entry *e, uint64_t incarnation, co
     return false;
 }
 
-/* The cluster's model; true: a change was sent, or there is nothing to do before it changes. */
+static void send_model(cluster *c, uint64_t mod_revision)
+{
+    cluster_change_begin(c);
+    cluster_change_compare(c, CLUSTER_COMPARE_MOD, "model", mod_revision);
+    cluster_write_model(cluster_change_put(c, "model", 0), &c->o.model);
+    cluster_change_send(c);
+}
+
+/* A model that is absent, or that no member can have written. One that knows it writes it anew; so does a new member, but
+ * not beside others, which may be of another model. Always true. */
+static bool mend_model(cluster *c, const cluster_entry *e)
+{
+    if (e != NULL && c->model_revision == 0 && c->state->s.n_nodes + c->state->s.n_coordinators > 0) {
+        cluster_set_status(c, MOE_ERR_UNAVAILABLE,
+                           "the key model is malformed: waiting for one of the cluster's members to write it anew");
+    } else {
+        send_model(c, e != NULL ? e->mod_revision : 0);
+    }
+    return true;
+}
+
+static void complain(cluster *c, cluster_entry *e, const moe_error *err)
+{
+    if (cluster_entry_complain(e, err)) {
+        cluster_count(c, &c->stats.ignored);
+    }
+}
+
+/* The cluster's model; true: a change was sent, or there is nothing to do before it changes. Once it was found to be ours,
+ * another one in its place stops nobody. */
 static bool settle_model(cluster *c)
 {
-    const cluster_entry *e = cluster_mirror_find(&c->mirror, "model");
+    cluster_entry *e = cluster_mirror_find(&c->mirror, "model");
     moe_error err;
 
-    if (e == NULL) {
-        cluster_change_begin(c);
-        cluster_change_compare(c, CLUSTER_COMPARE_CREATE, "model", 0);
-        cluster_write_model(cluster_change_put(c, "model", 0), &c->o.model);
-        cluster_change_send(c);
-        return true;
+    if (e == NULL || e->doubt != NULL) {
+        return mend_model(c, e);
+    }
+    if (e->mod_revision == c->model_revision) {
+        return false;
     }
     moe_status status = cluster_check_model(e->value, e->value_bytes, &c->o.model, &err);
-    if (status != MOE_OK) {
-        cluster_set_status(c, MOE_ERR_DENIED, err.text);
+    if (status == MOE_OK) {
+        c->model_revision = e->mod_revision;
+        return false;
     }
-    return status != MOE_OK;
+    if (status == MOE_ERR_DENIED && c->model_revision == 0) {
+        cluster_set_status(c, MOE_ERR_DENIED, err.text);
+        return true;
+    }
+    complain(c, e, &err);
+    return status != MOE_ERR_DENIED && mend_model(c, e);
 }
 
 static void begin_grant(cluster *c)
@@ -280,14 +314,34 @@ static const cluster_entry *own_control(const cluster *c)
     return c->o.role == CLUSTER_COORDINATOR && e != NULL && c->lease != 0 && e->lease == c->lease ? e : NULL;
 }
 
+/* Whether the office is held by nobody, although its key is there. */
+static bool is_usurped(const cluster *c, const cluster_entry *e)
+{
+    char id[ROUTER_MAX_NODE_ID + 1];
+    uint64_t incarnation;
+    moe_error err;
+
+    return e->lease != c->lease &&
+           (e->doubt != NULL || cluster_read_controller(e->value, e->value_bytes, id, &incarnation, &err) != MOE_OK);
+}
+
+/* A key that no coordinator can have written is deleted first: to write over it would keep its create_revision, and an
+ * election could not be told from the one before. */
 static bool campaign(cluster *c)
 {
-    if (c->o.role != CLUSTER_COORDINATOR || cluster_mirror_find(&c->mirror, "controller") != NULL) {
+    const cluster_entry *e = cluster_mirror_find(&c->mirror, "controller");
+
+    if (c->o.role != CLUSTER_COORDINATOR || (e != NULL && !is_usurped(c, e))) {
         return false;
     }
     cluster_change_begin(c);
-    cluster_change_compare(c, CLUSTER_COMPARE_CREATE, "controller", 0);
-    cluster_write_controller(cluster_change_put(c, "controller", c->lease), c->o.id, c->o.incarnation);
+    if (e != NULL) {
+        cluster_change_compare(c, CLUSTER_COMPARE_MOD, "controller", e->mod_revision);
+        cluster_change_delete(c, "controller");
+    } else {
+        cluster_change_compare(c, CLUSTER_COMPARE_CREATE, "controller", 0);
+        cluster_write_controller(cluster_change_put(c, "controller", c->lease), c->o.id, c->o.incarnation);
+    }
     cluster_change_send(c);
     return true;
 }

@@ -7,24 +7,42 @@
 typedef struct build {
     const cluster_state_input *in;
     cluster_state_box *box;
-    size_t layer_words; /* n_layers * words: of one bitmap */
-    size_t capacity;    /* nodes that the box has bitmaps for */
+    size_t layer_words;  /* n_layers * words: of one bitmap */
+    size_t capacity;     /* nodes that the box has bitmaps for */
+    uint64_t believable; /* the highest epoch that a key may name */
+    cluster_placement_record published;
+    uint64_t epoch_of_layer[CLUSTER_MAX_LAYERS]; /* 0: none */
+    bool is_whole;                               /* all of them are that of `published` */
 } build;
 
-/* A malformed value is logged once per revision of its key. */
 static void complain(build *b, cluster_entry *e, const moe_error *err)
 {
-    if (!e->complained) {
-        MOE_WARN("cluster: key %s at revision %llu is ignored: %s", e->key, (unsigned long long)e->mod_revision,
-                 err->text);
-        e->complained = true;
-        (*b->in->ignored)++;
-    }
+    *b->in->ignored += cluster_entry_complain(e, err);
 }
 
-static void note_epoch(build *b, uint64_t epoch)
+/* An epoch that is far above all that was known is nobody's: whoever believed it could not publish any more. */
+static moe_status note_epoch(build *b, uint64_t epoch, moe_error *err)
 {
+    if (epoch > b->believable) {
+        return moe_fail(err, MOE_ERR_CORRUPT, "epoch %llu is not believed: %llu is the highest that was known",
+                        (unsigned long long)epoch, (unsigned long long)(b->believable - CLUSTER_EPOCH_JUMP));
+    }
     b->box->highest_epoch = MOE_MAX(b->box->highest_epoch, epoch);
+    return MOE_OK;
+}
+
+/* What no member can have written. */
+static void read_doubted(build *b)
+{
+    for (size_t i = 0; i < b->in->mirror->n; i++) {
+        cluster_entry *e = &b->in->mirror->entries[i];
+        moe_error err;
+
+        if (e->doubt != NULL) {
+            (void)moe_fail(&err, MOE_ERR_DENIED, "%s", e->doubt);
+            complain(b, e, &err);
+        }
+    }
 }
 
 /* The id behind `folder/`, or NULL if the entry is not in the folder or the id is none. */
@@ -48,16 +66,16 @@ static void read_ready(build *b, cluster_node *n, uint64_t *bitmap)
 
     n->ready = bitmap;
     (void)snprintf(key, sizeof key, "ready/%s", n->id);
-    cluster_entry *e = cluster_mirror_find(b->in->mirror, key);
+    cluster_entry *e = cluster_mirror_read(b->in->mirror, key);
     if (e == NULL) {
         return;
     }
-    if (cluster_read_ready(e->value, e->value_bytes, b->in->model, &r, &err) != MOE_OK) {
+    if (cluster_read_ready(e->value, e->value_bytes, b->in->model, &r, &err) != MOE_OK ||
+        note_epoch(b, r.epoch, &err) != MOE_OK) {
         memset(bitmap, 0, b->layer_words * sizeof *bitmap);
         complain(b, e, &err);
         return;
     }
-    note_epoch(b, r.epoch);
     if (r.incarnation != n->incarnation) { /* of the one before, under a lease that still runs */
         memset(bitmap, 0, b->layer_words * sizeof *bitmap);
         return;
@@ -92,46 +110,92 @@ static void read_coordinator(build *b, cluster_entry *e, const char *id)
     if (b->box->s.n_coordinators == CLUSTER_MAX_COORDINATORS) {
         (void)moe_fail(&err, MOE_ERR_BUSY, "more than %d coordinators", CLUSTER_MAX_COORDINATORS);
         complain(b, e, &err);
-    } else if (cluster_read_coordinator(e->value, e->value_bytes, c, &err) != MOE_OK) {
+    } else if (cluster_read_coordinator(e->value, e->value_bytes, c, &err) != MOE_OK ||
+               note_epoch(b, c->epoch_applied, &err) != MOE_OK) {
         complain(b, e, &err);
     } else {
         memcpy(c->id, id, strlen(id) + 1);
-        note_epoch(b, c->epoch_applied);
         b->box->s.n_coordinators++;
     }
 }
 
-static void read_members(build *b)
+/* Indices of the believed entries of a folder, the oldest key first: where there are too many, those that came last are
+ * left out. */
+static size_t list_folder(build *b, const char *folder, uint16_t order[CLUSTER_MAX_KEYS])
 {
-    for (size_t i = 0; i < b->in->mirror->n; i++) {
-        cluster_entry *e = &b->in->mirror->entries[i];
-        const char *node = id_in(e, "nodes/"), *coordinator = id_in(e, "coordinators/");
+    const cluster_entry *entries = b->in->mirror->entries;
+    size_t n = 0;
 
-        if (node != NULL) {
-            read_node(b, e, node);
-        } else if (coordinator != NULL) {
-            read_coordinator(b, e, coordinator);
+    for (size_t i = cluster_mirror_lower(b->in->mirror, folder);
+         i < b->in->mirror->n && strncmp(entries[i].key, folder, strlen(folder)) == 0; i++) {
+        size_t at = n;
+
+        if (entries[i].doubt != NULL || id_in(&entries[i], folder) == NULL) {
+            continue;
+        }
+        for (; at > 0 && entries[order[at - 1]].create_revision > entries[i].create_revision; at--) {
+            order[at] = order[at - 1];
+        }
+        order[at] = (uint16_t)i;
+        n++;
+    }
+    return n;
+}
+
+static bool is_known_node(const build *b, const char *id)
+{
+    return b->in->previous != NULL && cluster_state_node(&b->in->previous->s, id) != NULL;
+}
+
+static bool is_known_coordinator(const build *b, const char *id)
+{
+    const cluster_state *s = b->in->previous != NULL ? &b->in->previous->s : NULL;
+
+    for (size_t i = 0; s != NULL && i < s->n_coordinators; i++) {
+        if (strcmp(s->coordinators[i].id, id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Members in one folder that are known from before, or those that are not. */
+static void read_some(build *b, const char *folder, bool (*is_known)(const build *b, const char *id), bool known,
+                      void (*read)(build *b, cluster_entry *e, const char *id))
+{
+    uint16_t order[CLUSTER_MAX_KEYS];
+    size_t n = list_folder(b, folder, order);
+
+    for (size_t i = 0; i < n; i++) {
+        cluster_entry *e = &b->in->mirror->entries[order[i]];
+        const char *id = id_in(e, folder);
+
+        if (is_known(b, id) == known) {
+            read(b, e, id);
         }
     }
 }
 
-static int compare_nodes(const void *a, const void *b)
+static bool is_present(const build *b, const char *id)
 {
-    return strcmp(((const cluster_node *)a)->id, ((const cluster_node *)b)->id);
+    for (size_t i = 0; i < b->box->s.n_nodes; i++) {
+        if (strcmp(b->box->nodes[i].id, id) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Nodes that were known and whose key has vanished: a key is a hint. */
 static void carry_vanished(build *b)
 {
     const cluster_state_box *p = b->in->previous;
-    size_t n_present = b->box->s.n_nodes;
 
     for (size_t i = 0; p != NULL && i < p->s.n_nodes && b->box->s.n_nodes < b->capacity; i++) {
         const cluster_node *old = &p->nodes[i];
         cluster_node *n = &b->box->nodes[b->box->s.n_nodes];
 
-        if (bsearch(old, b->box->nodes, n_present, sizeof *old, compare_nodes) != NULL ||
-            !b->in->keep(b->in->ctx, old)) {
+        if (is_present(b, old->id) || !b->in->keep(b->in->ctx, old)) {
             continue;
         }
         uint64_t *bitmap = new_bitmap(b);
@@ -141,14 +205,36 @@ static void carry_vanished(build *b)
         n->registered = false;
         b->box->s.n_nodes++;
     }
-    if (b->box->s.n_nodes > 1) {
-        qsort(b->box->nodes, b->box->s.n_nodes, sizeof *b->box->nodes, compare_nodes);
-    }
+}
+
+static int compare_nodes(const void *a, const void *b)
+{
+    return strcmp(((const cluster_node *)a)->id, ((const cluster_node *)b)->id);
+}
+
+static int compare_coordinators(const void *a, const void *b)
+{
+    return strcmp(((const cluster_coordinator *)a)->id, ((const cluster_coordinator *)b)->id);
+}
+
+/* Where there are more than the limits allow, those that are known have their places first: nobody can push out a member
+ * by writing keys. */
+static void read_members(build *b)
+{
+    cluster_state *s = &b->box->s;
+
+    read_some(b, "nodes/", is_known_node, true, read_node);
+    carry_vanished(b);
+    read_some(b, "nodes/", is_known_node, false, read_node);
+    read_some(b, "coordinators/", is_known_coordinator, true, read_coordinator);
+    read_some(b, "coordinators/", is_known_coordinator, false, read_coordinator);
+    qsort(b->box->nodes, s->n_nodes, sizeof *b->box->nodes, compare_nodes);
+    qsort(b->box->coordinators, s->n_coordinators, sizeof *b->box->coordinators, compare_coordinators);
 }
 
 static void read_controller(build *b)
 {
-    cluster_entry *e = cluster_mirror_find(b->in->mirror, "controller");
+    cluster_entry *e = cluster_mirror_read(b->in->mirror, "controller");
     uint64_t incarnation;
     moe_error err;
 
@@ -162,7 +248,7 @@ static void read_controller(build *b)
 /* What is gone or malformed stays as it was last known. */
 static void read_policy(build *b)
 {
-    cluster_entry *e = cluster_mirror_find(b->in->mirror, "policy");
+    cluster_entry *e = cluster_mirror_read(b->in->mirror, "policy");
     moe_error err;
 
     if (b->in->previous != NULL) {
@@ -179,35 +265,62 @@ static void layer_key(char key[32], uint32_t layer)
     (void)snprintf(key, 32, "placement/%u", layer);
 }
 
-/* Whether every layer's table is of this epoch. */
-static bool layers_agree(build *b, uint64_t epoch)
+static cluster_entry *find_layer(const build *b, uint32_t layer)
 {
-    bool agree = true;
+    char key[32];
 
+    layer_key(key, layer);
+    return cluster_mirror_read(b->in->mirror, key);
+}
+
+static void read_layer_epochs(build *b)
+{
+    b->is_whole = b->published.epoch != 0;
     for (uint32_t layer = 0; layer < b->in->model->n_layers; layer++) {
-        char key[32];
-        uint64_t of_layer = 0;
+        cluster_entry *e = find_layer(b, layer);
+        uint64_t *epoch = &b->epoch_of_layer[layer];
         moe_error err;
 
-        layer_key(key, layer);
-        cluster_entry *e = cluster_mirror_find(b->in->mirror, key);
-        if (e != NULL && cluster_read_layer_epoch(e->value, e->value_bytes, &of_layer, &err) != MOE_OK) {
+        if (e != NULL && cluster_read_layer_epoch(e->value, e->value_bytes, epoch, &err) != MOE_OK) {
             complain(b, e, &err);
         }
-        note_epoch(b, of_layer);
-        agree = agree && of_layer == epoch;
+        b->is_whole = b->is_whole && *epoch == b->published.epoch;
     }
-    return agree;
+}
+
+/* What is published, and with it which epochs are believable: a whole placement needs no proof but that there is one
+ * above its epoch left. */
+static void read_epochs(build *b)
+{
+    cluster_entry *e = cluster_mirror_read(b->in->mirror, "placement");
+    uint64_t highest = b->box->highest_epoch;
+    moe_error err;
+
+    if (e != NULL && cluster_read_placement(e->value, e->value_bytes, b->in->model, &b->published, &err) != MOE_OK) {
+        complain(b, e, &err);
+        b->published.epoch = 0;
+    }
+    read_layer_epochs(b);
+    if (b->is_whole && b->published.epoch < CLUSTER_MAX_EPOCH / 2) {
+        highest = MOE_MAX(highest, b->published.epoch);
+    }
+    b->believable = highest + CLUSTER_EPOCH_JUMP;
+    if (note_epoch(b, b->published.epoch, &err) != MOE_OK) {
+        complain(b, e, &err);
+        b->published.epoch = 0;
+    }
+    for (uint32_t layer = 0; layer < b->in->model->n_layers; layer++) {
+        if (note_epoch(b, b->epoch_of_layer[layer], &err) != MOE_OK) {
+            complain(b, find_layer(b, layer), &err);
+        }
+    }
 }
 
 static moe_status read_layers(build *b, const cluster_placement_record *r, router_replica *replicas, size_t capacity,
                               size_t *n, moe_error *err)
 {
     for (uint32_t layer = 0; layer < b->in->model->n_layers; layer++) {
-        char key[32];
-
-        layer_key(key, layer);
-        const cluster_entry *e = cluster_mirror_find(b->in->mirror, key);
+        const cluster_entry *e = find_layer(b, layer);
         moe_status status = cluster_read_layer(e->value, e->value_bytes, layer, b->in->model->n_ffn_experts, r->n_nodes,
                                                replicas, capacity, n, err);
         if (status != MOE_OK) {
@@ -252,35 +365,36 @@ static void keep_placement(build *b)
 
 /* A table whose layers are not all of its epoch is being written, or was left by a controller that died half-way: the
  * last whole one stays in force. highest_epoch counts what was seen in layers as well: the repair must use an epoch
- * above all of them, or its own table could be torn again by layers that are already there. */
+ * above all of them, or its own table could be torn again by layers that are already there. One that is older than what
+ * is in force comes from a store that was restored: it is published anew, above all that members hold. */
 static void read_placement(build *b)
 {
-    cluster_entry *e = cluster_mirror_find(b->in->mirror, "placement");
+    cluster_entry *e = cluster_mirror_read(b->in->mirror, "placement");
     const cluster_state_box *p = b->in->previous;
-    cluster_placement_record r = {0};
+    const cluster_placement_record *r = &b->published;
     moe_error err;
+    bool is_older = p != NULL && r->epoch < p->s.epoch;
 
     b->box->placement_is_there = e != NULL;
-    if (e != NULL && cluster_read_placement(e->value, e->value_bytes, b->in->model, &r, &err) != MOE_OK) {
+    b->box->placement_is_torn = r->epoch == 0 ? e != NULL : !b->is_whole || is_older;
+    if (r->epoch != 0 && is_older) {
+        (void)moe_fail(&err, MOE_ERR_CORRUPT, "epoch %llu is older than %llu, which stays in force",
+                       (unsigned long long)r->epoch, (unsigned long long)p->s.epoch);
         complain(b, e, &err);
-        r.epoch = 0;
     }
-    note_epoch(b, r.epoch);
-    bool agree = layers_agree(b, r.epoch);
-    b->box->placement_is_torn = r.epoch == 0 ? e != NULL : !agree;
-    if (r.epoch == 0 || !agree || (p != NULL && p->s.epoch == r.epoch)) {
+    if (r->epoch == 0 || !b->is_whole || is_older || (p != NULL && p->s.epoch == r->epoch)) {
         keep_placement(b);
         return;
     }
-    b->box->s.desired = open_placement(b, &r, &err);
+    b->box->s.desired = open_placement(b, r, &err);
     if (b->box->s.desired == NULL) {
         complain(b, e, &err);
         b->box->placement_is_torn = true;
         keep_placement(b);
         return;
     }
-    b->box->s.epoch = r.epoch;
-    b->box->s.replication = r.replication;
+    b->box->s.epoch = r->epoch;
+    b->box->s.replication = r->replication;
 }
 
 /* ------------------------------------------------------------------------------------------------ life */
@@ -303,8 +417,9 @@ cluster_state_box *cluster_state_build(const cluster_state_input *in)
     b.box->s.nodes = b.box->nodes;
     b.box->s.coordinators = b.box->coordinators;
     b.box->highest_epoch = in->previous != NULL ? in->previous->highest_epoch : 0;
+    read_doubted(&b);
+    read_epochs(&b);
     read_members(&b);
-    carry_vanished(&b);
     read_controller(&b);
     read_policy(&b);
     read_placement(&b);

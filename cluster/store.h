@@ -15,7 +15,9 @@
 #define CLUSTER_STORE_MAX_KEY 511 /* characters */
 
 typedef struct cluster_kv {
-    const char *key;   /* NUL-terminated */
+    /* NUL-terminated. Anybody may write a key of any bytes: what is not printable ASCII, and the backslash, comes as \xNN,
+     * and what is longer than CLUSTER_STORE_MAX_KEY is cut. No key of a cluster has either. */
+    const char *key;
     const char *value; /* [value_bytes], with a NUL behind them */
     size_t value_bytes;
     uint64_t create_revision, mod_revision, lease;

@@ -97,18 +97,43 @@ static const char *own(const cluster *c, const char *key)
     return strncmp(key, c->prefix, n) == 0 ? key + n : NULL;
 }
 
-void cluster_enter(cluster *c, const cluster_kv *kv)
+static void enter(cluster *c, cluster_mirror *m, const cluster_kv *kv)
 {
     cluster_kv mine = *kv;
 
     mine.key = own(c, kv->key);
-    if (mine.key == NULL || strlen(mine.key) > CLUSTER_STORE_MAX_KEY) {
+    if (mine.key == NULL) {
         return;
     }
-    moe_status status = cluster_mirror_put(&c->mirror, &mine);
+    moe_status status = cluster_mirror_put(m, &mine, cluster_key_doubt(&mine, c->o.model.n_layers));
     if (status != MOE_OK) {
         MOE_WARN("cluster: key %s is left out: %s, limit %d keys", mine.key, moe_status_text(status), CLUSTER_MAX_KEYS);
     }
+}
+
+void cluster_enter(cluster *c, const cluster_kv *kv)
+{
+    enter(c, &c->mirror, kv);
+}
+
+/* Where there are more keys than a mirror takes, those that were there before come first: nobody pushes out a member. */
+static void enter_list(cluster *c, const cluster_reply *reply)
+{
+    cluster_mirror now = {0};
+
+    for (size_t i = 0; i < reply->n_kvs; i++) {
+        const char *key = own(c, reply->kvs[i].key);
+
+        if (key != NULL && cluster_mirror_read(&c->mirror, key) != NULL) {
+            enter(c, &now, &reply->kvs[i]);
+        }
+    }
+    for (size_t i = 0; i < reply->n_kvs; i++) {
+        enter(c, &now, &reply->kvs[i]);
+    }
+    cluster_mirror_take_over(&now, &c->mirror);
+    cluster_mirror_fini(&c->mirror);
+    c->mirror = now;
 }
 
 static void on_watch(void *ctx, const cluster_watch_event *event)
@@ -170,10 +195,7 @@ static void on_list(void *ctx, const cluster_reply *reply)
         return;
     }
     cluster_answered(c, reply);
-    cluster_mirror_clear(&c->mirror);
-    for (size_t i = 0; i < reply->n_kvs; i++) {
-        cluster_enter(c, &reply->kvs[i]);
-    }
+    enter_list(c, reply);
     c->revision = c->list_revision = reply->revision;
     c->is_synced = c->is_dirty = true;
     c->list_due_ns = cluster_now(c) + cluster_jittered(c, CLUSTER_RELIST);

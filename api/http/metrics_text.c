@@ -47,7 +47,8 @@ void metrics_put_cluster(moe_text *out, const metrics_cluster *c)
     metrics_counter(out, "conclave_etcd_lists_total",
                     "Reads of everything: at the start, every 30 s, and after a watch was lost.", c->lists);
     metrics_counter(out, "conclave_etcd_watch_events_total", "Changes heard of.", c->watch_events);
-    metrics_counter(out, "conclave_etcd_ignored_total", "Values that were malformed and are not used.", c->ignored);
+    metrics_counter(out, "conclave_etcd_ignored_total", "Keys that are not used: malformed, or written by no member.",
+                    c->ignored);
     metrics_gauge(out, "conclave_cluster_registered", "1 while this member is registered.", c->registered);
     metrics_gauge(out, "conclave_cluster_epoch_published", "Epoch of the placement that the controller wants.",
                   c->epoch_published);

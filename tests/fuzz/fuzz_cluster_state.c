@@ -27,7 +27,7 @@ static bool keep(void *ctx, const cluster_node *node)
 static void enter(cluster_mirror *m, char *line, uint64_t revision)
 {
     char *value = strchr(line, ' ');
-    cluster_kv kv = {.key = line, .mod_revision = revision};
+    cluster_kv kv = {.key = line, .mod_revision = revision, .lease = 1};
     moe_error err;
 
     if (value == NULL) {
@@ -37,7 +37,7 @@ static void enter(cluster_mirror *m, char *line, uint64_t revision)
     *value++ = '\0';
     kv.value = value;
     kv.value_bytes = strlen(value);
-    (void)!cluster_mirror_put(m, &kv);
+    (void)!cluster_mirror_put(m, &kv, cluster_key_doubt(&kv, LAYERS));
     if (strcmp(kv.key, "model") == 0) {
         (void)!cluster_check_model(kv.value, kv.value_bytes, &model, &err);
     }

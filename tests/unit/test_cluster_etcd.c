@@ -115,6 +115,40 @@ static void what_is_absent_means_zero(void **state)
     etcd_reply_fini(&r);
 }
 
+/* A base64 field of the bytes. */
+static void put_bytes(moe_text *t, const char *name, const char *bytes, size_t n)
+{
+    moe_text_printf(t, "\"%s\":\"", name);
+    etcd_put_base64(t, bytes, n);
+    moe_text_printf(t, "\"");
+}
+
+static void a_key_of_any_bytes_costs_no_other_key(void **state)
+{
+    char longest[600];
+    cluster_reply r;
+    moe_error err;
+    moe_text t;
+
+    (void)state;
+    memset(longest, 'x', sizeof longest);
+    moe_text_init(&t, 10000);
+    moe_text_printf(&t, "{\"kvs\":[{");
+    put_bytes(&t, "key", "a\0b\\\xff", 5);
+    moe_text_printf(&t, "},{");
+    put_bytes(&t, "key", longest, sizeof longest);
+    moe_text_printf(&t, "},{");
+    put_bytes(&t, "key", "good", 4);
+    moe_text_printf(&t, "}]}");
+    assert_ok(etcd_read_reply(moe_text_cstr(&t), t.size, 200, &r, NULL, &err), err);
+    assert_int_equal(r.n_kvs, 3);
+    assert_string_equal(r.kvs[0].key, "a\\x00b\\x5c\\xff");
+    assert_int_equal(strlen(r.kvs[1].key), CLUSTER_STORE_MAX_KEY);
+    assert_string_equal(r.kvs[2].key, "good");
+    etcd_reply_fini(&r);
+    moe_text_fini(&t);
+}
+
 /* ------------------------------------------------------------------------------------------------ watch */
 typedef struct seen {
     char text[400];
@@ -155,6 +189,14 @@ static void events_come_whole_however_the_lines_are_cut(void **state)
     }
 }
 
+static void a_key_of_any_bytes_does_not_end_a_watch(void **state)
+{
+    (void)state;
+    watch("{\"result\":{\"events\":[{\"kv\":{\"key\":\"YQBi\"}},{\"kv\":{\"key\":\"Yg==\"}},"
+          "{\"type\":\"DELETE\",\"kv\":{\"key\":\"YQBi\"}}]}}\n",
+          1000, "1:a\\x00b=;1:b=;2:a\\x00b=;");
+}
+
 static void a_refusal_comes_in_a_line_like_any_other(void **state)
 {
     (void)state;
@@ -184,6 +226,8 @@ int main(void)
         cmocka_unit_test(errors_say_whose_they_are),
         cmocka_unit_test(what_is_absent_means_zero),
         cmocka_unit_test(events_come_whole_however_the_lines_are_cut),
+        cmocka_unit_test(a_key_of_any_bytes_costs_no_other_key),
+        cmocka_unit_test(a_key_of_any_bytes_does_not_end_a_watch),
         cmocka_unit_test(a_refusal_comes_in_a_line_like_any_other),
         cmocka_unit_test(a_line_without_end_is_not_kept_for_ever),
     };

@@ -1,0 +1,397 @@
+/* What somebody who is no member, but may write into the store, can do to a cluster: nothing that lasts. */
+#include "tests/unit/test_cluster_support.h"
+
+#define ABSURD "9007199254740991" /* 2^53 - 1 */
+#define RECORD "{\"v\":1,\"incarnation\":\"00000000000000ff\",\"address\":\"127.0.0.1:9\",\"expert_bytes\":4096"
+#define NODE   RECORD "}"
+#define HELD   "{\"v\":1,\"incarnation\":\"00000000000000ff\",\"address\":\"127.0.0.1:9\",\"epoch_applied\":0}"
+
+/* ------------------------------------------------------------------------------------------------ a stranger */
+typedef struct stranger {
+    cluster_store *store;
+    uint64_t lease; /* of an hour; 0: none yet */
+    bool answered;
+} stranger;
+
+static void on_reply(void *ctx, const cluster_reply *reply)
+{
+    stranger *s = ctx;
+
+    assert_int_equal(reply->status, MOE_OK);
+    s->lease = reply->lease != 0 ? reply->lease : s->lease;
+    s->answered = true;
+}
+
+static void await(stranger *s)
+{
+    while (!s->answered) {
+        s->store->ops->poll(s->store, 0);
+    }
+    s->answered = false;
+}
+
+static void stranger_open(stranger *s, world *w)
+{
+    *s = (stranger){0};
+    assert_int_equal(cluster_memory_client(w->memory, &s->store), MOE_OK);
+    s->store->ops->grant(s->store, 3600, on_reply, s);
+    await(s);
+}
+
+static void write_under(stranger *s, const char *key, const char *value, uint64_t lease)
+{
+    char full[700];
+    const cluster_put put = {.key = full, .value = value, .value_bytes = strlen(value), .lease = lease};
+    const cluster_txn txn = {.puts = &put, .n_puts = 1};
+
+    (void)snprintf(full, sizeof full, PREFIX "%s", key);
+    s->store->ops->txn(s->store, &txn, on_reply, s);
+    await(s);
+}
+
+static void write_leased(stranger *s, const char *key, const char *value)
+{
+    write_under(s, key, value, s->lease);
+}
+
+static void write_lasting(stranger *s, const char *key, const char *value)
+{
+    write_under(s, key, value, 0);
+}
+
+static void vanish(stranger *s)
+{
+    s->store->ops->revoke(s->store, s->lease, on_reply, s);
+    await(s);
+}
+
+/* ------------------------------------------------------------------------------------------------ the cluster */
+typedef struct trio {
+    world w;
+    member *c, *a, *b;
+    stranger s;
+} trio;
+
+static int setup(void **state)
+{
+    trio *t = calloc(1, sizeof *t);
+
+    assert_non_null(t);
+    world_open(&t->w, 1);
+    t->c = add(&t->w, CLUSTER_COORDINATOR, "c");
+    t->a = add(&t->w, CLUSTER_NODE, "a");
+    t->b = add(&t->w, CLUSTER_NODE, "b");
+    run_for(&t->w, 5 * SECOND);
+    load_wanted(t->a, "a");
+    load_wanted(t->b, "b");
+    cluster_set_applied(t->c->c, 1);
+    run_for(&t->w, SECOND);
+    stranger_open(&t->s, &t->w);
+    *state = t;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    trio *t = *state;
+
+    cluster_store_close(t->s.store);
+    world_close(&t->w);
+    free(t);
+    return 0;
+}
+
+static uint64_t ignored_by(member *m)
+{
+    cluster_stats stats;
+
+    cluster_get_stats(m->c, &stats);
+    return stats.ignored;
+}
+
+static void assert_all_registered(trio *t)
+{
+    assert_status(t->a, MOE_OK);
+    assert_status(t->b, MOE_OK);
+    assert_status(t->c, MOE_OK);
+    assert_int_equal(missing_of(t->c), 0);
+}
+
+/* That placements are still made: a third node comes, and is given its share. */
+static void assert_that_it_places(trio *t)
+{
+    uint64_t before = epoch_of(t->c);
+
+    (void)add(&t->w, CLUSTER_NODE, "new");
+    run_for(&t->w, 5 * SECOND);
+    assert_true(epoch_of(t->c) > before);
+    assert_int_equal(epoch_of(t->a), epoch_of(t->c));
+    assert_true(wanted_of(t->a, "new") > 0);
+}
+
+/* ------------------------------------------------------------------------------------------------ epochs */
+static void an_absurd_epoch_is_not_believed(void **state)
+{
+    static const struct {
+        const char *key, *value;
+    } keys[] = {
+        {"coordinators/z",
+         "{\"v\":1,\"incarnation\":\"00000000000000ff\",\"address\":\"x:9\",\"epoch_applied\":" ABSURD "}"},
+        {"ready/a",
+         "{\"v\":1,\"incarnation\":\"0000000000000066\",\"epoch\":" ABSURD ",\"experts\":[\"000\",\"000\",\"000\"]}"},
+        {"placement/1", "{\"v\":1,\"epoch\":" ABSURD ",\"experts\":[[],[],[],[],[],[],[],[],[],[]]}"},
+        {"placement",
+         "{\"v\":1,\"epoch\":" ABSURD ",\"replication\":1,\"n_layers\":3,\"n_experts\":10,\"nodes\":[\"a\",\"b\"]}"},
+    };
+    trio *t = *state;
+
+    for (size_t i = 0; i < MOE_COUNT(keys); i++) {
+        write_leased(&t->s, keys[i].key, keys[i].value);
+        run_for(&t->w, 5 * SECOND);
+        assert_true(ignored_by(t->c) > i);
+    }
+    vanish(&t->s);
+    run_for(&t->w, 5 * SECOND);
+    assert_true(epoch_of(t->c) < 100);
+    assert_that_it_places(t);
+}
+
+static void a_whole_placement_of_the_last_epoch_is_not_believed(void **state)
+{
+    trio *t = *state;
+
+    for (uint32_t layer = 0; layer < LAYERS; layer++) {
+        char key[32];
+
+        (void)snprintf(key, sizeof key, "placement/%u", layer);
+        write_lasting(&t->s, key, "{\"v\":1,\"epoch\":" ABSURD ",\"experts\":[[],[],[],[],[],[],[],[],[],[]]}");
+    }
+    write_lasting(&t->s, "placement",
+                  "{\"v\":1,\"epoch\":" ABSURD ",\"replication\":1,\"n_layers\":3,\"n_experts\":10,\"nodes\":[]}");
+    run_for(&t->w, 5 * SECOND);
+    assert_true(epoch_of(t->c) < 100);
+    assert_that_it_places(t);
+}
+
+/* As a store that was restored does; what members hold is not given up for it. */
+static void an_older_placement_is_replaced_by_what_is_in_force(void **state)
+{
+    trio *t = *state;
+    char old[LAYERS + 1][300];
+
+    for (uint32_t layer = 0; layer <= LAYERS; layer++) {
+        char key[32] = "placement";
+
+        if (layer < LAYERS) {
+            (void)snprintf(key, sizeof key, "placement/%u", layer);
+        }
+        (void)snprintf(old[layer], sizeof old[layer], "%s", stored(&t->w, key));
+    }
+    assert_that_it_places(t);
+    uint64_t epoch = epoch_of(t->c);
+    size_t wanted = wanted_of(t->c, "new");
+    for (uint32_t layer = 0; layer <= LAYERS; layer++) {
+        char key[32] = "placement";
+
+        if (layer < LAYERS) {
+            (void)snprintf(key, sizeof key, "placement/%u", layer);
+        }
+        write_lasting(&t->s, key, old[layer]);
+    }
+    for (size_t i = 0; i < t->w.n; i++) {
+        (void)cluster_step(t->w.members[i].c);
+        assert_true(epoch_of(&t->w.members[i]) >= epoch);
+    }
+    run_for(&t->w, 5 * SECOND);
+    assert_true(epoch_of(t->c) > epoch);
+    assert_int_equal(epoch_of(t->a), epoch_of(t->c));
+    assert_int_equal(wanted_of(t->c, "new"), wanted);
+}
+
+/* ------------------------------------------------------------------------------------------------ model */
+static void a_malformed_model_stops_nobody(void **state)
+{
+    trio *t = *state;
+    char model[400];
+
+    (void)snprintf(model, sizeof model, "%s", stored(&t->w, "model"));
+    write_lasting(&t->s, "model", "{}");
+    run_for(&t->w, 2 * SECOND);
+    assert_string_equal(stored(&t->w, "model"), model);
+    assert_true(ignored_by(t->c) > 0);
+    assert_that_it_places(t);
+}
+
+static void a_new_member_leaves_a_malformed_model_to_those_who_know_it(void **state)
+{
+    trio *t = *state;
+
+    cluster *paused[] = {t->a->c, t->b->c, t->c->c};
+    t->a->c = t->b->c = t->c->c = NULL;
+    write_lasting(&t->s, "model", "{}");
+    member *other = add_class(&t->w, CLUSTER_NODE, "other", "cpu-bf16-1");
+    run_for(&t->w, 2 * SECOND);
+    assert_status(other, MOE_ERR_UNAVAILABLE);
+    assert_string_equal(stored(&t->w, "model"), "{}");
+    t->a->c = paused[0];
+    t->b->c = paused[1];
+    t->c->c = paused[2];
+    run_for(&t->w, 2 * SECOND);
+    assert_status(other, MOE_ERR_DENIED);
+    assert_all_registered(t);
+}
+
+static void another_model_stops_no_member(void **state)
+{
+    trio *t = *state;
+    char model[400], *class;
+
+    (void)snprintf(model, sizeof model, "%s", stored(&t->w, "model"));
+    class = strstr(model, "f32");
+    assert_non_null(class);
+    memcpy(class, "f64", 3);
+    write_lasting(&t->s, "model", model);
+    run_for(&t->w, SECOND);
+    cluster_memory_expire_leases(t->w.memory);
+    run_for(&t->w, 3 * SECOND);
+    assert_all_registered(t);
+}
+
+/* ------------------------------------------------------------------------------------------------ too many */
+static void strangers_do_not_push_out_members(void **state)
+{
+    static const char *const folders[] = {"nodes/%02d", "coordinators/%02d"};
+    static const char *const values[] = {NODE, HELD};
+    trio *t = *state;
+
+    for (int i = 0; i < 128; i++) {
+        char key[32];
+
+        (void)snprintf(key, sizeof key, folders[i / 64], i % 64);
+        write_leased(&t->s, key, values[i / 64]);
+    }
+    run_for(&t->w, 5 * SECOND);
+    member *fresh = add(&t->w, CLUSTER_COORDINATOR, "d");
+    run_for(&t->w, 5 * SECOND);
+    for (size_t i = 0; i < t->w.n; i++) {
+        const cluster_state *s = cluster_state_acquire(t->w.members[i].c);
+
+        assert_int_equal(s->n_nodes, ROUTER_MAX_NODES);
+        assert_int_equal(s->n_coordinators, CLUSTER_MAX_COORDINATORS);
+        assert_non_null(cluster_state_node(s, "a"));
+        assert_non_null(cluster_state_node(s, "b"));
+        for (size_t n = 1; n < s->n_nodes; n++) {
+            assert_true(strcmp(s->nodes[n - 1].id, s->nodes[n].id) < 0);
+        }
+        cluster_state_release(s);
+    }
+    assert_int_equal(missing_of(fresh), 0);
+    assert_all_registered(t);
+    assert_int_equal(epoch_of(t->c), 1);
+    assert_true(ignored_by(t->c) > 0);
+}
+
+static void more_keys_than_are_remembered_do_not_push_out_members(void **state)
+{
+    trio *t = *state;
+
+    for (int i = 0; i < 4200; i++) {
+        char key[32];
+
+        (void)snprintf(key, sizeof key, "a-tool/%d", i);
+        write_lasting(&t->s, key, "{}");
+    }
+    cluster_memory_lose_watches(t->w.memory);
+    member *fresh = add(&t->w, CLUSTER_COORDINATOR, "d");
+    run_for(&t->w, 3 * SECOND);
+    assert_status(fresh, MOE_OK);
+    assert_int_equal(missing_of(fresh), 0);
+    assert_all_registered(t);
+    assert_that_it_places(t);
+}
+
+/* ------------------------------------------------------------------------------------------------ keys without a lease */
+static void members_without_a_lease_are_not_believed(void **state)
+{
+    trio *t = *state;
+
+    write_lasting(&t->s, "nodes/z", NODE);
+    write_lasting(&t->s, "ready/a",
+                  "{\"v\":1,\"incarnation\":\"0000000000000066\",\"experts\":[\"000\",\"000\",\"000\"]}");
+    write_lasting(&t->s, "coordinators/z", HELD);
+    run_for(&t->w, 2 * SECOND);
+    const cluster_state *s = cluster_state_acquire(t->a->c);
+    assert_null(cluster_state_node(s, "z"));
+    assert_int_equal(s->n_coordinators, 1);
+    assert_int_equal(cluster_state_epoch_applied(s), 1);
+    cluster_state_release(s);
+    assert_int_equal(ignored_by(t->a), 3);
+}
+
+static void an_office_that_is_held_by_nobody_is_taken(void **state)
+{
+    static const char *const values[] = {"{\"v\":1,\"id\":\"z\",\"incarnation\":\"00000000000000ff\"}", "{}"};
+    trio *t = *state;
+
+    for (size_t i = 0; i < MOE_COUNT(values); i++) {
+        write_under(&t->s, "controller", values[i], i == 0 ? 0 : t->s.lease);
+        run_for(&t->w, 3 * SECOND);
+        assert_true(state_is(t->c, is_controller));
+    }
+    assert_that_it_places(t);
+}
+
+/* A node's key that was written over is its own again. */
+static void a_member_takes_back_its_key(void **state)
+{
+    trio *t = *state;
+
+    write_lasting(&t->s, "nodes/a", NODE);
+    run_for(&t->w, SECOND);
+    assert_contains(stored(&t->w, "nodes/a"), "0000000000000066");
+    write_leased(&t->s, "nodes/a", "{}");
+    run_for(&t->w, SECOND);
+    assert_contains(stored(&t->w, "nodes/a"), "0000000000000066");
+    assert_all_registered(t);
+    assert_int_equal(epoch_of(t->c), 1);
+}
+
+/* ------------------------------------------------------------------------------------------------ logged once */
+static void what_is_ignored_is_counted_once(void **state)
+{
+    trio *t = *state;
+
+    write_leased(&t->s, "nodes/z", "{\"v\":1");
+    write_leased(&t->s, "nodes/bad id", "");
+    write_leased(&t->s, "ready/a/b", "7");
+    write_leased(&t->s, "coordinators/z", "[]");
+    write_lasting(&t->s, "unknown", "\xff");
+    write_lasting(&t->s, "placement/3", "{}");
+    write_lasting(&t->s, "placement/01", "{}");
+    run_for(&t->w, 200 * SECOND); /* lists of everything */
+    assert_int_equal(ignored_by(t->c), 7);
+    assert_all_registered(t);
+    assert_int_equal(epoch_of(t->c), 1);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(an_absurd_epoch_is_not_believed),
+        TEST(a_whole_placement_of_the_last_epoch_is_not_believed),
+        TEST(an_older_placement_is_replaced_by_what_is_in_force),
+        TEST(a_malformed_model_stops_nobody),
+        TEST(a_new_member_leaves_a_malformed_model_to_those_who_know_it),
+        TEST(another_model_stops_no_member),
+        TEST(strangers_do_not_push_out_members),
+        TEST(more_keys_than_are_remembered_do_not_push_out_members),
+        TEST(members_without_a_lease_are_not_believed),
+        TEST(an_office_that_is_held_by_nobody_is_taken),
+        TEST(a_member_takes_back_its_key),
+        TEST(what_is_ignored_is_counted_once),
+    };
+
+    moe_log_set_level(MOE_LOG_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
