@@ -64,8 +64,6 @@ static void put_dispatch(moe_text *out, const exchange_stats *s)
     metrics_counter(out, "conclave_dispatch_late_results_total", "Results that nobody waited for any more.",
                     s->late_results);
     metrics_counter(out, "conclave_dispatch_bad_frames_total", "Malformed frames from nodes.", s->bad_frames);
-    metrics_counter(out, "conclave_authentication_failures_total", "Members that did not prove the cluster's secret.",
-                    s->auth_failures);
 }
 
 static void put_histogram(moe_text *out, const char *name, const char *help, const engine_histogram *h)
@@ -173,8 +171,9 @@ static void node_line(moe_text *out, const char *name, const api_view_node *n, u
     node_value(out, name, n, (double)value);
 }
 
-static void put_cluster(moe_text *out, const api_view *view)
+static void put_cluster(moe_text *out, const api_view *view, uint64_t auth_failures)
 {
+    static const metrics_transport no_transport;
     const api_view_snapshot *s = view->acquire(view->ctx, false);
 
     metrics_head(out, "conclave_node_up", "gauge", "1 while the node is connected; transport is the lane in use.");
@@ -214,6 +213,7 @@ static void put_cluster(moe_text *out, const api_view *view)
     if (s->cluster_metrics != NULL) {
         metrics_put_cluster(out, s->cluster_metrics);
     }
+    metrics_put_transport(out, s->transport_metrics != NULL ? s->transport_metrics : &no_transport, auth_failures);
     view->release(view->ctx, s);
 }
 
@@ -263,7 +263,7 @@ void metrics_render(const metrics_source *source, moe_text *out)
     if (source->server != NULL) {
         put_calls(out, source->server);
     }
-    put_cluster(out, source->view);
+    put_cluster(out, source->view, stats.dispatch.auth_failures);
     if (!source->no_experts) {
         put_experts(out, source->engine);
     }

@@ -51,9 +51,10 @@ typedef struct api_view_snapshot {
     size_t n_nodes, n_coordinators, n_replicas;
     const api_view_node *nodes;
     const api_view_coordinator *coordinators;
-    const api_view_replica *replicas;       /* only if asked for */
-    uint32_t replication, min_nodes;        /* the placement policy; 0: there is none, or it is not known */
-    const metrics_cluster *cluster_metrics; /* NULL: none */
+    const api_view_replica *replicas;           /* only if asked for */
+    uint32_t replication, min_nodes;            /* the placement policy; 0: there is none, or it is not known */
+    const metrics_cluster *cluster_metrics;     /* NULL: none */
+    const metrics_transport *transport_metrics; /* NULL: none */
     uint64_t loop_ns; /* of moe_clock_real, when the loop that watches the cluster last turned; 0: none */
 } api_view_snapshot;
 

@@ -284,9 +284,11 @@ typedef struct moe_text {
     char *data; /* owned; NULL until the first append */
     size_t size, capacity, limit;
     bool failed; /* over the limit, or out of memory; later appends do nothing */
+    bool is_secret;
 } moe_text;
 
 void moe_text_init(moe_text *t, size_t limit);
+void moe_text_init_secret(moe_text *t, size_t limit); /* what it outgrows and frees is overwritten */
 void moe_text_fini(moe_text *t);
 void moe_text_append(moe_text *t, const void *bytes, size_t n);
 void moe_text_printf(moe_text *t, const char *format, ...) MOE_PRINTF(2, 3);

@@ -83,6 +83,7 @@ static moe_status read_open(int fd, const char *path, size_t max_bytes, char **d
     if (read_all(fd, data, (size_t)info.st_size, bytes_out) != MOE_OK) {
         int number = errno;
 
+        explicit_bzero(data, (size_t)info.st_size); /* it may have been a secret */
         free(data);
         return fail_errno(err, path, number);
     }

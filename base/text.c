@@ -8,9 +8,36 @@ void moe_text_init(moe_text *t, size_t limit)
     *t = (moe_text){.limit = limit};
 }
 
+void moe_text_init_secret(moe_text *t, size_t limit)
+{
+    *t = (moe_text){.limit = limit, .is_secret = true};
+}
+
+static void free_data(moe_text *t)
+{
+    if (t->is_secret && t->data != NULL) {
+        explicit_bzero(t->data, t->capacity);
+    }
+    free(t->data);
+}
+
+/* As realloc, which would leave a copy of a secret behind. */
+static char *grow(moe_text *t, size_t capacity)
+{
+    if (!t->is_secret) {
+        return realloc(t->data, capacity);
+    }
+    char *data = malloc(capacity);
+    if (data != NULL) {
+        memcpy(data, t->data != NULL ? t->data : "", t->size);
+        free_data(t);
+    }
+    return data;
+}
+
 void moe_text_fini(moe_text *t)
 {
-    free(t->data);
+    free_data(t);
     *t = (moe_text){0};
 }
 
@@ -29,7 +56,7 @@ static bool make_room(moe_text *t, size_t n)
         return true;
     }
     capacity = MOE_MAX(wanted, MOE_MIN(MOE_MAX(t->capacity * 2, (size_t)64), t->limit + 1));
-    data = realloc(t->data, capacity);
+    data = grow(t, capacity);
     if (data == NULL) {
         t->failed = true;
         return false;

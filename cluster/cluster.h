@@ -30,7 +30,7 @@
 #include "base/base.h"
 #include "router/router.h"
 
-#define CLUSTER_MAX_ADDRESS      255  /* characters */
+#define CLUSTER_MAX_ADDRESS      (MOE_ADDRESS_BYTES - 1) /* characters */
 #define CLUSTER_MAX_LABEL        63   /* characters of device, zone, version, family, numeric class */
 #define CLUSTER_MAX_COORDINATORS 64   /* more are ignored, and logged */
 #define CLUSTER_MAX_LAYERS       1024 /* of a model */

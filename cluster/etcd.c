@@ -102,7 +102,11 @@ static bool set_headers(call *q)
     bool ok = add_header(q, "Content-Type: application/json") && add_header(q, "Expect:");
 
     if (ok && q->store->token != NULL && q != &q->store->login) { /* not "Bearer" */
-        ok = asprintf(&authorization, "Authorization: %s", q->store->token) >= 0 && add_header(q, authorization);
+        if (asprintf(&authorization, "Authorization: %s", q->store->token) < 0) {
+            return false;
+        }
+        ok = add_header(q, authorization);
+        explicit_bzero(authorization, strlen(authorization));
         free(authorization);
     }
     return ok;
@@ -175,6 +179,9 @@ static void take_back(call *q)
     if (q->state == CALL_RUNNING) {
         (void)curl_multi_remove_handle(q->store->multi, q->easy);
     }
+    for (struct curl_slist *h = q->headers; h != NULL; h = h->next) {
+        explicit_bzero(h->data, strlen(h->data)); /* the token */
+    }
     curl_slist_free_all(q->headers);
     q->headers = NULL;
     q->state = CALL_WAITING;
@@ -183,9 +190,6 @@ static void take_back(call *q)
 static void drop(call *q)
 {
     take_back(q);
-    if (q->request.data != NULL) { /* a login's has the password */
-        explicit_bzero(q->request.data, q->request.capacity);
-    }
     moe_text_fini(&q->request);
     moe_text_fini(&q->response);
     q->state = CALL_FREE;
@@ -230,8 +234,13 @@ static void open_call(etcd *s, call *q, const char *path, cluster_reply_fn fn, v
     q->has_renewed = false;
     q->fn = fn;
     q->ctx = ctx;
-    moe_text_init(&q->request, MAX_BODY);
-    moe_text_init(&q->response, s->max_body);
+    if (q == &s->login) { /* the password goes, the token comes */
+        moe_text_init_secret(&q->request, MAX_BODY);
+        moe_text_init_secret(&q->response, s->max_body);
+    } else {
+        moe_text_init(&q->request, MAX_BODY);
+        moe_text_init(&q->response, s->max_body);
+    }
 }
 
 /* Runs the call, or first fetches the token that it needs. */

@@ -133,6 +133,9 @@ static void show(pool *p, uint64_t now)
 {
     p->shown_ns = now;
     pthread_mutex_lock(&p->lock);
+    if (p->o.transport == NULL) { /* then it is one of a network */
+        transport_net_get_stats(p->transport, &p->shown_transport);
+    }
     p->n_shown = 0;
     for (size_t i = 0; i < ROUTER_MAX_NODES; i++) {
         pool_shown *s = &p->shown[p->n_shown];

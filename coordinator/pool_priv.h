@@ -39,7 +39,8 @@ struct pool {
 
     atomic_bool changed;  /* a new state can be acquired */
     atomic_bool joined;   /* cluster may be used by the engine's thread */
-    pthread_mutex_t lock; /* of shown; a leaf */
+    pthread_mutex_t lock; /* of the next three; a leaf */
+    transport_net_stats shown_transport;
     pool_shown shown[ROUTER_MAX_NODES];
     size_t n_shown;
 };

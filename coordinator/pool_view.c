@@ -12,6 +12,7 @@ typedef struct snapshot {
     api_view_replica *replicas;
     char (*whys)[sizeof(((exchange_node_info *)0)->why)]; /* owned [n_nodes] */
     metrics_cluster metrics;
+    metrics_transport transport;
 } snapshot;
 
 bool pool_find_shown(pool *p, const char *id, exchange_node_info *out)
@@ -159,6 +160,21 @@ static void fill_metrics(const pool *p, snapshot *s, const cluster_stats *stats)
     }
 }
 
+static void fill_transport(pool *p, snapshot *s)
+{
+    pthread_mutex_lock(&p->lock);
+    const transport_net_stats t = p->shown_transport;
+    pthread_mutex_unlock(&p->lock);
+    s->transport = (metrics_transport){.peers = t.peers,
+                                       .connected = t.connected,
+                                       .accepted = t.accepted,
+                                       .refused = t.refused,
+                                       .silent = t.silent,
+                                       .denied = t.denied,
+                                       .violations = t.violations,
+                                       .timeouts = t.timeouts};
+}
+
 static bool fill(pool *p, snapshot *s, bool want_replicas)
 {
     const cluster_state *c = s->state;
@@ -174,6 +190,7 @@ static bool fill(pool *p, snapshot *s, bool want_replicas)
     fill_nodes(p, s);
     fill_coordinators(s);
     fill_metrics(p, s, &stats);
+    fill_transport(p, s);
     s->base = (api_view_snapshot){.cluster = p->o.member->cluster,
                                   .epoch = c->epoch,
                                   .n_nodes = c->n_nodes,
@@ -183,6 +200,7 @@ static bool fill(pool *p, snapshot *s, bool want_replicas)
                                   .replication = c->policy.replication,
                                   .min_nodes = c->policy.min_nodes,
                                   .cluster_metrics = &s->metrics,
+                                  .transport_metrics = &s->transport,
                                   .loop_ns = stats.last_step_ns};
     if (want_replicas) {
         s->base.n_replicas = list_replicas(c, NULL);

@@ -31,7 +31,7 @@ typedef struct exchange_lap {
 typedef struct exchange_node {
     exchange_node_state state;
     char id[ROUTER_MAX_NODE_ID + 1];
-    char address[128];
+    char address[MOE_ADDRESS_BYTES];
     transport_peer peer;    /* 0: none */
     uint64_t timer_ns;      /* DOWN: when to connect; CONNECTING and GREETING: when to give up */
     uint64_t backoff_ns;    /* before the next connect but one */

@@ -49,4 +49,12 @@ typedef struct metrics_cluster {
 
 void metrics_put_cluster(moe_text *out, const metrics_cluster *c);
 
+/* What a member's end of the transport has seen. Now: peers; the others since the start. */
+typedef struct metrics_transport {
+    uint64_t peers, connected, accepted, refused, silent, denied, violations, timeouts;
+} metrics_transport;
+
+/* auth_failures: those that were found after meeting, by HELLO. */
+void metrics_put_transport(moe_text *out, const metrics_transport *t, uint64_t auth_failures);
+
 #endif

@@ -39,6 +39,22 @@ void metrics_gauge(moe_text *out, const char *name, const char *help, uint64_t v
     moe_text_printf(out, "%s %" PRIu64 "\n", name, value);
 }
 
+void metrics_put_transport(moe_text *out, const metrics_transport *t, uint64_t auth_failures)
+{
+    metrics_counter(out, "conclave_authentication_failures_total",
+                    "Members that did not prove the cluster's secret: while meeting, or in HELLO.",
+                    t->denied + auth_failures);
+    metrics_gauge(out, "conclave_transport_peers", "Connections.", t->peers);
+    metrics_counter(out, "conclave_transport_connected_total", "Connections made.", t->connected);
+    metrics_counter(out, "conclave_transport_accepted_total", "Connections taken.", t->accepted);
+    metrics_counter(out, "conclave_transport_refused_total", "Connections above the limit.", t->refused);
+    metrics_counter(out, "conclave_transport_silent_total", "Connections that did not go on.", t->silent);
+    metrics_counter(out, "conclave_transport_violations_total", "Connections lost for what was never sent here.",
+                    t->violations);
+    metrics_counter(out, "conclave_transport_timeouts_total", "Connections lost because frames did not leave.",
+                    t->timeouts);
+}
+
 void metrics_put_cluster(moe_text *out, const metrics_cluster *c)
 {
     metrics_gauge(out, "conclave_etcd_connected", "1 while the cluster's store answers.", c->connected);

@@ -104,9 +104,6 @@ static void put_node(const node_shown *s, moe_text *out)
                     s->stats.batches);
     metrics_counter(out, "conclave_node_refusals_total", "Dispatches refused.", s->stats.refusals);
     metrics_counter(out, "conclave_node_bad_frames_total", "Frames that cost a connection.", s->stats.bad_frames);
-    metrics_counter(out, "conclave_authentication_failures_total",
-                    "Connections that did not prove the secret: while meeting, or after HELLO.",
-                    s->stats.auth_failures + s->transport.denied);
     metrics_counter(out, "conclave_node_hellos_total", "Coordinators whose HELLO was accepted.", s->stats.hellos);
     metrics_gauge(out, "conclave_node_coordinators", "Coordinators connected now.", s->stats.coordinators);
     metrics_counter(out, "conclave_node_loads_total", "Experts loaded and verified.", s->stats.loads);
@@ -114,14 +111,15 @@ static void put_node(const node_shown *s, moe_text *out)
     metrics_counter(out, "conclave_node_silent_total", "Connections that did not greet in time.", s->stats.silent);
     metrics_gauge(out, "conclave_node_experts", "Experts loaded.", s->stats.experts);
     metrics_gauge(out, "conclave_node_expert_bytes", "Memory they take.", s->stats.memory_bytes);
-    metrics_gauge(out, "conclave_transport_peers", "Connections.", s->transport.peers);
-    metrics_counter(out, "conclave_transport_accepted_total", "Connections taken.", s->transport.accepted);
-    metrics_counter(out, "conclave_transport_refused_total", "Connections above the limit.", s->transport.refused);
-    metrics_counter(out, "conclave_transport_silent_total", "Connections that did not go on.", s->transport.silent);
-    metrics_counter(out, "conclave_transport_violations_total", "Connections lost for what was never sent here.",
-                    s->transport.violations);
-    metrics_counter(out, "conclave_transport_timeouts_total", "Connections lost because frames did not leave.",
-                    s->transport.timeouts);
+    const metrics_transport seen = {.peers = s->transport.peers,
+                                    .connected = s->transport.connected,
+                                    .accepted = s->transport.accepted,
+                                    .refused = s->transport.refused,
+                                    .silent = s->transport.silent,
+                                    .denied = s->transport.denied,
+                                    .violations = s->transport.violations,
+                                    .timeouts = s->transport.timeouts};
+    metrics_put_transport(out, &seen, s->stats.auth_failures);
 }
 
 static void put_member(node_program_state *p, moe_text *out)

@@ -474,7 +474,8 @@ class Pool(unittest.TestCase):
             self.assertRegex(page, r'conclave_node_up\{[^}]*node="node-0"[^}]*transport="tls"\} 1')
             self.assertRegex(page, r'conclave_node_queued_rows\{node="node-0",transport="tls"\} \d+')
             for line in ("etcd_connected 1", "cluster_registered 1", "cluster_controller 1", "cluster_placements_total 1",
-                         "cluster_epoch_applied 1", "cluster_nodes_unreachable 0"):
+                         "cluster_epoch_applied 1", "cluster_nodes_unreachable 0", "etcd_ignored_total 0", "transport_peers 1", "transport_connected_total 1",
+                         "authentication_failures_total 0", "dispatch_refusals_total 0", "dispatch_bad_frames_total 0"):
                 self.assertIn(f"\nconclave_{line}\n", page)
             coordinator.log_match("reached by tls")
             self.assertEqual(run_json(CONCLAVE, coordinator, "nodes")[0]["nodes"][0]["transport"], "tls")

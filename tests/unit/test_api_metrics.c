@@ -89,6 +89,59 @@ static double value_of(const moe_text *page, const char *name)
     return strtod(at + strlen(line), NULL);
 }
 
+/* A view with what the transport has seen. */
+static const api_view_snapshot *acquire_seen(void *ctx, bool want_replicas)
+{
+    static const metrics_transport values = {1, 2, 3, 4, 5, 6, 7, 8};
+    static const api_view_snapshot snapshot = {.transport_metrics = &values};
+
+    (void)ctx;
+    (void)want_replicas;
+    return &snapshot;
+}
+
+static void release_seen(void *ctx, const api_view_snapshot *snapshot)
+{
+    (void)ctx;
+    (void)snapshot;
+}
+
+static void what_goes_wrong_between_members_is_told(void **state)
+{
+    static const char *const dispatch[] = {"resends", "hedges", "refusals", "late_results", "bad_frames"};
+    static const struct {
+        const char *name;
+        double value;
+    } seen[] = {{"conclave_transport_peers", 1},
+                {"conclave_transport_connected_total", 2},
+                {"conclave_transport_accepted_total", 3},
+                {"conclave_transport_refused_total", 4},
+                {"conclave_transport_silent_total", 5},
+                {"conclave_authentication_failures_total", 6},
+                {"conclave_transport_violations_total", 7},
+                {"conclave_transport_timeouts_total", 8}};
+    fake_options options = {.no_tokenizer = false};
+    engine *e = fake_engine_open(&options);
+    const api_view view = {.acquire = acquire_seen, .release = release_seen};
+    const metrics_source source = {.engine = e, .view = &view, .model_name = "m"};
+    moe_text page;
+
+    (void)state;
+    moe_text_init(&page, 1000000);
+    metrics_render(&source, &page);
+    for (size_t i = 0; i < MOE_COUNT(dispatch); i++) {
+        char name[64];
+
+        (void)snprintf(name, sizeof name, "conclave_dispatch_%s_total", dispatch[i]);
+        assert_true(value_of(&page, name) == 0);
+    }
+    for (size_t i = 0; i < MOE_COUNT(seen); i++) {
+        assert_true(value_of(&page, seen[i].name) == seen[i].value);
+    }
+    moe_text_fini(&page);
+    fake_engine_close(e);
+}
+
 static void the_process_is_told_as_the_kernel_has_it(void **state)
 {
     moe_text page;
@@ -111,8 +164,11 @@ static void the_process_is_told_as_the_kernel_has_it(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(labels_are_escaped_and_bounded),           cmocka_unit_test(a_label_that_is_not_utf8_is_cut),
-        cmocka_unit_test(a_page_beyond_its_limit_fails_as_a_whole), cmocka_unit_test(experts_can_be_left_out),
+        cmocka_unit_test(labels_are_escaped_and_bounded),
+        cmocka_unit_test(a_label_that_is_not_utf8_is_cut),
+        cmocka_unit_test(a_page_beyond_its_limit_fails_as_a_whole),
+        cmocka_unit_test(experts_can_be_left_out),
+        cmocka_unit_test(what_goes_wrong_between_members_is_told),
         cmocka_unit_test(the_process_is_told_as_the_kernel_has_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,6 +15,22 @@ static void text_grows_and_stays_terminated(void **state)
     moe_text_fini(&t);
 }
 
+static void a_secret_text_grows_like_any_other(void **state)
+{
+    moe_text t;
+
+    (void)state;
+    moe_text_init_secret(&t, 1000);
+    moe_text_append(&t, "", 0);
+    for (int i = 0; i < 100; i++) {
+        moe_text_printf(&t, "%d", i % 10);
+    }
+    assert_int_equal(t.size, 100);
+    assert_int_equal(strncmp(moe_text_cstr(&t), "01234567890123", 14), 0);
+    assert_int_equal(strlen(moe_text_cstr(&t)), 100);
+    moe_text_fini(&t);
+}
+
 static void text_at_the_limit_is_kept(void **state)
 {
     moe_text t;
@@ -142,6 +158,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_code_point_of_each_length_is_read),
         cmocka_unit_test(text_grows_and_stays_terminated),
+        cmocka_unit_test(a_secret_text_grows_like_any_other),
         cmocka_unit_test(text_at_the_limit_is_kept),
         cmocka_unit_test(text_over_the_limit_fails_and_stays_failed),
         cmocka_unit_test(empty_text_is_an_empty_string),

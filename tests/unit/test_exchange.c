@@ -1,5 +1,6 @@
 /* The exchange over real expert nodes on a loopback network without faults: whatever the placement, the bits are those
  * of the experts run directly (world_job_check). */
+#include "cluster/cluster.h"
 #include "tests/sim/world.h"
 
 static world w;
@@ -467,6 +468,21 @@ static void options_out_of_range_are_refused(void **state)
     world_close(&w);
 }
 
+static void an_address_that_the_cluster_takes_is_taken(void **state)
+{
+    world_options o = options(1, 1);
+    char address[CLUSTER_MAX_ADDRESS + 1];
+    moe_error err = {""};
+
+    (void)state;
+    world_open(&w, &o);
+    memset(address, 'a', sizeof address - 1);
+    address[sizeof address - 1] = '\0';
+    assert_ok(exchange_add_node(w.coordinators[0].x, "far", address, 0, &err), err);
+    exchange_remove_node(w.coordinators[0].x, "far");
+    world_close(&w);
+}
+
 static bool used_with_secrets(const char *coordinator, const char *node)
 {
     world_options o = options(1, 1);
@@ -568,6 +584,7 @@ int main(void)
         cmocka_unit_test(waiting_runs_a_member_on_the_same_thread),
         cmocka_unit_test(pauses_end_when_they_are_to),
         cmocka_unit_test(options_out_of_range_are_refused),
+        cmocka_unit_test(an_address_that_the_cluster_takes_is_taken),
         cmocka_unit_test(a_node_is_shown_with_the_incarnation_of_its_hello),
         cmocka_unit_test(a_node_that_is_not_used_is_shown_with_the_reason),
         cmocka_unit_test(a_node_with_the_secret_is_used),
