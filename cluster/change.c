@@ -121,6 +121,9 @@ void cluster_change_send(cluster *c)
     bool complete = h->doomed == NULL || doomed != NULL;
 
     for (size_t i = 0; i < h->n_puts; i++) {
+        if (h->keys[i] != NULL) {
+            cluster_seal_write(&c->seal, h->keys[i] + strlen(c->prefix), &h->values[i]);
+        }
         h->puts[i].value = moe_text_cstr(&h->values[i]);
         h->puts[i].value_bytes = h->values[i].size;
         complete = complete && h->keys[i] != NULL && !h->values[i].failed;

@@ -155,6 +155,7 @@ static bool copy_options(cluster *c, const cluster_options *o)
     c->o.version = copy_text(o->version, &ok);
     c->o.model.family = copy_text(o->model.family, &ok);
     c->o.model.numeric_class = copy_text(o->model.numeric_class, &ok);
+    c->o.secret = NULL;
     c->o.clock = o->clock != NULL ? o->clock : moe_clock_real();
     return ok;
 }
@@ -172,6 +173,7 @@ static void cluster_free(cluster *c)
     for (size_t i = 0; i < MOE_COUNT(texts); i++) {
         free_text(texts[i]);
     }
+    cluster_seal_fini(&c->seal);
     cluster_change_fini(&c->change);
     router_placement_unref(c->ctl.target);
     cluster_mirror_fini(&c->mirror);
@@ -205,6 +207,11 @@ moe_status cluster_open(const cluster_options *options, cluster **out, moe_error
     size_t words = (size_t)c->o.model.n_layers * cluster_words(c->o.model.n_ffn_experts);
     c->told.ready = calloc(words, sizeof *c->told.ready);
     c->state = cluster_state_build(&in);
+    status = cluster_seal_init(&c->seal, options->cluster, options->secret, options->n_secret);
+    if (status != MOE_OK) {
+        cluster_free(c);
+        return moe_fail(err, status, "cluster: secret of %zu bytes", options->n_secret);
+    }
     if (!ok || c->told.ready == NULL || c->state == NULL) {
         cluster_free(c);
         return moe_fail(err, MOE_ERR_NO_MEMORY, "cluster: state of %zu words", words);

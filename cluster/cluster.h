@@ -17,7 +17,8 @@
  * false until `alive` says that it does not answer.
  *
  * Nothing in the store can stop a member:
- *   what no member wrote    is logged once and ignored: malformed, without a lease, an absurd epoch, too many (docs/etcd.md)
+ *   what no member wrote    is logged once and ignored: malformed, not signed, without a lease, an absurd epoch
+ *                           (docs/etcd.md)
  *   a lost lease            is taken anew
  *   an unreachable store    leaves the last state in force, with connected = false
  *   a wiped store           is filled again
@@ -77,6 +78,11 @@ typedef struct cluster_options {
     cluster_policy
         policy; /* of a cluster that has none yet; 0: 1. Where there is one, what differs here is warned of */
 
+    /* The cluster secret: records are written with a MAC of it, and without one are not believed. n_secret 0: there is
+     * none, and everything is. A derived key is kept, not the secret. */
+    const void *secret;
+    size_t n_secret;
+
     cluster_store *store;   /* borrowed; closed after the cluster */
     const moe_clock *clock; /* borrowed; NULL: the real one */
     uint64_t seed;          /* of back-off; 0: drawn */
@@ -114,8 +120,8 @@ void cluster_stop(cluster *c, uint64_t timeout_ns);
  *   MOE_OK               registered at this moment
  *   MOE_ERR_UNAVAILABLE  not yet, or not now: the store does not answer, or the answer is awaited (err says what)
  *   MOE_ERR_EXISTS       another incarnation holds the id, and answers: cluster_is_displaced says whether it was ours
- *   MOE_ERR_DENIED       the cluster serves another model, shape or numeric class (err names both values), or the store
- *                        refuses the credentials
+ *   MOE_ERR_DENIED       the cluster serves another model, shape or numeric class (err names both values), has another
+ *                        secret, or the store refuses the credentials
  * The member goes on trying in every case: whether to give up is the program's choice (usually before it was ever
  * registered; after that only when it was displaced). */
 moe_status cluster_status(cluster *c, moe_error *err);

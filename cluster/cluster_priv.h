@@ -41,6 +41,20 @@
  * have missed 136 years; and who wants to use up all epochs has to raise them two million times. */
 #define CLUSTER_EPOCH_JUMP ((uint64_t)1 << 32)
 
+/* ------------------------------------------------------------------------------------------------ seal */
+typedef struct cluster_seal {
+    bool present; /* false: there is no secret, nothing is sealed */
+    unsigned char key[32];
+    char cluster[ROUTER_MAX_NODE_ID + 1];
+} cluster_seal;
+/* name: of the cluster. n 0: no secret. Errors: MOE_ERR_INVALID_ARG (too long), MOE_ERR_INTERNAL. */
+MOE_NODISCARD moe_status cluster_seal_init(cluster_seal *s, const char *name, const void *secret, size_t n);
+void cluster_seal_fini(cluster_seal *s);
+/* Adds the mac to a whole record, if there is a secret. key: without the prefix. */
+void cluster_seal_write(const cluster_seal *s, const char *key, moe_text *record);
+bool cluster_seal_holds(const cluster_seal *s, const char *key, const char *value, size_t n);
+bool cluster_seal_is_there(const char *value, size_t n); /* right or wrong */
+
 /* ------------------------------------------------------------------------------------------------ keys */
 typedef enum {
     CLUSTER_KEY_FOREIGN, /* nobody of a cluster writes or reads it */
@@ -49,7 +63,7 @@ typedef enum {
 } cluster_key_kind;
 cluster_key_kind cluster_key_kind_of(const char *key, uint32_t n_layers);
 /* Why no member of this cluster can have written it; NULL: one may have. The key is without the prefix. */
-const char *cluster_key_doubt(const cluster_kv *kv, uint32_t n_layers);
+const char *cluster_key_doubt(const cluster_kv *kv, uint32_t n_layers, const cluster_seal *seal);
 
 /* ------------------------------------------------------------------------------------------------ mirror
  * What the store holds under the cluster's prefix, as far as it is known. Keys without the prefix. What no member wrote
@@ -186,6 +200,7 @@ struct cluster {
     char prefix[96];   /* /conclave/{cluster}/ */
     char own_key[96], ready_key[96];
     cluster_store *store;
+    cluster_seal seal;
 
     /* the stepping thread's */
     cluster_mirror mirror;

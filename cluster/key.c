@@ -47,12 +47,19 @@ cluster_key_kind cluster_key_kind_of(const char *key, uint32_t n_layers)
     return is_layer(key, n_layers) ? CLUSTER_KEY_LASTING : CLUSTER_KEY_FOREIGN;
 }
 
-const char *cluster_key_doubt(const cluster_kv *kv, uint32_t n_layers)
+const char *cluster_key_doubt(const cluster_kv *kv, uint32_t n_layers, const cluster_seal *seal)
 {
     cluster_key_kind kind = cluster_key_kind_of(kv->key, n_layers);
 
     if (kind == CLUSTER_KEY_FOREIGN) {
         return "it is no key of a cluster";
     }
-    return kind == CLUSTER_KEY_LEASED && kv->lease == 0 ? "it has no lease, so no member wrote it" : NULL;
+    if (kind == CLUSTER_KEY_LEASED && kv->lease == 0) {
+        return "it has no lease, so no member wrote it";
+    }
+    if (seal->present && !cluster_seal_holds(seal, kv->key, kv->value, kv->value_bytes)) {
+        return cluster_seal_is_there(kv->value, kv->value_bytes) ? "it is signed with another secret, or as another key"
+                                                                 : "it is not signed with the cluster's secret";
+    }
+    return NULL;
 }

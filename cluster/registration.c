@@ -214,13 +214,33 @@ static void send_model(cluster *c, uint64_t mod_revision)
     cluster_change_send(c);
 }
 
+/* Whether somebody is there under a lease who signs otherwise than we do. */
+static bool has_other_members(const cluster *c)
+{
+    for (size_t i = 0; i < c->mirror.n; i++) {
+        const cluster_entry *e = &c->mirror.entries[i];
+
+        if (e->doubt != NULL && e->lease != 0 && cluster_key_kind_of(e->key, 0) == CLUSTER_KEY_LEASED) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* A model that is absent, or that no member can have written. One that knows it writes it anew; so does a new member, but
- * not beside others, which may be of another model. Always true. */
+ * not beside others: they may be of another model, or of another secret, and two that do not believe each other would
+ * write for ever. Always true. */
 static bool mend_model(cluster *c, const cluster_entry *e)
 {
-    if (e != NULL && c->model_revision == 0 && c->state->s.n_nodes + c->state->s.n_coordinators > 0) {
+    bool is_new = e != NULL && c->model_revision == 0;
+
+    if (is_new && c->state->s.n_nodes + c->state->s.n_coordinators > 0) {
         cluster_set_status(c, MOE_ERR_UNAVAILABLE,
                            "the key model is malformed: waiting for one of the cluster's members to write it anew");
+    } else if (is_new && e->doubt != NULL && has_other_members(c)) {
+        cluster_set_status(c, MOE_ERR_DENIED,
+                           "the records of the cluster's members are not signed with our secret: is --secret-file the "
+                           "cluster's, and theirs?");
     } else {
         send_model(c, e != NULL ? e->mod_revision : 0);
     }
@@ -247,6 +267,10 @@ static bool settle_model(cluster *c)
     if (e->mod_revision == c->model_revision) {
         return false;
     }
+    if (c->model_revision == 0 && !c->seal.present && cluster_seal_is_there(e->value, e->value_bytes)) {
+        cluster_set_status(c, MOE_ERR_DENIED, "the cluster's members sign with a secret: --secret-file is needed");
+        return true;
+    }
     moe_status status = cluster_check_model(e->value, e->value_bytes, &c->o.model, &err);
     if (status == MOE_OK) {
         c->model_revision = e->mod_revision;
@@ -270,6 +294,8 @@ static void begin_grant(cluster *c)
 static bool settle_registration(cluster *c, uint64_t now)
 {
     const cluster_entry *e = cluster_mirror_find(&c->mirror, c->own_key);
+    const cluster_entry *ready = cluster_mirror_read(&c->mirror, c->ready_key);
+    bool lacks_ready = c->o.role == CLUSTER_NODE && (ready == NULL || ready->lease != c->lease);
     char address[CLUSTER_MAX_ADDRESS + 1];
     uint64_t incarnation = 0;
 
@@ -288,7 +314,7 @@ static bool settle_registration(cluster *c, uint64_t now)
     pthread_mutex_lock(&c->lock);
     bool is_told = c->told.version == c->told_version;
     pthread_mutex_unlock(&c->lock);
-    if (incarnation == 0 || e->lease != c->lease || !is_told) {
+    if (incarnation == 0 || e->lease != c->lease || lacks_ready || !is_told) {
         send_registration(c, CLUSTER_COMPARE_MOD, e->mod_revision);
         return true;
     }
@@ -314,15 +340,25 @@ static const cluster_entry *own_control(const cluster *c)
     return c->o.role == CLUSTER_COORDINATOR && e != NULL && c->lease != 0 && e->lease == c->lease ? e : NULL;
 }
 
-/* Whether the office is held by nobody, although its key is there. */
+/* Whether the office is held by nobody, although its key is there: who holds it is a coordinator under the same lease. */
 static bool is_usurped(const cluster *c, const cluster_entry *e)
 {
-    char id[ROUTER_MAX_NODE_ID + 1];
+    char key[96], id[ROUTER_MAX_NODE_ID + 1];
+    cluster_coordinator k;
     uint64_t incarnation;
     moe_error err;
 
-    return e->lease != c->lease &&
-           (e->doubt != NULL || cluster_read_controller(e->value, e->value_bytes, id, &incarnation, &err) != MOE_OK);
+    if (e->lease == c->lease) {
+        return false;
+    }
+    if (e->doubt != NULL || cluster_read_controller(e->value, e->value_bytes, id, &incarnation, &err) != MOE_OK) {
+        return true;
+    }
+    (void)snprintf(key, sizeof key, "coordinators/%s", id);
+    const cluster_entry *holder = cluster_mirror_read(&c->mirror, key);
+    return holder == NULL || holder->lease != e->lease ||
+           cluster_read_coordinator(holder->value, holder->value_bytes, &k, &err) != MOE_OK ||
+           k.incarnation != incarnation;
 }
 
 /* A key that no coordinator can have written is deleted first: to write over it would keep its create_revision, and an

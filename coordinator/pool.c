@@ -290,6 +290,13 @@ moe_status pool_open(const pool_options *options, pool **out, moe_error *err)
 moe_status pool_join(pool *p, const char *address, moe_error *err)
 {
     const member_files *f = p->o.files;
+    char *secret;
+    size_t n_secret;
+    moe_status status = member_secret(p->o.member, &secret, &n_secret, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
     cluster_options o = {
         .role = CLUSTER_COORDINATOR,
         .cluster = p->o.member->cluster,
@@ -298,6 +305,8 @@ moe_status pool_join(pool *p, const char *address, moe_error *err)
         .incarnation = p->incarnation,
         .model = member_model(&f->config, f->tensors, p->o.device->numeric_class, f->manifest.fingerprint.bytes),
         .version = MOE_VERSION,
+        .secret = secret,
+        .n_secret = n_secret,
         .policy = {p->o.replication, p->o.min_nodes},
         .clock = p->o.clock,
         .seed = p->incarnation,
@@ -306,11 +315,12 @@ moe_status pool_join(pool *p, const char *address, moe_error *err)
         .changed = on_changed};
 
     (void)snprintf(p->address, sizeof p->address, "%s", address);
-    moe_status status = p->store != NULL ? MOE_OK : member_store_open(p->o.member, &p->store, err);
+    status = p->store != NULL ? MOE_OK : member_store_open(p->o.member, &p->store, err);
     o.store = p->store;
     if (status == MOE_OK) {
         status = cluster_open(&o, &p->cluster, err);
     }
+    member_secret_free(secret, n_secret);
     if (status == MOE_OK) {
         atomic_store(&p->joined, true);
         status = p->is_stepped ? MOE_OK : cluster_start(p->cluster, err);

@@ -21,7 +21,7 @@ sources=$(ls base/json.c base/json_python.c base/option_value.c base/address.c c
     template/*.c tokenizer/*.c proto/wire.c api/intake.c api/grpc/proto.c cluster/watch_parse.c |
     grep -v "template/arena.c")
 # Per file: LF is the lines that hold code, LH those that were reached.
-llvm-cov export -format=lcov -instr-profile "$work/all.profdata" "${objects[@]}" $sources model/config_keys.c cluster/state.c |
+llvm-cov export -format=lcov -instr-profile "$work/all.profdata" "${objects[@]}" $sources model/config_keys.c cluster/state.c cluster/key.c |
     awk -F: -v root="$PWD/" -v limit=$limit '
         $1 == "SF" { file = substr($2, length(root) + 1) }
         $1 == "LF" { lines = $2 }

@@ -180,22 +180,6 @@ static moe_status open_node(node_program_state *p, const char *secret, size_t n_
     return status;
 }
 
-static moe_status open_with_secret(node_program_state *p, moe_error *err)
-{
-    char *secret;
-    size_t n_secret;
-    moe_status status = member_secret(&p->config.member, &secret, &n_secret, err);
-
-    if (status == MOE_OK) {
-        status = open_transport(p, secret, n_secret, err);
-        if (status == MOE_OK) {
-            status = open_node(p, secret, n_secret, err);
-        }
-        member_secret_free(secret, n_secret);
-    }
-    return status;
-}
-
 /* What a coordinator of this cluster would say: the other node answers nobody else. */
 static moe_status probe_hello(const node_program_state *p, wire_hello *out)
 {
@@ -244,7 +228,7 @@ static void on_changed(void *ctx)
     p->transport->ops->wake(p->transport);
 }
 
-static moe_status open_cluster(node_program_state *p, moe_error *err)
+static moe_status open_cluster(node_program_state *p, const char *secret, size_t n_secret, moe_error *err)
 {
     cluster_options o = {.role = CLUSTER_NODE,
                          .cluster = p->config.member.cluster,
@@ -257,6 +241,8 @@ static moe_status open_cluster(node_program_state *p, moe_error *err)
                          .zone = p->config.zone,
                          .version = MOE_VERSION,
                          .memory_bytes = p->memory_bytes,
+                         .secret = secret,
+                         .n_secret = n_secret,
                          .ctx = p,
                          .alive = on_alive,
                          .changed = on_changed};
@@ -267,6 +253,25 @@ static moe_status open_cluster(node_program_state *p, moe_error *err)
         status = cluster_open(&o, &p->cluster, err);
     }
     return status == MOE_OK ? cluster_start(p->cluster, err) : status;
+}
+
+static moe_status open_with_secret(node_program_state *p, moe_error *err)
+{
+    char *secret;
+    size_t n_secret;
+    moe_status status = member_secret(&p->config.member, &secret, &n_secret, err);
+
+    if (status == MOE_OK) {
+        status = open_transport(p, secret, n_secret, err);
+        if (status == MOE_OK) {
+            status = open_node(p, secret, n_secret, err);
+        }
+        if (status == MOE_OK) {
+            status = open_cluster(p, secret, n_secret, err);
+        }
+        member_secret_free(secret, n_secret);
+    }
+    return status;
 }
 
 /* All that depends on the numeric class. */
@@ -317,9 +322,6 @@ static moe_status open_member(node_program_state *p, compute_class numeric_class
 
     if (status == MOE_OK) {
         status = open_with_secret(p, err);
-    }
-    if (status == MOE_OK) {
-        status = open_cluster(p, err);
     }
     if (status != MOE_OK) {
         return status;

@@ -1,5 +1,5 @@
 /* Any keys and values as what the store holds: lines of KEY SPACE VALUE, read into a mirror and made into a state,
- * twice, so that the second one is built on the first. Whatever comes out must be answerable. */
+ * twice, so that the second one is built on the first. After a line `signed` what follows must have the mac of SECRET. Whatever comes out must be answerable. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +7,7 @@
 
 #define LAYERS  2
 #define EXPERTS 5
+#define SECRET  "the secret of a fuzzer"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
@@ -24,7 +25,7 @@ static bool keep(void *ctx, const cluster_node *node)
     return node->id[0] % 2 == 0;
 }
 
-static void enter(cluster_mirror *m, char *line, uint64_t revision)
+static void enter(cluster_mirror *m, char *line, uint64_t revision, const cluster_seal *seal)
 {
     char *value = strchr(line, ' ');
     cluster_kv kv = {.key = line, .mod_revision = revision, .lease = 1};
@@ -37,7 +38,7 @@ static void enter(cluster_mirror *m, char *line, uint64_t revision)
     *value++ = '\0';
     kv.value = value;
     kv.value_bytes = strlen(value);
-    (void)!cluster_mirror_put(m, &kv, cluster_key_doubt(&kv, LAYERS));
+    (void)!cluster_mirror_put(m, &kv, cluster_key_doubt(&kv, LAYERS, seal));
     if (strcmp(kv.key, "model") == 0) {
         (void)!cluster_check_model(kv.value, kv.value_bytes, &model, &err);
     }
@@ -77,6 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     char *text = malloc(n + 1), *rest = NULL;
     cluster_mirror m = {0};
+    cluster_seal seal = {0};
     uint64_t revision = 1;
 
     if (text == NULL) {
@@ -89,8 +91,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     for (char *line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
         if (strcmp(line, "--") == 0 && first == NULL) {
             first = build(&m, NULL);
+        } else if (strcmp(line, "signed") == 0) {
+            MOE_ASSERT(cluster_seal_init(&seal, "fuzz", SECRET, sizeof SECRET - 1) == MOE_OK);
         } else {
-            enter(&m, line, ++revision);
+            enter(&m, line, ++revision, &seal);
         }
     }
     cluster_state_box *second = build(&m, first);

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the seed corpus of fuzz_cluster_state: lines of KEY SPACE VALUE; `--` ends the first state, a KEY alone is deleted."""
+"""Writes the seed corpus of fuzz_cluster_state: lines of KEY SPACE VALUE; `--` ends the first state, a KEY alone is deleted; after
+`signed` records need a mac."""
+import hashlib
+import hmac
 import json
 import pathlib
 
@@ -36,6 +39,17 @@ def model(**more):
 
 def policy(**more):
     return record("policy", {"v": 1, "replication": 2, "min_nodes": 3, **more})
+
+
+def signed(lines, secret=b"the secret of a fuzzer", cluster="fuzz", key_of=lambda key: key):
+    """As cluster/seal.c does."""
+    derived = hmac.digest(secret, b"conclave record 1 key", hashlib.sha256)
+    out = "signed\n"
+    for line in lines.splitlines():
+        key, _, value = line.partition(" ")
+        mac = hmac.new(derived, f"{cluster}\0{key_of(key)}\0{value}".encode(), hashlib.sha256).hexdigest()
+        out += f'{key} {value[:-1]},"mac":"{mac}"}}\n' if value else line + "\n"
+    return out
 
 
 COORDINATOR = record("coordinators/c", {"v": 1, "incarnation": INC, "address": "h:2", "epoch_applied": 1})
@@ -90,6 +104,14 @@ SEEDS = {
     "policy_huge": WHOLE + "--\n" + policy(min_nodes=1 << 60),
     "policy_text": policy(replication="2"),
     "policy_no_min_nodes": record("policy", {"v": 1, "replication": 1}),
+    "signed": signed(WHOLE),
+    "signed_next_epoch": signed(WHOLE + "--\n" + layer(0, 2) + layer(1, 2) + placement(epoch=2)),
+    "signed_by_another": signed(WHOLE, secret=b"another secret"),
+    "signed_as_another_key": signed(NODES, key_of=lambda key: "nodes/z"),
+    "unsigned": "signed\n" + WHOLE,
+    "replaced_by_unsigned": signed(WHOLE) + "--\n" + NODES + layer(1, 2),
+    "epoch_absurd": WHOLE + "--\n" + layer(0, (1 << 53) - 1),
+    "no_key_of_ours": WHOLE + "placement/2 {}\nnodes/a/b {}\nunknown {}\n",
     "policy_no_json": "policy {\n",
     "many_nodes": "".join(node(f"n{i}") for i in range(66)),
     "many_coordinators": "".join(COORDINATOR.replace("/c", f"/c{i}") for i in range(66)),

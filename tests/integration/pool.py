@@ -669,18 +669,8 @@ class Pool(unittest.TestCase):
         right = self.secret("right", "a secret of enough bytes\n")
         wrong = self.secret("wrong", "another one of such length\n")
         self.start_nodes(2, "--secret-file", right)
-        process = subprocess.Popen([COORDINATOR, "--model", self.model, "--listen", "127.0.0.1:0", *self.member_args(), "--id", "wrong",
-                                    "--secret-file", wrong], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
-                                   env=clean_env())
-        timer = threading.Timer(WAIT_S, process.kill)
-        timer.start()
-        try:
-            self.assertTrue(any("is not used" in line for line in process.stderr))
-        finally:
-            timer.cancel()
-            process.terminate()
-            self.assertEqual(process.communicate()[0], "")
-        self.assertEqual(process.returncode, 0)
+        with self.assertRaisesRegex(RuntimeError, "not signed with our secret"):
+            self.coordinator("--secret-file", wrong, id="wrong")
         with self.coordinator("--secret-file", right, "--min-nodes", "2") as coordinator:
             self.assertEqual(self.answers(coordinator), self.expected)
             self.assert_all_answered(coordinator, 2)
@@ -725,12 +715,17 @@ class Pool(unittest.TestCase):
                                     rf"node lost at 127\.0\.0\.1:{nobody} is not used: Connection refused")
         self.stop_nodes()
 
-    def test_a_node_with_a_wrong_secret_is_given_nothing_and_says_so(self):
-        right = self.secret("right-one", "a secret of enough bytes\n")
+    def test_members_with_another_secret_or_none_are_refused(self):
+        right, wrong = self.secret("right-one", "a secret of enough bytes\n"), self.secret("wrong-one", "another one of such length\n")
         self.start_nodes(1, "--secret-file", right)
         with self.coordinator("--secret-file", right) as coordinator:
-            self.check_out_of_reach(coordinator, ("--secret-file", self.secret("wrong-one", "another one of such length\n")),
-                                    "failed the secret's proof", r"node lost at \S+ is not used: .*our proof of the cluster secret")
+            self.refused(self.node("lost", "--secret-file", wrong), "are not signed with our secret: is --secret-file the cluster's")
+            self.refused(self.node("lost"), "--secret-file is needed")
+            for args, words in ((("--secret-file", wrong), "not signed with our secret"), ((), "--secret-file is needed")):
+                with self.assertRaisesRegex(RuntimeError, words):
+                    self.coordinator(*args, id="lost")
+            self.assertEqual(self.answers(coordinator), self.expected)
+            self.assertEqual(list(self.rows(coordinator)), ["node-0"])
         self.stop_nodes()
 
     def test_a_coordinator_alone_with_unreachable_nodes_says_which(self):

@@ -72,12 +72,13 @@ typedef struct trio {
     stranger s;
 } trio;
 
-static int setup(void **state)
+static int setup_with(void **state, const char *secret)
 {
     trio *t = calloc(1, sizeof *t);
 
     assert_non_null(t);
     world_open(&t->w, 1);
+    t->w.secret = secret;
     t->c = add(&t->w, CLUSTER_COORDINATOR, "c");
     t->a = add(&t->w, CLUSTER_NODE, "a");
     t->b = add(&t->w, CLUSTER_NODE, "b");
@@ -89,6 +90,16 @@ static int setup(void **state)
     stranger_open(&t->s, &t->w);
     *state = t;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_with(state, NULL);
+}
+
+static int setup_signed(void **state)
+{
+    return setup_with(state, "the secret of a cluster");
 }
 
 static int teardown(void **state)
@@ -330,11 +341,15 @@ static void members_without_a_lease_are_not_believed(void **state)
 
 static void an_office_that_is_held_by_nobody_is_taken(void **state)
 {
-    static const char *const values[] = {"{\"v\":1,\"id\":\"z\",\"incarnation\":\"00000000000000ff\"}", "{}"};
+    static const char z[] = "{\"v\":1,\"id\":\"z\",\"incarnation\":\"00000000000000ff\"}";
+    static const struct {
+        const char *value;
+        bool is_leased;
+    } keys[] = {{z, false}, {"{}", true}, {z, true}};
     trio *t = *state;
 
-    for (size_t i = 0; i < MOE_COUNT(values); i++) {
-        write_under(&t->s, "controller", values[i], i == 0 ? 0 : t->s.lease);
+    for (size_t i = 0; i < MOE_COUNT(keys); i++) {
+        write_under(&t->s, "controller", keys[i].value, keys[i].is_leased ? t->s.lease : 0);
         run_for(&t->w, 3 * SECOND);
         assert_true(state_is(t->c, is_controller));
     }
@@ -354,6 +369,157 @@ static void a_member_takes_back_its_key(void **state)
     assert_contains(stored(&t->w, "nodes/a"), "0000000000000066");
     assert_all_registered(t);
     assert_int_equal(epoch_of(t->c), 1);
+}
+
+static void a_node_writes_its_report_anew(void **state)
+{
+    trio *t = *state;
+    char report[300];
+
+    (void)snprintf(report, sizeof report, "%s", stored(&t->w, "ready/a"));
+    write_leased(&t->s, "ready/a",
+                 "{\"v\":1,\"incarnation\":\"0000000000000066\",\"experts\":[\"000\",\"000\",\"000\"]}");
+    run_for(&t->w, 2 * SECOND);
+    assert_string_equal(stored(&t->w, "ready/a"), report);
+    assert_all_registered(t);
+}
+
+/* ------------------------------------------------------------------------------------------------ with a secret */
+static void every_record_is_signed(void **state)
+{
+    static const char *const keys[] = {"model",      "nodes/a",     "ready/a",   "coordinators/c",
+                                       "controller", "placement/0", "placement", "policy"};
+    trio *t = *state;
+
+    assert_all_registered(t);
+    for (size_t i = 0; i < MOE_COUNT(keys); i++) {
+        assert_contains(stored(&t->w, keys[i]), ",\"mac\":\"");
+    }
+    assert_int_equal(ignored_by(t->a) + ignored_by(t->b) + ignored_by(t->c), 0);
+    assert_that_it_places(t);
+}
+
+static void unsigned_records_are_not_believed(void **state)
+{
+    trio *t = *state;
+
+    write_leased(&t->s, "nodes/z", NODE);
+    write_leased(&t->s, "coordinators/z", HELD);
+    write_lasting(&t->s, "policy", "{\"v\":1,\"replication\":2,\"min_nodes\":7}");
+    for (uint32_t layer = 0; layer < LAYERS; layer++) {
+        char key[32];
+
+        (void)snprintf(key, sizeof key, "placement/%u", layer);
+        write_lasting(&t->s, key, "{\"v\":1,\"epoch\":2,\"experts\":[[],[],[],[],[],[],[],[],[],[]]}");
+    }
+    write_lasting(&t->s, "placement",
+                  "{\"v\":1,\"epoch\":2,\"replication\":1,\"n_layers\":3,\"n_experts\":10,\"nodes\":[]}");
+    run_for(&t->w, 3 * SECOND);
+    for (size_t i = 0; i < t->w.n; i++) {
+        const cluster_state *s = cluster_state_acquire(t->w.members[i].c);
+
+        assert_null(cluster_state_node(s, "z"));
+        assert_int_equal(s->n_coordinators, 1);
+        assert_int_equal(s->policy.replication, 1);
+        assert_int_equal(cluster_state_missing(s, NULL, NULL), 0);
+        cluster_state_release(s);
+        assert_true(ignored_by(&t->w.members[i]) >= 2);
+        assert_true(wanted_of(&t->w.members[i], "a") > 0);
+    }
+    assert_contains(stored(&t->w, "policy"), "\"replication\":1");
+    assert_that_it_places(t);
+}
+
+static void a_signed_record_is_of_no_use_under_another_key(void **state)
+{
+    trio *t = *state;
+
+    write_leased(&t->s, "nodes/z", stored(&t->w, "nodes/a"));
+    write_leased(&t->s, "coordinators/z", stored(&t->w, "coordinators/c"));
+    run_for(&t->w, 2 * SECOND);
+    const cluster_state *s = cluster_state_acquire(t->c->c);
+    assert_int_equal(s->n_nodes, 2);
+    assert_int_equal(s->n_coordinators, 1);
+    cluster_state_release(s);
+    assert_int_equal(ignored_by(t->c), 2);
+}
+
+/* A record that was written by the member that was there before, put back. */
+static void an_old_record_of_a_member_is_replaced(void **state)
+{
+    trio *t = *state;
+    char old[600];
+
+    (void)snprintf(old, sizeof old, "%s", stored(&t->w, "nodes/a"));
+    kill_member(t->a);
+    t->a = add(&t->w, CLUSTER_NODE, "a");
+    run_for(&t->w, 3 * SECOND);
+    assert_status(t->a, MOE_OK);
+    write_leased(&t->s, "nodes/a", old);
+    run_for(&t->w, 3 * SECOND);
+    assert_status(t->a, MOE_OK);
+    const cluster_state *s = cluster_state_acquire(t->c->c);
+    assert_int_equal(cluster_state_node(s, "a")->incarnation, t->a->incarnation);
+    cluster_state_release(s);
+}
+
+static void members_find_their_places_among_strangers_who_came_first(void **state)
+{
+    world w;
+    stranger s;
+
+    (void)state;
+    world_open(&w, 1);
+    w.secret = "the secret of a cluster";
+    stranger_open(&s, &w);
+    for (int i = 0; i < 64; i++) {
+        char key[32];
+
+        (void)snprintf(key, sizeof key, "nodes/%02d", i);
+        write_leased(&s, key, NODE);
+    }
+    member *c = add(&w, CLUSTER_COORDINATOR, "c"), *a = add(&w, CLUSTER_NODE, "a");
+    run_for(&w, 5 * SECOND);
+    assert_status(a, MOE_OK);
+    assert_int_equal(wanted_of(c, "a"), LAYERS * EXPERTS);
+    cluster_store_close(s.store);
+    world_close(&w);
+}
+
+/* Two that do not believe each other must not write in turn for ever. */
+static void a_member_with_another_secret_or_none_is_denied(void **state)
+{
+    static const struct {
+        const char *secret, *says;
+    } others[] = {{"another secret", "are not signed with our secret"}, {NULL, "--secret-file is needed"}};
+    trio *t = *state;
+    moe_error err;
+
+    for (size_t i = 0; i < MOE_COUNT(others); i++) {
+        t->w.secret = others[i].secret;
+        member *node = add(&t->w, CLUSTER_NODE, i == 0 ? "x" : "y");
+        member *coordinator = add(&t->w, CLUSTER_COORDINATOR, i == 0 ? "k" : "l");
+        run_for(&t->w, 3 * SECOND);
+        assert_int_equal(cluster_status(node->c, &err), MOE_ERR_DENIED);
+        assert_contains(err.text, others[i].says);
+        assert_status(coordinator, MOE_ERR_DENIED);
+    }
+    assert_all_registered(t);
+    assert_int_equal(ignored_by(t->c), 0);
+    t->w.secret = "the secret of a cluster";
+    assert_that_it_places(t);
+}
+
+static void a_member_with_a_secret_is_denied_among_members_without(void **state)
+{
+    trio *t = *state;
+
+    t->w.secret = "the secret of a cluster";
+    member *coordinator = add(&t->w, CLUSTER_COORDINATOR, "k");
+    run_for(&t->w, 3 * SECOND);
+    assert_status(coordinator, MOE_ERR_DENIED);
+    t->w.secret = NULL;
+    assert_that_it_places(t);
 }
 
 /* ------------------------------------------------------------------------------------------------ logged once */
@@ -376,7 +542,8 @@ static void what_is_ignored_is_counted_once(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name)   cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define SIGNED(name) cmocka_unit_test_setup_teardown(name, setup_signed, teardown)
     const struct CMUnitTest tests[] = {
         TEST(an_absurd_epoch_is_not_believed),
         TEST(a_whole_placement_of_the_last_epoch_is_not_believed),
@@ -389,6 +556,14 @@ int main(void)
         TEST(members_without_a_lease_are_not_believed),
         TEST(an_office_that_is_held_by_nobody_is_taken),
         TEST(a_member_takes_back_its_key),
+        TEST(a_node_writes_its_report_anew),
+        SIGNED(every_record_is_signed),
+        SIGNED(unsigned_records_are_not_believed),
+        SIGNED(a_signed_record_is_of_no_use_under_another_key),
+        SIGNED(an_old_record_of_a_member_is_replaced),
+        cmocka_unit_test(members_find_their_places_among_strangers_who_came_first),
+        SIGNED(a_member_with_another_secret_or_none_is_denied),
+        TEST(a_member_with_a_secret_is_denied_among_members_without),
         TEST(what_is_ignored_is_counted_once),
     };
 

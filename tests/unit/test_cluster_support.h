@@ -30,6 +30,7 @@ typedef struct world {
     size_t n;
     uint32_t replication, min_nodes;
     bool has_nobody_to_ask;
+    const char *secret; /* of those that are added; NULL: none */
     uint64_t n_asked;
 } world;
 
@@ -85,6 +86,8 @@ static inline member *add_class(world *w, cluster_role role, const char *id, con
                                .device = "cpu",
                                .memory_bytes = (uint64_t)64 << 20,
                                .policy = {w->replication, w->min_nodes},
+                               .secret = w->secret,
+                               .n_secret = w->secret != NULL ? strlen(w->secret) : 0,
                                .store = m->store,
                                .clock = &w->clock.clock,
                                .seed = w->n,
