@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 
 WAIT_S = 300
 
@@ -77,9 +78,15 @@ class Coordinator:
     def resident_kib(self):
         return resident_kib(self.process.pid)
 
-    def stop(self):
-        """SIGTERM; the exit code and whatever else was printed on standard output."""
-        self.process.send_signal(signal.SIGTERM)
+    def metrics(self):
+        """Of a coordinator with --http: values by name and labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.log_match(r'http on port ([0-9]+)').group(1)}/metrics", timeout=WAIT_S) as page:
+            lines = page.read().decode().splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+    def stop(self, how=signal.SIGTERM):
+        """The exit code and whatever else was printed on standard output."""
+        self.process.send_signal(how)
         try:
             code = self.process.wait(timeout=WAIT_S)
         except subprocess.TimeoutExpired:

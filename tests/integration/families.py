@@ -11,7 +11,8 @@ import tempfile
 import unittest
 
 from coordinator import Coordinator, run_json
-from pool import CONCLAVE, COORDINATOR, MAKE_CHECKPOINT, Etcd, Process
+from members import Etcd, Process
+from pool import CONCLAVE, COORDINATOR, MAKE_CHECKPOINT, NODE
 
 
 def settings(family, **more):
@@ -73,7 +74,7 @@ class Families(unittest.TestCase):
 
     def through_nodes(self, n, replication, *args):
         member = ("--etcd", self.etcd.url, "--cluster", f"{self.name}-{n}-{replication}", "--cache-dir", self.folder)
-        nodes = [Process("--model", self.model, *member, "--id", f"node-{i}") for i in range(n)]
+        nodes = [Process(NODE, "--model", self.model, *member, "--id", f"node-{i}") for i in range(n)]
         self.addCleanup(lambda: [node.stop(signal.SIGKILL) for node in nodes if node.process.poll() is None])
         for node in nodes:
             node.registered()

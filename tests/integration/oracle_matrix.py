@@ -14,7 +14,8 @@ import tempfile
 
 import oracle
 from coordinator import Coordinator
-from pool import CONCLAVE, COORDINATOR, Etcd, Process
+from members import Etcd, Process
+from pool import CONCLAVE, COORDINATOR, NODE
 
 ORACLE = sys.argv[5]
 
@@ -58,7 +59,7 @@ def serve(model, n_nodes, etcd, cluster):
         with Coordinator(COORDINATOR, model, *args) as coordinator:
             return oracle.ask(CONCLAVE, coordinator, model)
     member = ("--etcd", etcd.url, "--cluster", cluster, "--cache-dir", model)
-    nodes = [Process("--model", model, *member, "--id", f"node-{i}") for i in range(n_nodes)]
+    nodes = [Process(NODE, "--model", model, *member, "--id", f"node-{i}") for i in range(n_nodes)]
     try:
         for node in nodes:
             node.registered()

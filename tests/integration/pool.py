@@ -4,13 +4,11 @@ Usage: pool.py CONCLAVE COORDINATOR NODE MAKE_CHECKPOINT VECTORS [unittest argum
 """
 import base64
 import concurrent.futures
-import functools
 import json
 import os
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -21,6 +19,7 @@ import urllib.error
 import urllib.request
 
 from coordinator import WAIT_S, Coordinator, clean_env, free_ports, resident_of_file_kib, run_json
+from members import Etcd, Hosts, Process
 
 if shutil.which("etcd") is None:
     print("skipped: etcd-server is not installed")
@@ -31,98 +30,6 @@ PROMPT = ",".join(str(7 * i % 300 + 3) for i in range(40))
 ASKS = [("--temperature", "0"), ("--seed", "11", "--temperature", "1.3"), ("--seed", "5", "--top-k", "40", "--n", "2")]
 
 LONG = ("generate", "--tokens", "5,6,7", "--seed", "3", "--ignore-eos", "--max-tokens", "400")
-
-
-class Etcd:
-    def __init__(self, folder, host="127.0.0.1", program="etcd", certificates=None, name="test", run=True):
-        self.folder, self.program, self.certificates, self.name = folder, program, certificates, name
-        client, peer = free_ports(2)
-        self.url, self.peer = f"{'https' if certificates else 'http'}://{host}:{client}", f"http://{host}:{peer}"
-        if run:
-            self.start()
-
-    def start(self, members=None):
-        self.process = subprocess.Popen(
-            [self.program, "--name", self.name, "--data-dir", self.folder, "--log-level", "error", "--listen-client-urls", self.url,
-             "--advertise-client-urls", self.url, "--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer,
-             "--initial-cluster", members or f"{self.name}={self.peer}", *self.tls()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
-
-    def put(self, key, value):
-        """A key under a lease of an hour."""
-        def call(path, **body):
-            with urllib.request.urlopen(f"{self.url}/v3/{path}", json.dumps(body).encode(), timeout=WAIT_S) as reply:
-                return json.load(reply)
-
-        call("kv/put", key=base64.b64encode(key.encode()).decode(), value=base64.b64encode(value.encode()).decode(),
-             lease=call("lease/grant", TTL=3600)["ID"])
-
-    def tls(self):
-        if self.certificates is None:
-            return []
-        file = functools.partial(os.path.join, self.certificates)
-        return ["--cert-file", file("server.pem"), "--key-file", file("server.key"), "--trusted-ca-file", file("ca.pem"), "--client-cert-auth"]
-
-    def post(self, path, **body):
-        """Waits for etcd to be there."""
-        file = functools.partial(os.path.join, self.certificates)
-        context = ssl.create_default_context(cafile=file("ca.pem"))
-        context.load_cert_chain(file("client.pem"), file("client.key"))
-        end = time.monotonic() + WAIT_S
-        while True:
-            try:
-                with urllib.request.urlopen(f"{self.url}/v3/{path}", json.dumps(body).encode(), timeout=WAIT_S, context=context) as reply:
-                    return reply.read()
-            except (urllib.error.URLError, ConnectionError):
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.05)
-
-
-class Process:
-    """One conclave-node. It is registered first, and ready when a coordinator has reached it; the log is kept."""
-
-    def __init__(self, *args, program=NODE):
-        self.process = subprocess.Popen([program, "--threads", "1", "--drain-timeout-ms", "2000", *args],
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=clean_env())
-        self.log = []
-        self.reader = threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True)
-        self.reader.start()
-
-    def says(self, words):
-        """Waits for a line of the log."""
-        end = time.monotonic() + WAIT_S
-        while not any(words in line for line in list(self.log)):
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"the node did not say {words!r}: {''.join(self.log)[-2000:]}")
-            time.sleep(0.01)
-        return self
-
-    def registered(self):
-        return self.says(" is registered")
-
-    def ready(self):
-        line = self.process.stdout.readline().split()
-        if len(line) != 2 or line[0] != "READY":
-            raise RuntimeError(f"the node printed {line}: {self.end()[1][-2000:]}")
-        self.address = line[1]
-        return self
-
-    def end(self):
-        """Waits for the process to end by itself: its exit code and log."""
-        code = self.process.wait(timeout=WAIT_S)
-        self.reader.join()
-        self.process.stdout.close()
-        self.process.stderr.close()
-        return code, "".join(self.log)
-
-    def stop(self, how=signal.SIGTERM):
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-        return self.end()
 
 
 class Pool(unittest.TestCase):
@@ -169,7 +76,7 @@ class Pool(unittest.TestCase):
         return ("--etcd", self.etcd.url, "--cluster", self.cluster, "--cache-dir", self.folder)
 
     def node(self, id, *args, model=None):
-        node = Process("--model", model or self.model, *self.member_args(), "--id", id, *args)
+        node = Process(NODE, "--model", model or self.model, *self.member_args(), "--id", id, *args)
         self.nodes.append(node)
         return node
 
@@ -330,13 +237,13 @@ class Pool(unittest.TestCase):
             self.addCleanup(e.stop)
         nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
         args = ("--etcd", ",".join([nobody] + [e.url for e in etcds]), "--cache-dir", self.folder)
-        self.nodes = [Process("--model", self.model, *args, "--id", f"node-{i}") for i in range(2)]
+        self.nodes = [Process(NODE, "--model", self.model, *args, "--id", f"node-{i}") for i in range(2)]
         for node in self.nodes:
             node.registered()
         with Coordinator(COORDINATOR, self.model, *args, "--id", "coordinator", "--threads", "1", "--min-nodes", "2") as coordinator:
             self.assertEqual(self.answers(coordinator), self.expected)
             etcds[0].stop()
-            self.nodes.append(Process("--model", self.model, *args, "--id", "node-2").ready())
+            self.nodes.append(Process(NODE, "--model", self.model, *args, "--id", "node-2").ready())
             self.assert_all_answered_by(coordinator, 3)
         self.stop_nodes()
 
@@ -375,10 +282,10 @@ class Pool(unittest.TestCase):
         tls = ("--etcd", etcd.url, "--etcd-ca", f"{folder}/ca.pem", "--etcd-cert", f"{folder}/client.pem", "--etcd-key",
                f"{folder}/client.key", "--cache-dir", self.folder, "--etcd-user", "member", "--etcd-password-file")
         right, wrong = self.secret("password", "a password of member\n"), self.secret("not-the-password", "a guess\n")
-        refused = Process("--model", self.model, "--id", "stranger", *tls, wrong)
+        refused = Process(NODE, "--model", self.model, "--id", "stranger", *tls, wrong)
         self.nodes = [refused]
         self.refused(refused)
-        self.nodes = [Process("--model", self.model, "--id", f"node-{i}", *tls, right) for i in range(2)]
+        self.nodes = [Process(NODE, "--model", self.model, "--id", f"node-{i}", *tls, right) for i in range(2)]
         for node in self.nodes:
             node.registered()
         with Coordinator(COORDINATOR, self.model, *tls, right, "--id", "coordinator", "--threads", "1", "--min-nodes", "2") as coordinator:
@@ -387,57 +294,25 @@ class Pool(unittest.TestCase):
         self.stop_nodes()
 
     # ------------------------------------------------------------------------------------------ three hosts
-    def namespaces(self):
-        """Three hosts of one machine, 10.213.0.1 to .3, joined by a bridge inside the first."""
-        names = [f"conclave-{os.getpid()}-{i}" for i in range(3)]
-
-        def ip(*args, host=None):
-            return subprocess.run(["ip", *(["-n", names[host]] if host is not None else []), *args], check=True, capture_output=True)
-
-        def gone(name):
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
-
-        try:
-            for name in names:
-                ip("netns", "add", name)
-                self.addCleanup(gone, name)
-            ip("link", "add", "bridge", "type", "bridge", host=0)
-            ip("address", "add", "10.213.0.1/24", "dev", "bridge", host=0)
-            for link in ("lo", "bridge"):
-                ip("link", "set", link, "up", host=0)
-            for i in (1, 2):
-                ip("link", "add", f"to{i}", "type", "veth", "peer", "name", "wire", "netns", names[i], host=0)
-                ip("link", "set", f"to{i}", "master", "bridge", "up", host=0)
-                ip("address", "add", f"10.213.0.{i + 1}/24", "dev", "wire", host=i)
-                for link in ("lo", "wire"):
-                    ip("link", "set", link, "up", host=i)
-        except (OSError, subprocess.CalledProcessError) as error:
-            self.skipTest(f"network namespaces cannot be made here: {error}")
-        return names
-
-    def on_host(self, name, program):
-        """A program that runs the given one there."""
-        path = os.path.join(self.folder, f"{os.path.basename(program)}-on-{name}")
-        with open(path, "w", encoding="utf-8") as f:
-            f.write(f'#!/bin/sh\nexec ip netns exec {name} {os.path.abspath(program)} "$@"\n')
-        os.chmod(path, 0o755)
-        return path
-
     def test_three_hosts_answer_as_one_process(self):
-        hosts = self.namespaces()
-        etcd = Etcd(os.path.join(self.folder, "etcd-of-hosts"), "10.213.0.1", self.on_host(hosts[0], shutil.which("etcd")))
+        try:
+            hosts = Hosts(self.folder)
+        except OSError as error:
+            self.skipTest(str(error))
+        self.addCleanup(hosts.close)
+        etcd = Etcd(os.path.join(self.folder, "etcd-of-hosts"), hosts.address(0), hosts.program(0, shutil.which("etcd")))
         self.addCleanup(etcd.stop)
         args = ("--etcd", etcd.url, "--cache-dir", self.folder, "--secret-file", self.secret("hosts", "the secret of three hosts\n"))
-        self.nodes = [Process("--model", self.model, *args, "--id", f"node-{i}", "--listen", f"10.213.0.{i + 1}:0",
-                              program=self.on_host(hosts[i], NODE)) for i in (1, 2)]
+        self.nodes = [Process(hosts.program(i, NODE), "--model", self.model, *args, "--id", f"node-{i}", "--listen", f"{hosts.address(i)}:0")
+                      for i in (1, 2)]
         for node in self.nodes:
             node.registered()
-        conclave = self.on_host(hosts[0], CONCLAVE)
-        with Coordinator(self.on_host(hosts[0], COORDINATOR), self.model, *args, "--id", "coordinator", "--threads", "1", "--min-nodes",
+        conclave = hosts.program(0, CONCLAVE)
+        with Coordinator(hosts.program(0, COORDINATOR), self.model, *args, "--id", "coordinator", "--threads", "1", "--min-nodes",
                          "2") as coordinator:
             self.assertEqual([self.answer(coordinator, ask, conclave) for ask in ASKS], self.expected)
             cluster, = run_json(conclave, coordinator, "nodes")
-            self.assertEqual([node["address"].split(":")[0] for node in cluster["nodes"]], ["10.213.0.2", "10.213.0.3"])
+            self.assertEqual([node["address"].split(":")[0] for node in cluster["nodes"]], [hosts.address(1), hosts.address(2)])
             self.assertEqual([node["transport"] for node in cluster["nodes"]], ["tls", "tls"])
         self.stop_nodes()
 

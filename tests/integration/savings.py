@@ -12,10 +12,10 @@ import sys
 import tempfile
 import time
 import unittest
-import urllib.request
 
 from coordinator import WAIT_S, Coordinator, run_json
-from pool import CONCLAVE, COORDINATOR, MAKE_CHECKPOINT, Etcd, Process
+from members import Etcd, Process
+from pool import CONCLAVE, COORDINATOR, MAKE_CHECKPOINT, NODE
 
 IDS = list(range(100, 300))  # two hundreds of consecutive ids: each holds the share exactly
 N_LAYERS, D_MODEL, ROW_BYTES = 3, 64, 64 * 4
@@ -24,12 +24,7 @@ DISPATCH_HEAD, RESULT_HEAD, GROUP_BYTES, PICK_BYTES = 72, 60, 8, 4
 
 class Metrics:
     def __init__(self, coordinator):
-        self.url = f"http://127.0.0.1:{coordinator.log_match(r'http on port ([0-9]+)').group(1)}/metrics"
-
-    def read(self):
-        with urllib.request.urlopen(self.url, timeout=WAIT_S) as page:
-            lines = page.read().decode().splitlines()
-        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+        self.read = coordinator.metrics
 
     def during(self, work, n_rows):
         """What each counter grew by while work() sent n_rows rows through the layers. Figures are published after a step."""
@@ -126,7 +121,7 @@ class Savings(unittest.TestCase):
         model = self.make("moe++-nodes", "--family", "moe++", "--zero-share", "0.4")
         etcd = Etcd(os.path.join(self.folder, "etcd"))
         self.addCleanup(etcd.stop)
-        nodes = [Process("--model", model, "--etcd", etcd.url, "--id", f"node-{i}", "--cache-dir", "") for i in range(2)]
+        nodes = [Process(NODE, "--model", model, "--etcd", etcd.url, "--id", f"node-{i}", "--cache-dir", "") for i in range(2)]
         self.addCleanup(lambda: [node.stop() for node in nodes])
         for node in nodes:
             node.registered()

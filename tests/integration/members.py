@@ -1,0 +1,153 @@
+"""The other processes of a cluster, for the Python tests: etcd, expert nodes, and hosts to run them on."""
+import base64
+import functools
+import json
+import os
+import signal
+import ssl
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+
+from coordinator import WAIT_S, clean_env, free_ports
+
+
+class Etcd:
+    def __init__(self, folder, host="127.0.0.1", program="etcd", certificates=None, name="test", run=True):
+        self.folder, self.program, self.certificates, self.name = folder, program, certificates, name
+        client, peer = free_ports(2)
+        self.url, self.peer = f"{'https' if certificates else 'http'}://{host}:{client}", f"http://{host}:{peer}"
+        if run:
+            self.start()
+
+    def start(self, members=None):
+        self.process = subprocess.Popen(
+            [self.program, "--name", self.name, "--data-dir", self.folder, "--log-level", "error", "--listen-client-urls", self.url,
+             "--advertise-client-urls", self.url, "--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer,
+             "--initial-cluster", members or f"{self.name}={self.peer}", *self.tls()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def stop(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        self.process.wait()
+
+    def put(self, key, value):
+        """A key under a lease of an hour."""
+        self.post("kv/put", key=base64.b64encode(key.encode()).decode(), value=base64.b64encode(value.encode()).decode(),
+                  lease=self.post("lease/grant", TTL=3600)["ID"])
+
+    def tls(self):
+        if self.certificates is None:
+            return []
+        file = functools.partial(os.path.join, self.certificates)
+        return ["--cert-file", file("server.pem"), "--key-file", file("server.key"), "--trusted-ca-file", file("ca.pem"), "--client-cert-auth"]
+
+    def context(self):
+        if self.certificates is None:
+            return None
+        file = functools.partial(os.path.join, self.certificates)
+        context = ssl.create_default_context(cafile=file("ca.pem"))
+        context.load_cert_chain(file("client.pem"), file("client.key"))
+        return context
+
+    def post(self, path, **body):
+        """The reply; waits for etcd to be there."""
+        context = self.context()
+        end = time.monotonic() + WAIT_S
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.url}/v3/{path}", json.dumps(body).encode(), timeout=WAIT_S, context=context) as reply:
+                    return json.loads(reply.read())
+            except (urllib.error.URLError, ConnectionError):
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+
+
+class Process:
+    """One conclave-node. It is registered first, and ready when a coordinator has reached it; the log is kept."""
+
+    def __init__(self, program, *args):
+        self.process = subprocess.Popen([program, "--threads", "1", "--drain-timeout-ms", "2000", *args],
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=clean_env())
+        self.log = []
+        self.reader = threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True)
+        self.reader.start()
+
+    def says(self, words):
+        """Waits for a line of the log."""
+        end = time.monotonic() + WAIT_S
+        while not any(words in line for line in list(self.log)):
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"the node did not say {words!r}: {''.join(self.log)[-2000:]}")
+            time.sleep(0.01)
+        return self
+
+    def registered(self):
+        return self.says(" is registered")
+
+    def ready(self):
+        line = self.process.stdout.readline().split()
+        if len(line) != 2 or line[0] != "READY":
+            raise RuntimeError(f"the node printed {line}: {self.end()[1][-2000:]}")
+        self.address = line[1]
+        return self
+
+    def end(self):
+        """Waits for the process to end by itself: its exit code and log."""
+        code = self.process.wait(timeout=WAIT_S)
+        self.reader.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code, "".join(self.log)
+
+    def stop(self, how=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.end()
+
+
+class Hosts:
+    """Hosts of one machine, network namespaces joined by a bridge inside the first. OSError: they cannot be made here."""
+
+    def __init__(self, folder, n=3):
+        self.folder, self.names, self.made = folder, [f"conclave-{os.getpid()}-{i}" for i in range(n)], []
+        try:
+            self.make()
+        except (OSError, subprocess.CalledProcessError) as error:
+            self.close()
+            raise OSError(f"network namespaces cannot be made here: {error}") from error
+
+    def make(self):
+        for name in self.names:
+            self.ip("netns", "add", name)
+            self.made.append(name)
+        self.ip("link", "add", "bridge", "type", "bridge", host=0)
+        self.ip("address", "add", f"{self.address(0)}/24", "dev", "bridge", host=0)
+        for link in ("lo", "bridge"):
+            self.ip("link", "set", link, "up", host=0)
+        for i, name in list(enumerate(self.names))[1:]:
+            self.ip("link", "add", f"to{i}", "type", "veth", "peer", "name", "wire", "netns", name, host=0)
+            self.ip("link", "set", f"to{i}", "master", "bridge", "up", host=0)
+            self.ip("address", "add", f"{self.address(i)}/24", "dev", "wire", host=i)
+            for link in ("lo", "wire"):
+                self.ip("link", "set", link, "up", host=i)
+
+    def ip(self, *args, host=None):
+        subprocess.run(["ip", *(["-n", self.names[host]] if host is not None else []), *args], check=True, capture_output=True)
+
+    def address(self, i):
+        return f"10.213.0.{i + 1}"
+
+    def program(self, i, program):
+        """A program that runs the given one there."""
+        path = os.path.join(self.folder, f"{os.path.basename(program)}-on-{self.names[i]}")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(f'#!/bin/sh\nexec ip netns exec {self.names[i]} {os.path.abspath(program)} "$@"\n')
+        os.chmod(path, 0o755)
+        return path
+
+    def close(self):
+        for name in self.made:
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
