@@ -46,6 +46,16 @@ def resident_of_file_kib(pid, suffix):
     return total
 
 
+def first_line(process):
+    """Of its standard output; a process that does not come to it is killed."""
+    timer = threading.Timer(WAIT_S, process.kill)
+    timer.start()
+    try:
+        return process.stdout.readline()
+    finally:
+        timer.cancel()
+
+
 class Coordinator:
     """Starts PROGRAM --model DIR on a free port and waits for its READY line. Logs are kept in .log."""
 
@@ -55,13 +65,16 @@ class Coordinator:
         self.log = []
         self.reader = threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True)
         self.reader.start()
-        line = self.process.stdout.readline().split()
-        if len(line) != 2 or line[0] != "READY":
-            self.process.kill()
-            self.process.wait()
-            self.reader.join()
-            self.process.stderr.close()
-            self.process.stdout.close()
+        line, is_ready = [], False
+        try:
+            line = first_line(self.process).split()
+            is_ready = len(line) == 2 and line[0] == "READY"
+        finally:  # Ctrl-C included: nobody else knows the process yet
+            if not is_ready:
+                self.process.kill()
+                self.process.wait()
+                self.close()
+        if not is_ready:
             raise RuntimeError(f"the coordinator printed {line}: {''.join(self.log)[-2000:]}")
         self.address = line[1]
 

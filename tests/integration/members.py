@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 
-from coordinator import WAIT_S, clean_env, free_ports
+from coordinator import WAIT_S, clean_env, first_line, free_ports
 
 
 class Etcd:
@@ -88,7 +88,7 @@ class Process:
         return self.says(" is registered")
 
     def ready(self):
-        line = self.process.stdout.readline().split()
+        line = first_line(self.process).split()
         if len(line) != 2 or line[0] != "READY":
             raise RuntimeError(f"the node printed {line}: {self.end()[1][-2000:]}")
         self.address = line[1]
@@ -115,9 +115,11 @@ class Hosts:
         self.folder, self.names, self.made = folder, [f"conclave-{os.getpid()}-{i}" for i in range(n)], []
         try:
             self.make()
-        except (OSError, subprocess.CalledProcessError) as error:
+        except BaseException as error:
             self.close()
-            raise OSError(f"network namespaces cannot be made here: {error}") from error
+            if isinstance(error, (OSError, subprocess.CalledProcessError)):
+                raise OSError(f"network namespaces cannot be made here: {error}") from error
+            raise
 
     def make(self):
         for name in self.names:
