@@ -1,0 +1,114 @@
+"""What chaos.py counts, against coordinators that are not there: a verdict that cannot be bad would prove nothing."""
+import collections
+import os
+import sys
+import unittest
+
+try:
+    import grpc
+except ImportError:
+    print("skipped: python3-grpcio is not installed")
+    sys.exit(77)
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+from streams import Answer, Streams, make_questions, percentiles  # noqa: E402
+
+EXPECTED = list(range(100, 110))
+Chunk = collections.namedtuple("Chunk", "first_index token_ids")
+
+
+class Broken(grpc.RpcError):
+    def __init__(self, code, *trailers):
+        super().__init__()
+        self.code, self.details, self.trailing_metadata = lambda: code, lambda: "broken on purpose", lambda: trailers
+
+
+class Fake:
+    """Each call plays the next script: chunks, and errors that end it. At the end of the scripts it answers as it should."""
+
+    def __init__(self, *scripts):
+        self.scripts, self.asked = list(scripts), []
+
+    def generate(self, _, got):
+        self.asked.append(list(got))
+        script = self.scripts.pop(0) if self.scripts else [Chunk(len(got), EXPECTED[len(got):])]
+        return Call(script)
+
+
+class Call:
+    def __init__(self, script):
+        self.script = script
+
+    def __iter__(self):
+        for step in self.script:
+            if isinstance(step, Exception):
+                raise step
+            yield step
+
+    def cancel(self):
+        pass
+
+
+class Counts(unittest.TestCase):
+    def check(self, chunks, **wanted):
+        answer = Answer(EXPECTED)
+        for chunk in chunks:
+            answer.take(*chunk)
+        answer.finish()
+        found = {name: getattr(answer, name) for name in ("lost", "repeated", "different") if getattr(answer, name)}
+        self.assertEqual(found, wanted)
+
+    def test_the_right_answer_however_it_is_cut(self):
+        self.check([Chunk(0, EXPECTED)])
+        self.check([Chunk(i, [token]) for i, token in enumerate(EXPECTED)])
+
+    def test_what_is_wrong_is_told_apart(self):
+        self.check([Chunk(0, EXPECTED[:4]), Chunk(6, EXPECTED[6:])], lost=2)
+        self.check([Chunk(0, EXPECTED[:7])], lost=3)
+        self.check([Chunk(0, EXPECTED[:4]), Chunk(2, EXPECTED[2:])], repeated=2)
+        self.check([Chunk(0, EXPECTED[:4] + [7] + EXPECTED[5:])], different=1)
+        self.check([Chunk(0, EXPECTED + [7])], different=1)
+
+    def test_percentiles_are_of_what_was_seen(self):
+        self.assertEqual(percentiles(range(200)), [100, 198, 199])
+        self.assertEqual(percentiles([5]), [5, 5, 5])
+        self.assertIsNone(percentiles([]))
+
+
+class Flow(unittest.TestCase):
+    def run_one(self, *fakes, may_go_on=False):
+        streams = Streams(fakes, make_questions(1, 10), [EXPECTED], 1, may_go_on)
+        streams.finish()
+        return streams
+
+    def test_a_stream_that_breaks_off_has_failed(self):
+        broken = [Chunk(0, EXPECTED[:4]), Broken(grpc.StatusCode.UNAVAILABLE)]
+        streams = self.run_one(Fake(broken))
+        self.assertGreaterEqual(streams.counts["failed"], 1)
+        self.assertEqual(list(streams.errors), ["UNAVAILABLE: broken on purpose"])
+
+    def test_where_coordinators_are_killed_another_one_goes_on(self):
+        dying, other = Fake([Chunk(0, EXPECTED[:4]), Broken(grpc.StatusCode.UNAVAILABLE)]), Fake()
+        streams = self.run_one(dying, other, may_go_on=True)
+        self.assertEqual(other.asked[0], EXPECTED[:4])
+        self.assertEqual((streams.counts["resumed"], streams.counts["failed"]), (1, 0))
+
+    def test_another_status_is_a_failure_even_there(self):
+        streams = self.run_one(Fake([Broken(grpc.StatusCode.DEADLINE_EXCEEDED)]), may_go_on=True)
+        self.assertEqual(streams.counts["failed"], 1)
+
+    def test_a_refusal_before_the_first_token_is_asked_again(self):
+        refusal = [Broken(grpc.StatusCode.UNAVAILABLE, ("grpc-retry-pushback-ms", "1"))]
+        streams = self.run_one(Fake(refusal, refusal))
+        self.assertEqual((streams.counts["refused"], streams.counts["failed"]), (2, 0))
+
+    def test_a_refusal_in_the_middle_is_a_failure(self):
+        streams = self.run_one(Fake([Chunk(0, EXPECTED[:4]), Broken(grpc.StatusCode.UNAVAILABLE, ("grpc-retry-pushback-ms", "1"))]))
+        self.assertEqual(streams.counts["failed"], 1)
+
+    def test_a_wrong_answer_is_counted(self):
+        self.assertEqual(self.run_one(Fake([Chunk(0, EXPECTED[:9])])).counts["lost"], 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
