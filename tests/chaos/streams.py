@@ -35,7 +35,7 @@ class Stub:
         if got:
             ask.resume_from.ids.extend(got)
         return self.channel.unary_stream("/conclave.v1.Inference/Generate", request_serializer=pb.GenerateRequest.SerializeToString,
-                                         response_deserializer=pb.GenerateResponse.FromString)(ask, timeout=HUNG_S)
+                                         response_deserializer=pb.GenerateResponse.FromString)(ask)
 
     def admin(self, name, reply):
         pb = self.v1.admin_pb2
@@ -98,7 +98,7 @@ class Streams:
         self.gaps = [[] for _ in range(n)]  # of each stream (from, to): between tokens, and from a request to its first token
         self.n_tokens = [0] * n
         self.asked = itertools.count()
-        self.ending = False
+        self.ending = self.cancelled = False
         self.calls, self.served_by = [None] * n, [None] * n
         self.faults, self.quiet = [], []  # longest gaps, one per stream and injection, or stretch without one
         self.threads = [threading.Thread(target=self.work, args=(i,), daemon=True) for i in range(n)]
@@ -120,7 +120,7 @@ class Streams:
     def ask(self, me, question, answer):
         """False: it failed. A refusal before the first token is documented; it is asked again as the API wants it."""
         last, target = time.monotonic(), me
-        while True:
+        while not self.cancelled:
             came = len(answer.got)
             try:
                 self.calls[me] = self.targets[target % len(self.targets)].generate(question, answer.got)
@@ -144,6 +144,7 @@ class Streams:
                     self.counts.update(refused=refused, resumed=not refused and len(answer.got) > 0)
                 target += 1
                 time.sleep(pause or 0.02)
+        return False
 
     # ------------------------------------------------------------------------------------------ what a scenario does
     def advance(self, n=3):
@@ -185,12 +186,12 @@ class Streams:
         self.cancel()
 
     def cancel(self):
-        self.ending = True
-        for call in self.calls:
-            if call is not None:
-                call.cancel()
-        for thread in self.threads:
-            thread.join()
+        self.ending = self.cancelled = True
+        while any(thread.is_alive() for thread in self.threads):
+            for call in self.calls:
+                if call is not None:
+                    call.cancel()
+            time.sleep(0.01)
 
 
 def reversed_until(gaps, start):
