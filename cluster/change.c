@@ -90,6 +90,7 @@ static void on_change(void *ctx, const cluster_reply *reply)
         cluster_answered(c, reply);
         enter_change(c, reply->revision);
         c->told_version = MOE_MAX(c->told_version, c->sent_version);
+        c->own_revision = c->sent_version != 0 ? reply->revision : c->own_revision;
     } else {
         cluster_control_reset(c);
         if (reply->status == MOE_OK) { /* a comparison failed: another member was faster */

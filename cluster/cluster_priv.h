@@ -216,6 +216,7 @@ struct cluster {
     uint64_t list_due_ns, beat_due_ns, retry_due_ns, ask_due_ns, failures_in_row;
     uint64_t told_version; /* of `told` that the store has */
     uint64_t sent_version; /* of `told` in the txn under way */
+    uint64_t own_revision; /* of the own key as it was last written */
     bool connected, was_registered;
     uint64_t model_revision; /* mod_revision of the model that was found to be ours; 0: none was yet */
     struct {

@@ -314,6 +314,7 @@ static bool settle_registration(cluster *c, uint64_t now)
     pthread_mutex_lock(&c->lock);
     bool is_told = c->told.version == c->told_version;
     pthread_mutex_unlock(&c->lock);
+    is_told = is_told && e->mod_revision == c->own_revision; /* a restored store has an older report */
     if (incarnation == 0 || e->lease != c->lease || lacks_ready || !is_told) {
         send_registration(c, CLUSTER_COMPARE_MOD, e->mod_revision);
         return true;

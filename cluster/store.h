@@ -113,6 +113,9 @@ void cluster_memory_lose_watches(cluster_memory *m);  /* all end now, and tell i
 void cluster_memory_mute_watches(cluster_memory *m);  /* all stay silent from now on; later ones speak */
 void cluster_memory_compact(cluster_memory *m);       /* events until now can no longer be watched */
 void cluster_memory_wipe(cluster_memory *m);          /* all is gone; revisions begin anew */
+void cluster_memory_save(cluster_memory *m);          /* keeps what is there now */
+void cluster_memory_restore(cluster_memory *m);       /* what was saved is there again, at its revision; leases go on */
+void cluster_memory_lag(cluster_memory *m);           /* the next list of every client is of what was saved */
 void cluster_memory_put(cluster_memory *m, const char *key, const char *value); /* by a stranger */
 const char *cluster_memory_get(cluster_memory *m, const char *key);             /* NULL: absent */
 

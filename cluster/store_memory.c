@@ -32,7 +32,7 @@ typedef struct client {
     cluster_store store; /* first */
     cluster_memory *world;
     call calls[MAX_CALLS];
-    bool is_watching, is_mute, is_created, is_lost;
+    bool is_watching, is_mute, is_created, is_lost, lags;
     const char *lost_because;
     char prefix[128];
     uint64_t next_revision;
@@ -49,9 +49,11 @@ struct cluster_memory {
     size_t n_now;
     event *log; /* owned: everything since the last compaction */
     size_t n_log;
+    event *saved; /* owned */
+    size_t n_saved;
     lease leases[MAX_LEASES];
     size_t n_leases;
-    uint64_t revision, compacted, next_lease;
+    uint64_t revision, saved_revision, compacted, next_lease;
     client *clients[MAX_CLIENTS];
     size_t n_clients;
 };
@@ -319,12 +321,15 @@ static void memory_range(cluster_store *s, const char *prefix, cluster_reply_fn 
     bool execute;
     call *q = begin_call(k, fn, ctx, &execute);
 
-    for (size_t i = 0; q->reply.status == MOE_OK && i < m->n_now; i++) {
-        if (strncmp(m->now[i].key, prefix, strlen(prefix)) == 0) {
-            (void)append(&q->kvs, &q->reply.n_kvs, copy_event(&m->now[i]));
+    const event *events = k->lags ? m->saved : m->now;
+    for (size_t i = 0, n = k->lags ? m->n_saved : m->n_now; q->reply.status == MOE_OK && i < n; i++) {
+        if (strncmp(events[i].key, prefix, strlen(prefix)) == 0) {
+            (void)append(&q->kvs, &q->reply.n_kvs, copy_event(&events[i]));
         }
     }
     end_call(k, q);
+    q->reply.revision = k->lags && q->reply.status == MOE_OK ? m->saved_revision : q->reply.revision;
+    k->lags = false;
 }
 
 static void memory_watch(cluster_store *s, const char *prefix, uint64_t from_revision, cluster_watch_fn fn, void *ctx)
@@ -496,6 +501,7 @@ void cluster_memory_close(cluster_memory *m)
 {
     MOE_ASSERT(m->n_clients == 0);
     clear(m);
+    free_events(m->saved, m->n_saved);
     free(m);
 }
 
@@ -581,6 +587,37 @@ void cluster_memory_wipe(cluster_memory *m)
     m->revision = 1;
     m->compacted = 0;
     cluster_memory_lose_watches(m);
+}
+
+void cluster_memory_save(cluster_memory *m)
+{
+    free_events(m->saved, m->n_saved);
+    m->saved = NULL;
+    m->n_saved = 0;
+    for (size_t i = 0; i < m->n_now; i++) {
+        (void)append(&m->saved, &m->n_saved, copy_event(&m->now[i]));
+    }
+    m->saved_revision = m->revision;
+}
+
+void cluster_memory_restore(cluster_memory *m)
+{
+    free_events(m->now, m->n_now);
+    m->now = NULL;
+    m->n_now = 0;
+    for (size_t i = 0; i < m->n_saved; i++) {
+        (void)append(&m->now, &m->n_now, copy_event(&m->saved[i]));
+    }
+    m->revision = m->saved_revision;
+    cluster_memory_compact(m);
+    cluster_memory_lose_watches(m);
+}
+
+void cluster_memory_lag(cluster_memory *m)
+{
+    for (size_t i = 0; i < m->n_clients; i++) {
+        m->clients[i]->lags = true;
+    }
 }
 
 void cluster_memory_put(cluster_memory *m, const char *key, const char *value)

@@ -736,6 +736,34 @@ static void a_torn_publication_is_repaired(void **state)
     world_close(&w);
 }
 
+/* `placement` names an epoch that no layer has, or only some: written by a controller that does not know the order. */
+static void a_placement_is_taken_only_whole(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *c = add(&w, CLUSTER_COORDINATOR, "c"), *node = add(&w, CLUSTER_NODE, "a");
+    run_for(&w, 3 * SECOND);
+    for (int i = 0; i < 2; i++) {
+        uint64_t before = epoch_of(node);
+        cluster_memory_put(
+            w.memory, PREFIX "placement",
+            "{\"v\":1,\"epoch\":90,\"replication\":1,\"n_layers\":3,\"n_experts\":10,\"nodes\":[\"nobody\"]}");
+        if (i == 1) {
+            cluster_memory_put(w.memory, PREFIX "placement/0",
+                               "{\"v\":1,\"epoch\":90,\"experts\":[[0],[0],[0],[0],[0],[0],[0],[0],[0],[0]]}");
+        }
+        (void)cluster_step(node->c);
+        assert_int_equal(epoch_of(node), before);
+        assert_int_equal(wanted_of(node, "a"), LAYERS * EXPERTS);
+        run_for(&w, 3 * SECOND);
+        assert_int_equal(epoch_of(c), 91 + i);
+        assert_int_equal(wanted_of(node, "a"), LAYERS * EXPERTS);
+    }
+    world_close(&w);
+}
+
 /* ------------------------------------------------------------------------------------------------ trouble */
 typedef struct trio {
     world w;
@@ -873,6 +901,96 @@ static void epochs_do_not_fall_when_the_coordinator_is_new_too(void **state)
     t.c = add(&t.w, CLUSTER_COORDINATOR, "d");
     run_for(&t.w, 10 * SECOND);
     assert_true(epoch_of(t.c) > 1);
+    world_close(&t.w);
+}
+
+/* Steps everybody; nobody's epoch may fall. */
+static void run_forwards(world *w, uint64_t ns)
+{
+    for (uint64_t t = 0; t < ns; t += 20 * MS) {
+        uint64_t before[MAX];
+
+        for (size_t i = 0; i < w->n; i++) {
+            before[i] = epoch_of(&w->members[i]);
+        }
+        run_for(w, 20 * MS);
+        for (size_t i = 0; i < w->n; i++) {
+            assert_true(epoch_of(&w->members[i]) >= before[i]);
+        }
+    }
+}
+
+/* The snapshot is older than a placement and than what was loaded for it. */
+static void an_older_store_takes_no_epoch_back(void **state)
+{
+    trio t;
+
+    (void)state;
+    trio_open(&t, 1);
+    cluster_memory_save(t.w.memory);
+    member *d = add(&t.w, CLUSTER_NODE, "d");
+    run_for(&t.w, 5 * SECOND);
+    assert_int_equal(epoch_of(t.c), 2);
+    load_wanted(t.a, "a");
+    load_wanted(t.b, "b");
+    load_wanted(d, "d");
+    run_for(&t.w, SECOND);
+    cluster_memory_restore(t.w.memory);
+    run_forwards(&t.w, 10 * SECOND);
+    assert_int_equal(epoch_of(t.c), 3);
+    assert_int_equal(wanted_of(t.c, "d"), LAYERS * EXPERTS / 3);
+    assert_int_equal(missing_of(t.c), 0); /* the reports are written anew, too */
+    world_close(&t.w);
+}
+
+/* As before; and the coordinator that knew the newer placement is gone: the nodes tell. */
+static void a_new_controller_on_an_older_store_publishes_above_all_that_was_seen(void **state)
+{
+    trio t;
+
+    (void)state;
+    trio_open(&t, 1);
+    cluster_memory_save(t.w.memory);
+    cluster_memory_put(t.w.memory, PREFIX "placement/1",
+                       "{\"v\":1,\"epoch\":9,\"experts\":[[],[],[],[],[],[],[],[],[],[]]}");
+    run_for(&t.w, 5 * SECOND);
+    assert_int_equal(epoch_of(t.c), 10);
+    load_wanted(t.a, "a");
+    load_wanted(t.b, "b");
+    run_for(&t.w, SECOND);
+    kill_member(t.c);
+    cluster_memory_restore(t.w.memory);
+    t.c = add(&t.w, CLUSTER_COORDINATOR, "d");
+    for (int i = 0; i < 30; i++) {
+        uint64_t before = epoch_of(t.a);
+        run_for(&t.w, SECOND);
+        assert_true(epoch_of(t.a) >= before);
+    }
+    assert_true(state_is(t.c, is_controller));
+    assert_int_equal(epoch_of(t.c), 11);
+    assert_int_equal(epoch_of(t.a), 11);
+    world_close(&t.w);
+}
+
+/* A member of etcd that lags answers one list. */
+static void an_older_list_is_not_believed_at_once(void **state)
+{
+    trio t;
+
+    (void)state;
+    trio_open(&t, 1);
+    cluster_memory_save(t.w.memory);
+    (void)add(&t.w, CLUSTER_NODE, "d");
+    run_for(&t.w, 5 * SECOND);
+    cluster_memory_lag(t.w.memory);
+    cluster_memory_lose_watches(t.w.memory);
+    for (int i = 0; i < 100; i++) {
+        run_for(&t.w, 20 * MS);
+        const cluster_state *s = cluster_state_acquire(t.a->c);
+        const cluster_node *d = cluster_state_node(s, "d");
+        assert_true(d != NULL && d->registered);
+        cluster_state_release(s);
+    }
     world_close(&t.w);
 }
 
@@ -1034,6 +1152,7 @@ int main(void)
         cmocka_unit_test(the_applied_epoch_is_that_of_the_slowest_coordinator),
         cmocka_unit_test(one_of_two_candidates_is_elected_and_the_other_follows),
         cmocka_unit_test(a_torn_publication_is_repaired),
+        cmocka_unit_test(a_placement_is_taken_only_whole),
         cmocka_unit_test(a_lost_lease_is_taken_anew),
         cmocka_unit_test(a_lost_watch_is_read_up),
         cmocka_unit_test(a_watch_that_falls_silent_is_noticed_within_thirty_seconds),
@@ -1041,6 +1160,9 @@ int main(void)
         cmocka_unit_test(while_the_store_is_down_the_last_state_stays),
         cmocka_unit_test(after_a_wipe_the_store_is_filled_again),
         cmocka_unit_test(epochs_do_not_fall_when_the_coordinator_is_new_too),
+        cmocka_unit_test(an_older_store_takes_no_epoch_back),
+        cmocka_unit_test(a_new_controller_on_an_older_store_publishes_above_all_that_was_seen),
+        cmocka_unit_test(an_older_list_is_not_believed_at_once),
         cmocka_unit_test(after_any_trouble_the_cluster_is_whole_again),
         cmocka_unit_test(bad_options_are_refused),
     };

@@ -128,6 +128,22 @@ static void assert_all_registered(trio *t)
     assert_int_equal(missing_of(t->c), 0);
 }
 
+/* Under a lease that still runs. Before the node has written its own again: */
+static void what_a_former_incarnation_had_loaded_counts_no_more(void **state)
+{
+    trio *t = *state;
+
+    write_leased(&t->s, "ready/a",
+                 "{\"v\":1,\"incarnation\":\"00000000deadbeef\",\"epoch\":1,\"experts\":[\"ff3\",\"ff3\",\"ff3\"]}");
+    (void)cluster_step(t->c->c);
+    const cluster_state *s = cluster_state_acquire(t->c->c);
+    assert_int_equal(cluster_state_node(s, "a")->n_ready, 0);
+    assert_int_equal(cluster_state_missing(s, NULL, NULL), LAYERS * EXPERTS / 2);
+    cluster_state_release(s);
+    run_for(&t->w, SECOND);
+    assert_int_equal(missing_of(t->c), 0);
+}
+
 /* That placements are still made: a third node comes, and is given its share. */
 static void assert_that_it_places(trio *t)
 {
@@ -545,6 +561,7 @@ int main(void)
 #define TEST(name)   cmocka_unit_test_setup_teardown(name, setup, teardown)
 #define SIGNED(name) cmocka_unit_test_setup_teardown(name, setup_signed, teardown)
     const struct CMUnitTest tests[] = {
+        TEST(what_a_former_incarnation_had_loaded_counts_no_more),
         TEST(an_absurd_epoch_is_not_believed),
         TEST(a_whole_placement_of_the_last_epoch_is_not_believed),
         TEST(an_older_placement_is_replaced_by_what_is_in_force),
