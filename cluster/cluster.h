@@ -190,7 +190,7 @@ typedef struct cluster_state {
     cluster_policy policy;                   /* as the store has it */
     uint64_t epoch;                          /* of desired; 0: nothing was placed yet */
     router_placement *desired;               /* NULL: nothing was placed yet */
-    uint32_t replication;                    /* of desired */
+    uint32_t replication;                    /* the most owners of an expert in desired */
 } cluster_state;
 
 /* The newest state; never NULL (at first: not connected, empty). The caller releases it. */

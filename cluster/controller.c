@@ -185,31 +185,52 @@ static size_t gather(cluster *c, router_solver_node nodes[ROUTER_MAX_NODES], siz
     return n;
 }
 
-/* Fewer copies than asked for are better than none. */
+/* The most owners that an expert has; *n_fewer: how many experts have fewer than `wanted`. */
+static uint32_t count_copies(const router_placement *p, uint32_t wanted, size_t *n_fewer)
+{
+    size_t most = 0, n;
+
+    *n_fewer = 0;
+    for (uint32_t layer = 0; layer < router_placement_n_layers(p); layer++) {
+        for (uint32_t e = 0; e < router_placement_n_experts_max(p); e++) {
+            (void)router_placement_replicas(p, layer, (int32_t)e, &n);
+            most = MOE_MAX(most, n);
+            *n_fewer += n < wanted;
+        }
+    }
+    return (uint32_t)most;
+}
+
+/* Fewer copies than asked for are better than none; it is said once. */
 static router_placement *solve(cluster *c, const router_solver_node *nodes, size_t n, uint64_t epoch,
                                uint32_t *replication)
 {
-    const uint32_t wanted = MOE_MIN(cluster_policy_in_force(c).replication, (uint32_t)n);
+    const uint32_t wanted = cluster_policy_in_force(c).replication;
+    size_t n_fewer;
     router_placement *p = NULL;
     moe_error err;
-    router_solver_input in = {.nodes = nodes,
-                              .n_nodes = n,
-                              .n_layers = c->o.model.n_layers,
-                              .n_ffn_experts = c->o.model.n_ffn_experts,
-                              .replication = wanted,
-                              .previous = c->state->s.desired,
-                              .epoch = epoch};
+    const router_solver_input in = {.nodes = nodes,
+                                    .n_nodes = n,
+                                    .n_layers = c->o.model.n_layers,
+                                    .n_ffn_experts = c->o.model.n_ffn_experts,
+                                    .replication = wanted,
+                                    .previous = c->state->s.desired,
+                                    .epoch = epoch};
 
-    for (; in.replication > 0; in.replication--) {
-        if (router_solve(&in, &p, &err) == MOE_OK) {
-            break;
-        }
+    if (router_solve(&in, &p, &err) != MOE_OK) {
         if (!c->ctl.has_complained) {
             MOE_WARN("cluster: controller: %s", err.text);
         }
+        c->ctl.has_complained = true;
+        return NULL;
     }
-    c->ctl.has_complained = in.replication < wanted;
-    *replication = in.replication;
+    *replication = count_copies(p, MOE_MIN(wanted, (uint32_t)n), &n_fewer);
+    if (n_fewer > 0 && !c->ctl.has_complained) {
+        MOE_WARN("cluster: controller: the memory of %zu nodes does not suffice for %u copies: %zu of %zu experts have "
+                 "fewer",
+                 n, MOE_MIN(wanted, (uint32_t)n), n_fewer, (size_t)in.n_layers * in.n_ffn_experts);
+    }
+    c->ctl.has_complained = n_fewer > 0;
     return p;
 }
 
@@ -294,9 +315,9 @@ static void publish_part(cluster *c, uint64_t create_revision)
     }
     if (c->ctl.next_layer == n_layers) {
         cluster_write_placement(cluster_change_put(c, "placement", 0), c->ctl.target, c->ctl.target_replication);
-        MOE_INFO("cluster: controller %s places %u layers of %u experts on %zu nodes, %u of each, epoch %llu", c->o.id,
-                 n_layers, c->o.model.n_ffn_experts, router_placement_n_nodes(c->ctl.target), c->ctl.target_replication,
-                 (unsigned long long)router_placement_epoch(c->ctl.target));
+        MOE_INFO("cluster: controller %s places %u layers of %u experts on %zu nodes, up to %u of each, epoch %llu",
+                 c->o.id, n_layers, c->o.model.n_ffn_experts, router_placement_n_nodes(c->ctl.target),
+                 c->ctl.target_replication, (unsigned long long)router_placement_epoch(c->ctl.target));
         router_placement_unref(c->ctl.target);
         c->ctl.target = NULL;
         pthread_mutex_lock(&c->lock);

@@ -127,18 +127,19 @@ typedef struct router_solver_input {
     const router_solver_node *nodes;  /* [n_nodes] */
     size_t n_nodes;                   /* 1 .. ROUTER_MAX_NODES */
     uint32_t n_layers, n_ffn_experts; /* experts 0 .. n_ffn_experts - 1 of every layer */
-    uint32_t replication;             /* owners per expert, >= 1; more than there are nodes counts as one on each */
+    uint32_t replication;             /* owners wanted per expert, >= 1; more than there are nodes: one on each */
     const router_placement *previous; /* NULL: none. What need not move stays */
     uint64_t epoch;
 } router_solver_input;
 
-/* Decides who should own what: every expert on min(replication, n_nodes) distinct nodes. Each layer is spread in
- * proportion to the nodes' memory, to within one expert, as far as bounds and distinctness allow; a node without a
- * bound counts as the largest. Equal input gives an equal placement, and solving again with the result as `previous`
- * moves nothing.
+/* Decides who should own what: every expert on min(replication, n_nodes) distinct nodes. Where memory does not suffice for
+ * that, as many experts as fit keep a copy more than the others, equally many in each layer; a place on each node may
+ * stay free for moves. Each layer is spread in proportion to the nodes' memory, to within one expert, as far as bounds
+ * and distinctness allow; a node without a bound counts as the largest. Equal input gives an equal placement, and solving
+ * again with the result as `previous` moves nothing.
  *
  * Threads: pure function.
- * Errors:  MOE_ERR_BUSY when the copies do not fit: says how many there are, and how many each node has room for;
+ * Errors:  MOE_ERR_BUSY when not even one copy of each fits: says how many that are, and how many each node has room for;
  *          MOE_ERR_INVALID_ARG names what is out of range; MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status router_solve(const router_solver_input *input, router_placement **out, moe_error *err);
 

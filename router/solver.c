@@ -1,11 +1,13 @@
-/* Solver: who should own what. Three steps, each exact:
+/* Solver: who should own what. Four steps, each exact:
  *
+ *   0. copies   How many there are: `replication` of each expert where memory suffices; else as many as fit. Every expert
+ *               then has `least`, and in each layer the same number of experts has one more.
  *   1. shares   How many copies a node holds in all: in proportion to its memory, within its bound.
  *   2. quotas   How many of them in each layer, so that layers are even too. A share divided by the number of layers is
  *               rounded down or up. The units left over are laid end to end around the layers, node after node; so each
  *               layer gets the same number of them.
- *   3. layers   Experts to nodes, one layer after the other. What was there stays within the quota; the rest goes where
- *               there is room. Where all nodes with room hold the expert already, other experts move along an
+ *   3. layers   Experts to nodes, one layer after the other. What was there stays within the quota, copies that are the last
+ *               of their expert before all others; the rest goes where there is room. Where all nodes with room hold the expert already, other experts move along an
  *               augmenting path to make place for it. Last, pairs are swapped while that brings an expert into one more
  *               zone.
  *
@@ -24,19 +26,22 @@
 typedef struct solver {
     const router_solver_input *in;
     uint32_t n_nodes, n_layers, n_ffn_experts, replication;
-    uint64_t limit[ROUTER_MAX_NODES];    /* copies that fit, at most one of every expert */
-    uint64_t weight[ROUTER_MAX_NODES];   /* memory in MiB */
-    uint32_t share[ROUTER_MAX_NODES];    /* step 1 */
-    uint32_t zone[ROUTER_MAX_NODES];     /* the first node with an equal zone */
-    uint32_t previous[ROUTER_MAX_NODES]; /* node of the previous placement; UINT32_MAX: it had none such */
-    bool has_zones;
+    uint32_t least, extra;             /* step 0: copies of every expert; experts of a layer with one more */
+    uint64_t limit[ROUTER_MAX_NODES];  /* copies that fit, at most one of every expert */
+    uint64_t weight[ROUTER_MAX_NODES]; /* memory in MiB */
+    uint32_t share[ROUTER_MAX_NODES];  /* step 1 */
+    uint32_t zone[ROUTER_MAX_NODES];   /* the first node with an equal zone */
+    uint32_t now[ROUTER_MAX_NODES];    /* of each node of the previous placement; UINT32_MAX: it is no more */
+    bool has_previous, has_zones;
 
     /* of the layer under work */
     uint32_t room[ROUTER_MAX_NODES];
     uint8_t *on;      /* owned [n_nodes * n_ffn_experts]: 1 if the node holds the expert */
     uint32_t *copies; /* owned [n_ffn_experts] */
+    uint32_t *wanted; /* owned [n_ffn_experts]: copies that there are to be */
+    uint32_t *left;   /* owned [n_ffn_experts]: copies of the previous placement that still are */
 
-    router_replica *replicas; /* owned [layers * experts * replication] */
+    router_replica *replicas; /* owned: of all layers, ascending layer, expert, node */
     size_t n_replicas;
 } solver;
 
@@ -82,16 +87,31 @@ static void find_zones(solver *s)
 static void find_previous(solver *s)
 {
     const router_placement *p = s->in->previous;
-    size_t n = p != NULL && router_placement_n_layers(p) == s->n_layers ? router_placement_n_nodes(p) : 0;
 
-    for (uint32_t i = 0; i < s->n_nodes; i++) {
-        s->previous[i] = UINT32_MAX;
-        for (uint32_t j = 0; j < n; j++) {
+    s->has_previous = p != NULL && router_placement_n_layers(p) == s->n_layers;
+    for (uint32_t j = 0; s->has_previous && j < router_placement_n_nodes(p); j++) {
+        s->now[j] = UINT32_MAX;
+        for (uint32_t i = 0; i < s->n_nodes; i++) {
             if (strcmp(router_placement_node_id(p, j), s->in->nodes[i].id) == 0) {
-                s->previous[i] = j;
+                s->now[j] = i;
             }
         }
     }
+}
+
+/* The nodes that held the expert, as indices of now; UINT32_MAX among them: one that is no more. */
+static size_t previous_owners(const solver *s, uint32_t layer, uint32_t expert, uint32_t owners[ROUTER_MAX_NODES])
+{
+    const router_placement *p = s->in->previous;
+    size_t n = 0;
+
+    if (s->has_previous && expert < router_placement_n_experts_max(p)) {
+        const uint32_t *nodes = router_placement_replicas(p, layer, (int32_t)expert, &n);
+        for (size_t i = 0; i < n; i++) {
+            owners[i] = s->now[nodes[i]];
+        }
+    }
+    return n;
 }
 
 static void find_limits(solver *s)
@@ -110,7 +130,7 @@ static void find_limits(solver *s)
     }
 }
 
-static moe_status does_not_fit(const solver *s, uint64_t wanted, uint64_t room, moe_error *err)
+static moe_status does_not_fit(const solver *s, uint64_t all, uint64_t room, moe_error *err)
 {
     char list[200] = "";
     size_t used = 0;
@@ -121,10 +141,32 @@ static moe_status does_not_fit(const solver *s, uint64_t wanted, uint64_t room, 
 
         used += n > 0 ? (size_t)n : 0;
     }
-    return moe_fail(
-        err, MOE_ERR_BUSY,
-        "placement: %u layers of %u experts, %u of each, are %llu copies; the nodes have room for %llu (%s)",
-        s->n_layers, s->n_ffn_experts, s->replication, (unsigned long long)wanted, (unsigned long long)room, list);
+    return moe_fail(err, MOE_ERR_BUSY,
+                    "placement: %u layers of %u experts are %llu copies; the nodes have room for %llu (%s)",
+                    s->n_layers, s->n_ffn_experts, (unsigned long long)all, (unsigned long long)room, list);
+}
+
+/* Step 0. Where memory is short, one place of each node that cannot hold everything stays free, if every expert keeps
+ * `least` copies all the same: two full nodes that are to exchange the only copies of two experts could never begin. */
+static moe_status count_copies(solver *s, moe_error *err)
+{
+    uint64_t all = (uint64_t)s->n_layers * s->n_ffn_experts, room = 0, places = 0;
+
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        room += s->limit[i];
+        places += s->limit[i] - (s->limit[i] > 0 && s->limit[i] < all);
+    }
+    if (room < all) {
+        return does_not_fit(s, all, room, err);
+    }
+    s->least = (uint32_t)MOE_MIN((uint64_t)s->replication, room / all);
+    if (s->least < s->replication && places >= s->least * all) {
+        s->extra = (uint32_t)((places - s->least * all) / s->n_layers);
+        for (uint32_t i = 0; i < s->n_nodes; i++) {
+            s->limit[i] -= s->limit[i] > 0 && s->limit[i] < all;
+        }
+    }
+    return MOE_OK;
 }
 
 /* With one copy more, node a would be filled to a lower ratio than b. The ratios are multiplied out; doubles are exact
@@ -137,16 +179,10 @@ static bool is_emptier(const solver *s, uint32_t a, uint32_t b)
 /* Step 1. Copies go one by one to the node that would be the emptiest with one more. This is division in proportion,
  * and it respects the bounds: a full node drops out, and what it would have got goes to the others in proportion
  * again. */
-static moe_status divide(solver *s, moe_error *err)
+static void divide(solver *s)
 {
-    uint64_t wanted = (uint64_t)s->n_layers * s->n_ffn_experts * s->replication, room = 0;
+    uint64_t wanted = (uint64_t)s->n_layers * (s->n_ffn_experts * s->least + s->extra);
 
-    for (uint32_t i = 0; i < s->n_nodes; i++) {
-        room += s->limit[i];
-    }
-    if (room < wanted) {
-        return does_not_fit(s, wanted, room, err);
-    }
     for (uint64_t unit = 0; unit < wanted; unit++) {
         uint32_t best = UINT32_MAX;
 
@@ -157,7 +193,6 @@ static moe_status divide(solver *s, moe_error *err)
         }
         s->share[best]++;
     }
-    return MOE_OK;
 }
 
 /* Step 2, for one layer. A node's left-over units occupy the layers begin, begin + 1, ... (modulo the layers); the next
@@ -183,31 +218,68 @@ static void put(solver *s, uint32_t node, uint32_t expert)
     s->copies[expert]++;
 }
 
-static bool was_on(const solver *s, uint32_t layer, uint32_t expert, uint32_t node)
+static void count_left(solver *s, uint32_t layer)
 {
-    const router_placement *p = s->in->previous;
-    size_t n;
+    uint32_t owners[ROUTER_MAX_NODES];
 
-    if (s->previous[node] == UINT32_MAX || expert >= router_placement_n_experts_max(p)) {
-        return false;
-    }
-    const uint32_t *nodes = router_placement_replicas(p, layer, (int32_t)expert, &n);
-    for (size_t i = 0; i < n; i++) {
-        if (nodes[i] == s->previous[node]) {
-            return true;
+    for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
+        size_t n = previous_owners(s, layer, e, owners);
+
+        s->left[e] = 0;
+        for (size_t i = 0; i < n; i++) {
+            s->left[e] += owners[i] != UINT32_MAX;
         }
     }
-    return false;
+}
+
+/* The one copy more goes to experts that have it already, then to the lowest ids. */
+static void choose_extra(solver *s)
+{
+    uint32_t n = 0;
+
+    for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
+        bool has = s->left[e] > s->least && n < s->extra;
+
+        s->wanted[e] = s->least + has;
+        n += has;
+    }
+    for (uint32_t e = 0; e < s->n_ffn_experts && n < s->extra; e++) {
+        n += s->wanted[e] == s->least;
+        s->wanted[e] = s->least + 1;
+    }
+}
+
+static void keep_copies(solver *s, uint32_t layer, uint32_t expert)
+{
+    uint32_t owners[ROUTER_MAX_NODES];
+    size_t n = previous_owners(s, layer, expert, owners);
+
+    while (s->copies[expert] < s->wanted[expert]) {
+        uint32_t best = UINT32_MAX;
+
+        for (size_t i = 0; i < n; i++) {
+            uint32_t at = owners[i];
+
+            if (at != UINT32_MAX && s->room[at] > 0 && !*held(s, at, expert) &&
+                (best == UINT32_MAX || s->room[at] > s->room[best])) {
+                best = at;
+            }
+        }
+        if (best == UINT32_MAX) {
+            return;
+        }
+        put(s, best, expert);
+    }
 }
 
 /* What was there stays, before anything new is placed: otherwise a newcomer could take the room of a copy that is
- * loaded already. */
+ * loaded already. Experts with the fewest copies come first: the others can do without one of theirs. */
 static void keep_previous(solver *s, uint32_t layer)
 {
-    for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
-        for (uint32_t i = 0; i < s->n_nodes && s->copies[e] < s->replication; i++) {
-            if (s->room[i] > 0 && was_on(s, layer, e, i)) {
-                put(s, i, e);
+    for (uint32_t n = 1; n <= s->n_nodes; n++) {
+        for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
+            if (s->left[e] == n) {
+                keep_copies(s, layer, e);
             }
         }
     }
@@ -263,9 +335,9 @@ static bool find_movable(solver *s, uint32_t a, uint32_t b, uint32_t *expert)
  * can be. It starts at the nodes that do not hold the expert; an edge from a to b is an expert that a holds and b does
  * not.
  *
- * Such a path exists. If not, let S be the nodes that can be reached: all are full, and each of the m nodes outside of
- * S holds all that a node of S holds, and the expert. Then S holds fewer than (replication - m) x n_experts copies, the
- * others have room for m x n_experts at most, and so the layer's quotas would not add up to replication x n_experts. */
+ * Such a path exists, because the layer can be solved: the quotas add up to the copies, none is above n_experts, and the
+ * experts' copies differ by one at most (Gale and Ryser). Take any solution. The expert is on a node there that it is not
+ * on here; either that node has room, or it holds something here that is elsewhere in the solution; and so on. */
 static void put_by_path(solver *s, uint32_t expert)
 {
     uint32_t queue[ROUTER_MAX_NODES], from[ROUTER_MAX_NODES], via[ROUTER_MAX_NODES], n = 0, end = UINT32_MAX;
@@ -333,9 +405,11 @@ static void solve_layer(solver *s, uint32_t layer)
     memset(s->on, 0, (size_t)s->n_nodes * s->n_ffn_experts);
     memset(s->copies, 0, s->n_ffn_experts * sizeof *s->copies);
     set_quotas(s, layer);
+    count_left(s, layer);
+    choose_extra(s);
     keep_previous(s, layer);
     for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
-        while (s->copies[e] < s->replication) {
+        while (s->copies[e] < s->wanted[e]) {
             if (!put_where_room(s, e)) {
                 put_by_path(s, e);
             }
@@ -360,14 +434,17 @@ static moe_status solve_all(solver *s, router_placement **out, moe_error *err)
     find_zones(s);
     find_previous(s);
     find_limits(s);
-    moe_status status = divide(s, err);
+    moe_status status = count_copies(s, err);
     if (status != MOE_OK) {
         return status;
     }
+    divide(s);
     s->on = calloc(s->n_nodes, s->n_ffn_experts);
     s->copies = calloc(s->n_ffn_experts, sizeof *s->copies);
-    s->replicas = calloc((size_t)s->n_layers * s->n_ffn_experts * s->replication, sizeof *s->replicas);
-    if (s->on == NULL || s->copies == NULL || s->replicas == NULL) {
+    s->wanted = calloc(s->n_ffn_experts, sizeof *s->wanted);
+    s->left = calloc(s->n_ffn_experts, sizeof *s->left);
+    s->replicas = calloc(s->n_layers * ((size_t)s->n_ffn_experts * s->least + s->extra), sizeof *s->replicas);
+    if (s->on == NULL || s->copies == NULL || s->wanted == NULL || s->left == NULL || s->replicas == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "solver: %u layers of %u experts", s->n_layers, s->n_ffn_experts);
     }
     for (uint32_t layer = 0; layer < s->n_layers; layer++) {
@@ -395,6 +472,8 @@ moe_status router_solve(const router_solver_input *input, router_placement **out
     status = solve_all(&s, out, err);
     free(s.on);
     free(s.copies);
+    free(s.wanted);
+    free(s.left);
     free(s.replicas);
     return status;
 }

@@ -672,6 +672,30 @@ static void replicas_that_do_not_fit_are_fewer(void **state)
     world_close(&w);
 }
 
+/* Room for 20 of the 30 experts on each of three nodes, two of each wanted; then one is gone. */
+static void what_memory_does_not_suffice_for_is_lowered_expert_by_expert(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    w.replication = 2;
+    w.memory_bytes = (uint64_t)20 << 20;
+    member *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    (void)add(&w, CLUSTER_NODE, "a");
+    (void)add(&w, CLUSTER_NODE, "b");
+    member *d = add(&w, CLUSTER_NODE, "d");
+    run_for(&w, 5 * SECOND);
+    assert_int_equal(wanted_of(coordinator, "a"), 20);
+    kill_member(d);
+    run_for(&w, 25 * SECOND);
+    assert_int_equal(wanted_of(coordinator, "a") + wanted_of(coordinator, "b"), 36); /* a place each stays free */
+    const cluster_state *s = cluster_state_acquire(coordinator->c);
+    assert_int_equal(s->replication, 2);
+    cluster_state_release(s);
+    world_close(&w);
+}
+
 static void the_applied_epoch_is_that_of_the_slowest_coordinator(void **state)
 {
     world w;
@@ -1149,6 +1173,7 @@ int main(void)
         cmocka_unit_test(min_nodes_holds_back_the_first_placement_alone),
         cmocka_unit_test(a_draining_node_is_given_nothing),
         cmocka_unit_test(replicas_that_do_not_fit_are_fewer),
+        cmocka_unit_test(what_memory_does_not_suffice_for_is_lowered_expert_by_expert),
         cmocka_unit_test(the_applied_epoch_is_that_of_the_slowest_coordinator),
         cmocka_unit_test(one_of_two_candidates_is_elected_and_the_other_follows),
         cmocka_unit_test(a_torn_publication_is_repaired),

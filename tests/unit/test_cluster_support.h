@@ -29,6 +29,7 @@ typedef struct world {
     member members[MAX];
     size_t n;
     uint32_t replication, min_nodes;
+    uint64_t memory_bytes; /* of the nodes that are added next */
     bool has_nobody_to_ask;
     const char *secret; /* of those that are added; NULL: none */
     uint64_t n_asked;
@@ -51,7 +52,7 @@ static inline cluster_alive ask(void *ctx, cluster_role role, const char *id, co
 
 static inline void world_open(world *w, uint64_t seed)
 {
-    *w = (world){.replication = 1, .min_nodes = 1};
+    *w = (world){.replication = 1, .min_nodes = 1, .memory_bytes = (uint64_t)64 << 20};
     moe_clock_virtual_init(&w->clock, SECOND);
     assert_int_equal(cluster_memory_open(&w->clock.clock, seed, &w->memory), MOE_OK);
 }
@@ -84,7 +85,7 @@ static inline member *add_class(world *w, cluster_role role, const char *id, con
                                .incarnation = m->incarnation,
                                .model = model_of(numeric_class),
                                .device = "cpu",
-                               .memory_bytes = (uint64_t)64 << 20,
+                               .memory_bytes = w->memory_bytes,
                                .policy = {w->replication, w->min_nodes},
                                .secret = w->secret,
                                .n_secret = w->secret != NULL ? strlen(w->secret) : 0,

@@ -183,16 +183,82 @@ static void what_does_not_fit_is_named(void **state)
     assert_contains(err.text, "a 11, b 9");
 }
 
+/* Experts of a layer with so many copies. */
+static size_t with_copies(const router_placement *p, uint32_t layer, size_t copies)
+{
+    size_t n_experts = 0, n;
+
+    for (uint32_t e = 0; e < router_placement_n_experts_max(p); e++) {
+        router_placement_replicas(p, layer, (int32_t)e, &n);
+        n_experts += n == copies;
+    }
+    return n_experts;
+}
+
 static void room_for_copies_on_one_node_is_no_room_for_replicas(void **state)
 {
     scene s;
-    router_placement *p = NULL;
-    moe_error err;
 
     (void)state;
     scene_init(&s, 2, 2, 8, 2); /* node a has room for all 32 copies, but may hold each expert once */
     s.nodes[1].memory_bytes = (uint64_t)15 << 20;
-    assert_int_equal(router_solve(&s.in, &p, &err), MOE_ERR_BUSY);
+    router_placement *p = solve(&s);
+    assert_int_equal(load(p, -1, "a"), 16);
+    assert_int_equal(load(p, -1, "b"), 14); /* a place stays free */
+    router_placement_unref(p);
+}
+
+/* 3 nodes with 21 places, 3 layers of 7 experts: two copies of each take 42. */
+static void where_memory_is_short_as_many_experts_as_fit_keep_a_copy_more(void **state)
+{
+    for (uint32_t replication = 2; replication <= 3; replication++) {
+        for (uint64_t places = 7; places <= 21; places++) {
+            scene s;
+
+            (void)state;
+            scene_init(&s, 3, 3, 7, replication);
+            for (size_t i = 0; i < 3; i++) {
+                s.nodes[i].memory_bytes = places << 20;
+            }
+            router_placement *p = solve(&s);
+            size_t total = 0, least = MOE_MIN((size_t)replication, 3 * (size_t)places / 21);
+            for (size_t i = 0; i < 3; i++) {
+                assert_true(load(p, -1, names[i]) <= places);
+                total += load(p, -1, names[i]);
+            }
+            for (uint32_t l = 0; l < 3; l++) {
+                assert_int_equal(with_copies(p, l, least) + with_copies(p, l, least + 1), 7);
+                assert_int_equal(with_copies(p, l, least), with_copies(p, 0, least));
+            }
+            /* what is not used: a place per node, and what is too little for one expert in every layer */
+            assert_true(total == (size_t)21 * replication || total + 3 + 3 > 3 * places);
+            router_placement_unref(p);
+        }
+    }
+}
+
+/* Three nodes are full at replication 2, one is lost. What is left covers every expert: nothing need be loaded. */
+static void full_nodes_that_lose_one_keep_what_they_have(void **state)
+{
+    scene s;
+
+    (void)state;
+    scene_init(&s, 3, 4, 30, 2);
+    for (size_t i = 0; i < 3; i++) {
+        s.nodes[i].memory_bytes = (uint64_t)80 << 20;
+    }
+    router_placement *before = solve(&s);
+    check_counts(before, 2);
+    s.in.n_nodes = 2;
+    s.in.previous = before;
+    router_placement *after = solve(&s);
+    for (uint32_t l = 0; l < 4; l++) {
+        assert_int_equal(with_copies(after, l, 1) + with_copies(after, l, 2), 30);
+        assert_int_equal(with_copies(after, l, 2), 9); /* 79 + 79 - 120, in four layers */
+    }
+    assert_true(moved(before, after) <= 4);
+    router_placement_unref(before);
+    router_placement_unref(after);
 }
 
 static void solving_again_moves_nothing(void **state)
@@ -312,12 +378,20 @@ static void random_clusters_keep_every_bound(void **state)
         }
         s.in.previous = previous;
         moe_status status = router_solve(&s.in, &p, &err);
-        assert_int_equal(status, room >= all * replication ? MOE_OK : MOE_ERR_BUSY);
+        assert_int_equal(status, room >= all ? MOE_OK : MOE_ERR_BUSY);
         if (status == MOE_OK) {
-            check_counts(p, replication);
+            size_t least = MOE_MIN(replication, room / all);
+            for (uint32_t l = 0; l < n_layers; l++) {
+                assert_int_equal(with_copies(p, l, least) + with_copies(p, l, least + 1), n_experts);
+                assert_true(least < replication || with_copies(p, l, least) == n_experts);
+            }
             for (uint32_t i = 0; i < n_nodes; i++) {
                 assert_true(load(p, -1, names[i]) <= limit[i]);
             }
+            s.in.previous = p;
+            router_placement *again = solve(&s);
+            assert_int_equal(moved(p, again), 0);
+            router_placement_unref(again);
             router_placement_unref(previous);
             previous = p;
         }
@@ -354,6 +428,8 @@ int main(void)
         cmocka_unit_test(an_exact_fit_is_found),
         cmocka_unit_test(what_does_not_fit_is_named),
         cmocka_unit_test(room_for_copies_on_one_node_is_no_room_for_replicas),
+        cmocka_unit_test(where_memory_is_short_as_many_experts_as_fit_keep_a_copy_more),
+        cmocka_unit_test(full_nodes_that_lose_one_keep_what_they_have),
         cmocka_unit_test(solving_again_moves_nothing),
         cmocka_unit_test(a_node_that_joins_takes_its_share_and_nothing_else_moves),
         cmocka_unit_test(a_node_that_leaves_moves_only_its_own_experts),
