@@ -246,6 +246,9 @@ void moe_pages_free(void *p, size_t bytes);
 /* Bytes that this process may still take: what the machine has free, and what every control group above it (version 1
  * and 2) leaves of its limit, pages of files not counted. 0 is an answer: nothing is left. */
 size_t moe_memory_available(void);
+/* Bytes that this process may take at most: what the machine has, within the limits of all those groups, whoever uses it.
+ * The same at every start. */
+size_t moe_memory_total(void);
 /* What of this process is in memory now; zeroes where the kernel does not say. */
 typedef struct moe_resident {
     size_t anonymous, of_files, shared; /* bytes: its own; pages of mapped files; shared memory */

@@ -61,11 +61,19 @@ static void catch_signals(void)
 }
 
 /* ------------------------------------------------------------------------------------------------ opening */
-/* What experts may take if --memory does not say. 0 would be no bound. */
+/* What experts may take if --memory does not say; 0 would be no bound. Not what is free at this moment: a node that is
+ * started again must come back as the same, or it is given another share. */
 static size_t default_memory(void)
 {
-    size_t bytes = moe_memory_available() / 4 * 3;
+    size_t bytes = moe_memory_total() / 4 * 3, available = moe_memory_available();
+    char most[MOE_SIZE_TEXT], now[MOE_SIZE_TEXT];
 
+    if (bytes > available) {
+        MOE_WARN(
+            "experts may take %s, three quarters of this machine's or control group's memory, but only %s are free: "
+            "give --memory where other programs need the rest",
+            moe_size_text(bytes, most), moe_size_text(available, now));
+    }
     return MOE_MAX(bytes, (size_t)1);
 }
 

@@ -19,8 +19,8 @@ static const moe_option options[] = {
      .offset = FIELD(memory),
      .fallback = "0",
      .value = "SIZE",
-     .help = "memory that experts may take; 0: three quarters of what is free at the start, here and within the "
-             "control groups' limits"},
+     .help =
+         "memory that experts may take; 0: three quarters of what the machine has, or of the control groups' limits"},
     {.name = "insecure",
      .kind = MOE_OPT_BOOL,
      .offset = FIELD(insecure),

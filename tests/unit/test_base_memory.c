@@ -148,6 +148,34 @@ static void garbage_is_no_limit(void **state)
     assert_int_equal(available(state, "x\n::\n0::pod\n0::/\n7:memory\n"), 4096 * MIB);
 }
 
+/* Others on the machine and in the group come and go. */
+static void the_total_is_the_same_whatever_is_free(void **state)
+{
+    const char *root = ((const test_folder *)*state)->path;
+
+    make_folder(state, "pod");
+    write_file(state, "self/cgroup", "0::/pod\n");
+    assert_int_equal(memory_total_in(root, root), 16000 * MIB);
+    write_file(state, "meminfo", "MemTotal:       16384000 kB\nMemFree: 1 kB\nMemAvailable:    1024 kB\n");
+    assert_int_equal(memory_total_in(root, root), 16000 * MIB);
+    write_file(state, "pod/memory.max", "104857600\n");
+    for (int i = 0; i < 2; i++) {
+        write_file(state, "pod/memory.current", i == 0 ? "94371840\n" : "1048576\n");
+        assert_int_equal(memory_total_in(root, root), 100 * MIB);
+    }
+}
+
+static void the_total_is_within_a_version_1_limit(void **state)
+{
+    const char *root = ((const test_folder *)*state)->path;
+
+    make_folder(state, "memory");
+    write_file(state, "memory/memory.limit_in_bytes", "67108864\n");
+    write_file(state, "memory/memory.usage_in_bytes", "67108860\n");
+    write_file(state, "self/cgroup", "4:memory:/\n");
+    assert_int_equal(memory_total_in(root, root), 64 * MIB);
+}
+
 #define FOLDER_TEST(test) cmocka_unit_test_setup_teardown(test, setup, test_folder_teardown)
 
 int main(void)
@@ -168,6 +196,8 @@ int main(void)
         FOLDER_TEST(a_group_is_not_filled_until_it_is_slowed_down),
         FOLDER_TEST(a_memory_limit_of_nothing_leaves_nothing),
         FOLDER_TEST(garbage_is_no_limit),
+        FOLDER_TEST(the_total_is_the_same_whatever_is_free),
+        FOLDER_TEST(the_total_is_within_a_version_1_limit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
