@@ -176,6 +176,7 @@ static void cluster_free(cluster *c)
     cluster_seal_fini(&c->seal);
     cluster_change_fini(&c->change);
     router_placement_unref(c->ctl.target);
+    router_placement_unref(c->ctl.home);
     cluster_mirror_fini(&c->mirror);
     if (c->state != NULL) {
         cluster_state_release(&c->state->s);

@@ -7,6 +7,8 @@
  *   incarnation     64 random bits drawn at each start of a member: tells a restarted one from the one before
  *   epoch           version of the desired placement; every publication has a higher one
  *   controller      the elected coordinator; it alone writes the desired placement
+ *   lost            a node is, when the controller's connections say that nobody is there, or it has been silent for long:
+ *                   experts that it alone had are placed at once, all else when it has not come back in a few seconds
  *   policy          how many owners each expert is to have, and how many nodes the first placement waits for
  *   desired         which experts a node is to hold: a placement
  *   ready           which experts a node has loaded and verified: a bitmap
@@ -61,7 +63,8 @@ typedef struct cluster_policy {
     uint32_t min_nodes;   /* nothing is placed for the first time before that many nodes answer */
 } cluster_policy;
 
-typedef enum { CLUSTER_ALIVE_UNKNOWN, CLUSTER_ALIVE_YES, CLUSTER_ALIVE_NO } cluster_alive;
+/* NO: it does not answer now. GONE: nobody can answer, because its address refuses connections: the process has ended. */
+typedef enum { CLUSTER_ALIVE_UNKNOWN, CLUSTER_ALIVE_YES, CLUSTER_ALIVE_NO, CLUSTER_ALIVE_GONE } cluster_alive;
 
 typedef struct cluster_options {
     cluster_role role;
@@ -88,12 +91,11 @@ typedef struct cluster_options {
     uint64_t seed;          /* of back-off; 0: drawn */
 
     void *ctx;
-    /* Does this incarnation of a member answer at this address? May take a second. UNKNOWN: it will be asked again.
-     * YES of a node means that HELLO was exchanged with it: nothing is placed on it before.
-     * Asked at most once a second about
-     *   a member under our own id
-     *   nodes whose key has vanished (by coordinators)
-     *   all other nodes (by the controller); ten times a second about one that has never answered
+    /* Does this incarnation of a member answer at this address? UNKNOWN: it will be asked again. YES of a node means that
+     * HELLO was exchanged with it: nothing is placed on it before. Asked
+     *   at most once a second about a member under our own id: may take a second
+     *   at most once a second about nodes whose key has vanished (by coordinators)
+     *   ten times a second about all nodes (by the controller): must not take long
      * NULL: nobody can tell, so the key's lease decides, and vanished nodes are dropped after 15 s. */
     cluster_alive (*alive)(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation);
     /* A new state can be acquired, or cluster_status has changed. May be NULL. Must not call cluster_step or _close. */

@@ -14,25 +14,30 @@
  *              leases outlive a slow etcd, but keep the office of a crashed controller occupied
  *   RELIST     how long a change can stay unseen when a watch loses it without a word
  *   QUIET      nodes that start together are placed together: without it each of eight nodes would cost a placement
- *              and make the ones before load experts that they lose at once. A loss waits that long, too
- *   ASK        between two questions to `alive`, each of which may take a second of this thread
+ *              and make the ones before load experts that they lose at once. Experts without an owner do not wait
+ *   RESTORE    the same after a loss, for experts that have owners left: a process that is restarted in place is back
+ *              within a second or two and is given what it had, and nothing else has moved. Longer, and a second death
+ *              would more often find the only copy
+ *   ASK        between two questions to `alive` that may take a second of this thread
+ *   LISTEN     between two looks of the controller at its own connections: a death is acted upon that late
  *   VANISHED   a lease's length again, for programs that cannot ask
- *   SILENT     long enough for a node that loads or swaps; rows in flight do not wait for it (the exchange re-sends
- *              them after its own time-out)
+ *   SILENT     long enough for a node that swaps or is stopped for a moment: only its machine's death looks the same, and
+ *              then nothing refuses the connection. Rows in flight do not wait for it (the exchange re-sends them after
+ *              its own time-out)
  *   UNMET      the same for a node that has experts, but has never answered this controller: it may have been restarted
  *              with a wrong address or secret, and a connect that can succeed does so within a second or two
- *   MEET_ASK   between two questions about a node that has never answered: a joining node waits for it
  *   MEET_WARN  connecting and HELLO take milliseconds, a busy coordinator's turn perhaps a second
  *   ASKED_FOR  a policy that a person asked for is tried to be written: he has been told by then that it failed */
 #define CLUSTER_LEASE_S   15
 #define CLUSTER_BEAT      (5 * CLUSTER_SECOND)  /* keepalive */
 #define CLUSTER_RELIST    (30 * CLUSTER_SECOND) /* everything is read again */
 #define CLUSTER_QUIET     (1 * CLUSTER_SECOND)  /* without a change of membership, before the controller places */
+#define CLUSTER_RESTORE   (3 * CLUSTER_SECOND)  /* after a loss, before experts get their number of owners again */
 #define CLUSTER_ASK       (1 * CLUSTER_SECOND)  /* between two questions to `alive` */
+#define CLUSTER_LISTEN    (CLUSTER_SECOND / 10) /* between two questions of the controller about a node */
 #define CLUSTER_VANISHED  (15 * CLUSTER_SECOND) /* a vanished node is kept that long when nobody can be asked */
-#define CLUSTER_SILENT    (30 * CLUSTER_SECOND) /* a node that does not answer for so long is given nothing */
+#define CLUSTER_SILENT    (10 * CLUSTER_SECOND) /* a node that does not answer for so long is lost */
 #define CLUSTER_UNMET     (10 * CLUSTER_SECOND)
-#define CLUSTER_MEET_ASK  (CLUSTER_SECOND / 10)
 #define CLUSTER_MEET_WARN (2 * CLUSTER_SECOND)
 #define CLUSTER_ASKED_FOR (5 * CLUSTER_SECOND)
 #define CLUSTER_MAX_KEYS  4096
@@ -192,6 +197,7 @@ typedef struct cluster_heard {
     uint64_t heard_ns, asked_ns; /* heard_ns: of one that was never met, when it was first seen */
     bool is_met;                 /* it has answered, ever */
     bool is_silent;
+    bool is_gone; /* nobody is at its address; for good, unless it answers all the same */
 } cluster_heard;
 
 struct cluster {
@@ -231,8 +237,11 @@ struct cluster {
     struct {
         uint64_t membership;      /* hash of who is there */
         uint64_t changed_ns;      /* when it became that */
-        uint64_t solved;          /* the membership that `target` or the store's placement was solved for */
+        uint64_t solved;          /* the membership that `home` was solved for; 0: none yet */
+        uint64_t repaired;        /* the membership for which lost experts were placed; 0: none */
+        router_placement *home;   /* owned: who is to own what while the membership is that */
         router_placement *target; /* owned: being published; NULL: nothing is */
+        bool is_repair;           /* what was published last is not home */
         uint32_t target_replication, next_layer;
         bool has_complained;
         cluster_heard heard[ROUTER_MAX_NODES]; /* of the nodes in the state, in its order */

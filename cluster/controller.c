@@ -1,7 +1,8 @@
 /* Controller: what the elected coordinator does in its turn.
  *
- *   listen    asks each registered node whether it answers: a lease is kept alive by a thread that may outlive the rest,
- *             and the address or the secret of a node that has never answered may be wrong
+ *   listen    asks each registered node whether it answers: a lease outlives its process by 15 s, or is kept alive by a
+ *             thread that outlives the rest, and the address or the secret of a node that has never answered may be wrong
+ *   repair    when experts have lost all of their owners: those alone are placed, at once
  *   aim       when membership has changed and then been quiet, or the tables need repair: solves who should own what
  *   publish   writes the result, a few layers in a transaction, the key `placement` with the epoch last
  *
@@ -43,6 +44,17 @@ static cluster_heard *find_heard(cluster *c, const cluster_node *n)
     return NULL;
 }
 
+/* Whether the placement gives the node something. */
+static bool is_placed(const cluster_state *s, const char *id)
+{
+    for (size_t i = 0; s->desired != NULL && i < router_placement_n_nodes(s->desired); i++) {
+        if (strcmp(router_placement_node_id(s->desired, i), id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void warn_of_unmet(const cluster_node *n, const cluster_heard *h, uint64_t now)
 {
     if (!h->is_met && now - h->heard_ns >= CLUSTER_MEET_WARN) {
@@ -55,14 +67,21 @@ static void warn_of_unmet(const cluster_node *n, const cluster_heard *h, uint64_
 
 static void ask(cluster *c, const cluster_node *n, cluster_heard *h, uint64_t now)
 {
-    if (now - h->asked_ns < (h->is_met ? CLUSTER_ASK : CLUSTER_MEET_ASK)) {
+    if (now - h->asked_ns < CLUSTER_LISTEN) {
         return;
     }
     h->asked_ns = now;
     warn_of_unmet(n, h, now);
-    if (c->o.alive(c->o.ctx, CLUSTER_NODE, n->id, n->address, n->incarnation) == CLUSTER_ALIVE_YES) {
+    cluster_alive alive = c->o.alive(c->o.ctx, CLUSTER_NODE, n->id, n->address, n->incarnation);
+    if (alive == CLUSTER_ALIVE_YES) {
         h->heard_ns = now;
         h->is_met = true;
+        h->is_gone = false;
+    } else if (alive == CLUSTER_ALIVE_GONE && !h->is_gone) {
+        h->is_gone = true;
+        if (h->is_met || is_placed(&c->state->s, n->id)) {
+            MOE_WARN("cluster: controller: node %s at %s is gone: its address refuses connections", n->id, n->address);
+        }
     }
 }
 
@@ -83,7 +102,7 @@ static void listen_to(cluster *c, const cluster_node *n, cluster_heard *h, uint6
     }
 }
 
-/* The next question about a node that was never met, and how many do not answer. */
+/* The next question, and how many do not answer. */
 static void plan_questions(cluster *c, uint64_t now, uint64_t *due_ns)
 {
     uint64_t n_unreachable = 0;
@@ -91,11 +110,9 @@ static void plan_questions(cluster *c, uint64_t now, uint64_t *due_ns)
     for (size_t i = 0; i < c->ctl.n_heard; i++) {
         const cluster_heard *h = &c->ctl.heard[i];
 
-        if (!h->is_met) {
-            *due_ns = MOE_MIN(*due_ns, now + CLUSTER_MEET_ASK);
-        }
-        n_unreachable += !h->is_met || h->is_silent;
+        n_unreachable += !h->is_met || h->is_silent || h->is_gone;
     }
+    *due_ns = MOE_MIN(*due_ns, now + CLUSTER_LISTEN);
     pthread_mutex_lock(&c->lock);
     c->stats.unreachable = n_unreachable;
     pthread_mutex_unlock(&c->lock);
@@ -128,24 +145,20 @@ static void listen_to_nodes(cluster *c, uint64_t now, uint64_t *due_ns)
 }
 
 /* ------------------------------------------------------------------------------------------------ placing */
-/* Whether the placement gives the node something. */
-static bool is_placed(const cluster_state *s, const char *id)
+static bool is_lost(cluster *c, const cluster_node *n)
 {
-    for (size_t i = 0; s->desired != NULL && i < router_placement_n_nodes(s->desired); i++) {
-        if (strcmp(router_placement_node_id(s->desired, i), id) == 0) {
-            return true;
-        }
-    }
-    return false;
+    const cluster_heard *h = find_heard(c, n);
+
+    return h != NULL && (h->is_silent || h->is_gone);
 }
 
-/* Draining and silent nodes are given nothing, nor is one that nobody may be able to reach. Those whose key has vanished
+/* Draining and lost nodes are given nothing, nor is one that nobody may be able to reach. Those whose key has vanished
  * but may answer keep what they have, as do those that a new controller has not met yet. */
 static bool counts(cluster *c, const cluster_node *n)
 {
     const cluster_heard *h = find_heard(c, n);
 
-    return !n->draining && (h == NULL || (!h->is_silent && (h->is_met || is_placed(&c->state->s, n->id))));
+    return !n->draining && !is_lost(c, n) && (h == NULL || h->is_met || is_placed(&c->state->s, n->id));
 }
 
 /* What the placement depends on. Not the incarnation: a node that comes back under its id is given what it had. */
@@ -201,8 +214,14 @@ static uint32_t count_copies(const router_placement *p, uint32_t wanted, size_t 
     return (uint32_t)most;
 }
 
+/* Everybody is there again for whom home was solved. Solving it once more moves nothing. */
+static bool is_home(const cluster *c)
+{
+    return c->ctl.home != NULL && c->ctl.solved == c->ctl.membership;
+}
+
 /* Fewer copies than asked for are better than none; it is said once. */
-static router_placement *solve(cluster *c, const router_solver_node *nodes, size_t n, uint64_t epoch,
+static router_placement *solve(cluster *c, const router_solver_node *nodes, size_t n, bool only_lost,
                                uint32_t *replication)
 {
     const uint32_t wanted = cluster_policy_in_force(c).replication;
@@ -214,8 +233,9 @@ static router_placement *solve(cluster *c, const router_solver_node *nodes, size
                                     .n_layers = c->o.model.n_layers,
                                     .n_ffn_experts = c->o.model.n_ffn_experts,
                                     .replication = wanted,
-                                    .previous = c->state->s.desired,
-                                    .epoch = epoch};
+                                    .previous = is_home(c) ? c->ctl.home : c->state->s.desired,
+                                    .only_lost = only_lost,
+                                    .epoch = c->state->highest_epoch + 1};
 
     if (router_solve(&in, &p, &err) != MOE_OK) {
         if (!c->ctl.has_complained) {
@@ -225,12 +245,12 @@ static router_placement *solve(cluster *c, const router_solver_node *nodes, size
         return NULL;
     }
     *replication = count_copies(p, MOE_MIN(wanted, (uint32_t)n), &n_fewer);
-    if (n_fewer > 0 && !c->ctl.has_complained) {
+    if (n_fewer > 0 && !c->ctl.has_complained && !only_lost) {
         MOE_WARN("cluster: controller: the memory of %zu nodes does not suffice for %u copies: %zu of %zu experts have "
                  "fewer",
                  n, MOE_MIN(wanted, (uint32_t)n), n_fewer, (size_t)in.n_layers * in.n_ffn_experts);
     }
-    c->ctl.has_complained = n_fewer > 0;
+    c->ctl.has_complained = n_fewer > 0 && !only_lost;
     return p;
 }
 
@@ -271,7 +291,48 @@ static bool needs_repair(const cluster_state_box *box)
            (box->s.epoch != 0 && !box->placement_is_there);
 }
 
-static void aim(cluster *c)
+/* Which nodes of the placement may still serve what they have; whether all do. One that this controller has not seen may
+ * be starting at this moment, as all members may. */
+static bool find_serving(cluster *c, bool serving[ROUTER_MAX_NODES])
+{
+    const cluster_state *s = &c->state->s;
+    bool all = true;
+
+    for (size_t i = 0; i < router_placement_n_nodes(s->desired); i++) {
+        const cluster_node *n = cluster_state_node(s, router_placement_node_id(s->desired, i));
+
+        serving[i] = n == NULL ? c->ctl.solved == 0 : n->draining ? !is_lost(c, n) : counts(c, n);
+        all = all && n != NULL && serving[i];
+    }
+    return all;
+}
+
+static bool has_owner(const router_placement *p, uint32_t layer, int32_t expert, const bool serving[ROUTER_MAX_NODES])
+{
+    size_t n;
+    const uint32_t *owners = router_placement_replicas(p, layer, expert, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        if (serving[owners[i]]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool any_is_lost(const router_placement *p, const bool serving[ROUTER_MAX_NODES])
+{
+    for (uint32_t layer = 0; layer < router_placement_n_layers(p); layer++) {
+        for (uint32_t e = 0; e < router_placement_n_experts_max(p); e++) {
+            if (!has_owner(p, layer, (int32_t)e, serving)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void aim(cluster *c, bool only_lost)
 {
     const cluster_state_box *box = c->state;
     router_solver_node nodes[ROUTER_MAX_NODES];
@@ -283,11 +344,19 @@ static void aim(cluster *c)
         box->highest_epoch + 1 >= CLUSTER_MAX_EPOCH) {
         return;
     }
-    router_placement *p = solve(c, nodes, n, box->highest_epoch + 1, &replication);
-    c->ctl.solved = c->ctl.membership;
+    router_placement *p = solve(c, nodes, n, only_lost, &replication);
+    if (only_lost) {
+        c->ctl.repaired = c->ctl.membership;
+    } else {
+        router_placement_unref(c->ctl.home);
+        c->ctl.home = p != NULL ? router_placement_ref(p) : NULL;
+        c->ctl.solved = c->ctl.membership;
+        c->ctl.repaired = 0;
+    }
     if (p == NULL) {
         return;
     }
+    c->ctl.is_repair = only_lost;
     if (!needs_repair(box) && is_same(box->s.desired, p)) {
         router_placement_unref(p);
         return;
@@ -295,6 +364,28 @@ static void aim(cluster *c)
     c->ctl.target = p;
     c->ctl.target_replication = replication;
     c->ctl.next_layer = 0;
+}
+
+static void aim_when_due(cluster *c, uint64_t now, uint64_t *due_ns)
+{
+    const router_placement *desired = c->state->s.desired;
+    bool serving[ROUTER_MAX_NODES];
+    bool all = desired == NULL || find_serving(c, serving);
+
+    if (!all && c->ctl.repaired != c->ctl.membership && any_is_lost(desired, serving)) {
+        aim(c, true);
+        return;
+    }
+    bool is_solved = c->ctl.solved == c->ctl.membership;
+    if (is_solved && !c->ctl.is_repair && !needs_repair(c->state)) {
+        return;
+    }
+    uint64_t quiet = all && (is_solved || !c->ctl.is_repair) ? CLUSTER_QUIET : CLUSTER_RESTORE;
+    if (now - c->ctl.changed_ns < quiet) {
+        *due_ns = MOE_MIN(*due_ns, c->ctl.changed_ns + quiet);
+        return;
+    }
+    aim(c, false);
 }
 
 /* One transaction of the publication: as many layers as it takes, and after the last one the epoch. */
@@ -338,12 +429,8 @@ bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns)
         c->ctl.membership = membership;
         c->ctl.changed_ns = now;
     }
-    if (c->ctl.target == NULL && (c->ctl.solved != membership || needs_repair(c->state))) {
-        if (now - c->ctl.changed_ns < CLUSTER_QUIET) {
-            *due_ns = MOE_MIN(*due_ns, c->ctl.changed_ns + CLUSTER_QUIET);
-            return false;
-        }
-        aim(c);
+    if (c->ctl.target == NULL) {
+        aim_when_due(c, now, due_ns);
     }
     if (c->ctl.target == NULL) {
         return false;
@@ -358,7 +445,9 @@ void cluster_control_reset(cluster *c)
     c->stats.unreachable = 0;
     pthread_mutex_unlock(&c->lock);
     router_placement_unref(c->ctl.target);
-    c->ctl.target = NULL;
-    c->ctl.solved = 0;
+    router_placement_unref(c->ctl.home);
+    c->ctl.target = c->ctl.home = NULL;
+    c->ctl.solved = c->ctl.repaired = 0;
+    c->ctl.is_repair = false;
     c->ctl.changed_ns = 0;
 }

@@ -189,7 +189,7 @@ static bool contest(cluster *c, const cluster_entry *e, uint64_t incarnation, co
     c->ask_due_ns = now + CLUSTER_ASK;
     cluster_alive alive =
         c->o.alive != NULL ? c->o.alive(c->o.ctx, c->o.role, c->o.id, address, incarnation) : CLUSTER_ALIVE_UNKNOWN;
-    if (alive == CLUSTER_ALIVE_NO) {
+    if (alive >= CLUSTER_ALIVE_NO) {
         MOE_INFO("cluster: id %s is taken over from incarnation %016llx, which does not answer at %s", c->o.id,
                  (unsigned long long)incarnation, address);
         send_registration(c, CLUSTER_COMPARE_MOD, e->mod_revision);

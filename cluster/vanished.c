@@ -52,7 +52,7 @@ static void judge(cluster *c, cluster_vanished *v, uint64_t now)
         v->is_gone = now - v->since_ns >= CLUSTER_VANISHED;
     } else if (now - v->asked_ns >= CLUSTER_ASK && n != NULL) {
         v->asked_ns = now;
-        v->is_gone = c->o.alive(c->o.ctx, CLUSTER_NODE, n->id, n->address, n->incarnation) == CLUSTER_ALIVE_NO;
+        v->is_gone = c->o.alive(c->o.ctx, CLUSTER_NODE, n->id, n->address, n->incarnation) >= CLUSTER_ALIVE_NO;
     }
     if (v->is_gone) {
         MOE_INFO("cluster: node %s is gone", v->id);

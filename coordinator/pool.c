@@ -9,6 +9,7 @@
  * placement (placement_suffices): until then some rows still go to former owners, which must keep what they hold. */
 #include "coordinator/pool.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -176,6 +177,13 @@ static void on_changed(void *ctx)
     }
 }
 
+/* The last connect was refused: no process listens there. The exchange tries again and again while a node is down, so this
+ * needs no probe of its own, which would have to resolve names on the cluster's thread. */
+static bool is_refused(const exchange_node_info *info)
+{
+    return info->kind < EXCHANGE_NODE_READY && strcmp(info->why, strerror(ECONNREFUSED)) == 0;
+}
+
 /* Our own connections tell of nodes; of another coordinator under our id its API's port does. */
 static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation)
 {
@@ -190,6 +198,9 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
     }
     if (info.kind == EXCHANGE_NODE_READY || info.kind == EXCHANGE_NODE_DRAINING) {
         return info.incarnation == incarnation ? CLUSTER_ALIVE_YES : CLUSTER_ALIVE_NO; /* another one of its name */
+    }
+    if (is_refused(&info)) {
+        return CLUSTER_ALIVE_GONE;
     }
     return info.kind == EXCHANGE_NODE_DOWN ? CLUSTER_ALIVE_NO : CLUSTER_ALIVE_UNKNOWN;
 }

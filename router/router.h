@@ -129,6 +129,9 @@ typedef struct router_solver_input {
     uint32_t n_layers, n_ffn_experts; /* experts 0 .. n_ffn_experts - 1 of every layer */
     uint32_t replication;             /* owners wanted per expert, >= 1; more than there are nodes: one on each */
     const router_placement *previous; /* NULL: none. What need not move stays */
+    /* What has an owner left among the nodes stays as it is; only the other experts are given owners: those that they have
+     * without this flag. So a second solve, without it, moves them no more. */
+    bool only_lost;
     uint64_t epoch;
 } router_solver_input;
 

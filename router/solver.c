@@ -427,6 +427,92 @@ static void solve_layer(solver *s, uint32_t layer)
     }
 }
 
+/* ------------------------------------------------------------------------------------------------ only what is lost */
+static bool solution_has(const router_replica *of_expert, size_t n, uint32_t node)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (of_expert[i].node == node) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The owners that an expert has left; without any, those of the solution, of_expert [n]. What is left on a node that is
+ * over its limit goes, if the solution takes it away in any case and it is not the last copy. Returns how many. */
+static size_t merge_expert(const solver *s, const router_replica *of_expert, size_t n, uint64_t over[ROUTER_MAX_NODES],
+                           router_replica *out)
+{
+    uint32_t owners[ROUTER_MAX_NODES];
+    size_t n_owners = previous_owners(s, of_expert->layer, (uint32_t)of_expert->expert_id, owners), n_out = 0;
+
+    for (size_t i = 0; i < n_owners; i++) {
+        if (owners[i] != UINT32_MAX) {
+            out[n_out] = *of_expert;
+            out[n_out++].node = owners[i];
+        }
+    }
+    if (n_out == 0) {
+        memcpy(out, of_expert, n * sizeof *out);
+        return n;
+    }
+    for (size_t i = n_out; i > 0 && n_out > 1; i--) {
+        uint32_t node = out[i - 1].node;
+
+        if (over[node] > 0 && !solution_has(of_expert, n, node)) {
+            over[node]--;
+            out[i - 1] = out[--n_out];
+        }
+    }
+    return n_out;
+}
+
+static size_t merge(const solver *s, uint64_t over[ROUTER_MAX_NODES], router_replica *out)
+{
+    size_t n_out = 0;
+
+    for (size_t begin = 0, end; begin < s->n_replicas; begin = end) {
+        const router_replica *of_expert = &s->replicas[begin];
+
+        for (end = begin + 1; end < s->n_replicas && s->replicas[end].layer == of_expert->layer &&
+                              s->replicas[end].expert_id == of_expert->expert_id;
+             end++) {
+        }
+        n_out += merge_expert(s, of_expert, end - begin, over, out + n_out);
+    }
+    return n_out;
+}
+
+/* Twice: the first time shows which nodes would hold more than fits. */
+static moe_status keep_what_has_an_owner(solver *s, moe_error *err)
+{
+    uint64_t over[ROUTER_MAX_NODES] = {0}, n_held[ROUTER_MAX_NODES] = {0};
+    uint32_t owners[ROUTER_MAX_NODES];
+    size_t most = s->n_replicas;
+    for (uint32_t layer = 0; layer < s->n_layers; layer++) {
+        for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
+            most += previous_owners(s, layer, e, owners);
+        }
+    }
+    router_replica *merged = calloc(most, sizeof *merged);
+
+    if (merged == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "solver: %zu copies", most);
+    }
+    size_t n = merge(s, over, merged);
+    for (size_t i = 0; i < n; i++) {
+        n_held[merged[i].node]++;
+    }
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        over[i] = n_held[i] > s->limit[i] ? n_held[i] - s->limit[i] : 0;
+    }
+    n = merge(s, over, merged);
+    free(s->replicas);
+    s->replicas = merged;
+    s->n_replicas = n;
+    return MOE_OK;
+}
+
 static moe_status solve_all(solver *s, router_placement **out, moe_error *err)
 {
     const char *ids[ROUTER_MAX_NODES];
@@ -449,6 +535,9 @@ static moe_status solve_all(solver *s, router_placement **out, moe_error *err)
     }
     for (uint32_t layer = 0; layer < s->n_layers; layer++) {
         solve_layer(s, layer);
+    }
+    if (s->in->only_lost && (status = keep_what_has_an_owner(s, err)) != MOE_OK) {
+        return status;
     }
     for (uint32_t i = 0; i < s->n_nodes; i++) {
         ids[i] = s->in->nodes[i].id;

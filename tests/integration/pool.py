@@ -229,6 +229,50 @@ class Pool(unittest.TestCase):
             self.assertEqual([id for chunk in chunks for id in chunk.get("token_ids", [])], self.expected_long)
         self.stop_nodes()
 
+    def shares(self, coordinator):
+        """Which experts each node is to hold and has ready."""
+        shares = {}
+        for expert in run_json(CONCLAVE, coordinator, "placement")[0]["experts"]:
+            for replica in expert.get("replicas", []):
+                shares.setdefault(replica["node_id"], set()).add((expert.get("layer", 0), expert.get("expert_id", 0), replica.get("ready", False)))
+        return shares
+
+    def test_what_a_killed_node_alone_had_is_placed_before_its_key_is_gone(self):
+        self.start_nodes(2)
+        with self.coordinator("--min-nodes", "2") as coordinator:
+            command, *args = LONG
+            stream = subprocess.Popen([CONCLAVE, command, "--server", coordinator.address, "--json", *args], stdout=subprocess.PIPE,
+                                      encoding="utf-8", env=clean_env())
+            chunks = [json.loads(stream.stdout.readline()) for _ in range(3)]
+            self.nodes.pop(0).stop(signal.SIGKILL)
+            chunks += [json.loads(line) for line in stream.stdout]
+            stream.stdout.close()
+            self.assertEqual(stream.wait(), 0)
+            self.assertEqual([id for chunk in chunks for id in chunk.get("token_ids", [])], self.expected_long)
+            coordinator.log_match(r"node node-0 at \S+ is gone: its address refuses connections")
+            coordinator.log_match("the key of node node-0 has vanished") # only now
+            log = "".join(coordinator.log)
+            self.assertLess(log.index("on 1 nodes, up to 1 of each, epoch 2"), log.index("the key of node node-0 has vanished"))
+        self.nodes[0].process.send_signal(signal.SIGTERM)
+        self.nodes.pop().end()
+
+    def test_a_node_that_is_killed_and_started_again_has_what_it_had(self):
+        self.start_nodes(2)
+        with self.coordinator("--min-nodes", "2") as coordinator:
+            self.assertEqual(self.answers(coordinator), self.expected)
+            before = self.shares(coordinator)
+            self.assertEqual(sorted(before), ["node-0", "node-1"])
+            self.nodes.pop(0).stop(signal.SIGKILL)
+            self.start_nodes(1)
+            self.assertEqual(self.answers(coordinator), self.expected)
+            end = time.monotonic() + WAIT_S
+            while self.shares(coordinator) != before and time.monotonic() < end:
+                time.sleep(0.05)
+            self.assertEqual(self.shares(coordinator), before)
+        for node in self.nodes:
+            node.stop()
+        self.nodes.clear()
+
     def test_members_go_on_when_one_of_three_etcds_dies(self):
         etcds = [Etcd(os.path.join(self.folder, f"etcd-{i}"), name=f"m{i}", run=False) for i in range(3)]
         cluster = ",".join(f"{e.name}={e.peer}" for e in etcds)

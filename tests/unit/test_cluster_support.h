@@ -10,7 +10,7 @@
 
 #define MS      ((uint64_t)1000000)
 #define SECOND  (1000 * MS)
-#define MAX     8
+#define MAX     12
 #define LAYERS  3
 #define EXPERTS 10
 #define PREFIX  "/conclave/test/"
@@ -21,6 +21,7 @@ typedef struct member {
     uint64_t incarnation;
     cluster_role role;
     bool answers; /* what `alive` says of it */
+    bool gone;    /* its address refuses connections */
 } member;
 
 typedef struct world {
@@ -44,7 +45,9 @@ static inline cluster_alive ask(void *ctx, cluster_role role, const char *id, co
     w->n_asked++;
     for (size_t i = 0; i < w->n; i++) {
         if (w->members[i].incarnation == incarnation && w->members[i].role == role) {
-            return w->members[i].answers ? CLUSTER_ALIVE_YES : CLUSTER_ALIVE_NO;
+            return w->members[i].answers ? CLUSTER_ALIVE_YES
+                   : w->members[i].gone  ? CLUSTER_ALIVE_GONE
+                                         : CLUSTER_ALIVE_NO;
         }
     }
     return CLUSTER_ALIVE_NO;
@@ -111,6 +114,13 @@ static inline void kill_member(member *m)
     cluster_store_close(m->store);
     m->c = NULL;
     m->store = NULL;
+}
+
+/* As before, and its host answers for it that nobody listens. */
+static inline void kill_process(member *m)
+{
+    kill_member(m);
+    m->gone = true;
 }
 
 static inline void world_close(world *w)

@@ -312,6 +312,75 @@ static void a_node_that_leaves_moves_only_its_own_experts(void **state)
     }
 }
 
+/* Of four nodes one is lost: only what nobody else has gets owners, and a solve afterwards leaves those where they are. */
+static void only_what_is_lost_is_placed_anew_when_that_is_asked_for(void **state)
+{
+    for (uint32_t replication = 1; replication <= 3; replication++) {
+        scene s;
+        size_t n_lost = 0, n;
+
+        (void)state;
+        scene_init(&s, 4, 3, 20, replication);
+        router_placement *before = solve(&s);
+        s.in.n_nodes = 3;
+        s.in.previous = before;
+        s.in.only_lost = true;
+        router_placement *repaired = solve(&s);
+        s.in.only_lost = false;
+        router_placement *from_before = solve(&s);
+        s.in.previous = repaired;
+        router_placement *after = solve(&s);
+        for (uint32_t l = 0; l < 3; l++) {
+            for (int32_t e = 0; e < 20; e++) {
+                size_t left = 0, lost = 0;
+                for (size_t i = 0; i < 3; i++) {
+                    left += holds(before, l, e, names[i]);
+                    lost += holds(before, l, e, names[i]) && !holds(repaired, l, e, names[i]);
+                }
+                router_placement_replicas(repaired, l, e, &n);
+                assert_int_equal(lost, 0);
+                assert_int_equal(n, left > 0 ? left : replication);
+                n_lost += left == 0;
+            }
+        }
+        assert_true(replication > 1 || n_lost == load(before, -1, "d"));
+        assert_int_equal(moved(before, repaired), n_lost * replication);
+        assert_int_equal(moved(repaired, after), moved(before, from_before) - n_lost * replication);
+        router_placement_unref(before);
+        router_placement_unref(repaired);
+        router_placement_unref(from_before);
+        router_placement_unref(after);
+    }
+}
+
+/* Full nodes: what is lost takes the places of copies that are not the last. */
+static void what_is_lost_finds_room_on_full_nodes(void **state)
+{
+    scene s;
+    size_t n;
+
+    (void)state;
+    scene_init(&s, 3, 4, 30, 2);
+    for (size_t i = 0; i < 3; i++) {
+        s.nodes[i].memory_bytes = (uint64_t)70 << 20; /* 207 of 240 copies */
+    }
+    router_placement *before = solve(&s);
+    s.in.n_nodes = 2;
+    s.in.previous = before;
+    s.in.only_lost = true;
+    router_placement *repaired = solve(&s);
+    for (uint32_t l = 0; l < 4; l++) {
+        for (int32_t e = 0; e < 30; e++) {
+            router_placement_replicas(repaired, l, e, &n);
+            assert_true(n >= 1);
+        }
+    }
+    assert_true(moved(before, repaired) > 0);
+    assert_true(load(repaired, -1, "a") <= 70 && load(repaired, -1, "b") <= 70);
+    router_placement_unref(before);
+    router_placement_unref(repaired);
+}
+
 static void replicas_stand_in_different_zones(void **state)
 {
     scene s;
@@ -433,6 +502,8 @@ int main(void)
         cmocka_unit_test(solving_again_moves_nothing),
         cmocka_unit_test(a_node_that_joins_takes_its_share_and_nothing_else_moves),
         cmocka_unit_test(a_node_that_leaves_moves_only_its_own_experts),
+        cmocka_unit_test(only_what_is_lost_is_placed_anew_when_that_is_asked_for),
+        cmocka_unit_test(what_is_lost_finds_room_on_full_nodes),
         cmocka_unit_test(replicas_stand_in_different_zones),
         cmocka_unit_test(zones_are_spread_when_they_become_known),
         cmocka_unit_test(random_clusters_keep_every_bound),
