@@ -182,6 +182,7 @@ static void cluster_free(cluster *c)
         cluster_state_release(&c->state->s);
     }
     free(c->told.ready);
+    free(c->told.settled);
     pthread_mutex_destroy(&c->lock);
     free(c);
 }
@@ -207,13 +208,14 @@ moe_status cluster_open(const cluster_options *options, cluster **out, moe_error
     bool ok = copy_options(c, options);
     size_t words = (size_t)c->o.model.n_layers * cluster_words(c->o.model.n_ffn_experts);
     c->told.ready = calloc(words, sizeof *c->told.ready);
+    c->told.settled = calloc(words, sizeof *c->told.settled);
     c->state = cluster_state_build(&in);
     status = cluster_seal_init(&c->seal, options->cluster, options->secret, options->n_secret);
     if (status != MOE_OK) {
         cluster_free(c);
         return moe_fail(err, status, "cluster: secret of %zu bytes", options->n_secret);
     }
-    if (!ok || c->told.ready == NULL || c->state == NULL) {
+    if (!ok || c->told.ready == NULL || c->told.settled == NULL || c->state == NULL) {
         cluster_free(c);
         return moe_fail(err, MOE_ERR_NO_MEMORY, "cluster: state of %zu words", words);
     }
@@ -298,6 +300,21 @@ void cluster_set_applied(cluster *c, uint64_t epoch)
     pthread_mutex_lock(&c->lock);
     bool is_new = c->told.applied != epoch;
     c->told.applied = epoch;
+    c->told.version += is_new;
+    pthread_mutex_unlock(&c->lock);
+    if (is_new) {
+        wake(c);
+    }
+}
+
+void cluster_set_settled(cluster *c, uint64_t epoch, const uint64_t *bitmap)
+{
+    size_t bytes = c->o.model.n_layers * cluster_words(c->o.model.n_ffn_experts) * sizeof *bitmap;
+
+    pthread_mutex_lock(&c->lock);
+    bool is_new = memcmp(c->told.settled, bitmap, bytes) != 0 || c->told.settled_epoch != epoch;
+    memcpy(c->told.settled, bitmap, bytes);
+    c->told.settled_epoch = epoch;
     c->told.version += is_new;
     pthread_mutex_unlock(&c->lock);
     if (is_new) {

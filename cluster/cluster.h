@@ -151,6 +151,9 @@ static inline void cluster_bit_set(uint64_t *bitmap, uint32_t n_ffn_experts, uin
 void cluster_set_ready(cluster *c, const uint64_t *bitmap, uint64_t epoch);
 /* A coordinator's report: the epoch its dispatches use from now on. */
 void cluster_set_applied(cluster *c, uint64_t epoch);
+/* A coordinator's, until it has applied that epoch: the experts whose rows go only to owners in its placement already
+ * (copied). Other nodes may drop them, and so have room for what they are to load. */
+void cluster_set_settled(cluster *c, uint64_t epoch, const uint64_t *bitmap);
 /* A node's: it wants to leave; the controller gives it nothing more and its experts to others. */
 void cluster_set_draining(cluster *c, bool draining);
 /* A coordinator's: the policy is to become this; 0: that part stays as it is. Done when cluster_state.policy says so; what
@@ -177,6 +180,8 @@ typedef struct cluster_coordinator {
     uint64_t incarnation;
     char address[CLUSTER_MAX_ADDRESS + 1];
     uint64_t epoch_applied;
+    uint64_t epoch_settled;  /* of settled; 0: there is none */
+    const uint64_t *settled; /* bitmap [n_layers][cluster_words(n_ffn_experts)]; NULL: none */
 } cluster_coordinator;
 
 typedef struct cluster_state {
@@ -209,9 +214,13 @@ MOE_NODISCARD moe_status cluster_state_routing(const cluster_state *s, router_pl
 size_t cluster_state_missing(const cluster_state *s, uint32_t *layer, uint32_t *expert);
 /* Which experts a node is to hold; bitmap [n_layers][cluster_words(n_ffn_experts)] is overwritten. Returns how many. */
 size_t cluster_state_wanted(const cluster_state *s, const char *node_id, uint64_t *bitmap);
-/* The lowest epoch that a live coordinator applies (desired epoch if there is no coordinator): a node may drop what is
- * in no placement since then. */
+/* The lowest epoch that a live coordinator applies (desired epoch if there is no coordinator). */
 uint64_t cluster_state_epoch_applied(const cluster_state *s);
+/* The experts whose rows every live coordinator sends only to owners in the desired placement: nodes that are none may
+ * drop them. All, if every coordinator applies the desired epoch or there is none. bitmap is overwritten. */
+void cluster_state_settled(const cluster_state *s, uint64_t *bitmap);
+/* The experts that a node of the desired placement, other than this one, has reported ready. bitmap is overwritten. */
+void cluster_state_covered(const cluster_state *s, const char *but_node_id, uint64_t *bitmap);
 
 typedef struct cluster_stats {
     uint64_t steps, last_step_ns;             /* of the clock */

@@ -111,9 +111,10 @@ MOE_NODISCARD moe_status cluster_check_model(const char *value, size_t bytes, co
                                              moe_error *err);
 void cluster_write_node(moe_text *t, const cluster_node *n);
 MOE_NODISCARD moe_status cluster_read_node(const char *value, size_t bytes, cluster_node *out, moe_error *err);
-void cluster_write_coordinator(moe_text *t, const cluster_coordinator *c);
-MOE_NODISCARD moe_status cluster_read_coordinator(const char *value, size_t bytes, cluster_coordinator *out,
-                                                  moe_error *err);
+void cluster_write_coordinator(moe_text *t, const cluster_model *m, const cluster_coordinator *c);
+/* bitmap [n_layers][words] is overwritten, and out->settled points to it if there is one; NULL: it is not read. */
+MOE_NODISCARD moe_status cluster_read_coordinator(const char *value, size_t bytes, const cluster_model *m,
+                                                  uint64_t *bitmap, cluster_coordinator *out, moe_error *err);
 void cluster_write_controller(moe_text *t, const char *id, uint64_t incarnation);
 MOE_NODISCARD moe_status cluster_read_controller(const char *value, size_t bytes, char id[ROUTER_MAX_NODE_ID + 1],
                                                  uint64_t *incarnation, moe_error *err);
@@ -154,7 +155,7 @@ struct cluster_state_box {
     bool placement_is_there; /* the store has one */
     cluster_node nodes[ROUTER_MAX_NODES];
     cluster_coordinator coordinators[CLUSTER_MAX_COORDINATORS];
-    uint64_t ready[]; /* [n_nodes of capacity][n_layers][words] */
+    uint64_t bitmaps[]; /* [nodes of capacity, then coordinators][n_layers][words] */
 };
 
 typedef struct cluster_state_input {
@@ -259,6 +260,8 @@ struct cluster {
         uint64_t version; /* counts changes */
         uint64_t *ready;  /* owned bitmap */
         uint64_t ready_epoch, applied;
+        uint64_t *settled; /* owned bitmap */
+        uint64_t settled_epoch;
         bool draining;
     } told;
     struct {

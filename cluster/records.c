@@ -275,38 +275,6 @@ moe_status cluster_read_node(const char *value, size_t bytes, cluster_node *out,
     return status;
 }
 
-void cluster_write_coordinator(moe_text *t, const cluster_coordinator *c)
-{
-    moe_text_printf(t, "{\"v\":1");
-    put_incarnation(t, c->incarnation);
-    put_text(t, "address", c->address);
-    put_number(t, "epoch_applied", c->epoch_applied);
-    moe_text_printf(t, "}");
-}
-
-moe_status cluster_read_coordinator(const char *value, size_t bytes, cluster_coordinator *out, moe_error *err)
-{
-    moe_json *json;
-    cluster_coordinator c = {0};
-    moe_status status = open_record(value, bytes, &json, err);
-
-    if (status != MOE_OK) {
-        return status;
-    }
-    status = get_incarnation(json, &c.incarnation, err);
-    if (status == MOE_OK) {
-        status = get_text(json, "address", CLUSTER_MAX_ADDRESS, true, c.address, err);
-    }
-    if (status == MOE_OK) {
-        status = get_number(json, "epoch_applied", (int64_t)CLUSTER_MAX_EPOCH, false, &c.epoch_applied, err);
-    }
-    moe_json_free(json);
-    if (status == MOE_OK) {
-        *out = c;
-    }
-    return status;
-}
-
 void cluster_write_controller(moe_text *t, const char *id, uint64_t incarnation)
 {
     moe_text_printf(t, "{\"v\":1");
@@ -332,69 +300,123 @@ moe_status cluster_read_controller(const char *value, size_t bytes, char id[ROUT
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------------ ready
+/* ------------------------------------------------------------------------------------------------ bitmaps
  * Per layer a string of hex digits; digit i holds the experts 4 i (its lowest bit) to 4 i + 3. */
-void cluster_write_ready(moe_text *t, const cluster_model *m, const cluster_ready_record *r)
+static void put_bitmap(moe_text *t, const char *key, const cluster_model *m, const uint64_t *bitmap)
 {
     size_t words = cluster_words(m->n_ffn_experts);
 
-    moe_text_printf(t, "{\"v\":1");
-    put_incarnation(t, r->incarnation);
-    put_number(t, "epoch", r->epoch);
-    moe_text_printf(t, ",\"experts\":[");
+    moe_text_printf(t, ",\"%s\":[", key);
     for (size_t layer = 0; layer < m->n_layers; layer++) {
         moe_text_printf(t, "%s\"", layer > 0 ? "," : "");
         for (size_t i = 0; i < ((size_t)m->n_ffn_experts + 3) / 4; i++) {
-            unsigned digit = (unsigned)(r->bitmap[layer * words + i / 16] >> (i % 16 * 4) & 15);
+            unsigned digit = (unsigned)(bitmap[layer * words + i / 16] >> (i % 16 * 4) & 15);
 
             moe_text_append(t, &"0123456789abcdef"[digit], 1);
         }
         moe_text_append(t, "\"", 1);
     }
-    moe_text_printf(t, "]}");
+    moe_text_printf(t, "]");
 }
 
-static moe_status read_bits(const json_t *text, uint32_t n_ffn_experts, uint64_t *bits, uint32_t *n_ready,
-                            moe_error *err)
+static moe_status read_bits(const json_t *text, const char *key, uint32_t n_ffn_experts, uint64_t *bits,
+                            uint32_t *n_set, moe_error *err)
 {
     const char *digits = json_string_value(text);
     size_t n = ((size_t)n_ffn_experts + 3) / 4;
 
     if (digits == NULL || json_string_length(text) != n) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "experts: every layer must be a string of %zu hex digits", n);
+        return moe_fail(err, MOE_ERR_CORRUPT, "%s: every layer must be a string of %zu hex digits", key, n);
     }
     for (size_t i = 0; i < n; i++) {
         int digit = hex_digit(digits[i]);
         size_t here = MOE_MIN((size_t)4, n_ffn_experts - i * 4);
 
         if (digit < 0 || digit >> here != 0) {
-            return moe_fail(err, MOE_ERR_CORRUPT, "experts: digit %zu is no hex digit of %zu experts", i, here);
+            return moe_fail(err, MOE_ERR_CORRUPT, "%s: digit %zu is no hex digit of %zu experts", key, i, here);
         }
         bits[i / 16] |= (uint64_t)digit << (i % 16 * 4);
         for (int bit = 0; bit < 4; bit++) {
-            *n_ready += (uint32_t)(digit >> bit & 1);
+            *n_set += (uint32_t)(digit >> bit & 1);
         }
     }
     return MOE_OK;
 }
 
-static moe_status read_bitmap(const moe_json *json, const cluster_model *m, cluster_ready_record *r, moe_error *err)
+static moe_status read_bitmap(const moe_json *json, const char *key, const cluster_model *m, uint64_t *bitmap,
+                              uint32_t *n_set, moe_error *err)
 {
-    const json_t *layers = json_object_get(json, "experts");
+    const json_t *layers = json_object_get(json, key);
 
     if (!json_is_array(layers) || json_array_size(layers) != m->n_layers) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "experts: must be an array of %u layers", m->n_layers);
+        return moe_fail(err, MOE_ERR_CORRUPT, "%s: must be an array of %u layers", key, m->n_layers);
     }
-    r->n_ready = 0;
-    memset(r->bitmap, 0, m->n_layers * cluster_words(m->n_ffn_experts) * sizeof *r->bitmap);
+    *n_set = 0;
+    memset(bitmap, 0, m->n_layers * cluster_words(m->n_ffn_experts) * sizeof *bitmap);
     for (size_t layer = 0; layer < m->n_layers; layer++) {
-        moe_status status = read_bits(json_array_get(layers, layer), m->n_ffn_experts,
-                                      r->bitmap + layer * cluster_words(m->n_ffn_experts), &r->n_ready, err);
+        moe_status status = read_bits(json_array_get(layers, layer), key, m->n_ffn_experts,
+                                      bitmap + layer * cluster_words(m->n_ffn_experts), n_set, err);
         if (status != MOE_OK) {
             return status;
         }
     }
     return MOE_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ coordinator */
+void cluster_write_coordinator(moe_text *t, const cluster_model *m, const cluster_coordinator *c)
+{
+    moe_text_printf(t, "{\"v\":1");
+    put_incarnation(t, c->incarnation);
+    put_text(t, "address", c->address);
+    put_number(t, "epoch_applied", c->epoch_applied);
+    if (c->settled != NULL) {
+        put_number(t, "epoch_settled", c->epoch_settled);
+        put_bitmap(t, "settled", m, c->settled);
+    }
+    moe_text_printf(t, "}");
+}
+
+moe_status cluster_read_coordinator(const char *value, size_t bytes, const cluster_model *m, uint64_t *bitmap,
+                                    cluster_coordinator *out, moe_error *err)
+{
+    moe_json *json;
+    cluster_coordinator c = {0};
+    uint32_t n_set;
+    moe_status status = open_record(value, bytes, &json, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    status = get_incarnation(json, &c.incarnation, err);
+    if (status == MOE_OK) {
+        status = get_text(json, "address", CLUSTER_MAX_ADDRESS, true, c.address, err);
+    }
+    if (status == MOE_OK) {
+        status = get_number(json, "epoch_applied", (int64_t)CLUSTER_MAX_EPOCH, false, &c.epoch_applied, err);
+    }
+    if (status == MOE_OK) {
+        status = get_number(json, "epoch_settled", (int64_t)CLUSTER_MAX_EPOCH, false, &c.epoch_settled, err);
+    }
+    if (status == MOE_OK && c.epoch_settled != 0 && bitmap != NULL) {
+        status = read_bitmap(json, "settled", m, bitmap, &n_set, err);
+        c.settled = bitmap;
+    }
+    moe_json_free(json);
+    if (status == MOE_OK) {
+        *out = c;
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ ready */
+void cluster_write_ready(moe_text *t, const cluster_model *m, const cluster_ready_record *r)
+{
+    moe_text_printf(t, "{\"v\":1");
+    put_incarnation(t, r->incarnation);
+    put_number(t, "epoch", r->epoch);
+    put_bitmap(t, "experts", m, r->bitmap);
+    moe_text_printf(t, "}");
 }
 
 moe_status cluster_read_ready(const char *value, size_t bytes, const cluster_model *m, cluster_ready_record *out,
@@ -411,7 +433,7 @@ moe_status cluster_read_ready(const char *value, size_t bytes, const cluster_mod
         status = get_number(json, "epoch", (int64_t)CLUSTER_MAX_EPOCH, false, &out->epoch, err);
     }
     if (status == MOE_OK) {
-        status = read_bitmap(json, m, out, err);
+        status = read_bitmap(json, "experts", m, out->bitmap, &out->n_ready, err);
     }
     moe_json_free(json);
     return status;

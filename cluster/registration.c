@@ -113,8 +113,13 @@ static void write_coordinator(cluster *c, moe_text *t)
 {
     cluster_coordinator k = {.incarnation = c->o.incarnation, .epoch_applied = c->told.applied};
 
+    if (c->told.settled_epoch > c->told.applied) { /* else it says nothing more */
+        k.epoch_settled = c->told.settled_epoch;
+        k.settled = c->told.settled;
+    }
+
     (void)snprintf(k.address, sizeof k.address, "%s", c->o.address);
-    cluster_write_coordinator(t, &k);
+    cluster_write_coordinator(t, &c->o.model, &k);
 }
 
 /* Own key (and a node's report), if the key is still as it was. */
@@ -150,7 +155,8 @@ static bool read_holder(cluster *c, const cluster_entry *e, uint64_t *incarnatio
         memcpy(address, n.address, sizeof n.address);
         return true;
     }
-    if (c->o.role == CLUSTER_COORDINATOR && cluster_read_coordinator(e->value, e->value_bytes, &k, &err) == MOE_OK) {
+    if (c->o.role == CLUSTER_COORDINATOR &&
+        cluster_read_coordinator(e->value, e->value_bytes, &c->o.model, NULL, &k, &err) == MOE_OK) {
         *incarnation = k.incarnation;
         memcpy(address, k.address, sizeof k.address);
         return true;
@@ -358,7 +364,7 @@ static bool is_usurped(const cluster *c, const cluster_entry *e)
     (void)snprintf(key, sizeof key, "coordinators/%s", id);
     const cluster_entry *holder = cluster_mirror_read(&c->mirror, key);
     return holder == NULL || holder->lease != e->lease ||
-           cluster_read_coordinator(holder->value, holder->value_bytes, &k, &err) != MOE_OK ||
+           cluster_read_coordinator(holder->value, holder->value_bytes, &c->o.model, NULL, &k, &err) != MOE_OK ||
            k.incarnation != incarnation;
 }
 

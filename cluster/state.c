@@ -55,7 +55,7 @@ static const char *id_in(const cluster_entry *e, const char *folder)
 
 static uint64_t *new_bitmap(build *b)
 {
-    return b->box->ready + b->box->s.n_nodes * b->layer_words;
+    return b->box->bitmaps + b->box->s.n_nodes * b->layer_words;
 }
 
 static void read_ready(build *b, cluster_node *n, uint64_t *bitmap)
@@ -105,13 +105,14 @@ static void read_node(build *b, cluster_entry *e, const char *id)
 static void read_coordinator(build *b, cluster_entry *e, const char *id)
 {
     cluster_coordinator *c = &b->box->coordinators[b->box->s.n_coordinators];
+    uint64_t *bitmap = b->box->bitmaps + (b->capacity + b->box->s.n_coordinators) * b->layer_words;
     moe_error err;
 
     if (b->box->s.n_coordinators == CLUSTER_MAX_COORDINATORS) {
         (void)moe_fail(&err, MOE_ERR_BUSY, "more than %d coordinators", CLUSTER_MAX_COORDINATORS);
         complain(b, e, &err);
-    } else if (cluster_read_coordinator(e->value, e->value_bytes, c, &err) != MOE_OK ||
-               note_epoch(b, c->epoch_applied, &err) != MOE_OK) {
+    } else if (cluster_read_coordinator(e->value, e->value_bytes, b->in->model, bitmap, c, &err) != MOE_OK ||
+               note_epoch(b, c->epoch_applied, &err) != MOE_OK || note_epoch(b, c->epoch_settled, &err) != MOE_OK) {
         complain(b, e, &err);
     } else {
         memcpy(c->id, id, strlen(id) + 1);
@@ -401,13 +402,15 @@ static void read_placement(build *b)
 cluster_state_box *cluster_state_build(const cluster_state_input *in)
 {
     build b = {.in = in, .layer_words = in->model->n_layers * cluster_words(in->model->n_ffn_experts)};
-    size_t wanted = in->previous != NULL ? in->previous->s.n_nodes : 0;
+    size_t wanted = in->previous != NULL ? in->previous->s.n_nodes : 0, n_coordinators = 0;
 
     for (size_t i = 0; i < in->mirror->n; i++) {
         wanted += id_in(&in->mirror->entries[i], "nodes/") != NULL;
+        n_coordinators += id_in(&in->mirror->entries[i], "coordinators/") != NULL;
     }
     b.capacity = MOE_MIN(wanted, (size_t)ROUTER_MAX_NODES);
-    b.box = calloc(1, sizeof *b.box + b.capacity * b.layer_words * sizeof *b.box->ready);
+    size_t n_bitmaps = b.capacity + MOE_MIN(n_coordinators, (size_t)CLUSTER_MAX_COORDINATORS);
+    b.box = calloc(1, sizeof *b.box + n_bitmaps * b.layer_words * sizeof *b.box->bitmaps);
     if (b.box == NULL) {
         return NULL;
     }
@@ -583,4 +586,33 @@ uint64_t cluster_state_epoch_applied(const cluster_state *s)
         epoch = MOE_MIN(epoch, s->coordinators[i].epoch_applied);
     }
     return epoch;
+}
+
+void cluster_state_settled(const cluster_state *s, uint64_t *bitmap)
+{
+    size_t n_words = s->n_layers * cluster_words(s->n_ffn_experts);
+
+    memset(bitmap, 0xff, n_words * sizeof *bitmap);
+    for (size_t i = 0; i < s->n_coordinators; i++) {
+        const cluster_coordinator *c = &s->coordinators[i];
+        bool tells = c->settled != NULL && c->epoch_settled == s->epoch;
+
+        for (size_t w = 0; c->epoch_applied < s->epoch && w < n_words; w++) {
+            bitmap[w] &= tells ? c->settled[w] : 0;
+        }
+    }
+}
+
+void cluster_state_covered(const cluster_state *s, const char *but_node_id, uint64_t *bitmap)
+{
+    size_t n_words = s->n_layers * cluster_words(s->n_ffn_experts);
+
+    memset(bitmap, 0, n_words * sizeof *bitmap);
+    for (size_t i = 0; s->desired != NULL && i < router_placement_n_nodes(s->desired); i++) {
+        const cluster_node *n = cluster_state_node(s, router_placement_node_id(s->desired, i));
+
+        for (size_t w = 0; n != NULL && strcmp(n->id, but_node_id) != 0 && w < n_words; w++) {
+            bitmap[w] |= n->ready[w];
+        }
+    }
 }

@@ -6,7 +6,8 @@
  *
  * What is routed (cluster_state_routing) and what is desired differ while nodes load: rows go to owners that are ready,
  * be they in the placement or not. An epoch is reported as applied only when every expert has a ready owner within the
- * placement (placement_suffices): until then some rows still go to former owners, which must keep what they hold. */
+ * placement (find_settled): until then some rows still go to former owners, which must keep those experts. Which experts
+ * have their owners already is reported meanwhile. */
 #include "coordinator/pool.h"
 
 #include <errno.h>
@@ -16,9 +17,11 @@
 #include "coordinator/pool_priv.h"
 
 /* Chosen, not measured. HEARTBEAT: a node that stands still (stopped, or its machine gone without a word) is lost after
- * eight of them, or 32 while it may be computing; rows do not wait for that where others have its experts. SHOW: how old what other threads see of the nodes may be. LEAVE: for etcd to take the farewell; the
+ * eight of them, or 32 while it may be computing; rows do not wait for that where others have its experts. SHOW: how old what other threads see of the nodes may be. SETTLED: reports of what nodes may drop come no
+ * closer, as each is a write to etcd. LEAVE: for etcd to take the farewell; the
  * lease ends the registration otherwise. */
 #define HEARTBEAT_NS UINT64_C(250000000)
+#define SETTLED_NS   UINT64_C(250000000)
 #define SHOW_NS      UINT64_C(10000000)
 #define LEAVE_NS     UINT64_C(2000000000)
 
@@ -94,17 +97,35 @@ static bool expert_has_its_owner(const cluster_state *s, uint32_t layer, uint32_
     return false;
 }
 
-/* Whether no row goes to a replica outside the placement: only then may its former owners drop what they hold. */
-static bool placement_suffices(const cluster_state *s)
+/* The experts of which no row goes to a replica outside the placement: their former owners may drop them. Returns whether
+ * that is all of them. */
+static bool find_settled(const cluster_state *s, uint64_t *bitmap)
 {
+    bool all = true;
+
+    memset(bitmap, 0, s->n_layers * cluster_words(s->n_ffn_experts) * sizeof *bitmap);
     for (uint32_t l = 0; l < s->n_layers; l++) {
         for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
-            if (!expert_has_its_owner(s, l, e)) {
-                return false;
+            if (expert_has_its_owner(s, l, e)) {
+                cluster_bit_set(bitmap, s->n_ffn_experts, l, e);
+            } else {
+                all = false;
             }
         }
     }
-    return true;
+    return all;
+}
+
+/* Full nodes wait for this: what they may drop makes room for what they are to load. */
+static void tell_settled(pool *p, uint64_t epoch, uint64_t now)
+{
+    if (now - p->settled_ns >= SETTLED_NS) {
+        p->settled_ns = now;
+        p->settled_epoch = 0;
+        cluster_set_settled(p->cluster, epoch, p->settled);
+    } else {
+        p->settled_epoch = epoch; /* on_turn */
+    }
 }
 
 static void apply_placement(pool *p, const cluster_state *s)
@@ -123,8 +144,14 @@ static void apply_placement(pool *p, const cluster_state *s)
     }
     exchange_set_placement(p->exchange, routing);
     router_placement_unref(routing);
-    if (s->epoch != p->epoch_applied && placement_suffices(s)) {
+    if (s->epoch == p->epoch_applied) {
+        return;
+    }
+    if (!find_settled(s, p->settled)) {
+        tell_settled(p, s->epoch, moe_now_ns(p->o.clock));
+    } else {
         p->epoch_applied = s->epoch;
+        p->settled_epoch = 0;
         MOE_INFO("placement epoch %llu applied: %zu nodes", (unsigned long long)s->epoch, s->n_nodes);
         cluster_set_applied(p->cluster, s->epoch);
     }
@@ -160,6 +187,9 @@ static void on_turn(void *ctx)
         apply_nodes(p, s);
         apply_placement(p, s);
         cluster_state_release(s);
+    }
+    if (p->settled_epoch != 0) {
+        tell_settled(p, p->settled_epoch, now);
     }
     if (now - p->shown_ns >= SHOW_NS) {
         show(p, now);
@@ -286,7 +316,10 @@ moe_status pool_open(const pool_options *options, pool **out, moe_error *err)
     p->incarnation = options->incarnation != 0 ? options->incarnation : moe_random_entropy() | 1;
     pthread_mutex_init(&p->lock, NULL);
     pool_view_open(p);
-    moe_status status = member_id(options->member, p->id, err);
+    const model_config *m = &options->files->config;
+    p->settled = calloc(m->n_layers * cluster_words(m->n_ffn_experts) + 1, sizeof *p->settled);
+    moe_status status = p->settled != NULL ? member_id(options->member, p->id, err)
+                                           : moe_fail(err, MOE_ERR_NO_MEMORY, "pool: out of memory");
     if (status == MOE_OK) {
         status = open_with_secret(p, err);
     }
@@ -427,5 +460,6 @@ void pool_close(pool *p)
     transport_close(p->transport);
     exchange_close(p->exchange);
     pthread_mutex_destroy(&p->lock);
+    free(p->settled);
     free(p);
 }

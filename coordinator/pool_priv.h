@@ -36,6 +36,8 @@ struct pool {
     /* the engine's thread */
     pool_node nodes[ROUTER_MAX_NODES];
     uint64_t epoch_applied, shown_ns;
+    uint64_t *settled;                  /* owned bitmap: of the newest epoch, until it is applied */
+    uint64_t settled_epoch, settled_ns; /* still to be told, 0: nothing; when it was last told */
 
     atomic_bool changed;  /* a new state can be acquired */
     atomic_bool joined;   /* cluster may be used by the engine's thread */

@@ -2,14 +2,20 @@
  *
  *   wanted   the placement's bitmap for this node
  *   held     what is loaded; this is what is reported
+ *   settled  what every coordinator sends only to owners in the placement
+ *   covered  what another owner has ready
  *
  * One expert between two turns of the node's loop: a load reads, hashes and packs some megabytes, and dispatches for
  * the experts that are there must not wait for all the others.
  *
- * Why a drop waits for the coordinators (droppable): each routes by the last epoch that it applied, and may have rows
- * under way to this node for an expert that the newest placement gives to another. cluster_state_epoch_applied is the
- * lowest epoch that any live coordinator uses; from then on no row comes for what is not wanted. A dispatch that comes
- * all the same gets REFUSE and goes to a replica. */
+ * Why a drop waits for the coordinators (settled): while no owner in the placement has an expert ready, each sends its
+ * rows to whoever has it, and that may be this node alone. Once they all send them to an owner, no row comes for what is
+ * not wanted. A dispatch that comes all the same gets REFUSE and goes to a replica.
+ *
+ * Why experts are settled one by one: a full node must drop before it can load, and what it is to load may be what
+ * another full node waits for. What does not fit waits for the next drop.
+ *
+ * What is covered by nobody is loaded first: steps may be waiting for it. */
 #include "expert_node/program/assignment.h"
 
 #include <stdatomic.h>
@@ -30,10 +36,11 @@ struct assignment {
     uint64_t *wanted; /* owned, as the next */
     uint64_t *held;
     uint64_t *failed; /* could not be loaded; until retry_ns */
-    size_t cursor;    /* everything before it is loaded, or has failed */
+    uint64_t *settled, *covered;
+    size_t cursor; /* of two rounds over all experts: everything before it is loaded, or has failed */
     uint64_t retry_ns, report_ns;
-    bool droppable; /* every coordinator applies the epoch: what is not wanted may go */
-    bool report;    /* held has changed since the last report */
+    bool report;  /* held has changed since the last report */
+    bool is_full; /* until something is dropped */
     uint64_t reported_epoch;
     atomic_bool changed;
     _Atomic uint64_t epoch;
@@ -58,8 +65,10 @@ moe_status assignment_open(expert_node *node, const char *id, uint32_t n_layers,
     a->wanted = calloc(a->n_words, sizeof *a->wanted);
     a->held = calloc(a->n_words, sizeof *a->held);
     a->failed = calloc(a->n_words, sizeof *a->failed);
+    a->settled = calloc(a->n_words, sizeof *a->settled);
+    a->covered = calloc(a->n_words, sizeof *a->covered);
     a->changed = true;
-    if (a->wanted == NULL || a->held == NULL || a->failed == NULL) {
+    if (a->wanted == NULL || a->held == NULL || a->failed == NULL || a->settled == NULL || a->covered == NULL) {
         assignment_close(a);
         return MOE_ERR_NO_MEMORY;
     }
@@ -73,6 +82,8 @@ void assignment_close(assignment *a)
         free(a->wanted);
         free(a->held);
         free(a->failed);
+        free(a->settled);
+        free(a->covered);
         free(a);
     }
 }
@@ -105,7 +116,8 @@ static void take_state(assignment *a, cluster *c)
 
     if (s->desired != NULL && s->n_layers == a->n_layers && s->n_ffn_experts == a->n_ffn_experts) {
         a->n_wanted = (uint32_t)cluster_state_wanted(s, a->id, a->wanted);
-        a->droppable = cluster_state_epoch_applied(s) >= s->epoch;
+        cluster_state_settled(s, a->settled);
+        cluster_state_covered(s, a->id, a->covered);
         a->epoch = s->epoch;
         a->n_missing = count_missing(a);
         a->cursor = 0;
@@ -114,10 +126,21 @@ static void take_state(assignment *a, cluster *c)
         memset(a->failed, 0, a->n_words * sizeof *a->failed);
         atomic_store(&a->complete, false);
         a->report = true;
+        a->is_full = false;
         MOE_INFO("placement epoch %llu: %u experts for this node, %u to load", (unsigned long long)a->epoch,
                  (unsigned)a->n_wanted, (unsigned)a->n_missing);
     }
     cluster_state_release(s);
+}
+
+static bool has_surplus(const assignment *a)
+{
+    for (size_t w = 0; w < a->n_words; w++) {
+        if ((a->held[w] & ~a->wanted[w]) != 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void load_one(assignment *a, size_t i)
@@ -126,6 +149,10 @@ static void load_one(assignment *a, size_t i)
     moe_error err = {""};
     moe_status status = expert_node_load(a->node, layer, (int32_t)expert, &err);
 
+    if (status == MOE_ERR_BUSY && has_surplus(a)) {
+        a->is_full = true;
+        return;
+    }
     if (status == MOE_OK) {
         cluster_bit_set(a->held, a->n_ffn_experts, layer, expert);
         a->n_missing--;
@@ -144,6 +171,7 @@ static void drop_one(assignment *a, size_t i)
     expert_node_drop(a->node, layer, (int32_t)expert);
     a->held[layer * cluster_words(a->n_ffn_experts) + expert / 64] &= ~((uint64_t)1 << (expert % 64));
     a->report = true;
+    a->is_full = false;
 }
 
 /* Does one thing; false: there is nothing to do. What goes makes room for what comes, so drops come first where they
@@ -152,17 +180,18 @@ static bool work_one(assignment *a)
 {
     size_t n = (size_t)a->n_layers * a->n_ffn_experts;
 
-    for (size_t i = 0; a->droppable && a->cursor == 0 && i < n; i++) {
-        if (bit(a, a->held, i) && !bit(a, a->wanted, i)) {
+    for (size_t i = 0; a->cursor == 0 && i < n; i++) {
+        if (bit(a, a->held, i) && !bit(a, a->wanted, i) && bit(a, a->settled, i)) {
             drop_one(a, i);
             return true;
         }
     }
-    for (; a->cursor < n; a->cursor++) {
-        size_t i = a->cursor;
-        if (bit(a, a->wanted, i) && !bit(a, a->held, i) && !bit(a, a->failed, i)) {
+    for (; a->cursor < 2 * n && !a->is_full; a->cursor++) {
+        size_t i = a->cursor % n;
+        bool is_turn = a->cursor >= n || !bit(a, a->covered, i);
+        if (is_turn && bit(a, a->wanted, i) && !bit(a, a->held, i) && !bit(a, a->failed, i)) {
             load_one(a, i);
-            a->cursor++;
+            a->cursor += !a->is_full;
             return true;
         }
     }

@@ -53,6 +53,7 @@ def signed(lines, secret=b"the secret of a fuzzer", cluster="fuzz", key_of=lambd
 
 
 COORDINATOR = record("coordinators/c", {"v": 1, "incarnation": INC, "address": "h:2", "epoch_applied": 1})
+SETTLED = {"v": 1, "incarnation": INC, "address": "h:2", "epoch_applied": 0, "epoch_settled": 1}
 CONTROLLER = record("controller", {"v": 1, "id": "c", "incarnation": INC})
 NODES = node("a") + node("b", draining=True)
 WHOLE = model() + policy() + NODES + ready("a") + ready("b", ["0e", "f1"]) + COORDINATOR + CONTROLLER + layer(0) + layer(1) + placement()
@@ -94,6 +95,9 @@ SEEDS = {
     "no_v": record("nodes/a", {}),
     "no_object": "nodes/a 7\ncoordinators/c []\ncontroller true\n",
     "coordinator_bad": record("coordinators/c", {"v": 1, "incarnation": INC}),
+    "coordinator_settled": WHOLE + "--\n" + record("coordinators/c", {**SETTLED, "settled": ["1f", "01"]}),
+    "coordinator_settled_nothing": record("coordinators/c", SETTLED),
+    "coordinator_settled_beyond": record("coordinators/c", {**SETTLED, "settled": ["ff", "ff"]}),
     "controller_bad": record("controller", {"v": 1, "id": ""}),
     "model_class": model(numeric_class="cpu-bf16-1"),
     "model_layers": model(n_layers=3),

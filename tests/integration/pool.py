@@ -256,6 +256,26 @@ class Pool(unittest.TestCase):
         self.nodes[0].process.send_signal(signal.SIGTERM)
         self.nodes.pop().end()
 
+    def test_full_nodes_that_lose_one_share_what_is_left(self):
+        """Three nodes with room for 11 of the 16 experts, two copies of each; then two: 16 experts have one, 4 a second."""
+        self.start_nodes(3, "--memory", str(11 * 3 * 64 * 32 * 4))
+        with self.coordinator("--min-nodes", "3", "--replication", "2") as coordinator:
+            self.assertEqual(self.answers(coordinator), self.expected)
+            self.nodes.pop(0).stop(signal.SIGKILL)
+            end = time.monotonic() + WAIT_S
+            while True:
+                self.assertEqual(self.answers(coordinator), self.expected)
+                shares = self.shares(coordinator)
+                if sorted(shares) == ["node-1", "node-2"] and all(ready for share in shares.values() for _, _, ready in share) \
+                        and sum(map(len, shares.values())) == 20:
+                    break
+                self.assertLess(time.monotonic(), end, shares)
+                time.sleep(0.05)
+            self.assertEqual(len({(layer, expert) for share in shares.values() for layer, expert, _ in share}), 16)
+        for node in self.nodes:
+            node.stop()
+        self.nodes.clear()
+
     def test_a_node_that_is_killed_and_started_again_has_what_it_had(self):
         self.start_nodes(2)
         with self.coordinator("--min-nodes", "2") as coordinator:

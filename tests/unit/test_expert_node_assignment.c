@@ -15,7 +15,8 @@ static cluster_memory *memory;
 static cluster_store *stores[3];
 static cluster *member, *other, *coordinator;
 static expert_source source;
-static unsigned n_failures; /* loads that fail before one succeeds */
+static unsigned n_failures;     /* loads that fail before one succeeds */
+static uint64_t last[N_LAYERS]; /* what `other` has reported */
 
 static moe_status fail_at_first(void *ctx, uint32_t layer, int32_t expert_id, compute_expert **out, moe_error *err)
 {
@@ -59,13 +60,12 @@ static cluster *join(cluster_role role, const char *id, size_t store, void (*cha
     return c;
 }
 
-static int setup(void **state)
+static int setup_with(size_t room)
 {
     const world_options o = {
         .n_layers = N_LAYERS, .n_experts = N_EXPERTS, .k = 2, .d_model = 8, .d_ff = 4, .max_rows = 4, .n_nodes = 1};
     moe_error err;
 
-    (void)state;
     world_open(&w, &o);
     const transport_loopback_options loopback = {
         .net = w.net, .address = "a", .max_message = 4096, .max_peers = 2, .max_queued = 4};
@@ -80,6 +80,7 @@ static int setup(void **state)
                                          .n_layers = N_LAYERS,
                                          .n_experts_max = N_EXPERTS,
                                          .d_model = 8,
+                                         .memory_bytes = room * 100,
                                          .expert_bytes = 100,
                                          .max_rows = 4,
                                          .max_picks = 8,
@@ -92,6 +93,18 @@ static int setup(void **state)
     coordinator = join(CLUSTER_COORDINATOR, "c", 1, NULL);
     other = NULL;
     return 0;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    return setup_with(0);
+}
+
+static int setup_small(void **state)
+{
+    (void)state;
+    return setup_with(N_ALL / 2);
 }
 
 static int teardown(void **state)
@@ -199,6 +212,116 @@ static void what_could_not_be_loaded_is_tried_again(void **state)
     assert_int_equal(n_reported(), N_ALL);
 }
 
+/* A placement by hand, of the nodes a and b: per layer the experts of a as a list of owners. */
+static void place(unsigned e, const char *layer_0, const char *layer_1)
+{
+    char key[64], value[256];
+    const char *layers[] = {layer_0, layer_1};
+
+    for (unsigned l = 0; l < N_LAYERS; l++) {
+        (void)snprintf(key, sizeof key, "/conclave/test/placement/%u", l);
+        (void)snprintf(value, sizeof value, "{\"v\":1,\"epoch\":%u,\"experts\":%s}", e, layers[l]);
+        cluster_memory_put(memory, key, value);
+    }
+    (void)snprintf(value, sizeof value,
+                   "{\"v\":1,\"epoch\":%u,\"replication\":2,\"n_layers\":%d,\"n_experts\":%d,\"nodes\":[\"a\",\"b\"]}",
+                   e, N_LAYERS, N_EXPERTS);
+    cluster_memory_put(memory, "/conclave/test/placement", value);
+}
+
+/* What b has and what the coordinator then says of the epoch. */
+static void b_reports(uint64_t layer_0, uint64_t layer_1, uint64_t settled_0, uint64_t settled_1)
+{
+    const uint64_t settled[N_LAYERS] = {settled_0, settled_1};
+
+    last[0] = layer_0;
+    last[1] = layer_1;
+    cluster_set_ready(other, last, 0);
+    cluster_set_settled(coordinator, epoch(), settled);
+    run(2);
+}
+
+static uint64_t held(uint32_t layer)
+{
+    uint64_t bits = 0;
+
+    for (int32_t e = 0; e < N_EXPERTS; e++) {
+        bits |= (uint64_t)expert_node_holds(node, layer, e) << e;
+    }
+    return bits;
+}
+
+/* Both nodes are full, and each is to have what the other has: neither can load all of it before it has dropped. */
+static void a_full_node_drops_what_is_settled_and_then_loads(void **state)
+{
+    (void)state;
+    other = join(CLUSTER_NODE, "b", 2, NULL);
+    run(3);
+    place(50, "[[0],[0],[0],[0]]", "[[1],[1],[1],[1]]");
+    run(3);
+    assert_int_equal(epoch(), 50);
+    b_reports(0, 0xf, 0, 0);
+    cluster_set_applied(coordinator, 50);
+    run(3);
+    assert_int_equal(held(0), 0xf);
+    assert_int_equal(held(1), 0);
+    place(51, "[[0],[0],[1],[1]]", "[[0],[0],[1],[1]]");
+    b_reports(0, 0xf, 0x3, 0xc); /* b is full, too: it has dropped nothing yet */
+    assert_int_equal(epoch(), 51);
+    assert_int_equal(held(0), 0xf);
+    assert_int_equal(held(1), 0);
+    b_reports(0x4, 0xf, 0x7, 0xc); /* it has found room for one */
+    assert_int_equal(held(0), 0xb);
+    assert_int_equal(held(1), 0x1);
+    b_reports(0x4, 0xe, 0x7, 0xd); /* which it drops where a has it now */
+    b_reports(0xc, 0xe, 0xf, 0xd);
+    assert_int_equal(held(0), 0x3);
+    assert_int_equal(held(1), 0x3);
+    assert_int_equal(n_reported(), N_ALL / 2);
+}
+
+/* What a coordinator says of another epoch means nothing for this one. */
+static void what_was_settled_before_is_not_settled_now(void **state)
+{
+    const uint64_t all[N_LAYERS] = {0xf, 0xf};
+
+    (void)state;
+    other = join(CLUSTER_NODE, "b", 2, NULL);
+    run(3);
+    place(50, "[[0],[0],[0],[0]]", "[[1],[1],[1],[1]]");
+    run(3);
+    cluster_set_settled(coordinator, 50, all);
+    run(3);
+    place(51, "[[1],[1],[1],[1]]", "[[1],[1],[1],[1]]");
+    run(3);
+    assert_int_equal(held(0), 0xf);
+    cluster_set_settled(coordinator, 51, all);
+    run(3);
+    assert_int_equal(held(0), 0);
+}
+
+/* Steps may wait for what nobody has. */
+static void what_nobody_has_is_loaded_first(void **state)
+{
+    (void)state;
+    run(3);
+    other = join(CLUSTER_NODE, "b", 2, NULL);
+    run(3);
+    place(50, "[[1],[1],[1],[1]]", "[[1],[1],[1],[1]]");
+    cluster_set_applied(coordinator, 50);
+    run(3);
+    assert_int_equal(n_loaded(), 0);
+    b_reports(0x7, 0xd, 0, 0);
+    place(51, "[[0,1],[0,1],[0,1],[0,1]]", "[[0,1],[0,1],[0,1],[0,1]]");
+    for (unsigned i = 0; i < 50 && n_loaded() < 2; i++) {
+        moe_clock_virtual_advance(&clock_v, 20000000);
+        (void)cluster_step(member);
+        (void)assignment_turn(a, member);
+    }
+    assert_int_equal(held(0), 0x8);
+    assert_int_equal(held(1), 0x2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -206,6 +329,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_expert_is_dropped_when_every_coordinator_applies_a_placement_without_it,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(what_could_not_be_loaded_is_tried_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_full_node_drops_what_is_settled_and_then_loads, setup_small, teardown),
+        cmocka_unit_test_setup_teardown(what_was_settled_before_is_not_settled_now, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_nobody_has_is_loaded_first, setup, teardown),
     };
 
     moe_log_set_level(MOE_LOG_WARN);
