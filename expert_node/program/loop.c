@@ -1,5 +1,7 @@
 /* The node's loop: turning, being met, serving, leaving. */
 
+#include <string.h>
+
 #include "expert_node/program/program.h"
 
 #define EXIT_NEEDED 3 /* left though its experts had no other owner */
@@ -7,7 +9,6 @@
 #define SLEEP_NS    UINT64_C(100000000)
 #define ASK_NS      UINT64_C(20000000)   /* between two looks at whether a coordinator is there */
 #define PATIENCE_NS UINT64_C(2000000000) /* then it is a warning that none is */
-#define HOPELESS_NS UINT64_C(1000000000) /* what makes a drain hopeless must have lasted so long */
 #define FAREWELL_NS UINT64_C(100000000)  /* without a frame after GOODBYE: nobody sends any more */
 
 /* One turn; sleeps when there has been nothing to do for a while, and soon: a coordinator may share the cores. */
@@ -97,16 +98,9 @@ void node_serve(node_program_state *p)
     }
 }
 
-/* Whether to go on waiting; if not, why not. hopeless_since: 0 while it is not hopeless. */
-static bool may_wait(standing_relief relief, uint64_t now, uint64_t end, uint64_t *hopeless_since, moe_error *why)
+/* Whether to go on waiting; if not, why not. */
+static bool may_wait(uint64_t now, uint64_t end, moe_error *why)
 {
-    if (relief != STANDING_HOPELESS) {
-        *hopeless_since = 0;
-    } else if (*hopeless_since == 0) {
-        *hopeless_since = now;
-    } else if (now - *hopeless_since >= HOPELESS_NS) {
-        return false;
-    }
     if (node_signals >= 2) {
         *why = (moe_error){"a second signal came"};
         return false;
@@ -119,11 +113,12 @@ static bool may_wait(standing_relief relief, uint64_t now, uint64_t end, uint64_
 }
 
 /* Turns until nobody needs this node: its experts have other owners everywhere, or there is no coordinator. False: that
- * will not come about, or not in time. A second signal cuts it short. */
+ * has not come about in time. A second signal cuts it short. That nobody can relieve us at this moment is said, and waited
+ * out all the same: a coordinator or a node may be restarting, and streams wait for these experts. */
 static bool await_relief(node_program_state *p, uint64_t end)
 {
-    uint64_t idle_since = 0, hopeless_since = 0;
-    moe_error why = {""};
+    uint64_t idle_since = 0;
+    moe_error why = {""}, said = {""};
 
     for (;;) {
         look_for_displacement(p);
@@ -133,8 +128,13 @@ static bool await_relief(node_program_state *p, uint64_t end)
         if (relief == STANDING_RELIEVED || p->displaced) { /* then another has our experts */
             return true;
         }
-        if (!may_wait(relief, moe_now_ns(moe_clock_real()), end, &hopeless_since, &why)) {
-            MOE_WARN("node %s leaves though its experts have no other owner: %s", p->id, why.text);
+        if (relief == STANDING_HOPELESS && strcmp(said.text, why.text) != 0) {
+            said = why;
+            MOE_WARN("node %s cannot be relieved now: %s; it waits for --drain-timeout-ms", p->id, why.text);
+        }
+        if (!may_wait(moe_now_ns(moe_clock_real()), end, &why)) {
+            MOE_WARN("node %s leaves though its experts have no other owner: %s%s%s", p->id, why.text,
+                     relief == STANDING_HOPELESS ? "; " : "", relief == STANDING_HOPELESS ? said.text : "");
             return false;
         }
         node_turn(p, &idle_since);

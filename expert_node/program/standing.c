@@ -48,12 +48,16 @@ standing_relief standing_judge(const standing *s, moe_error *why)
     uint64_t all = (uint64_t)state->n_layers * state->n_ffn_experts;
     size_t n_others;
 
-    if (state->n_coordinators == 0 ||
+    if ((state->n_coordinators == 0 && s->n_connected == 0) ||
         (s->n_wanted == 0 && (s->n_connected == 0 || cluster_state_epoch_applied(state) >= state->epoch))) {
         return STANDING_RELIEVED;
     }
     if (!state->connected) {
         (void)moe_fail(why, MOE_ERR_UNAVAILABLE, "the cluster's store does not answer");
+        return STANDING_HOPELESS;
+    }
+    if (state->n_coordinators == 0) {
+        (void)moe_fail(why, MOE_ERR_UNAVAILABLE, "the coordinators that are connected are not registered");
         return STANDING_HOPELESS;
     }
     if (s->n_connected == 0) {

@@ -18,7 +18,7 @@ typedef struct standing {
  * connected now. If not, why says what is probably wrong. */
 bool standing_is_met(const standing *s, moe_error *why);
 
-/* A node that leaves waits until others have its experts, unless that cannot come about. */
+/* A node that leaves waits until others have its experts. HOPELESS: at this moment nobody can take them. */
 typedef enum { STANDING_NEEDED, STANDING_RELIEVED, STANDING_HOPELESS } standing_relief;
 /* why: of STANDING_HOPELESS. */
 standing_relief standing_judge(const standing *s, moe_error *why);

@@ -682,7 +682,7 @@ class Pool(unittest.TestCase):
             self.assertEqual(process.communicate()[0], "")
 
     def test_a_drain_that_nobody_can_relieve_is_noticed(self):
-        self.start_nodes(2, "--drain-timeout-ms", "600000")
+        self.start_nodes(2, "--drain-timeout-ms", "1500")
         with self.coordinator("--min-nodes", "2") as coordinator:
             self.assertEqual(self.answers(coordinator), self.expected)
             coordinator.process.kill()
@@ -690,8 +690,23 @@ class Pool(unittest.TestCase):
             for node, words in zip(self.nodes, ("no coordinator is connected", "no coordinator is connected")):
                 code, log = node.stop()
                 self.assertEqual(code, 3, log)
-                self.assertIn(words, log)
+                self.assertIn("cannot be relieved now: " + words, log)
+                self.assertIn("leaves though its experts have no other owner: not within --drain-timeout-ms; " + words, log)
         self.nodes.clear()
+
+    def test_a_drain_waits_for_a_node_that_can_relieve_it(self):
+        self.start_nodes(1, "--drain-timeout-ms", "600000")
+        with self.coordinator() as coordinator:
+            self.assertEqual(self.answers(coordinator), self.expected)
+            leaving = self.nodes.pop()
+            leaving.process.send_signal(signal.SIGTERM)
+            leaving.says("cannot be relieved now: there is no other node")
+            self.assertEqual(self.answers(coordinator), self.expected)
+            self.node("late").ready()
+            code, log = leaving.end()
+            self.assertEqual(code, 0, log)
+            self.assertEqual(self.answers(coordinator), self.expected)
+        self.stop_nodes()
 
     def test_the_policy_stays_when_the_controller_changes(self):
         self.start_nodes(2)

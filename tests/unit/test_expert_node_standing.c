@@ -149,8 +149,19 @@ static void without_a_coordinator_nobody_needs_a_node(void **state_)
     standing s = normal();
 
     (void)state_;
+    s.n_connected = 0;
     state.n_coordinators = 0;
     assert_int_equal(standing_judge(&s, NULL), STANDING_RELIEVED);
+}
+
+/* It serves on, though its lease has ended. */
+static void a_coordinator_that_has_lost_etcd_still_needs_a_node(void **state_)
+{
+    standing s = normal();
+
+    (void)state_;
+    state.n_coordinators = 0;
+    assert_hopeless(&s, "not registered");
 }
 
 static void a_coordinator_that_died_relieves_nobody(void **state_)
@@ -210,6 +221,7 @@ int main(void)
         cmocka_unit_test(who_has_none_waits_until_every_coordinator_knows),
         cmocka_unit_test(who_has_none_does_not_wait_for_a_coordinator_that_is_gone),
         cmocka_unit_test(without_a_coordinator_nobody_needs_a_node),
+        cmocka_unit_test(a_coordinator_that_has_lost_etcd_still_needs_a_node),
         cmocka_unit_test(a_coordinator_that_died_relieves_nobody),
         cmocka_unit_test(the_only_node_cannot_be_relieved),
         cmocka_unit_test(others_without_room_cannot_relieve),
