@@ -1,7 +1,7 @@
 /* base: what every other folder may include. Depends on libc and (json.c alone) on jansson.
  *
- * Nouns: status and error, log, clock and random, options, guess, address, pages, buf, text, queue, ring, waiter,
- * threads, json, file.
+ * Nouns: status and error, log, clock and random, options, guess, address, resolver, pages, buf, text, queue, ring,
+ * waiter, threads, json, file.
  * Threads: unless an entry says otherwise an object belongs to one thread at a time. */
 #ifndef CONCLAVE_BASE_H
 #define CONCLAVE_BASE_H
@@ -238,6 +238,67 @@ bool moe_address_is_loopback(const moe_address *a);
 bool moe_address_is_wildcard(const moe_address *a);
 /* As moe_address_parse reads it back. */
 void moe_address_print(const moe_address *a, char out[MOE_ADDRESS_BYTES]);
+
+/* ------------------------------------------------------------------------------------------------ resolver
+ * Addresses of hosts, for threads that must not wait for a name server: a look-up runs on a thread of the resolver's,
+ * and whoever asked comes back for the answer.
+ *
+ *   kept      the addresses of a name's last answer serve while the name server does not answer; that there is no such
+ *             name is an answer, and ends that
+ *   bounded   MOE_RESOLVER_NAMES names, of which the one asked for longest ago makes room; MOE_RESOLVER_THREADS
+ *             look-ups at a time, so that a name server that is silent about one name does not hold up the others. A
+ *             name is never looked up twice at a time. Threads are started when they are needed
+ *   threads   any thread may ask; close is called once, when nobody asks any more */
+#define MOE_MAX_IPS          8 /* of one name; further ones are left out */
+#define MOE_RESOLVER_NAMES   128
+#define MOE_RESOLVER_THREADS 4
+
+typedef struct moe_ip {
+    uint32_t n_bytes, zone;  /* 4 or 16; the interface of a link-local IPv6 address, else 0 */
+    unsigned char bytes[16]; /* in network order */
+} moe_ip;
+
+typedef struct moe_ips {
+    size_t n;
+    moe_ip at[MOE_MAX_IPS];
+} moe_ips;
+
+struct sockaddr_storage;
+
+/* A number as text, "10.0.0.7", "fe80::1%eth0". Nothing is looked up. */
+MOE_NODISCARD bool moe_ip_parse(const char *host, moe_ip *out);
+/* Returns the bytes of what was written. */
+size_t moe_ip_sockaddr(const moe_ip *ip, uint16_t port, struct sockaddr_storage *out);
+
+/* Looks a name up, and may take long: 0 and at least one address, or an EAI_... of getaddrinfo. */
+typedef int (*moe_look_up_fn)(void *ctx, const char *host, moe_ips *out);
+
+typedef struct moe_resolver_options {
+    moe_look_up_fn look_up; /* NULL: getaddrinfo. With its ctx it outlives a look-up that hangs when close is called */
+    void *look_up_ctx;
+    /* After each answer, on a thread of the resolver's and under its lock: it must not block or call the resolver. Not
+     * called any more once close has returned. NULL: none. */
+    void (*answered)(void *ctx);
+    void *ctx;
+} moe_resolver_options;
+
+typedef struct moe_resolver moe_resolver;
+
+MOE_NODISCARD moe_status moe_resolver_open(const moe_resolver_options *options, moe_resolver **out);
+/* Does not wait: a look-up that hangs is left to end by itself. NULL is fine. */
+void moe_resolver_close(moe_resolver *r);
+/* Has host looked up; the question is what moe_resolver_get is asked with. Errors: MOE_ERR_INVALID_ARG (too long),
+ * MOE_ERR_BUSY (too many names are being looked up), MOE_ERR_UNAVAILABLE (no thread). */
+MOE_NODISCARD moe_status moe_resolver_ask(moe_resolver *r, const char *host, uint64_t *question_out, moe_error *err);
+/* MOE_ERR_BUSY: no answer yet; with `kept`, and none is kept either. MOE_ERR_UNAVAILABLE: getaddrinfo's reason. err is
+ * written in both cases. */
+MOE_NODISCARD moe_status moe_resolver_get(moe_resolver *r, const char *host, uint64_t question, bool kept, moe_ips *out,
+                                          moe_error *err);
+/* Asks and waits, at most timeout_ns, then takes what is kept. Errors: as above; MOE_ERR_TIMEOUT in place of BUSY. */
+MOE_NODISCARD moe_status moe_resolver_wait(moe_resolver *r, const char *host, uint64_t timeout_ns, moe_ips *out,
+                                           moe_error *err);
+/* Answers for host begin with this address from now on, as long as it is among them. */
+void moe_resolver_prefer(moe_resolver *r, const char *host, const moe_ip *ip);
 
 /* ------------------------------------------------------------------------------------------------ pages
  * Page-aligned anonymous memory, huge pages advised; zero-filled. NULL when there is none. */

@@ -1,4 +1,4 @@
-foreach(noun status log clock options guess address buf text queue ring waiter threads cores pages memory resident json json_python file)
+foreach(noun status log clock options guess address resolver buf text queue ring waiter threads cores pages memory resident json json_python file)
   moe_test(test_base_${noun} LIBS moe_base LABELS unit)
 endforeach()
 moe_test(test_base_support LIBS moe_base LABELS unit)
