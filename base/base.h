@@ -290,8 +290,10 @@ void moe_resolver_close(moe_resolver *r);
 /* Has host looked up; the question is what moe_resolver_get is asked with. Errors: MOE_ERR_INVALID_ARG (too long),
  * MOE_ERR_BUSY (too many names are being looked up), MOE_ERR_UNAVAILABLE (no thread). */
 MOE_NODISCARD moe_status moe_resolver_ask(moe_resolver *r, const char *host, uint64_t *question_out, moe_error *err);
-/* MOE_ERR_BUSY: no answer yet; with `kept`, and none is kept either. MOE_ERR_UNAVAILABLE: getaddrinfo's reason. err is
- * written in both cases. */
+/* Errors, each with its reason in err:
+ *   MOE_ERR_BUSY          no answer yet; with `kept`, and none is kept either
+ *   MOE_ERR_NOT_FOUND     the answer: there is no such name
+ *   MOE_ERR_UNAVAILABLE   the look-up failed, and no answer is kept */
 MOE_NODISCARD moe_status moe_resolver_get(moe_resolver *r, const char *host, uint64_t question, bool kept, moe_ips *out,
                                           moe_error *err);
 /* Asks and waits, at most timeout_ns, then takes what is kept. Errors: as above; MOE_ERR_TIMEOUT in place of BUSY. */

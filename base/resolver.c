@@ -322,7 +322,8 @@ static moe_status get_locked(moe_resolver *r, const char *host, uint64_t questio
     if (n->answered < question) {
         return moe_fail(err, MOE_ERR_BUSY, "the name server does not answer: name \"%s\"", host);
     }
-    return moe_fail(err, MOE_ERR_UNAVAILABLE, "%s: name \"%s\"", gai_strerror(n->failed), host);
+    return moe_fail(err, is_no_name(n->failed) ? MOE_ERR_NOT_FOUND : MOE_ERR_UNAVAILABLE, "%s: name \"%s\"",
+                    gai_strerror(n->failed), host);
 }
 
 moe_status moe_resolver_ask(moe_resolver *r, const char *host, uint64_t *question_out, moe_error *err)

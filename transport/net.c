@@ -13,12 +13,10 @@
  *
  *   MAX_SENDS      frames under way to one peer, unless the options say otherwise
  *   SEND_TIMEOUT   a frame of 1 MiB leaves far sooner on a network that is of use
- *   MEET_TIMEOUT   as HELLO's (docs/wire.md): a stranger holds a place so long at most
  *   CHECK_EVERY    how late a time-out may be noticed
  *   EPOLL_EVENTS   taken in one turn */
 #define MAX_SENDS       16
 #define SEND_TIMEOUT_NS UINT64_C(10000000000)
-#define MEET_TIMEOUT_NS UINT64_C(2000000000)
 #define CHECK_EVERY_NS  UINT64_C(100000000)
 #define EPOLL_EVENTS    32
 
@@ -67,15 +65,27 @@ void net_init(net *t, const transport_ops *ops, const net_lane *lane, const tran
     }
 }
 
-moe_status net_open(net *t, const char *listen, char device_out[SOCKET_MAX_DEVICE], moe_error *err)
+/* On a thread of the resolver's. */
+static void on_answered(void *ctx)
 {
+    net_wake(ctx);
+}
+
+moe_status net_open(net *t, const transport_net_options *o, char device_out[SOCKET_MAX_DEVICE], moe_error *err)
+{
+    const moe_resolver_options names = {
+        .look_up = o->look_up, .look_up_ctx = o->look_up_ctx, .answered = on_answered, .ctx = t};
+
     device_out[0] = '\0';
     t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (t->epoll_fd < 0 || t->wake_fd < 0 || net_watch(t, t->wake_fd, EPOLLIN, NET_WAKE, 0, EPOLL_CTL_ADD) != MOE_OK) {
         return moe_fail(err, MOE_ERR_UNAVAILABLE, "transport: epoll: %s", strerror(errno));
     }
-    return listen == NULL ? MOE_OK : socket_listen(listen, &t->listen_fd, t->address, device_out, err);
+    if (moe_resolver_open(&names, &t->resolver) != MOE_OK) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "transport: out of memory");
+    }
+    return o->listen == NULL ? MOE_OK : socket_listen(o->listen, &t->listen_fd, t->address, device_out, err);
 }
 
 static void close_fd(int *fd)
@@ -95,6 +105,7 @@ void net_listen_end(net *t)
 void net_fini(net *t)
 {
     net_listen_end(t);
+    moe_resolver_close(t->resolver); /* from here on nobody wakes */
     close_fd(&t->wake_fd);
     close_fd(&t->epoll_fd);
 }
@@ -142,16 +153,26 @@ void net_listen_off(net *t)
     }
 }
 
+/* It may have been the resolver's. */
+static void take_wake(net *t)
+{
+    uint64_t now = moe_now_ns(t->clock), count;
+
+    (void)!read(t->wake_fd, &count, sizeof count);
+    for (size_t i = 0; i < t->n_slots; i++) {
+        net_slot_go_on(net_slot_at(t, i), now);
+    }
+}
+
 static void take_event(net *t, const struct epoll_event *e)
 {
     net_event_kind kind = (net_event_kind)(e->data.u64 >> 62);
     net_slot *slot = net_slot_find(t, e->data.u64 & (UINT64_MAX >> 2));
-    uint64_t count;
 
     if (kind == NET_LISTEN) {
         net_take_strangers(t);
     } else if (kind == NET_WAKE) {
-        (void)!read(t->wake_fd, &count, sizeof count);
+        take_wake(t);
     } else if (slot != NULL) {
         t->lane->on_event(slot, kind, e->events);
     }
@@ -184,10 +205,8 @@ void net_check_times(net *t)
         if (stands < now && now - stands > t->send_timeout_ns) {
             t->stats.timeouts++;
             net_slot_fail(slot, "frames do not leave");
-        } else if (slot->state == NET_MEETING && now - slot->since_ns > MEET_TIMEOUT_NS) {
-            t->stats.silent += !slot->caller;
-            net_slot_fail(slot, "no meeting in time");
         }
+        net_slot_go_on(slot, now);
     }
     if (!t->listening) {
         net_listen_on(t); /* it rested for want of descriptors */

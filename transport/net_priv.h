@@ -6,9 +6,12 @@
  *              |               ^
  *              +---------------+
  *
+ * A connect of ours is MEETING from its beginning: its name is looked up by the endpoint's resolver (`asking`), then the
+ * addresses are called one after the other until one takes the call (`connecting`), then the lane meets.
+ *
  * Whatever ends a connection only notes it (net_slot_fail), because it may happen below a callback of whoever uses the
  * transport; the lane closes at the end of the turn, when `dirty`.
- * Threads: the endpoint's, but for net_wake. */
+ * Threads: the endpoint's, but for net_wake, which the resolver's threads call too. */
 #ifndef CONCLAVE_TRANSPORT_NET_PRIV_H
 #define CONCLAVE_TRANSPORT_NET_PRIV_H
 
@@ -28,11 +31,16 @@ typedef struct net_slot {
     transport_peer peer;
     int fd;            /* owned; -1: none */
     bool caller;       /* the connect was ours */
+    bool asking;       /* the name's addresses are awaited; there is no socket yet */
     bool connecting;   /* the socket has no connection yet */
     bool quiet;        /* no event is due: closed from here, or never UP at the end that was called */
     bool keeps_place;  /* of a stranger who is meeting: not given to another any more */
-    uint64_t since_ns; /* when the meeting began */
-    char why[128];     /* it failed */
+    uint64_t since_ns; /* when the look-up, the call of an address or the meeting began */
+    moe_address to;    /* of a connect of ours */
+    uint64_t question; /* to the resolver; 0: the host is a number */
+    moe_ips ips;       /* of the host: the first n_called were called */
+    size_t n_called;
+    char why[128]; /* it failed */
 } net_slot;
 
 /* What an event of the set is about. */
@@ -50,6 +58,7 @@ struct net {
     transport base; /* first: ops get it */
     const net_lane *lane;
     const moe_clock *clock;
+    moe_resolver *resolver;           /* owned; NULL: not open */
     int listen_fd, epoll_fd, wake_fd; /* owned; -1: none */
     bool listening;                   /* listen_fd is in the set */
     char address[SOCKET_MAX_ADDRESS];
@@ -67,8 +76,9 @@ struct net {
  * Fills t from options whose limits have been checked. slots are zeroed. */
 void net_init(net *t, const transport_ops *ops, const net_lane *lane, const transport_net_options *o, void *slots,
               size_t slot_bytes);
-/* The set of events, and the socket that listens, if one is to. device_out: the network device that has its address. */
-MOE_NODISCARD moe_status net_open(net *t, const char *listen, char device_out[SOCKET_MAX_DEVICE], moe_error *err);
+/* The set of events, the resolver, and the socket that listens, if one is to. device_out: the network device that has its address. */
+MOE_NODISCARD moe_status net_open(net *t, const transport_net_options *o, char device_out[SOCKET_MAX_DEVICE],
+                                  moe_error *err);
 void net_listen_on(net *t);  /* strangers may call from now on */
 void net_listen_off(net *t); /* until the next net_check_times */
 void net_listen_end(net *t); /* for good */
@@ -88,8 +98,11 @@ void net_slot_fail(net_slot *slot, const char *why);
 void net_slot_up(net_slot *slot);
 void net_slot_down(net_slot *slot); /* tells it unless the slot is quiet, and frees the slot */
 void net_slot_free(net_slot *slot);
-/* A connect of ours has ended: false, and the slot has failed, when there is no connection. */
+/* A connect of ours has ended. False when there is no connection: the next address is called, or the slot has failed. */
 MOE_NODISCARD bool net_slot_connected(net_slot *slot);
+/* Takes what the resolver has for a slot that is meeting, and ends what has taken too long: a look-up, the call of one
+ * address, the meeting. */
+void net_slot_go_on(net_slot *slot, uint64_t now);
 void net_take_strangers(net *t); /* who call */
 /* Of transport_ops. */
 MOE_NODISCARD moe_status net_connect(transport *base, const char *address, transport_peer *peer_out);

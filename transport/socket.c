@@ -12,21 +12,18 @@
 
 #define BACKLOG 256
 
-static moe_status parse_address(const char *text, int flags, struct sockaddr_storage *out, socklen_t *bytes_out,
-                                moe_error *err)
+static moe_status address_to_listen(const char *text, struct sockaddr_storage *out, socklen_t *bytes_out,
+                                    moe_error *err)
 {
     moe_address a;
     char port[8];
     moe_status status = moe_address_parse("address", text, -1, &a, err);
     const struct addrinfo hints = {
-        .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV, .ai_family = AF_UNSPEC};
+        .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_family = AF_UNSPEC};
     struct addrinfo *found;
 
     if (status != MOE_OK) {
         return status;
-    }
-    if (a.host[0] == '\0' && (flags & AI_PASSIVE) == 0) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "address \"%s\": no host to connect to", text);
     }
     (void)snprintf(port, sizeof port, "%u", (unsigned)a.port);
     int failed = getaddrinfo(a.host[0] == '\0' ? NULL : a.host, port, &hints, &found);
@@ -109,7 +106,7 @@ moe_status socket_listen(const char *address, int *fd_out, char found_out[SOCKET
     struct sockaddr_storage at;
     socklen_t bytes;
     int one = 1;
-    moe_status parsed = parse_address(address, AI_PASSIVE, &at, &bytes, err);
+    moe_status parsed = address_to_listen(address, &at, &bytes, err);
 
     if (parsed != MOE_OK) {
         return parsed;
@@ -135,18 +132,13 @@ moe_status socket_listen(const char *address, int *fd_out, char found_out[SOCKET
     return MOE_OK;
 }
 
-moe_status socket_connect(const char *address, int *fd_out, moe_error *err)
+moe_status socket_connect(const moe_ip *ip, uint16_t port, int *fd_out, moe_error *err)
 {
     struct sockaddr_storage to;
-    socklen_t bytes;
-    moe_status parsed = parse_address(address, 0, &to, &bytes, err);
-
-    if (parsed != MOE_OK) {
-        return parsed;
-    }
+    socklen_t bytes = (socklen_t)moe_ip_sockaddr(ip, port, &to);
     int fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0 || (connect(fd, (const struct sockaddr *)&to, bytes) != 0 && errno != EINPROGRESS)) {
-        moe_status status = moe_fail(err, MOE_ERR_UNAVAILABLE, "connect %s: %s", address, strerror(errno));
+        moe_status status = moe_fail(err, MOE_ERR_UNAVAILABLE, "connect: %s", strerror(errno));
 
         if (fd >= 0) {
             (void)close(fd);

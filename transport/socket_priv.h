@@ -7,12 +7,12 @@
 #define SOCKET_MAX_ADDRESS 128 /* bytes of HOST:PORT with its end */
 #define SOCKET_MAX_DEVICE  32
 
-/* address is HOST:PORT or [HOST]:PORT; a name is looked up, which may block. *device_out is the network device that has
- * the address, "" for a wildcard. Errors: MOE_ERR_INVALID_ARG, MOE_ERR_EXISTS (in use), MOE_ERR_UNAVAILABLE. */
+/* address is HOST:PORT or [HOST]:PORT; a name is looked up, which may block, and its first address is taken: for the
+ * start of a program. *device_out is the network device that has the address, "" for a wildcard. Errors: MOE_ERR_INVALID_ARG, MOE_ERR_EXISTS (in use), MOE_ERR_UNAVAILABLE. */
 MOE_NODISCARD moe_status socket_listen(const char *address, int *fd_out, char found_out[SOCKET_MAX_ADDRESS],
                                        char device_out[SOCKET_MAX_DEVICE], moe_error *err);
-/* Begins to connect. Errors: as above. */
-MOE_NODISCARD moe_status socket_connect(const char *address, int *fd_out, moe_error *err);
+/* Begins to connect. Errors: MOE_ERR_UNAVAILABLE. */
+MOE_NODISCARD moe_status socket_connect(const moe_ip *ip, uint16_t port, int *fd_out, moe_error *err);
 void socket_set_options(int fd); /* no delay, keepalive */
 /* The host of the other end, without the port, which is another one each time; "somebody" when it is no longer known. */
 void socket_peer_host(int fd, char out[SOCKET_MAX_ADDRESS]);

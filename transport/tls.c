@@ -72,7 +72,7 @@ moe_status transport_tls_open(const transport_net_options *o, transport **out, m
     status = t->n.slots == NULL ? moe_fail(err, MOE_ERR_NO_MEMORY, "tls: out of memory")
                                 : channel_key_open(o->secret, o->n_secret, &t->key, err);
     if (status == MOE_OK) {
-        status = net_open(&t->n, o->listen, device, err);
+        status = net_open(&t->n, o, device, err);
     }
     if (status != MOE_OK) {
         tls_close(&t->n.base);

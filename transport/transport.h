@@ -123,6 +123,9 @@ void transport_loopback_set_member_poll(transport *t, unsigned (*poll)(void *ctx
  *               rdma     UCX over RDMA, with the same warning. It fails closed: it is refused unless every transport
  *                        that UCX would use is one, and it never falls back
  *               Both ends of a connection use the same lane.
+ * Names:        connect looks names up on threads of the endpoint's own (base.h, resolver), never on the caller's. The
+ *               addresses of the last answer are kept for while the name server does not answer, and all addresses of a
+ *               name are called in turn. A name without an address is a connection that goes DOWN and says why
  * Bounds:       max_peers connections, max_sends frames to each. A frame that does not leave within send_timeout_ns
  *               costs the connection, as does one above max_message.
  * Environment:  of UCX's lanes: the process's UCX_... variables are respected; those not set get what docs/transport.md
@@ -144,6 +147,8 @@ typedef struct transport_net_options {
     const void *secret;       /* of the cluster: members prove it to each other */
     size_t n_secret;          /* 0: there is none */
     const moe_clock *clock;   /* borrowed; NULL: the real one */
+    moe_look_up_fn look_up;   /* how names are looked up, on a thread of the endpoint's resolver; NULL: getaddrinfo */
+    void *look_up_ctx;
 } transport_net_options;
 
 /* Errors: MOE_ERR_INVALID_ARG (an option, named), MOE_ERR_EXISTS (address in use), MOE_ERR_UNSUPPORTED (UCX would

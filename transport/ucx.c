@@ -331,7 +331,7 @@ moe_status transport_ucx_open(const transport_net_options *o, transport **out, m
         moe_fail(err, status, "ucx: %zu peers, secret of %zu bytes", o->max_peers, o->n_secret);
     }
     if (status == MOE_OK) {
-        status = net_open(&t->n, o->listen, device, err);
+        status = net_open(&t->n, o, device, err);
     }
     if (status == MOE_OK) {
         status = ucx_context_open(o->lane, device, t->n.carrier, &t->context, err);
