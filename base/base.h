@@ -267,6 +267,7 @@ struct sockaddr_storage;
 
 /* A number as text, "10.0.0.7", "fe80::1%eth0". Nothing is looked up. */
 MOE_NODISCARD bool moe_ip_parse(const char *host, moe_ip *out);
+void moe_ip_print(const moe_ip *ip, char out[MOE_HOST_BYTES]); /* as moe_ip_parse reads it back */
 /* Returns the bytes of what was written. */
 size_t moe_ip_sockaddr(const moe_ip *ip, uint16_t port, struct sockaddr_storage *out);
 

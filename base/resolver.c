@@ -69,6 +69,15 @@ size_t moe_ip_sockaddr(const moe_ip *ip, uint16_t port, struct sockaddr_storage 
     return sizeof *v6;
 }
 
+void moe_ip_print(const moe_ip *ip, char out[MOE_HOST_BYTES])
+{
+    struct sockaddr_storage at;
+    socklen_t bytes = (socklen_t)moe_ip_sockaddr(ip, 0, &at);
+
+    out[0] = '\0';
+    (void)getnameinfo((const struct sockaddr *)&at, bytes, out, MOE_HOST_BYTES, NULL, 0, NI_NUMERICHOST);
+}
+
 static int find(const char *host, int flags, moe_ips *out)
 {
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_family = AF_UNSPEC, .ai_flags = flags};

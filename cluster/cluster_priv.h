@@ -18,7 +18,7 @@
  *   RESTORE    the same after a loss, for experts that have owners left: a process that is restarted in place is back
  *              within a second or two and is given what it had, and nothing else has moved. Longer, and a second death
  *              would more often find the only copy
- *   ASK        between two questions to `alive` that may take a second of this thread
+ *   ASK        between two questions to `alive` that may take two seconds of this thread
  *   LISTEN     between two looks of the controller at its own connections: a death is acted upon that late
  *   VANISHED   a lease's length again, for programs that cannot ask
  *   SILENT     long enough for a node that swaps or is stopped for a moment: only its machine's death looks the same, and

@@ -123,7 +123,8 @@ static bool set_tls(const etcd *s, CURL *easy)
     return ok && (s->key == NULL || curl_easy_setopt(easy, CURLOPT_SSLKEY, s->key) == CURLE_OK);
 }
 
-/* No proxy: an inherited variable must not see the token. */
+/* No proxy: an inherited variable must not see the token. QUICK_EXIT: curl looks names up on a thread for each, but waits
+ * for it when a call has timed out or is dropped; a silent name server would cost the lease. */
 static bool set_transfer(call *q, const char *url)
 {
     etcd *s = q->store;
@@ -132,6 +133,7 @@ static bool set_transfer(call *q, const char *url)
     CURL *e = q->easy;
 
     return curl_easy_setopt(e, CURLOPT_URL, url) == CURLE_OK && curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK &&
            curl_easy_setopt(e, CURLOPT_PROXY, "") == CURLE_OK &&
            curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, strncmp(url, "https", 5) == 0 ? "https" : "http") == CURLE_OK &&
            curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) == CURLE_OK &&

@@ -221,7 +221,7 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
     exchange_node_info info;
 
     if (role == CLUSTER_COORDINATOR) {
-        return p->is_stepped ? CLUSTER_ALIVE_NO : member_alive(address, p->address);
+        return p->is_stepped ? CLUSTER_ALIVE_NO : member_alive(p->names, address, p->address);
     }
     if (!pool_find_shown(p, id, &info)) {
         return CLUSTER_ALIVE_NO;
@@ -320,6 +320,9 @@ moe_status pool_open(const pool_options *options, pool **out, moe_error *err)
     p->settled = calloc(m->n_layers * cluster_words(m->n_ffn_experts) + 1, sizeof *p->settled);
     moe_status status = p->settled != NULL ? member_id(options->member, p->id, err)
                                            : moe_fail(err, MOE_ERR_NO_MEMORY, "pool: out of memory");
+    if (status == MOE_OK && moe_resolver_open(&(moe_resolver_options){0}, &p->names) != MOE_OK) {
+        status = moe_fail(err, MOE_ERR_NO_MEMORY, "pool: out of memory");
+    }
     if (status == MOE_OK) {
         status = open_with_secret(p, err);
     }
@@ -457,6 +460,7 @@ void pool_close(pool *p)
     pool_leave(p);
     cluster_close(p->cluster);
     cluster_store_close(p->store);
+    moe_resolver_close(p->names);
     transport_close(p->transport);
     exchange_close(p->exchange);
     pthread_mutex_destroy(&p->lock);

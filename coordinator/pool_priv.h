@@ -29,6 +29,7 @@ struct pool {
     bool is_stepped; /* by the caller, on his clock; false: a thread of its own watches the cluster */
     transport *transport;
     exchange *exchange;
+    moe_resolver *names; /* for on_alive */
     cluster_store *store;
     cluster *cluster; /* NULL until join */
     api_view view;

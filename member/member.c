@@ -1,7 +1,6 @@
 #include "member/member.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +10,8 @@
 #include "proto/wire.h"
 
 #define LEAST_SECRET 16
-#define PROBE_MS     1000
+#define PROBE_MS     1000 /* as NAME_NS chosen, not measured: the cluster's thread waits so long */
+#define NAME_NS      UINT64_C(1000000000)
 #define LARGE_BYTES  ((size_t)256 << 20)
 #define CONFIG_TEXT  ((size_t)1 << 20)
 
@@ -113,51 +113,63 @@ size_t member_max_message(const model_config *c, compute_class numeric_class)
     return MOE_MAX(TRANSPORT_NET_PIECE, least);
 }
 
-static bool can_connect(const struct addrinfo *a, bool *sure_out)
+moe_status member_find(moe_resolver *names, const char *address, moe_ips *out, uint16_t *port_out)
 {
-    int fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), error = 0;
-    socklen_t n = sizeof error;
-    bool connected = false;
+    moe_address a;
+    moe_status status = moe_address_parse("address", address, -1, &a, NULL);
 
-    *sure_out = false;
-    if (fd < 0) {
-        return false;
+    if (status != MOE_OK || a.host[0] == '\0') {
+        return MOE_ERR_INVALID_ARG;
     }
-    if (connect(fd, a->ai_addr, a->ai_addrlen) == 0) {
-        connected = *sure_out = true;
-    } else if (errno == EINPROGRESS) {
-        struct pollfd p = {.fd = fd, .events = POLLOUT};
-        if (poll(&p, 1, PROBE_MS) == 1 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &n) == 0) {
-            connected = error == 0;
-            *sure_out = connected || error == ECONNREFUSED;
-        }
-    } else {
-        *sure_out = errno == ECONNREFUSED;
-    }
-    (void)close(fd);
-    return connected;
+    *port_out = a.port;
+    out->n = 1;
+    return moe_ip_parse(a.host, &out->at[0]) ? MOE_OK : moe_resolver_wait(names, a.host, NAME_NS, out, NULL);
 }
 
-cluster_alive member_alive(const char *address, const char *own_address)
+/* UNKNOWN: nothing is heard from there. */
+static cluster_alive listens(const moe_ip *ip, uint16_t port, int timeout_ms)
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *found;
-    moe_address a;
-    char port[8];
-    bool sure;
+    struct sockaddr_storage to;
+    socklen_t bytes = (socklen_t)moe_ip_sockaddr(ip, port, &to), n = sizeof(int);
+    int fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int error = fd >= 0 && connect(fd, (const struct sockaddr *)&to, bytes) == 0 ? 0 : errno;
+
+    if (fd < 0) {
+        return CLUSTER_ALIVE_UNKNOWN;
+    }
+    if (error == EINPROGRESS) {
+        struct pollfd p = {.fd = fd, .events = POLLOUT};
+
+        if (poll(&p, 1, timeout_ms) == 1) {
+            (void)getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &n);
+        }
+    }
+    (void)close(fd);
+    return error == 0 ? CLUSTER_ALIVE_YES : error == ECONNREFUSED ? CLUSTER_ALIVE_NO : CLUSTER_ALIVE_UNKNOWN;
+}
+
+cluster_alive member_alive(moe_resolver *names, const char *address, const char *own_address)
+{
+    cluster_alive answer = CLUSTER_ALIVE_NO;
+    uint16_t port;
+    moe_ips ips;
 
     if (strcmp(address, own_address) == 0) {
         return CLUSTER_ALIVE_NO;
     }
-    if (moe_address_parse("address", address, -1, &a, NULL) != MOE_OK) {
-        return CLUSTER_ALIVE_NO;
+    moe_status status = member_find(names, address, &ips, &port);
+    if (status != MOE_OK) {
+        return status == MOE_ERR_INVALID_ARG ? CLUSTER_ALIVE_NO : CLUSTER_ALIVE_UNKNOWN;
     }
-    (void)snprintf(port, sizeof port, "%u", (unsigned)a.port);
-    if (getaddrinfo(a.host, port, &hints, &found) != 0) {
-        return CLUSTER_ALIVE_UNKNOWN;
+    for (size_t i = 0; i < ips.n; i++) {
+        cluster_alive at = listens(&ips.at[i], port, PROBE_MS / (int)ips.n);
+
+        if (at == CLUSTER_ALIVE_YES) {
+            return at;
+        }
+        answer = at == CLUSTER_ALIVE_UNKNOWN ? at : answer;
     }
-    bool connected = can_connect(found, &sure);
-    freeaddrinfo(found);
-    return connected ? CLUSTER_ALIVE_YES : sure ? CLUSTER_ALIVE_NO : CLUSTER_ALIVE_UNKNOWN;
+    return answer;
 }
 
 compute_class member_class(const char *dtype, const model_tensors *t)

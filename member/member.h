@@ -1,7 +1,7 @@
 /* member: what every program does to become a member of a cluster, node or coordinator: its command line options, the
  * checkpoint with its manifest, name, secret and the way into etcd.
  *
- * Threads: the program's main thread, but for member_alive. */
+ * Threads: the program's main thread, but for member_find and member_alive. */
 #ifndef CONCLAVE_MEMBER_H
 #define CONCLAVE_MEMBER_H
 
@@ -76,9 +76,12 @@ MOE_NODISCARD moe_status member_store_open(const member_config *m, cluster_store
 transport_lane member_lane(const member_config *m);
 /* The bytes of one frame between members: equal in all of them. */
 size_t member_max_message(const model_config *c, compute_class numeric_class);
-/* Whether somebody listens at the address of a coordinator under our own id. At our own address it is us. Any thread.
- * (Of nodes HELLO tells more: expert_node/program/alive.h.) */
-cluster_alive member_alive(const char *address, const char *own_address);
+/* Where HOST:PORT is; a name is asked of `names`, for a second at most. Any thread. Errors: MOE_ERR_INVALID_ARG (no
+ * address), MOE_ERR_NOT_FOUND (there is no such name), others when it could not be found out. */
+MOE_NODISCARD moe_status member_find(moe_resolver *names, const char *address, moe_ips *out, uint16_t *port_out);
+/* Whether somebody listens at the address of a coordinator under our own id. At our own address it is us. Takes two
+ * seconds at most. Any thread. (Of nodes HELLO tells more: expert_node/program/alive.h.) */
+cluster_alive member_alive(moe_resolver *names, const char *address, const char *own_address);
 /* --dtype and --weights. */
 compute_class member_class(const char *dtype, const model_tensors *t);
 compute_layout member_layout(const char *weights);

@@ -13,6 +13,7 @@
 #define MAX_STRANGERS 256 /* connections at a time, greeted or not */
 
 #define LEAVE_NS UINT64_C(2000000000)
+#define ASK_NS   UINT64_C(1000000000)
 
 volatile sig_atomic_t node_signals;
 
@@ -204,20 +205,14 @@ static moe_status probe_hello(const node_program_state *p, wire_hello *out)
     return p->config.member.secret_file == NULL ? MOE_OK : wire_hello_nonce(out);
 }
 
-/* Whether another incarnation of this node still answers. At our own address nobody else does. */
-static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation)
+static cluster_alive ask_at(const node_program_state *p, const char *address, uint64_t incarnation)
 {
-    const node_program_state *p = ctx;
     transport_net_options options = {
         .lane = member_lane(&p->config.member), .max_message = p->transport->max_message, .max_peers = 1};
     wire_hello hello;
     transport *t = NULL;
     char *secret;
 
-    (void)role, (void)id;
-    if (strcmp(address, p->address) == 0) {
-        return CLUSTER_ALIVE_NO;
-    }
     if (probe_hello(p, &hello) != MOE_OK ||
         member_secret(&p->config.member, &secret, &options.n_secret, NULL) != MOE_OK) {
         return CLUSTER_ALIVE_UNKNOWN;
@@ -226,6 +221,33 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
     moe_status status = transport_net_open(&options, &t, NULL);
     member_secret_free(secret, options.n_secret);
     return status == MOE_OK ? alive_node(t, &hello, address, incarnation) : CLUSTER_ALIVE_UNKNOWN;
+}
+
+/* Whether another incarnation of this node still answers. At our own address nobody else does. A name with several
+ * addresses is asked at one after the other while a second has not passed: the lease waits. */
+static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation)
+{
+    const node_program_state *p = ctx;
+    cluster_alive answer = CLUSTER_ALIVE_NO;
+    moe_address at = {.host = ""};
+    char text[MOE_ADDRESS_BYTES];
+    moe_ips ips;
+
+    (void)role, (void)id;
+    if (strcmp(address, p->address) == 0) {
+        return CLUSTER_ALIVE_NO;
+    }
+    moe_status status = member_find(p->names, address, &ips, &at.port);
+    if (status != MOE_OK) {
+        return status == MOE_ERR_NOT_FOUND || status == MOE_ERR_INVALID_ARG ? CLUSTER_ALIVE_NO : CLUSTER_ALIVE_UNKNOWN;
+    }
+    uint64_t end = moe_now_ns(moe_clock_real()) + ASK_NS;
+    for (size_t i = 0; i < ips.n && answer == CLUSTER_ALIVE_NO && moe_now_ns(moe_clock_real()) < end; i++) {
+        moe_ip_print(&ips.at[i], at.host);
+        moe_address_print(&at, text);
+        answer = ask_at(p, text, incarnation);
+    }
+    return answer;
 }
 
 static void on_changed(void *ctx)
@@ -257,6 +279,9 @@ static moe_status open_cluster(node_program_state *p, const char *secret, size_t
     moe_status status = member_store_open(&p->config.member, &p->store, err);
 
     o.store = p->store;
+    if (status == MOE_OK && moe_resolver_open(&(moe_resolver_options){0}, &p->names) != MOE_OK) {
+        status = moe_fail(err, MOE_ERR_NO_MEMORY, "names: out of memory");
+    }
     if (status == MOE_OK) {
         status = cluster_open(&o, &p->cluster, err);
     }
@@ -291,12 +316,14 @@ static void close_member(node_program_state *p)
         cluster_close(p->cluster);
     }
     cluster_store_close(p->store);
+    moe_resolver_close(p->names);
     transport_close(p->transport);
     expert_node_close(p->node);
     assignment_close(p->assignment);
     compute_close(p->device);
     p->cluster = NULL;
     p->store = NULL;
+    p->names = NULL;
     p->transport = NULL;
     p->node = NULL;
     p->assignment = NULL;

@@ -34,6 +34,7 @@ typedef struct node_program_state {
     expert_checkpoint experts;
     expert_node *node;
     assignment *assignment;
+    moe_resolver *names; /* for the cluster's thread */
     cluster_store *store;
     cluster *cluster;
     http_server *http;

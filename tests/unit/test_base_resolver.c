@@ -136,6 +136,7 @@ static unsigned first_of(const char *host)
 static void numbers_are_no_names(void **state)
 {
     struct sockaddr_storage at;
+    char text[MOE_HOST_BYTES];
     moe_ip a;
 
     (void)state;
@@ -143,7 +144,11 @@ static void numbers_are_no_names(void **state)
     assert_int_equal(a.n_bytes, 4);
     assert_int_equal(a.bytes[3], 7);
     assert_true(moe_ip_sockaddr(&a, 80, &at) > 0 && at.ss_family == AF_INET);
+    moe_ip_print(&a, text);
+    assert_string_equal(text, "10.0.0.7");
     assert_true(moe_ip_parse("::1", &a));
+    moe_ip_print(&a, text);
+    assert_string_equal(text, "::1");
     assert_int_equal(a.n_bytes, 16);
     assert_true(moe_ip_sockaddr(&a, 80, &at) > 0 && at.ss_family == AF_INET6);
     assert_false(moe_ip_parse("localhost", &a));
