@@ -20,6 +20,9 @@
 
 #define NET_SLOT_BITS 16 /* the low bits of a transport_peer: the place of its slot */
 #define NET_MAX_SENDS 1024
+/* Read of one connection in one turn, but that a frame is not cut: a peer that never stops sending must not keep the
+ * thread from the others. Chosen, not measured: a large frame. */
+#define NET_TURN_BYTES ((size_t)1 << 20)
 
 typedef struct net net;
 

@@ -11,12 +11,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Chosen, not measured.
- *
- *   RECEIVE_ROUNDS   times that one connection is read in one turn, so that a peer which never stops sending does not
- *                    keep the thread from the others */
-#define RECEIVE_ROUNDS 4
-
 /* ------------------------------------------------------------------------------------------------ slots */
 static tls *endpoint_of(const tls_slot *slot)
 {
@@ -299,7 +293,9 @@ static void on_end(tls_slot *slot, ssize_t n)
 
 static void receive(tls_slot *slot)
 {
-    for (int round = 0; round < RECEIVE_ROUNDS && (slot->s.state == NET_MEETING || slot->s.state == NET_UP); round++) {
+    size_t n_read = 0;
+
+    while (n_read < NET_TURN_BYTES && (slot->s.state == NET_MEETING || slot->s.state == NET_UP)) {
         size_t room;
         unsigned char *to = channel_in(slot->channel, &room);
         ssize_t n = recv(slot->s.fd, to, room, MSG_DONTWAIT);
@@ -312,6 +308,7 @@ static void receive(tls_slot *slot)
             break;
         }
         channel_received(slot->channel, (size_t)n);
+        n_read += (size_t)n;
         take_bytes(slot);
         if ((size_t)n < room) {
             break;

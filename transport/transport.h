@@ -128,6 +128,7 @@ void transport_loopback_set_member_poll(transport *t, unsigned (*poll)(void *ctx
  *               name are called in turn. A name without an address is a connection that goes DOWN and says why
  * Bounds:       max_peers connections, max_sends frames to each. A frame that does not leave within send_timeout_ns
  *               costs the connection, as does one above max_message.
+ * Fairness:     one progress reads about 1 MiB of each connection at most, and looks at all of them.
  * Environment:  of UCX's lanes: the process's UCX_... variables are respected; those not set get what docs/transport.md
  *               says. UCX's error signals are switched off and its log lines go to the log. open calls setenv, so it
  *               comes before other threads call getenv. */

@@ -20,8 +20,7 @@
 /* Chosen, not measured, but for LOOK_EVERY.
  *
  *   CLOSE_TIMEOUT     for the endpoints to end when the transport is closed
- *   PROGRESS_ROUNDS   rounds of one worker in a turn: a peer that never stops sending must not keep the thread from
- *                     the others
+ *   PROGRESS_ROUNDS   rounds of one worker in a turn, as NET_TURN_BYTES for what is no frame
  *   LOOK_EVERY        turns between two looks at the sockets while a worker is busy; with this and arming on demand a
  *                     round trip of 4 KB costs 1.08 of a plain socket's (docs/benchmarks.md, bench_transport) */
 #define AM_FRAME         1 /* the only kind of active message */
@@ -141,6 +140,7 @@ static ucs_status_t on_frame(void *arg, const void *header, size_t header_length
         return UCS_OK;
     }
     t->n.n_events++;
+    t->n_read += length;
     t->n.base.handler.on_message(t->n.base.handler.ctx, slot->s.peer, data, length);
     return UCS_OK;
 }
@@ -210,7 +210,9 @@ static unsigned ucx_progress(transport *base)
         net_take_events(&t->n);
     }
     for (size_t i = 0; i < t->n_active; i++) {
-        for (int round = 0; round < PROGRESS_ROUNDS && ucp_worker_progress(t->slots[t->active[i]].worker) != 0;
+        t->n_read = 0;
+        for (int round = 0; round < PROGRESS_ROUNDS && t->n_read < NET_TURN_BYTES &&
+                            ucp_worker_progress(t->slots[t->active[i]].worker) != 0;
              round++) {
         }
     }

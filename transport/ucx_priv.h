@@ -44,6 +44,7 @@ struct ucx {
     ucx_send *sends; /* owned [n_slots * max_sends] */
     ucx_send *free_sends;
     unsigned turn;
+    size_t n_read; /* bytes of the worker that is being progressed, in this turn */
 };
 
 /* ucx_context.c */

@@ -275,6 +275,68 @@ static void a_wake_ends_a_wait(void **state)
     }
 }
 
+/* ------------------------------------------------------------------------------------------------ fairness */
+static transport_peer greedy, at_greedy;
+static size_t n_greedy_bytes; /* that came from it */
+static bool modest_has_come;
+static bool is_under_way[4];
+
+static void on_flood_done(transport_msg *msg, moe_status status)
+{
+    (void)status;
+    is_under_way[msg - msgs] = false;
+}
+
+static void flood(void)
+{
+    for (size_t i = 0; i < MOE_COUNT(is_under_way); i++) {
+        if (!is_under_way[i]) {
+            msgs[i] = (transport_msg){.parts = {{payload, 250000}}, .n_parts = 1, .done = on_flood_done};
+            is_under_way[i] = true;
+            is_under_way[i] = client.t->ops->send(client.t, greedy, &msgs[i]) == MOE_OK && is_under_way[i];
+        }
+    }
+    client.t->ops->progress(client.t);
+}
+
+/* Whoever never stops has sent more by the time that one frame is taken. */
+static void on_flood(void *ctx, transport_peer from, const unsigned char *bytes, size_t n)
+{
+    (void)ctx;
+    (void)bytes;
+    n_greedy_bytes += from == at_greedy ? n : 0;
+    modest_has_come = modest_has_come || from != at_greedy;
+    flood();
+}
+
+static void who_never_stops_sending_keeps_nobody_waiting(void **state)
+{
+    (void)state;
+    greedy = connect_both();
+    at_greedy = server.s.last_up;
+    transport_peer modest = connect_both();
+    fill(payload, MAX_MESSAGE, 1);
+    assert_int_equal(send_from(&client, greedy, &msgs[8], payload, 100), MOE_OK);
+    UNTIL(server.s.n_messages == 1);
+    assert_int_equal(send_from(&client, modest, &msgs[8], payload, 100), MOE_OK);
+    UNTIL(server.s.n_messages == 2); /* UCX connects with the first frame */
+    server.t->handler.on_message = on_flood;
+    for (int i = 0; i < 30; i++) { /* who is looked at first is chance */
+        for (n_greedy_bytes = 0; n_greedy_bytes < 1000000;) {
+            flood();
+            server.t->ops->progress(server.t);
+        }
+        n_greedy_bytes = 0;
+        modest_has_come = false;
+        assert_int_equal(send_from(&client, modest, &msgs[8], payload, 100), MOE_OK);
+        while (!modest_has_come) {
+            flood();
+            server.t->ops->progress(server.t);
+        }
+        assert_true(n_greedy_bytes < (size_t)4 << 20);
+    }
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(int argc, char **argv)
@@ -297,6 +359,7 @@ int main(int argc, char **argv)
         TEST(an_address_is_taken_once),
         TEST(rdma_is_never_something_else),
         TEST(a_wake_ends_a_wait),
+        TEST(who_never_stops_sending_keeps_nobody_waiting),
     };
 
     moe_log_set_level(MOE_LOG_ERROR);
