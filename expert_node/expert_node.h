@@ -8,6 +8,9 @@
  *                   who asked
  *   peer            a connection: a coordinator once it has greeted, before that a stranger
  *
+ * Fairness: a turn reads a bounded number of bytes from each connection (transport.h), and what all sent is computed
+ *          together. Every peer can have some frames under way whatever the others do: one that does not read is no
+ *          longer answered, its further dispatches are refused, and nobody else notices.
  * Threads: everything belongs to the thread that calls expert_node_progress (it has called compute_thread_init).
  * After open and load nothing is allocated. */
 #ifndef CONCLAVE_EXPERT_NODE_H
@@ -95,6 +98,7 @@ typedef struct expert_node_stats {
     uint64_t hellos;               /* coordinators whose HELLO (and proof) was accepted, since the start */
     size_t coordinators;           /* of them connected now */
     uint64_t silent;               /* connections closed because they did not greet in time */
+    uint64_t unsent;               /* small frames not sent because the peer does not take those before */
     size_t experts, memory_bytes;  /* loaded now */
     size_t frames_out;             /* send buffers in use now */
 } expert_node_stats;

@@ -7,6 +7,11 @@
 
 #define NODE_NO_GROUP UINT32_MAX
 
+/* Frames that every peer can have under way at any time, whatever the others do. Chosen, not measured: of answers one can
+ * be written while another one leaves; HELLO and a PONG or a REFUSE. A peer that is alone has all. */
+#define NODE_OWN_ANSWERS 2
+#define NODE_OWN_SMALL   2
+
 /* One expert's place in the shard, also for those not held. */
 typedef struct node_slot {
     compute_expert *expert; /* owned; NULL: not held */
@@ -63,6 +68,7 @@ struct expert_node {
     node_slot *slots; /* owned [n_layers * n_experts_max] */
     node_peer *peers; /* owned [max_peers] */
     transport_frames *small, *answers;
+    size_t small_kept, answers_kept; /* of them, for peers that have none out (NODE_OWN_...) */
     node_batch batch;
     expert_node_stats stats;
 };

@@ -88,14 +88,15 @@ void node_check_peers(expert_node *node)
     }
 }
 
-/* A small frame to write into, or NULL when all are out: the peer will ask again. */
-static transport_frame *small_begin(expert_node *node, moe_buf *b)
+/* A small frame to write into, or NULL: the peer does not take those that it was sent before. */
+static transport_frame *small_begin(expert_node *node, transport_peer peer, moe_buf *b)
 {
-    transport_frame *f = transport_frames_take(node->small);
+    transport_frame *f = transport_frames_take_for(node->small, peer, NODE_OWN_SMALL, node->small_kept);
 
     if (f != NULL) {
         moe_buf_init(b, f->data, WIRE_SMALL_BYTES);
     }
+    node->stats.unsent += f == NULL;
     return f;
 }
 
@@ -111,7 +112,7 @@ void node_goodbye(expert_node *node, transport_peer peer, wire_goodbye_reason re
 {
     wire_goodbye g = {.reason = (uint16_t)reason};
     moe_buf b;
-    transport_frame *f = small_begin(node, &b);
+    transport_frame *f = small_begin(node, peer, &b);
 
     if (f != NULL) {
         (void)snprintf(g.text, sizeof g.text, "%s", text);
@@ -125,7 +126,7 @@ void node_refuse(expert_node *node, transport_peer peer, const wire_request *req
 {
     wire_refuse r = {.request = *request, .reason = (uint16_t)reason};
     moe_buf b;
-    transport_frame *f = small_begin(node, &b);
+    transport_frame *f = small_begin(node, peer, &b);
 
     node->stats.refusals++;
     if (f != NULL) {
@@ -184,7 +185,7 @@ static moe_status on_hello(expert_node *node, node_peer *p, const unsigned char 
         p->state = PEER_REFUSED;
         return MOE_OK;
     }
-    transport_frame *f = small_begin(node, &b);
+    transport_frame *f = small_begin(node, p->peer, &b);
     if (f == NULL) {
         return moe_fail(err, MOE_ERR_BUSY, "no send buffer for HELLO");
     }
@@ -290,7 +291,7 @@ static moe_status on_ping(expert_node *node, const node_peer *p, const unsigned 
     if (status != MOE_OK) {
         return status;
     }
-    transport_frame *f = small_begin(node, &b);
+    transport_frame *f = small_begin(node, p->peer, &b);
     if (f != NULL) {
         wire_put_pong(&b, &pong);
         small_post(f, &b, p->peer);

@@ -4,8 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Chosen, not measured.
+ *
+ *   SMALL_FRAMES   beside those that are kept for each peer: a coordinator that has all its dispatches (64) refused at once
+ *                  hears of each
+ *   ANSWER_POOL    bytes of address space; large frames get fewer buffers, but two, and one that is kept */
 #define SMALL_FRAMES 64
-#define ANSWER_POOL  ((size_t)1 << 30) /* bytes of address space; large frames get fewer buffers, but two */
+#define ANSWER_POOL  ((size_t)1 << 30)
 
 static moe_status check_options(const expert_node_options *o, moe_error *err)
 {
@@ -79,10 +84,16 @@ static moe_status buffers_open(expert_node *node)
     for (size_t i = 0; i < n_slots; i++) {
         node->slots[i].first_group = node->slots[i].last_group = NODE_NO_GROUP;
     }
-    moe_status status = transport_frames_open(o->transport, SMALL_FRAMES, WIRE_SMALL_BYTES, &node->small);
+    size_t n_others = o->max_peers - 1;
+    node->small_kept = NODE_OWN_SMALL * n_others;
+    moe_status status =
+        transport_frames_open(o->transport, SMALL_FRAMES + node->small_kept, WIRE_SMALL_BYTES, &node->small);
     if (status == MOE_OK) {
         /* One batch is being filled while the answers of another are under way. */
-        size_t n = MOE_MIN(MOE_MAX(ANSWER_POOL / answer_bytes, 2), 2 * (size_t)o->batch_frames);
+        size_t wanted = 2 * (size_t)o->batch_frames + NODE_OWN_ANSWERS * n_others;
+        size_t n = MOE_MIN(MOE_MAX(ANSWER_POOL / answer_bytes, n_others > 0 ? 3 : 2), wanted);
+
+        node->answers_kept = MOE_MIN(NODE_OWN_ANSWERS * n_others, n / 2);
         status = transport_frames_open(o->transport, n, answer_bytes, &node->answers);
     }
     return status == MOE_OK ? node_batch_open(node) : status;

@@ -90,7 +90,7 @@ moe_status node_batch_add(expert_node *node, transport_peer peer, const wire_dis
     if (!fits(node, d)) { /* then the batch runs early, and this dispatch begins the next one */
         node_batch_run(node);
     }
-    transport_frame *answer = transport_frames_take(node->answers);
+    transport_frame *answer = transport_frames_take_for(node->answers, peer, NODE_OWN_ANSWERS, node->answers_kept);
     if (answer == NULL) {
         return MOE_ERR_BUSY;
     }

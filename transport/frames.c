@@ -70,11 +70,33 @@ transport_frame *transport_frames_take(transport_frames *buffers)
     return f;
 }
 
+static size_t out_for(const transport_frames *buffers, transport_peer peer)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < buffers->n_frames; i++) {
+        n += buffers->frames[i].peer == peer;
+    }
+    return n;
+}
+
+transport_frame *transport_frames_take_for(transport_frames *buffers, transport_peer peer, size_t n_own, size_t n_kept)
+{
+    bool may = buffers->n_frames - buffers->n_out > n_kept || out_for(buffers, peer) < n_own;
+    transport_frame *f = may ? transport_frames_take(buffers) : NULL;
+
+    if (f != NULL) {
+        f->peer = peer;
+    }
+    return f;
+}
+
 void transport_frame_release(transport_frame *f)
 {
     transport_frames *buffers = f->owner;
 
     MOE_ASSERT(buffers->n_out > 0);
+    f->peer = 0;
     f->next = buffers->free;
     buffers->free = f;
     buffers->n_out--;

@@ -207,7 +207,7 @@ typedef struct transport_frame {
     transport_msg msg; /* first: done() finds the frame by it */
     transport_frames *owner;
     unsigned char *data; /* [capacity] 64-byte aligned; pages are touched only when used */
-    transport_peer peer;
+    transport_peer peer; /* 0 until it is known, and while the frame is free */
     struct transport_frame *next;
 } transport_frame;
 
@@ -215,6 +215,10 @@ typedef struct transport_frame {
 MOE_NODISCARD moe_status transport_frames_open(transport *t, size_t n_frames, size_t capacity, transport_frames **out);
 void transport_frames_close(transport_frames *buffers); /* none is being sent: the endpoint was closed before */
 transport_frame *transport_frames_take(transport_frames *buffers); /* NULL when all are out */
+/* As take, where there are many peers: one that does not read shall hold up itself alone. Who has n_own frames out gets a
+ * further one only while more than n_kept are free. With n_kept = n_own * (peers - 1) every peer can have n_own at any
+ * time, whatever the others do, and one that is alone has the rest as well. */
+transport_frame *transport_frames_take_for(transport_frames *buffers, transport_peer peer, size_t n_own, size_t n_kept);
 void transport_frame_release(transport_frame *f);
 size_t transport_frames_capacity(const transport_frames *buffers);
 size_t transport_frames_out(const transport_frames *buffers); /* taken, waiting or being sent */

@@ -41,6 +41,40 @@ static void a_taken_frame_is_nobody_elses(void **state)
     transport_frames_close(frames);
 }
 
+/* 2 for each of 3 peers, and 1 for whoever needs it. */
+static void each_peer_can_have_its_own_frames(void **state)
+{
+    enum { OWN = 2, PEERS = 3, ALL = OWN * PEERS + 1, KEPT = OWN * (PEERS - 1) };
+    transport_frames *frames = NULL;
+    transport_frame *f[ALL];
+    size_t n = 0;
+
+    (void)state;
+    assert_int_equal(transport_frames_open(&fake, ALL, 100, &frames), MOE_OK);
+    while (n < ALL && (f[n] = transport_frames_take_for(frames, 1, OWN, KEPT)) != NULL) {
+        n++;
+    }
+    assert_int_equal(n, ALL - KEPT);
+    for (transport_peer peer = 2; peer <= PEERS; peer++) {
+        for (size_t i = 0; i < OWN; i++) {
+            f[n] = transport_frames_take_for(frames, peer, OWN, KEPT);
+            assert_non_null(f[n]);
+            n++;
+        }
+        assert_null(transport_frames_take_for(frames, peer, OWN, KEPT));
+    }
+    assert_int_equal(n, ALL);
+    transport_frame_release(f[--n]);
+    assert_null(transport_frames_take_for(frames, 1, OWN, KEPT));
+    while (n > 0) {
+        transport_frame_release(f[--n]);
+    }
+    f[0] = transport_frames_take_for(frames, 1, OWN, KEPT);
+    assert_non_null(f[0]);
+    transport_frame_release(f[0]);
+    transport_frames_close(frames);
+}
+
 static void frames_are_aligned(void **state)
 {
     transport_frames *frames = NULL;
@@ -178,6 +212,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_taken_frame_is_nobody_elses),
+        cmocka_unit_test(each_peer_can_have_its_own_frames),
         cmocka_unit_test(frames_are_aligned),
         cmocka_unit_test(a_frame_is_back_when_its_send_is_done),
         cmocka_unit_test(a_frame_that_cannot_be_sent_is_back_at_once),
