@@ -84,8 +84,6 @@ bool expert_node_holds(const expert_node *node, uint32_t layer, int32_t expert_i
 /* Makes the transport progress and runs the dispatches that have arrived. Returns the number of events handled. Never
  * waits for another member. */
 unsigned expert_node_progress(expert_node *node);
-/* Dispatches planned with an older epoch are refused from now on. */
-void expert_node_set_min_epoch(expert_node *node, uint64_t epoch);
 /* Tells every coordinator to send nothing new; what comes is still answered. */
 void expert_node_drain(expert_node *node);
 

@@ -64,7 +64,6 @@ struct expert_node {
     uint64_t peers_check_ns; /* when peers that have not greeted are looked for again */
     uint16_t dtype;          /* wire_dtype */
     size_t row_bytes;
-    uint64_t min_epoch;
     node_slot *slots; /* owned [n_layers * n_experts_max] */
     node_peer *peers; /* owned [max_peers] */
     transport_frames *small, *answers;

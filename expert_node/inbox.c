@@ -242,11 +242,6 @@ static wire_refuse_reason why_not(const expert_node *node, const node_peer *p, c
                  o->max_picks);
         return WIRE_REFUSE_TOO_MANY;
     }
-    if (d->epoch < node->min_epoch) {
-        moe_fail(why, MOE_ERR_DENIED, "epoch %llu, this node honours %llu and later", (unsigned long long)d->epoch,
-                 (unsigned long long)node->min_epoch);
-        return WIRE_REFUSE_EPOCH;
-    }
     for (uint32_t g = 0; g < d->n_groups; g++) {
         int32_t expert_id = wire_group_at(d->groups, g).expert_id;
 

@@ -156,11 +156,6 @@ unsigned expert_node_progress(expert_node *node)
     return n + transport_frames_flush(node->small) + transport_frames_flush(node->answers);
 }
 
-void expert_node_set_min_epoch(expert_node *node, uint64_t epoch)
-{
-    node->min_epoch = epoch;
-}
-
 void expert_node_drain(expert_node *node)
 {
     for (uint32_t i = 0; i < node->o.max_peers; i++) {

@@ -175,7 +175,7 @@ typedef enum {
     WIRE_REFUSE_EXPERT = 2,   /* not held here */
     WIRE_REFUSE_TOO_MANY = 3, /* rows or picks above what was negotiated */
     WIRE_REFUSE_SHAPE = 4,    /* d_model or layer */
-    WIRE_REFUSE_EPOCH = 5,    /* older than this node still honours */
+    /* 5 is reserved: docs/wire.md */
     WIRE_REFUSE_BUSY = 6,     /* no buffer now */
     WIRE_REFUSE_FAILED = 7    /* the node's device failed */
 } wire_refuse_reason;

@@ -332,34 +332,6 @@ static void a_draining_node_gets_nothing_new(void **state)
     world_close(&w);
 }
 
-static void a_stale_epoch_is_refused(void **state)
-{
-    world_options o = options(1, 1);
-    router_placement *newer = NULL;
-    moe_error err;
-
-    (void)state;
-    world_open(&w, &o);
-    world_settle(&w);
-    expert_node_set_min_epoch(w.nodes[0].node, 2);
-    world_job_make(&w, 0, 0);
-    exchange *x = w.coordinators[0].x;
-    assert_int_equal(exchange_begin(x, &w.jobs[0][0].job), MOE_OK);
-    for (int turn = 0; turn < 4; turn++) {
-        world_turn(&w, 10);
-    }
-    assert_int_equal(exchange_state(x, 0), EXCHANGE_RUNNING);
-    assert_ok(router_placement_open_single(2, "node-0", o.n_layers, WORLD_MAX_EXPERTS, &newer, &err), err);
-    exchange_set_placement(x, newer);
-    router_placement_unref(newer);
-    for (int turn = 0; turn < 10; turn++) {
-        world_turn(&w, 1000000);
-    }
-    assert_int_equal(exchange_state(x, 0), EXCHANGE_DONE);
-    world_job_check(&w, 0, 0);
-    world_close(&w);
-}
-
 static unsigned poll_node(void *ctx)
 {
     return expert_node_progress(ctx);
@@ -580,7 +552,6 @@ int main(void)
         cmocka_unit_test(a_pick_without_an_owner_is_named),
         cmocka_unit_test(a_dropped_job_is_not_written_to),
         cmocka_unit_test(a_draining_node_gets_nothing_new),
-        cmocka_unit_test(a_stale_epoch_is_refused),
         cmocka_unit_test(waiting_runs_a_member_on_the_same_thread),
         cmocka_unit_test(pauses_end_when_they_are_to),
         cmocka_unit_test(options_out_of_range_are_refused),

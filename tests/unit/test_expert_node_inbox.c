@@ -325,16 +325,6 @@ static void an_expert_that_is_not_here_is_refused(void **state)
     refuses(&d, 1000000, WIRE_REFUSE_EXPERT);
 }
 
-static void an_old_epoch_is_refused(void **state)
-{
-    wire_dispatch d = good();
-
-    (void)state;
-    expert_node_set_min_epoch(w.nodes[0].node, 5);
-    d.epoch = 4;
-    refuses(&d, 0, WIRE_REFUSE_EPOCH);
-}
-
 static void a_dispatch_sent_twice_is_answered_twice_alike(void **state)
 {
     const wire_dispatch d = good();
@@ -612,7 +602,6 @@ int main(void)
         TEST(a_layer_beyond_the_model_is_refused),
         TEST(too_many_rows_are_refused),
         TEST(an_expert_that_is_not_here_is_refused),
-        TEST(an_old_epoch_is_refused),
         TEST(a_dispatch_sent_twice_is_answered_twice_alike),
         TEST(hostile_frames_with_good_checksums_do_no_harm),
         SECRET(the_node_proves_the_secret),
