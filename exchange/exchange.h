@@ -111,6 +111,9 @@ bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *ou
 /* The placement (referenced) used from now on, also for what is sent again. Its nodes are matched by id; those that
  * were not added are not used. */
 void exchange_set_placement(exchange *x, router_placement *placement);
+/* From now on no row is in need of a copy outside the placement of this epoch: all nodes are told at the next progress,
+ * and any that is met later. Until a node hears of it, it keeps what it holds for older placements. */
+void exchange_set_applied(exchange *x, uint64_t epoch);
 
 /* Plans and sends one job. Afterwards exchange_progress until exchange_collect has it.
  * Errors: of the device, when x cannot be downloaded; the job is then EXCHANGE_IDLE. */

@@ -244,9 +244,21 @@ static moe_status send_hello(exchange *x, exchange_node *node)
     return status;
 }
 
-static void put_ping(moe_buf *b, const void *token)
+static void put_ping(moe_buf *b, const void *p)
 {
-    wire_put_ping(b, *(const uint64_t *)token);
+    wire_put_ping(b, p);
+}
+
+static void ping(exchange *x, exchange_node *node, uint64_t now)
+{
+    const wire_ping p = {.token = now, .epoch = x->applied_epoch};
+
+    node->pinged_ns = now;
+    if (post_small(x, node->peer, put_ping, &p)) {
+        node->told_epoch = p.epoch;
+    } else {
+        exchange_wake_at(x, now + BACKOFF_FIRST_NS);
+    }
 }
 
 static bool is_busy_for_us(const exchange *x, const exchange_node *node)
@@ -269,10 +281,15 @@ static void beat(exchange *x, exchange_node *node, uint64_t now)
         return;
     }
     if (now - node->pinged_ns >= x->o.heartbeat_ns) {
-        node->pinged_ns = now;
-        (void)post_small(x, node->peer, put_ping, &now);
+        ping(x, node, now);
     }
     exchange_wake_at(x, node->pinged_ns + x->o.heartbeat_ns);
+}
+
+void exchange_set_applied(exchange *x, uint64_t epoch)
+{
+    x->applied_epoch = epoch;
+    exchange_wake_at(x, 0);
 }
 
 void exchange_node_timers(exchange *x, uint64_t now)
@@ -286,6 +303,9 @@ void exchange_node_timers(exchange *x, uint64_t now)
         if (node->state >= NODE_READY) {
             if (x->o.heartbeat_ns != 0) {
                 beat(x, node, now);
+            }
+            if (node->state >= NODE_READY && node->told_epoch != x->applied_epoch) {
+                ping(x, node, now);
             }
         } else if (now < node->timer_ns) {
             exchange_wake_at(x, node->timer_ns);
@@ -364,6 +384,7 @@ static void on_ready(exchange_node *node, const wire_hello *theirs)
     node->state = NODE_READY;
     node->is_another = false;
     node->incarnation = theirs->incarnation;
+    node->told_epoch = 0;
     node->why[0] = '\0';
     node->leaving = false;
 }
@@ -396,7 +417,7 @@ static moe_status on_hello(exchange *x, exchange_node *node, const unsigned char
         on_ready(node, &h);
         node->slow_until_ns = node->hold_until_ns = 0;
         node->pinged_ns = moe_now_ns(x->o.clock);
-        exchange_wake_at(x, node->pinged_ns + x->o.heartbeat_ns);
+        exchange_wake_at(x, node->pinged_ns); /* the epoch is told at once */
         exchange_replan(x);
     }
     return MOE_OK;

@@ -38,6 +38,7 @@ typedef struct exchange_node {
     uint64_t slow_until_ns; /* it let a deadline pass: until then it is used only if there is no other */
     uint64_t hold_until_ns; /* it refused: until then it is not used */
     uint64_t heard_ns, pinged_ns;
+    uint64_t told_epoch;          /* on this connection, by PING; 0: none */
     unsigned char nonce[32];      /* of our HELLO on this connection */
     uint32_t max_rows, max_picks; /* of one dispatch: the smaller of both members' limits */
     uint64_t rows, frames;        /* answered */
@@ -94,6 +95,7 @@ struct exchange {
     exchange_node nodes[ROUTER_MAX_NODES];
     router_placement *placement;        /* shared; NULL: none yet */
     uint32_t node_of[ROUTER_MAX_NODES]; /* placement's node -> nodes */
+    uint64_t applied_epoch;             /* what nodes are told; 0: none yet */
     router_plan *plan;
     transport_frames *small, *dispatches;
     exchange_attempt *attempts; /* owned [n_attempts] */

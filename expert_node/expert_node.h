@@ -84,6 +84,9 @@ bool expert_node_holds(const expert_node *node, uint32_t layer, int32_t expert_i
 /* Makes the transport progress and runs the dispatches that have arrived. Returns the number of events handled. Never
  * waits for another member. */
 unsigned expert_node_progress(expert_node *node);
+/* The lowest epoch that a connected coordinator applies, as it has told on its connection: 0 while one of them has not,
+ * UINT64_MAX when none is connected. An expert that is in no placement since then gets no rows from them any more. */
+uint64_t expert_node_epoch_applied(const expert_node *node);
 /* Tells every coordinator to send nothing new; what comes is still answered. */
 void expert_node_drain(expert_node *node);
 
@@ -95,6 +98,7 @@ typedef struct expert_node_stats {
     uint64_t auth_failures;        /* coordinators that did not prove the secret */
     uint64_t hellos;               /* coordinators whose HELLO (and proof) was accepted, since the start */
     size_t coordinators;           /* of them connected now */
+    uint64_t epoch_applied;        /* expert_node_epoch_applied */
     uint64_t silent;               /* connections closed because they did not greet in time */
     uint64_t unsent;               /* small frames not sent because the peer does not take those before */
     size_t experts, memory_bytes;  /* loaded now */

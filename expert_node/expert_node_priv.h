@@ -28,6 +28,7 @@ typedef struct node_peer {
     wire_hello hello;        /* theirs */
     unsigned char nonce[32]; /* of ours on this connection */
     uint64_t since_ns;
+    uint64_t epoch; /* that it applies, as it last told; 0: it has not */
 } node_peer;
 
 /* The rows of one dispatch for one expert. */

@@ -274,18 +274,21 @@ static moe_status on_dispatch(expert_node *node, const node_peer *p, const unsig
     return MOE_OK;
 }
 
-static moe_status on_ping(expert_node *node, const node_peer *p, const unsigned char *bytes, size_t n, moe_error *err)
+static moe_status on_ping(expert_node *node, node_peer *p, const unsigned char *bytes, size_t n, moe_error *err)
 {
     wire_pong pong = {.queued_frames = node->batch.n_frames,
                       .queued_rows = node->batch.n_rows,
                       .frames = node->stats.frames,
                       .rows = node->stats.rows};
-    moe_status status = wire_get_ping(bytes, n, &pong.token, err);
+    wire_ping ping;
+    moe_status status = wire_get_ping(bytes, n, &ping, err);
     moe_buf b;
 
     if (status != MOE_OK) {
         return status;
     }
+    p->epoch = ping.epoch;
+    pong.token = ping.token;
     transport_frame *f = small_begin(node, p->peer, &b);
     if (f != NULL) {
         wire_put_pong(&b, &pong);

@@ -156,6 +156,18 @@ unsigned expert_node_progress(expert_node *node)
     return n + transport_frames_flush(node->small) + transport_frames_flush(node->answers);
 }
 
+uint64_t expert_node_epoch_applied(const expert_node *node)
+{
+    uint64_t epoch = UINT64_MAX;
+
+    for (uint32_t i = 0; i < node->o.max_peers; i++) {
+        if (node->peers[i].state == PEER_GREETED) {
+            epoch = MOE_MIN(epoch, node->peers[i].epoch);
+        }
+    }
+    return epoch;
+}
+
 void expert_node_drain(expert_node *node)
 {
     for (uint32_t i = 0; i < node->o.max_peers; i++) {
@@ -171,5 +183,6 @@ void expert_node_get_stats(const expert_node *node, expert_node_stats *out)
     for (uint32_t i = 0; i < node->o.max_peers; i++) {
         out->coordinators += node->peers[i].state == PEER_GREETED;
     }
+    out->epoch_applied = expert_node_epoch_applied(node);
     out->frames_out = transport_frames_out(node->small) + transport_frames_out(node->answers);
 }

@@ -528,21 +528,24 @@ moe_status wire_get_refuse(const void *frame, size_t n, wire_refuse *out, moe_er
     return status;
 }
 
-void wire_put_ping(moe_buf *b, uint64_t token)
+void wire_put_ping(moe_buf *b, const wire_ping *p)
 {
     frame_begin(b, WIRE_PING);
-    moe_put_u64(b, token);
+    moe_put_u64(b, p->token);
+    moe_put_u64(b, p->epoch);
 }
 
-moe_status wire_get_ping(const void *frame, size_t n, uint64_t *token_out, moe_error *err)
+moe_status wire_get_ping(const void *frame, size_t n, wire_ping *out, moe_error *err)
 {
     moe_buf b;
+    wire_ping p;
 
     body_of(&b, frame, n);
-    uint64_t token = moe_get_u64(&b);
+    p.token = moe_get_u64(&b);
+    p.epoch = moe_get_u64(&b);
     moe_status status = body_end(&b, "PING", err);
     if (status == MOE_OK) {
-        *token_out = token;
+        *out = p;
     }
     return status;
 }

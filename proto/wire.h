@@ -20,7 +20,7 @@
 
 #include "base/base.h"
 
-#define WIRE_VERSION      1
+#define WIRE_VERSION      2
 #define WIRE_HEADER_BYTES 16
 #define WIRE_MAX_NAME     63  /* cluster, member, numeric class: characters */
 #define WIRE_MAX_TEXT     200 /* bytes of a reason */
@@ -176,8 +176,8 @@ typedef enum {
     WIRE_REFUSE_TOO_MANY = 3, /* rows or picks above what was negotiated */
     WIRE_REFUSE_SHAPE = 4,    /* d_model or layer */
     /* 5 is reserved: docs/wire.md */
-    WIRE_REFUSE_BUSY = 6,     /* no buffer now */
-    WIRE_REFUSE_FAILED = 7    /* the node's device failed */
+    WIRE_REFUSE_BUSY = 6,  /* no buffer now */
+    WIRE_REFUSE_FAILED = 7 /* the node's device failed */
 } wire_refuse_reason;
 
 typedef struct wire_refuse {
@@ -189,14 +189,19 @@ typedef struct wire_refuse {
 void wire_put_refuse(moe_buf *b, const wire_refuse *r);
 MOE_NODISCARD moe_status wire_get_refuse(const void *frame, size_t n, wire_refuse *out, moe_error *err);
 
+typedef struct wire_ping {
+    uint64_t token;
+    uint64_t epoch; /* that the coordinator's dispatches use from now on; 0: none yet */
+} wire_ping;
+
 typedef struct wire_pong {
     uint64_t token; /* of the PING */
     uint32_t queued_frames, queued_rows;
     uint64_t frames, rows; /* since start */
 } wire_pong;
 
-void wire_put_ping(moe_buf *b, uint64_t token);
-MOE_NODISCARD moe_status wire_get_ping(const void *frame, size_t n, uint64_t *token_out, moe_error *err);
+void wire_put_ping(moe_buf *b, const wire_ping *p);
+MOE_NODISCARD moe_status wire_get_ping(const void *frame, size_t n, wire_ping *out, moe_error *err);
 void wire_put_pong(moe_buf *b, const wire_pong *p);
 MOE_NODISCARD moe_status wire_get_pong(const void *frame, size_t n, wire_pong *out, moe_error *err);
 

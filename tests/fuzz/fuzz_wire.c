@@ -74,7 +74,7 @@ static void small(moe_buf *b, const unsigned char *frame, size_t n, wire_type ty
         wire_refuse refuse;
         wire_goodbye goodbye;
         wire_pong pong;
-        uint64_t token;
+        wire_ping ping;
         unsigned char mac[32];
     } u;
 
@@ -84,8 +84,8 @@ static void small(moe_buf *b, const unsigned char *frame, size_t n, wire_type ty
         wire_put_goodbye(b, &u.goodbye);
     } else if (type == WIRE_PONG && wire_get_pong(frame, n, &u.pong, &err) == MOE_OK) {
         wire_put_pong(b, &u.pong);
-    } else if (type == WIRE_PING && wire_get_ping(frame, n, &u.token, &err) == MOE_OK) {
-        wire_put_ping(b, u.token);
+    } else if (type == WIRE_PING && wire_get_ping(frame, n, &u.ping, &err) == MOE_OK) {
+        wire_put_ping(b, &u.ping);
     } else if (type == WIRE_PROOF && wire_get_proof(frame, n, u.mac, &err) == MOE_OK) {
         wire_put_proof(b, u.mac);
     } else {

@@ -19,7 +19,7 @@ def crc32c(data):
     return crc ^ 0xFFFFFFFF
 
 
-def write(name, kind, body, magic=b"CNCW", version=1, length=None, crc=None):
+def write(name, kind, body, magic=b"CNCW", version=2, length=None, crc=None):
     head = magic + struct.pack("<HHI", version, kind, 16 + len(body) if length is None else length)
     crc = crc32c(head + body) if crc is None else crc
     (out / name).write_bytes(head + struct.pack("<I", crc) + body)
@@ -100,17 +100,18 @@ write("result-bytes", 3, result(2, rows=bytes(15)))
 write("refuse", 4, REQUEST + struct.pack("<H", 2) + name(b"expert 9"))
 write("refuse-text", 4, REQUEST + struct.pack("<H", 2) + name(b"\xff\xfe"))
 write("refuse-long", 4, REQUEST + struct.pack("<H", 2) + name(b"x" * 201))
-write("ping", 5, struct.pack("<Q", 77))
-write("ping-tail", 5, struct.pack("<QB", 77, 1))
+write("ping", 5, struct.pack("<QQ", 77, 5))
+write("ping-short", 5, struct.pack("<Q", 77))
+write("ping-tail", 5, struct.pack("<QQB", 77, 5, 1))
 write("pong", 6, struct.pack("<QIIQQ", 77, 1, 2, 3, 4))
 write("pong-short", 6, struct.pack("<QIIQ", 77, 1, 2, 3))
 write("goodbye", 7, struct.pack("<H", 1) + name(b"draining"))
 write("goodbye-nul", 7, struct.pack("<H", 1) + name(b"a\0b"))
 write("goodbye-tail", 7, struct.pack("<H", 1) + name(b"") + b"x")
-write("version", 5, struct.pack("<Q", 77), version=2)
+write("version", 5, struct.pack("<QQ", 77, 5), version=1)
 write("type-0", 0, b"")
 write("type-9", 9, b"")
-write("magic", 5, struct.pack("<Q", 77), magic=b"CNCX")
-write("length", 5, struct.pack("<Q", 77), length=99)
-write("checksum", 5, struct.pack("<Q", 77), crc=1)
+write("magic", 5, struct.pack("<QQ", 77, 5), magic=b"CNCX")
+write("length", 5, struct.pack("<QQ", 77, 5), length=99)
+write("checksum", 5, struct.pack("<QQ", 77, 5), crc=1)
 (out / "header-short").write_bytes(b"CNCW\x01")

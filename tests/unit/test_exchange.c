@@ -253,6 +253,37 @@ static void a_silent_node_is_lost_after_eight_beats(void **state)
     world_close(&w);
 }
 
+static void every_node_hears_of_the_epoch_that_is_applied(void **state)
+{
+    world_options o = options(2, 1);
+
+    (void)state;
+    o.n_coordinators = 2; /* and no heartbeats */
+    world_open(&w, &o);
+    world_settle(&w);
+    assert_int_equal(expert_node_epoch_applied(w.nodes[0].node), 0);
+    exchange_set_applied(w.coordinators[0].x, 7);
+    exchange_set_applied(w.coordinators[1].x, 6);
+    for (int turn = 0; turn < 4; turn++) {
+        world_turn(&w, 10);
+    }
+    assert_int_equal(expert_node_epoch_applied(w.nodes[0].node), 6);
+    assert_int_equal(expert_node_epoch_applied(w.nodes[1].node), 6);
+    world_node_kill(&w, 1);
+    world_turn(&w, 10);
+    world_node_start(&w, 1);
+    assert_int_equal(expert_node_epoch_applied(w.nodes[1].node), UINT64_MAX);
+    exchange_set_applied(w.coordinators[1].x, 8);
+    world_turn(&w, 20000000); /* connected to again */
+    world_settle(&w);
+    for (int turn = 0; turn < 4; turn++) {
+        world_turn(&w, 10);
+    }
+    assert_int_equal(expert_node_epoch_applied(w.nodes[0].node), 7);
+    assert_int_equal(expert_node_epoch_applied(w.nodes[1].node), 7);
+    world_close(&w);
+}
+
 static void a_dropped_expert_is_refused_and_found_elsewhere(void **state)
 {
     world_options o = options(2, 2);
@@ -547,6 +578,7 @@ int main(void)
         cmocka_unit_test(a_dead_nodes_rows_go_to_the_replica),
         cmocka_unit_test(a_silent_node_is_hedged_after_its_deadline),
         cmocka_unit_test(a_silent_node_is_lost_after_eight_beats),
+        cmocka_unit_test(every_node_hears_of_the_epoch_that_is_applied),
         cmocka_unit_test(a_dropped_expert_is_refused_and_found_elsewhere),
         cmocka_unit_test(another_incarnation_is_not_used),
         cmocka_unit_test(a_pick_without_an_owner_is_named),

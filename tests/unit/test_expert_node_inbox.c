@@ -169,16 +169,22 @@ static wire_type type_of(size_t i)
     return type;
 }
 
-static void answers_a_ping(void)
+static void send_ping(uint64_t epoch)
 {
     moe_buf b;
-    wire_pong pong;
-    moe_error err;
 
     n_got = 0;
     moe_buf_init(&b, frame, sizeof frame);
-    wire_put_ping(&b, 4711);
+    wire_put_ping(&b, &(wire_ping){.token = 4711, .epoch = epoch});
     send_bytes(wire_finish(&b));
+}
+
+static void answers_a_ping(void)
+{
+    wire_pong pong;
+    moe_error err;
+
+    send_ping(0);
     assert_int_equal(type_of(0), WIRE_PONG);
     assert_ok(wire_get_pong(got[0], got_bytes[0], &pong, &err), err);
     assert_int_equal(pong.token, 4711);
@@ -196,6 +202,23 @@ static void hello_is_answered_with_the_nodes_own(void **state)
     assert_string_equal(h.member, "node-0");
     assert_int_equal(h.max_rows, ROWS);
     answers_a_ping();
+}
+
+static void the_epoch_that_a_coordinator_applies_counts_while_it_is_connected(void **state)
+{
+    const expert_node *node = w.nodes[0].node;
+
+    (void)state;
+    assert_int_equal(expert_node_epoch_applied(node), UINT64_MAX); /* connected, but a stranger */
+    greet();
+    assert_int_equal(expert_node_epoch_applied(node), 0);
+    send_ping(3);
+    assert_int_equal(expert_node_epoch_applied(node), 3);
+    send_ping(4);
+    assert_int_equal(expert_node_epoch_applied(node), 4);
+    end->ops->peer_close(end, peer);
+    turn();
+    assert_int_equal(expert_node_epoch_applied(node), UINT64_MAX);
 }
 
 static void nothing_is_honoured_before_hello(void **state)
@@ -591,6 +614,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(hello_is_answered_with_the_nodes_own),
+        TEST(the_epoch_that_a_coordinator_applies_counts_while_it_is_connected),
         TEST(nothing_is_honoured_before_hello),
         TEST(a_stranger_of_another_cluster_is_told_why),
         TEST(a_refused_stranger_is_not_honoured),

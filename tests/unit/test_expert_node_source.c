@@ -142,7 +142,7 @@ static void put_hello(moe_buf *b)
 
 static void put_ping(moe_buf *b)
 {
-    wire_put_ping(b, 42);
+    wire_put_ping(b, &(wire_ping){.token = 42});
 }
 
 /* Nobody turns the node but the load itself. */

@@ -193,11 +193,11 @@ static void another_version_is_not_damage(void **state)
 
     (void)state;
     moe_buf_init(&b, frame, sizeof frame);
-    wire_put_ping(&b, 1);
-    frame[4] = 2;
+    wire_put_ping(&b, &(wire_ping){.token = 1});
+    frame[4] = WIRE_VERSION + 1;
     size_t n = wire_finish(&b);
     assert_int_equal(wire_open(frame, n, &type, &err), MOE_ERR_UNSUPPORTED);
-    assert_contains(err.text, "version 2");
+    assert_contains(err.text, "version 3");
 }
 
 static void a_frame_that_does_not_fit_is_none(void **state)
