@@ -153,6 +153,7 @@ static void apply_placement(pool *p, const cluster_state *s)
         p->epoch_applied = s->epoch;
         p->settled_epoch = 0;
         MOE_INFO("placement epoch %llu applied: %zu nodes", (unsigned long long)s->epoch, s->n_nodes);
+        exchange_set_applied(p->exchange, s->epoch);
         cluster_set_applied(p->cluster, s->epoch);
     }
 }

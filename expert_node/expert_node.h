@@ -87,6 +87,9 @@ unsigned expert_node_progress(expert_node *node);
 /* The lowest epoch that a connected coordinator applies, as it has told on its connection: 0 while one of them has not,
  * UINT64_MAX when none is connected. An expert that is in no placement since then gets no rows from them any more. */
 uint64_t expert_node_epoch_applied(const expert_node *node);
+/* The same without those coordinators of which more is known. */
+uint64_t expert_node_epoch_of_others(const expert_node *node,
+                                     bool (*is_left_out)(void *ctx, const char *id, uint64_t incarnation), void *ctx);
 /* Tells every coordinator to send nothing new; what comes is still answered. */
 void expert_node_drain(expert_node *node);
 

@@ -156,16 +156,25 @@ unsigned expert_node_progress(expert_node *node)
     return n + transport_frames_flush(node->small) + transport_frames_flush(node->answers);
 }
 
-uint64_t expert_node_epoch_applied(const expert_node *node)
+uint64_t expert_node_epoch_of_others(const expert_node *node,
+                                     bool (*is_left_out)(void *ctx, const char *id, uint64_t incarnation), void *ctx)
 {
     uint64_t epoch = UINT64_MAX;
 
     for (uint32_t i = 0; i < node->o.max_peers; i++) {
-        if (node->peers[i].state == PEER_GREETED) {
-            epoch = MOE_MIN(epoch, node->peers[i].epoch);
+        const node_peer *p = &node->peers[i];
+
+        if (p->state == PEER_GREETED &&
+            (is_left_out == NULL || !is_left_out(ctx, p->hello.member, p->hello.incarnation))) {
+            epoch = MOE_MIN(epoch, p->epoch);
         }
     }
     return epoch;
+}
+
+uint64_t expert_node_epoch_applied(const expert_node *node)
+{
+    return expert_node_epoch_of_others(node, NULL, NULL);
 }
 
 void expert_node_drain(expert_node *node)

@@ -8,9 +8,11 @@
  * One expert between two turns of the node's loop: a load reads, hashes and packs some megabytes, and dispatches for
  * the experts that are there must not wait for all the others.
  *
- * Why a drop waits for the coordinators (settled): while no owner in the placement has an expert ready, each sends its
- * rows to whoever has it, and that may be this node alone. Once they all send them to an owner, no row comes for what is
- * not wanted. A dispatch that comes all the same gets REFUSE and goes to a replica.
+ * Why a drop waits for the coordinators: while no owner in the placement has an expert ready, each sends its rows to
+ * whoever has it, and that may be this node alone. Once they all send them to an owner, no row comes for what is not
+ * wanted. Those that are registered say so in the store, expert by expert (settled); one that is connected but not
+ * registered has lost the store and goes on with what it knows: what its connection tells is the epoch that it has
+ * applied (expert_node_epoch_of_others). A dispatch that comes all the same gets REFUSE and goes to a replica.
  *
  * Why experts are settled one by one: a full node must drop before it can load, and what it is to load may be what
  * another full node waits for. What does not fit waits for the next drop.
@@ -39,6 +41,11 @@ struct assignment {
     uint64_t *settled, *covered;
     size_t cursor; /* of two rounds over all experts: everything before it is loaded, or has failed */
     uint64_t retry_ns, report_ns;
+    struct {
+        char id[ROUTER_MAX_NODE_ID + 1];
+        uint64_t incarnation;
+    } registered[CLUSTER_MAX_COORDINATORS];
+    size_t n_registered;
     bool report;  /* held has changed since the last report */
     bool is_full; /* until something is dropped */
     uint64_t reported_epoch;
@@ -108,6 +115,15 @@ static uint32_t count_missing(const assignment *a)
     return n;
 }
 
+static void take_registered(assignment *a, const cluster_state *s)
+{
+    a->n_registered = s->n_coordinators;
+    for (size_t i = 0; i < s->n_coordinators; i++) {
+        memcpy(a->registered[i].id, s->coordinators[i].id, sizeof a->registered[i].id);
+        a->registered[i].incarnation = s->coordinators[i].incarnation;
+    }
+}
+
 /* Starts over from the first expert with what the cluster wants now. */
 static void take_state(assignment *a, cluster *c)
 {
@@ -118,6 +134,7 @@ static void take_state(assignment *a, cluster *c)
         a->n_wanted = (uint32_t)cluster_state_wanted(s, a->id, a->wanted);
         cluster_state_settled(s, a->settled);
         cluster_state_covered(s, a->id, a->covered);
+        take_registered(a, s);
         a->epoch = s->epoch;
         a->n_missing = count_missing(a);
         a->cursor = 0;
@@ -174,17 +191,48 @@ static void drop_one(assignment *a, size_t i)
     a->is_full = false;
 }
 
+static bool is_registered(void *ctx, const char *id, uint64_t incarnation)
+{
+    const assignment *a = ctx;
+
+    for (size_t i = 0; i < a->n_registered; i++) {
+        if (a->registered[i].incarnation == incarnation && strcmp(a->registered[i].id, id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool unregistered_are_past(assignment *a)
+{
+    return expert_node_epoch_of_others(a->node, is_registered, a) >= a->epoch;
+}
+
+/* The first expert that is held and not wanted, and that registered coordinators have settled; false: there is none. */
+static bool find_surplus(const assignment *a, size_t *out)
+{
+    size_t words = cluster_words(a->n_ffn_experts);
+
+    for (size_t w = 0; w < a->n_words; w++) {
+        uint64_t surplus = a->held[w] & ~a->wanted[w] & a->settled[w];
+
+        if (surplus != 0) {
+            *out = w / words * a->n_ffn_experts + w % words * 64 + (size_t)__builtin_ctzll(surplus);
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Does one thing; false: there is nothing to do. What goes makes room for what comes, so drops come first where they
  * may be done. */
 static bool work_one(assignment *a)
 {
-    size_t n = (size_t)a->n_layers * a->n_ffn_experts;
+    size_t n = (size_t)a->n_layers * a->n_ffn_experts, surplus;
 
-    for (size_t i = 0; a->cursor == 0 && i < n; i++) {
-        if (bit(a, a->held, i) && !bit(a, a->wanted, i) && bit(a, a->settled, i)) {
-            drop_one(a, i);
-            return true;
-        }
+    if (find_surplus(a, &surplus) && unregistered_are_past(a)) {
+        drop_one(a, surplus);
+        return true;
     }
     for (; a->cursor < 2 * n && !a->is_full; a->cursor++) {
         size_t i = a->cursor % n;

@@ -2,7 +2,8 @@
  * turns of its loop.
  *
  * An expert is loaded when the placement names this node, and reported once everything it names is there (and now and
- * then on the way). It is dropped when no placement that a live coordinator may still use names it here.
+ * then on the way). It is dropped when no placement that a coordinator may still use names it here: one that is
+ * registered in the store, or one that is connected, whatever the store says of it.
  * Threads: all belongs to the node's thread, but for assignment_notify and assignment_get_progress. */
 #ifndef CONCLAVE_EXPERT_NODE_PROGRAM_ASSIGNMENT_H
 #define CONCLAVE_EXPERT_NODE_PROGRAM_ASSIGNMENT_H

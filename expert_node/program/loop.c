@@ -46,6 +46,7 @@ standing node_standing(node_program_state *p)
                       .n_wanted = a.wanted,
                       .n_hellos = shown.stats.hellos,
                       .n_connected = shown.stats.coordinators,
+                      .epoch_connected = shown.stats.epoch_applied,
                       .n_denied = shown.transport.denied + shown.stats.auth_failures};
 }
 

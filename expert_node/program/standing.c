@@ -42,14 +42,25 @@ static uint64_t room_of_others(const standing *s, size_t *n_others)
     return room;
 }
 
+/* No coordinator sends anything here any more. One that is connected may have lost the store, and one that is registered
+ * its connection. */
+static bool nobody_needs_us(const standing *s)
+{
+    const cluster_state *state = s->state;
+
+    if (s->n_connected == 0) {
+        return state->n_coordinators == 0 || s->n_wanted == 0;
+    }
+    return s->n_wanted == 0 && cluster_state_epoch_applied(state) >= state->epoch && s->epoch_connected >= state->epoch;
+}
+
 standing_relief standing_judge(const standing *s, moe_error *why)
 {
     const cluster_state *state = s->state;
     uint64_t all = (uint64_t)state->n_layers * state->n_ffn_experts;
     size_t n_others;
 
-    if ((state->n_coordinators == 0 && s->n_connected == 0) ||
-        (s->n_wanted == 0 && (s->n_connected == 0 || cluster_state_epoch_applied(state) >= state->epoch))) {
+    if (nobody_needs_us(s)) {
         return STANDING_RELIEVED;
     }
     if (!state->connected) {

@@ -35,8 +35,8 @@ sys.dont_write_bytecode = True
 
 from cluster import Cluster, wait_for  # noqa: E402
 from coordinator import Coordinator  # noqa: E402
-from faults import Forwarder, Partition, Slowed, stopped  # noqa: E402
-from members import Hosts  # noqa: E402
+from faults import Partition, Slowed, stopped  # noqa: E402
+from members import Forwarder, Hosts  # noqa: E402
 from python_client import lay_out  # noqa: E402
 from streams import Streams, Stub, make_questions, percentiles, reference, said  # noqa: E402
 
@@ -241,8 +241,7 @@ def alone(run, seconds):
     """One of two coordinators has no etcd for a while; meanwhile two nodes join and two others drain, so that some experts keep no owner."""
     cluster = run.cluster = Cluster(run.site, run.name, run.stack)
     stubs = cluster.start(3, 2, "b")  # first, so that it is the controller
-    host, _, port = cluster.etcd.url.rpartition("//")[2].rpartition(":")
-    way = Forwarder((host, int(port)))
+    way = Forwarder(cluster.etcd.url.rpartition("//")[2])
     run.stack.callback(way.close)
     run.flow([*stubs, cluster.coordinator("a", etcd_url=f"http://{way.address}")])
     with run.injection():

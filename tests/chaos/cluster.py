@@ -6,8 +6,7 @@ import signal
 import time
 
 from coordinator import WAIT_S, Coordinator
-from faults import Forwarder
-from members import Etcd, Process
+from members import Etcd, Forwarder, Process
 from streams import Stub
 
 
@@ -61,8 +60,7 @@ class Cluster:
         self.stack.callback(lambda: coordinator.process.poll() is None and coordinator.stop(signal.SIGKILL))
         address = coordinator.address
         if self.hosts:
-            host, _, port = address.rpartition(":")
-            way = Forwarder((host, int(port)), self.hosts.names[0])
+            way = Forwarder(address, self.hosts.names[0])
             self.stack.callback(way.close)
             address = way.address
         self.coordinators[id], self.stubs[id] = coordinator, Stub(self.site.v1, address)

@@ -1,14 +1,12 @@
 """What goes wrong on purpose. Every fault can tell whether it took effect."""
 import contextlib
-import ctypes
 import os
-import selectors
 import signal
 import socket
 import threading
 import time
 
-CLONE_NEWNET = 0x40000000
+from members import on_host
 
 
 # ---------------------------------------------------------------------------------------------- processes
@@ -66,100 +64,6 @@ class Slowed:
 
 
 # ---------------------------------------------------------------------------------------------- the network
-def on_host(name, work):
-    """What work() returns in the network namespace of this name (None: where we are). A thread of its own enters it."""
-    if name is None:
-        return work()
-    result = []
-
-    def enter():
-        fd = os.open(f"/run/netns/{name}", os.O_RDONLY)
-        try:
-            if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), f"namespace {name} cannot be entered")
-            result.append(work())
-        finally:
-            os.close(fd)
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    if not result:
-        raise OSError(f"nothing came of it in namespace {name}")
-    return result[0]
-
-
-class Forwarder:
-    """A port of ours that leads to another one, maybe on another host, until it is cut: connections end and new ones are refused."""
-
-    def __init__(self, target, host=None):
-        self.target, self.host = target, host
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
-        self.selector, self.other = selectors.DefaultSelector(), {}
-        self.is_cut, self.is_closed = threading.Event(), threading.Event()
-        self.selector.register(self.listener, selectors.EVENT_READ)
-        self.thread = threading.Thread(target=self.work, daemon=True)
-        self.thread.start()
-
-    def work(self):
-        while not self.is_closed.is_set():
-            for key, _ in self.selector.select(0.02):
-                if key.fileobj is self.listener:
-                    self.accept()
-                elif key.fileobj in self.other:
-                    self.pump(key.fileobj)
-            if self.is_cut.is_set():
-                for end in list(self.other):
-                    self.drop(end)
-        for end in list(self.other):
-            self.drop(end)
-        self.listener.close()
-
-    def accept(self):
-        near = self.listener.accept()[0]
-        try:
-            far = None if self.is_cut.is_set() else on_host(self.host, lambda: socket.create_connection(self.target, 5))
-        except OSError:
-            far = None
-        if far is None:
-            near.close()
-            return
-        for a, b in ((near, far), (far, near)):
-            a.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            a.settimeout(5)
-            self.other[a] = b
-            self.selector.register(a, selectors.EVENT_READ)
-
-    def pump(self, end):
-        try:
-            data = end.recv(1 << 16)
-            self.other[end].sendall(data)
-        except OSError:
-            data = b""
-        if not data:
-            self.drop(end)
-
-    def drop(self, end):
-        other = self.other.pop(end, None)
-        if other is not None:
-            self.selector.unregister(end)
-            end.close()
-            self.drop(other)
-
-    @contextlib.contextmanager
-    def cut(self):
-        self.is_cut.set()
-        try:
-            yield
-        finally:
-            self.is_cut.clear()
-
-    def close(self):
-        self.is_closed.set()
-        self.thread.join()
-
-
 NOWHERE = "02:00:00:00:00:01"  # a hardware address that nobody has: what is sent there is lost without a word
 
 

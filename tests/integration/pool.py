@@ -16,10 +16,11 @@ import threading
 import time
 import unittest
 import urllib.error
+import urllib.parse
 import urllib.request
 
 from coordinator import WAIT_S, Coordinator, clean_env, free_ports, resident_of_file_kib, run_json
-from members import Etcd, Hosts, Process
+from members import Etcd, Forwarder, Hosts, Process
 
 if shutil.which("etcd") is None:
     print("skipped: etcd-server is not installed")
@@ -30,6 +31,36 @@ PROMPT = ",".join(str(7 * i % 300 + 3) for i in range(40))
 ASKS = [("--temperature", "0"), ("--seed", "11", "--temperature", "1.3"), ("--seed", "5", "--top-k", "40", "--n", "2")]
 
 LONG = ("generate", "--tokens", "5,6,7", "--seed", "3", "--ignore-eos", "--max-tokens", "400")
+
+
+class Asker:
+    """Asks a coordinator for the same long answer again and again, and keeps what came instead of it."""
+
+    def __init__(self, coordinator, expected):
+        self.coordinator, self.expected, self.n, self.wrong, self.stopped = coordinator, expected, 0, None, False
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        while not self.stopped and self.wrong is None:
+            try:
+                got = [id for chunk in run_json(CONCLAVE, self.coordinator, *LONG) for id in chunk.get("token_ids", [])]
+                self.wrong = None if got == self.expected else f"{len(got)} tokens, or other ones"
+            except RuntimeError as error:
+                self.wrong = str(error)
+            self.n += 1
+
+    def goes_on(self):
+        """One whole answer from now on, and never another one."""
+        n, end = self.n, time.monotonic() + WAIT_S
+        while self.n < n + 2 and self.wrong is None and time.monotonic() < end:
+            time.sleep(0.02)
+        if self.wrong is not None or self.n < n + 2:
+            raise AssertionError(f"after {n} good answers: {self.wrong or 'none came'}")
+
+    def stop(self):
+        self.stopped = True
+        self.thread.join()
 
 
 class Pool(unittest.TestCase):
@@ -706,6 +737,63 @@ class Pool(unittest.TestCase):
             code, log = leaving.end()
             self.assertEqual(code, 0, log)
             self.assertEqual(self.answers(coordinator), self.expected)
+        self.stop_nodes()
+
+    def without_lease(self, id):
+        """Ends the lease of a coordinator, as etcd does when it hears nothing of it for 15 s."""
+        def call(path, **body):
+            with urllib.request.urlopen(f"{self.etcd.url}/v3/{path}", json.dumps(body).encode(), timeout=WAIT_S) as reply:
+                return json.load(reply)
+
+        key = f"/conclave/{self.cluster}/coordinators/{id}".encode()
+        call("lease/revoke", ID=call("kv/range", key=base64.b64encode(key).decode())["kvs"][0]["lease"])
+
+    def wait_until(self, what, *askers):
+        end = time.monotonic() + WAIT_S
+        while not what():
+            for asker in askers:
+                self.assertIsNone(asker.wrong)
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.05)
+
+    def owners(self, coordinator):
+        """Per expert who has it, once this coordinator, which alone is registered, has applied the placement; until then []."""
+        cluster, = run_json(CONCLAVE, coordinator, "nodes")
+        placement, = run_json(CONCLAVE, coordinator, "placement")
+        if [c["epoch"] for c in cluster["coordinators"]] != [placement["epoch"]]:
+            return []
+        return [{r["node_id"] for r in e.get("replicas", []) if r.get("ready")} for e in placement["experts"]]
+
+    def test_a_coordinator_that_alone_loses_etcd_serves_on_while_the_pool_changes(self):
+        way = Forwarder(urllib.parse.urlsplit(self.etcd.url)[1])
+        self.addCleanup(way.close)
+        first, _ = self.start_nodes(2, "--drain-timeout-ms", "600000")
+        with self.coordinator("--min-nodes", "2", "--etcd", f"http://{way.address}", id="a") as a, self.coordinator(id="b") as b:
+            askers = [Asker(a, self.expected_long) for _ in range(2)]
+            try:
+                with way.cut():
+                    self.without_lease("a")
+                    self.wait_until(lambda: [c["id"] for c in run_json(CONCLAVE, b, "nodes")[0]["coordinators"]] == ["b"], *askers)
+                    self.node("node-2").ready()
+                    self.wait_until(lambda: any("node-2" in nodes for nodes in self.owners(b)), *askers)
+                    for asker in askers:
+                        asker.goes_on()
+                    first.process.send_signal(signal.SIGTERM)
+                    self.wait_until(lambda: (owners := self.owners(b)) and all(nodes - {"node-0"} for nodes in owners), *askers)
+                    for asker in askers:
+                        asker.goes_on()
+                    self.assertEqual(self.answers(b), self.expected)
+                    self.assertIsNone(first.process.poll(), "a coordinator is connected that knows of no other owner")
+                code, log = first.end()
+                self.assertEqual(code, 0, log)
+                self.nodes.remove(first)
+                for asker in askers:
+                    asker.goes_on()
+            finally:
+                for asker in askers:
+                    asker.stop()
+            self.assert_all_answered_by(a, 2)
+            print(f"{sum(asker.n for asker in askers)} equal answers of a coordinator that lost etcd and found it again")
         self.stop_nodes()
 
     def test_the_policy_stays_when_the_controller_changes(self):

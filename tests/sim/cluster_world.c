@@ -185,7 +185,8 @@ static void go_on_draining(cluster_world *w, uint32_t i)
                         .address = n->m.id,
                         .n_wanted = a.wanted,
                         .n_hellos = stats.hellos,
-                        .n_connected = stats.coordinators};
+                        .n_connected = stats.coordinators,
+                        .epoch_connected = stats.epoch_applied};
     if (standing_judge(&s, NULL) == STANDING_RELIEVED || cluster_world_now(w) >= n->drains_until_ns) {
         expert_node_drain(n->node);
         n->leaves_ns = cluster_world_now(w) + FAREWELL_NS;

@@ -14,6 +14,8 @@ static moe_clock_virtual clock_v;
 static cluster_memory *memory;
 static cluster_store *stores[3];
 static cluster *member, *other, *coordinator;
+static transport *its_end; /* of a coordinator that is in no store */
+static exchange *its_exchange;
 static expert_source source;
 static unsigned n_failures;     /* loads that fail before one succeeds */
 static uint64_t last[N_LAYERS]; /* what `other` has reported */
@@ -110,6 +112,10 @@ static int setup_small(void **state)
 static int teardown(void **state)
 {
     (void)state;
+    transport_close(its_end);
+    exchange_close(its_exchange);
+    its_end = NULL;
+    its_exchange = NULL;
     cluster_close(other);
     cluster_close(coordinator);
     cluster_close(member);
@@ -143,6 +149,10 @@ static void run(unsigned seconds)
         if (other != NULL) {
             (void)cluster_step(other);
         }
+        if (its_exchange != NULL) {
+            (void)exchange_progress(its_exchange);
+        }
+        (void)expert_node_progress(node);
         size_t before = n_loaded();
         (void)assignment_turn(a, member);
         assert_true(n_loaded() <= before + 1);
@@ -194,6 +204,65 @@ static void an_expert_is_dropped_when_every_coordinator_applies_a_placement_with
     run(10);
     assert_int_equal(n_loaded(), N_ALL / 2);
     assert_int_equal(n_reported(), N_ALL / 2);
+}
+
+/* It may have lost the store for longer than its lease. */
+static void connect_one_that_is_not_registered(void)
+{
+    const transport_loopback_options loopback = {
+        .net = w.net, .address = "lost", .max_message = 4096, .max_peers = 2, .max_queued = 4};
+    moe_error err;
+
+    assert_int_equal(transport_loopback_open(&loopback, &its_end), MOE_OK);
+    const exchange_options o = {.transport = its_end,
+                                .device = w.device,
+                                .clock = &clock_v.clock,
+                                .n_layers = N_LAYERS,
+                                .n_experts_max = N_EXPERTS,
+                                .k = 2,
+                                .d_model = 8,
+                                .max_rows = 4,
+                                .micro_batches = 1,
+                                .dispatch_timeout_ns = 1000000000,
+                                .id = "lost",
+                                .cluster = "test"};
+    assert_ok(exchange_open(&o, &its_exchange, &err), err);
+    assert_ok(exchange_add_node(its_exchange, "a", "a", 0, &err), err);
+    run(1);
+    assert_true(exchange_node_ready(its_exchange, "a"));
+}
+
+static void an_expert_is_kept_while_a_connected_coordinator_uses_it_whatever_the_store_says(void **state)
+{
+    (void)state;
+    run(10);
+    connect_one_that_is_not_registered();
+    exchange_set_applied(its_exchange, epoch());
+    cluster_set_applied(coordinator, epoch());
+    other = join(CLUSTER_NODE, "b", 2, NULL);
+    run(10);
+    cluster_set_applied(coordinator, epoch());
+    run(30);
+    assert_int_equal(n_loaded(), N_ALL);
+    exchange_set_applied(its_exchange, epoch());
+    run(10);
+    assert_int_equal(n_loaded(), N_ALL / 2);
+    assert_int_equal(n_reported(), N_ALL / 2);
+}
+
+static void a_connected_coordinator_that_has_told_nothing_yet_may_use_everything(void **state)
+{
+    (void)state;
+    run(10);
+    connect_one_that_is_not_registered();
+    other = join(CLUSTER_NODE, "b", 2, NULL);
+    run(10);
+    cluster_set_applied(coordinator, epoch());
+    run(10);
+    assert_int_equal(n_loaded(), N_ALL);
+    exchange_remove_node(its_exchange, "a");
+    run(10);
+    assert_int_equal(n_loaded(), N_ALL / 2);
 }
 
 static void what_could_not_be_loaded_is_tried_again(void **state)
@@ -328,6 +397,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_the_placement_gives_is_loaded_and_reported, setup, teardown),
         cmocka_unit_test_setup_teardown(an_expert_is_dropped_when_every_coordinator_applies_a_placement_without_it,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(an_expert_is_kept_while_a_connected_coordinator_uses_it_whatever_the_store_says,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(a_connected_coordinator_that_has_told_nothing_yet_may_use_everything, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(what_could_not_be_loaded_is_tried_again, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_node_drops_what_is_settled_and_then_loads, setup_small, teardown),
         cmocka_unit_test_setup_teardown(what_was_settled_before_is_not_settled_now, setup, teardown),

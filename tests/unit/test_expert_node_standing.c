@@ -30,8 +30,13 @@ static standing normal(void)
                             .nodes = nodes,
                             .coordinators = &coordinator,
                             .epoch = 4};
-    return (standing){
-        .state = &state, .id = "node-0", .address = "host:7", .n_wanted = 5, .n_hellos = 1, .n_connected = 1};
+    return (standing){.state = &state,
+                      .id = "node-0",
+                      .address = "host:7",
+                      .n_wanted = 5,
+                      .n_hellos = 1,
+                      .n_connected = 1,
+                      .epoch_connected = 4};
 }
 
 /* ------------------------------------------------------------------------------------------------ met */
@@ -144,6 +149,28 @@ static void who_has_none_does_not_wait_for_a_coordinator_that_is_gone(void **sta
     assert_int_equal(standing_judge(&s, NULL), STANDING_RELIEVED);
 }
 
+static void who_has_none_waits_for_a_coordinator_that_is_connected_and_not_registered(void **state_)
+{
+    standing s = normal();
+
+    (void)state_;
+    s.n_wanted = 0;
+    state.n_coordinators = 0;
+    s.epoch_connected = 3;
+    assert_int_equal(standing_judge(&s, NULL), STANDING_NEEDED);
+    s.epoch_connected = 4;
+    assert_int_equal(standing_judge(&s, NULL), STANDING_RELIEVED);
+}
+
+static void a_coordinator_that_has_lost_the_store_needs_what_it_knows(void **state_)
+{
+    standing s = normal();
+
+    (void)state_;
+    state.n_coordinators = 0;
+    assert_int_equal(standing_judge(&s, NULL), STANDING_NEEDED);
+}
+
 static void without_a_coordinator_nobody_needs_a_node(void **state_)
 {
     standing s = normal();
@@ -151,6 +178,8 @@ static void without_a_coordinator_nobody_needs_a_node(void **state_)
     (void)state_;
     s.n_connected = 0;
     state.n_coordinators = 0;
+    s.n_connected = 0;
+    s.epoch_connected = UINT64_MAX;
     assert_int_equal(standing_judge(&s, NULL), STANDING_RELIEVED);
 }
 
@@ -220,6 +249,8 @@ int main(void)
         cmocka_unit_test(who_has_experts_waits_while_another_may_take_them),
         cmocka_unit_test(who_has_none_waits_until_every_coordinator_knows),
         cmocka_unit_test(who_has_none_does_not_wait_for_a_coordinator_that_is_gone),
+        cmocka_unit_test(who_has_none_waits_for_a_coordinator_that_is_connected_and_not_registered),
+        cmocka_unit_test(a_coordinator_that_has_lost_the_store_needs_what_it_knows),
         cmocka_unit_test(without_a_coordinator_nobody_needs_a_node),
         cmocka_unit_test(a_coordinator_that_has_lost_etcd_still_needs_a_node),
         cmocka_unit_test(a_coordinator_that_died_relieves_nobody),
