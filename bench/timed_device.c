@@ -169,6 +169,11 @@ static void timed_expert_close(compute_device *d, compute_expert *e)
     inner_of(d)->ops->expert_close(inner_of(d), e);
 }
 
+static moe_status timed_expert_adopt(compute_device *d, compute_expert *e)
+{
+    return inner_of(d)->ops->expert_adopt(inner_of(d), e);
+}
+
 const compute_expert *timed_device_expert(const compute_device *d, const void *gate_data)
 {
     const timed_device *t = (const timed_device *)d;
@@ -376,6 +381,7 @@ static const compute_ops timed_ops = {
     .matrix_close = timed_matrix_close,
     .expert_open = timed_expert_open,
     .expert_close = timed_expert_close,
+    .expert_adopt = timed_expert_adopt,
     .embed = timed_embed,
     .to_class = timed_to_class,
     .matmul = timed_matmul,

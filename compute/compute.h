@@ -153,6 +153,10 @@ typedef struct compute_ops {
                                             const compute_weight *up, const compute_weight *down, compute_layout layout,
                                             compute_expert **out);
     void (*expert_close)(compute_device *d, compute_expert *e);
+    /* Takes an expert that another device of the same kind and class has opened: from now on it is as if it had been
+     * opened here. So a thread with a device of its own can prepare experts while this one computes; only what a step
+     * needs at hand is done here. Errors: MOE_ERR_NO_MEMORY, MOE_ERR_INVALID_ARG; either device may then close it. */
+    MOE_NODISCARD moe_status (*expert_adopt)(compute_device *d, compute_expert *e);
 
     /* -- ops; n rows may be 0 */
     /* out f32 [n, width] = row ids[i] of table, widened. table [.., width] of table_dtype, row-major. */

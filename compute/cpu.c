@@ -596,6 +596,7 @@ static const compute_ops ops = {
     .matrix_close = cpu_matrix_close,
     .expert_open = cpu_expert_open,
     .expert_close = cpu_expert_close,
+    .expert_adopt = cpu_expert_adopt,
     .embed = embed,
     .to_class = to_class,
     .matmul = cpu_matmul,

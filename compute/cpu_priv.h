@@ -160,6 +160,7 @@ void cpu_matrix_close(compute_device *d, compute_matrix *m);
 moe_status cpu_expert_open(compute_device *d, compute_ffn ffn, const compute_weight *gate, const compute_weight *up,
                            const compute_weight *down, compute_layout layout, compute_expert **out);
 void cpu_expert_close(compute_device *d, compute_expert *e);
+moe_status cpu_expert_adopt(compute_device *d, compute_expert *e);
 /* Units [begin, end) of one panel, from packed memory or packed into the thread's chunk (then at most
  * CPU_CHUNK_UNITS). */
 const uint32_t *cpu_matrix_units(const cpu_device *d, const compute_matrix *m, size_t panel, size_t begin, size_t end,

@@ -134,6 +134,11 @@ static void guarded_expert_close(compute_device *d, compute_expert *e)
     inner_of(d)->ops->expert_close(inner_of(d), e);
 }
 
+static moe_status guarded_expert_adopt(compute_device *d, compute_expert *e)
+{
+    return inner_of(d)->ops->expert_adopt(inner_of(d), e);
+}
+
 static void guarded_embed(compute_device *d, compute_mem *out, const compute_mem *table, compute_dtype table_dtype,
                           size_t width, const int32_t *ids, size_t n)
 {
@@ -330,6 +335,7 @@ static const compute_ops ops = {
     .matrix_close = guarded_matrix_close,
     .expert_open = guarded_expert_open,
     .expert_close = guarded_expert_close,
+    .expert_adopt = guarded_expert_adopt,
     .embed = guarded_embed,
     .to_class = guarded_to_class,
     .matmul = guarded_matmul,

@@ -354,6 +354,11 @@ moe_status cpu_expert_open(compute_device *d, compute_ffn ffn, const compute_wei
     return MOE_OK;
 }
 
+moe_status cpu_expert_adopt(compute_device *d, compute_expert *e)
+{
+    return reserve_padding((cpu_device *)d, &e->gate);
+}
+
 void cpu_expert_close(compute_device *d, compute_expert *e)
 {
     (void)d;

@@ -279,6 +279,7 @@ typedef struct ffn {
     compute_dtype dtype;
     size_t n_rows[N_EXPERTS];
     bool one_by_one;
+    compute_device *maker; /* opens the experts; NULL: who computes does */
 } ffn;
 
 static compute_expert *expert_of(compute_device *d, const ffn *f, uint64_t seed, void *data[3])
@@ -310,7 +311,8 @@ static void *run_ffn(compute_device *d, const void *ctx)
     void *data[N_EXPERTS][3];
 
     for (size_t e = 0; e < N_EXPERTS; e++) {
-        experts[e] = expert_of(d, f, e, data[e]);
+        experts[e] = expert_of(f->maker != NULL ? f->maker : d, f, e, data[e]);
+        assert_true(f->maker == NULL || d->ops->expert_adopt(d, experts[e]) == MOE_OK);
         for (size_t i = 0; i < f->n_rows[e]; i++) {
             index[e][i] = (uint32_t)((i * 7 + e) % X_ROWS);
         }
@@ -338,12 +340,12 @@ static void *run_ffn(compute_device *d, const void *ctx)
 }
 
 static const ffn ffn_cases[] = {
-    {96, 64, COMPUTE_PACKED, COMPUTE_BF16, {1, 1, 1}, false},
-    {97, 33, COMPUTE_PACKED, COMPUTE_BF16, {3, 0, 8}, false},
-    {64, 200, COMPUTE_MAPPED, COMPUTE_BF16, {70, 2, 9}, false},
-    {130, 96, COMPUTE_PACKED, COMPUTE_F32, {13, 6, 1}, false},
-    {101, 301, COMPUTE_PACKED, COMPUTE_F16, {5, 49, 17}, false},
-    {33, 31, COMPUTE_MAPPED, COMPUTE_BF16, {7, 12, 0}, false},
+    {96, 64, COMPUTE_PACKED, COMPUTE_BF16, {1, 1, 1}, false, NULL},
+    {97, 33, COMPUTE_PACKED, COMPUTE_BF16, {3, 0, 8}, false, NULL},
+    {64, 200, COMPUTE_MAPPED, COMPUTE_BF16, {70, 2, 9}, false, NULL},
+    {130, 96, COMPUTE_PACKED, COMPUTE_F32, {13, 6, 1}, false, NULL},
+    {101, 301, COMPUTE_PACKED, COMPUTE_F16, {5, 49, 17}, false, NULL},
+    {33, 31, COMPUTE_MAPPED, COMPUTE_BF16, {7, 12, 0}, false, NULL},
 };
 
 static size_t ffn_values(const ffn *f)
@@ -376,6 +378,29 @@ static void grouped_experts_have_the_bits_of_one_row_at_a_time(void **state)
             free(grouped);
             free(alone);
             test_device_close(&t);
+        }
+    }
+}
+
+static void experts_of_another_device_have_the_bits_of_ones_own(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(ffn_cases); i++) {
+        for (int c = 0; c < COMPUTE_N_CLASSES; c++) {
+            test_device own = test_device_open((compute_class)c, COMPUTE_ISA_AUTO, 2),
+                        t = test_device_open((compute_class)c, COMPUTE_ISA_AUTO, 2),
+                        maker = test_device_open((compute_class)c, COMPUTE_ISA_AUTO, 1);
+            ffn made = ffn_cases[i];
+            void *expected = run_ffn(own.d, &made), *got;
+
+            made.maker = maker.d;
+            got = run_ffn(t.d, &made);
+            assert_same_bits(got, expected, ffn_values(&made), compute_class_dtype((compute_class)c), "adopted");
+            free(expected);
+            free(got);
+            test_device_close(&own);
+            test_device_close(&t);
+            test_device_close(&maker);
         }
     }
 }
@@ -482,6 +507,7 @@ int main(void)
         cmocka_unit_test(combine_rounds_each_product_and_adds_in_the_order_of_picks),
         cmocka_unit_test(expert_ffn_has_equal_bits),
         cmocka_unit_test(grouped_experts_have_the_bits_of_one_row_at_a_time),
+        cmocka_unit_test(experts_of_another_device_have_the_bits_of_ones_own),
         cmocka_unit_test(an_expert_is_down_of_silu_gate_times_up),
         cmocka_unit_test(experts_whose_shapes_disagree_are_refused),
         cmocka_unit_test(the_guarded_device_computes_what_the_cpu_device_does),
