@@ -143,10 +143,10 @@ MOE_NODISCARD moe_status checkpoint_convert(const char *dir, const char *out_dir
                                             void *progress_ctx, checkpoint_converted *out, moe_error *err);
 
 checkpoint_digest checkpoint_sha256(const void *bytes, size_t n);
-/* The same, `piece` bytes at a time (at least 1): turn(ctx), unless NULL, is called after each, so that a thread with other
- * work is not held up by a large tensor, nor by the disk that it comes from. */
-checkpoint_digest checkpoint_sha256_in_turns(const void *bytes, size_t n, size_t piece, void (*turn)(void *ctx),
-                                             void *ctx);
+/* The same, `piece` bytes at a time (at least 1): more(ctx, bytes) is called after each with what it was. False, and *out
+ * is not written, when more says to stop. */
+bool checkpoint_sha256_in_pieces(const void *bytes, size_t n, size_t piece, bool (*more)(void *ctx, size_t bytes),
+                                 void *ctx, checkpoint_digest *out);
 void checkpoint_digest_hex(const checkpoint_digest *d, char hex[65]);
 
 #endif

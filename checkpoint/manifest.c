@@ -50,27 +50,36 @@ static moe_status text_hash_finish(text_hash *h, checkpoint_digest *out)
     return done ? MOE_OK : MOE_ERR_NO_MEMORY;
 }
 
-checkpoint_digest checkpoint_sha256(const void *bytes, size_t n)
+static bool go_on(void *ctx, size_t bytes)
 {
-    return checkpoint_sha256_in_turns(bytes, n, MOE_MAX(n, (size_t)1), NULL, NULL);
+    (void)ctx, (void)bytes;
+    return true;
 }
 
-checkpoint_digest checkpoint_sha256_in_turns(const void *bytes, size_t n, size_t piece, void (*turn)(void *ctx),
-                                             void *ctx)
+checkpoint_digest checkpoint_sha256(const void *bytes, size_t n)
+{
+    checkpoint_digest d = {{0}};
+
+    (void)checkpoint_sha256_in_pieces(bytes, n, MOE_MAX(n, (size_t)1), go_on, NULL, &d);
+    return d;
+}
+
+bool checkpoint_sha256_in_pieces(const void *bytes, size_t n, size_t piece, bool (*more)(void *ctx, size_t bytes),
+                                 void *ctx, checkpoint_digest *out)
 {
     EVP_MD_CTX *md = EVP_MD_CTX_new();
-    checkpoint_digest d;
+    bool going = true;
 
     MOE_ASSERT(md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1);
-    for (size_t at = 0; at < n; at += piece) {
-        MOE_ASSERT(EVP_DigestUpdate(md, (const unsigned char *)bytes + at, MOE_MIN(piece, n - at)) == 1);
-        if (turn != NULL) {
-            turn(ctx);
-        }
+    for (size_t at = 0; going && at < n; at += piece) {
+        size_t now = MOE_MIN(piece, n - at);
+
+        MOE_ASSERT(EVP_DigestUpdate(md, (const unsigned char *)bytes + at, now) == 1);
+        going = more(ctx, now);
     }
-    MOE_ASSERT(EVP_DigestFinal_ex(md, d.bytes, NULL) == 1);
+    MOE_ASSERT(!going || EVP_DigestFinal_ex(md, out->bytes, NULL) == 1);
     EVP_MD_CTX_free(md);
-    return d;
+    return going;
 }
 
 void checkpoint_digest_hex(const checkpoint_digest *d, char hex[65])

@@ -25,7 +25,7 @@ typedef struct expert_node expert_node;
 
 typedef struct expert_source {
     void *ctx;
-    /* Prepares one expert on the node's device; the node closes it with the device's expert_close. */
+    /* Makes one expert on a device of the node's kind and class; who gets it closes it with expert_close. */
     MOE_NODISCARD moe_status (*open)(void *ctx, uint32_t layer, int32_t expert_id, compute_expert **out,
                                      moe_error *err);
 } expert_source;
@@ -34,15 +34,14 @@ typedef struct expert_source {
 typedef struct expert_checkpoint {
     const model_config *config;
     const model_tensors *tensors;
-    compute_device *device;
+    compute_device *device; /* that makes them, on the thread that calls open */
     compute_layout layout;
     const checkpoint_manifest *manifest; /* every expert's tensors must have its digests; NULL: not checked */
-    /* Called whenever turn_bytes (0: 4 MiB) of an expert have been read and checked: the node may make progress in it, so
-     * that its peers hear of it however large the expert and slow the disk. It must not load or drop. NULL: none. Packing
-     * comes after, from memory, and is not interrupted. */
-    void (*turn)(void *ctx);
-    void *turn_ctx;
-    size_t turn_bytes;
+    /* Called whenever piece_bytes (0: 4 MiB) of an expert have been read and checked, with how many it were. False: open
+     * gives up with MOE_ERR_CANCELLED. Packing comes after, from memory, and is not interrupted. NULL: none. */
+    bool (*more)(void *ctx, size_t bytes);
+    void *more_ctx;
+    size_t piece_bytes;
 } expert_checkpoint;
 expert_source expert_source_checkpoint(expert_checkpoint *c);
 
@@ -52,7 +51,7 @@ typedef struct expert_node_options {
     uint64_t incarnation;   /* drawn at each start */
     transport *transport;   /* borrowed; open sets its handler, and it is closed before the node */
     compute_device *device; /* borrowed; its numeric class is the node's */
-    expert_source source;
+    expert_source source;   /* of expert_node_load; may be empty where that is not called */
     uint32_t n_layers, n_experts_max, d_model;
     size_t memory_bytes;              /* bound on the experts loaded; 0: none */
     size_t expert_bytes;              /* what one of them takes */
@@ -74,9 +73,17 @@ typedef struct expert_node_options {
 MOE_NODISCARD moe_status expert_node_open(const expert_node_options *options, expert_node **out, moe_error *err);
 void expert_node_close(expert_node *node); /* after its transport */
 
-/* Loads one expert. Errors: MOE_ERR_EXISTS (loaded already), MOE_ERR_BUSY (names the memory bound), MOE_ERR_INVALID_ARG
- * (no such layer or expert), or the source's. */
+/* Loads one expert on this thread, which does nothing else meanwhile: for a node that does not serve yet. Errors: those of
+ * begin and finish, or the source's. */
 MOE_NODISCARD moe_status expert_node_load(expert_node *node, uint32_t layer, int32_t expert_id, moe_error *err);
+/* The same in parts, for an expert that another thread makes: begin takes the memory, then finish puts the expert in its
+ * place, or abandon gives the memory back. finish owns the expert from then on, also when it fails.
+ * Errors of begin: MOE_ERR_EXISTS (loaded or begun already), MOE_ERR_BUSY (names the memory bound), MOE_ERR_INVALID_ARG
+ * (no such layer or expert). Errors of finish: the device's expert_adopt. */
+MOE_NODISCARD moe_status expert_node_load_begin(expert_node *node, uint32_t layer, int32_t expert_id, moe_error *err);
+MOE_NODISCARD moe_status expert_node_load_finish(expert_node *node, uint32_t layer, int32_t expert_id,
+                                                 compute_expert *expert, moe_error *err);
+void expert_node_load_abandon(expert_node *node, uint32_t layer, int32_t expert_id);
 /* Drops one expert. Dispatches taken before are answered first. Not held: nothing happens. */
 void expert_node_drop(expert_node *node, uint32_t layer, int32_t expert_id);
 bool expert_node_holds(const expert_node *node, uint32_t layer, int32_t expert_id);
@@ -104,7 +111,7 @@ typedef struct expert_node_stats {
     uint64_t epoch_applied;        /* expert_node_epoch_applied */
     uint64_t silent;               /* connections closed because they did not greet in time */
     uint64_t unsent;               /* small frames not sent because the peer does not take those before */
-    size_t experts, memory_bytes;  /* loaded now */
+    size_t experts, memory_bytes;  /* loaded now; memory also of those that are begun */
     size_t frames_out;             /* send buffers in use now */
 } expert_node_stats;
 void expert_node_get_stats(const expert_node *node, expert_node_stats *out);

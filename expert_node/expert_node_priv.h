@@ -15,6 +15,7 @@
 /* One expert's place in the shard, also for those not held. */
 typedef struct node_slot {
     compute_expert *expert; /* owned; NULL: not held */
+    bool loading;           /* begun: its memory is taken */
     uint64_t rows;
     uint32_t first_group, last_group; /* its groups in the batch, chained by node_group.next; NODE_NO_GROUP: none */
 } node_slot;

@@ -22,34 +22,74 @@ uint64_t expert_node_expert_rows(const expert_node *node, uint32_t layer, int32_
     return in_range(node, layer, expert_id) ? node->slots[node_slot_idx(node, layer, expert_id)].rows : 0;
 }
 
-moe_status expert_node_load(expert_node *node, uint32_t layer, int32_t expert_id, moe_error *err)
+moe_status expert_node_load_begin(expert_node *node, uint32_t layer, int32_t expert_id, moe_error *err)
 {
     const expert_node_options *o = &node->o;
-    compute_expert *expert = NULL;
 
     if (!in_range(node, layer, expert_id)) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "layer %u expert %d: limits are %u layers and %u experts", layer,
                         expert_id, o->n_layers, o->n_experts_max);
     }
     node_slot *slot = &node->slots[node_slot_idx(node, layer, expert_id)];
-    if (slot->expert != NULL) {
-        return moe_fail(err, MOE_ERR_EXISTS, "layer %u expert %d is loaded already", layer, expert_id);
+    if (slot->expert != NULL || slot->loading) {
+        return moe_fail(err, MOE_ERR_EXISTS, "layer %u expert %d is %s already", layer, expert_id,
+                        slot->loading ? "being loaded" : "loaded");
     }
     if (o->memory_bytes != 0 && o->expert_bytes > o->memory_bytes - node->stats.memory_bytes) {
         return moe_fail(err, MOE_ERR_BUSY, "layer %u expert %d: %zu bytes more than the %zu of %zu in use", layer,
                         expert_id, o->expert_bytes, node->stats.memory_bytes, o->memory_bytes);
     }
-    moe_status status = o->source.open(o->source.ctx, layer, expert_id, &expert, err);
-    if (status != MOE_OK) {
-        node->stats.load_failures++;
-        return status;
-    }
-    node->stats.loads++;
-    slot->expert = expert;
-    slot->rows = 0;
-    node->stats.experts++;
+    slot->loading = true;
     node->stats.memory_bytes += o->expert_bytes;
     return MOE_OK;
+}
+
+void expert_node_load_abandon(expert_node *node, uint32_t layer, int32_t expert_id)
+{
+    node_slot *slot = &node->slots[node_slot_idx(node, layer, expert_id)];
+
+    MOE_ASSERT(slot->loading);
+    slot->loading = false;
+    node->stats.memory_bytes -= node->o.expert_bytes;
+    node->stats.load_failures++;
+}
+
+moe_status expert_node_load_finish(expert_node *node, uint32_t layer, int32_t expert_id, compute_expert *expert,
+                                   moe_error *err)
+{
+    node_slot *slot = &node->slots[node_slot_idx(node, layer, expert_id)];
+    compute_device *device = node->o.device;
+
+    MOE_ASSERT(slot->loading);
+    moe_status status = device->ops->expert_adopt(device, expert);
+    if (status != MOE_OK) {
+        device->ops->expert_close(device, expert);
+        expert_node_load_abandon(node, layer, expert_id);
+        return moe_fail(err, status, "layer %u expert %d: %s", layer, expert_id, moe_status_text(status));
+    }
+    slot->loading = false;
+    slot->expert = expert;
+    slot->rows = 0;
+    node->stats.loads++;
+    node->stats.experts++;
+    return MOE_OK;
+}
+
+moe_status expert_node_load(expert_node *node, uint32_t layer, int32_t expert_id, moe_error *err)
+{
+    const expert_source *source = &node->o.source;
+    compute_expert *expert = NULL;
+    moe_status status = expert_node_load_begin(node, layer, expert_id, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    status = source->open(source->ctx, layer, expert_id, &expert, err);
+    if (status != MOE_OK) {
+        expert_node_load_abandon(node, layer, expert_id);
+        return status;
+    }
+    return expert_node_load_finish(node, layer, expert_id, expert, err);
 }
 
 static void slot_close(expert_node *node, node_slot *slot)

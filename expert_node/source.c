@@ -3,13 +3,19 @@
 
 #include <string.h>
 
-#define TURN_BYTES ((size_t)4 << 20)
+#define PIECE_BYTES ((size_t)4 << 20)
 
-static checkpoint_digest digest_of(const expert_checkpoint *c, const checkpoint_logical *t)
+static bool go_on(void *ctx, size_t bytes)
 {
-    size_t piece = c->turn_bytes != 0 ? c->turn_bytes : TURN_BYTES;
+    (void)ctx, (void)bytes;
+    return true;
+}
 
-    return checkpoint_sha256_in_turns(t->data, t->bytes, piece, c->turn, c->turn_ctx);
+static bool digest_of(const expert_checkpoint *c, const checkpoint_logical *t, checkpoint_digest *out)
+{
+    size_t piece = c->piece_bytes != 0 ? c->piece_bytes : PIECE_BYTES;
+
+    return checkpoint_sha256_in_pieces(t->data, t->bytes, piece, c->more != NULL ? c->more : go_on, c->more_ctx, out);
 }
 
 /* The files may have changed since the manifest was made (or was taken from its cache). */
@@ -18,10 +24,12 @@ static moe_status verify(const expert_checkpoint *c, uint32_t layer, int32_t exp
     const checkpoint_logical *all = model_tensors_all(c->tensors);
     size_t idx[MODEL_MAX_EXPERT_TENSORS], n = 0;
     moe_status status = model_expert_tensors(c->config, c->tensors, layer, expert_id, idx, &n, err);
+    checkpoint_digest d;
 
     for (size_t i = 0; i < n && status == MOE_OK; i++) {
-        checkpoint_digest d = digest_of(c, &all[idx[i]]);
-        if (memcmp(d.bytes, c->manifest->tensors[idx[i]].bytes, sizeof d.bytes) != 0) {
+        if (!digest_of(c, &all[idx[i]], &d)) {
+            status = moe_fail(err, MOE_ERR_CANCELLED, "layer %u expert %d: stopped while reading it", layer, expert_id);
+        } else if (memcmp(d.bytes, c->manifest->tensors[idx[i]].bytes, sizeof d.bytes) != 0) {
             status = moe_fail(err, MOE_ERR_CORRUPT, "%s: its bytes are not those of the manifest", all[idx[i]].name);
         }
     }

@@ -178,8 +178,8 @@ static moe_status open_node(node_program_state *p, const char *secret, size_t n_
                                      .device = p->device,
                                      .layout = member_layout(p->config.member.weights),
                                      .manifest = &p->files.manifest,
-                                     .turn = node_turn_in_load,
-                                     .turn_ctx = p};
+                                     .more = node_turn_in_load,
+                                     .more_ctx = p};
     o.source = expert_source_checkpoint(&p->experts);
     moe_status status = expert_node_open(&o, &p->node, err);
     if (status == MOE_OK &&

@@ -55,7 +55,7 @@ extern volatile sig_atomic_t node_signals; /* SIGTERM and SIGINT that came */
 /* One turn; sleeps when there has been nothing to do for a while. */
 void node_turn(node_program_state *p, uint64_t *idle_since);
 /* While an expert is being loaded: peers are answered, dispatches for others are computed. ctx is the state. */
-void node_turn_in_load(void *ctx);
+bool node_turn_in_load(void *ctx, size_t bytes);
 /* The state it lends is to be released. Any thread. */
 standing node_standing(node_program_state *p);
 /* Turns until a coordinator has exchanged HELLO with us; until a signal comes; until we may leave, which returns the

@@ -5,5 +5,5 @@ moe_test(test_expert_node_assignment SOURCES test_expert_node_assignment.c ../si
 moe_test(test_expert_node_standing LIBS moe_node_program LABELS unit)
 moe_test(test_expert_node_shard SOURCES test_expert_node_shard.c ../sim/world.c LIBS moe_exchange moe_expert_node LABELS unit)
 if(TARGET moe_test_model)
-  moe_test(test_expert_node_source LIBS moe_test_model moe_expert_node moe_transport moe_wire LABELS unit)
+  moe_test(test_expert_node_source LIBS moe_test_model moe_expert_node LABELS unit)
 endif()

@@ -77,6 +77,31 @@ static void what_does_not_fit_the_memory_is_refused_until_something_is_dropped(v
     assert_ok(expert_node_load(node, 0, 2, &err), err);
 }
 
+static void what_is_under_way_takes_its_memory(void **state)
+{
+    compute_expert *expert = NULL;
+    const expert_source source = world_source(&w);
+    expert_node_stats stats;
+    moe_error err = {""};
+
+    (void)state;
+    assert_ok(expert_node_load_begin(node, 0, 0, &err), err);
+    assert_ok(expert_node_load_begin(node, 0, 1, &err), err);
+    assert_int_equal(expert_node_load_begin(node, 0, 1, &err), MOE_ERR_EXISTS);
+    assert_contains(err.text, "is being loaded already");
+    assert_int_equal(expert_node_load_begin(node, 0, 2, &err), MOE_ERR_BUSY);
+    assert_false(expert_node_holds(node, 0, 0));
+    expert_node_load_abandon(node, 0, 0);
+    assert_ok(expert_node_load_begin(node, 0, 2, &err), err);
+    assert_ok(source.open(source.ctx, 0, 1, &expert, &err), err);
+    assert_ok(expert_node_load_finish(node, 0, 1, expert, &err), err);
+    assert_true(expert_node_holds(node, 0, 1));
+    expert_node_get_stats(node, &stats);
+    assert_int_equal(stats.experts, 1);
+    assert_int_equal(stats.memory_bytes, 200);
+    assert_int_equal(stats.load_failures, 1);
+}
+
 static void ids_out_of_range_are_refused(void **state)
 {
     moe_error err = {""};
@@ -143,6 +168,7 @@ int main(void)
         TEST(a_loaded_expert_is_held_and_counted),
         TEST(an_expert_is_loaded_once),
         TEST(what_does_not_fit_the_memory_is_refused_until_something_is_dropped),
+        TEST(what_is_under_way_takes_its_memory),
         TEST(ids_out_of_range_are_refused),
         TEST(dropping_what_is_not_held_does_nothing),
         TEST(an_expert_that_cannot_be_read_is_not_held),
