@@ -39,6 +39,7 @@ static const char *const names[] = {
     "kv_memory",
     "layer",
     "listen",
+    "load_bandwidth",
     "log_format",
     "log_level",
     "logprobs",

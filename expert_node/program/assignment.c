@@ -5,8 +5,9 @@
  *   settled  what every coordinator sends only to owners in the placement
  *   covered  what another owner has ready
  *
- * One expert between two turns of the node's loop: a load reads, hashes and packs some megabytes, and dispatches for
- * the experts that are there must not wait for all the others.
+ * The loader's thread makes what is wanted, a few experts ahead; here they are put in their places, one between two turns
+ * of the node's loop. The memory of each is taken before it is asked for. One that is no longer wanted when it comes was
+ * never reported, so nobody sends rows for it: it goes at once.
  *
  * Why a drop waits for the coordinators: while no owner in the placement has an expert ready, each sends its rows to
  * whoever has it, and that may be this node alone. Once they all send them to an owner, no row comes for what is not
@@ -31,6 +32,7 @@
 
 struct assignment {
     expert_node *node;
+    loader *loader;
     const moe_clock *clock;
     char id[ROUTER_MAX_NODE_ID + 1];
     uint32_t n_layers, n_ffn_experts;
@@ -39,23 +41,24 @@ struct assignment {
     uint64_t *held;
     uint64_t *failed; /* could not be loaded; until retry_ns */
     uint64_t *settled, *covered;
-    size_t cursor; /* of two rounds over all experts: everything before it is loaded, or has failed */
+    size_t cursor; /* of two rounds over all experts: everything before it is loaded, asked for, or has failed */
+    bool full;     /* said: there is no room before something is dropped */
     uint64_t retry_ns, report_ns;
     struct {
         char id[ROUTER_MAX_NODE_ID + 1];
         uint64_t incarnation;
     } registered[CLUSTER_MAX_COORDINATORS];
     size_t n_registered;
-    bool report;  /* held has changed since the last report */
-    bool is_full; /* until something is dropped */
+    bool report; /* held has changed since the last report */
     uint64_t reported_epoch;
     atomic_bool changed;
     _Atomic uint64_t epoch;
     _Atomic uint32_t n_wanted, n_missing;
+    _Atomic uint32_t n_asked; /* of the loader, and not taken */
     atomic_bool complete;
 };
 
-moe_status assignment_open(expert_node *node, const char *id, uint32_t n_layers, uint32_t n_ffn_experts,
+moe_status assignment_open(expert_node *node, loader *from, const char *id, uint32_t n_layers, uint32_t n_ffn_experts,
                            const moe_clock *clock, assignment **out)
 {
     assignment *a = calloc(1, sizeof *a);
@@ -64,6 +67,7 @@ moe_status assignment_open(expert_node *node, const char *id, uint32_t n_layers,
         return MOE_ERR_NO_MEMORY;
     }
     a->node = node;
+    a->loader = from;
     a->clock = clock;
     (void)snprintf(a->id, sizeof a->id, "%s", id);
     a->n_layers = n_layers;
@@ -143,7 +147,6 @@ static void take_state(assignment *a, cluster *c)
         memset(a->failed, 0, a->n_words * sizeof *a->failed);
         atomic_store(&a->complete, false);
         a->report = true;
-        a->is_full = false;
         MOE_INFO("placement epoch %llu: %u experts for this node, %u to load", (unsigned long long)a->epoch,
                  (unsigned)a->n_wanted, (unsigned)a->n_missing);
     }
@@ -160,25 +163,37 @@ static bool has_surplus(const assignment *a)
     return false;
 }
 
-static void load_one(assignment *a, size_t i)
+static void failed(assignment *a, uint32_t layer, uint32_t expert, const char *why)
 {
-    uint32_t layer = (uint32_t)(i / a->n_ffn_experts), expert = (uint32_t)(i % a->n_ffn_experts);
-    moe_error err = {""};
-    moe_status status = expert_node_load(a->node, layer, (int32_t)expert, &err);
-
-    if (status == MOE_ERR_BUSY && has_surplus(a)) {
-        a->is_full = true;
-        return;
-    }
-    if (status == MOE_OK) {
-        cluster_bit_set(a->held, a->n_ffn_experts, layer, expert);
-        a->n_missing--;
-        a->report = true;
-        return;
-    }
-    MOE_ERROR("layer %u expert %u is not served: %s", layer, expert, err.text);
+    MOE_ERROR("layer %u expert %u is not served: %s", layer, expert, why);
     cluster_bit_set(a->failed, a->n_ffn_experts, layer, expert);
     a->retry_ns = moe_now_ns(a->clock) + RETRY_NS;
+}
+
+/* Puts one expert that the loader has made in its place. */
+static bool take_one(assignment *a)
+{
+    loader_expert e;
+
+    if (a->n_asked == 0 || !loader_take(a->loader, &e)) {
+        return false;
+    }
+    a->n_asked--;
+    if (e.status == MOE_OK) {
+        e.status = expert_node_load_finish(a->node, e.layer, e.expert_id, e.expert, &e.err);
+    } else {
+        expert_node_load_abandon(a->node, e.layer, e.expert_id);
+    }
+    if (e.status != MOE_OK) {
+        failed(a, e.layer, (uint32_t)e.expert_id, e.err.text);
+    } else if (cluster_bit(a->wanted, a->n_ffn_experts, e.layer, (uint32_t)e.expert_id)) {
+        cluster_bit_set(a->held, a->n_ffn_experts, e.layer, (uint32_t)e.expert_id);
+        a->n_missing--;
+        a->report = true;
+    } else {
+        expert_node_drop(a->node, e.layer, e.expert_id);
+    }
+    return true;
 }
 
 static void drop_one(assignment *a, size_t i)
@@ -188,7 +203,6 @@ static void drop_one(assignment *a, size_t i)
     expert_node_drop(a->node, layer, (int32_t)expert);
     a->held[layer * cluster_words(a->n_ffn_experts) + expert / 64] &= ~((uint64_t)1 << (expert % 64));
     a->report = true;
-    a->is_full = false;
 }
 
 static bool is_registered(void *ctx, const char *id, uint64_t incarnation)
@@ -224,26 +238,65 @@ static bool find_surplus(const assignment *a, size_t *out)
     return false;
 }
 
-/* Does one thing; false: there is nothing to do. What goes makes room for what comes, so drops come first where they
- * may be done. */
-static bool work_one(assignment *a)
+static bool drop_surplus(assignment *a)
 {
-    size_t n = (size_t)a->n_layers * a->n_ffn_experts, surplus;
+    size_t i;
 
-    if (find_surplus(a, &surplus) && unregistered_are_past(a)) {
-        drop_one(a, surplus);
-        return true;
+    if (!find_surplus(a, &i) || !unregistered_are_past(a)) {
+        return false;
     }
-    for (; a->cursor < 2 * n && !a->is_full; a->cursor++) {
+    drop_one(a, i);
+    return true;
+}
+
+/* Asks the loader for one expert. False: there is no room, in the memory or at the loader. */
+static bool ask_for(assignment *a, uint32_t layer, uint32_t expert)
+{
+    moe_error err = {""};
+
+    if (a->n_asked == LOADER_DEPTH) {
+        return false;
+    }
+    moe_status status = expert_node_load_begin(a->node, layer, (int32_t)expert, &err);
+    if (status == MOE_ERR_BUSY && has_surplus(a)) {
+        if (!a->full) {
+            MOE_INFO("%s: waiting until no coordinator uses what others have taken over", err.text);
+        }
+        a->full = true;
+        return false;
+    }
+    if (status == MOE_OK) {
+        MOE_ASSERT(loader_ask(a->loader, layer, (int32_t)expert));
+        a->n_asked++;
+    } else if (status != MOE_ERR_EXISTS) { /* it exists when it was asked for before the placement changed */
+        failed(a, layer, expert, err.text);
+    }
+    a->full = false;
+    return true;
+}
+
+static bool load_next(assignment *a)
+{
+    size_t n = (size_t)a->n_layers * a->n_ffn_experts;
+
+    for (; a->cursor < 2 * n; a->cursor++) {
         size_t i = a->cursor % n;
         bool is_turn = a->cursor >= n || !bit(a, a->covered, i);
+
         if (is_turn && bit(a, a->wanted, i) && !bit(a, a->held, i) && !bit(a, a->failed, i)) {
-            load_one(a, i);
-            a->cursor += !a->is_full;
-            return true;
+            bool asked = ask_for(a, (uint32_t)(i / a->n_ffn_experts), (uint32_t)(i % a->n_ffn_experts));
+            a->cursor += asked;
+            return asked;
         }
     }
     return false;
+}
+
+/* Does one thing; false: there is nothing to do now. What goes makes room for what comes, so drops come first where they
+ * may be done. */
+static bool work_one(assignment *a)
+{
+    return take_one(a) || drop_surplus(a) || load_next(a);
 }
 
 static void say_loaded(const assignment *a)
@@ -290,12 +343,15 @@ unsigned assignment_turn(assignment *a, cluster *c)
         a->cursor = 0;
     }
     bool worked = work_one(a);
-    report(a, c, !worked, now);
+    report(a, c, !worked && a->n_asked == 0, now);
     return changed + worked;
 }
 
 void assignment_get_progress(const assignment *a, assignment_progress *out)
 {
-    *out = (assignment_progress){
-        .epoch = a->epoch, .wanted = a->n_wanted, .missing = a->n_missing, .complete = a->complete};
+    *out = (assignment_progress){.epoch = a->epoch,
+                                 .wanted = a->n_wanted,
+                                 .missing = a->n_missing,
+                                 .loading = a->n_asked,
+                                 .complete = a->complete};
 }

@@ -1,5 +1,5 @@
-/* assignment: makes what a node holds become what the cluster's placement gives it, one expert at a time, between two
- * turns of its loop.
+/* assignment: makes what a node holds become what the cluster's placement gives it: the loader makes experts, and between
+ * two turns of the node's loop one of them is put in its place or dropped.
  *
  * An expert is loaded when the placement names this node, and reported once everything it names is there (and now and
  * then on the way). It is dropped when no placement that a coordinator may still use names it here: one that is
@@ -9,23 +9,24 @@
 #define CONCLAVE_EXPERT_NODE_PROGRAM_ASSIGNMENT_H
 
 #include "cluster/cluster.h"
-#include "expert_node/expert_node.h"
+#include "expert_node/program/loader.h"
 
 typedef struct assignment assignment;
 
-/* node and clock are borrowed; id is copied. */
-MOE_NODISCARD moe_status assignment_open(expert_node *node, const char *id, uint32_t n_layers, uint32_t n_ffn_experts,
-                                         const moe_clock *clock, assignment **out);
+/* node, loader and clock are borrowed; id is copied. The loader works for this assignment alone. */
+MOE_NODISCARD moe_status assignment_open(expert_node *node, loader *from, const char *id, uint32_t n_layers,
+                                         uint32_t n_ffn_experts, const moe_clock *clock, assignment **out);
 void assignment_close(assignment *a); /* NULL is fine */
 /* The cluster's state has changed: for cluster_options.changed. Any thread. */
 void assignment_notify(assignment *a);
-/* One turn: takes a new state if there is one; loads or drops at most one expert; reports. Returns what it did, 0 if
- * there was nothing to do. */
+/* One turn: takes a new state if there is one; takes from the loader, drops or asks for at most one expert; reports.
+ * Returns what it did, 0 if there was nothing to do: then the loader's `done` says when to turn again. */
 unsigned assignment_turn(assignment *a, cluster *c);
 
 typedef struct assignment_progress {
     uint64_t epoch;           /* of the placement that is carried out */
     uint32_t wanted, missing; /* experts it gives this node, and those not loaded yet */
+    uint32_t loading;         /* asked of the loader and not yet in their places */
     bool complete;            /* all loaded and reported */
 } assignment_progress;
 void assignment_get_progress(const assignment *a, assignment_progress *out); /* any thread */

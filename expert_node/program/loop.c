@@ -26,16 +26,6 @@ void node_turn(node_program_state *p, uint64_t *idle_since)
     }
 }
 
-bool node_turn_in_load(void *ctx, size_t bytes)
-{
-    node_program_state *p = ctx;
-
-    (void)bytes;
-    (void)expert_node_progress(p->node);
-    node_pages_publish(p, moe_now_ns(moe_clock_real()));
-    return true;
-}
-
 standing node_standing(node_program_state *p)
 {
     node_shown shown = node_pages_look(p);

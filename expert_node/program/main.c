@@ -120,18 +120,25 @@ static void set_address(node_program_state *p)
     moe_address_print(&a, p->address);
 }
 
-static moe_status open_device(node_program_state *p, compute_class numeric_class, moe_error *err)
+/* The second one only makes experts: it never sees a row. */
+static moe_status open_devices(node_program_state *p, compute_class numeric_class, moe_error *err)
 {
     const model_config *m = &p->files.config;
-    const compute_device_options options = {.numeric_class = numeric_class,
-                                            .isa = compute_isa_of(p->config.member.isa),
-                                            .threads = p->threads,
-                                            .max_rows = DISPATCH_ROWS,
-                                            .max_ffn_rows = (size_t)DISPATCH_ROWS * m->gate.k,
-                                            .max_d_ff = m->d_ff,
-                                            .max_context = 1};
+    compute_device_options options = {.numeric_class = numeric_class,
+                                      .isa = compute_isa_of(p->config.member.isa),
+                                      .threads = p->threads,
+                                      .max_rows = DISPATCH_ROWS,
+                                      .max_ffn_rows = (size_t)DISPATCH_ROWS * m->gate.k,
+                                      .max_d_ff = m->d_ff,
+                                      .max_context = 1};
+    moe_status status = compute_cpu_open(&options, &p->device, err);
 
-    return compute_cpu_open(&options, &p->device, err);
+    if (status == MOE_OK) {
+        options.threads = p->loader_threads;
+        options.max_rows = options.max_ffn_rows = 1;
+        status = compute_cpu_open(&options, &p->loader_device, err);
+    }
+    return status;
 }
 
 static moe_status open_transport(node_program_state *p, const char *secret, size_t n_secret, moe_error *err)
@@ -148,6 +155,33 @@ static moe_status open_transport(node_program_state *p, const char *secret, size
     if (status == MOE_OK) {
         set_address(p);
     }
+    return status;
+}
+
+static void on_loaded(void *ctx)
+{
+    node_program_state *p = ctx;
+
+    p->transport->ops->wake(p->transport);
+}
+
+static moe_status open_loader(node_program_state *p, moe_error *err)
+{
+    const loader_options o = {.source = expert_source_checkpoint(&p->experts),
+                              .device = p->loader_device,
+                              .clock = moe_clock_real(),
+                              .bytes_per_second = p->config.load_bandwidth,
+                              .done = on_loaded,
+                              .ctx = p};
+    moe_status status = loader_open(&o, &p->loader, err);
+
+    p->experts = (expert_checkpoint){.config = &p->files.config,
+                                     .tensors = p->files.tensors,
+                                     .device = p->loader_device,
+                                     .layout = member_layout(p->config.member.weights),
+                                     .manifest = &p->files.manifest,
+                                     .more = loader_pace,
+                                     .more_ctx = p->loader};
     return status;
 }
 
@@ -173,17 +207,12 @@ static moe_status open_node(node_program_state *p, const char *secret, size_t n_
                              .max_ffn_rows = (size_t)DISPATCH_ROWS * m->gate.k};
 
     memcpy(o.fingerprint, p->files.manifest.fingerprint.bytes, sizeof o.fingerprint);
-    p->experts = (expert_checkpoint){.config = m,
-                                     .tensors = p->files.tensors,
-                                     .device = p->device,
-                                     .layout = member_layout(p->config.member.weights),
-                                     .manifest = &p->files.manifest,
-                                     .more = node_turn_in_load,
-                                     .more_ctx = p};
-    o.source = expert_source_checkpoint(&p->experts);
     moe_status status = expert_node_open(&o, &p->node, err);
-    if (status == MOE_OK &&
-        assignment_open(p->node, p->id, m->n_layers, m->n_ffn_experts, moe_clock_real(), &p->assignment) != MOE_OK) {
+    if (status == MOE_OK) {
+        status = open_loader(p, err);
+    }
+    if (status == MOE_OK && assignment_open(p->node, p->loader, p->id, m->n_layers, m->n_ffn_experts, moe_clock_real(),
+                                            &p->assignment) != MOE_OK) {
         status = moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory");
     }
     return status;
@@ -311,6 +340,7 @@ static moe_status open_with_secret(node_program_state *p, moe_error *err)
 static void close_member(node_program_state *p)
 {
     node_pages_detach(p);
+    loader_close(p->loader);
     if (p->cluster != NULL) {
         cluster_stop(p->cluster, LEAVE_NS);
         cluster_close(p->cluster);
@@ -321,13 +351,15 @@ static void close_member(node_program_state *p)
     expert_node_close(p->node);
     assignment_close(p->assignment);
     compute_close(p->device);
+    compute_close(p->loader_device);
+    p->loader = NULL;
     p->cluster = NULL;
     p->store = NULL;
     p->names = NULL;
     p->transport = NULL;
     p->node = NULL;
     p->assignment = NULL;
-    p->device = NULL;
+    p->device = p->loader_device = NULL;
 }
 
 /* ------------------------------------------------------------------------------------------------ joining */
@@ -353,7 +385,7 @@ static moe_status join(node_program_state *p, moe_error *err)
 
 static moe_status open_member(node_program_state *p, compute_class numeric_class, moe_error *err)
 {
-    moe_status status = open_device(p, numeric_class, err);
+    moe_status status = open_devices(p, numeric_class, err);
 
     if (status == MOE_OK) {
         status = open_with_secret(p, err);
@@ -398,7 +430,8 @@ static moe_status start(node_program_state *p, moe_error *err)
         status = member_files_open(&p->files, o->model, err);
     }
     if (status == MOE_OK &&
-        (status = moe_threads_open(o->member.threads, compute_thread_init, &p->threads)) != MOE_OK) {
+        ((status = moe_threads_open(o->member.threads, compute_thread_init, &p->threads)) != MOE_OK ||
+         (status = moe_threads_open(1, NULL, &p->loader_threads)) != MOE_OK)) {
         (void)moe_fail(err, status, "threads: cannot be created");
     }
     if (status == MOE_OK) {
@@ -418,6 +451,7 @@ static void close_all(node_program_state *p)
     close_member(p);
     http_server_close(p->http);
     member_files_close(&p->files);
+    moe_threads_close(p->loader_threads);
     moe_threads_close(p->threads);
     pthread_mutex_destroy(&p->lock);
     pthread_mutex_destroy(&p->parts);

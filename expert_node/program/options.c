@@ -21,6 +21,14 @@ static const moe_option options[] = {
      .value = "SIZE",
      .help =
          "memory that experts may take; 0: three quarters of what the machine has, or of the control groups' limits"},
+    {.name = "load_bandwidth",
+     .kind = MOE_OPT_SIZE,
+     .offset = FIELD(load_bandwidth),
+     .fallback = "512M",
+     .value = "SIZE",
+     .help =
+         "bytes of experts that are read in a second at most, so that the dispatches beside it are not held up; 0: no "
+         "limit"},
     {.name = "insecure",
      .kind = MOE_OPT_BOOL,
      .offset = FIELD(insecure),

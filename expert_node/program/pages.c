@@ -93,6 +93,7 @@ static void put_cluster(node_program_state *p, moe_text *out)
     metrics_put_cluster(out, &m);
     metrics_gauge(out, "conclave_node_experts_wanted", "Experts the placement gives this node.", a.wanted);
     metrics_gauge(out, "conclave_node_experts_missing", "Those that are not loaded.", a.missing);
+    metrics_gauge(out, "conclave_node_experts_loading", "Of them asked of the loader.", a.loading);
 }
 
 static void put_node(const node_shown *s, moe_text *out)

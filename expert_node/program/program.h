@@ -30,8 +30,11 @@ typedef struct node_program_state {
     moe_threads *threads;
     member_files files;
     compute_device *device;
+    moe_threads *loader_threads;   /* of one thread: the loader's */
+    compute_device *loader_device; /* that makes experts; of the same class */
     transport *transport;
     expert_checkpoint experts;
+    loader *loader;
     expert_node *node;
     assignment *assignment;
     moe_resolver *names; /* for the cluster's thread */
@@ -54,8 +57,6 @@ extern volatile sig_atomic_t node_signals; /* SIGTERM and SIGINT that came */
 /* loop.c */
 /* One turn; sleeps when there has been nothing to do for a while. */
 void node_turn(node_program_state *p, uint64_t *idle_since);
-/* While an expert is being loaded: peers are answered, dispatches for others are computed. ctx is the state. */
-bool node_turn_in_load(void *ctx, size_t bytes);
 /* The state it lends is to be released. Any thread. */
 standing node_standing(node_program_state *p);
 /* Turns until a coordinator has exchanged HELLO with us; until a signal comes; until we may leave, which returns the

@@ -111,10 +111,13 @@ static void open_node(cluster_world *w, cluster_world_node *n)
     n->world = w;
     n->source = (expert_checkpoint){
         .config = c, .tensors = w->model->tensors, .device = w->model->device, .layout = COMPUTE_PACKED};
-    o.source = expert_source_checkpoint(&n->source);
+    const loader_options l = {
+        .source = expert_source_checkpoint(&n->source), .device = w->model->device, .stepped = true};
     assert_ok(expert_node_open(&o, &n->node, &err), err);
-    assert_int_equal(assignment_open(n->node, n->m.id, c->n_layers, c->n_ffn_experts, &w->clock.clock, &n->assignment),
-                     MOE_OK);
+    assert_ok(loader_open(&l, &n->loader, &err), err);
+    assert_int_equal(
+        assignment_open(n->node, n->loader, n->m.id, c->n_layers, c->n_ffn_experts, &w->clock.clock, &n->assignment),
+        MOE_OK);
 }
 
 void cluster_world_start_node(cluster_world *w, uint32_t i)
@@ -152,6 +155,7 @@ void cluster_world_kill_node(cluster_world *w, uint32_t i)
     (void)w;
     cluster_close(n->cluster);
     cluster_store_close(n->store);
+    loader_close(n->loader);
     assignment_close(n->assignment);
     transport_close(n->m.t);
     expert_node_close(n->node);
@@ -202,6 +206,7 @@ static void turn_node(cluster_world *w, uint32_t i)
         return;
     }
     (void)expert_node_progress(n->node);
+    (void)loader_step(n->loader);
     (void)assignment_turn(n->assignment, n->cluster);
     if (w->turn / n->every % WATCH_EVERY == 0) {
         (void)cluster_step(n->cluster);

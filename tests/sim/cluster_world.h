@@ -42,6 +42,7 @@ typedef struct cluster_world_node {
     cluster *cluster;
     expert_checkpoint source;
     expert_node *node;
+    loader *loader;
     assignment *assignment;
 } cluster_world_node;
 

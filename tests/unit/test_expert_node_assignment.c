@@ -2,6 +2,10 @@
 #include "expert_node/program/assignment.h"
 #include "tests/sim/world.h"
 
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
 #define N_LAYERS  2
 #define N_EXPERTS 4
 #define N_ALL     (N_LAYERS * N_EXPERTS)
@@ -17,12 +21,46 @@ static cluster *member, *other, *coordinator;
 static transport *its_end; /* of a coordinator that is in no store */
 static exchange *its_exchange;
 static expert_source source;
-static unsigned n_failures;     /* loads that fail before one succeeds */
 static uint64_t last[N_LAYERS]; /* what `other` has reported */
+static loader *its_loader;
+static atomic_uint n_failures; /* loads that fail before one succeeds */
 
-static moe_status fail_at_first(void *ctx, uint32_t layer, int32_t expert_id, compute_expert **out, moe_error *err)
+/* A source that stops, as on a disk that does not answer. Whoever waits for it gives up after a while. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned n_free; /* loads that pass */
+    atomic_bool stuck, gave_up;
+} gate = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static void gate_set(unsigned n_free)
+{
+    pthread_mutex_lock(&gate.lock);
+    gate.n_free = n_free;
+    pthread_cond_broadcast(&gate.changed);
+    pthread_mutex_unlock(&gate.lock);
+}
+
+static void gate_pass(void)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 20;
+    pthread_mutex_lock(&gate.lock);
+    while (gate.n_free == 0 && !gate.gave_up) {
+        gate.stuck = true;
+        gate.gave_up = pthread_cond_timedwait(&gate.changed, &gate.lock, &until) != 0;
+    }
+    gate.n_free -= !gate.gave_up;
+    gate.stuck = false;
+    pthread_mutex_unlock(&gate.lock);
+}
+
+static moe_status source_of_test(void *ctx, uint32_t layer, int32_t expert_id, compute_expert **out, moe_error *err)
 {
     (void)ctx;
+    gate_pass();
     if (n_failures > 0) {
         n_failures--;
         return moe_fail(err, MOE_ERR_CORRUPT, "not today");
@@ -74,11 +112,12 @@ static int setup_with(size_t room)
     assert_int_equal(transport_loopback_open(&loopback, &end), MOE_OK);
     source = world_source(&w);
     n_failures = 0;
+    gate.gave_up = false;
+    gate_set(UINT32_MAX);
     const expert_node_options options = {.id = "a",
                                          .cluster = "test",
                                          .transport = end,
                                          .device = w.device,
-                                         .source = {NULL, fail_at_first},
                                          .n_layers = N_LAYERS,
                                          .n_experts_max = N_EXPERTS,
                                          .d_model = 8,
@@ -89,7 +128,9 @@ static int setup_with(size_t room)
                                          .max_ffn_rows = 8};
     assert_ok(expert_node_open(&options, &node, &err), err);
     moe_clock_virtual_init(&clock_v, 1000000000);
-    assert_int_equal(assignment_open(node, "a", N_LAYERS, N_EXPERTS, &clock_v.clock, &a), MOE_OK);
+    const loader_options l = {.source = {NULL, source_of_test}, .device = w.device, .clock = &clock_v.clock};
+    assert_ok(loader_open(&l, &its_loader, &err), err);
+    assert_int_equal(assignment_open(node, its_loader, "a", N_LAYERS, N_EXPERTS, &clock_v.clock, &a), MOE_OK);
     assert_int_equal(cluster_memory_open(&clock_v.clock, 1, &memory), MOE_OK);
     member = join(CLUSTER_NODE, "a", 0, on_changed);
     coordinator = join(CLUSTER_COORDINATOR, "c", 1, NULL);
@@ -116,6 +157,8 @@ static int teardown(void **state)
     exchange_close(its_exchange);
     its_end = NULL;
     its_exchange = NULL;
+    gate_set(UINT32_MAX);
+    loader_close(its_loader);
     cluster_close(other);
     cluster_close(coordinator);
     cluster_close(member);
@@ -139,7 +182,23 @@ static size_t n_loaded(void)
     return stats.experts;
 }
 
-/* Everybody's turns for so long. */
+static bool is_loading(void)
+{
+    assignment_progress p;
+
+    assignment_get_progress(a, &p);
+    return p.loading > 0;
+}
+
+static void turn_assignment(void)
+{
+    size_t before = n_loaded();
+
+    (void)assignment_turn(a, member);
+    assert_true(n_loaded() <= before + 1);
+}
+
+/* Everybody's turns for so long; the loader, which has no part in this clock, is waited for unless it is stuck. */
 static void run(unsigned seconds)
 {
     for (unsigned i = 0; i < 50 * seconds; i++) {
@@ -153,9 +212,11 @@ static void run(unsigned seconds)
             (void)exchange_progress(its_exchange);
         }
         (void)expert_node_progress(node);
-        size_t before = n_loaded();
-        (void)assignment_turn(a, member);
-        assert_true(n_loaded() <= before + 1);
+        turn_assignment();
+        while (is_loading() && !gate.stuck) {
+            turn_assignment();
+            sched_yield();
+        }
     }
 }
 
@@ -391,6 +452,87 @@ static void what_nobody_has_is_loaded_first(void **state)
     assert_int_equal(held(1), 0x2);
 }
 
+/* Rows for the expert 0 of layer 0, through the exchange that is in no store. */
+static void compute_one_job(void)
+{
+    enum { ROWS = 3, VALUES = ROWS * 8 };
+    const uint32_t rows[ROWS] = {0, 1, 2};
+    const compute_group group = {w.experts[0][0], rows, ROWS, 0};
+    const int32_t ids[2 * ROWS] = {0, -1, 0, -1, 0, -1};
+    compute_mem *x = w.ops.alloc(w.device, VALUES * sizeof(float)),
+                *results = w.ops.alloc(w.device, 2 * VALUES * sizeof(float)),
+                *direct = w.ops.alloc(w.device, VALUES * sizeof(float));
+    float in[VALUES], got[2 * VALUES], expected[VALUES];
+    router_placement *placement;
+    moe_error err;
+
+    for (size_t i = 0; i < VALUES; i++) {
+        in[i] = (float)i / VALUES;
+    }
+    w.ops.upload(w.device, x, in, sizeof in);
+    assert_ok(router_placement_open_single(1, "a", N_LAYERS, N_EXPERTS, &placement, &err), err);
+    exchange_set_placement(its_exchange, placement);
+    router_placement_unref(placement);
+    const exchange_job job = {.n_rows = ROWS, .ids = ids, .x = x, .results = results};
+    assert_int_equal(exchange_begin(its_exchange, &job), MOE_OK);
+    for (int turn = 0; turn < 100 && exchange_state(its_exchange, 0) == EXCHANGE_RUNNING; turn++) {
+        run(1);
+    }
+    assert_int_equal(exchange_state(its_exchange, 0), EXCHANGE_DONE);
+    w.ops.expert_ffn(w.device, direct, x, &group, 1);
+    assert_int_equal(w.ops.download(w.device, got, results, sizeof got), MOE_OK);
+    assert_int_equal(w.ops.download(w.device, expected, direct, sizeof expected), MOE_OK);
+    for (size_t r = 0; r < ROWS; r++) {
+        assert_memory_equal(got + 2 * r * 8, expected + r * 8, 8 * sizeof(float));
+    }
+    w.ops.free(w.device, x);
+    w.ops.free(w.device, results);
+    w.ops.free(w.device, direct);
+}
+
+static void dispatches_are_answered_while_an_expert_is_being_read(void **state)
+{
+    (void)state;
+    gate_set(2);
+    run(10);
+    assert_int_equal(n_loaded(), 2);
+    assert_true(gate.stuck);
+    connect_one_that_is_not_registered();
+    compute_one_job();
+    assert_true(gate.stuck && !gate.gave_up);
+    assert_int_equal(n_loaded(), 2);
+    assert_int_equal(n_reported(), 2);
+    gate_set(UINT32_MAX);
+    while (gate.stuck) {
+        sched_yield();
+    }
+    run(10);
+    assert_int_equal(n_loaded(), N_ALL);
+    assert_int_equal(n_reported(), N_ALL);
+}
+
+static void what_comes_when_it_is_not_wanted_any_more_is_not_kept(void **state)
+{
+    expert_node_stats stats;
+
+    (void)state;
+    gate_set(0);
+    run(10);
+    other = join(CLUSTER_NODE, "b", 2, NULL);
+    run(10);
+    assert_true(gate.stuck);
+    gate_set(UINT32_MAX);
+    while (gate.stuck) {
+        sched_yield();
+    }
+    run(10);
+    assert_int_equal(n_loaded(), N_ALL / 2); /* and no coordinator has applied anything */
+    assert_int_equal(n_reported(), N_ALL / 2);
+    expert_node_get_stats(node, &stats);
+    assert_true(stats.loads > N_ALL / 2);
+    assert_int_equal(stats.memory_bytes, N_ALL / 2 * 100);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -401,6 +543,8 @@ int main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_connected_coordinator_that_has_told_nothing_yet_may_use_everything, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(dispatches_are_answered_while_an_expert_is_being_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_comes_when_it_is_not_wanted_any_more_is_not_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(what_could_not_be_loaded_is_tried_again, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_node_drops_what_is_settled_and_then_loads, setup_small, teardown),
         cmocka_unit_test_setup_teardown(what_was_settled_before_is_not_settled_now, setup, teardown),
