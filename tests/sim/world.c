@@ -178,16 +178,18 @@ void world_node_kill(world *w, uint32_t i)
     w->nodes[i].node = NULL;
 }
 
-static void place_experts(world *w)
+void world_place(world *w, uint64_t epoch)
 {
     router_replica replicas[WORLD_MAX_LAYERS * WORLD_MAX_EXPERTS * WORLD_MAX_NODES];
     const char *ids[WORLD_MAX_NODES];
     size_t n = 0;
     moe_error err;
 
+    router_placement_unref(w->placement);
     for (uint32_t i = 0; i < w->o.n_nodes; i++) {
         (void)snprintf(w->nodes[i].id, sizeof w->nodes[i].id, "node-%u", i);
         ids[i] = w->nodes[i].id;
+        memset(w->nodes[i].holds, 0, sizeof w->nodes[i].holds);
     }
     for (uint32_t l = 0; l < w->o.n_layers; l++) {
         for (uint32_t e = 0; e < w->o.n_experts; e++) {
@@ -203,9 +205,9 @@ static void place_experts(world *w)
             }
         }
     }
-    assert_ok(
-        router_placement_open(1, ids, w->o.n_nodes, w->o.n_layers, WORLD_MAX_EXPERTS, replicas, n, &w->placement, &err),
-        err);
+    assert_ok(router_placement_open(epoch, ids, w->o.n_nodes, w->o.n_layers, WORLD_MAX_EXPERTS, replicas, n,
+                                    &w->placement, &err),
+              err);
 }
 
 static void coordinator_start(world *w, uint32_t i)
@@ -271,7 +273,7 @@ void world_open(world *w, const world_options *o)
     device_open(w);
     experts_open(w);
     assert_int_equal(transport_loopback_net_open(WORLD_MAX_NODES + WORLD_MAX_COORDINATORS, &w->net), MOE_OK);
-    place_experts(w);
+    world_place(w, 1);
     for (uint32_t i = 0; i < o->n_nodes; i++) {
         world_node_start(w, i);
     }

@@ -40,7 +40,7 @@ typedef struct world_node {
     transport *t; /* NULL while it is dead */
     expert_node *node;
     uint64_t incarnation;
-    bool holds[WORLD_MAX_LAYERS][WORLD_MAX_EXPERTS];
+    bool holds[WORLD_MAX_LAYERS][WORLD_MAX_EXPERTS]; /* by the placement */
 } world_node;
 
 typedef struct world_coordinator {
@@ -81,7 +81,9 @@ typedef struct world {
 void world_open(world *w, const world_options *o);
 void world_close(world *w); /* asserts that nothing leaked */
 
-expert_source world_source(world *w);        /* the same weights everywhere */
+expert_source world_source(world *w); /* the same weights everywhere */
+/* Draws another placement. Nobody is told: whoever runs the world loads, drops and sets it. */
+void world_place(world *w, uint64_t epoch);
 void world_node_start(world *w, uint32_t i); /* with a new incarnation, and what the placement gives it */
 void world_node_kill(world *w, uint32_t i);
 /* Fills a job with random rows and picks (some of them empty) and the results the oracle gives. */
