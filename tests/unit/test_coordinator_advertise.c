@@ -72,7 +72,7 @@ static void what_is_no_address_is_refused(void **state)
     assert_refused(host, bad, "advertise");
     assert_refused(bad, NULL, "listen");
     memset(long_one, 'a', sizeof long_one);
-    memcpy(long_one + 252, ":7300", 6);
+    memcpy(long_one + 258, ":7300", 6);
     assert_refused(host, long_one, "advertise");
 }
 

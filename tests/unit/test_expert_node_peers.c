@@ -68,7 +68,7 @@ static void send_ping(coordinator *c)
     moe_buf b;
 
     moe_buf_init(&b, c->frame, sizeof c->frame);
-    wire_put_ping(&b, 4711);
+    wire_put_ping(&b, &(wire_ping){.token = 4711});
     send_frame(c, &b);
 }
 
