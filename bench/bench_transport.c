@@ -118,7 +118,7 @@ static void on_peer(void *ctx, transport_peer who, transport_peer_event event, c
     (void)who;
     (void)why;
     is_up = event == TRANSPORT_UP;
-    is_down = event == TRANSPORT_DOWN;
+    is_down = event != TRANSPORT_UP;
 }
 
 static void turn_until(const size_t *counter, size_t n)

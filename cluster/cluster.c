@@ -55,6 +55,13 @@ void cluster_leave(cluster *c)
     wake(c);
 }
 
+void cluster_refresh(cluster *c)
+{
+    if (!atomic_exchange(&c->is_outdated, true)) {
+        wake(c);
+    }
+}
+
 bool cluster_has_left(cluster *c)
 {
     pthread_mutex_lock(&c->lock);

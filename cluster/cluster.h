@@ -115,6 +115,9 @@ MOE_NODISCARD moe_status cluster_start(cluster *c, moe_error *err);
 /* From any thread: the next turns withdraw the registration (the lease is revoked). */
 void cluster_leave(cluster *c);
 bool cluster_has_left(cluster *c);
+/* From any thread: what is known must be out of date, since a connection says otherwise. All is read again, at most once a
+ * second. */
+void cluster_refresh(cluster *c);
 /* cluster_leave, waits for it at most timeout_ns, ends the thread. */
 void cluster_stop(cluster *c, uint64_t timeout_ns);
 

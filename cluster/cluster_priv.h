@@ -220,7 +220,7 @@ struct cluster {
     uint64_t list_floor;
     bool went_back;             /* one list has come with a revision below list_floor */
     uint64_t lease, beat_lease; /* beat_lease: of the keepalive under way */
-    uint64_t list_due_ns, beat_due_ns, retry_due_ns, ask_due_ns, failures_in_row;
+    uint64_t listed_ns, list_due_ns, beat_due_ns, retry_due_ns, ask_due_ns, failures_in_row;
     uint64_t told_version; /* of `told` that the store has */
     uint64_t sent_version; /* of `told` in the txn under way */
     uint64_t own_revision; /* of the own key as it was last written */
@@ -271,7 +271,7 @@ struct cluster {
     bool leaving, has_left, displaced;
     pthread_t thread;
     bool has_thread;
-    atomic_bool stop;
+    atomic_bool stop, is_outdated;
 };
 
 /* sync.c: how the store is, and what it holds */

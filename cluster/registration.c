@@ -438,6 +438,9 @@ static void act(cluster *c, uint64_t now, uint64_t *due)
         *due = MOE_MIN(*due, c->retry_due_ns);
         return;
     }
+    if (atomic_load_explicit(&c->is_outdated, memory_order_relaxed) && atomic_exchange(&c->is_outdated, false)) {
+        c->list_due_ns = MOE_MIN(c->list_due_ns, c->listed_ns + CLUSTER_SECOND);
+    }
     if (!c->is_synced || now >= c->list_due_ns) {
         cluster_list_begin(c);
         return;

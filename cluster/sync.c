@@ -198,7 +198,8 @@ static void on_list(void *ctx, const cluster_reply *reply)
     enter_list(c, reply);
     c->revision = c->list_revision = reply->revision;
     c->is_synced = c->is_dirty = true;
-    c->list_due_ns = cluster_now(c) + cluster_jittered(c, CLUSTER_RELIST);
+    c->listed_ns = cluster_now(c);
+    c->list_due_ns = c->listed_ns + cluster_jittered(c, CLUSTER_RELIST);
 }
 
 void cluster_list_begin(cluster *c)

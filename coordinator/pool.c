@@ -10,7 +10,6 @@
  * have their owners already is reported meanwhile. */
 #include "coordinator/pool.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -160,6 +159,8 @@ static void apply_placement(pool *p, const cluster_state *s)
 
 static void show(pool *p, uint64_t now)
 {
+    bool outdated = false;
+
     p->shown_ns = now;
     pthread_mutex_lock(&p->lock);
     if (p->o.transport == NULL) { /* then it is one of a network */
@@ -170,10 +171,14 @@ static void show(pool *p, uint64_t now)
         pool_shown *s = &p->shown[p->n_shown];
         if (p->nodes[i].id[0] != '\0' && exchange_get_node(p->exchange, p->nodes[i].id, &s->info)) {
             memcpy(s->id, p->nodes[i].id, sizeof s->id);
+            outdated = outdated || s->info.is_another;
             p->n_shown++;
         }
     }
     pthread_mutex_unlock(&p->lock);
+    if (outdated && atomic_load(&p->joined)) {
+        cluster_refresh(p->cluster); /* a watch that has lost its voice would tell of the new one in half a minute */
+    }
 }
 
 /* Every turn of the exchange ends here. */
@@ -208,13 +213,6 @@ static void on_changed(void *ctx)
     }
 }
 
-/* The last connect was refused: no process listens there. The exchange tries again and again while a node is down, so this
- * needs no probe of its own, which would have to resolve names on the cluster's thread. */
-static bool is_refused(const exchange_node_info *info)
-{
-    return info->kind < EXCHANGE_NODE_READY && strcmp(info->why, strerror(ECONNREFUSED)) == 0;
-}
-
 /* Our own connections tell of nodes; of another coordinator under our id its API's port does. */
 static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation)
 {
@@ -230,7 +228,7 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
     if (info.kind == EXCHANGE_NODE_READY || info.kind == EXCHANGE_NODE_DRAINING) {
         return info.incarnation == incarnation ? CLUSTER_ALIVE_YES : CLUSTER_ALIVE_NO; /* another one of its name */
     }
-    if (is_refused(&info)) {
+    if (info.is_refused) { /* the exchange calls it again and again, so this needs no probe of its own */
         return CLUSTER_ALIVE_GONE;
     }
     return info.kind == EXCHANGE_NODE_DOWN ? CLUSTER_ALIVE_NO : CLUSTER_ALIVE_UNKNOWN;

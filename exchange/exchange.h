@@ -98,6 +98,7 @@ typedef struct exchange_node_info {
     exchange_node_kind kind;
     uint64_t incarnation;  /* of its last HELLO that was accepted; 0: none yet */
     bool is_another;       /* another incarnation answers at its address: what is known of the node is out of date */
+    bool is_refused;       /* not connected: nobody listens at its address */
     char why[96];          /* not connected: why it last failed; "" while nothing has */
     uint64_t rows, frames; /* answered since it was added: unique rows, results */
     double busy_seconds;   /* from dispatch to result, summed over those frames */

@@ -137,6 +137,7 @@ bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *ou
     *out = (exchange_node_info){.kind = kinds[node->state],
                                 .incarnation = node->incarnation,
                                 .is_another = node->is_another,
+                                .is_refused = node->state < NODE_READY && node->is_refused,
                                 .rows = node->rows,
                                 .frames = node->frames,
                                 .busy_seconds = (double)node->busy_ns * 1e-9,
@@ -187,6 +188,7 @@ static void connect_node(exchange *x, exchange_node *node, uint64_t now)
 
     if (status != MOE_OK) {
         node->peer = 0;
+        node->is_refused = status == MOE_ERR_UNAVAILABLE;
         lost(x, node, moe_status_text(status));
         return;
     }
@@ -328,7 +330,8 @@ void exchange_on_peer(void *ctx, transport_peer peer, transport_peer_event event
         }
         return;
     }
-    if (event == TRANSPORT_DOWN) {
+    if (event != TRANSPORT_UP) {
+        node->is_refused = event == TRANSPORT_REFUSED;
         lost(x, node, why);
     } else if (node->state == NODE_CONNECTING) {
         node->state = NODE_GREETING;
@@ -382,6 +385,7 @@ static moe_status prove(exchange *x, exchange_node *node, const wire_hello *thei
 static void on_ready(exchange_node *node, const wire_hello *theirs)
 {
     node->state = NODE_READY;
+    node->is_refused = false;
     node->is_another = false;
     node->incarnation = theirs->incarnation;
     node->told_epoch = 0;

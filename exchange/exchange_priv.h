@@ -52,6 +52,7 @@ typedef struct exchange_node {
     exchange_speed speed;
     uint64_t hedges;       /* parts of it that others were given as well */
     uint64_t late_told_ns; /* when a person was last told that it is late */
+    bool is_refused;       /* nobody listened at its address when it was last called */
     bool leaving;          /* it has said goodbye: that it is gone is no trouble */
 } exchange_node;
 

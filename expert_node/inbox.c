@@ -51,7 +51,7 @@ void node_on_peer(void *ctx, transport_peer peer, transport_peer_event event, co
     expert_node *node = ctx;
     node_peer *known = find_peer(node, peer);
 
-    if (event == TRANSPORT_DOWN) {
+    if (event != TRANSPORT_UP) {
         if (known != NULL) {
             MOE_DEBUG("node %s: peer %s is gone: %s", node->o.id, known->hello.member, why);
             known->state = PEER_FREE;

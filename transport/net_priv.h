@@ -42,7 +42,7 @@ typedef struct net_slot {
     moe_address to;    /* of a connect of ours */
     uint64_t question; /* to the resolver; 0: the host is a number */
     moe_ips ips;       /* of the host: the first n_called were called */
-    size_t n_called;
+    size_t n_called, n_refused;
     char why[128]; /* it failed */
 } net_slot;
 

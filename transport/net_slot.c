@@ -117,7 +117,7 @@ void net_slot_up(net_slot *slot)
 void net_slot_down(net_slot *slot)
 {
     if (!slot->quiet) {
-        tell(slot, TRANSPORT_DOWN);
+        tell(slot, slot->n_refused > 0 && slot->n_refused == slot->ips.n ? TRANSPORT_REFUSED : TRANSPORT_DOWN);
     }
     net_slot_free(slot);
 }
@@ -142,7 +142,10 @@ static void call_next(net_slot *slot, const char *why)
         slot->fd = -1;
     }
     while (slot->n_called < slot->ips.n) {
-        if (socket_connect(&slot->ips.at[slot->n_called++], slot->to.port, &slot->fd, &err) == MOE_OK) {
+        moe_status status = socket_connect(&slot->ips.at[slot->n_called++], slot->to.port, &slot->fd, &err);
+
+        slot->n_refused += status == MOE_ERR_NOT_FOUND;
+        if (status == MOE_OK) {
             slot->since_ns = moe_now_ns(slot->t->clock);
             slot->connecting = true;
             watch_socket(slot);
@@ -158,6 +161,7 @@ bool net_slot_connected(net_slot *slot)
     socklen_t bytes = sizeof error;
 
     if (getsockopt(slot->fd, SOL_SOCKET, SO_ERROR, &error, &bytes) != 0 || error != 0) {
+        slot->n_refused += error == ECONNREFUSED;
         call_next(slot, error == 0 ? "no connection" : strerror(error));
         return false;
     }

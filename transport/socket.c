@@ -138,7 +138,8 @@ moe_status socket_connect(const moe_ip *ip, uint16_t port, int *fd_out, moe_erro
     socklen_t bytes = (socklen_t)moe_ip_sockaddr(ip, port, &to);
     int fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0 || (connect(fd, (const struct sockaddr *)&to, bytes) != 0 && errno != EINPROGRESS)) {
-        moe_status status = moe_fail(err, MOE_ERR_UNAVAILABLE, "connect: %s", strerror(errno));
+        moe_status status = moe_fail(err, errno == ECONNREFUSED ? MOE_ERR_NOT_FOUND : MOE_ERR_UNAVAILABLE,
+                                     "connect: %s", strerror(errno));
 
         if (fd >= 0) {
             (void)close(fd);

@@ -26,7 +26,8 @@ typedef uint64_t transport_peer; /* 0 is none */
 typedef enum {
     TRANSPORT_UP, /* frames can be sent: an own connect succeeded, or a stranger connected */
     /* Gone for good; `why` says what is known. Sends that were under way have been done with an error before. */
-    TRANSPORT_DOWN
+    TRANSPORT_DOWN,
+    TRANSPORT_REFUSED /* as DOWN, of an own connect: nobody listens at any of its addresses */
 } transport_peer_event;
 
 typedef struct transport_handler {

@@ -23,7 +23,7 @@ static void on_peer(void *ctx, transport_peer peer, transport_peer_event event, 
     moe_buf b;
 
     (void)why;
-    if (event == TRANSPORT_DOWN) {
+    if (event != TRANSPORT_UP) {
         q->answer = CLUSTER_ALIVE_NO;
         return;
     }

@@ -52,7 +52,7 @@ static void on_peer(void *ctx, transport_peer from, transport_peer_event event, 
     (void)why;
     if (from == peer) {
         is_up = event == TRANSPORT_UP;
-        is_down = event == TRANSPORT_DOWN;
+        is_down = event != TRANSPORT_UP;
     }
 }
 

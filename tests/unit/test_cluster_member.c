@@ -1065,6 +1065,24 @@ static void a_watch_that_falls_silent_is_noticed_within_thirty_seconds(void **st
     trio_is_whole(&t, 1);
 }
 
+static void who_knows_better_has_everything_read_again(void **state)
+{
+    trio t;
+
+    (void)state;
+    trio_open(&t, 1);
+    run_for(&t.w, 2 * SECOND);
+    cluster_memory_mute_watches(t.w.memory);
+    cluster_set_applied(t.c->c, 1);
+    run_for(&t.w, SECOND);
+    cluster_refresh(t.a->c);
+    run_for(&t.w, SECOND);
+    const cluster_state *s = cluster_state_acquire(t.a->c);
+    assert_int_equal(s->coordinators[0].epoch_applied, 1);
+    cluster_state_release(s);
+    trio_is_whole(&t, 1);
+}
+
 static void compaction_is_survived(void **state)
 {
     trio t;
@@ -1383,6 +1401,7 @@ int main(void)
         cmocka_unit_test(a_lost_lease_is_taken_anew),
         cmocka_unit_test(a_lost_watch_is_read_up),
         cmocka_unit_test(a_watch_that_falls_silent_is_noticed_within_thirty_seconds),
+        cmocka_unit_test(who_knows_better_has_everything_read_again),
         cmocka_unit_test(compaction_is_survived),
         cmocka_unit_test(while_the_store_is_down_the_last_state_stays),
         cmocka_unit_test(after_a_wipe_the_store_is_filled_again),

@@ -208,6 +208,34 @@ static void a_dead_nodes_rows_go_to_the_replica(void **state)
     world_close(&w);
 }
 
+/* A process that has ended is known to be gone; one that stands still is not. */
+static void where_nobody_listens_a_node_is_refused(void **state)
+{
+    world_options o = options(2, 2);
+    exchange_node_info info;
+
+    (void)state;
+    o.heartbeat_ns = 1000000;
+    world_open(&w, &o);
+    world_settle(&w);
+    world_node_kill(&w, 1);
+    for (int turn = 0; turn < 40; turn++) {
+        (void)exchange_progress(w.coordinators[0].x); /* node 0 stands still */
+        moe_clock_virtual_advance(&w.clock, 500000);
+    }
+    assert_true(exchange_get_node(w.coordinators[0].x, "node-1", &info));
+    assert_true(info.kind == EXCHANGE_NODE_DOWN && info.is_refused);
+    assert_true(exchange_get_node(w.coordinators[0].x, "node-0", &info));
+    assert_true(info.kind != EXCHANGE_NODE_READY && !info.is_refused);
+    world_node_start(&w, 1);
+    for (int turn = 0; turn < 5000 && !exchange_node_ready(w.coordinators[0].x, "node-1"); turn++) {
+        world_turn(&w, 500000);
+    }
+    assert_true(exchange_get_node(w.coordinators[0].x, "node-1", &info));
+    assert_true(info.kind == EXCHANGE_NODE_READY && !info.is_refused);
+    world_close(&w);
+}
+
 static void a_silent_node_is_hedged_after_its_deadline(void **state)
 {
     world_options o = options(2, 2);
@@ -576,6 +604,7 @@ int main(void)
         cmocka_unit_test(a_row_goes_once_to_each_node),
         cmocka_unit_test(a_job_with_nothing_to_compute_is_done_at_once),
         cmocka_unit_test(a_dead_nodes_rows_go_to_the_replica),
+        cmocka_unit_test(where_nobody_listens_a_node_is_refused),
         cmocka_unit_test(a_silent_node_is_hedged_after_its_deadline),
         cmocka_unit_test(a_silent_node_is_lost_after_eight_beats),
         cmocka_unit_test(every_node_hears_of_the_epoch_that_is_applied),

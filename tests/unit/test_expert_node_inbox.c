@@ -26,7 +26,7 @@ static void on_peer(void *ctx, transport_peer from, transport_peer_event event, 
     (void)ctx;
     (void)from;
     (void)why;
-    is_down = event == TRANSPORT_DOWN;
+    is_down = event != TRANSPORT_UP;
 }
 
 static void turn(void)

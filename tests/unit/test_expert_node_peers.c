@@ -40,7 +40,7 @@ static void on_peer(void *ctx, transport_peer from, transport_peer_event event, 
 
     (void)from;
     (void)why;
-    c->is_down = event == TRANSPORT_DOWN;
+    c->is_down = event != TRANSPORT_UP;
 }
 
 static void node_turn(void)

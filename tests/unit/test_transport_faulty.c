@@ -27,7 +27,7 @@ static void on_message(void *ctx, transport_peer from, const unsigned char *byte
 static void on_peer(void *ctx, transport_peer from, transport_peer_event event, const char *why)
 {
     (void)why;
-    if (event == TRANSPORT_DOWN) {
+    if (event != TRANSPORT_UP) {
         on_message(ctx, from, (const unsigned char *)"down", 4);
     }
 }

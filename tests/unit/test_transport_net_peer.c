@@ -62,7 +62,7 @@ static void numbers_are_never_used_again(void **state)
     assert_true(second != first && server.s.last_up != at_first);
 }
 
-static void nobody_there_is_down_or_refused(void **state)
+static void where_nobody_listens_is_refused(void **state)
 {
     char address[128];
     transport_peer peer;
@@ -71,8 +71,12 @@ static void nobody_there_is_down_or_refused(void **state)
     (void)snprintf(address, sizeof address, "%s", transport_net_address(server.t));
     transport_close(server.t);
     server.t = NULL;
-    if (client.t->ops->connect(client.t, address, &peer) == MOE_OK) {
+    moe_status status = client.t->ops->connect(client.t, address, &peer);
+    if (status == MOE_OK) {
         UNTIL(client.s.n_down == 1);
+        assert_int_equal(client.s.n_refused, 1);
+    } else {
+        assert_int_equal(status, MOE_ERR_UNAVAILABLE);
     }
     assert_int_equal(client.s.n_up, 0);
 }
@@ -455,7 +459,7 @@ int main(int argc, char **argv)
         TEST(a_closed_connection_is_down_at_the_other_end_only),
         TEST(the_accepting_end_can_close_from_within_a_callback),
         TEST(numbers_are_never_used_again),
-        TEST(nobody_there_is_down_or_refused),
+        TEST(where_nobody_listens_is_refused),
         TEST(what_is_no_address_is_refused),
         TEST(strangers_above_max_peers_are_refused),
         TEST(own_connects_above_max_peers_are_busy),

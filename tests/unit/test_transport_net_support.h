@@ -14,7 +14,7 @@
 
 typedef struct seen {
     transport_peer last_up, last_down;
-    int n_up, n_down;
+    int n_up, n_down, n_refused;
     char why[128];
     size_t n_messages, bytes;
     transport_peer from;
@@ -85,6 +85,7 @@ static inline void on_peer(void *ctx, transport_peer peer, transport_peer_event 
         s->last_up = peer;
     } else {
         s->n_down++;
+        s->n_refused += event == TRANSPORT_REFUSED;
         s->last_down = peer;
         (void)snprintf(s->why, sizeof s->why, "%s", why);
     }
