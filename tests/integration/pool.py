@@ -4,11 +4,13 @@ Usage: pool.py CONCLAVE COORDINATOR NODE MAKE_CHECKPOINT VECTORS [unittest argum
 """
 import base64
 import concurrent.futures
+import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -61,6 +63,32 @@ class Asker:
     def stop(self):
         self.stopped = True
         self.thread.join()
+
+
+def open_ports(pid):
+    """Of TCP, on which the process listens, and of UDP: from the kernel's tables."""
+    inodes = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            inodes.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    ports = set()
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/net/{table}", encoding="ascii") as lines:
+            for fields in map(str.split, list(lines)[1:]):
+                if f"socket:[{fields[9]}]" in inodes and (table.startswith("udp") or fields[3] == "0A"):
+                    ports.add(int(fields[1].rpartition(":")[2], 16))
+    return ports
+
+
+def call_a_stranger_makes(port, data):
+    """What is said in answer until the connection is closed."""
+    said = b""
+    with socket.create_connection(("127.0.0.1", port), WAIT_S) as s:
+        with contextlib.suppress(ConnectionError, BrokenPipeError):
+            s.sendall(data)
+            while piece := s.recv(1 << 16):
+                said += piece
+    return said
 
 
 class Pool(unittest.TestCase):
@@ -634,6 +662,35 @@ class Pool(unittest.TestCase):
         with open(path, "w", encoding="ascii") as f:
             f.write(text)
         return path
+
+    def test_a_stranger_gets_nothing_from_any_port(self):
+        """Every port that the kernel says a member has open, but the API's, which is for everybody."""
+        own = self.secret("own", "a secret that no stranger knows\n")
+        hello = ssl.MemoryBIO()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.wrap_bio(ssl.MemoryBIO(), hello).do_handshake()
+        calls = [b"", b"\0", hello.read(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"CNCW\2\0\1\0\x10\0\0\0\0\0\0\0", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+                 os.urandom(64), os.urandom(1 << 20), b"\x16\3\1\xff\xff" + bytes(1 << 16)]
+        self.start_nodes(2, "--secret-file", own)
+        with self.coordinator("--secret-file", own, "--min-nodes", "2") as coordinator:
+            self.assertEqual(self.answers(coordinator), self.expected)
+            ports = {id: open_ports(process.pid) for id, process in (("coordinator", coordinator.process), ("node-0", self.nodes[0].process),
+                                                                     ("node-1", self.nodes[1].process))}
+            self.assertEqual(ports["coordinator"], {int(coordinator.address.rpartition(":")[2])})
+            self.assertEqual([len(ports[node]) for node in ("node-0", "node-1")], [1, 1], ports)
+            asker = Asker(coordinator, self.expected_long)
+            try:
+                with concurrent.futures.ThreadPoolExecutor(8) as threads:
+                    said = list(threads.map(lambda call: call_a_stranger_makes(*call), [(port, data) for port in ports["node-0"] | ports["node-1"] for data in calls]))
+            finally:
+                asker.stop()
+            self.assertIsNone(asker.wrong)
+            self.assertEqual(set(said), {b""})
+            self.assertEqual(self.answers(coordinator), self.expected)
+        print(f"{len(said)} calls of strangers, not a byte in answer")
+        self.stop_nodes()
 
     def test_nodes_work_for_those_alone_who_know_the_secret(self):
         right = self.secret("right", "a secret of enough bytes\n")
