@@ -192,7 +192,8 @@ static const moe_option options[] = {
      .min = 1,
      .max = 600000,
      .value = "MS",
-     .help = "how long a node may take before its rows go to a replica too"},
+     .help = "how long a node may take at most before its rows go to a replica too; what is unusual for the node is "
+             "enough"},
 };
 
 const moe_program coordinator_program = {
