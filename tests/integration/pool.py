@@ -454,7 +454,10 @@ class Pool(unittest.TestCase):
         node, = self.start_nodes(1, "--http", f"127.0.0.1:{port}")
         http = f"http://127.0.0.1:{port}"
         self.assertEqual(self.get(http + "/livez"), (200, "ok\n"))
-        self.assertEqual(self.get(http + "/readyz"), (503, "no coordinator is registered yet\n"))
+        end = time.monotonic() + WAIT_S
+        while (page := self.get(http + "/readyz")) != (503, "no coordinator is registered yet\n"):  # its log is a moment earlier
+            self.assertEqual(page[0], 503)
+            self.assertLess(time.monotonic(), end, page)
         with self.coordinator("--http", "127.0.0.1:0") as coordinator:
             self.assertEqual(self.get(http + "/readyz"), (200, "ok\n"))
             self.assertEqual(self.answers(coordinator), self.expected)
