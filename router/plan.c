@@ -34,7 +34,6 @@ struct router_plan {
     uint8_t *node_of;       /* owned [max_picks] */
     uint32_t node_end[ROUTER_MAX_NODES];
     size_t n_nodes, n_active;
-    int64_t unplaced;
 
     /* where next stands, and what it hands out */
     uint32_t node, at;
@@ -77,7 +76,7 @@ moe_status router_plan_open(size_t max_rows, uint32_t k, uint32_t n_experts_max,
     if (plan == NULL) {
         return MOE_ERR_NO_MEMORY;
     }
-    *plan = (router_plan){.k = k, .n_experts_max = n_experts_max, .max_rows = max_rows, .unplaced = -1};
+    *plan = (router_plan){.k = k, .n_experts_max = n_experts_max, .max_rows = max_rows};
     plan->expert_count = calloc(n_experts_max, sizeof *plan->expert_count);
     plan->expert_first = calloc(n_experts_max, sizeof *plan->expert_first);
     plan->active = calloc(n_active, sizeof *plan->active);
@@ -163,7 +162,6 @@ static size_t count_experts(router_plan *plan, const router_plan_input *in)
             continue;
         }
         if ((uint32_t)id >= limit) {
-            plan->unplaced = plan->unplaced < 0 ? (int64_t)pick : plan->unplaced;
             n_unknown++;
         } else if (plan->expert_count[id]++ == 0) {
             plan->active[plan->n_active++] = (uint32_t)id;
@@ -240,7 +238,6 @@ static size_t assign_expert(router_plan *plan, const router_plan_input *in, uint
     uint64_t reads_it = 0;
 
     if (n_nodes == 0) {
-        plan->unplaced = plan->unplaced < 0 ? picks[0] : MOE_MIN(plan->unplaced, (int64_t)picks[0]);
         return n;
     }
     for (size_t at = 0; at < n; at += chunk) {
@@ -291,7 +288,6 @@ size_t router_plan_build(router_plan *plan, const router_plan_input *in)
     plan->n_nodes = router_placement_n_nodes(in->placement);
     plan->node = 0;
     plan->at = 0;
-    plan->unplaced = -1;
     size_t n_unplaced = count_experts(plan, in);
     order_experts(plan, in);
     for (size_t i = 0; i < plan->n_active; i++) {
@@ -302,11 +298,6 @@ size_t router_plan_build(router_plan *plan, const router_plan_input *in)
     }
     sort_by_node(plan, in->n_rows * plan->k);
     return n_unplaced;
-}
-
-int64_t router_plan_unplaced(const router_plan *plan)
-{
-    return plan->unplaced;
 }
 
 /* Takes whole rows from by_node[at ..] while they fit; returns the number of picks taken. A row's picks stay together,

@@ -199,7 +199,5 @@ size_t router_plan_build(router_plan *plan, const router_plan_input *input);
 /* Hands out the next part: nodes ascend, and rows ascend within a node. A row's picks at one node stay in one part.
  * False when there is no more. */
 MOE_NODISCARD bool router_plan_next(router_plan *plan, router_plan_part *part);
-/* After build: the first pick that no usable node can compute, for messages; -1 if there is none. */
-int64_t router_plan_unplaced(const router_plan *plan);
 
 #endif
