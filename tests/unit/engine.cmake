@@ -4,6 +4,7 @@ endif()
 moe_library(moe_test_engine SOURCES ${PROJECT_SOURCE_DIR}/tests/support/engine_fixture.c
   PUBLIC moe_test_model moe_engine moe_embedded)
 moe_test(test_engine_identity LIBS moe_test_engine LABELS unit TIMEOUT 1800)
+set_tests_properties(test_engine_identity PROPERTIES COST 600)
 foreach(kind mixtral qwen3_moe moduleformer moduleformer-kv moe_plus_plus)
   add_test(NAME test_engine_identity_${kind} COMMAND test_engine_identity ${kind} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(test_engine_identity_${kind} PROPERTIES LABELS unit TIMEOUT 1800)
