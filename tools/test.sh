@@ -3,7 +3,7 @@
 #   format    clang-format would change nothing
 #   release   unit, simulator, integration, fuzz corpora
 #   asan      the same under AddressSanitizer and UndefinedBehaviorSanitizer
-#   tsan      what runs in one process, and the cluster of processes, under ThreadSanitizer
+#   tsan      what runs in one process, and five tests of the cluster of processes, under ThreadSanitizer
 set -euo pipefail
 cd "$(dirname "$0")/.."
 jobs=${1:-2}
@@ -20,9 +20,9 @@ run() { # preset, further ctest arguments
 
 echo "== format"
 tools/format_check.sh
-run release
+run release -LE threads
 if [ "${TEST_SANITIZERS:-1}" = 1 ]; then
-    run asan
+    run asan -LE threads
     run tsan -LE integration
 fi
 echo "== all configurations passed"
