@@ -1,8 +1,8 @@
-/* The exchange: jobs, picks and attempts. Connections are exchange_node.c's.
+/* The exchange: jobs and picks. Attempts are attempts.c's, connections exchange_node.c's.
  *
  * The one invariant: a pick counts in n_left until its result is in place, and exactly one of these holds for it: it
  * waits (and counts in n_waiting), or one open attempt has it, or it is done. An open attempt that ends before its job
- * does passes through requeue() or finish_picks(), which keep that. Results are pure functions of (layer, expert, row),
+ * does passes through exchange_requeue() or finish_picks(), which keep that. Results are pure functions of (layer, expert, row),
  * so asking twice and taking whichever comes first changes no bit.
  *
  * An attempt is found by request id *and* connection. A node that restarts gets a new connection, so an answer that an
@@ -11,7 +11,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* Bounds and pauses. All are chosen, not measured; what each has to cover is said.
  *
@@ -20,18 +19,12 @@
  *                  space in all), but two for each job, so that one can be written while another leaves. Picks that
  *                  find no buffer wait a pause
  *   N_SMALL        HELLO and PROOF, or a PING, to every node at once
- *   SLOW_TIMEOUTS  a node that let a deadline pass is avoided for so many time-outs, unless nobody else has the expert
- *   TELL           a node that is late is told of so often at most
- *   STRAGGLER      so often it is looked at again whether a late part is the job's last
  *   PAUSE_SHARE    a node that refuses, and picks without an owner, wait this part of a time-out, and PAUSE_MOST_NS
  *                  at most */
 #define N_ATTEMPTS    256
 #define N_DISPATCHES  64
 #define DISPATCH_POOL ((size_t)1 << 30)
 #define N_SMALL       (2 * ROUTER_MAX_NODES)
-#define SLOW_TIMEOUTS 4
-#define TELL_NS       UINT64_C(10000000000)
-#define STRAGGLER_NS  UINT64_C(1000000)
 #define PAUSE_SHARE   4
 #define PAUSE_MOST_NS UINT64_C(10000000)
 
@@ -225,168 +218,6 @@ void exchange_replan(exchange *x)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ attempts */
-/* A free attempt, else the oldest that is late: its picks have been taken from it. NULL: all are open. */
-static exchange_attempt *take_attempt(exchange *x)
-{
-    exchange_attempt *oldest = NULL;
-
-    for (size_t i = 0; i < x->n_attempts; i++) {
-        exchange_attempt *a = &x->attempts[i];
-
-        if (a->state == ATTEMPT_FREE) {
-            return a;
-        }
-        if (a->state == ATTEMPT_LATE && (oldest == NULL || a->deadline_ns < oldest->deadline_ns)) {
-            oldest = a;
-        }
-    }
-    return oldest;
-}
-
-static exchange_run *run_of(exchange *x, const exchange_attempt *a)
-{
-    return &x->runs[a->request.micro_batch];
-}
-
-/* Takes the picks away from an open attempt: they wait for another. Those that a late attempt has answered meanwhile
- * are done and stay so. */
-static void requeue(exchange *x, const exchange_attempt *a)
-{
-    exchange_run *run = run_of(x, a);
-
-    for (uint32_t i = 0; i < a->n_picks; i++) {
-        if ((a->picks[i] & ATTEMPT_AWAY) == 0 && run->picks[a->picks[i]] == PICK_SENT) {
-            run->picks[a->picks[i]] = PICK_WAITING;
-            run->n_waiting++;
-        }
-    }
-    run->replan = true;
-}
-
-/* ------------------------------------------------------------------------------------------------ hedging */
-/* Whether a node beside this one, which is neither slow nor refusing, has the expert. */
-static bool another_takes(const exchange *x, uint32_t layer, int32_t expert_id, uint32_t not_node, uint64_t now)
-{
-    size_t n = 0;
-    const uint32_t *owners =
-        x->placement == NULL ? NULL : router_placement_replicas(x->placement, layer, expert_id, &n);
-
-    for (size_t i = 0; i < n; i++) {
-        uint32_t idx = x->node_of[owners[i]];
-        const exchange_node *node = idx == EXCHANGE_NO_NODE ? NULL : &x->nodes[idx];
-
-        if (node != NULL && idx != not_node && node->state == NODE_READY && now >= node->hold_until_ns &&
-            now >= node->slow_until_ns) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Whether the rest of the job is done, or late as well: others then have nothing better to do than its picks. */
-static bool is_straggler(const exchange *x, const exchange_attempt *a, uint64_t now)
-{
-    for (size_t i = 0; i < x->n_attempts; i++) {
-        const exchange_attempt *b = &x->attempts[i];
-
-        if (b->state == ATTEMPT_OPEN && b->request.micro_batch == a->request.micro_batch && now < b->hedge_ns) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static void tell_late(exchange *x, exchange_node *n, const exchange_attempt *a, uint64_t now)
-{
-    n->hedges++;
-    x->stats.hedges++;
-    n->slow_until_ns = now + SLOW_TIMEOUTS * x->o.dispatch_timeout_ns;
-    if (n->late_told_ns == 0 || now - n->late_told_ns >= TELL_NS) {
-        n->late_told_ns = now;
-        MOE_WARN("node %s at %s is late: no result for %llu ms, usually %llu ms; others are asked as well", n->id,
-                 n->address, (unsigned long long)((now - a->sent_ns) / 1000000),
-                 (unsigned long long)(n->speed.usual_ns * a->cost / 1000000));
-    }
-}
-
-/* Those picks that another node can compute go there as well; whichever answers first wins. */
-static void hedge(exchange *x, exchange_attempt *a, uint64_t now)
-{
-    exchange_run *run = run_of(x, a);
-    uint32_t n_open = 0, n_away = 0;
-
-    for (uint32_t i = 0; i < a->n_picks; i++) {
-        uint32_t pick = a->picks[i];
-
-        if ((pick & ATTEMPT_AWAY) != 0 || run->picks[pick] != PICK_SENT) {
-            continue;
-        }
-        n_open++;
-        if (another_takes(x, run->job.layer, run->job.ids[pick], a->node, now)) {
-            a->picks[i] |= ATTEMPT_AWAY;
-            run->picks[pick] = PICK_WAITING;
-            n_away++;
-        }
-    }
-    a->hedge_ns = UINT64_MAX;
-    if (n_away > 0) {
-        a->state = n_away == n_open ? ATTEMPT_LATE : ATTEMPT_OPEN;
-        run->n_waiting += n_away;
-        run->replan = true;
-        tell_late(x, &x->nodes[a->node], a, now);
-    }
-}
-
-static void end_attempts(exchange *x, uint32_t micro_batch)
-{
-    for (size_t i = 0; i < x->n_attempts; i++) {
-        if (x->attempts[i].state != ATTEMPT_FREE && x->attempts[i].request.micro_batch == micro_batch) {
-            x->attempts[i].state = ATTEMPT_FREE;
-        }
-    }
-}
-
-void exchange_peer_lost(exchange *x, transport_peer peer)
-{
-    for (size_t i = 0; i < x->n_attempts; i++) {
-        exchange_attempt *a = &x->attempts[i];
-
-        if (a->state == ATTEMPT_OPEN && a->peer == peer) {
-            x->stats.retries++;
-            requeue(x, a);
-        }
-        if (a->peer == peer) {
-            a->state = ATTEMPT_FREE;
-        }
-    }
-}
-
-/* A deadline that passes makes the attempt late, not dead: its picks go elsewhere, to the same node again if there is no
- * other, and its answer is still welcome. */
-static void attempt_timers(exchange *x, uint64_t now)
-{
-    for (size_t i = 0; i < x->n_attempts; i++) {
-        exchange_attempt *a = &x->attempts[i];
-
-        if (a->state != ATTEMPT_OPEN) {
-            continue;
-        }
-        if (now >= a->deadline_ns) {
-            a->state = ATTEMPT_LATE;
-            tell_late(x, &x->nodes[a->node], a, now);
-            requeue(x, a);
-            continue;
-        }
-        bool late = now >= a->hedge_ns;
-        if (late && is_straggler(x, a, now)) {
-            hedge(x, a, now);
-            late = false;
-        }
-        exchange_wake_at(x, MOE_MIN(a->deadline_ns, late ? now + STRAGGLER_NS : a->hedge_ns));
-    }
-}
-
 /* ------------------------------------------------------------------------------------------------ sending */
 /* Writes the part's rows; rows that follow each other in x are fetched together. */
 static moe_status fetch_rows(exchange *x, const exchange_run *run, const router_plan_part *part, unsigned char *to)
@@ -439,7 +270,7 @@ static size_t write_dispatch(exchange *x, const exchange_run *run, const router_
 static moe_status send_part(exchange *x, exchange_run *run, const router_plan_part *part, uint64_t now)
 {
     uint32_t node = x->node_of[part->node];
-    exchange_attempt *a = take_attempt(x);
+    exchange_attempt *a = exchange_take_attempt(x);
     transport_frame *f = a == NULL ? NULL : transport_frames_take(x->dispatches);
     moe_status status;
 
@@ -542,21 +373,7 @@ static moe_status plan_and_send(exchange *x, exchange_run *run, uint64_t now)
 static void end_run(exchange *x, exchange_run *run, exchange_state_kind state)
 {
     run->state = state;
-    end_attempts(x, run->job.micro_batch);
-}
-
-/* The attempt this answers, if it is outstanding on this very connection. */
-static exchange_attempt *find_attempt(exchange *x, transport_peer peer, const wire_request *request)
-{
-    for (size_t i = 0; i < x->n_attempts; i++) {
-        exchange_attempt *a = &x->attempts[i];
-
-        if (a->state != ATTEMPT_FREE && a->peer == peer && wire_request_equal(&a->request, request)) {
-            return a;
-        }
-    }
-    x->stats.late_results++;
-    return NULL;
+    exchange_end_attempts(x, run->job.micro_batch);
 }
 
 static uint32_t pick_of(const exchange_attempt *a, uint32_t i)
@@ -591,7 +408,7 @@ static void finish_picks(exchange *x, exchange_run *run, const exchange_attempt 
 
 moe_status exchange_on_result(exchange *x, transport_peer peer, const wire_result *r, moe_error *err)
 {
-    exchange_attempt *a = find_attempt(x, peer, &r->request);
+    exchange_attempt *a = exchange_find_attempt(x, peer, &r->request);
 
     if (a == NULL) {
         return MOE_OK;
@@ -600,7 +417,7 @@ moe_status exchange_on_result(exchange *x, transport_peer peer, const wire_resul
         return moe_fail(err, MOE_ERR_CORRUPT, "RESULT: %u rows of width %u, asked for %u of %u", r->n_picks, r->d_model,
                         a->n_picks, x->o.d_model);
     }
-    exchange_run *run = run_of(x, a);
+    exchange_run *run = exchange_run_of(x, a);
     uint64_t now = moe_now_ns(x->o.clock);
     x->nodes[a->node].rows += a->n_rows;
     x->nodes[a->node].frames++;
@@ -619,7 +436,7 @@ moe_status exchange_on_result(exchange *x, transport_peer peer, const wire_resul
 
 void exchange_on_refuse(exchange *x, transport_peer peer, const wire_refuse *r)
 {
-    exchange_attempt *a = find_attempt(x, peer, &r->request);
+    exchange_attempt *a = exchange_find_attempt(x, peer, &r->request);
 
     x->stats.refusals++;
     if (a == NULL) {
@@ -628,7 +445,7 @@ void exchange_on_refuse(exchange *x, transport_peer peer, const wire_refuse *r)
     MOE_DEBUG("node %s refuses: %s", x->nodes[a->node].id, r->text);
     x->nodes[a->node].hold_until_ns = moe_now_ns(x->o.clock) + pause_ns(x);
     if (a->state == ATTEMPT_OPEN) {
-        requeue(x, a);
+        exchange_requeue(x, a);
     }
     a->state = ATTEMPT_FREE;
 }
@@ -703,7 +520,7 @@ static void run_timers(exchange *x, uint64_t now)
     if (now >= x->wake_ns) {
         x->wake_ns = UINT64_MAX;
         exchange_node_timers(x, now);
-        attempt_timers(x, now);
+        exchange_attempt_timers(x, now);
         for (uint32_t mb = 0; mb < x->o.micro_batches; mb++) {
             exchange_wake_at(x, x->runs[mb].state == EXCHANGE_RUNNING ? x->runs[mb].replan_ns : UINT64_MAX);
         }
@@ -735,81 +552,4 @@ unsigned exchange_progress(exchange *x)
     n += transport_frames_flush(x->small) + transport_frames_flush(x->dispatches);
     x->busy_ns = n > 0 ? now : x->busy_ns;
     return n;
-}
-
-/* ------------------------------------------------------------------------------------------------ waiting */
-/* Whether a node takes rows for it at this moment: a slow one does, one that has just refused does not. */
-static bool has_taker(const exchange *x, uint32_t layer, int32_t expert_id, uint64_t now)
-{
-    size_t n = 0;
-    const uint32_t *owners =
-        x->placement == NULL ? NULL : router_placement_replicas(x->placement, layer, expert_id, &n);
-
-    for (size_t i = 0; i < n; i++) {
-        uint32_t node = x->node_of[owners[i]];
-        if (node != EXCHANGE_NO_NODE && x->nodes[node].state == NODE_READY && now >= x->nodes[node].hold_until_ns) {
-            return true;
-        }
-    }
-    return false;
-}
-
-bool exchange_has_taker(const exchange *x, const exchange_stuck *of)
-{
-    return has_taker(x, of->layer, of->expert_id, moe_now_ns(x->o.clock));
-}
-
-uint64_t exchange_stuck_since(const exchange *x, uint32_t micro_batch)
-{
-    MOE_ASSERT(micro_batch < x->o.micro_batches);
-    return x->runs[micro_batch].state == EXCHANGE_RUNNING ? x->runs[micro_batch].stuck_ns : 0;
-}
-
-bool exchange_row_is_stuck(const exchange *x, uint32_t micro_batch, size_t row, exchange_stuck *out)
-{
-    MOE_ASSERT(micro_batch < x->o.micro_batches);
-    const exchange_run *run = &x->runs[micro_batch];
-    uint64_t now = moe_now_ns(x->o.clock);
-
-    for (size_t pick = row * x->o.k; run->state == EXCHANGE_RUNNING && pick < (row + 1) * x->o.k; pick++) {
-        if (run->picks[pick] == PICK_WAITING && !has_taker(x, run->job.layer, run->job.ids[pick], now)) {
-            *out = (exchange_stuck){run->job.layer, run->job.ids[pick]};
-            return true;
-        }
-    }
-    return false;
-}
-
-uint64_t exchange_turned_ns(const exchange *x)
-{
-    return atomic_load_explicit(&x->turned_ns, memory_order_relaxed);
-}
-
-/* Spin, yield, sleep, each for a while (docs/threads.md). Measured with other processes on the same two cores: a spin
- * of 20 us cost 60 us per round trip where spinner and node shared a core, against 17.6 us when it yields at once
- * (bench_transport); a pool of two nodes at batch 1 went from 0.89 - 0.96 of one process's rate to 0.98 by sleeping
- * after 100 us instead of a millisecond, together with the other changes that docs/threads.md lists under "Waiting". */
-#define NAP_NS UINT64_C(100000) /* at most, where the transport cannot be slept on */
-
-void exchange_pause(exchange *x, uint64_t until_ns)
-{
-    transport *t = x->o.transport;
-    uint64_t now = exchange_turned_ns(x);
-    uint64_t until = MOE_MIN(x->wake_ns, until_ns);
-    uint64_t left = until > now ? until - now : 0;
-
-    if (x->o.threads != NULL) {
-        moe_threads_rest(x->o.threads);
-    }
-    /* A transport that can be slept on has other processes behind it, which may need this core to answer. */
-    if (moe_wait_moment(now > x->busy_ns ? now - x->busy_ns : 0, t->ops->wait != NULL)) {
-        return;
-    }
-    if (t->ops->wait != NULL) {
-        t->ops->wait(t, left);
-    } else {
-        const struct timespec nap = {0, (long)MOE_MIN(left, NAP_NS)};
-
-        (void)nanosleep(&nap, NULL);
-    }
 }

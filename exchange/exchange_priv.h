@@ -118,10 +118,24 @@ struct exchange {
 
 /* exchange.c */
 void exchange_wake_at(exchange *x, uint64_t at_ns);
-void exchange_replan(exchange *x);                         /* nodes or buffers have changed */
-void exchange_peer_lost(exchange *x, transport_peer peer); /* its attempts are over */
+void exchange_replan(exchange *x); /* nodes or buffers have changed */
 MOE_NODISCARD moe_status exchange_on_result(exchange *x, transport_peer peer, const wire_result *r, moe_error *err);
 void exchange_on_refuse(exchange *x, transport_peer peer, const wire_refuse *r);
+
+/* attempts.c */
+exchange_attempt *exchange_take_attempt(exchange *x); /* NULL: all are open */
+/* The one that this answers, if it is outstanding on this very connection. */
+exchange_attempt *exchange_find_attempt(exchange *x, transport_peer peer, const wire_request *request);
+exchange_run *exchange_run_of(exchange *x, const exchange_attempt *a);
+/* Takes the picks away from an open attempt: they wait for another. */
+void exchange_requeue(exchange *x, const exchange_attempt *a);
+void exchange_end_attempts(exchange *x, uint32_t micro_batch);
+void exchange_attempt_timers(exchange *x, uint64_t now);
+void exchange_peer_lost(exchange *x, transport_peer peer); /* its attempts are over */
+
+/* waiting.c: whether a node takes rows for the expert at this moment: a slow one does, one that has just refused does not.
+ * not_node: besides that one, which is late; then no slow one counts. EXCHANGE_NO_NODE: any. */
+bool exchange_is_taken(const exchange *x, uint32_t layer, int32_t expert_id, uint32_t not_node, uint64_t now);
 
 /* speed.c */
 /* How long a part of this cost may take at the node before it is hedged. */
