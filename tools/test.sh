@@ -3,7 +3,8 @@
 #   format    clang-format would change nothing
 #   release   unit, simulator, integration, fuzz corpora
 #   asan      the same under AddressSanitizer and UndefinedBehaviorSanitizer
-#   tsan      what runs in one process, and five tests of the cluster of processes, under ThreadSanitizer
+#   tsan      what runs in one process (of the engine's identity the first family), and five tests of the cluster of processes, under
+#             ThreadSanitizer
 set -euo pipefail
 cd "$(dirname "$0")/.."
 jobs=${1:-2}
@@ -23,6 +24,6 @@ tools/format_check.sh
 run release -LE threads
 if [ "${TEST_SANITIZERS:-1}" = 1 ]; then
     run asan -LE threads
-    run tsan -LE integration
+    run tsan -LE "integration|family"
 fi
 echo "== all configurations passed"
