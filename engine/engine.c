@@ -20,7 +20,6 @@ const double engine_bucket_seconds[16] = {0.005, 0.01, 0.025, 0.05, 0.1,  0.2,  
 
 #define IDLE_WAIT_NS    50000000u /* an idle loop looks at deadlines this often, */
 #define UNREADY_WAIT_NS 5000000u  /* and so often at its connections while it waits for them */
-#define WAIT_NS         1000000u  /* a step that waits for experts leaves arrivals and cancels so long at most */
 
 /* ------------------------------------------------------------------------------------------------ open and close */
 static moe_status check_options(const engine_options *o, moe_error *err)
@@ -125,7 +124,7 @@ void engine_close(engine *e)
         pthread_join(e->thread, NULL);
     }
     if (e->arrivals != NULL) {
-        engine_abandon_step(e);
+        engine_abandon_step(e, "it was put off");
         end_all(e);
     }
     for (size_t i = 0; i < MOE_COUNT(e->batches); i++) {
@@ -152,7 +151,7 @@ static void *engine_main(void *arg)
         engine_turn_kind kind = engine_turn(e);
 
         if (kind == ENGINE_TURN_WAITS) {
-            exchange_pause(e->options.exchange, exchange_turned_ns(e->options.exchange) + WAIT_NS);
+            engine_pause(e);
         } else if (kind == ENGINE_TURN_IDLE) {
             bool calm = engine_ready(e) && e->n_blocked == 0;
             moe_waiter_wait(e->waiter, NULL, NULL, calm ? IDLE_WAIT_NS : UNREADY_WAIT_NS);
@@ -338,12 +337,10 @@ void engine_fail_request(engine *e, engine_request *r, moe_status status, const 
 /* It has been left out of steps because nobody computes an expert that it needs. */
 static void look_at_blocked(engine *e, engine_request *r, uint64_t now)
 {
-    char why[64];
+    char why[ENGINE_STUCK_TEXT];
 
     if (now - r->blocked.since_ns >= e->options.step_timeout_ns) {
-        (void)snprintf(why, sizeof why, "layer %u expert %d has no live owner", r->blocked.by.layer,
-                       r->blocked.by.expert_id);
-        engine_fail_request(e, r, MOE_ERR_UNAVAILABLE, why);
+        engine_fail_request(e, r, MOE_ERR_UNAVAILABLE, engine_stuck_text(&r->blocked.by, why));
         return;
     }
     r->blocked.is = now < r->blocked.retry_ns || !exchange_has_taker(e->options.exchange, &r->blocked.by);

@@ -78,8 +78,13 @@ void engine_observe(engine_histogram *h, double seconds);
 
 /* step.c: begins with the rows that e->step was filled with. */
 void engine_begin_step(engine *e, bool proving);
-/* Ends the step that is under way, if one is, as if it had never begun. */
-void engine_abandon_step(engine *e);
+/* Ends the step that is under way, if one is, as if it had never begun. why: for readiness, of a token of our own. */
+void engine_abandon_step(engine *e, const char *why);
+/* A moment's rest while a step waits: arrivals and cancels are noticed no later than a turn would notice them. */
+void engine_pause(engine *e);
+/* Returns out. */
+#define ENGINE_STUCK_TEXT 64
+const char *engine_stuck_text(const exchange_stuck *by, char out[ENGINE_STUCK_TEXT]);
 bool engine_row_failed(const engine *e, uint32_t row);
 
 /* readiness.c: a step that began with this coverage has gone through all layers. */

@@ -2,8 +2,6 @@
  * are is the exchange's coverage; which of its gaps a token has been sent through after is `proven`. */
 #include "engine/engine_priv.h"
 
-#define WARM_UP_PAUSE_NS UINT64_C(1000000) /* at most, between two looks at whether an owner has come; chosen */
-
 static bool in_a_gap(const engine *e, const exchange_coverage *c)
 {
     return !c->whole && (atomic_load(&e->proven) == 0 || moe_now_ns(e->options.clock) - c->since_ns >= EXCHANGE_GAP_NS);
@@ -138,9 +136,7 @@ static moe_status send_token(engine *e, moe_error *err)
     if (status != MOE_OK) {
         return status;
     }
-    while (engine_turn(e) == ENGINE_TURN_WAITS) {
-        exchange_pause(e->options.exchange, moe_now_ns(e->options.clock) + WARM_UP_PAUSE_NS);
-    }
+    (void)engine_step(e);
     return e->proof_status == MOE_OK ? MOE_OK : moe_fail(err, e->proof_status, "warm-up: %s", e->unproven.text);
 }
 

@@ -216,12 +216,17 @@ static moe_status advance(engine *e, moe_error *err)
     return status;
 }
 
+/* The micro-batch that a row of the step is in. */
+static uint32_t batch_of(const step_run *run, uint32_t row)
+{
+    return run->n_mb == 2 && row >= run->mb[1].first_row;
+}
+
 bool engine_row_failed(const engine *e, uint32_t row)
 {
-    const step_run *run = &e->run;
-    uint32_t b = run->n_mb == 2 && row >= run->mb[1].first_row;
+    uint32_t b = batch_of(&e->run, row);
 
-    return model_batch_failed(e->batches[b], row - run->mb[b].first_row);
+    return model_batch_failed(e->batches[b], row - e->run.mb[b].first_row);
 }
 
 /* ------------------------------------------------------------------------------------------------ after the layers */
@@ -289,27 +294,37 @@ static bool any_row_counts(const engine *e)
 }
 
 /* ------------------------------------------------------------------------------------------------ waiting */
-void engine_abandon_step(engine *e)
+static void drop_jobs(engine *e)
+{
+    for (uint32_t b = 0; b < e->run.n_mb; b++) {
+        exchange_drop(e->options.exchange, b);
+    }
+}
+
+void engine_abandon_step(engine *e, const char *why)
 {
     if (!e->run.active) {
         return;
     }
-    for (uint32_t b = 0; b < e->run.n_mb; b++) {
-        exchange_drop(e->options.exchange, b);
-    }
+    drop_jobs(e);
     e->stats.abandoned_steps += !e->run.proving;
     end_run(e);
     if (e->run.proving) {
-        engine_end_proof(e, MOE_ERR_UNAVAILABLE, "it was put off");
+        engine_end_proof(e, MOE_ERR_UNAVAILABLE, why);
     }
+}
+
+const char *engine_stuck_text(const exchange_stuck *by, char out[ENGINE_STUCK_TEXT])
+{
+    (void)snprintf(out, ENGINE_STUCK_TEXT, "layer %u expert %d has no live owner", by->layer, by->expert_id);
+    return out;
 }
 
 static bool row_is_stuck(const engine *e, uint32_t row, exchange_stuck *out)
 {
-    const step_run *run = &e->run;
-    uint32_t b = run->n_mb == 2 && row >= run->mb[1].first_row;
+    uint32_t b = batch_of(&e->run, row);
 
-    return exchange_row_is_stuck(e->options.exchange, b, row - run->mb[b].first_row, out);
+    return exchange_row_is_stuck(e->options.exchange, b, row - e->run.mb[b].first_row, out);
 }
 
 /* Left out of steps until the expert has somebody who computes it, and for a moment at least: a node may be there and
@@ -327,6 +342,7 @@ static void block(engine *e, engine_request *r, const exchange_stuck *by, uint64
 static bool block_stuck(engine *e, uint64_t now)
 {
     exchange_stuck by = {0, 0};
+    char why[ENGINE_STUCK_TEXT];
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < e->step.n_work; i++) {
@@ -342,8 +358,8 @@ static bool block_stuck(engine *e, uint64_t now)
         }
     }
     if (n > 0) {
-        MOE_WARN("layer %u expert %d has no live owner: %u of the %u choices of this step wait, the others go on",
-                 by.layer, by.expert_id, n, e->step.n_work);
+        MOE_WARN("%s: %u of the %u choices of this step wait, the others go on", engine_stuck_text(&by, why), n,
+                 e->step.n_work);
     }
     return n > 0;
 }
@@ -362,13 +378,10 @@ static uint64_t stuck_since(const engine *e)
 static void prove_no_more(engine *e)
 {
     exchange_stuck by;
-    char why[64] = "experts are awaited";
+    char why[ENGINE_STUCK_TEXT];
 
     if (row_is_stuck(e, 0, &by)) {
-        (void)snprintf(why, sizeof why, "layer %u expert %d has no live owner", by.layer, by.expert_id);
-        end_run(e);
-        exchange_drop(e->options.exchange, 0);
-        engine_end_proof(e, MOE_ERR_UNAVAILABLE, why);
+        engine_abandon_step(e, engine_stuck_text(&by, why));
     }
 }
 
@@ -384,11 +397,11 @@ static void look_at_wait(engine *e, uint64_t now)
         if (run->proving) {
             prove_no_more(e);
         } else if (block_stuck(e, now)) {
-            engine_abandon_step(e);
+            engine_abandon_step(e, "");
         }
     }
     if (run->active && run->left_behind && now - run->waits_ns >= HOLD_NS) {
-        engine_abandon_step(e);
+        engine_abandon_step(e, "");
     }
 }
 
@@ -416,9 +429,7 @@ static void end_step(engine *e, moe_status status, const char *why)
     /* Before a token is handed out: a client that has its last token finds all rows counted, as the experts have. */
     atomic_fetch_add_explicit(&e->rows_done, e->step.n_rows, memory_order_relaxed);
     if (status != MOE_OK) {
-        for (uint32_t b = 0; b < e->run.n_mb; b++) {
-            exchange_drop(e->options.exchange, b);
-        }
+        drop_jobs(e);
         MOE_ERROR("step of %u rows failed: %s", e->step.n_rows, why);
         fail_step(e, status, why);
     } else {
@@ -470,12 +481,17 @@ engine_turn_kind engine_turn(engine *e)
     return proving ? ENGINE_TURN_IDLE : ENGINE_TURN_WORKED;
 }
 
+void engine_pause(engine *e)
+{
+    exchange_pause(e->options.exchange, exchange_turned_ns(e->options.exchange) + INTAKE_NS);
+}
+
 bool engine_step(engine *e)
 {
     engine_turn_kind kind;
 
     while ((kind = engine_turn(e)) == ENGINE_TURN_WAITS) {
-        exchange_pause(e->options.exchange, exchange_turned_ns(e->options.exchange) + INTAKE_NS);
+        engine_pause(e);
     }
     return kind == ENGINE_TURN_WORKED;
 }

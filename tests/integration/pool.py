@@ -274,18 +274,22 @@ class Pool(unittest.TestCase):
             self.assert_all_answered(coordinator, 2)
         self.stop_nodes()
 
+    def kill_a_node_in_mid_answer(self, coordinator):
+        """The first; the answer is the expected one all the same."""
+        command, *args = LONG
+        stream = subprocess.Popen([CONCLAVE, command, "--server", coordinator.address, "--json", *args], stdout=subprocess.PIPE,
+                                  encoding="utf-8", env=clean_env())
+        chunks = [json.loads(stream.stdout.readline()) for _ in range(3)]
+        self.nodes.pop(0).stop(signal.SIGKILL)
+        chunks += [json.loads(line) for line in stream.stdout]
+        stream.stdout.close()
+        self.assertEqual(stream.wait(), 0)
+        self.assertEqual([id for chunk in chunks for id in chunk.get("token_ids", [])], self.expected_long)
+
     def test_a_node_may_die_while_its_replicas_go_on(self):
         self.start_nodes(2)
         with self.coordinator("--min-nodes", "2", "--replication", "2") as coordinator:
-            command, *args = LONG
-            stream = subprocess.Popen([CONCLAVE, command, "--server", coordinator.address, "--json", *args], stdout=subprocess.PIPE,
-                                      encoding="utf-8", env=clean_env())
-            chunks = [json.loads(stream.stdout.readline()) for _ in range(3)]
-            self.nodes.pop(0).stop(signal.SIGKILL)
-            chunks += [json.loads(line) for line in stream.stdout]
-            stream.stdout.close()
-            self.assertEqual(stream.wait(), 0)
-            self.assertEqual([id for chunk in chunks for id in chunk.get("token_ids", [])], self.expected_long)
+            self.kill_a_node_in_mid_answer(coordinator)
         self.stop_nodes()
 
     def shares(self, coordinator):
@@ -299,15 +303,7 @@ class Pool(unittest.TestCase):
     def test_what_a_killed_node_alone_had_is_placed_before_its_key_is_gone(self):
         self.start_nodes(2)
         with self.coordinator("--min-nodes", "2") as coordinator:
-            command, *args = LONG
-            stream = subprocess.Popen([CONCLAVE, command, "--server", coordinator.address, "--json", *args], stdout=subprocess.PIPE,
-                                      encoding="utf-8", env=clean_env())
-            chunks = [json.loads(stream.stdout.readline()) for _ in range(3)]
-            self.nodes.pop(0).stop(signal.SIGKILL)
-            chunks += [json.loads(line) for line in stream.stdout]
-            stream.stdout.close()
-            self.assertEqual(stream.wait(), 0)
-            self.assertEqual([id for chunk in chunks for id in chunk.get("token_ids", [])], self.expected_long)
+            self.kill_a_node_in_mid_answer(coordinator)
             coordinator.log_match(r"node node-0 at \S+ is gone: its address refuses connections")
             coordinator.log_match("the key of node node-0 has vanished") # only now
             log = "".join(coordinator.log)
