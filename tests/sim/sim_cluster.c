@@ -9,9 +9,9 @@
  * CONCLAVE_SIM_SEED=SEED or FIRST..LAST runs those seeds alone. */
 #include "tests/sim/cluster_world.h"
 
-#include <signal.h>
 #include <stdlib.h>
 
+#include "tests/sim/seeds.h"
 #include "tests/support/engine_fixture.h"
 #include "tests/support/random_model.h"
 
@@ -64,7 +64,6 @@ static struct {
 
 static cluster_world w;
 static client clients[N_CLIENTS];
-static uint64_t seed;
 
 static uint64_t below(uint64_t bound)
 {
@@ -355,9 +354,9 @@ static void keep_nodes_up(void)
 static cluster_world_options draw_options(void)
 {
     moe_random r;
-    cluster_world_options o = {.seed = seed};
+    cluster_world_options o = {.seed = sim_seed};
 
-    moe_random_seed(&r, seed * 7919 + 5);
+    moe_random_seed(&r, sim_seed * 7919 + 5);
     o.n_nodes = 2 + (uint32_t)moe_random_below(&r, CLUSTER_WORLD_NODES - 1);
     o.n_coordinators = 1 + (uint32_t)moe_random_below(&r, CLUSTER_WORLD_COORDINATORS);
     o.micro_batches = 1 + (uint32_t)moe_random_below(&r, 2);
@@ -441,37 +440,18 @@ static void run_seed(void)
     }
     if (cluster_world_now(&w) - calm_ns > total.worst_ns) {
         total.worst_ns = cluster_world_now(&w) - calm_ns;
-        total.worst_seed = seed;
+        total.worst_seed = sim_seed;
     }
     check_quiet();
     cluster_world_close(&w);
 }
 
 /* ------------------------------------------------------------------------------------------------ program */
-static void range_of(const char *text, uint64_t *first, uint64_t *last)
-{
-    char *end;
-
-    *first = *last = strtoull(text, &end, 10);
-    if (end[0] == '.' && end[1] == '.') {
-        *last = strtoull(end + 2, NULL, 10);
-    }
-}
-
 static void streams_go_on_whatever_dies(void **state)
 {
-    const char *wanted = getenv("CONCLAVE_SIM_SEED");
-    uint64_t first = 0, last = LAST_SEED;
-
     (void)state;
-    if (wanted != NULL) {
-        range_of(wanted, &first, &last);
-    }
     prepare();
-    for (seed = first; seed <= last; seed++) {
-        run_seed();
-    }
-    seed = UINT64_MAX;
+    bool all = sim_run_seeds(LAST_SEED, run_seed);
     clean_up();
     print_message("nodes: %llu killed, %llu stopped, %llu slow, %llu drains, %llu of them relieved; coordinators: %llu "
                   "killed, %llu stopped; store: %llu faults, %llu wipes, %llu times no lease\n",
@@ -487,35 +467,19 @@ static void streams_go_on_whatever_dies(void **state)
                   (unsigned long long)total.refused, (unsigned long long)total.abandoned,
                   (unsigned long long)total.retries, (unsigned long long)total.hedges, (double)total.worst_ns * 1e-9,
                   (unsigned long long)total.worst_seed);
-    if (wanted == NULL && last >= 99) {
+    if (all && LAST_SEED >= 99) {
         assert_true(total.node_kills > 0 && total.node_stops > 0 && total.slow_nodes > 0 && total.drained > 0 &&
                     total.coordinator_kills > 0 && total.coordinator_stops > 0 && total.wipes > 0);
         assert_true(total.resumed > 0 && total.abandoned > 0 && total.retries > 0 && total.hedges > 0);
     }
 }
 
-static int name_the_seed(void **state)
-{
-    (void)state;
-    if (seed != UINT64_MAX) {
-        print_message("failed with CONCLAVE_SIM_SEED=%llu\n", (unsigned long long)seed);
-    }
-    return 0;
-}
-
-static void on_abort(int signal)
-{
-    (void)signal;
-    (void)name_the_seed(NULL); /* the process ends here anyway */
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(streams_go_on_whatever_dies, name_the_seed),
+        cmocka_unit_test_teardown(streams_go_on_whatever_dies, sim_name_seed),
     };
 
     moe_log_set_level(getenv("CONCLAVE_SIM_LOG") == NULL ? MOE_LOG_ERROR : MOE_LOG_DEBUG);
-    (void)signal(SIGABRT, on_abort);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

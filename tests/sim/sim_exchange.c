@@ -4,11 +4,8 @@
  * Checked at the end: every job finished, nothing leaked, every kind of trouble really happened.
  *
  * CONCLAVE_SIM_SEED=SEED or FIRST..LAST runs those seeds alone. */
+#include "tests/sim/seeds.h"
 #include "tests/sim/world.h"
-
-#include <signal.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #if defined(__SANITIZE_THREAD__)
 #define LAST_SEED 199 /* ten times slower, and only one thread to look at */
@@ -27,7 +24,6 @@ static struct {
 } total;
 
 static world w;
-static uint64_t seed;
 static uint32_t jobs_left[WORLD_MAX_COORDINATORS];
 static uint64_t given_up[WORLD_MAX_COORDINATORS]; /* picks of jobs that were given up */
 
@@ -45,9 +41,9 @@ static bool chance(uint32_t per_mille)
 static world_options draw_options(void)
 {
     moe_random r;
-    world_options o = {.faulty = true, .seed = seed, .dispatch_timeout_ns = 5000000};
+    world_options o = {.faulty = true, .seed = sim_seed, .dispatch_timeout_ns = 5000000};
 
-    moe_random_seed(&r, seed * 7919 + 1);
+    moe_random_seed(&r, sim_seed * 7919 + 1);
     o.numeric_class = moe_random_below(&r, 2) == 0 ? COMPUTE_CLASS_CPU_F32_1 : COMPUTE_CLASS_CPU_BF16_1;
     o.n_layers = 1 + (uint32_t)moe_random_below(&r, WORLD_MAX_LAYERS);
     o.n_experts = 4 + (uint32_t)moe_random_below(&r, WORLD_MAX_EXPERTS - 3);
@@ -269,30 +265,10 @@ static void run_seed(void)
 }
 
 /* ------------------------------------------------------------------------------------------------ program */
-static void range_of(const char *text, uint64_t *first, uint64_t *last)
-{
-    char *end;
-
-    *first = *last = strtoull(text, &end, 10);
-    if (end[0] == '.' && end[1] == '.') {
-        *last = strtoull(end + 2, NULL, 10);
-    }
-}
-
 static void picks_are_combined_once_with_equal_bits_whatever_breaks(void **state)
 {
-    const char *wanted = getenv("CONCLAVE_SIM_SEED");
-    uint64_t first = 0, last = LAST_SEED;
-
     (void)state;
-    if (wanted != NULL) {
-        range_of(wanted, &first, &last);
-    }
-    for (seed = first; seed <= last; seed++) {
-        run_seed();
-    }
-    seed = UINT64_MAX;
-    if (wanted != NULL) {
+    if (!sim_run_seeds(LAST_SEED, run_seed)) {
         return;
     }
     for (int f = 0; f < TRANSPORT_N_FAULTS; f++) {
@@ -312,29 +288,13 @@ static void picks_are_combined_once_with_equal_bits_whatever_breaks(void **state
                   (unsigned long long)total.stats.refusals);
 }
 
-static int name_the_seed(void **state)
-{
-    (void)state;
-    if (seed != UINT64_MAX) {
-        print_message("failed with CONCLAVE_SIM_SEED=%llu\n", (unsigned long long)seed);
-    }
-    return 0;
-}
-
-static void on_abort(int signal)
-{
-    (void)signal;
-    (void)name_the_seed(NULL); /* the process ends here anyway */
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(picks_are_combined_once_with_equal_bits_whatever_breaks, name_the_seed),
+        cmocka_unit_test_teardown(picks_are_combined_once_with_equal_bits_whatever_breaks, sim_name_seed),
     };
 
     moe_log_set_level(MOE_LOG_ERROR);
     compute_thread_init();
-    (void)signal(SIGABRT, on_abort);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,10 +2,9 @@
  * a node drops what it gave away by the rule of docs/wire.md, from what its connections tell alone. Checked: every job
  * finishes with the bits of the experts, and no row ever comes to a node that has dropped its expert.
  *
- * CONCLAVE_SIM_SEED=SEED runs that seed alone. */
+ * CONCLAVE_SIM_SEED=SEED or FIRST..LAST runs those seeds alone. */
+#include "tests/sim/seeds.h"
 #include "tests/sim/world.h"
-
-#include <stdlib.h>
 
 #if defined(__SANITIZE_THREAD__)
 #define LAST_SEED 9 /* ten times slower, and only one thread to look at */
@@ -111,8 +110,9 @@ static bool all_done(void)
     return true;
 }
 
-static void run_seed(uint64_t seed)
+static void run_seed(void)
 {
+    const uint64_t seed = sim_seed;
     const world_options o = {.n_layers = 2,
                              .n_experts = 4 + (uint32_t)(seed % 9),
                              .k = 1 + (uint32_t)(seed % 4),
@@ -147,15 +147,9 @@ static void run_seed(uint64_t seed)
 
 static void no_row_comes_to_a_node_that_has_dropped_its_expert(void **state)
 {
-    const char *wanted = getenv("CONCLAVE_SIM_SEED");
-
     (void)state;
-    if (wanted != NULL) {
-        run_seed(strtoull(wanted, NULL, 10));
+    if (!sim_run_seeds(LAST_SEED, run_seed)) {
         return;
-    }
-    for (uint64_t seed = 0; seed <= LAST_SEED; seed++) {
-        run_seed(seed);
     }
     print_message("%llu jobs, %llu moves, %llu drops\n", (unsigned long long)n_jobs, (unsigned long long)n_moves,
                   (unsigned long long)n_drops);
@@ -165,7 +159,7 @@ static void no_row_comes_to_a_node_that_has_dropped_its_expert(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(no_row_comes_to_a_node_that_has_dropped_its_expert),
+        cmocka_unit_test_teardown(no_row_comes_to_a_node_that_has_dropped_its_expert, sim_name_seed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
