@@ -338,13 +338,14 @@ static void list_experts_start(rpc_call *call, const uint8_t *bytes, size_t n)
 static void put_expert_stats(moe_text *out, const expert_counts *c, uint32_t layer)
 {
     const model_config *m = c->info->config;
+    const router_space_layer *experts = router_space_at(c->space, layer);
     Conclave__V1__ExpertStats stats = CONCLAVE__V1__EXPERT_STATS__INIT;
 
     stats.layer = layer;
-    for (uint32_t i = 0; i < m->n_experts; i++) {
-        stats.expert_id = (int32_t)i;
-        stats.rows = c->rows[(size_t)layer * m->n_experts + i];
-        stats.kind = kind_of(m, (int32_t)i);
+    for (uint32_t i = 0; i < experts->n_experts; i++) {
+        stats.expert_id = experts->ids[i];
+        stats.rows = c->rows[experts->slots[i]];
+        stats.kind = kind_of(m, experts->ids[i]);
         proto_put_message(out, STATS_EXPERTS, &stats.base);
     }
 }

@@ -7,7 +7,8 @@
 typedef struct expert_counts {
     const engine_info *info;   /* borrowed */
     uint64_t tokens;           /* rows that went through the layers */
-    uint64_t *rows;            /* owned [n_layers, n_experts] */
+    router_space *space;       /* shared */
+    uint64_t *rows;            /* owned [slots of the space] */
     const uint64_t *ffn_picks; /* [n_layers, k + 1]: rows by the number of FFN experts they picked */
 } expert_counts;
 

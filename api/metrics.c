@@ -128,12 +128,13 @@ static void put_experts(moe_text *out, engine *e)
         out->failed = true;
         return;
     }
-    const model_config *c = counts.info->config;
     metrics_counter(out, "conclave_layer_rows_total", "Rows that went through the layers.", counts.tokens);
     metrics_head(out, "conclave_expert_rows_total", "counter", "Rows routed to an expert.");
-    for (size_t i = 0; i < (size_t)c->n_layers * c->n_experts; i++) {
-        moe_text_printf(out, "conclave_expert_rows_total{layer=\"%zu\",expert=\"%zu\"} %" PRIu64 "\n", i / c->n_experts,
-                        i % c->n_experts, counts.rows[i]);
+    for (uint32_t slot = 0; slot < router_space_n_slots(counts.space); slot++) {
+        const router_expert *expert = router_space_expert(counts.space, slot);
+
+        moe_text_printf(out, "conclave_expert_rows_total{layer=\"%" PRIu32 "\",expert=\"%" PRId32 "\"} %" PRIu64 "\n",
+                        expert->layer, expert->id, counts.rows[slot]);
     }
     put_picks(out, &counts);
     expert_counts_fini(&counts);

@@ -94,22 +94,30 @@ static moe_status open_device(rig *r, const rig_model *m, moe_error *err)
     return status == MOE_OK ? status : moe_fail(err, status, "device: out of memory");
 }
 
+static moe_status open_set(rig *r, moe_error *err)
+{
+    router_space *space;
+    moe_status status = model_config_space(&r->config, &space, err);
+
+    if (status == MOE_OK) {
+        status = router_set_open_all(space, r->config.gate.k, no_fingerprint, &r->set, err);
+        router_space_unref(space);
+    }
+    return status;
+}
+
 static moe_status open_model(rig *r, const rig_model *m, moe_error *err)
 {
     const model_config *c = &r->config;
-    uint32_t n_experts[MODEL_MAX_LAYERS];
     int last_tenth = -1;
     moe_status status = model_open(c, r->tensors, r->device, COMPUTE_PACKED, m->max_context, show_progress, &last_tenth,
                                    &r->model, err);
 
-    for (uint32_t i = 0; i < c->n_layers; i++) {
-        n_experts[i] = c->n_experts;
-    }
     if (status == MOE_OK) {
         status = model_kv_open(c, r->device, kv_bytes(c, m->kv_tokens), false, &r->kv, err);
     }
     if (status == MOE_OK) {
-        status = router_set_open_base(n_experts, c->n_layers, c->gate.k, no_fingerprint, &r->set, err);
+        status = open_set(r, err);
     }
     return status;
 }

@@ -215,13 +215,15 @@ static moe_status open_kv(coordinator *c, size_t bytes, moe_error *err)
 
 static moe_status open_base_set(coordinator *c, moe_error *err)
 {
-    uint32_t n_experts[MODEL_MAX_LAYERS];
+    const model_config *config = &c->files.config;
+    router_space *space;
+    moe_status status = model_config_space(config, &space, err);
 
-    for (uint32_t l = 0; l < c->files.config.n_layers; l++) {
-        n_experts[l] = c->files.config.n_experts;
+    if (status == MOE_OK) {
+        status = router_set_open_all(space, config->gate.k, c->files.manifest.fingerprint.bytes, &c->base_set, err);
+        router_space_unref(space);
     }
-    return router_set_open_base(n_experts, c->files.config.n_layers, c->files.config.gate.k,
-                                c->files.manifest.fingerprint.bytes, &c->base_set, err);
+    return status;
 }
 
 /* ------------------------------------------------------------------------------------------------ experts and engine */

@@ -53,7 +53,7 @@ static moe_status open_buffers(engine *e)
         status = moe_waiter_open(&e->waiter);
     }
     e->logits = malloc((size_t)e->limits.max_logit_rows * model_head_width(c) * sizeof *e->logits);
-    e->expert_rows = calloc((size_t)c->n_layers * c->n_experts, sizeof *e->expert_rows);
+    e->expert_rows = calloc(router_space_n_slots(e->space), sizeof *e->expert_rows);
     e->ffn_picks = calloc((size_t)c->n_layers * (c->gate.k + 1), sizeof *e->ffn_picks);
     return status == MOE_OK && (e->logits == NULL || e->expert_rows == NULL || e->ffn_picks == NULL) ? MOE_ERR_NO_MEMORY
                                                                                                      : status;
@@ -93,6 +93,7 @@ moe_status engine_open(const engine_options *options, engine **out, moe_error *e
     e->limits.max_logit_rows = MOE_MIN(MOE_MAX(e->limits.max_running, LOGIT_ROWS_LEAST), options->max_batch_tokens);
     fill_info(e);
     e->set = router_set_ref(options->base_set);
+    e->space = router_space_ref(router_set_space(e->set));
     pthread_mutex_init(&e->lock, NULL);
     status = open_buffers(e);
     if (status != MOE_OK) {
@@ -135,6 +136,7 @@ void engine_close(engine *e)
     moe_queue_close(e->arrivals);
     moe_waiter_close(e->waiter);
     router_set_unref(e->set);
+    router_space_unref(e->space);
     free(e->logits);
     free(e->expert_rows);
     free(e->ffn_picks);
@@ -431,10 +433,13 @@ void engine_get_ffn_picks(engine *e, uint64_t *out, size_t n)
 
 uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n)
 {
-    const model_config *c = e->info.config;
-
-    read_counters(e->expert_rows, MOE_MIN(n, (size_t)c->n_layers * c->n_experts), out);
+    read_counters(e->expert_rows, MOE_MIN(n, router_space_n_slots(e->space)), out);
     return atomic_load_explicit(&e->rows_done, memory_order_relaxed);
+}
+
+router_space *engine_current_space(engine *e)
+{
+    return router_space_ref(e->space);
 }
 
 router_set *engine_current_set(engine *e)

@@ -158,8 +158,10 @@ extern const double engine_bucket_seconds[ENGINE_N_BUCKETS];
 
 const engine_info *engine_get_info(const engine *e);
 void engine_get_stats(engine *e, engine_stats *out);
-/* Rows per (layer, expert) since start: copies n_layers * n_experts counters (base ids dense); returns the rows that
- * went through. */
+/* All experts that there are; referenced: router_space_unref. */
+router_space *engine_current_space(engine *e);
+/* Rows per expert since start: copies the counters of the first n slots of the space; returns the rows that went
+ * through. */
 uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n);
 /* Rows by the number of FFN experts among their picks (the other picks are evaluated here). Copies n_layers * (k + 1)
  * counters: per layer the rows that picked 0 .. k of them. */

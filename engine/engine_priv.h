@@ -43,12 +43,13 @@ struct engine {
     compute_counters before_own; /* when it was sent */
     compute_counters own_tokens; /* what such tokens have added: they are nobody's */
     router_set *set;             /* the current set; referenced */
+    router_space *space;         /* shared: all experts that the counters know */
     engine_stats stats;          /* published under the lock after every step */
 
     /* any thread */
     moe_queue *arrivals;
     moe_waiter *waiter;
-    _Atomic uint64_t *expert_rows; /* owned [n_layers, n_experts] */
+    _Atomic uint64_t *expert_rows; /* owned [slots of the space] */
     _Atomic uint64_t *ffn_picks;   /* owned [n_layers, k + 1]: rows by the number of FFN experts they picked */
     _Atomic uint64_t rows_done;
     atomic_uint n_waiting; /* requests that have not started */

@@ -68,16 +68,16 @@ static void count(_Atomic uint64_t *at)
 
 static void count_rows(engine *e, const micro_batch *mb, const int32_t *ids, uint32_t layer)
 {
-    const model_config *c = e->info.config;
-    size_t k = c->gate.k;
+    size_t k = e->info.config->gate.k;
 
     for (size_t row = 0; row < mb->n_rows; row++) {
         size_t n_ffn = 0;
 
         for (size_t j = 0; j < k; j++) {
-            int32_t id = ids[row * k + j];
-            n_ffn += !model_expert_is_local(c, id);
-            count(&e->expert_rows[(size_t)layer * c->n_experts + (size_t)id]);
+            uint32_t slot = router_space_slot(e->space, layer, ids[row * k + j]);
+
+            n_ffn += !router_space_expert(e->space, slot)->is_local;
+            count(&e->expert_rows[slot]);
         }
         count(&e->ffn_picks[(size_t)layer * (k + 1) + n_ffn]);
     }

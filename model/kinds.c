@@ -13,6 +13,11 @@ bool model_expert_is_local(const model_config *c, int32_t expert_id)
     return expert_id >= 0 && (uint32_t)expert_id >= c->n_ffn_experts && (uint32_t)expert_id < c->n_experts;
 }
 
+moe_status model_config_space(const model_config *c, router_space **out, moe_error *err)
+{
+    return router_space_open_base(c->n_layers, c->n_ffn_experts, c->n_experts - c->n_ffn_experts, out, err);
+}
+
 model_expert_kind model_expert_kind_of(const model_config *c, int32_t expert_id)
 {
     uint32_t place;

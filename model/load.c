@@ -312,11 +312,16 @@ static void load_att_experts(loader *l)
 {
     static const unsigned char no_fingerprint[32] = {0};
     const model_config *c = &l->m->config;
-    moe_status status;
+    router_space *space;
 
-    if (c->n_att_experts > 0 && l->status == MOE_OK) {
-        status = router_set_open_base(&c->n_att_experts, 1, c->att_gate.k, no_fingerprint, &l->m->att_experts, l->err);
+    if (c->n_att_experts == 0 || l->status != MOE_OK) {
+        return;
+    }
+    l->status = router_space_open_base(1, c->n_att_experts, 0, &space, l->err);
+    if (l->status == MOE_OK) {
+        moe_status status = router_set_open_all(space, c->att_gate.k, no_fingerprint, &l->m->att_experts, l->err);
         l->status = status;
+        router_space_unref(space);
     }
 }
 

@@ -143,6 +143,8 @@ extern const char *const model_expert_kind_names[MODEL_N_EXPERT_KINDS]; /* "ffn"
 model_expert_kind model_expert_kind_of(const model_config *c, int32_t expert_id);
 /* Evaluated by the coordinator, on no node: all but the FFNs. */
 bool model_expert_is_local(const model_config *c, int32_t expert_id);
+/* The space of the checkpoint's experts. Errors: as router_space_open_base. */
+MOE_NODISCARD moe_status model_config_space(const model_config *c, router_space **out, moe_error *err);
 
 /* ------------------------------------------------------------------------------------------------ tensors */
 typedef struct model_tensors model_tensors;

@@ -1,6 +1,7 @@
 /* router: which expert, which node. Pure functions on host arrays; no clock, no socket, no device.
  *
  * Nouns:
+ *   router_space      which experts there are, and the dense slot of each: immutable, shared (ref-counted), versioned
  *   router_set        the routable experts of every layer: immutable, shared (ref-counted); its id is a content hash
  *   router_gate_rule  how a family turns router logits into picks
  *   router_placement  which nodes hold which expert: immutable, shared (ref-counted), versioned by its epoch
@@ -11,6 +12,7 @@
  *   expert_id         names an expert within its layer, the same in all members: base experts keep the checkpoint's
  *                     ids, added ones stand above them
  *   column            the expert's place in the layer's router matrix; a set lists the columns it routes to
+ *   slot              the expert's place in arrays about all experts of a space: counters, bitmaps, owners
  *
  * Threads: everything const is safe from any thread; ref and unref are atomic. */
 #ifndef CONCLAVE_ROUTER_H
@@ -23,6 +25,81 @@
 #define ROUTER_MAX_NODES   64 /* in one placement */
 #define ROUTER_MAX_NODE_ID 63 /* characters */
 
+/* ------------------------------------------------------------------------------------------------ expert space
+ * Arrays about experts have one entry per slot of a space, whatever the layers' numbers of experts are. Of a base space
+ * slots go up layer by layer, within a layer by id. A later version has all experts of the one before in the same slots,
+ * and the added ones after them: what is indexed by slot stays valid when it is lengthened. An id or a slot is never
+ * given to another expert. */
+typedef struct router_space router_space;
+
+#define ROUTER_NO_SLOT   UINT32_MAX
+#define ROUTER_MAX_SLOTS (1u << 22) /* experts of a space: 1024 layers of 4096 */
+
+typedef struct router_expert {
+    uint32_t layer;
+    int32_t id;
+    bool is_local; /* evaluated by the coordinator, on no node: has no owners */
+} router_expert;
+
+/* The experts of a layer, ascending by id; in a base space ids are 0 .. n - 1. */
+typedef struct router_space_layer {
+    uint32_t n_experts;
+    const int32_t *ids;    /* [n_experts] ascending */
+    const uint32_t *slots; /* [n_experts] */
+} router_space_layer;
+
+/* An expert to be added. Its hash says what it is: that of its tensors, as its pack's manifest has it. */
+typedef struct router_addition {
+    uint32_t layer;
+    int32_t id;
+    unsigned char hash[32];
+} router_addition;
+
+/* Of a checkpoint: in every layer ids 0 .. n_node_experts - 1 for nodes, then n_local_experts for the coordinator.
+ * Version 1. Errors: MOE_ERR_INVALID_ARG: no layers, no node's experts, or more than ROUTER_MAX_SLOTS;
+ * MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status router_space_open_base(uint32_t n_layers, uint32_t n_node_experts, uint32_t n_local_experts,
+                                                router_space **out, moe_error *err);
+/* The next version: `before` and the added experts, which are nodes'. An id that the layer has already must be the same
+ * expert (equal hash), and is left as it is; a new one must be above all of its layer.
+ * Errors: MOE_ERR_INVALID_ARG names the layer and the id; MOE_ERR_EXISTS: the id is another expert's; MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status router_space_grow(const router_space *before, const router_addition *added, size_t n_added,
+                                           router_space **out, moe_error *err);
+router_space *router_space_ref(router_space *s);
+void router_space_unref(router_space *s); /* NULL is fine */
+uint32_t router_space_version(const router_space *s);
+uint32_t router_space_n_layers(const router_space *s);
+uint32_t router_space_n_slots(const router_space *s);
+uint32_t router_space_n_node_experts(const router_space *s); /* slots whose expert is not local */
+/* The most experts that a layer has. */
+uint32_t router_space_widest(const router_space *s);
+const router_expert *router_space_expert(const router_space *s, uint32_t slot);
+const router_space_layer *router_space_at(const router_space *s, uint32_t layer);
+/* ROUTER_NO_SLOT: there is no such layer or expert. */
+uint32_t router_space_slot(const router_space *s, uint32_t layer, int32_t expert_id);
+/* Where the expert is in its layer's arrays: [0, n_experts); ROUTER_NO_SLOT: it is not there. */
+uint32_t router_space_place(const router_space_layer *layer, int32_t expert_id);
+/* [32]; NULL: the expert is the checkpoint's, and known by the model's fingerprint. */
+const unsigned char *router_space_hash(const router_space *s, uint32_t slot);
+
+/* Bitmaps over slots: bit s % 64 of word s / 64. */
+static inline size_t router_space_words(const router_space *s)
+{
+    return ((size_t)router_space_n_slots(s) + 63) / 64;
+}
+static inline bool router_bit(const uint64_t *bitmap, uint32_t slot)
+{
+    return bitmap[slot / 64] >> (slot % 64) & 1;
+}
+static inline void router_bit_set(uint64_t *bitmap, uint32_t slot)
+{
+    bitmap[slot / 64] |= (uint64_t)1 << (slot % 64);
+}
+static inline void router_bit_clear(uint64_t *bitmap, uint32_t slot)
+{
+    bitmap[slot / 64] &= ~((uint64_t)1 << (slot % 64));
+}
+
 /* ------------------------------------------------------------------------------------------------ expert sets */
 typedef struct router_set router_set;
 
@@ -32,21 +109,24 @@ typedef struct router_set_layer {
     const uint32_t *columns;   /* [n_experts] column of each in the router matrix */
 } router_set_layer;
 
-/* Makes a set; layers [n_layers] are copied. The id is the SHA-256 of these lines, each ended by LF:
+/* Makes a set of experts of a space, which it keeps a reference of; layers [layers of the space] are copied. The id is
+ * the SHA-256 of these lines, each ended by LF:
  *   conclave-set 1
  *   the model's fingerprint in hex, so that the sets of two models differ
- *   per layer its expert ids in decimal, separated by commas
- * Errors: MOE_ERR_INVALID_ARG when a layer has fewer than min_experts (the family's k) or ids that do not ascend from 0
- * or above; MOE_ERR_NO_MEMORY. */
-MOE_NODISCARD moe_status router_set_open(const router_set_layer *layers, size_t n_layers, uint32_t min_experts,
+ *   per layer its expert ids in decimal, separated by commas; an added expert's followed by a colon and its hash in hex,
+ *   so that sets with equal ids of different experts differ
+ * Errors: MOE_ERR_INVALID_ARG when a layer has fewer than min_experts (the family's k), ids that do not ascend from 0
+ * or above, or one that the space has not; MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status router_set_open(router_space *space, const router_set_layer *layers, uint32_t min_experts,
                                          const unsigned char model_fingerprint[32], router_set **out, moe_error *err);
-/* The base set: expert ids 0 .. n_experts[l] - 1 in columns of the same number. */
-MOE_NODISCARD moe_status router_set_open_base(const uint32_t *n_experts, size_t n_layers, uint32_t min_experts,
-                                              const unsigned char model_fingerprint[32], router_set **out,
-                                              moe_error *err);
+/* All experts of the space, each in the column of its place in its layer: of a base space the checkpoint's own set. */
+MOE_NODISCARD moe_status router_set_open_all(router_space *space, uint32_t min_experts,
+                                             const unsigned char model_fingerprint[32], router_set **out,
+                                             moe_error *err);
 router_set *router_set_ref(router_set *s);
-void router_set_unref(router_set *s);           /* NULL is fine */
-const char *router_set_id(const router_set *s); /* 64 hex digits */
+void router_set_unref(router_set *s);                /* NULL is fine */
+const char *router_set_id(const router_set *s);      /* 64 hex digits */
+router_space *router_set_space(const router_set *s); /* borrowed */
 size_t router_set_n_layers(const router_set *s);
 const router_set_layer *router_set_at(const router_set *s, size_t layer);
 

@@ -6,8 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define ENTRY_BYTES 96 /* of one expert in the text that is hashed */
+
 struct router_set {
     atomic_uint refs;
+    router_space *space; /* shared */
     size_t n_layers;
     router_set_layer *layers; /* owned [n_layers]; their arrays point into ids and columns */
     int32_t *ids;             /* owned, all layers */
@@ -26,13 +29,26 @@ static void hex(char *out, const unsigned char *bytes, size_t n)
     out[2 * n] = '\0';
 }
 
-static bool hash_layer(EVP_MD_CTX *ctx, const router_set_layer *layer)
+/* One expert's part of its layer's line. */
+static int put_expert(char text[ENTRY_BYTES], const router_space *space, uint32_t layer, int32_t id, char end)
 {
-    char text[16];
+    const unsigned char *hash = router_space_hash(space, router_space_slot(space, layer, id));
+    char hash_hex[65] = "";
+
+    if (hash != NULL) {
+        hex(hash_hex, hash, 32);
+    }
+    return snprintf(text, ENTRY_BYTES, "%d%s%s%c", id, hash != NULL ? ":" : "", hash_hex, end);
+}
+
+static bool hash_layer(EVP_MD_CTX *ctx, const router_set *s, uint32_t l)
+{
+    const router_set_layer *layer = &s->layers[l];
+    char text[ENTRY_BYTES];
 
     for (uint32_t i = 0; i < layer->n_experts; i++) {
         char end = i + 1 < layer->n_experts ? ',' : '\n';
-        int n = snprintf(text, sizeof text, "%d%c", layer->expert_ids[i], end);
+        int n = put_expert(text, s->space, l, layer->expert_ids[i], end);
 
         if (EVP_DigestUpdate(ctx, text, (size_t)n) != 1) {
             return false;
@@ -52,8 +68,8 @@ static moe_status set_hash(router_set *s, const unsigned char fingerprint[32])
     hex(fingerprint_hex, fingerprint, 32);
     int n = snprintf(head, sizeof head, "conclave-set 1\n%s\n", fingerprint_hex);
     ok = ctx != NULL && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1 && EVP_DigestUpdate(ctx, head, (size_t)n) == 1;
-    for (size_t l = 0; ok && l < s->n_layers; l++) {
-        ok = hash_layer(ctx, &s->layers[l]);
+    for (uint32_t l = 0; ok && l < s->n_layers; l++) {
+        ok = hash_layer(ctx, s, l);
     }
     ok = ok && EVP_DigestFinal_ex(ctx, digest, NULL) == 1;
     EVP_MD_CTX_free(ctx);
@@ -64,18 +80,22 @@ static moe_status set_hash(router_set *s, const unsigned char fingerprint[32])
     return MOE_OK;
 }
 
-static moe_status layer_check(const router_set_layer *layer, size_t l, uint32_t min_experts, moe_error *err)
+static moe_status layer_check(const router_space *space, const router_set_layer *layer, uint32_t l,
+                              uint32_t min_experts, moe_error *err)
 {
     if (layer->n_experts == 0 || layer->n_experts < min_experts) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "expert set: layer %zu has %u experts, at least %u are needed", l,
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "expert set: layer %u has %u experts, at least %u are needed", l,
                         layer->n_experts, MOE_MAX(min_experts, 1u));
     }
     for (uint32_t i = 0; i < layer->n_experts; i++) {
         int32_t floor = i == 0 ? -1 : layer->expert_ids[i - 1];
 
         if (layer->expert_ids[i] <= floor) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "expert set: layer %zu expert id %d at %u is not above %d", l,
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "expert set: layer %u expert id %d at %u is not above %d", l,
                             layer->expert_ids[i], i, floor);
+        }
+        if (router_space_slot(space, l, layer->expert_ids[i]) == ROUTER_NO_SLOT) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "expert set: layer %u has no expert %d", l, layer->expert_ids[i]);
         }
     }
     return MOE_OK;
@@ -83,6 +103,7 @@ static moe_status layer_check(const router_set_layer *layer, size_t l, uint32_t 
 
 static void set_free(router_set *s)
 {
+    router_space_unref(s->space);
     free(s->layers);
     free(s->ids);
     free(s->columns);
@@ -111,17 +132,15 @@ static moe_status set_copy(router_set *s, const router_set_layer *layers, size_t
     return MOE_OK;
 }
 
-moe_status router_set_open(const router_set_layer *layers, size_t n_layers, uint32_t min_experts,
+moe_status router_set_open(router_space *space, const router_set_layer *layers, uint32_t min_experts,
                            const unsigned char model_fingerprint[32], router_set **out, moe_error *err)
 {
+    uint32_t n_layers = router_space_n_layers(space);
     size_t n_experts = 0;
     moe_status status;
 
-    if (n_layers == 0) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "expert set: no layers");
-    }
-    for (size_t l = 0; l < n_layers; l++) {
-        status = layer_check(&layers[l], l, min_experts, err);
+    for (uint32_t l = 0; l < n_layers; l++) {
+        status = layer_check(space, &layers[l], l, min_experts, err);
         if (status != MOE_OK) {
             return status;
         }
@@ -132,6 +151,7 @@ moe_status router_set_open(const router_set_layer *layers, size_t n_layers, uint
         return moe_fail(err, MOE_ERR_NO_MEMORY, "expert set: %zu experts", n_experts);
     }
     atomic_init(&s->refs, 1);
+    s->space = router_space_ref(space);
     status = set_copy(s, layers, n_layers, n_experts);
     if (status == MOE_OK) {
         status = set_hash(s, model_fingerprint);
@@ -144,33 +164,29 @@ moe_status router_set_open(const router_set_layer *layers, size_t n_layers, uint
     return MOE_OK;
 }
 
-moe_status router_set_open_base(const uint32_t *n_experts, size_t n_layers, uint32_t min_experts,
-                                const unsigned char model_fingerprint[32], router_set **out, moe_error *err)
+moe_status router_set_open_all(router_space *space, uint32_t min_experts, const unsigned char model_fingerprint[32],
+                               router_set **out, moe_error *err)
 {
-    uint32_t most = 0;
+    uint32_t n_layers = router_space_n_layers(space), widest = router_space_widest(space);
     moe_status status = MOE_ERR_NO_MEMORY;
+    router_set_layer *layers = calloc(n_layers, sizeof *layers);
+    uint32_t *columns = calloc(widest, sizeof *columns);
 
-    for (size_t l = 0; l < n_layers; l++) {
-        most = MOE_MAX(most, n_experts[l]);
-    }
-    router_set_layer *layers = calloc(n_layers + 1, sizeof *layers);
-    int32_t *ids = calloc((size_t)most + 1, sizeof *ids);
-    uint32_t *columns = calloc((size_t)most + 1, sizeof *columns);
-    if (layers == NULL || ids == NULL || columns == NULL) {
-        moe_fail(err, status, "expert set: %zu layers of up to %u experts", n_layers, most);
+    if (layers == NULL || columns == NULL) {
+        moe_fail(err, status, "expert set: %u layers of up to %u experts", n_layers, widest);
         goto out;
     }
-    for (uint32_t e = 0; e < most; e++) {
-        ids[e] = (int32_t)e;
-        columns[e] = e;
+    for (uint32_t place = 0; place < widest; place++) {
+        columns[place] = place;
     }
-    for (size_t l = 0; l < n_layers; l++) {
-        layers[l] = (router_set_layer){n_experts[l], ids, columns};
+    for (uint32_t l = 0; l < n_layers; l++) {
+        const router_space_layer *layer = router_space_at(space, l);
+
+        layers[l] = (router_set_layer){layer->n_experts, layer->ids, columns};
     }
-    status = router_set_open(layers, n_layers, min_experts, model_fingerprint, out, err);
+    status = router_set_open(space, layers, min_experts, model_fingerprint, out, err);
 out:
     free(layers);
-    free(ids);
     free(columns);
     return status;
 }
@@ -191,6 +207,11 @@ void router_set_unref(router_set *s)
 const char *router_set_id(const router_set *s)
 {
     return s->id;
+}
+
+router_space *router_set_space(const router_set *s)
+{
+    return s->space;
 }
 
 size_t router_set_n_layers(const router_set *s)

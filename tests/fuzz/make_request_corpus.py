@@ -9,6 +9,7 @@ import sys
 
 GENERATE, SCORE, TOKENIZE, DETOKENIZE, CLASSIFY, EXPERTS, REFLECTION = range(7)
 NO_TOKENIZER, NO_CHAT = 7, 14
+SET_ID = "b52983243d9b3d07805550218c45c4221f78b2b12c242ba0cd191eb018f660c2"  # of the fake engine
 
 
 def varint(value):
@@ -65,7 +66,7 @@ INPUTS = {
     "no_tokenizer_ids": (GENERATE + NO_TOKENIZER, ids(2, [1])),
     "no_tokenizer_stop": (GENERATE + NO_TOKENIZER, sampling(part(11, "x"))),
     "no_chat": (GENERATE + NO_CHAT, messages((2, "a"))),
-    "set_current": (GENERATE, ids(2, [1]) + part(5, part(1, "a" * 64))),
+    "set_current": (GENERATE, ids(2, [1]) + part(5, part(1, SET_ID))),
     "set_unknown": (GENERATE, ids(2, [1]) + part(5, part(1, "b" * 64))),
     "set_empty": (GENERATE, ids(2, [1]) + part(5, b"")),
     "set_include": (GENERATE, ids(2, [1]) + part(5, part(2, "x"))),
@@ -105,7 +106,7 @@ INPUTS = {
     "detokenize_beyond": (DETOKENIZE, part(1, varint(300))),
     "detokenize_no_tokenizer": (DETOKENIZE + NO_TOKENIZER, part(1, b"a")),
     "classify_messages": (CLASSIFY, messages((2, "a"))),
-    "experts_layer": (EXPERTS, number(1, 1) + part(2, "a" * 64)),
+    "experts_layer": (EXPERTS, number(1, 1) + part(2, SET_ID)),
     "reflection_file": (REFLECTION, part(1, "h") + part(3, "conclave/v1/admin.proto")),
     "wire_varint_cut": (GENERATE, b"\x08\x80"),
     "wire_varint_long": (GENERATE, b"\x08" + b"\xff" * 11),

@@ -25,6 +25,7 @@ except ImportError:
     print("skipped: python3-grpcio and python3-protobuf are not installed")
     sys.exit(77)
 
+SET_ID = "b52983243d9b3d07805550218c45c4221f78b2b12c242ba0cd191eb018f660c2"  # of the fake engine
 ARGS = None
 POOL = descriptor_pool.DescriptorPool()
 FACTORY = message_factory.MessageFactory(POOL)
@@ -178,7 +179,7 @@ def generate_streams_every_token_once_and_in_order():
                     text += chunk.text
             assert ids == [ord("a") + (3 + i + choice) % 26 for i in range(300)]
             assert text == "".join(map(chr, ids))
-        assert chunks[0].seed == 3 and chunks[0].set_id == "a" * 64 and chunks[0].model_fingerprint == "f" * 64
+        assert chunks[0].seed == 3 and chunks[0].set_id == SET_ID and chunks[0].model_fingerprint == "f" * 64
         assert chunks[0].request_id and not any(c.HasField("seed") for c in chunks[1:])
         assert chunks[-1].usage.prompt_tokens == 5 and chunks[-1].HasField("timings")
         assert sum(c.finish_reason == 2 for c in chunks) == 3 and chunks[-1].finish_reason == 2
@@ -370,7 +371,7 @@ def score_returns_every_prompt_token():
         assert [t.token for t in reply.tokens] == [b"a", b"b", b"c", b"d"] and all(len(o.token) == 1 for o in reply.tokens[1].top)
         assert reply.tokens[1].logprob == -0.5 and len(reply.tokens[1].top) == 2
         assert [(e.layer, list(e.ids)) for e in reply.tokens[1].experts] == [(0, [0, 1]), (1, [0, 1])]
-        assert reply.usage.prompt_tokens == 4 and reply.set_id == "a" * 64
+        assert reply.usage.prompt_tokens == 4 and reply.set_id == SET_ID
         assert len(s.client().call("Score", M("ScoreRequest", token_ids=M("TokenIds", ids=[1] * 4000))).tokens) == 4000
 
 
@@ -385,7 +386,7 @@ def a_classifier_classifies_and_does_nothing_else():
             reply = client.call("Classify", request)
             assert list(reply.scores) == [0, 1, 2] and list(reply.logprobs) == [-10, -9, -8] and list(reply.labels) == ["bad", "fair", "good"]
             assert reply.usage.prompt_tokens == n_prompt, "padding at the end is no token"
-            assert reply.set_id == "a" * 64 and reply.model_fingerprint == "f" * 64 and reply.request_id and reply.HasField("timings")
+            assert reply.set_id == SET_ID and reply.model_fingerprint == "f" * 64 and reply.request_id and reply.HasField("timings")
         model = client.call("GetModel", M("GetModelRequest"))
         assert model.has_classifier and model.n_classes == 3 and list(model.labels) == ["bad", "fair", "good"]
         for name in ("Generate", "Complete"):
@@ -485,7 +486,7 @@ def calls_open(s):
 def the_model_describes_itself():
     with Server() as s:
         m = s.client().call("GetModel", M("GetModelRequest"))
-        assert m.name == "fake-model" and m.family == "fake" and list(m.n_experts) == [4, 4] and m.base_set_id == "a" * 64
+        assert m.name == "fake-model" and m.family == "fake" and list(m.n_experts) == [4, 4] and m.base_set_id == SET_ID
         assert not m.has_classifier and not m.n_classes and m.n_ffn_experts == 2 and m.attention == "softmax"
         assert m.max_context == 4096 and list(m.eos_token_ids) == [256] and m.has_tokenizer and m.chat_template == "fake" and m.version
 
@@ -599,7 +600,7 @@ def every_field_out_of_range_is_named():
         fails(CODE.NOT_FOUND, lambda: client.call("Complete", M("GenerateRequest", text="x", set=M("ExpertSet", id="nope"))), "set.id")
         fails(CODE.NOT_FOUND, lambda: client.call("Complete", M("GenerateRequest", text="x", set=M("ExpertSet", include=["p"]))), "set.include")
         fails(CODE.UNIMPLEMENTED, lambda: client.call("Classify", M("ClassifyRequest", text="x")), "head")
-        client.call("Complete", M("GenerateRequest", text="x", set=M("ExpertSet", id="a" * 64)))
+        client.call("Complete", M("GenerateRequest", text="x", set=M("ExpertSet", id=SET_ID)))
 
 
 @test

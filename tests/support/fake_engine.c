@@ -8,14 +8,6 @@
 
 #define RING 64
 
-struct router_set {
-    atomic_int n_refs;
-    router_set_layer layers[FAKE_LAYERS];
-    int32_t ids[FAKE_EXPERTS];
-    uint32_t columns[FAKE_EXPERTS];
-    char id[65];
-};
-
 struct tokenizer {
     bool chat;
     pthread_mutex_t lock; /* of the rest */
@@ -66,53 +58,6 @@ struct engine {
 
 const double engine_bucket_seconds[16] = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2,
                                           0.5,   1,     2,     5,    10,   20,   50,  100};
-
-/* ------------------------------------------------------------------------------------------------ sets and names */
-router_set *router_set_ref(router_set *s)
-{
-    atomic_fetch_add(&s->n_refs, 1);
-    return s;
-}
-
-void router_set_unref(router_set *s)
-{
-    if (s != NULL && atomic_fetch_sub(&s->n_refs, 1) == 1) {
-        free(s);
-    }
-}
-
-const char *router_set_id(const router_set *s)
-{
-    return s->id;
-}
-
-size_t router_set_n_layers(const router_set *s)
-{
-    (void)s;
-    return FAKE_LAYERS;
-}
-
-const router_set_layer *router_set_at(const router_set *s, size_t layer)
-{
-    return &s->layers[layer];
-}
-
-static router_set *set_new(void)
-{
-    router_set *s = calloc(1, sizeof(*s));
-
-    MOE_ASSERT(s != NULL);
-    atomic_init(&s->n_refs, 1);
-    memset(s->id, 'a', 64);
-    for (int i = 0; i < FAKE_EXPERTS; i++) {
-        s->ids[i] = i;
-        s->columns[i] = (uint32_t)i;
-    }
-    for (int i = 0; i < FAKE_LAYERS; i++) {
-        s->layers[i] = (router_set_layer){FAKE_EXPERTS, s->ids, s->columns};
-    }
-    return s;
-}
 
 /* ------------------------------------------------------------------------------------------------ tokenizer */
 static void wait_while_held(tokenizer *t)
@@ -552,7 +497,7 @@ uint64_t engine_request_seed(const engine_request *r)
 
 const char *engine_request_set_id(const engine_request *r)
 {
-    return r->set->id;
+    return router_set_id(r->set);
 }
 
 bool engine_next(engine_request *r, engine_event *event)
@@ -626,6 +571,11 @@ void engine_get_ffn_picks(engine *e, uint64_t *out, size_t n)
     }
 }
 
+router_space *engine_current_space(engine *e)
+{
+    return router_space_ref(router_set_space(e->set));
+}
+
 router_set *engine_current_set(engine *e)
 {
     return router_set_ref(e->set);
@@ -633,7 +583,7 @@ router_set *engine_current_set(engine *e)
 
 moe_status engine_find_set(engine *e, const char *id, router_set **out)
 {
-    if (strcmp(id, e->set->id) != 0) {
+    if (strcmp(id, router_set_id(e->set)) != 0) {
         return MOE_ERR_NOT_FOUND;
     }
     *out = router_set_ref(e->set);
@@ -651,6 +601,19 @@ bool engine_ready(engine *e)
 }
 
 /* ------------------------------------------------------------------------------------------------ for tests */
+static void open_set(engine *e)
+{
+    static const unsigned char fingerprint[32];
+    router_space *space = NULL;
+    moe_status status = model_config_space(&e->config, &space, NULL);
+
+    if (status == MOE_OK) {
+        status = router_set_open_all(space, FAKE_TOP_K, fingerprint, &e->set, NULL);
+        router_space_unref(space);
+    }
+    MOE_ASSERT(status == MOE_OK);
+}
+
 engine *fake_engine_open(const fake_options *options)
 {
     engine *e = calloc(1, sizeof(*e));
@@ -681,7 +644,7 @@ engine *fake_engine_open(const fake_options *options)
                             .max_running = 16,
                             .kv_capacity_tokens = 16 * FAKE_MAX_CONTEXT};
     memset(e->info.fingerprint, 'f', 64);
-    e->set = set_new();
+    open_set(e);
     atomic_init(&e->ready, true);
     pthread_mutex_init(&e->mutex, NULL);
     int rc = pthread_create(&e->thread, NULL, loop, e);

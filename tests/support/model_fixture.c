@@ -38,7 +38,7 @@ void model_fixture_open(model_fixture *f, const model_fixture_options *o)
 {
     static const unsigned char no_fingerprint[32];
     moe_error err;
-    uint32_t n_experts[MODEL_MAX_LAYERS];
+    router_space *space = NULL;
 
     memset(f, 0, sizeof *f);
     compute_thread_init();
@@ -55,11 +55,9 @@ void model_fixture_open(model_fixture *f, const model_fixture_options *o)
                       model_kv_page_bytes(&f->config, f->device->numeric_class) * (o->kv_tokens / MODEL_KV_PAGE_TOKENS),
                       o->prefix_cache, &f->kv, &err),
         err);
-    for (uint32_t l = 0; l < f->config.n_layers; l++) {
-        n_experts[l] = f->config.n_experts;
-    }
-    assert_ok(router_set_open_base(n_experts, f->config.n_layers, f->config.gate.k, no_fingerprint, &f->set, &err),
-              err);
+    assert_ok(model_config_space(&f->config, &space, &err), err);
+    assert_ok(router_set_open_all(space, f->config.gate.k, no_fingerprint, &f->set, &err), err);
+    router_space_unref(space);
 }
 
 void model_fixture_load_experts(model_fixture *f)

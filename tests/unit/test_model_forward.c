@@ -166,6 +166,7 @@ static void check_absent(const char *dir, const char *answers, uint32_t n_layers
     uint32_t columns[3][16];
     router_set_layer layers[3];
     model_fixture_options o = model_fixture_defaults(dir);
+    router_space *space = NULL;
     router_set *set;
     moe_error err;
 
@@ -183,7 +184,9 @@ static void check_absent(const char *dir, const char *answers, uint32_t n_layers
         }
         layers[l] = (router_set_layer){n, ids[l], columns[l]};
     }
-    assert_ok(router_set_open(layers, n_layers, 2, no_fingerprint, &set, &err), err);
+    assert_ok(router_space_open_base(n_layers, n_experts, 0, &space, &err), err);
+    assert_ok(router_set_open(space, layers, 2, no_fingerprint, &set, &err), err);
+    router_space_unref(space);
     check_against_oracle(o.dir, answers, &o, set);
     router_set_unref(set);
 }
