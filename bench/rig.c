@@ -126,6 +126,7 @@ static moe_status open_engine(rig *r, const rig_model *m, moe_error *err)
 {
     int last_tenth = -1;
     embedded_options node = {.config = &r->config,
+                             .space = router_set_space(r->set),
                              .tensors = r->tensors,
                              .device = r->device,
                              .layout = COMPUTE_PACKED,

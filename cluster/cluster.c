@@ -101,11 +101,12 @@ static moe_status check_policy(const cluster_policy *p, moe_error *err)
 
 static moe_status check_model(const cluster_model *m, moe_error *err)
 {
-    if (m->n_layers == 0 || m->n_layers > CLUSTER_MAX_LAYERS || m->n_ffn_experts == 0 ||
-        m->n_ffn_experts > CLUSTER_MAX_EXPERTS || m->expert_bytes == 0 || m->expert_bytes > (uint64_t)1 << 53) {
+    uint32_t n_layers = router_space_n_layers(m->space), n_experts = router_space_base_experts(m->space);
+    if (n_layers > CLUSTER_MAX_LAYERS || n_experts > CLUSTER_MAX_EXPERTS || m->expert_bytes == 0 ||
+        m->expert_bytes > (uint64_t)1 << 53) {
         return moe_fail(err, MOE_ERR_INVALID_ARG,
-                        "cluster: %u layers of %u experts of %llu bytes, limits %d layers, %d experts", m->n_layers,
-                        m->n_ffn_experts, (unsigned long long)m->expert_bytes, CLUSTER_MAX_LAYERS, CLUSTER_MAX_EXPERTS);
+                        "cluster: %u layers of %u experts of %llu bytes, limits %d layers, %d experts", n_layers,
+                        n_experts, (unsigned long long)m->expert_bytes, CLUSTER_MAX_LAYERS, CLUSTER_MAX_EXPERTS);
     }
     return MOE_OK;
 }
@@ -163,6 +164,7 @@ static bool copy_options(cluster *c, const cluster_options *o)
     c->o.model.family = copy_text(o->model.family, &ok);
     c->o.model.numeric_class = copy_text(o->model.numeric_class, &ok);
     c->o.secret = NULL;
+    (void)router_space_ref(c->o.model.space);
     c->o.clock = o->clock != NULL ? o->clock : moe_clock_real();
     return ok;
 }
@@ -190,6 +192,7 @@ static void cluster_free(cluster *c)
     }
     free(c->told.ready);
     free(c->told.settled);
+    router_space_unref(c->o.model.space);
     pthread_mutex_destroy(&c->lock);
     free(c);
 }
@@ -213,7 +216,7 @@ moe_status cluster_open(const cluster_options *options, cluster **out, moe_error
     const cluster_state_input in = {
         .mirror = &c->mirror, .model = &c->o.model, .keep = keep_all, .ignored = &c->stats.ignored};
     bool ok = copy_options(c, options);
-    size_t words = (size_t)c->o.model.n_layers * cluster_words(c->o.model.n_ffn_experts);
+    size_t words = router_space_words(c->o.model.space);
     c->told.ready = calloc(words, sizeof *c->told.ready);
     c->told.settled = calloc(words, sizeof *c->told.settled);
     c->state = cluster_state_build(&in);
@@ -289,7 +292,7 @@ const cluster_state *cluster_state_acquire(cluster *c)
 
 void cluster_set_ready(cluster *c, const uint64_t *bitmap, uint64_t epoch)
 {
-    size_t bytes = c->o.model.n_layers * cluster_words(c->o.model.n_ffn_experts) * sizeof *bitmap;
+    size_t bytes = router_space_words(c->o.model.space) * sizeof *bitmap;
 
     pthread_mutex_lock(&c->lock);
     bool is_new = memcmp(c->told.ready, bitmap, bytes) != 0 || c->told.ready_epoch != epoch;
@@ -316,7 +319,7 @@ void cluster_set_applied(cluster *c, uint64_t epoch)
 
 void cluster_set_settled(cluster *c, uint64_t epoch, const uint64_t *bitmap)
 {
-    size_t bytes = c->o.model.n_layers * cluster_words(c->o.model.n_ffn_experts) * sizeof *bitmap;
+    size_t bytes = router_space_words(c->o.model.space) * sizeof *bitmap;
 
     pthread_mutex_lock(&c->lock);
     bool is_new = memcmp(c->told.settled, bitmap, bytes) != 0 || c->told.settled_epoch != epoch;

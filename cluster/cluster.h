@@ -49,8 +49,9 @@ typedef enum { CLUSTER_NODE, CLUSTER_COORDINATOR } cluster_role;
  * takes in the memory of the member that reports it. */
 typedef struct cluster_model {
     unsigned char fingerprint[32];
-    const char *family, *numeric_class;           /* 1..63 characters */
-    uint32_t n_layers, n_ffn_experts, k, d_model; /* n_ffn_experts: of a layer; records call it n_experts */
+    const char *family, *numeric_class; /* 1..63 characters */
+    router_space *space;                /* shared: its layers, and the experts that nodes may have */
+    uint32_t k, d_model;
     uint64_t expert_bytes;
 } cluster_model;
 
@@ -135,19 +136,7 @@ moe_status cluster_status(cluster *c, moe_error *err);
 bool cluster_is_displaced(cluster *c, moe_error *why);
 
 /* ------------------------------------------------------------------------------------------------ what a member tells
- * Bitmaps of experts: [n_layers][cluster_words(n_ffn_experts)], bit e % 64 of word e / 64 is expert e. */
-static inline size_t cluster_words(uint32_t n_ffn_experts)
-{
-    return ((size_t)n_ffn_experts + 63) / 64;
-}
-static inline bool cluster_bit(const uint64_t *bitmap, uint32_t n_ffn_experts, uint32_t layer, uint32_t expert)
-{
-    return bitmap[layer * cluster_words(n_ffn_experts) + expert / 64] >> (expert % 64) & 1;
-}
-static inline void cluster_bit_set(uint64_t *bitmap, uint32_t n_ffn_experts, uint32_t layer, uint32_t expert)
-{
-    bitmap[layer * cluster_words(n_ffn_experts) + expert / 64] |= (uint64_t)1 << (expert % 64);
-}
+ * Bitmaps of experts have a bit for each slot of the model's space: [router_space_words(space)]. */
 
 /* A node's report: what it has loaded and verified (copied), and the newest epoch for which that is all that it is to
  * hold. */
@@ -175,7 +164,7 @@ typedef struct cluster_node {
     bool draining;
     uint64_t ready_epoch;  /* of its report */
     uint32_t n_ready;      /* experts in it */
-    const uint64_t *ready; /* bitmap [n_layers][cluster_words(n_ffn_experts)]; never NULL */
+    const uint64_t *ready; /* bitmap; never NULL */
 } cluster_node;
 
 typedef struct cluster_coordinator {
@@ -184,14 +173,14 @@ typedef struct cluster_coordinator {
     char address[CLUSTER_MAX_ADDRESS + 1];
     uint64_t epoch_applied;
     uint64_t epoch_settled;  /* of settled; 0: there is none */
-    const uint64_t *settled; /* bitmap [n_layers][cluster_words(n_ffn_experts)]; NULL: none */
+    const uint64_t *settled; /* bitmap; NULL: none */
 } cluster_coordinator;
 
 typedef struct cluster_state {
-    bool connected;                   /* the store answers; false: all below is what was last known */
-    bool registered;                  /* this member is */
-    uint64_t revision;                /* of the store */
-    uint32_t n_layers, n_ffn_experts; /* of the model */
+    bool connected;      /* the store answers; false: all below is what was last known */
+    bool registered;     /* this member is */
+    uint64_t revision;   /* of the store */
+    router_space *space; /* of the model; borrowed */
     size_t n_nodes, n_coordinators;
     const cluster_node *nodes;               /* [n_nodes] ascending id */
     const cluster_coordinator *coordinators; /* [n_coordinators] ascending id */
@@ -212,10 +201,10 @@ const cluster_node *cluster_state_node(const cluster_state *s, const char *id); 
  * spare. The nodes are those of the state, the epoch is the desired one. *out is owned
  * (router_placement_unref). Errors: MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status cluster_state_routing(const cluster_state *s, router_placement **out, moe_error *err);
-/* How many experts no node has reported ready; 0: all can be served. The first of them goes into *layer and *expert,
+/* How many experts no node has reported ready; 0: all can be served. The first of them goes into *first,
  * which may be NULL. */
-size_t cluster_state_missing(const cluster_state *s, uint32_t *layer, uint32_t *expert);
-/* Which experts a node is to hold; bitmap [n_layers][cluster_words(n_ffn_experts)] is overwritten. Returns how many. */
+size_t cluster_state_missing(const cluster_state *s, router_expert *first);
+/* Which experts a node is to hold; bitmap is overwritten. Returns how many. */
 size_t cluster_state_wanted(const cluster_state *s, const char *node_id, uint64_t *bitmap);
 /* The lowest epoch that a live coordinator applies (desired epoch if there is no coordinator). */
 uint64_t cluster_state_epoch_applied(const cluster_state *s);

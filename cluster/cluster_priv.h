@@ -112,7 +112,7 @@ MOE_NODISCARD moe_status cluster_check_model(const char *value, size_t bytes, co
 void cluster_write_node(moe_text *t, const cluster_node *n);
 MOE_NODISCARD moe_status cluster_read_node(const char *value, size_t bytes, cluster_node *out, moe_error *err);
 void cluster_write_coordinator(moe_text *t, const cluster_model *m, const cluster_coordinator *c);
-/* bitmap [n_layers][words] is overwritten, and out->settled points to it if there is one; NULL: it is not read. */
+/* bitmap [words of the space] is overwritten, and out->settled points to it if there is one; NULL: it is not read. */
 MOE_NODISCARD moe_status cluster_read_coordinator(const char *value, size_t bytes, const cluster_model *m,
                                                   uint64_t *bitmap, cluster_coordinator *out, moe_error *err);
 void cluster_write_controller(moe_text *t, const char *id, uint64_t incarnation);
@@ -123,7 +123,7 @@ MOE_NODISCARD moe_status cluster_read_policy(const char *value, size_t bytes, cl
 MOE_NODISCARD moe_status cluster_check_policy(uint64_t replication, uint64_t min_nodes, moe_error *err);
 typedef struct cluster_ready_record {
     uint64_t incarnation, epoch;
-    uint64_t *bitmap; /* borrowed [n_layers][words]; overwritten */
+    uint64_t *bitmap; /* borrowed [words of the space]; overwritten */
     uint32_t n_ready;
 } cluster_ready_record;
 void cluster_write_ready(moe_text *t, const cluster_model *m, const cluster_ready_record *r);
@@ -141,7 +141,7 @@ MOE_NODISCARD moe_status cluster_read_placement(const char *value, size_t bytes,
 void cluster_write_layer(moe_text *t, const router_placement *p, uint32_t layer);
 MOE_NODISCARD moe_status cluster_read_layer_epoch(const char *value, size_t bytes, uint64_t *epoch, moe_error *err);
 /* Appends the layer's replicas at *n, of at most capacity. */
-MOE_NODISCARD moe_status cluster_read_layer(const char *value, size_t bytes, uint32_t layer, uint32_t n_ffn_experts,
+MOE_NODISCARD moe_status cluster_read_layer(const char *value, size_t bytes, uint32_t layer, const router_space *space,
                                             size_t n_nodes, router_replica *replicas, size_t capacity, size_t *n,
                                             moe_error *err);
 
@@ -155,7 +155,7 @@ struct cluster_state_box {
     bool placement_is_there; /* the store has one */
     cluster_node nodes[ROUTER_MAX_NODES];
     cluster_coordinator coordinators[CLUSTER_MAX_COORDINATORS];
-    uint64_t bitmaps[]; /* [nodes of capacity, then coordinators][n_layers][words] */
+    uint64_t bitmaps[]; /* [nodes of capacity, then coordinators][words of the space] */
 };
 
 typedef struct cluster_state_input {

@@ -204,12 +204,10 @@ static uint32_t count_copies(const router_placement *p, uint32_t wanted, size_t 
     size_t most = 0, n;
 
     *n_fewer = 0;
-    for (uint32_t layer = 0; layer < router_placement_n_layers(p); layer++) {
-        for (uint32_t e = 0; e < router_placement_n_experts_max(p); e++) {
-            (void)router_placement_replicas(p, layer, (int32_t)e, &n);
-            most = MOE_MAX(most, n);
-            *n_fewer += n < wanted;
-        }
+    for (uint32_t slot = 0; slot < router_space_n_slots(router_placement_space(p)); slot++) {
+        (void)router_placement_owners(p, slot, &n);
+        most = MOE_MAX(most, n);
+        *n_fewer += n < wanted && !router_space_expert(router_placement_space(p), slot)->is_local;
     }
     return (uint32_t)most;
 }
@@ -230,8 +228,7 @@ static router_placement *solve(cluster *c, const router_solver_node *nodes, size
     moe_error err;
     const router_solver_input in = {.nodes = nodes,
                                     .n_nodes = n,
-                                    .n_layers = c->o.model.n_layers,
-                                    .n_ffn_experts = c->o.model.n_ffn_experts,
+                                    .space = c->o.model.space,
                                     .replication = wanted,
                                     .previous = is_home(c) ? c->ctl.home : c->state->s.desired,
                                     .only_lost = only_lost,
@@ -248,17 +245,17 @@ static router_placement *solve(cluster *c, const router_solver_node *nodes, size
     if (n_fewer > 0 && !c->ctl.has_complained && !only_lost) {
         MOE_WARN("cluster: controller: the memory of %zu nodes does not suffice for %u copies: %zu of %zu experts have "
                  "fewer",
-                 n, MOE_MIN(wanted, (uint32_t)n), n_fewer, (size_t)in.n_layers * in.n_ffn_experts);
+                 n, MOE_MIN(wanted, (uint32_t)n), n_fewer, (size_t)router_space_n_node_experts(in.space));
     }
     c->ctl.has_complained = n_fewer > 0 && !only_lost;
     return p;
 }
 
-static bool same_owners(const router_placement *a, const router_placement *b, uint32_t layer, int32_t expert)
+static bool same_owners(const router_placement *a, const router_placement *b, uint32_t slot)
 {
     size_t n_a, n_b;
-    const uint32_t *of_a = router_placement_replicas(a, layer, expert, &n_a);
-    const uint32_t *of_b = router_placement_replicas(b, layer, expert, &n_b);
+    const uint32_t *of_a = router_placement_owners(a, slot, &n_a);
+    const uint32_t *of_b = router_placement_owners(b, slot, &n_b);
 
     return n_a == n_b && (n_a == 0 || memcmp(of_a, of_b, n_a * sizeof *of_a) == 0);
 }
@@ -273,11 +270,9 @@ static bool is_same(const router_placement *a, const router_placement *b)
             return false;
         }
     }
-    for (uint32_t layer = 0; layer < router_placement_n_layers(b); layer++) {
-        for (uint32_t e = 0; e < router_placement_n_experts_max(b); e++) {
-            if (!same_owners(a, b, layer, (int32_t)e)) {
-                return false;
-            }
+    for (uint32_t slot = 0; slot < router_space_n_slots(router_placement_space(b)); slot++) {
+        if (!same_owners(a, b, slot)) {
+            return false;
         }
     }
     return true;
@@ -307,10 +302,10 @@ static bool find_serving(cluster *c, bool serving[ROUTER_MAX_NODES])
     return all;
 }
 
-static bool has_owner(const router_placement *p, uint32_t layer, int32_t expert, const bool serving[ROUTER_MAX_NODES])
+static bool has_owner(const router_placement *p, uint32_t slot, const bool serving[ROUTER_MAX_NODES])
 {
     size_t n;
-    const uint32_t *owners = router_placement_replicas(p, layer, expert, &n);
+    const uint32_t *owners = router_placement_owners(p, slot, &n);
 
     for (size_t i = 0; i < n; i++) {
         if (serving[owners[i]]) {
@@ -322,11 +317,11 @@ static bool has_owner(const router_placement *p, uint32_t layer, int32_t expert,
 
 static bool any_is_lost(const router_placement *p, const bool serving[ROUTER_MAX_NODES])
 {
-    for (uint32_t layer = 0; layer < router_placement_n_layers(p); layer++) {
-        for (uint32_t e = 0; e < router_placement_n_experts_max(p); e++) {
-            if (!has_owner(p, layer, (int32_t)e, serving)) {
-                return true;
-            }
+    const router_space *space = router_placement_space(p);
+
+    for (uint32_t slot = 0; slot < router_space_n_slots(space); slot++) {
+        if (!router_space_expert(space, slot)->is_local && !has_owner(p, slot, serving)) {
+            return true;
         }
     }
     return false;
@@ -391,7 +386,7 @@ static void aim_when_due(cluster *c, uint64_t now, uint64_t *due_ns)
 /* One transaction of the publication: as many layers as it takes, and after the last one the epoch. */
 static void publish_part(cluster *c, uint64_t create_revision)
 {
-    uint32_t n_layers = c->o.model.n_layers;
+    uint32_t n_layers = router_space_n_layers(c->o.model.space);
     size_t bytes = 0;
 
     cluster_change_begin(c);
@@ -406,9 +401,10 @@ static void publish_part(cluster *c, uint64_t create_revision)
     }
     if (c->ctl.next_layer == n_layers) {
         cluster_write_placement(cluster_change_put(c, "placement", 0), c->ctl.target, c->ctl.target_replication);
-        MOE_INFO("cluster: controller %s places %u layers of %u experts on %zu nodes, up to %u of each, epoch %llu",
-                 c->o.id, n_layers, c->o.model.n_ffn_experts, router_placement_n_nodes(c->ctl.target),
-                 c->ctl.target_replication, (unsigned long long)router_placement_epoch(c->ctl.target));
+        MOE_INFO("cluster: controller %s places %u experts of %u layers on %zu nodes, up to %u of each, epoch %llu",
+                 c->o.id, router_space_n_node_experts(c->o.model.space), n_layers,
+                 router_placement_n_nodes(c->ctl.target), c->ctl.target_replication,
+                 (unsigned long long)router_placement_epoch(c->ctl.target));
         router_placement_unref(c->ctl.target);
         c->ctl.target = NULL;
         pthread_mutex_lock(&c->lock);

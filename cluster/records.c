@@ -148,8 +148,8 @@ void cluster_write_model(moe_text *t, const cluster_model *m)
     put_text(t, "fingerprint", hex);
     put_text(t, "family", m->family);
     put_text(t, "numeric_class", m->numeric_class);
-    put_number(t, "n_layers", m->n_layers);
-    put_number(t, "n_experts", m->n_ffn_experts);
+    put_number(t, "n_layers", router_space_n_layers(m->space));
+    put_number(t, "n_experts", router_space_base_experts(m->space));
     put_number(t, "k", m->k);
     put_number(t, "d_model", m->d_model);
     put_number(t, "expert_bytes", m->expert_bytes);
@@ -186,7 +186,10 @@ static moe_status compare_model(const moe_json *json, const cluster_model *m, mo
     const struct {
         const char *key;
         uint64_t mine;
-    } numbers[] = {{"n_layers", m->n_layers}, {"n_experts", m->n_ffn_experts}, {"k", m->k}, {"d_model", m->d_model}};
+    } numbers[] = {{"n_layers", router_space_n_layers(m->space)},
+                   {"n_experts", router_space_base_experts(m->space)},
+                   {"k", m->k},
+                   {"d_model", m->d_model}};
 
     fingerprint_hex(m->fingerprint, hex);
     const struct {
@@ -300,67 +303,133 @@ moe_status cluster_read_controller(const char *value, size_t bytes, char id[ROUT
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------------ bitmaps
- * Per layer a string of hex digits; digit i holds the experts 4 i (its lowest bit) to 4 i + 3. */
-static void put_bitmap(moe_text *t, const char *key, const cluster_model *m, const uint64_t *bitmap)
+/* ------------------------------------------------------------------------------------------------ experts of a layer
+ * A string: ids and ranges of ids, ascending, separated by commas: "0-15,17". A range holds those of its ids that there
+ * are; ids that this member's space has not, yet, are left out. */
+typedef bool (*is_in)(const void *ctx, uint32_t slot);
+
+static void put_ids(moe_text *t, const router_space_layer *layer, is_in in, const void *ctx)
 {
-    size_t words = cluster_words(m->n_ffn_experts);
+    const char *before = "";
 
-    moe_text_printf(t, ",\"%s\":[", key);
-    for (size_t layer = 0; layer < m->n_layers; layer++) {
-        moe_text_printf(t, "%s\"", layer > 0 ? "," : "");
-        for (size_t i = 0; i < ((size_t)m->n_ffn_experts + 3) / 4; i++) {
-            unsigned digit = (unsigned)(bitmap[layer * words + i / 16] >> (i % 16 * 4) & 15);
-
-            moe_text_append(t, &"0123456789abcdef"[digit], 1);
+    moe_text_append(t, "\"", 1);
+    for (uint32_t i = 0, end; i < layer->n_experts; i = end) {
+        for (end = i; end < layer->n_experts && in(ctx, layer->slots[end]); end++) {
         }
-        moe_text_append(t, "\"", 1);
+        if (end == i) {
+            end++;
+            continue;
+        }
+        moe_text_printf(t, end - i > 1 ? "%s%d-%d" : "%s%d", before, layer->ids[i], layer->ids[end - 1]);
+        before = ",";
+    }
+    moe_text_append(t, "\"", 1);
+}
+
+/* A decimal number without leading zeros; where it ends. NULL: there is none. */
+static const char *take_id(const char *at, int32_t *out)
+{
+    int64_t v = 0;
+    const char *end = at;
+
+    for (; *end >= '0' && *end <= '9' && v <= INT32_MAX; end++) {
+        v = v * 10 + (*end - '0');
+    }
+    *out = (int32_t)v;
+    return end == at || v > INT32_MAX || (*at == '0' && end - at > 1) ? NULL : end;
+}
+
+/* The next range of a list; where it ends. NULL: it is malformed, or not above `floor`. */
+static const char *take_range(const char *at, int32_t floor, int32_t *first, int32_t *last)
+{
+    const char *end = take_id(at, first);
+
+    if (end == NULL || *first <= floor) {
+        return NULL;
+    }
+    *last = *first;
+    if (*end == '-' && ((end = take_id(end + 1, last)) == NULL || *last <= *first)) {
+        return NULL;
+    }
+    return *end == '\0' || (*end == ',' && end[1] != '\0') ? end : NULL;
+}
+
+/* Hands every slot of a list of one layer to `each`; false from it ends the reading. */
+static moe_status read_ids(const json_t *list, const char *key, const router_space_layer *layer,
+                           bool (*each)(void *ctx, uint32_t slot), void *ctx, moe_error *err)
+{
+    const char *at = json_string_value(list);
+    int32_t first, last = -1;
+    uint32_t place = 0;
+
+    if (at == NULL || strlen(at) != json_string_length(list)) {
+        return moe_fail(err, MOE_ERR_CORRUPT, "%s: a layer's experts must be a string of ids and ranges", key);
+    }
+    while (*at != '\0') {
+        const char *end = take_range(at, last, &first, &last);
+
+        if (end == NULL) {
+            return moe_fail(err, MOE_ERR_CORRUPT, "%s: \"%.24s\" must be ascending ids and ranges of ids", key, at);
+        }
+        for (; place < layer->n_experts && layer->ids[place] <= last; place++) {
+            if (layer->ids[place] >= first && !each(ctx, layer->slots[place])) {
+                return moe_fail(err, MOE_ERR_CORRUPT, "%s: expert %d is there twice, or no node's", key,
+                                layer->ids[place]);
+            }
+        }
+        at = *end == ',' ? end + 1 : end;
+    }
+    return MOE_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ bitmaps */
+static bool bit_is_set(const void *ctx, uint32_t slot)
+{
+    return router_bit(ctx, slot);
+}
+
+static void put_bitmap(moe_text *t, const char *key, const router_space *space, const uint64_t *bitmap)
+{
+    moe_text_printf(t, ",\"%s\":[", key);
+    for (uint32_t layer = 0; layer < router_space_n_layers(space); layer++) {
+        moe_text_printf(t, layer > 0 ? "," : "");
+        put_ids(t, router_space_at(space, layer), bit_is_set, bitmap);
     }
     moe_text_printf(t, "]");
 }
 
-static moe_status read_bits(const json_t *text, const char *key, uint32_t n_ffn_experts, uint64_t *bits,
-                            uint32_t *n_set, moe_error *err)
+typedef struct bits {
+    const router_space *space;
+    uint64_t *bitmap;
+    uint32_t n_set;
+} bits;
+
+static bool set_bit(void *ctx, uint32_t slot)
 {
-    const char *digits = json_string_value(text);
-    size_t n = ((size_t)n_ffn_experts + 3) / 4;
+    bits *b = ctx;
 
-    if (digits == NULL || json_string_length(text) != n) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "%s: every layer must be a string of %zu hex digits", key, n);
-    }
-    for (size_t i = 0; i < n; i++) {
-        int digit = hex_digit(digits[i]);
-        size_t here = MOE_MIN((size_t)4, n_ffn_experts - i * 4);
-
-        if (digit < 0 || digit >> here != 0) {
-            return moe_fail(err, MOE_ERR_CORRUPT, "%s: digit %zu is no hex digit of %zu experts", key, i, here);
-        }
-        bits[i / 16] |= (uint64_t)digit << (i % 16 * 4);
-        for (int bit = 0; bit < 4; bit++) {
-            *n_set += (uint32_t)(digit >> bit & 1);
-        }
-    }
-    return MOE_OK;
+    router_bit_set(b->bitmap, slot);
+    b->n_set++;
+    return !router_space_expert(b->space, slot)->is_local;
 }
 
-static moe_status read_bitmap(const moe_json *json, const char *key, const cluster_model *m, uint64_t *bitmap,
+static moe_status read_bitmap(const moe_json *json, const char *key, const router_space *space, uint64_t *bitmap,
                               uint32_t *n_set, moe_error *err)
 {
     const json_t *layers = json_object_get(json, key);
+    uint32_t n_layers = router_space_n_layers(space);
+    bits b = {.space = space, .bitmap = bitmap};
+    moe_status status = MOE_OK;
 
-    if (!json_is_array(layers) || json_array_size(layers) != m->n_layers) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "%s: must be an array of %u layers", key, m->n_layers);
+    if (!json_is_array(layers) || json_array_size(layers) != n_layers) {
+        return moe_fail(err, MOE_ERR_CORRUPT, "%s: must be an array of %u layers", key, n_layers);
     }
-    *n_set = 0;
-    memset(bitmap, 0, m->n_layers * cluster_words(m->n_ffn_experts) * sizeof *bitmap);
-    for (size_t layer = 0; layer < m->n_layers; layer++) {
-        moe_status status = read_bits(json_array_get(layers, layer), key, m->n_ffn_experts,
-                                      bitmap + layer * cluster_words(m->n_ffn_experts), n_set, err);
-        if (status != MOE_OK) {
-            return status;
-        }
+    memset(bitmap, 0, router_space_words(space) * sizeof *bitmap);
+    for (uint32_t layer = 0; layer < n_layers && status == MOE_OK; layer++) {
+        status = read_ids(json_array_get(layers, layer), key, router_space_at(space, layer), set_bit, &b, err);
     }
-    return MOE_OK;
+    *n_set = b.n_set;
+    return status;
 }
 
 /* ------------------------------------------------------------------------------------------------ coordinator */
@@ -372,7 +441,7 @@ void cluster_write_coordinator(moe_text *t, const cluster_model *m, const cluste
     put_number(t, "epoch_applied", c->epoch_applied);
     if (c->settled != NULL) {
         put_number(t, "epoch_settled", c->epoch_settled);
-        put_bitmap(t, "settled", m, c->settled);
+        put_bitmap(t, "settled", m->space, c->settled);
     }
     moe_text_printf(t, "}");
 }
@@ -399,7 +468,7 @@ moe_status cluster_read_coordinator(const char *value, size_t bytes, const clust
         status = get_number(json, "epoch_settled", (int64_t)CLUSTER_MAX_EPOCH, false, &c.epoch_settled, err);
     }
     if (status == MOE_OK && c.epoch_settled != 0 && bitmap != NULL) {
-        status = read_bitmap(json, "settled", m, bitmap, &n_set, err);
+        status = read_bitmap(json, "settled", m->space, bitmap, &n_set, err);
         c.settled = bitmap;
     }
     moe_json_free(json);
@@ -415,7 +484,7 @@ void cluster_write_ready(moe_text *t, const cluster_model *m, const cluster_read
     moe_text_printf(t, "{\"v\":1");
     put_incarnation(t, r->incarnation);
     put_number(t, "epoch", r->epoch);
-    put_bitmap(t, "experts", m, r->bitmap);
+    put_bitmap(t, "experts", m->space, r->bitmap);
     moe_text_printf(t, "}");
 }
 
@@ -433,7 +502,7 @@ moe_status cluster_read_ready(const char *value, size_t bytes, const cluster_mod
         status = get_number(json, "epoch", (int64_t)CLUSTER_MAX_EPOCH, false, &out->epoch, err);
     }
     if (status == MOE_OK) {
-        status = read_bitmap(json, "experts", m, out->bitmap, &out->n_ready, err);
+        status = read_bitmap(json, "experts", m->space, out->bitmap, &out->n_ready, err);
     }
     moe_json_free(json);
     return status;
@@ -493,8 +562,7 @@ void cluster_write_placement(moe_text *t, const router_placement *p, uint32_t re
     moe_text_printf(t, "{\"v\":1");
     put_number(t, "epoch", router_placement_epoch(p));
     put_number(t, "replication", replication);
-    put_number(t, "n_layers", router_placement_n_layers(p));
-    put_number(t, "n_experts", router_placement_n_experts_max(p));
+    put_number(t, "n_layers", router_space_n_layers(router_placement_space(p)));
     moe_text_printf(t, ",\"nodes\":[");
     for (size_t i = 0; i < router_placement_n_nodes(p); i++) {
         moe_text_printf(t, "%s\"%s\"", i > 0 ? "," : "", router_placement_node_id(p, i));
@@ -506,7 +574,7 @@ static moe_status read_placement(const moe_json *json, const cluster_model *m, c
                                  moe_error *err)
 {
     const json_t *nodes = json_object_get(json, "nodes");
-    uint64_t n_layers = 0, n_experts = 0, replication = 0;
+    uint64_t n_layers = 0, replication = 0;
     moe_status status = get_number(json, "epoch", (int64_t)CLUSTER_MAX_EPOCH, true, &r->epoch, err);
 
     if (status == MOE_OK) {
@@ -515,16 +583,13 @@ static moe_status read_placement(const moe_json *json, const cluster_model *m, c
     if (status == MOE_OK) {
         status = get_number(json, "n_layers", CLUSTER_MAX_LAYERS, true, &n_layers, err);
     }
-    if (status == MOE_OK) {
-        status = get_number(json, "n_experts", CLUSTER_MAX_EXPERTS, true, &n_experts, err);
-    }
     if (status != MOE_OK) {
         return status;
     }
-    if (r->epoch == 0 || n_layers != m->n_layers || n_experts != m->n_ffn_experts || !json_is_array(nodes) ||
+    if (r->epoch == 0 || n_layers != router_space_n_layers(m->space) || !json_is_array(nodes) ||
         json_array_size(nodes) > ROUTER_MAX_NODES) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "must have an epoch, %u layers, %u experts and at most %d nodes",
-                        m->n_layers, m->n_ffn_experts, ROUTER_MAX_NODES);
+        return moe_fail(err, MOE_ERR_CORRUPT, "must have an epoch, %u layers and at most %d nodes",
+                        router_space_n_layers(m->space), ROUTER_MAX_NODES);
     }
     r->replication = (uint32_t)replication;
     r->n_nodes = json_array_size(nodes);
@@ -552,18 +617,63 @@ moe_status cluster_read_placement(const char *value, size_t bytes, const cluster
     return status;
 }
 
+/* Of the experts with the same owners as the one at `slot`, the first one is written. */
+typedef struct owners_like {
+    const router_placement *p;
+    uint32_t slot;
+} owners_like;
+
+static bool has_owners_like(const void *ctx, uint32_t slot)
+{
+    const owners_like *like = ctx;
+    size_t n, n_like;
+    const uint32_t *nodes = router_placement_owners(like->p, slot, &n);
+    const uint32_t *of_like = router_placement_owners(like->p, like->slot, &n_like);
+
+    return n == n_like && memcmp(nodes, of_like, n * sizeof *nodes) == 0;
+}
+
+static bool is_first_of_its_like(const router_placement *p, const router_space_layer *layer, uint32_t place)
+{
+    const owners_like like = {p, layer->slots[place]};
+
+    for (uint32_t i = 0; i < place; i++) {
+        if (has_owners_like(&like, layer->slots[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void put_owners(moe_text *t, const router_placement *p, const router_space_layer *layer, uint32_t place)
+{
+    const owners_like like = {p, layer->slots[place]};
+    size_t n;
+    const uint32_t *nodes = router_placement_owners(p, like.slot, &n);
+
+    moe_text_printf(t, "{\"experts\":");
+    put_ids(t, layer, has_owners_like, &like);
+    moe_text_printf(t, ",\"nodes\":[");
+    for (size_t i = 0; i < n; i++) {
+        moe_text_printf(t, "%s%u", i > 0 ? "," : "", nodes[i]);
+    }
+    moe_text_printf(t, "]}");
+}
+
 void cluster_write_layer(moe_text *t, const router_placement *p, uint32_t layer)
 {
-    moe_text_printf(t, "{\"v\":1,\"epoch\":%" PRIu64 ",\"experts\":[", router_placement_epoch(p));
-    for (uint32_t e = 0; e < router_placement_n_experts_max(p); e++) {
-        size_t n;
-        const uint32_t *nodes = router_placement_replicas(p, layer, (int32_t)e, &n);
+    const router_space_layer *experts = router_space_at(router_placement_space(p), layer);
+    const char *before = "";
+    size_t n;
 
-        moe_text_printf(t, "%s[", e > 0 ? "," : "");
-        for (size_t i = 0; i < n; i++) {
-            moe_text_printf(t, "%s%u", i > 0 ? "," : "", nodes[i]);
+    moe_text_printf(t, "{\"v\":1,\"epoch\":%" PRIu64 ",\"owners\":[", router_placement_epoch(p));
+    for (uint32_t i = 0; i < experts->n_experts; i++) {
+        (void)router_placement_owners(p, experts->slots[i], &n);
+        if (n > 0 && is_first_of_its_like(p, experts, i)) {
+            moe_text_printf(t, "%s", before);
+            put_owners(t, p, experts, i);
+            before = ",";
         }
-        moe_text_printf(t, "]");
     }
     moe_text_printf(t, "]}");
 }
@@ -580,42 +690,68 @@ moe_status cluster_read_layer_epoch(const char *value, size_t bytes, uint64_t *e
     return status;
 }
 
-static moe_status read_owners(const json_t *owners, router_replica replica, size_t n_nodes, router_replica *replicas,
-                              size_t capacity, size_t *n, moe_error *err)
-{
-    if (!json_is_array(owners) || json_array_size(owners) > n_nodes || json_array_size(owners) > capacity - *n) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "experts: expert %d must be an array of at most %zu nodes",
-                        replica.expert_id, n_nodes);
-    }
-    for (size_t i = 0; i < json_array_size(owners); i++) {
-        const json_t *node = json_array_get(owners, i);
+/* What is read of one entry of `owners`: its nodes, then a replica on each of them of every expert. */
+typedef struct owners_entry {
+    const router_space *space;
+    uint32_t nodes[ROUTER_MAX_NODES];
+    size_t n_nodes;
+    router_replica *replicas; /* [capacity], *n used */
+    size_t capacity, *n;
+} owners_entry;
 
-        if (!json_is_integer(node) || json_integer_value(node) < 0 || (uint64_t)json_integer_value(node) >= n_nodes) {
-            return moe_fail(err, MOE_ERR_CORRUPT, "experts: expert %d: no such node, limit %zu", replica.expert_id,
-                            n_nodes);
+static bool add_replicas(void *ctx, uint32_t slot)
+{
+    owners_entry *e = ctx;
+    const router_expert *expert = router_space_expert(e->space, slot);
+
+    if (expert->is_local || e->n_nodes > e->capacity - *e->n) {
+        return false;
+    }
+    for (size_t i = 0; i < e->n_nodes; i++) {
+        e->replicas[(*e->n)++] = (router_replica){.layer = expert->layer, .expert_id = expert->id, .node = e->nodes[i]};
+    }
+    return true;
+}
+
+static moe_status read_nodes(const json_t *nodes, size_t limit, owners_entry *e, moe_error *err)
+{
+    if (!json_is_array(nodes) || json_array_size(nodes) == 0 || json_array_size(nodes) > limit) {
+        return moe_fail(err, MOE_ERR_CORRUPT, "owners: nodes must be an array of 1 to %zu", limit);
+    }
+    e->n_nodes = json_array_size(nodes);
+    for (size_t i = 0; i < e->n_nodes; i++) {
+        const json_t *node = json_array_get(nodes, i);
+
+        if (!json_is_integer(node) || json_integer_value(node) < 0 || (uint64_t)json_integer_value(node) >= limit) {
+            return moe_fail(err, MOE_ERR_CORRUPT, "owners: no such node, limit %zu", limit);
         }
-        replica.node = (uint32_t)json_integer_value(node);
-        replicas[(*n)++] = replica;
+        e->nodes[i] = (uint32_t)json_integer_value(node);
     }
     return MOE_OK;
 }
 
-moe_status cluster_read_layer(const char *value, size_t bytes, uint32_t layer, uint32_t n_ffn_experts, size_t n_nodes,
-                              router_replica *replicas, size_t capacity, size_t *n, moe_error *err)
+moe_status cluster_read_layer(const char *value, size_t bytes, uint32_t layer, const router_space *space,
+                              size_t n_nodes, router_replica *replicas, size_t capacity, size_t *n, moe_error *err)
 {
+    const router_space_layer *experts = router_space_at(space, layer);
+    owners_entry e = {.space = space, .replicas = replicas, .capacity = capacity, .n = n};
     moe_json *json;
     moe_status status = open_record(value, bytes, &json, err);
 
     if (status != MOE_OK) {
         return status;
     }
-    const json_t *experts = json_object_get(json, "experts");
-    if (!json_is_array(experts) || json_array_size(experts) != n_ffn_experts) {
-        status = moe_fail(err, MOE_ERR_CORRUPT, "experts: must be an array of %u", n_ffn_experts);
+    const json_t *owners = json_object_get(json, "owners");
+    if (!json_is_array(owners) || json_array_size(owners) > experts->n_experts) {
+        status = moe_fail(err, MOE_ERR_CORRUPT, "owners: must be an array of at most %u", experts->n_experts);
     }
-    for (uint32_t e = 0; e < n_ffn_experts && status == MOE_OK; e++) {
-        status = read_owners(json_array_get(experts, e), (router_replica){layer, (int32_t)e, 0, false}, n_nodes,
-                             replicas, capacity, n, err);
+    for (size_t i = 0; status == MOE_OK && i < json_array_size(owners); i++) {
+        const json_t *entry = json_array_get(owners, i);
+
+        status = read_nodes(json_object_get(entry, "nodes"), n_nodes, &e, err);
+        if (status == MOE_OK) {
+            status = read_ids(json_object_get(entry, "experts"), "owners", experts, add_replicas, &e, err);
+        }
     }
     moe_json_free(json);
     return status;

@@ -7,7 +7,8 @@
 typedef struct build {
     const cluster_state_input *in;
     cluster_state_box *box;
-    size_t layer_words;  /* n_layers * words: of one bitmap */
+    router_space *space; /* of the model */
+    size_t n_words;      /* of one bitmap */
     size_t capacity;     /* nodes that the box has bitmaps for */
     uint64_t believable; /* the highest epoch that a key may name */
     cluster_placement_record published;
@@ -55,7 +56,7 @@ static const char *id_in(const cluster_entry *e, const char *folder)
 
 static uint64_t *new_bitmap(build *b)
 {
-    return b->box->bitmaps + b->box->s.n_nodes * b->layer_words;
+    return b->box->bitmaps + b->box->s.n_nodes * b->n_words;
 }
 
 static void read_ready(build *b, cluster_node *n, uint64_t *bitmap)
@@ -72,12 +73,12 @@ static void read_ready(build *b, cluster_node *n, uint64_t *bitmap)
     }
     if (cluster_read_ready(e->value, e->value_bytes, b->in->model, &r, &err) != MOE_OK ||
         note_epoch(b, r.epoch, &err) != MOE_OK) {
-        memset(bitmap, 0, b->layer_words * sizeof *bitmap);
+        memset(bitmap, 0, b->n_words * sizeof *bitmap);
         complain(b, e, &err);
         return;
     }
     if (r.incarnation != n->incarnation) { /* of the one before, under a lease that still runs */
-        memset(bitmap, 0, b->layer_words * sizeof *bitmap);
+        memset(bitmap, 0, b->n_words * sizeof *bitmap);
         return;
     }
     n->ready_epoch = r.epoch;
@@ -105,7 +106,7 @@ static void read_node(build *b, cluster_entry *e, const char *id)
 static void read_coordinator(build *b, cluster_entry *e, const char *id)
 {
     cluster_coordinator *c = &b->box->coordinators[b->box->s.n_coordinators];
-    uint64_t *bitmap = b->box->bitmaps + (b->capacity + b->box->s.n_coordinators) * b->layer_words;
+    uint64_t *bitmap = b->box->bitmaps + (b->capacity + b->box->s.n_coordinators) * b->n_words;
     moe_error err;
 
     if (b->box->s.n_coordinators == CLUSTER_MAX_COORDINATORS) {
@@ -200,7 +201,7 @@ static void carry_vanished(build *b)
             continue;
         }
         uint64_t *bitmap = new_bitmap(b);
-        memcpy(bitmap, old->ready, b->layer_words * sizeof *bitmap);
+        memcpy(bitmap, old->ready, b->n_words * sizeof *bitmap);
         *n = *old;
         n->ready = bitmap;
         n->registered = false;
@@ -277,7 +278,7 @@ static cluster_entry *find_layer(const build *b, uint32_t layer)
 static void read_layer_epochs(build *b)
 {
     b->is_whole = b->published.epoch != 0;
-    for (uint32_t layer = 0; layer < b->in->model->n_layers; layer++) {
+    for (uint32_t layer = 0; layer < router_space_n_layers(b->space); layer++) {
         cluster_entry *e = find_layer(b, layer);
         uint64_t *epoch = &b->epoch_of_layer[layer];
         moe_error err;
@@ -310,7 +311,7 @@ static void read_epochs(build *b)
         complain(b, e, &err);
         b->published.epoch = 0;
     }
-    for (uint32_t layer = 0; layer < b->in->model->n_layers; layer++) {
+    for (uint32_t layer = 0; layer < router_space_n_layers(b->space); layer++) {
         if (note_epoch(b, b->epoch_of_layer[layer], &err) != MOE_OK) {
             complain(b, find_layer(b, layer), &err);
         }
@@ -320,10 +321,10 @@ static void read_epochs(build *b)
 static moe_status read_layers(build *b, const cluster_placement_record *r, router_replica *replicas, size_t capacity,
                               size_t *n, moe_error *err)
 {
-    for (uint32_t layer = 0; layer < b->in->model->n_layers; layer++) {
+    for (uint32_t layer = 0; layer < router_space_n_layers(b->space); layer++) {
         const cluster_entry *e = find_layer(b, layer);
-        moe_status status = cluster_read_layer(e->value, e->value_bytes, layer, b->in->model->n_ffn_experts, r->n_nodes,
-                                               replicas, capacity, n, err);
+        moe_status status =
+            cluster_read_layer(e->value, e->value_bytes, layer, b->space, r->n_nodes, replicas, capacity, n, err);
         if (status != MOE_OK) {
             return status;
         }
@@ -333,8 +334,7 @@ static moe_status read_layers(build *b, const cluster_placement_record *r, route
 
 static router_placement *open_placement(build *b, const cluster_placement_record *r, moe_error *err)
 {
-    const cluster_model *m = b->in->model;
-    size_t capacity = (size_t)m->n_layers * m->n_ffn_experts * r->replication, n = 0;
+    size_t capacity = (size_t)router_space_n_node_experts(b->space) * r->replication, n = 0;
     const char *ids[ROUTER_MAX_NODES];
     router_placement *p = NULL;
     router_replica *replicas = calloc(capacity + 1, sizeof *replicas);
@@ -347,7 +347,7 @@ static router_placement *open_placement(build *b, const cluster_placement_record
         ids[i] = r->nodes[i];
     }
     if (read_layers(b, r, replicas, capacity, &n, err) == MOE_OK) {
-        (void)!router_placement_open(r->epoch, ids, r->n_nodes, m->n_layers, m->n_ffn_experts, replicas, n, &p, err);
+        (void)!router_placement_open(r->epoch, b->space, ids, r->n_nodes, replicas, n, &p, err);
     }
     free(replicas);
     return p;
@@ -401,7 +401,7 @@ static void read_placement(build *b)
 /* ------------------------------------------------------------------------------------------------ life */
 cluster_state_box *cluster_state_build(const cluster_state_input *in)
 {
-    build b = {.in = in, .layer_words = in->model->n_layers * cluster_words(in->model->n_ffn_experts)};
+    build b = {.in = in, .space = in->model->space, .n_words = router_space_words(in->model->space)};
     size_t wanted = in->previous != NULL ? in->previous->s.n_nodes : 0, n_coordinators = 0;
 
     for (size_t i = 0; i < in->mirror->n; i++) {
@@ -410,13 +410,12 @@ cluster_state_box *cluster_state_build(const cluster_state_input *in)
     }
     b.capacity = MOE_MIN(wanted, (size_t)ROUTER_MAX_NODES);
     size_t n_bitmaps = b.capacity + MOE_MIN(n_coordinators, (size_t)CLUSTER_MAX_COORDINATORS);
-    b.box = calloc(1, sizeof *b.box + n_bitmaps * b.layer_words * sizeof *b.box->bitmaps);
+    b.box = calloc(1, sizeof *b.box + n_bitmaps * b.n_words * sizeof *b.box->bitmaps);
     if (b.box == NULL) {
         return NULL;
     }
     atomic_init(&b.box->refs, 1);
-    b.box->s.n_layers = in->model->n_layers;
-    b.box->s.n_ffn_experts = in->model->n_ffn_experts;
+    b.box->s.space = router_space_ref(in->model->space);
     b.box->s.nodes = b.box->nodes;
     b.box->s.coordinators = b.box->coordinators;
     b.box->highest_epoch = in->previous != NULL ? in->previous->highest_epoch : 0;
@@ -435,6 +434,7 @@ void cluster_state_release(const cluster_state *s)
 
     if (box != NULL && atomic_fetch_sub_explicit(&box->refs, 1, memory_order_acq_rel) == 1) {
         router_placement_unref(box->s.desired);
+        router_space_unref(box->s.space);
         free(box);
     }
 }
@@ -461,7 +461,7 @@ static void match_nodes(const cluster_state *s, const router_placement *p, size_
 }
 
 /* Marks the nodes that are to hold the expert. */
-static void mark_desired(const cluster_state *s, const size_t index[ROUTER_MAX_NODES], uint32_t layer, uint32_t expert,
+static void mark_desired(const cluster_state *s, const size_t index[ROUTER_MAX_NODES], uint32_t slot,
                          bool marks[ROUTER_MAX_NODES + 1])
 {
     size_t n;
@@ -470,21 +470,20 @@ static void mark_desired(const cluster_state *s, const size_t index[ROUTER_MAX_N
     if (s->desired == NULL) {
         return;
     }
-    const uint32_t *nodes = router_placement_replicas(s->desired, layer, (int32_t)expert, &n);
+    const uint32_t *nodes = router_placement_owners(s->desired, slot, &n);
     for (size_t i = 0; i < n; i++) {
         marks[index[nodes[i]]] = true;
     }
 }
 
-static size_t add_ready(const cluster_state *s, uint32_t layer, uint32_t expert, const bool *desired,
-                        router_replica *replicas)
+static size_t add_ready(const cluster_state *s, uint32_t slot, const bool *desired, router_replica *replicas)
 {
+    const router_expert *e = router_space_expert(s->space, slot);
     size_t n = 0;
 
     for (uint32_t i = 0; i < s->n_nodes; i++) {
-        if (cluster_bit(s->nodes[i].ready, s->n_ffn_experts, layer, expert)) {
-            replicas[n++] =
-                (router_replica){.layer = layer, .expert_id = (int32_t)expert, .node = i, .spare = !desired[i]};
+        if (router_bit(s->nodes[i].ready, slot)) {
+            replicas[n++] = (router_replica){.layer = e->layer, .expert_id = e->id, .node = i, .spare = !desired[i]};
         }
     }
     return n;
@@ -507,41 +506,37 @@ moe_status cluster_state_routing(const cluster_state *s, router_placement **out,
     if (s->desired != NULL) {
         match_nodes(s, s->desired, index);
     }
-    for (uint32_t layer = 0; layer < s->n_layers; layer++) {
-        for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
-            mark_desired(s, index, layer, e, desired);
-            n += add_ready(s, layer, e, desired, replicas + n);
-        }
+    for (uint32_t slot = 0; slot < router_space_n_slots(s->space); slot++) {
+        mark_desired(s, index, slot, desired);
+        n += add_ready(s, slot, desired, replicas + n);
     }
-    moe_status status =
-        router_placement_open(s->epoch, ids, s->n_nodes, s->n_layers, s->n_ffn_experts, replicas, n, out, err);
+    moe_status status = router_placement_open(s->epoch, s->space, ids, s->n_nodes, replicas, n, out, err);
     free(replicas);
     return status;
 }
 
-static bool is_ready_anywhere(const cluster_state *s, uint32_t layer, uint32_t expert)
+static bool is_ready_anywhere(const cluster_state *s, uint32_t slot)
 {
     for (size_t i = 0; i < s->n_nodes; i++) {
-        if (cluster_bit(s->nodes[i].ready, s->n_ffn_experts, layer, expert)) {
+        if (router_bit(s->nodes[i].ready, slot)) {
             return true;
         }
     }
     return false;
 }
 
-size_t cluster_state_missing(const cluster_state *s, uint32_t *layer, uint32_t *expert)
+size_t cluster_state_missing(const cluster_state *s, router_expert *first)
 {
     size_t n = 0;
 
-    for (uint32_t l = 0; l < s->n_layers; l++) {
-        for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
-            if (is_ready_anywhere(s, l, e)) {
-                continue;
-            }
-            if (n++ == 0 && layer != NULL && expert != NULL) {
-                *layer = l;
-                *expert = e;
-            }
+    for (uint32_t slot = 0; slot < router_space_n_slots(s->space); slot++) {
+        const router_expert *e = router_space_expert(s->space, slot);
+
+        if (e->is_local || is_ready_anywhere(s, slot)) {
+            continue;
+        }
+        if (n++ == 0 && first != NULL) {
+            *first = *e;
         }
     }
     return n;
@@ -561,18 +556,16 @@ size_t cluster_state_wanted(const cluster_state *s, const char *node_id, uint64_
 {
     size_t n_nodes = s->desired != NULL ? router_placement_n_nodes(s->desired) : 0, me = 0, n_wanted = 0, n;
 
-    memset(bitmap, 0, s->n_layers * cluster_words(s->n_ffn_experts) * sizeof *bitmap);
+    memset(bitmap, 0, router_space_words(s->space) * sizeof *bitmap);
     while (me < n_nodes && strcmp(router_placement_node_id(s->desired, me), node_id) != 0) {
         me++;
     }
-    for (uint32_t layer = 0; me < n_nodes && layer < s->n_layers; layer++) {
-        for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
-            const uint32_t *nodes = router_placement_replicas(s->desired, layer, (int32_t)e, &n);
+    for (uint32_t slot = 0; me < n_nodes && slot < router_space_n_slots(s->space); slot++) {
+        const uint32_t *nodes = router_placement_owners(s->desired, slot, &n);
 
-            if (has_node(nodes, n, me)) {
-                cluster_bit_set(bitmap, s->n_ffn_experts, layer, e);
-                n_wanted++;
-            }
+        if (has_node(nodes, n, me)) {
+            router_bit_set(bitmap, slot);
+            n_wanted++;
         }
     }
     return n_wanted;
@@ -590,7 +583,7 @@ uint64_t cluster_state_epoch_applied(const cluster_state *s)
 
 void cluster_state_settled(const cluster_state *s, uint64_t *bitmap)
 {
-    size_t n_words = s->n_layers * cluster_words(s->n_ffn_experts);
+    size_t n_words = router_space_words(s->space);
 
     memset(bitmap, 0xff, n_words * sizeof *bitmap);
     for (size_t i = 0; i < s->n_coordinators; i++) {
@@ -605,7 +598,7 @@ void cluster_state_settled(const cluster_state *s, uint64_t *bitmap)
 
 void cluster_state_covered(const cluster_state *s, const char *but_node_id, uint64_t *bitmap)
 {
-    size_t n_words = s->n_layers * cluster_words(s->n_ffn_experts);
+    size_t n_words = router_space_words(s->space);
 
     memset(bitmap, 0, n_words * sizeof *bitmap);
     for (size_t i = 0; s->desired != NULL && i < router_placement_n_nodes(s->desired); i++) {

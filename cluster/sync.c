@@ -105,7 +105,8 @@ static void enter(cluster *c, cluster_mirror *m, const cluster_kv *kv)
     if (mine.key == NULL) {
         return;
     }
-    moe_status status = cluster_mirror_put(m, &mine, cluster_key_doubt(&mine, c->o.model.n_layers, &c->seal));
+    moe_status status =
+        cluster_mirror_put(m, &mine, cluster_key_doubt(&mine, router_space_n_layers(c->o.model.space), &c->seal));
     if (status != MOE_OK) {
         MOE_WARN("cluster: key %s is left out: %s, limit %d keys", mine.key, moe_status_text(status), CLUSTER_MAX_KEYS);
     }

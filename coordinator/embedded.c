@@ -79,16 +79,18 @@ static void release(void *ctx, const api_view_snapshot *s)
     }
 }
 
-static moe_status fill_view(embedded *e, const model_config *c)
+static moe_status fill_view(embedded *e, const router_space *space)
 {
-    e->replicas = calloc((size_t)c->n_layers * c->n_ffn_experts, sizeof *e->replicas);
+    e->replicas = calloc(router_space_n_node_experts(space), sizeof *e->replicas);
     if (e->replicas == NULL) {
         return MOE_ERR_NO_MEMORY;
     }
-    for (uint32_t l = 0; l < c->n_layers; l++) {
-        for (uint32_t x = 0; x < c->n_ffn_experts; x++) {
+    for (uint32_t slot = 0; slot < router_space_n_slots(space); slot++) {
+        const router_expert *x = router_space_expert(space, slot);
+
+        if (!x->is_local) {
             e->replicas[e->n_replicas++] =
-                (api_view_replica){.layer = l, .expert_id = (int32_t)x, .node = 0, .ready = true};
+                (api_view_replica){.layer = x->layer, .expert_id = x->id, .node = 0, .ready = true};
         }
     }
     e->coordinator = (api_view_coordinator){.id = COORDINATOR_ID, .epoch = 1, .controller = true};
@@ -118,7 +120,7 @@ static size_t frame_bytes(const embedded_options *o)
     size_t row = o->config->d_model * compute_dtype_bytes(compute_class_dtype(o->device->numeric_class));
     size_t picks = o->max_rows * o->config->gate.k;
 
-    return WIRE_SMALL_BYTES + 16 * picks + 64 * (size_t)o->config->n_ffn_experts + picks * row + o->max_rows * row;
+    return WIRE_SMALL_BYTES + 16 * picks + 64 * (size_t)router_space_widest(o->space) + picks * row + o->max_rows * row;
 }
 
 static moe_status open_ends(embedded *e, const embedded_options *o)
@@ -145,8 +147,7 @@ static moe_status open_node(embedded *e, const embedded_options *o, moe_error *e
                                 .incarnation = moe_random_entropy(),
                                 .transport = e->node_end,
                                 .device = o->device,
-                                .n_layers = o->config->n_layers,
-                                .n_experts_max = o->config->n_ffn_experts,
+                                .space = o->space,
                                 .d_model = o->config->d_model,
                                 .max_rows = (uint32_t)o->max_rows,
                                 .max_picks = (uint32_t)o->max_rows * o->config->gate.k,
@@ -167,20 +168,23 @@ static moe_status open_node(embedded *e, const embedded_options *o, moe_error *e
 
 static moe_status load_experts(embedded *e, const embedded_options *o, moe_error *err)
 {
-    size_t each = model_expert_bytes(o->config, o->tensors),
-           total = each * o->config->n_layers * o->config->n_ffn_experts, done = 0;
+    size_t each = model_expert_bytes(o->config, o->tensors);
+    size_t total = each * router_space_n_node_experts(o->space), done = 0;
 
     e->expert_bytes = each;
-    for (uint32_t l = 0; l < o->config->n_layers; l++) {
-        for (uint32_t x = 0; x < o->config->n_ffn_experts; x++) {
-            moe_status status = expert_node_load(e->node, l, (int32_t)x, err);
-            if (status != MOE_OK) {
-                return status;
-            }
-            done += each;
-            if (o->progress != NULL) {
-                o->progress(o->progress_ctx, done, total);
-            }
+    for (uint32_t slot = 0; slot < router_space_n_slots(o->space); slot++) {
+        const router_expert *x = router_space_expert(o->space, slot);
+
+        if (x->is_local) {
+            continue;
+        }
+        moe_status status = expert_node_load(e->node, x->layer, x->id, err);
+        if (status != MOE_OK) {
+            return status;
+        }
+        done += each;
+        if (o->progress != NULL) {
+            o->progress(o->progress_ctx, done, total);
         }
     }
     return MOE_OK;
@@ -192,8 +196,7 @@ static moe_status open_exchange(embedded *e, const embedded_options *o, moe_erro
                           .device = o->device,
                           .clock = moe_clock_real(),
                           .coordinator_id = moe_random_entropy(),
-                          .n_layers = o->config->n_layers,
-                          .n_experts_max = o->config->n_ffn_experts,
+                          .space = o->space,
                           .k = o->config->gate.k,
                           .d_model = o->config->d_model,
                           .max_rows = o->max_rows,
@@ -210,8 +213,7 @@ static moe_status open_exchange(embedded *e, const embedded_options *o, moe_erro
         status = exchange_add_node(e->exchange, NODE_ID, NODE_ID, 0, err);
     }
     if (status == MOE_OK) {
-        status =
-            router_placement_open_single(1, NODE_ID, o->config->n_layers, o->config->n_ffn_experts, &e->placement, err);
+        status = router_placement_open_single(1, o->space, NODE_ID, &e->placement, err);
     }
     if (status == MOE_OK) {
         exchange_set_placement(e->exchange, e->placement);
@@ -256,7 +258,7 @@ moe_status embedded_open(const embedded_options *options, embedded **out, moe_er
     if (status == MOE_OK) {
         status = meet(e, err);
     }
-    if (status == MOE_OK && (status = fill_view(e, options->config)) != MOE_OK) {
+    if (status == MOE_OK && (status = fill_view(e, options->space)) != MOE_OK) {
         (void)moe_fail(err, status, "embedded node: out of memory");
     }
     if (status != MOE_OK) {

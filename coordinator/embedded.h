@@ -13,6 +13,7 @@ typedef struct embedded embedded;
 
 typedef struct embedded_options {
     const model_config *config; /* borrowed, as all here */
+    router_space *space;        /* its experts for nodes are all loaded */
     const model_tensors *tensors;
     compute_device *device; /* shared with the coordinator's part: both run on the engine thread */
     compute_layout layout;

@@ -215,15 +215,8 @@ static moe_status open_kv(coordinator *c, size_t bytes, moe_error *err)
 
 static moe_status open_base_set(coordinator *c, moe_error *err)
 {
-    const model_config *config = &c->files.config;
-    router_space *space;
-    moe_status status = model_config_space(config, &space, err);
-
-    if (status == MOE_OK) {
-        status = router_set_open_all(space, config->gate.k, c->files.manifest.fingerprint.bytes, &c->base_set, err);
-        router_space_unref(space);
-    }
-    return status;
+    return router_set_open_all(c->files.space, c->files.config.gate.k, c->files.manifest.fingerprint.bytes,
+                               &c->base_set, err);
 }
 
 /* ------------------------------------------------------------------------------------------------ experts and engine */
@@ -231,6 +224,7 @@ static moe_status open_embedded(coordinator *c, moe_error *err)
 {
     phase p = begin_phase(c, "loading experts");
     embedded_options options = {.config = &c->files.config,
+                                .space = c->files.space,
                                 .tensors = c->files.tensors,
                                 .device = c->device,
                                 .layout = member_layout(c->config.member.weights),

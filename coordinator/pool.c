@@ -82,14 +82,14 @@ static void apply_nodes(pool *p, const cluster_state *s)
 }
 
 /* ------------------------------------------------------------------------------------------------ placement */
-static bool expert_has_its_owner(const cluster_state *s, uint32_t layer, uint32_t expert)
+static bool expert_has_its_owner(const cluster_state *s, uint32_t slot)
 {
     size_t n;
-    const uint32_t *owners = router_placement_replicas(s->desired, layer, (int32_t)expert, &n);
+    const uint32_t *owners = router_placement_owners(s->desired, slot, &n);
 
     for (size_t i = 0; i < n; i++) {
         const cluster_node *node = cluster_state_node(s, router_placement_node_id(s->desired, owners[i]));
-        if (node != NULL && cluster_bit(node->ready, s->n_ffn_experts, layer, expert)) {
+        if (node != NULL && router_bit(node->ready, slot)) {
             return true;
         }
     }
@@ -102,14 +102,12 @@ static bool find_settled(const cluster_state *s, uint64_t *bitmap)
 {
     bool all = true;
 
-    memset(bitmap, 0, s->n_layers * cluster_words(s->n_ffn_experts) * sizeof *bitmap);
-    for (uint32_t l = 0; l < s->n_layers; l++) {
-        for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
-            if (expert_has_its_owner(s, l, e)) {
-                cluster_bit_set(bitmap, s->n_ffn_experts, l, e);
-            } else {
-                all = false;
-            }
+    memset(bitmap, 0, router_space_words(s->space) * sizeof *bitmap);
+    for (uint32_t slot = 0; slot < router_space_n_slots(s->space); slot++) {
+        if (expert_has_its_owner(s, slot)) {
+            router_bit_set(bitmap, slot);
+        } else {
+            all = all && router_space_expert(s->space, slot)->is_local;
         }
     }
     return all;
@@ -132,8 +130,7 @@ static void apply_placement(pool *p, const cluster_state *s)
     router_placement *routing;
     moe_error err = {""};
 
-    if (s->desired == NULL || s->n_layers != p->o.files->config.n_layers ||
-        s->n_ffn_experts != p->o.files->config.n_ffn_experts) {
+    if (s->desired == NULL) {
         return;
     }
     if (cluster_state_routing(s, &routing, &err) != MOE_OK) {
@@ -262,8 +259,7 @@ static moe_status open_exchange(pool *p, const char *secret, size_t n_secret, mo
                           .device = p->o.device,
                           .clock = p->o.clock,
                           .coordinator_id = p->incarnation,
-                          .n_layers = m->n_layers,
-                          .n_experts_max = m->n_ffn_experts,
+                          .space = p->o.files->space,
                           .k = m->gate.k,
                           .d_model = m->d_model,
                           .max_rows = p->o.max_rows,
@@ -315,8 +311,7 @@ moe_status pool_open(const pool_options *options, pool **out, moe_error *err)
     p->incarnation = options->incarnation != 0 ? options->incarnation : moe_random_entropy() | 1;
     pthread_mutex_init(&p->lock, NULL);
     pool_view_open(p);
-    const model_config *m = &options->files->config;
-    p->settled = calloc(m->n_layers * cluster_words(m->n_ffn_experts) + 1, sizeof *p->settled);
+    p->settled = calloc(router_space_words(options->files->space), sizeof *p->settled);
     moe_status status = p->settled != NULL ? member_id(options->member, p->id, err)
                                            : moe_fail(err, MOE_ERR_NO_MEMORY, "pool: out of memory");
     if (status == MOE_OK && moe_resolver_open(&(moe_resolver_options){0}, &p->names) != MOE_OK) {
@@ -343,22 +338,21 @@ moe_status pool_join(pool *p, const char *address, moe_error *err)
     if (status != MOE_OK) {
         return status;
     }
-    cluster_options o = {
-        .role = CLUSTER_COORDINATOR,
-        .cluster = p->o.member->cluster,
-        .id = p->id,
-        .address = p->address,
-        .incarnation = p->incarnation,
-        .model = member_model(&f->config, f->tensors, p->o.device->numeric_class, f->manifest.fingerprint.bytes),
-        .version = MOE_VERSION,
-        .secret = secret,
-        .n_secret = n_secret,
-        .policy = {p->o.replication, p->o.min_nodes},
-        .clock = p->o.clock,
-        .seed = p->incarnation,
-        .ctx = p,
-        .alive = on_alive,
-        .changed = on_changed};
+    cluster_options o = {.role = CLUSTER_COORDINATOR,
+                         .cluster = p->o.member->cluster,
+                         .id = p->id,
+                         .address = p->address,
+                         .incarnation = p->incarnation,
+                         .model = member_model(f, p->o.device->numeric_class),
+                         .version = MOE_VERSION,
+                         .secret = secret,
+                         .n_secret = n_secret,
+                         .policy = {p->o.replication, p->o.min_nodes},
+                         .clock = p->o.clock,
+                         .seed = p->incarnation,
+                         .ctx = p,
+                         .alive = on_alive,
+                         .changed = on_changed};
 
     (void)snprintf(p->address, sizeof p->address, "%s", address);
     status = p->store != NULL ? MOE_OK : member_store_open(p->o.member, &p->store, err);
@@ -420,15 +414,15 @@ static void why_nothing_is_placed(pool *p, const cluster_state *s, moe_error *er
 bool pool_covered(pool *p, moe_error *err)
 {
     const cluster_state *s = cluster_state_acquire(p->cluster);
-    uint32_t layer = 0, expert = 0;
+    router_expert first = {0};
     bool placed = s->desired != NULL;
-    size_t missing = placed ? cluster_state_missing(s, &layer, &expert) : 0;
+    size_t missing = placed ? cluster_state_missing(s, &first) : 0;
 
     if (!placed) {
         why_nothing_is_placed(p, s, err);
     } else if (missing > 0) {
-        (void)moe_fail(err, MOE_ERR_UNAVAILABLE, "%zu experts have no owner yet, first layer %u expert %u", missing,
-                       layer, expert);
+        (void)moe_fail(err, MOE_ERR_UNAVAILABLE, "%zu experts have no owner yet, first layer %u expert %d", missing,
+                       first.layer, first.id);
     }
     cluster_state_release(s);
     return placed && missing == 0;

@@ -81,10 +81,10 @@ static void fill_coordinators(snapshot *s)
 }
 
 /* Whether the placement gives the expert to the node of this id. */
-static bool is_desired(const router_placement *desired, uint32_t layer, uint32_t expert, const char *id)
+static bool is_desired(const router_placement *desired, uint32_t slot, const char *id)
 {
     size_t n = 0;
-    const uint32_t *owners = desired == NULL ? NULL : router_placement_replicas(desired, layer, (int32_t)expert, &n);
+    const uint32_t *owners = desired == NULL ? NULL : router_placement_owners(desired, slot, &n);
 
     for (size_t i = 0; i < n; i++) {
         if (strcmp(router_placement_node_id(desired, owners[i]), id) == 0) {
@@ -94,23 +94,36 @@ static bool is_desired(const router_placement *desired, uint32_t layer, uint32_t
     return false;
 }
 
-/* The nodes that are to hold an expert, and those that do. Counts only when the array is NULL. */
+/* The nodes that are to hold an expert, and those that do. Counts only when out is NULL. */
+static size_t list_expert(const cluster_state *c, uint32_t slot, api_view_replica *out)
+{
+    const router_expert *e = router_space_expert(c->space, slot);
+    size_t n = 0;
+
+    for (uint32_t i = 0; i < c->n_nodes; i++) {
+        bool ready = router_bit(c->nodes[i].ready, slot);
+
+        if (!ready && !is_desired(c->desired, slot, c->nodes[i].id)) {
+            continue;
+        }
+        if (out != NULL) {
+            out[n] = (api_view_replica){.layer = e->layer, .expert_id = e->id, .node = i, .ready = ready};
+        }
+        n++;
+    }
+    return n;
+}
+
+/* Ascending layer and expert. */
 static size_t list_replicas(const cluster_state *c, api_view_replica *out)
 {
     size_t n = 0;
 
-    for (uint32_t l = 0; l < c->n_layers; l++) {
-        for (uint32_t e = 0; e < c->n_ffn_experts; e++) {
-            for (uint32_t i = 0; i < c->n_nodes; i++) {
-                bool ready = cluster_bit(c->nodes[i].ready, c->n_ffn_experts, l, e);
-                if (!ready && !is_desired(c->desired, l, e, c->nodes[i].id)) {
-                    continue;
-                }
-                if (out != NULL) {
-                    out[n] = (api_view_replica){.layer = l, .expert_id = (int32_t)e, .node = i, .ready = ready};
-                }
-                n++;
-            }
+    for (uint32_t l = 0; l < router_space_n_layers(c->space); l++) {
+        const router_space_layer *layer = router_space_at(c->space, l);
+
+        for (uint32_t i = 0; i < layer->n_experts; i++) {
+            n += list_expert(c, layer->slots[i], out != NULL ? out + n : NULL);
         }
     }
     return n;

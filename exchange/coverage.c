@@ -16,10 +16,10 @@ static uint64_t live_nodes(const exchange *x)
     return live;
 }
 
-static bool has_live_owner(const exchange *x, uint64_t live, uint32_t layer, uint32_t expert)
+static bool has_live_owner(const exchange *x, uint64_t live, uint32_t slot)
 {
     size_t n = 0;
-    const uint32_t *owners = router_placement_replicas(x->placement, layer, (int32_t)expert, &n);
+    const uint32_t *owners = router_placement_owners(x->placement, slot, &n);
 
     for (size_t i = 0; i < n; i++) {
         if ((live >> owners[i] & 1) != 0) {
@@ -31,21 +31,20 @@ static bool has_live_owner(const exchange *x, uint64_t live, uint32_t layer, uin
 
 static void count_missing(const exchange *x, uint64_t live, exchange_coverage *out)
 {
-    size_t n_experts = x->placement == NULL ? 0 : x->o.n_experts_max;
+    uint32_t n_slots = x->placement == NULL ? 0 : router_space_n_slots(x->o.space);
 
     out->placed = x->placement != NULL;
     out->n_missing = 0;
-    for (uint32_t layer = 0; layer < x->o.n_layers; layer++) {
-        for (uint32_t expert = 0; expert < n_experts; expert++) {
-            if (has_live_owner(x, live, layer, expert)) {
-                continue;
-            }
-            if (out->n_missing < EXCHANGE_NAMED) {
-                out->missing[out->n_missing].layer = layer;
-                out->missing[out->n_missing].expert_id = expert;
-            }
-            out->n_missing++;
+    for (uint32_t slot = 0; slot < n_slots; slot++) {
+        const router_expert *e = router_space_expert(x->o.space, slot);
+
+        if (e->is_local || has_live_owner(x, live, slot)) {
+            continue;
         }
+        if (out->n_missing < EXCHANGE_NAMED) {
+            out->missing[out->n_missing] = *e;
+        }
+        out->n_missing++;
     }
 }
 
@@ -94,8 +93,8 @@ moe_status exchange_coverage_check(const exchange_coverage *c, moe_error *err)
         return moe_fail(err, MOE_ERR_UNAVAILABLE, "no expert has been placed on a node yet");
     }
     for (size_t i = 0; i < n; i++) {
-        used += (size_t)snprintf(named + used, sizeof named - used, "%slayer %u expert %u", i == 0 ? "" : ", ",
-                                 c->missing[i].layer, c->missing[i].expert_id);
+        used += (size_t)snprintf(named + used, sizeof named - used, "%slayer %u expert %d", i == 0 ? "" : ", ",
+                                 c->missing[i].layer, c->missing[i].id);
     }
     if (c->n_missing > n) {
         return moe_fail(err, MOE_ERR_UNAVAILABLE, "%zu experts have no live owner: %s and %zu more", c->n_missing,

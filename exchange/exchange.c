@@ -36,10 +36,9 @@ static uint64_t pause_ns(const exchange *x)
 /* ------------------------------------------------------------------------------------------------ open, close */
 static moe_status check_options(const exchange_options *o, moe_error *err)
 {
-    if (o->k == 0 || o->k > ROUTER_MAX_TOP_K || o->d_model == 0 || o->d_model > WIRE_MAX_D_MODEL || o->n_layers == 0 ||
-        o->n_experts_max == 0 || o->max_rows == 0 || o->max_rows > INT32_MAX / o->k) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "exchange: k %u, width %u, %u layers of up to %u experts, %zu rows",
-                        o->k, o->d_model, o->n_layers, o->n_experts_max, o->max_rows);
+    if (o->k == 0 || o->k > ROUTER_MAX_TOP_K || o->d_model == 0 || o->d_model > WIRE_MAX_D_MODEL || o->max_rows == 0 ||
+        o->max_rows > INT32_MAX / o->k) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "exchange: k %u, width %u, %zu rows", o->k, o->d_model, o->max_rows);
     }
     if (o->micro_batches == 0 || o->micro_batches > EXCHANGE_MAX_JOBS || o->dispatch_timeout_ns == 0) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "exchange: %u micro-batches, limit %d; dispatch timeout %llu ns",
@@ -108,8 +107,8 @@ static moe_status buffers_open(exchange *x)
 {
     const exchange_options *o = &x->o;
     size_t picks = x->hello.max_picks;
-    size_t frame_bytes =
-        wire_dispatch_bytes(x->hello.max_rows, MOE_MIN(picks, o->n_experts_max), picks, o->d_model, x->dtype);
+    size_t frame_bytes = wire_dispatch_bytes(x->hello.max_rows, MOE_MIN(picks, router_space_widest(o->space)), picks,
+                                             o->d_model, x->dtype);
 
     for (uint32_t mb = 0; mb < o->micro_batches; mb++) {
         x->runs[mb].picks = calloc(o->max_rows, o->k);
@@ -117,7 +116,7 @@ static moe_status buffers_open(exchange *x)
             return MOE_ERR_NO_MEMORY;
         }
     }
-    moe_status status = router_plan_open(o->max_rows, o->k, o->n_experts_max, &x->plan);
+    moe_status status = router_plan_open(o->max_rows, o->k, router_space_widest(o->space), &x->plan);
     if (status == MOE_OK) {
         status = transport_frames_open(o->transport, N_SMALL, WIRE_SMALL_BYTES, &x->small);
     }
@@ -140,6 +139,7 @@ moe_status exchange_open(const exchange_options *options, exchange **out, moe_er
         return moe_fail(err, MOE_ERR_NO_MEMORY, "exchange");
     }
     x->o = *options;
+    (void)router_space_ref(x->o.space);
     exchange_coverage_init(x);
     hello_init(x);
     x->o.secret = NULL;
@@ -175,6 +175,7 @@ void exchange_close(exchange *x)
     transport_frames_close(x->small);
     router_plan_close(x->plan);
     router_placement_unref(x->placement);
+    router_space_unref(x->o.space);
     free(x->attempt_picks);
     free(x->attempts);
     wire_key_fini(&x->key);
@@ -186,7 +187,7 @@ void exchange_set_placement(exchange *x, router_placement *placement)
 {
     router_placement *old = x->placement;
 
-    MOE_ASSERT(router_placement_n_layers(placement) >= x->o.n_layers);
+    MOE_ASSERT(router_space_n_layers(router_placement_space(placement)) == router_space_n_layers(x->o.space));
     x->placement = router_placement_ref(placement);
     router_placement_unref(old);
     exchange_map_nodes(x);
@@ -464,7 +465,8 @@ static size_t count_picks(exchange_run *run, uint32_t k)
 
 moe_status exchange_begin(exchange *x, const exchange_job *job)
 {
-    MOE_ASSERT(job->micro_batch < x->o.micro_batches && job->layer < x->o.n_layers && job->n_rows <= x->o.max_rows);
+    MOE_ASSERT(job->micro_batch < x->o.micro_batches && job->layer < router_space_n_layers(x->o.space) &&
+               job->n_rows <= x->o.max_rows);
     exchange_run *run = &x->runs[job->micro_batch];
 
     MOE_ASSERT(run->state != EXCHANGE_RUNNING);

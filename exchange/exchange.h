@@ -37,7 +37,8 @@ typedef struct exchange_options {
     compute_device *device;  /* borrowed: x is downloaded from it, results are uploaded to it */
     const moe_clock *clock;  /* borrowed */
     uint64_t coordinator_id; /* part of every request id */
-    uint32_t n_layers, n_experts_max, k, d_model;
+    router_space *space;     /* shared: a reference is kept. Placements are of it, or of a later version */
+    uint32_t k, d_model;
     size_t max_rows;              /* of one job */
     uint32_t micro_batches;       /* jobs in flight, 1 or 2 */
     uint64_t dispatch_timeout_ns; /* wait for a node at most before trying a replica (and again) */
@@ -158,9 +159,7 @@ typedef struct exchange_coverage {
     uint64_t since_ns; /* of the clock: when whole last changed; at first when the exchange was opened */
     uint64_t n_gaps;   /* gaps of EXCHANGE_GAP_NS or longer that are over */
     size_t n_missing;  /* experts without a live owner */
-    struct {
-        uint32_t layer, expert_id;
-    } missing[EXCHANGE_NAMED]; /* the first of them */
+    router_expert missing[EXCHANGE_NAMED]; /* the first of them */
 } exchange_coverage;
 
 /* As it was at the end of the last exchange_progress. Any thread. */

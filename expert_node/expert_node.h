@@ -52,7 +52,8 @@ typedef struct expert_node_options {
     transport *transport;   /* borrowed; open sets its handler, and it is closed before the node */
     compute_device *device; /* borrowed; its numeric class is the node's */
     expert_source source;   /* of expert_node_load; may be empty where that is not called */
-    uint32_t n_layers, n_experts_max, d_model;
+    router_space *space;    /* shared: a reference is kept. What there is to be held */
+    uint32_t d_model;
     size_t memory_bytes;              /* bound on the experts loaded; 0: none */
     size_t expert_bytes;              /* what one of them takes */
     uint32_t max_rows, max_picks;     /* of one dispatch: unique rows, (row, expert) pairs */

@@ -66,7 +66,7 @@ struct expert_node {
     uint64_t peers_check_ns; /* when peers that have not greeted are looked for again */
     uint16_t dtype;          /* wire_dtype */
     size_t row_bytes;
-    node_slot *slots; /* owned [n_layers * n_experts_max] */
+    node_slot *slots; /* owned [slots of the space] */
     node_peer *peers; /* owned [max_peers] */
     transport_frames *small, *answers;
     size_t small_kept, answers_kept; /* of them, for peers that have none out (NODE_OWN_...) */
@@ -75,7 +75,6 @@ struct expert_node {
 };
 
 /* shard.c */
-uint32_t node_slot_idx(const expert_node *node, uint32_t layer, int32_t expert_id);
 void node_shard_close(expert_node *node);
 
 /* inbox.c: what arrives */

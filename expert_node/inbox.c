@@ -226,14 +226,15 @@ static moe_status on_proof(expert_node *node, node_peer *p, const unsigned char 
 static wire_refuse_reason why_not(const expert_node *node, const node_peer *p, const wire_dispatch *d, moe_error *why)
 {
     const expert_node_options *o = &node->o;
+    uint32_t n_layers = router_space_n_layers(o->space);
 
     if (d->dtype != node->dtype) {
         moe_fail(why, MOE_ERR_DENIED, "dtype %u, this class has %u", d->dtype, node->dtype);
         return WIRE_REFUSE_CLASS;
     }
-    if (d->d_model != o->d_model || d->request.layer >= o->n_layers) {
+    if (d->d_model != o->d_model || d->request.layer >= n_layers) {
         moe_fail(why, MOE_ERR_DENIED, "width %u layer %u, this model has width %u and %u layers", d->d_model,
-                 d->request.layer, o->d_model, o->n_layers);
+                 d->request.layer, o->d_model, n_layers);
         return WIRE_REFUSE_SHAPE;
     }
     if (d->n_rows > o->max_rows || d->n_picks > o->max_picks ||

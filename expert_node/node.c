@@ -14,10 +14,9 @@
 
 static moe_status check_options(const expert_node_options *o, moe_error *err)
 {
-    if (o->d_model == 0 || o->d_model > WIRE_MAX_D_MODEL || o->n_layers == 0 || o->n_experts_max == 0 ||
-        o->n_experts_max > INT32_MAX || (uint64_t)o->n_layers * o->n_experts_max >= UINT32_MAX) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "expert node: %u layers of up to %u experts, width %u", o->n_layers,
-                        o->n_experts_max, o->d_model);
+    if (o->d_model == 0 || o->d_model > WIRE_MAX_D_MODEL) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "expert node: width %u, limits 1 and %d", o->d_model,
+                        WIRE_MAX_D_MODEL);
     }
     if (o->max_rows == 0 || o->max_picks < o->max_rows || o->batch_rows < o->max_rows ||
         o->batch_picks < o->max_picks || o->max_ffn_rows == 0) {
@@ -73,7 +72,7 @@ static void hello_init(expert_node *node)
 static moe_status buffers_open(expert_node *node)
 {
     const expert_node_options *o = &node->o;
-    size_t n_slots = (size_t)o->n_layers * o->n_experts_max;
+    size_t n_slots = router_space_n_slots(o->space);
     size_t answer_bytes = MOE_MIN(wire_result_bytes(o->max_picks, o->d_model, node->dtype), o->transport->max_message);
 
     node->slots = calloc(n_slots, sizeof *node->slots);
@@ -119,6 +118,7 @@ moe_status expert_node_open(const expert_node_options *options, expert_node **ou
         free(node);
         return moe_fail(err, status, "expert node: secret of %zu bytes, limit %d", options->n_secret, WIRE_MAX_SECRET);
     }
+    (void)router_space_ref(node->o.space);
     status = buffers_open(node);
     if (status != MOE_OK) {
         moe_fail(err, status, "expert node %s: %u rows and %u picks of width %u in a batch", node->o.id,
@@ -142,6 +142,7 @@ void expert_node_close(expert_node *node)
     transport_frames_close(node->small);
     free(node->peers);
     free(node->slots);
+    router_space_unref(node->o.space);
     wire_key_fini(&node->key);
     free(node);
 }

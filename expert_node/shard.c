@@ -1,36 +1,38 @@
 /* The experts a node owns. */
 #include "expert_node/expert_node_priv.h"
 
-uint32_t node_slot_idx(const expert_node *node, uint32_t layer, int32_t expert_id)
+/* NULL: there is no such expert, or it is no node's. */
+static node_slot *find_slot(const expert_node *node, uint32_t layer, int32_t expert_id)
 {
-    MOE_ASSERT(layer < node->o.n_layers && expert_id >= 0 && (uint32_t)expert_id < node->o.n_experts_max);
-    return layer * node->o.n_experts_max + (uint32_t)expert_id;
-}
+    uint32_t slot = router_space_slot(node->o.space, layer, expert_id);
 
-static bool in_range(const expert_node *node, uint32_t layer, int32_t expert_id)
-{
-    return layer < node->o.n_layers && expert_id >= 0 && (uint32_t)expert_id < node->o.n_experts_max;
+    return slot == ROUTER_NO_SLOT || router_space_expert(node->o.space, slot)->is_local ? NULL : &node->slots[slot];
 }
 
 bool expert_node_holds(const expert_node *node, uint32_t layer, int32_t expert_id)
 {
-    return in_range(node, layer, expert_id) && node->slots[node_slot_idx(node, layer, expert_id)].expert != NULL;
+    const node_slot *slot = find_slot(node, layer, expert_id);
+
+    return slot != NULL && slot->expert != NULL;
 }
 
 uint64_t expert_node_expert_rows(const expert_node *node, uint32_t layer, int32_t expert_id)
 {
-    return in_range(node, layer, expert_id) ? node->slots[node_slot_idx(node, layer, expert_id)].rows : 0;
+    const node_slot *slot = find_slot(node, layer, expert_id);
+
+    return slot != NULL ? slot->rows : 0;
 }
 
 moe_status expert_node_load_begin(expert_node *node, uint32_t layer, int32_t expert_id, moe_error *err)
 {
     const expert_node_options *o = &node->o;
 
-    if (!in_range(node, layer, expert_id)) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "layer %u expert %d: limits are %u layers and %u experts", layer,
-                        expert_id, o->n_layers, o->n_experts_max);
+    node_slot *slot = find_slot(node, layer, expert_id);
+
+    if (slot == NULL) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "layer %u expert %d: the model has no such expert for nodes", layer,
+                        expert_id);
     }
-    node_slot *slot = &node->slots[node_slot_idx(node, layer, expert_id)];
     if (slot->expert != NULL || slot->loading) {
         return moe_fail(err, MOE_ERR_EXISTS, "layer %u expert %d is %s already", layer, expert_id,
                         slot->loading ? "being loaded" : "loaded");
@@ -46,9 +48,9 @@ moe_status expert_node_load_begin(expert_node *node, uint32_t layer, int32_t exp
 
 void expert_node_load_abandon(expert_node *node, uint32_t layer, int32_t expert_id)
 {
-    node_slot *slot = &node->slots[node_slot_idx(node, layer, expert_id)];
+    node_slot *slot = find_slot(node, layer, expert_id);
 
-    MOE_ASSERT(slot->loading);
+    MOE_ASSERT(slot != NULL && slot->loading);
     slot->loading = false;
     node->stats.memory_bytes -= node->o.expert_bytes;
     node->stats.load_failures++;
@@ -57,10 +59,10 @@ void expert_node_load_abandon(expert_node *node, uint32_t layer, int32_t expert_
 moe_status expert_node_load_finish(expert_node *node, uint32_t layer, int32_t expert_id, compute_expert *expert,
                                    moe_error *err)
 {
-    node_slot *slot = &node->slots[node_slot_idx(node, layer, expert_id)];
+    node_slot *slot = find_slot(node, layer, expert_id);
     compute_device *device = node->o.device;
 
-    MOE_ASSERT(slot->loading);
+    MOE_ASSERT(slot != NULL && slot->loading);
     moe_status status = device->ops->expert_adopt(device, expert);
     if (status != MOE_OK) {
         device->ops->expert_close(device, expert);
@@ -104,13 +106,13 @@ void expert_node_drop(expert_node *node, uint32_t layer, int32_t expert_id)
 {
     if (expert_node_holds(node, layer, expert_id)) {
         node_batch_run(node);
-        slot_close(node, &node->slots[node_slot_idx(node, layer, expert_id)]);
+        slot_close(node, find_slot(node, layer, expert_id));
     }
 }
 
 void node_shard_close(expert_node *node)
 {
-    for (size_t i = 0; node->slots != NULL && i < (size_t)node->o.n_layers * node->o.n_experts_max; i++) {
+    for (size_t i = 0; node->slots != NULL && i < router_space_n_slots(node->o.space); i++) {
         if (node->slots[i].expert != NULL) {
             slot_close(node, &node->slots[i]);
         }

@@ -108,7 +108,7 @@ moe_status node_batch_add(expert_node *node, transport_peer peer, const wire_dis
     for (uint32_t g = 0; g < d->n_groups; g++) {
         wire_group group = wire_group_at(d->groups, g);
 
-        add_group(node, node_slot_idx(node, d->request.layer, group.expert_id), b->n_picks, group.n_picks);
+        add_group(node, router_space_slot(node->o.space, d->request.layer, group.expert_id), b->n_picks, group.n_picks);
         b->n_picks += group.n_picks;
     }
     b->n_rows += d->n_rows;

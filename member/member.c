@@ -185,21 +185,6 @@ compute_layout member_layout(const char *weights)
     return strcmp(weights, "mapped") == 0 ? COMPUTE_MAPPED : COMPUTE_PACKED;
 }
 
-cluster_model member_model(const model_config *c, const model_tensors *t, compute_class numeric_class,
-                           const unsigned char fingerprint[32])
-{
-    cluster_model m = {.family = c->model_type,
-                       .numeric_class = compute_class_name(numeric_class),
-                       .n_layers = c->n_layers,
-                       .n_ffn_experts = c->n_ffn_experts,
-                       .k = c->gate.k,
-                       .d_model = c->d_model,
-                       .expert_bytes = model_expert_bytes(c, t)};
-
-    memcpy(m.fingerprint, fingerprint, sizeof m.fingerprint);
-    return m;
-}
-
 /* ------------------------------------------------------------------------------------------------ files */
 moe_status member_files_open(member_files *f, const char *dir, moe_error *err)
 {
@@ -207,6 +192,9 @@ moe_status member_files_open(member_files *f, const char *dir, moe_error *err)
 
     if (status == MOE_ERR_NOT_FOUND) {
         return checkpoint_explain(dir, "no config.json", err);
+    }
+    if (status == MOE_OK) {
+        status = model_config_space(&f->config, &f->space, err);
     }
     if (status == MOE_OK) {
         status = checkpoint_open(dir, &f->checkpoint, err);
@@ -231,9 +219,23 @@ moe_status member_files_hash(member_files *f, moe_threads *threads, const char *
 
 void member_files_close(member_files *f)
 {
+    router_space_unref(f->space);
     checkpoint_manifest_fini(&f->manifest);
     model_tensors_close(f->tensors);
     checkpoint_close(f->checkpoint);
+}
+
+cluster_model member_model(const member_files *f, compute_class numeric_class)
+{
+    cluster_model m = {.family = f->config.model_type,
+                       .numeric_class = compute_class_name(numeric_class),
+                       .space = f->space,
+                       .k = f->config.gate.k,
+                       .d_model = f->config.d_model,
+                       .expert_bytes = model_expert_bytes(&f->config, f->tensors)};
+
+    memcpy(m.fingerprint, f->manifest.fingerprint.bytes, sizeof m.fingerprint);
+    return m;
 }
 
 void member_report_progress(void *ctx, size_t done, size_t total)

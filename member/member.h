@@ -85,9 +85,6 @@ cluster_alive member_alive(moe_resolver *names, const char *address, const char 
 /* --dtype and --weights. */
 compute_class member_class(const char *dtype, const model_tensors *t);
 compute_layout member_layout(const char *weights);
-/* What the cluster compares; strings are the config's. */
-cluster_model member_model(const model_config *c, const model_tensors *t, compute_class numeric_class,
-                           const unsigned char fingerprint[32]);
 
 /* What a program ends with whose start has failed: MOE_EXIT_USAGE where another start with the same options and files fails
  * alike (docs/cli.md), else MOE_EXIT_FAILED. */
@@ -99,6 +96,7 @@ typedef struct member_files {
     checkpoint *checkpoint;
     model_tensors *tensors;
     checkpoint_manifest manifest;
+    router_space *space; /* of the checkpoint's experts; shared */
 } member_files;
 
 MOE_NODISCARD moe_status member_files_open(member_files *f, const char *dir, moe_error *err);
@@ -106,6 +104,8 @@ MOE_NODISCARD moe_status member_files_open(member_files *f, const char *dir, moe
 MOE_NODISCARD moe_status member_files_hash(member_files *f, moe_threads *threads, const char *cache_dir,
                                            checkpoint_progress report, void *report_ctx, moe_error *err);
 void member_files_close(member_files *f);
+/* What the cluster compares; strings are the config's. */
+cluster_model member_model(const member_files *f, compute_class numeric_class);
 
 /* A log line per tenth of anything that is large: ctx is a member_progress. */
 typedef struct member_progress {

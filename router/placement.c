@@ -8,12 +8,13 @@
 struct router_placement {
     atomic_uint refs;
     uint64_t epoch;
-    uint32_t n_layers, n_experts_max;
+    router_space *space; /* shared */
     size_t n_nodes;
+    uint32_t n_slots;
     char (*node_ids)[ROUTER_MAX_NODE_ID + 1]; /* owned [n_nodes] */
-    uint32_t *first;                          /* owned [n_layers * n_experts_max + 1]: into nodes */
+    uint32_t *first;                          /* owned [n_slots + 1]: into nodes */
     uint32_t *nodes;                          /* owned; per expert ascending, the spare ones last */
-    uint8_t *n_preferred;                     /* owned [n_layers * n_experts_max] */
+    uint16_t *n_preferred;                    /* owned [n_slots] */
 };
 
 static moe_status copy_node_ids(router_placement *p, const char *const *node_ids, moe_error *err)
@@ -35,17 +36,19 @@ static moe_status copy_node_ids(router_placement *p, const char *const *node_ids
     return MOE_OK;
 }
 
-static moe_status check_replicas(const router_placement *p, const router_replica *replicas, size_t n, moe_error *err)
+/* The slot of a replica's expert. */
+static moe_status find_slot(const router_placement *p, const router_replica *r, size_t i, uint32_t *slot,
+                            moe_error *err)
 {
-    for (size_t i = 0; i < n; i++) {
-        const router_replica *r = &replicas[i];
-
-        if (r->layer >= p->n_layers || r->expert_id < 0 || (uint32_t)r->expert_id >= p->n_experts_max ||
-            r->node >= p->n_nodes) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG,
-                            "placement: replica %zu: layer %u expert %d node %u, limits %u layers %u experts %zu nodes",
-                            i, r->layer, r->expert_id, r->node, p->n_layers, p->n_experts_max, p->n_nodes);
-        }
+    *slot = router_space_slot(p->space, r->layer, r->expert_id);
+    if (*slot == ROUTER_NO_SLOT || router_space_expert(p->space, *slot)->is_local) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "placement: replica %zu: layer %u expert %d: there is no such expert for nodes", i, r->layer,
+                        r->expert_id);
+    }
+    if (r->node >= p->n_nodes) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "placement: replica %zu: layer %u expert %d: node %u, limit %zu", i,
+                        r->layer, r->expert_id, r->node, p->n_nodes);
     }
     return MOE_OK;
 }
@@ -53,19 +56,14 @@ static moe_status check_replicas(const router_placement *p, const router_replica
 /* Within an expert: by node, the spare ones last. */
 #define SPARE UINT32_C(0x80000000)
 
-static size_t slot_of(const router_placement *p, uint32_t layer, int32_t expert_id)
-{
-    return (size_t)layer * p->n_experts_max + (uint32_t)expert_id;
-}
-
 /* Keys of an expert become nodes; returns one that is there twice, or n_nodes. */
-static size_t take_keys(router_placement *p, size_t slot)
+static size_t take_keys(router_placement *p, uint32_t slot)
 {
     uint64_t seen = 0;
 
     _Static_assert(ROUTER_MAX_NODES <= 64, "a bit for each node");
     for (uint32_t i = p->first[slot]; i < p->first[slot + 1]; i++) {
-        p->n_preferred[slot] = (uint8_t)(p->n_preferred[slot] + ((p->nodes[i] & SPARE) == 0));
+        p->n_preferred[slot] = (uint16_t)(p->n_preferred[slot] + ((p->nodes[i] & SPARE) == 0));
         p->nodes[i] &= ~SPARE;
         if ((seen >> p->nodes[i] & 1) != 0) {
             return p->nodes[i];
@@ -75,46 +73,66 @@ static size_t take_keys(router_placement *p, size_t slot)
     return p->n_nodes;
 }
 
-/* Counting sort: first[slot] is where an expert's nodes begin. Within an expert they are few, so each is inserted in
- * order; places that are still free hold UINT32_MAX, which is above every key. */
-static moe_status sort_replicas(router_placement *p, const router_replica *replicas, size_t n, moe_error *err)
+/* Among an expert's nodes, in order; places that are still free hold UINT32_MAX, which is above every key. They are few. */
+static void insert_key(uint32_t *begin, uint32_t key)
 {
-    size_t n_slots = (size_t)p->n_layers * p->n_experts_max;
+    size_t used = 0;
 
-    for (size_t i = 0; i < n; i++) {
-        p->first[slot_of(p, replicas[i].layer, replicas[i].expert_id) + 1]++;
+    while (begin[used] < key) {
+        used++;
     }
-    for (size_t s = 0; s < n_slots; s++) {
+    for (uint32_t carry = key; carry != UINT32_MAX; used++) {
+        uint32_t here = begin[used];
+
+        begin[used] = carry;
+        carry = here;
+    }
+}
+
+/* Counting sort: first[slot] is where an expert's nodes begin. slots [n] is of each replica. */
+static moe_status sort_replicas(router_placement *p, const router_replica *replicas, const uint32_t *slots, size_t n,
+                                moe_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        p->first[slots[i] + 1]++;
+    }
+    for (uint32_t s = 0; s < p->n_slots; s++) {
         p->first[s + 1] += p->first[s];
     }
     memset(p->nodes, 0xff, n * sizeof *p->nodes);
     for (size_t i = 0; i < n; i++) {
-        uint32_t *begin = p->nodes + p->first[slot_of(p, replicas[i].layer, replicas[i].expert_id)];
-        uint32_t key = replicas[i].node | (replicas[i].spare ? SPARE : 0);
-        size_t used = 0;
-
-        while (begin[used] < key) {
-            used++;
-        }
-        for (uint32_t carry = key; carry != UINT32_MAX; used++) {
-            uint32_t here = begin[used];
-
-            begin[used] = carry;
-            carry = here;
-        }
+        insert_key(p->nodes + p->first[slots[i]], replicas[i].node | (replicas[i].spare ? SPARE : 0));
     }
-    for (size_t s = 0; s < n_slots; s++) {
+    for (uint32_t s = 0; s < p->n_slots; s++) {
         size_t twice = take_keys(p, s);
+
         if (twice < p->n_nodes) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "placement: layer %zu expert %zu is on node %s twice",
-                            s / p->n_experts_max, s % p->n_experts_max, p->node_ids[twice]);
+            const router_expert *e = router_space_expert(p->space, s);
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "placement: layer %u expert %d is on node %s twice", e->layer,
+                            e->id, p->node_ids[twice]);
         }
     }
     return MOE_OK;
 }
 
+static moe_status place_replicas(router_placement *p, const router_replica *replicas, size_t n, moe_error *err)
+{
+    uint32_t *slots = calloc(n + 1, sizeof *slots);
+    moe_status status = slots != NULL ? MOE_OK : moe_fail(err, MOE_ERR_NO_MEMORY, "placement: %zu replicas", n);
+
+    for (size_t i = 0; i < n && status == MOE_OK; i++) {
+        status = find_slot(p, &replicas[i], i, &slots[i], err);
+    }
+    if (status == MOE_OK) {
+        status = sort_replicas(p, replicas, slots, n, err);
+    }
+    free(slots);
+    return status;
+}
+
 static void placement_free(router_placement *p)
 {
+    router_space_unref(p->space);
     free(p->node_ids);
     free(p->first);
     free(p->nodes);
@@ -126,25 +144,19 @@ static moe_status placement_fill(router_placement *p, const char *const *node_id
                                  size_t n_replicas, moe_error *err)
 {
     p->node_ids = calloc(p->n_nodes + 1, sizeof *p->node_ids);
-    p->first = calloc((size_t)p->n_layers * p->n_experts_max + 1, sizeof *p->first);
+    p->first = calloc((size_t)p->n_slots + 1, sizeof *p->first);
     p->nodes = calloc(n_replicas + 1, sizeof *p->nodes);
-    p->n_preferred = calloc((size_t)p->n_layers * p->n_experts_max + 1, sizeof *p->n_preferred);
+    p->n_preferred = calloc((size_t)p->n_slots + 1, sizeof *p->n_preferred);
     if (p->node_ids == NULL || p->first == NULL || p->nodes == NULL || p->n_preferred == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "placement: %zu replicas", n_replicas);
     }
     moe_status status = copy_node_ids(p, node_ids, err);
-    if (status == MOE_OK) {
-        status = check_replicas(p, replicas, n_replicas, err);
-    }
-    if (status == MOE_OK) {
-        status = sort_replicas(p, replicas, n_replicas, err);
-    }
-    return status;
+    return status == MOE_OK ? place_replicas(p, replicas, n_replicas, err) : status;
 }
 
-moe_status router_placement_open(uint64_t epoch, const char *const *node_ids, size_t n_nodes, uint32_t n_layers,
-                                 uint32_t n_experts_max, const router_replica *replicas, size_t n_replicas,
-                                 router_placement **out, moe_error *err)
+moe_status router_placement_open(uint64_t epoch, router_space *space, const char *const *node_ids, size_t n_nodes,
+                                 const router_replica *replicas, size_t n_replicas, router_placement **out,
+                                 moe_error *err)
 {
     if (n_nodes > ROUTER_MAX_NODES) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "placement: %zu nodes, limit %d", n_nodes, ROUTER_MAX_NODES);
@@ -158,8 +170,8 @@ moe_status router_placement_open(uint64_t epoch, const char *const *node_ids, si
     }
     atomic_init(&p->refs, 1);
     p->epoch = epoch;
-    p->n_layers = n_layers;
-    p->n_experts_max = n_experts_max;
+    p->space = router_space_ref(space);
+    p->n_slots = router_space_n_slots(space);
     p->n_nodes = n_nodes;
     moe_status status = placement_fill(p, node_ids, replicas, n_replicas, err);
     if (status != MOE_OK) {
@@ -170,20 +182,24 @@ moe_status router_placement_open(uint64_t epoch, const char *const *node_ids, si
     return MOE_OK;
 }
 
-moe_status router_placement_open_single(uint64_t epoch, const char *node_id, uint32_t n_layers, uint32_t n_experts_max,
+moe_status router_placement_open_single(uint64_t epoch, router_space *space, const char *node_id,
                                         router_placement **out, moe_error *err)
 {
-    size_t n = (size_t)n_layers * n_experts_max;
-    router_replica *replicas = calloc(n + 1, sizeof *replicas);
+    uint32_t n_slots = router_space_n_slots(space);
+    size_t n = 0;
+    router_replica *replicas = calloc(n_slots, sizeof *replicas);
 
     if (replicas == NULL) {
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "placement: %zu replicas", n);
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "placement: %u replicas", n_slots);
     }
-    for (size_t i = 0; i < n; i++) {
-        replicas[i] =
-            (router_replica){.layer = (uint32_t)(i / n_experts_max), .expert_id = (int32_t)(i % n_experts_max)};
+    for (uint32_t slot = 0; slot < n_slots; slot++) {
+        const router_expert *e = router_space_expert(space, slot);
+
+        if (!e->is_local) {
+            replicas[n++] = (router_replica){.layer = e->layer, .expert_id = e->id};
+        }
     }
-    moe_status status = router_placement_open(epoch, &node_id, 1, n_layers, n_experts_max, replicas, n, out, err);
+    moe_status status = router_placement_open(epoch, space, &node_id, 1, replicas, n, out, err);
     free(replicas);
     return status;
 }
@@ -206,19 +222,14 @@ uint64_t router_placement_epoch(const router_placement *p)
     return p->epoch;
 }
 
+router_space *router_placement_space(const router_placement *p)
+{
+    return p->space;
+}
+
 size_t router_placement_n_nodes(const router_placement *p)
 {
     return p->n_nodes;
-}
-
-uint32_t router_placement_n_layers(const router_placement *p)
-{
-    return p->n_layers;
-}
-
-uint32_t router_placement_n_experts_max(const router_placement *p)
-{
-    return p->n_experts_max;
 }
 
 const char *router_placement_node_id(const router_placement *p, size_t node)
@@ -227,17 +238,18 @@ const char *router_placement_node_id(const router_placement *p, size_t node)
     return p->node_ids[node];
 }
 
-const uint32_t *router_placement_replicas(const router_placement *p, uint32_t layer, int32_t expert_id, size_t *n_out)
+const uint32_t *router_placement_owners(const router_placement *p, uint32_t slot, size_t *n_out)
 {
-    MOE_ASSERT(layer < p->n_layers && expert_id >= 0 && (uint32_t)expert_id < p->n_experts_max);
-    size_t slot = slot_of(p, layer, expert_id);
-
-    *n_out = p->first[slot + 1] - p->first[slot];
-    return p->nodes + p->first[slot];
+    *n_out = slot < p->n_slots ? p->first[slot + 1] - p->first[slot] : 0;
+    return slot < p->n_slots ? p->nodes + p->first[slot] : p->nodes;
 }
 
-size_t router_placement_n_preferred(const router_placement *p, uint32_t layer, int32_t expert_id)
+const uint32_t *router_placement_replicas(const router_placement *p, uint32_t layer, int32_t expert_id, size_t *n_out)
 {
-    MOE_ASSERT(layer < p->n_layers && expert_id >= 0 && (uint32_t)expert_id < p->n_experts_max);
-    return p->n_preferred[slot_of(p, layer, expert_id)];
+    return router_placement_owners(p, router_space_slot(p->space, layer, expert_id), n_out);
+}
+
+size_t router_placement_n_preferred(const router_placement *p, uint32_t slot)
+{
+    return slot < p->n_slots ? p->n_preferred[slot] : 0;
 }

@@ -20,24 +20,26 @@
 #define PLAN_EXPERT_COST 8
 /* An expert with several replicas is dealt out in pieces of this many rows, so that a hot one can be split. Chosen, not
  * measured: four times the cost of reading it at one more node, so a split is worth its read. */
-#define PLAN_CHUNK   32
-#define PLAN_NO_NODE 255
+#define PLAN_CHUNK    32
+#define PLAN_NO_NODE  255
+#define PLAN_NO_PLACE UINT32_MAX
 
 struct router_plan {
-    uint32_t k, n_experts_max;
+    uint32_t k, widest;
     size_t max_rows;
-    uint32_t *expert_count; /* owned [n_experts_max], all 0 between uses */
-    uint32_t *expert_first; /* owned [n_experts_max] */
-    uint64_t *active;       /* owned [min(n_experts_max, picks)]: sort key and expert id of each expert in use */
-    uint32_t *by_expert;    /* owned [max_picks] picks grouped by expert */
-    uint32_t *by_node;      /* owned [max_picks] picks grouped by node, ascending */
-    uint8_t *node_of;       /* owned [max_picks] */
+    const router_space_layer *layer; /* borrowed until the parts have been taken */
+    uint32_t *place_of;              /* owned [max_picks] the expert's place in the layer; PLAN_NO_PLACE: not to plan */
+    uint32_t *expert_count;          /* owned [widest] by place, all 0 between uses */
+    uint32_t *expert_first;          /* owned [widest] by place */
+    uint64_t *active;                /* owned [min(widest, picks)]: sort key and place of each expert in use */
+    uint32_t *by_expert;             /* owned [max_picks] picks grouped by expert */
+    uint32_t *by_node;               /* owned [max_picks] picks grouped by node, ascending */
+    uint8_t *node_of;                /* owned [max_picks] */
     uint32_t node_end[ROUTER_MAX_NODES];
     size_t n_nodes, n_active;
 
     /* where next stands, and what it hands out */
     uint32_t node, at;
-    const int32_t *ids; /* borrowed until the parts have been taken */
     size_t max_part_rows, max_part_picks;
     uint32_t *rows;            /* owned [max_rows] */
     router_plan_group *groups; /* owned, as active */
@@ -50,6 +52,7 @@ void router_plan_close(router_plan *plan)
     if (plan == NULL) {
         return;
     }
+    free(plan->place_of);
     free(plan->expert_count);
     free(plan->expert_first);
     free(plan->active);
@@ -63,22 +66,23 @@ void router_plan_close(router_plan *plan)
     free(plan);
 }
 
-moe_status router_plan_open(size_t max_rows, uint32_t k, uint32_t n_experts_max, router_plan **out)
+moe_status router_plan_open(size_t max_rows, uint32_t k, uint32_t widest, router_plan **out)
 {
-    MOE_ASSERT(max_rows > 0 && k > 0 && n_experts_max > 0);
+    MOE_ASSERT(max_rows > 0 && k > 0 && widest > 0);
     if (max_rows > INT32_MAX / k) {
         return MOE_ERR_INVALID_ARG;
     }
     size_t n_picks = max_rows * k;
-    size_t n_active = MOE_MIN(n_picks, n_experts_max);
+    size_t n_active = MOE_MIN(n_picks, widest);
     router_plan *plan = calloc(1, sizeof *plan);
 
     if (plan == NULL) {
         return MOE_ERR_NO_MEMORY;
     }
-    *plan = (router_plan){.k = k, .n_experts_max = n_experts_max, .max_rows = max_rows};
-    plan->expert_count = calloc(n_experts_max, sizeof *plan->expert_count);
-    plan->expert_first = calloc(n_experts_max, sizeof *plan->expert_first);
+    *plan = (router_plan){.k = k, .widest = widest, .max_rows = max_rows};
+    plan->place_of = calloc(n_picks, sizeof *plan->place_of);
+    plan->expert_count = calloc(widest, sizeof *plan->expert_count);
+    plan->expert_first = calloc(widest, sizeof *plan->expert_first);
     plan->active = calloc(n_active, sizeof *plan->active);
     plan->by_expert = calloc(n_picks, sizeof *plan->by_expert);
     plan->by_node = calloc(n_picks, sizeof *plan->by_node);
@@ -87,9 +91,9 @@ moe_status router_plan_open(size_t max_rows, uint32_t k, uint32_t n_experts_max,
     plan->groups = calloc(n_active, sizeof *plan->groups);
     plan->pick_rows = calloc(n_picks, sizeof *plan->pick_rows);
     plan->picks = calloc(n_picks, sizeof *plan->picks);
-    if (plan->expert_count == NULL || plan->expert_first == NULL || plan->active == NULL || plan->by_expert == NULL ||
-        plan->by_node == NULL || plan->node_of == NULL || plan->rows == NULL || plan->groups == NULL ||
-        plan->pick_rows == NULL || plan->picks == NULL) {
+    if (plan->place_of == NULL || plan->expert_count == NULL || plan->expert_first == NULL || plan->active == NULL ||
+        plan->by_expert == NULL || plan->by_node == NULL || plan->node_of == NULL || plan->rows == NULL ||
+        plan->groups == NULL || plan->pick_rows == NULL || plan->picks == NULL) {
         router_plan_close(plan);
         return MOE_ERR_NO_MEMORY;
     }
@@ -126,18 +130,19 @@ static void heap_sort(uint64_t *v, size_t n)
     }
 }
 
-static uint32_t active_expert(const router_plan *plan, size_t i)
+static uint32_t active_place(const router_plan *plan, size_t i)
 {
     return (uint32_t)plan->active[i];
 }
 
 /* A spare one only where there is no other. */
-static size_t usable_replicas(const router_plan_input *in, uint32_t expert, uint32_t *nodes)
+static size_t usable_replicas(const router_plan *plan, const router_plan_input *in, uint32_t place, uint32_t *nodes)
 {
     size_t n;
     size_t n_usable = 0;
-    const uint32_t *all = router_placement_replicas(in->placement, in->layer, (int32_t)expert, &n);
-    size_t n_preferred = router_placement_n_preferred(in->placement, in->layer, (int32_t)expert);
+    uint32_t slot = plan->layer->slots[place];
+    const uint32_t *all = router_placement_owners(in->placement, slot, &n);
+    size_t n_preferred = router_placement_n_preferred(in->placement, slot);
 
     for (size_t i = 0; i < n && (i != n_preferred || n_usable == 0); i++) {
         if (in->usable[all[i]]) {
@@ -147,55 +152,59 @@ static size_t usable_replicas(const router_plan_input *in, uint32_t expert, uint
     return n_usable;
 }
 
-/* Counts the asked-for picks per expert. Returns how many name an expert that the placement cannot hold. */
+/* Counts the asked-for picks per expert. Returns how many name an expert that the placement's space has not. */
 static size_t count_experts(router_plan *plan, const router_plan_input *in)
 {
     size_t n_unknown = 0;
-    uint32_t limit = MOE_MIN(plan->n_experts_max, router_placement_n_experts_max(in->placement));
 
     plan->n_active = 0;
     for (size_t pick = 0; pick < in->n_rows * plan->k; pick++) {
         int32_t id = in->ids[pick];
 
         plan->node_of[pick] = PLAN_NO_NODE;
+        plan->place_of[pick] = PLAN_NO_PLACE;
         if (id < 0 || (in->skip != NULL && in->skip[pick] != 0)) {
             continue;
         }
-        if ((uint32_t)id >= limit) {
+        uint32_t place = router_space_place(plan->layer, id);
+        if (place >= plan->widest) { /* ROUTER_NO_SLOT is, too */
             n_unknown++;
-        } else if (plan->expert_count[id]++ == 0) {
-            plan->active[plan->n_active++] = (uint32_t)id;
+            continue;
+        }
+        plan->place_of[pick] = place;
+        if (plan->expert_count[place]++ == 0) {
+            plan->active[plan->n_active++] = place;
         }
     }
     return n_unknown;
 }
 
-/* Experts without a choice come first, then the largest: what is placed late can still fill the gaps. Ties by id. */
+/* Experts without a choice come first, then the largest: what is placed late can still fill the gaps. Ties by place, that
+ * is by id. */
 static void order_experts(router_plan *plan, const router_plan_input *in)
 {
     uint32_t nodes[ROUTER_MAX_NODES];
     uint32_t first = 0;
 
     for (size_t i = 0; i < plan->n_active; i++) {
-        uint32_t expert = active_expert(plan, i);
-        uint64_t choice = usable_replicas(in, expert, nodes) > 1;
+        uint32_t place = active_place(plan, i);
+        uint64_t choice = usable_replicas(plan, in, place, nodes) > 1;
 
-        plan->active[i] = choice << 63 | (uint64_t)(INT32_MAX - plan->expert_count[expert]) << 32 | expert;
+        plan->active[i] = choice << 63 | (uint64_t)(INT32_MAX - plan->expert_count[place]) << 32 | place;
     }
     heap_sort(plan->active, plan->n_active);
     for (size_t i = 0; i < plan->n_active; i++) {
-        uint32_t expert = active_expert(plan, i);
+        uint32_t place = active_place(plan, i);
 
-        plan->expert_first[expert] = first;
-        first += plan->expert_count[expert];
-        plan->expert_count[expert] = 0;
+        plan->expert_first[place] = first;
+        first += plan->expert_count[place];
+        plan->expert_count[place] = 0;
     }
     for (size_t pick = 0; pick < in->n_rows * plan->k; pick++) {
-        int32_t id = in->ids[pick];
+        uint32_t place = plan->place_of[pick];
 
-        if (id >= 0 && (in->skip == NULL || in->skip[pick] == 0) &&
-            (uint32_t)id < MOE_MIN(plan->n_experts_max, router_placement_n_experts_max(in->placement))) {
-            plan->by_expert[plan->expert_first[id] + plan->expert_count[id]++] = (uint32_t)pick;
+        if (place != PLAN_NO_PLACE) {
+            plan->by_expert[plan->expert_first[place] + plan->expert_count[place]++] = (uint32_t)pick;
         }
     }
 }
@@ -228,12 +237,12 @@ static uint32_t cheapest(const router_plan_input *in, const uint32_t *nodes, siz
 
 /* Gives the expert's picks to nodes. Returns how many could not be given. With one usable replica there is nothing to
  * decide, so all go in one piece. */
-static size_t assign_expert(router_plan *plan, const router_plan_input *in, uint32_t expert, uint64_t *load)
+static size_t assign_expert(router_plan *plan, const router_plan_input *in, uint32_t place, uint64_t *load)
 {
     uint32_t nodes[ROUTER_MAX_NODES];
-    size_t n_nodes = usable_replicas(in, expert, nodes);
-    const uint32_t *picks = plan->by_expert + plan->expert_first[expert];
-    size_t n = plan->expert_count[expert];
+    size_t n_nodes = usable_replicas(plan, in, place, nodes);
+    const uint32_t *picks = plan->by_expert + plan->expert_first[place];
+    size_t n = plan->expert_count[place];
     size_t chunk = n_nodes == 1 ? n : PLAN_CHUNK;
     uint64_t reads_it = 0;
 
@@ -282,7 +291,7 @@ size_t router_plan_build(router_plan *plan, const router_plan_input *in)
     uint64_t load[ROUTER_MAX_NODES] = {0};
 
     MOE_ASSERT(in->n_rows <= plan->max_rows && in->max_part_rows >= 1 && in->max_part_picks >= plan->k);
-    plan->ids = in->ids;
+    plan->layer = router_space_at(router_placement_space(in->placement), in->layer);
     plan->max_part_rows = in->max_part_rows;
     plan->max_part_picks = in->max_part_picks;
     plan->n_nodes = router_placement_n_nodes(in->placement);
@@ -291,10 +300,10 @@ size_t router_plan_build(router_plan *plan, const router_plan_input *in)
     size_t n_unplaced = count_experts(plan, in);
     order_experts(plan, in);
     for (size_t i = 0; i < plan->n_active; i++) {
-        uint32_t expert = active_expert(plan, i);
+        uint32_t place = active_place(plan, i);
 
-        n_unplaced += assign_expert(plan, in, expert, load);
-        plan->expert_count[expert] = 0;
+        n_unplaced += assign_expert(plan, in, place, load);
+        plan->expert_count[place] = 0;
     }
     sort_by_node(plan, in->n_rows * plan->k);
     return n_unplaced;
@@ -334,22 +343,24 @@ static void group_picks(router_plan *plan, router_plan_part *part)
 
     plan->n_active = 0;
     for (uint32_t i = 0; i < part->n_picks; i++) {
-        if (plan->expert_count[plan->ids[from[i]]]++ == 0) {
-            plan->active[plan->n_active++] = (uint32_t)plan->ids[from[i]];
+        uint32_t place = plan->place_of[from[i]];
+
+        if (plan->expert_count[place]++ == 0) {
+            plan->active[plan->n_active++] = place;
         }
     }
     heap_sort(plan->active, plan->n_active);
     for (size_t g = 0; g < plan->n_active; g++) {
-        uint32_t expert = active_expert(plan, g);
+        uint32_t place = active_place(plan, g);
 
-        plan->groups[g] = (router_plan_group){(int32_t)expert, plan->expert_count[expert]};
-        plan->expert_first[expert] = first;
-        first += plan->expert_count[expert];
-        plan->expert_count[expert] = 0;
+        plan->groups[g] = (router_plan_group){plan->layer->ids[place], plan->expert_count[place]};
+        plan->expert_first[place] = first;
+        first += plan->expert_count[place];
+        plan->expert_count[place] = 0;
     }
     part->n_groups = (uint32_t)plan->n_active;
     for (uint32_t i = 0; i < part->n_picks; i++) {
-        uint32_t to = plan->expert_first[plan->ids[from[i]]]++;
+        uint32_t to = plan->expert_first[plan->place_of[from[i]]]++;
 
         row_idx += from[i] / plan->k != plan->rows[row_idx];
         plan->pick_rows[to] = row_idx;

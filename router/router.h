@@ -71,6 +71,7 @@ uint32_t router_space_version(const router_space *s);
 uint32_t router_space_n_layers(const router_space *s);
 uint32_t router_space_n_slots(const router_space *s);
 uint32_t router_space_n_node_experts(const router_space *s); /* slots whose expert is not local */
+uint32_t router_space_base_experts(const router_space *s); /* of a layer of the checkpoint: those that are not local */
 /* The most experts that a layer has. */
 uint32_t router_space_widest(const router_space *s);
 const router_expert *router_space_expert(const router_space *s, uint32_t slot);
@@ -172,28 +173,29 @@ typedef struct router_replica {
     bool spare;
 } router_replica;
 
-/* Makes a placement; everything is copied. Replicas come in any order; an expert may have none (its rows then wait).
- * Expert ids lie in [0, n_experts_max) and may be sparse.
- * Errors: MOE_ERR_INVALID_ARG names the replica or the node: out of range, given twice, more than ROUTER_MAX_NODES, an
- * empty or too long node id. */
-MOE_NODISCARD moe_status router_placement_open(uint64_t epoch, const char *const *node_ids, size_t n_nodes,
-                                               uint32_t n_layers, uint32_t n_experts_max,
-                                               const router_replica *replicas, size_t n_replicas,
+/* Makes a placement of a space's experts, which it keeps a reference of; all else is copied. Replicas come in any order;
+ * an expert may have none (its rows then wait).
+ * Errors: MOE_ERR_INVALID_ARG names the replica or the node: no such layer, expert or node, a local expert, given twice,
+ * more than ROUTER_MAX_NODES, an empty or too long node id. */
+MOE_NODISCARD moe_status router_placement_open(uint64_t epoch, router_space *space, const char *const *node_ids,
+                                               size_t n_nodes, const router_replica *replicas, size_t n_replicas,
                                                router_placement **out, moe_error *err);
-/* One node holds every expert: the embedded default. */
-MOE_NODISCARD moe_status router_placement_open_single(uint64_t epoch, const char *node_id, uint32_t n_layers,
-                                                      uint32_t n_experts_max, router_placement **out, moe_error *err);
+/* One node holds every expert that is not local: the embedded default. */
+MOE_NODISCARD moe_status router_placement_open_single(uint64_t epoch, router_space *space, const char *node_id,
+                                                      router_placement **out, moe_error *err);
 router_placement *router_placement_ref(router_placement *p);
 void router_placement_unref(router_placement *p); /* NULL is fine */
 uint64_t router_placement_epoch(const router_placement *p);
+router_space *router_placement_space(const router_placement *p); /* borrowed */
 size_t router_placement_n_nodes(const router_placement *p);
-uint32_t router_placement_n_layers(const router_placement *p);
-uint32_t router_placement_n_experts_max(const router_placement *p);
 const char *router_placement_node_id(const router_placement *p, size_t node);
-/* The nodes that hold an expert, *n_out of them: ascending, those with spare copies after all others. */
+/* The nodes that hold an expert, *n_out of them: ascending, those with spare copies after all others. None of an expert
+ * that the space has not. */
 const uint32_t *router_placement_replicas(const router_placement *p, uint32_t layer, int32_t expert_id, size_t *n_out);
+/* The same by slot of its space, or of another version of it. */
+const uint32_t *router_placement_owners(const router_placement *p, uint32_t slot, size_t *n_out);
 /* How many of them are not spare. */
-size_t router_placement_n_preferred(const router_placement *p, uint32_t layer, int32_t expert_id);
+size_t router_placement_n_preferred(const router_placement *p, uint32_t slot);
 
 /* ------------------------------------------------------------------------------------------------ solver */
 typedef struct router_solver_node {
@@ -206,7 +208,7 @@ typedef struct router_solver_node {
 typedef struct router_solver_input {
     const router_solver_node *nodes;  /* [n_nodes] */
     size_t n_nodes;                   /* 1 .. ROUTER_MAX_NODES */
-    uint32_t n_layers, n_ffn_experts; /* experts 0 .. n_ffn_experts - 1 of every layer */
+    router_space *space;              /* its experts are placed, but for local ones */
     uint32_t replication;             /* owners wanted per expert, >= 1; more than there are nodes: one on each */
     const router_placement *previous; /* NULL: none. What need not move stays */
     /* What has an owner left among the nodes stays as it is; only the other experts are given owners: those that they have
@@ -216,8 +218,8 @@ typedef struct router_solver_input {
 } router_solver_input;
 
 /* Decides who should own what: every expert on min(replication, n_nodes) distinct nodes. Where memory does not suffice for
- * that, as many experts as fit keep a copy more than the others, equally many in each layer; a place on each node may
- * stay free for moves. Each layer is spread in proportion to the nodes' memory, to within one expert, as far as bounds
+ * that, as many experts as fit keep a copy more than the others, of each layer in proportion to its experts; a place on each node
+ * may stay free for moves. Each layer is spread in proportion to the nodes' memory, to within one expert, as far as bounds
  * and distinctness allow; a node without a bound counts as the largest. Equal input gives an equal placement, and solving
  * again with the result as `previous` moves nothing.
  *
@@ -271,10 +273,11 @@ typedef struct router_plan_input {
     size_t max_part_picks; /* >= k */
 } router_plan_input;
 
-MOE_NODISCARD moe_status router_plan_open(size_t max_rows, uint32_t k, uint32_t n_experts_max, router_plan **out);
+/* widest: of the spaces whose placements are planned with (router_space_widest). */
+MOE_NODISCARD moe_status router_plan_open(size_t max_rows, uint32_t k, uint32_t widest, router_plan **out);
 void router_plan_close(router_plan *plan);
-/* Assigns. Returns the number of picks that no usable node can compute; those are in no part. A pick whose expert id
- * is at or above the placement's n_experts_max is one of them. */
+/* Assigns. Returns the number of picks that no usable node can compute; those are in no part. A pick of an expert that the
+ * placement's space has not is one of them. */
 size_t router_plan_build(router_plan *plan, const router_plan_input *input);
 /* Hands out the next part: nodes ascend, and rows ascend within a node. A row's picks at one node stay in one part.
  * False when there is no more. */

@@ -1,11 +1,10 @@
 /* Solver: who should own what. Four steps, each exact:
  *
  *   0. copies   How many there are: `replication` of each expert where memory suffices; else as many as fit. Every expert
- *               then has `least`, and in each layer the same number of experts has one more.
+ *               then has `least`, and in each layer the same part of the experts has one more.
  *   1. shares   How many copies a node holds in all: in proportion to its memory, within its bound.
- *   2. quotas   How many of them in each layer, so that layers are even too. A share divided by the number of layers is
- *               rounded down or up. The units left over are laid end to end around the layers, node after node; so each
- *               layer gets the same number of them.
+ *   2. quotas   How many of them in each layer, so that layers are even too: a node's share is spread over the layers in
+ *               proportion to their copies, rounded down or up.
  *   3. layers   Experts to nodes, one layer after the other. What was there stays within the quota, copies that are the last
  *               of their expert before all others; the rest goes where there is room. Where all nodes with room hold the expert already, other experts move along an
  *               augmenting path to make place for it. Last, pairs are swapped while that brings an expert into one more
@@ -25,8 +24,12 @@
 
 typedef struct solver {
     const router_solver_input *in;
-    uint32_t n_nodes, n_layers, n_ffn_experts, replication;
-    uint32_t least, extra;             /* step 0: copies of every expert; experts of a layer with one more */
+    const router_space *space;
+    uint32_t n_nodes, n_layers, widest, replication;
+    uint64_t n_experts; /* to be placed, of all layers */
+    uint32_t least;     /* step 0: copies of every expert */
+    uint32_t *extra;    /* owned [n_layers]: of each layer's experts so many have one more */
+    uint64_t n_copies;
     uint64_t limit[ROUTER_MAX_NODES];  /* copies that fit, at most one of every expert */
     uint64_t weight[ROUTER_MAX_NODES]; /* memory in MiB */
     uint32_t share[ROUTER_MAX_NODES];  /* step 1 */
@@ -34,12 +37,16 @@ typedef struct solver {
     uint32_t now[ROUTER_MAX_NODES];    /* of each node of the previous placement; UINT32_MAX: it is no more */
     bool has_previous, has_zones;
 
-    /* of the layer under work */
+    uint32_t *quota; /* owned [n_nodes, n_layers], step 2 */
+
+    /* of the layer under work. Experts are counted by their place among those of the layer that are not local */
+    uint32_t n;   /* experts */
+    int32_t *ids; /* owned [widest] */
     uint32_t room[ROUTER_MAX_NODES];
-    uint8_t *on;      /* owned [n_nodes * n_ffn_experts]: 1 if the node holds the expert */
-    uint32_t *copies; /* owned [n_ffn_experts] */
-    uint32_t *wanted; /* owned [n_ffn_experts]: copies that there are to be */
-    uint32_t *left;   /* owned [n_ffn_experts]: copies of the previous placement that still are */
+    uint8_t *on;      /* owned [n_nodes * widest]: 1 if the node holds the expert */
+    uint32_t *copies; /* owned [widest] */
+    uint32_t *wanted; /* owned [widest]: copies that there are to be */
+    uint32_t *left;   /* owned [widest]: copies of the previous placement that still are */
 
     router_replica *replicas; /* owned: of all layers, ascending layer, expert, node */
     size_t n_replicas;
@@ -47,7 +54,7 @@ typedef struct solver {
 
 static uint8_t *held(solver *s, uint32_t node, uint32_t expert)
 {
-    return &s->on[(size_t)node * s->n_ffn_experts + expert];
+    return &s->on[(size_t)node * s->widest + expert];
 }
 
 static moe_status check_input(const router_solver_input *in, moe_error *err)
@@ -56,10 +63,10 @@ static moe_status check_input(const router_solver_input *in, moe_error *err)
         return moe_fail(err, MOE_ERR_INVALID_ARG, "solver: %zu nodes, limits 1 and %d", in->n_nodes, ROUTER_MAX_NODES);
     }
     uint32_t r = MOE_MIN(in->replication, (uint32_t)in->n_nodes);
-    if (in->n_layers == 0 || in->n_ffn_experts == 0 || r == 0 || in->n_ffn_experts > SOLVER_MAX_COPIES ||
-        in->n_layers > SOLVER_MAX_COPIES / in->n_ffn_experts / r) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "solver: %u layers of %u experts, replication %u: limit %u copies",
-                        in->n_layers, in->n_ffn_experts, in->replication, SOLVER_MAX_COPIES);
+    uint32_t n = router_space_n_node_experts(in->space);
+    if (r == 0 || n > SOLVER_MAX_COPIES / r) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "solver: %u experts, replication %u: limit %u copies", n,
+                        in->replication, SOLVER_MAX_COPIES);
     }
     for (size_t i = 0; i < in->n_nodes; i++) {
         if (in->nodes[i].memory_bytes != 0 && in->nodes[i].expert_bytes == 0) {
@@ -88,7 +95,7 @@ static void find_previous(solver *s)
 {
     const router_placement *p = s->in->previous;
 
-    s->has_previous = p != NULL && router_placement_n_layers(p) == s->n_layers;
+    s->has_previous = p != NULL;
     for (uint32_t j = 0; s->has_previous && j < router_placement_n_nodes(p); j++) {
         s->now[j] = UINT32_MAX;
         for (uint32_t i = 0; i < s->n_nodes; i++) {
@@ -100,13 +107,12 @@ static void find_previous(solver *s)
 }
 
 /* The nodes that held the expert, as indices of now; UINT32_MAX among them: one that is no more. */
-static size_t previous_owners(const solver *s, uint32_t layer, uint32_t expert, uint32_t owners[ROUTER_MAX_NODES])
+static size_t previous_owners(const solver *s, uint32_t layer, int32_t id, uint32_t owners[ROUTER_MAX_NODES])
 {
-    const router_placement *p = s->in->previous;
     size_t n = 0;
 
-    if (s->has_previous && expert < router_placement_n_experts_max(p)) {
-        const uint32_t *nodes = router_placement_replicas(p, layer, (int32_t)expert, &n);
+    if (s->has_previous) {
+        const uint32_t *nodes = router_placement_replicas(s->in->previous, layer, id, &n);
         for (size_t i = 0; i < n; i++) {
             owners[i] = s->now[nodes[i]];
         }
@@ -116,7 +122,7 @@ static size_t previous_owners(const solver *s, uint32_t layer, uint32_t expert, 
 
 static void find_limits(solver *s)
 {
-    uint64_t all = (uint64_t)s->n_layers * s->n_ffn_experts;
+    uint64_t all = s->n_experts;
     uint64_t largest = 1;
 
     for (uint32_t i = 0; i < s->n_nodes; i++) {
@@ -130,7 +136,7 @@ static void find_limits(solver *s)
     }
 }
 
-static moe_status does_not_fit(const solver *s, uint64_t all, uint64_t room, moe_error *err)
+static moe_status does_not_fit(const solver *s, uint64_t room, moe_error *err)
 {
     char list[200] = "";
     size_t used = 0;
@@ -142,29 +148,50 @@ static moe_status does_not_fit(const solver *s, uint64_t all, uint64_t room, moe
         used += n > 0 ? (size_t)n : 0;
     }
     return moe_fail(err, MOE_ERR_BUSY,
-                    "placement: %u layers of %u experts are %llu copies; the nodes have room for %llu (%s)",
-                    s->n_layers, s->n_ffn_experts, (unsigned long long)all, (unsigned long long)room, list);
+                    "placement: one of each expert of %u layers are %llu copies; the nodes have room for %llu (%s)",
+                    s->n_layers, (unsigned long long)s->n_experts, (unsigned long long)room, list);
+}
+
+/* Experts of a layer that are to be placed. */
+static uint32_t layer_size(const solver *s, uint32_t layer)
+{
+    const router_space_layer *l = router_space_at(s->space, layer);
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < l->n_experts; i++) {
+        n += !router_space_expert(s->space, l->slots[i])->is_local;
+    }
+    return n;
+}
+
+static uint64_t layer_copies(const solver *s, uint32_t layer)
+{
+    return (uint64_t)layer_size(s, layer) * s->least + s->extra[layer];
 }
 
 /* Step 0. Where memory is short, one place of each node that cannot hold everything stays free, if every expert keeps
  * `least` copies all the same: two full nodes that are to exchange the only copies of two experts could never begin. */
 static moe_status count_copies(solver *s, moe_error *err)
 {
-    uint64_t all = (uint64_t)s->n_layers * s->n_ffn_experts, room = 0, places = 0;
+    uint64_t all = s->n_experts, room = 0, places = 0, extra = 0;
 
     for (uint32_t i = 0; i < s->n_nodes; i++) {
         room += s->limit[i];
         places += s->limit[i] - (s->limit[i] > 0 && s->limit[i] < all);
     }
     if (room < all) {
-        return does_not_fit(s, all, room, err);
+        return does_not_fit(s, room, err);
     }
     s->least = (uint32_t)MOE_MIN((uint64_t)s->replication, room / all);
     if (s->least < s->replication && places >= s->least * all) {
-        s->extra = (uint32_t)((places - s->least * all) / s->n_layers);
+        extra = places - s->least * all;
         for (uint32_t i = 0; i < s->n_nodes; i++) {
             s->limit[i] -= s->limit[i] > 0 && s->limit[i] < all;
         }
+    }
+    for (uint32_t layer = 0; layer < s->n_layers; layer++) {
+        s->extra[layer] = (uint32_t)(extra * layer_size(s, layer) / all);
+        s->n_copies += layer_copies(s, layer);
     }
     return MOE_OK;
 }
@@ -181,9 +208,7 @@ static bool is_emptier(const solver *s, uint32_t a, uint32_t b)
  * again. */
 static void divide(solver *s)
 {
-    uint64_t wanted = (uint64_t)s->n_layers * (s->n_ffn_experts * s->least + s->extra);
-
-    for (uint64_t unit = 0; unit < wanted; unit++) {
+    for (uint64_t unit = 0; unit < s->n_copies; unit++) {
         uint32_t best = UINT32_MAX;
 
         for (uint32_t i = 0; i < s->n_nodes; i++) {
@@ -195,20 +220,100 @@ static void divide(solver *s)
     }
 }
 
-/* Step 2, for one layer. A node's left-over units occupy the layers begin, begin + 1, ... (modulo the layers); the next
- * node's begin where they end. The shares add up to a multiple of the number of layers, so the ring closes and each
- * layer is met by equally many units. */
-static void set_quotas(solver *s, uint32_t layer)
+static uint32_t *quota_of(const solver *s, uint32_t node, uint32_t layer)
 {
-    uint32_t begin = 0; /* where this node's left-over units begin */
+    return &s->quota[(size_t)node * s->n_layers + layer];
+}
 
-    for (uint32_t i = 0; i < s->n_nodes; i++) {
-        uint32_t left_over = s->share[i] % s->n_layers;
-        uint32_t place = (layer + s->n_layers - begin) % s->n_layers;
+/* One unit more for the node, in the layer that lacks most of its copies; among equals the next one after *begin, around
+ * the layers. So what the nodes get beyond the rounded part of their shares is laid end to end around the layers, where
+ * these are equal. Every layer ends up with all of its copies: that is how a table of zeros and ones is made to given
+ * sums of rows and columns (Gale and Ryser), and such a table exists, as the fractions that were cut off have these sums. */
+static void give_unit(solver *s, uint32_t node, uint32_t *lacking, uint8_t *given, uint32_t *begin)
+{
+    uint32_t best = UINT32_MAX;
 
-        s->room[i] = s->share[i] / s->n_layers + (place < left_over);
-        begin = (begin + left_over) % s->n_layers;
+    for (uint32_t i = 0; i < s->n_layers; i++) {
+        uint32_t layer = (*begin + i) % s->n_layers;
+
+        if (!given[layer] && (best == UINT32_MAX || lacking[layer] > lacking[best])) {
+            best = layer;
+        }
     }
+    *quota_of(s, node, best) += 1;
+    lacking[best]--;
+    given[best] = 1;
+    *begin = (best + 1) % s->n_layers;
+}
+
+/* Two nodes exchange units of two layers, so that the first has one less of `layer`, of which it has too many. */
+static bool exchange_unit(solver *s, uint32_t node, uint32_t layer)
+{
+    uint32_t most = layer_size(s, layer);
+
+    for (uint32_t other = 0; other < s->n_layers; other++) {
+        if (other == layer || *quota_of(s, node, other) >= layer_size(s, other)) {
+            continue;
+        }
+        for (uint32_t j = 0; j < s->n_nodes; j++) {
+            if (j != node && *quota_of(s, j, layer) < most && *quota_of(s, j, other) > 0) {
+                *quota_of(s, node, layer) -= 1;
+                *quota_of(s, node, other) += 1;
+                *quota_of(s, j, layer) += 1;
+                *quota_of(s, j, other) -= 1;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* No node can have more copies of a layer than that has experts. Only where the layers differ and memory is short can
+ * rounding have led to that; a copy that finds no place then is one of those that not all experts have. */
+static void cap_quotas(solver *s)
+{
+    for (uint32_t layer = 0; layer < s->n_layers; layer++) {
+        uint32_t most = layer_size(s, layer);
+
+        for (uint32_t i = 0; i < s->n_nodes; i++) {
+            while (*quota_of(s, i, layer) > most && exchange_unit(s, i, layer)) {
+            }
+            while (*quota_of(s, i, layer) > most && s->extra[layer] > 0) {
+                *quota_of(s, i, layer) -= 1;
+                s->extra[layer]--;
+                s->n_copies--;
+            }
+            MOE_ASSERT(*quota_of(s, i, layer) <= most);
+        }
+    }
+}
+
+/* Step 2. lacking [n_layers] and given [n_layers] are scratch. */
+static void set_quotas(solver *s, uint32_t *lacking, uint8_t *given)
+{
+    uint32_t begin = 0;
+
+    for (uint32_t layer = 0; layer < s->n_layers; layer++) {
+        uint64_t copies = layer_copies(s, layer);
+
+        lacking[layer] = (uint32_t)copies;
+        for (uint32_t i = 0; i < s->n_nodes; i++) {
+            *quota_of(s, i, layer) = (uint32_t)(s->share[i] * copies / s->n_copies);
+            lacking[layer] -= *quota_of(s, i, layer);
+        }
+    }
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        uint32_t left_over = s->share[i];
+
+        for (uint32_t layer = 0; layer < s->n_layers; layer++) {
+            left_over -= *quota_of(s, i, layer);
+        }
+        memset(given, 0, s->n_layers);
+        while (left_over-- > 0) {
+            give_unit(s, i, lacking, given, &begin);
+        }
+    }
+    cap_quotas(s);
 }
 
 static void put(solver *s, uint32_t node, uint32_t expert)
@@ -222,8 +327,8 @@ static void count_left(solver *s, uint32_t layer)
 {
     uint32_t owners[ROUTER_MAX_NODES];
 
-    for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
-        size_t n = previous_owners(s, layer, e, owners);
+    for (uint32_t e = 0; e < s->n; e++) {
+        size_t n = previous_owners(s, layer, s->ids[e], owners);
 
         s->left[e] = 0;
         for (size_t i = 0; i < n; i++) {
@@ -233,17 +338,17 @@ static void count_left(solver *s, uint32_t layer)
 }
 
 /* The one copy more goes to experts that have it already, then to the lowest ids. */
-static void choose_extra(solver *s)
+static void choose_extra(solver *s, uint32_t layer)
 {
-    uint32_t n = 0;
+    uint32_t n = 0, extra = s->extra[layer];
 
-    for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
-        bool has = s->left[e] > s->least && n < s->extra;
+    for (uint32_t e = 0; e < s->n; e++) {
+        bool has = s->left[e] > s->least && n < extra;
 
         s->wanted[e] = s->least + has;
         n += has;
     }
-    for (uint32_t e = 0; e < s->n_ffn_experts && n < s->extra; e++) {
+    for (uint32_t e = 0; e < s->n && n < extra; e++) {
         n += s->wanted[e] == s->least;
         s->wanted[e] = s->least + 1;
     }
@@ -252,7 +357,7 @@ static void choose_extra(solver *s)
 static void keep_copies(solver *s, uint32_t layer, uint32_t expert)
 {
     uint32_t owners[ROUTER_MAX_NODES];
-    size_t n = previous_owners(s, layer, expert, owners);
+    size_t n = previous_owners(s, layer, s->ids[expert], owners);
 
     while (s->copies[expert] < s->wanted[expert]) {
         uint32_t best = UINT32_MAX;
@@ -277,7 +382,7 @@ static void keep_copies(solver *s, uint32_t layer, uint32_t expert)
 static void keep_previous(solver *s, uint32_t layer)
 {
     for (uint32_t n = 1; n <= s->n_nodes; n++) {
-        for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
+        for (uint32_t e = 0; e < s->n; e++) {
             if (s->left[e] == n) {
                 keep_copies(s, layer, e);
             }
@@ -321,7 +426,7 @@ static bool put_where_room(solver *s, uint32_t expert)
 /* An expert on node a that is not on node b. */
 static bool find_movable(solver *s, uint32_t a, uint32_t b, uint32_t *expert)
 {
-    for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
+    for (uint32_t e = 0; e < s->n; e++) {
         if (*held(s, a, e) && !*held(s, b, e)) {
             *expert = e;
             return true;
@@ -377,7 +482,7 @@ static bool swap_for_zone(solver *s, uint32_t e, uint32_t a)
         if (*held(s, c, e) || zone_mates(s, c, e) > 0) {
             continue;
         }
-        for (uint32_t f = 0; f < s->n_ffn_experts; f++) {
+        for (uint32_t f = 0; f < s->n; f++) {
             if (*held(s, c, f) && !*held(s, a, f) && (zone_mates(s, a, f) == 0 || zone_mates(s, c, f) > 0)) {
                 *held(s, a, e) = *held(s, c, f) = 0;
                 *held(s, c, e) = *held(s, a, f) = 1;
@@ -391,7 +496,7 @@ static bool swap_for_zone(solver *s, uint32_t e, uint32_t a)
 /* Every swap brings an expert into one more zone and takes none from the other, so no swap undoes another. */
 static void spread_zones(solver *s)
 {
-    for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
+    for (uint32_t e = 0; e < s->n; e++) {
         for (uint32_t a = 0; a < s->n_nodes; a++) {
             if (*held(s, a, e) && zone_mates(s, a, e) > 0) {
                 (void)swap_for_zone(s, e, a);
@@ -400,15 +505,30 @@ static void spread_zones(solver *s)
     }
 }
 
+static void begin_layer(solver *s, uint32_t layer)
+{
+    const router_space_layer *l = router_space_at(s->space, layer);
+
+    s->n = 0;
+    for (uint32_t i = 0; i < l->n_experts; i++) {
+        if (!router_space_expert(s->space, l->slots[i])->is_local) {
+            s->ids[s->n++] = l->ids[i];
+        }
+    }
+    for (uint32_t i = 0; i < s->n_nodes; i++) {
+        s->room[i] = *quota_of(s, i, layer);
+    }
+    memset(s->on, 0, (size_t)s->n_nodes * s->widest);
+    memset(s->copies, 0, s->widest * sizeof *s->copies);
+}
+
 static void solve_layer(solver *s, uint32_t layer)
 {
-    memset(s->on, 0, (size_t)s->n_nodes * s->n_ffn_experts);
-    memset(s->copies, 0, s->n_ffn_experts * sizeof *s->copies);
-    set_quotas(s, layer);
+    begin_layer(s, layer);
     count_left(s, layer);
-    choose_extra(s);
+    choose_extra(s, layer);
     keep_previous(s, layer);
-    for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
+    for (uint32_t e = 0; e < s->n; e++) {
         while (s->copies[e] < s->wanted[e]) {
             if (!put_where_room(s, e)) {
                 put_by_path(s, e);
@@ -418,10 +538,10 @@ static void solve_layer(solver *s, uint32_t layer)
     if (s->has_zones && s->replication > 1) {
         spread_zones(s);
     }
-    for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
+    for (uint32_t e = 0; e < s->n; e++) {
         for (uint32_t i = 0; i < s->n_nodes; i++) {
             if (*held(s, i, e)) {
-                s->replicas[s->n_replicas++] = (router_replica){layer, (int32_t)e, i, false};
+                s->replicas[s->n_replicas++] = (router_replica){layer, s->ids[e], i, false};
             }
         }
     }
@@ -444,7 +564,7 @@ static size_t merge_expert(const solver *s, const router_replica *of_expert, siz
                            router_replica *out)
 {
     uint32_t owners[ROUTER_MAX_NODES];
-    size_t n_owners = previous_owners(s, of_expert->layer, (uint32_t)of_expert->expert_id, owners), n_out = 0;
+    size_t n_owners = previous_owners(s, of_expert->layer, of_expert->expert_id, owners), n_out = 0;
 
     for (size_t i = 0; i < n_owners; i++) {
         if (owners[i] != UINT32_MAX) {
@@ -489,10 +609,10 @@ static moe_status keep_what_has_an_owner(solver *s, moe_error *err)
     uint64_t over[ROUTER_MAX_NODES] = {0}, n_held[ROUTER_MAX_NODES] = {0};
     uint32_t owners[ROUTER_MAX_NODES];
     size_t most = s->n_replicas;
-    for (uint32_t layer = 0; layer < s->n_layers; layer++) {
-        for (uint32_t e = 0; e < s->n_ffn_experts; e++) {
-            most += previous_owners(s, layer, e, owners);
-        }
+    for (uint32_t slot = 0; slot < router_space_n_slots(s->space); slot++) {
+        const router_expert *e = router_space_expert(s->space, slot);
+
+        most += previous_owners(s, e->layer, e->id, owners);
     }
     router_replica *merged = calloc(most, sizeof *merged);
 
@@ -513,6 +633,40 @@ static moe_status keep_what_has_an_owner(solver *s, moe_error *err)
     return MOE_OK;
 }
 
+static moe_status open_tables(solver *s, moe_error *err)
+{
+    s->extra = calloc(s->n_layers, sizeof *s->extra);
+    s->quota = calloc((size_t)s->n_nodes * s->n_layers, sizeof *s->quota);
+    s->ids = calloc(s->widest, sizeof *s->ids);
+    s->on = calloc(s->n_nodes, s->widest);
+    s->copies = calloc(s->widest, sizeof *s->copies);
+    s->wanted = calloc(s->widest, sizeof *s->wanted);
+    s->left = calloc(s->widest, sizeof *s->left);
+    if (s->extra == NULL || s->quota == NULL || s->ids == NULL || s->on == NULL || s->copies == NULL ||
+        s->wanted == NULL || s->left == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "solver: %u layers of up to %u experts", s->n_layers, s->widest);
+    }
+    return MOE_OK;
+}
+
+static moe_status open_quotas(solver *s, moe_error *err)
+{
+    uint32_t *lacking = calloc(s->n_layers, sizeof *lacking);
+    uint8_t *given = calloc(s->n_layers, sizeof *given);
+    moe_status status = MOE_ERR_NO_MEMORY;
+
+    if (lacking != NULL && given != NULL) {
+        set_quotas(s, lacking, given);
+        status = MOE_OK;
+    }
+    free(lacking);
+    free(given);
+    s->replicas = calloc(s->n_copies, sizeof *s->replicas);
+    return status == MOE_OK && s->replicas != NULL
+               ? MOE_OK
+               : moe_fail(err, MOE_ERR_NO_MEMORY, "solver: %llu copies", (unsigned long long)s->n_copies);
+}
+
 static moe_status solve_all(solver *s, router_placement **out, moe_error *err)
 {
     const char *ids[ROUTER_MAX_NODES];
@@ -520,18 +674,16 @@ static moe_status solve_all(solver *s, router_placement **out, moe_error *err)
     find_zones(s);
     find_previous(s);
     find_limits(s);
-    moe_status status = count_copies(s, err);
+    moe_status status = open_tables(s, err);
+    if (status == MOE_OK) {
+        status = count_copies(s, err);
+    }
     if (status != MOE_OK) {
         return status;
     }
     divide(s);
-    s->on = calloc(s->n_nodes, s->n_ffn_experts);
-    s->copies = calloc(s->n_ffn_experts, sizeof *s->copies);
-    s->wanted = calloc(s->n_ffn_experts, sizeof *s->wanted);
-    s->left = calloc(s->n_ffn_experts, sizeof *s->left);
-    s->replicas = calloc(s->n_layers * ((size_t)s->n_ffn_experts * s->least + s->extra), sizeof *s->replicas);
-    if (s->on == NULL || s->copies == NULL || s->wanted == NULL || s->left == NULL || s->replicas == NULL) {
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "solver: %u layers of %u experts", s->n_layers, s->n_ffn_experts);
+    if ((status = open_quotas(s, err)) != MOE_OK) {
+        return status;
     }
     for (uint32_t layer = 0; layer < s->n_layers; layer++) {
         solve_layer(s, layer);
@@ -542,8 +694,7 @@ static moe_status solve_all(solver *s, router_placement **out, moe_error *err)
     for (uint32_t i = 0; i < s->n_nodes; i++) {
         ids[i] = s->in->nodes[i].id;
     }
-    return router_placement_open(s->in->epoch, ids, s->n_nodes, s->n_layers, s->n_ffn_experts, s->replicas,
-                                 s->n_replicas, out, err);
+    return router_placement_open(s->in->epoch, s->in->space, ids, s->n_nodes, s->replicas, s->n_replicas, out, err);
 }
 
 moe_status router_solve(const router_solver_input *input, router_placement **out, moe_error *err)
@@ -554,11 +705,16 @@ moe_status router_solve(const router_solver_input *input, router_placement **out
         return status;
     }
     solver s = {.in = input,
+                .space = input->space,
                 .n_nodes = (uint32_t)input->n_nodes,
-                .n_layers = input->n_layers,
-                .n_ffn_experts = input->n_ffn_experts,
+                .n_layers = router_space_n_layers(input->space),
+                .widest = router_space_widest(input->space),
+                .n_experts = router_space_n_node_experts(input->space),
                 .replication = MOE_MIN(input->replication, (uint32_t)input->n_nodes)};
     status = solve_all(&s, out, err);
+    free(s.extra);
+    free(s.quota);
+    free(s.ids);
     free(s.on);
     free(s.copies);
     free(s.wanted);

@@ -7,7 +7,8 @@
 
 struct router_space {
     atomic_uint refs;
-    uint32_t version, n_layers, n_slots, n_base, n_local, widest;
+    uint32_t version, n_layers, n_slots, widest;
+    uint32_t n_base, n_local;    /* slots of the checkpoint's experts; of them, of local ones */
     router_space_layer *layers;  /* owned [n_layers]; their arrays point into ids and slots */
     router_expert *experts;      /* owned [n_slots] */
     int32_t *ids;                /* owned [n_slots] layer by layer */
@@ -224,6 +225,11 @@ uint32_t router_space_n_slots(const router_space *s)
 uint32_t router_space_n_node_experts(const router_space *s)
 {
     return s->n_slots - s->n_local;
+}
+
+uint32_t router_space_base_experts(const router_space *s)
+{
+    return (s->n_base - s->n_local) / s->n_layers;
 }
 
 uint32_t router_space_widest(const router_space *s)

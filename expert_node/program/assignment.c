@@ -35,7 +35,7 @@ struct assignment {
     loader *loader;
     const moe_clock *clock;
     char id[ROUTER_MAX_NODE_ID + 1];
-    uint32_t n_layers, n_ffn_experts;
+    const router_space *space;
     size_t n_words;   /* of one bitmap */
     uint64_t *wanted; /* owned, as the next */
     uint64_t *held;
@@ -58,7 +58,7 @@ struct assignment {
     atomic_bool complete;
 };
 
-moe_status assignment_open(expert_node *node, loader *from, const char *id, uint32_t n_layers, uint32_t n_ffn_experts,
+moe_status assignment_open(expert_node *node, loader *from, const char *id, const router_space *space,
                            const moe_clock *clock, assignment **out)
 {
     assignment *a = calloc(1, sizeof *a);
@@ -70,9 +70,8 @@ moe_status assignment_open(expert_node *node, loader *from, const char *id, uint
     a->loader = from;
     a->clock = clock;
     (void)snprintf(a->id, sizeof a->id, "%s", id);
-    a->n_layers = n_layers;
-    a->n_ffn_experts = n_ffn_experts;
-    a->n_words = n_layers * cluster_words(n_ffn_experts);
+    a->space = space;
+    a->n_words = router_space_words(space);
     a->wanted = calloc(a->n_words, sizeof *a->wanted);
     a->held = calloc(a->n_words, sizeof *a->held);
     a->failed = calloc(a->n_words, sizeof *a->failed);
@@ -104,11 +103,6 @@ void assignment_notify(assignment *a)
     atomic_store(&a->changed, true);
 }
 
-static bool bit(const assignment *a, const uint64_t *bitmap, size_t i)
-{
-    return cluster_bit(bitmap, a->n_ffn_experts, (uint32_t)(i / a->n_ffn_experts), (uint32_t)(i % a->n_ffn_experts));
-}
-
 static uint32_t count_missing(const assignment *a)
 {
     uint32_t n = 0;
@@ -134,7 +128,7 @@ static void take_state(assignment *a, cluster *c)
     const cluster_state *s = cluster_state_acquire(c);
     uint64_t before = a->epoch;
 
-    if (s->desired != NULL && s->n_layers == a->n_layers && s->n_ffn_experts == a->n_ffn_experts) {
+    if (s->desired != NULL) {
         a->n_wanted = (uint32_t)cluster_state_wanted(s, a->id, a->wanted);
         cluster_state_settled(s, a->settled);
         cluster_state_covered(s, a->id, a->covered);
@@ -163,10 +157,12 @@ static bool has_surplus(const assignment *a)
     return false;
 }
 
-static void failed(assignment *a, uint32_t layer, uint32_t expert, const char *why)
+static void failed(assignment *a, uint32_t slot, const char *why)
 {
-    MOE_ERROR("layer %u expert %u is not served: %s", layer, expert, why);
-    cluster_bit_set(a->failed, a->n_ffn_experts, layer, expert);
+    const router_expert *e = router_space_expert(a->space, slot);
+
+    MOE_ERROR("layer %u expert %d is not served: %s", e->layer, e->id, why);
+    router_bit_set(a->failed, slot);
     a->retry_ns = moe_now_ns(a->clock) + RETRY_NS;
 }
 
@@ -179,15 +175,16 @@ static bool take_one(assignment *a)
         return false;
     }
     a->n_asked--;
+    uint32_t slot = router_space_slot(a->space, e.layer, e.expert_id);
     if (e.status == MOE_OK) {
         e.status = expert_node_load_finish(a->node, e.layer, e.expert_id, e.expert, &e.err);
     } else {
         expert_node_load_abandon(a->node, e.layer, e.expert_id);
     }
     if (e.status != MOE_OK) {
-        failed(a, e.layer, (uint32_t)e.expert_id, e.err.text);
-    } else if (cluster_bit(a->wanted, a->n_ffn_experts, e.layer, (uint32_t)e.expert_id)) {
-        cluster_bit_set(a->held, a->n_ffn_experts, e.layer, (uint32_t)e.expert_id);
+        failed(a, slot, e.err.text);
+    } else if (router_bit(a->wanted, slot)) {
+        router_bit_set(a->held, slot);
         a->n_missing--;
         a->report = true;
     } else {
@@ -196,12 +193,12 @@ static bool take_one(assignment *a)
     return true;
 }
 
-static void drop_one(assignment *a, size_t i)
+static void drop_one(assignment *a, uint32_t slot)
 {
-    uint32_t layer = (uint32_t)(i / a->n_ffn_experts), expert = (uint32_t)(i % a->n_ffn_experts);
+    const router_expert *e = router_space_expert(a->space, slot);
 
-    expert_node_drop(a->node, layer, (int32_t)expert);
-    a->held[layer * cluster_words(a->n_ffn_experts) + expert / 64] &= ~((uint64_t)1 << (expert % 64));
+    expert_node_drop(a->node, e->layer, e->id);
+    router_bit_clear(a->held, slot);
     a->report = true;
 }
 
@@ -223,15 +220,13 @@ static bool unregistered_are_past(assignment *a)
 }
 
 /* The first expert that is held and not wanted, and that registered coordinators have settled; false: there is none. */
-static bool find_surplus(const assignment *a, size_t *out)
+static bool find_surplus(const assignment *a, uint32_t *out)
 {
-    size_t words = cluster_words(a->n_ffn_experts);
-
     for (size_t w = 0; w < a->n_words; w++) {
         uint64_t surplus = a->held[w] & ~a->wanted[w] & a->settled[w];
 
         if (surplus != 0) {
-            *out = w / words * a->n_ffn_experts + w % words * 64 + (size_t)__builtin_ctzll(surplus);
+            *out = (uint32_t)(w * 64 + (size_t)__builtin_ctzll(surplus));
             return true;
         }
     }
@@ -240,24 +235,25 @@ static bool find_surplus(const assignment *a, size_t *out)
 
 static bool drop_surplus(assignment *a)
 {
-    size_t i;
+    uint32_t slot;
 
-    if (!find_surplus(a, &i) || !unregistered_are_past(a)) {
+    if (!find_surplus(a, &slot) || !unregistered_are_past(a)) {
         return false;
     }
-    drop_one(a, i);
+    drop_one(a, slot);
     return true;
 }
 
 /* Asks the loader for one expert. False: there is no room, in the memory or at the loader. */
-static bool ask_for(assignment *a, uint32_t layer, uint32_t expert)
+static bool ask_for(assignment *a, uint32_t slot)
 {
+    const router_expert *e = router_space_expert(a->space, slot);
     moe_error err = {""};
 
     if (a->n_asked == LOADER_DEPTH) {
         return false;
     }
-    moe_status status = expert_node_load_begin(a->node, layer, (int32_t)expert, &err);
+    moe_status status = expert_node_load_begin(a->node, e->layer, e->id, &err);
     if (status == MOE_ERR_BUSY && has_surplus(a)) {
         if (!a->full) {
             MOE_INFO("%s: waiting until no coordinator uses what others have taken over", err.text);
@@ -266,10 +262,10 @@ static bool ask_for(assignment *a, uint32_t layer, uint32_t expert)
         return false;
     }
     if (status == MOE_OK) {
-        MOE_ASSERT(loader_ask(a->loader, layer, (int32_t)expert));
+        MOE_ASSERT(loader_ask(a->loader, e->layer, e->id));
         a->n_asked++;
     } else if (status != MOE_ERR_EXISTS) { /* it exists when it was asked for before the placement changed */
-        failed(a, layer, expert, err.text);
+        failed(a, slot, err.text);
     }
     a->full = false;
     return true;
@@ -277,14 +273,14 @@ static bool ask_for(assignment *a, uint32_t layer, uint32_t expert)
 
 static bool load_next(assignment *a)
 {
-    size_t n = (size_t)a->n_layers * a->n_ffn_experts;
+    size_t n = router_space_n_slots(a->space);
 
     for (; a->cursor < 2 * n; a->cursor++) {
-        size_t i = a->cursor % n;
-        bool is_turn = a->cursor >= n || !bit(a, a->covered, i);
+        uint32_t slot = (uint32_t)(a->cursor % n);
+        bool is_turn = a->cursor >= n || !router_bit(a->covered, slot);
 
-        if (is_turn && bit(a, a->wanted, i) && !bit(a, a->held, i) && !bit(a, a->failed, i)) {
-            bool asked = ask_for(a, (uint32_t)(i / a->n_ffn_experts), (uint32_t)(i % a->n_ffn_experts));
+        if (is_turn && router_bit(a->wanted, slot) && !router_bit(a->held, slot) && !router_bit(a->failed, slot)) {
+            bool asked = ask_for(a, slot);
             a->cursor += asked;
             return asked;
         }

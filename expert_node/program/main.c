@@ -193,8 +193,7 @@ static moe_status open_node(node_program_state *p, const char *secret, size_t n_
                              .incarnation = p->incarnation,
                              .transport = p->transport,
                              .device = p->device,
-                             .n_layers = m->n_layers,
-                             .n_experts_max = m->n_ffn_experts,
+                             .space = p->files.space,
                              .d_model = m->d_model,
                              .secret = secret,
                              .n_secret = n_secret,
@@ -211,8 +210,8 @@ static moe_status open_node(node_program_state *p, const char *secret, size_t n_
     if (status == MOE_OK) {
         status = open_loader(p, err);
     }
-    if (status == MOE_OK && assignment_open(p->node, p->loader, p->id, m->n_layers, m->n_ffn_experts, moe_clock_real(),
-                                            &p->assignment) != MOE_OK) {
+    if (status == MOE_OK &&
+        assignment_open(p->node, p->loader, p->id, p->files.space, moe_clock_real(), &p->assignment) != MOE_OK) {
         status = moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory");
     }
     return status;
@@ -294,8 +293,7 @@ static moe_status open_cluster(node_program_state *p, const char *secret, size_t
                          .id = p->id,
                          .address = p->address,
                          .incarnation = p->incarnation,
-                         .model = member_model(&p->files.config, p->files.tensors, p->device->numeric_class,
-                                               p->files.manifest.fingerprint.bytes),
+                         .model = member_model(&p->files, p->device->numeric_class),
                          .device = p->device->ops->name,
                          .zone = p->config.zone,
                          .version = MOE_VERSION,

@@ -27,7 +27,7 @@ bool standing_is_met(const standing *s, moe_error *why)
 /* Experts that the other nodes can hold; *n_others: how many nodes those are. */
 static uint64_t room_of_others(const standing *s, size_t *n_others)
 {
-    uint64_t room = 0, all = (uint64_t)s->state->n_layers * s->state->n_ffn_experts;
+    uint64_t room = 0, all = router_space_n_node_experts(s->state->space);
 
     *n_others = 0;
     for (size_t i = 0; i < s->state->n_nodes; i++) {
@@ -57,7 +57,7 @@ static bool nobody_needs_us(const standing *s)
 standing_relief standing_judge(const standing *s, moe_error *why)
 {
     const cluster_state *state = s->state;
-    uint64_t all = (uint64_t)state->n_layers * state->n_ffn_experts;
+    uint64_t all = router_space_n_node_experts(state->space);
     size_t n_others;
 
     if (nobody_needs_us(s)) {

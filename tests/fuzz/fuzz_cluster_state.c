@@ -11,13 +11,19 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-static const cluster_model model = {.family = "olmoe",
-                                    .numeric_class = "cpu-f32-1",
-                                    .n_layers = LAYERS,
-                                    .n_ffn_experts = EXPERTS,
-                                    .k = 2,
-                                    .d_model = 16,
-                                    .expert_bytes = 4096};
+static cluster_model model = {
+    .family = "olmoe", .numeric_class = "cpu-f32-1", .k = 2, .d_model = 16, .expert_bytes = 4096};
+
+/* In every layer the experts 0 .. EXPERTS - 1 and a local one; in the first one 9, too, which was added. */
+static void open_space(void)
+{
+    const router_addition added = {.layer = 0, .id = 9};
+    router_space *base;
+
+    MOE_ASSERT(router_space_open_base(LAYERS, EXPERTS, 1, &base, NULL) == MOE_OK);
+    MOE_ASSERT(router_space_grow(base, &added, 1, &model.space, NULL) == MOE_OK);
+    router_space_unref(base);
+}
 
 static bool keep(void *ctx, const cluster_node *node)
 {
@@ -52,7 +58,7 @@ static void question(const cluster_state *s)
 
     MOE_ASSERT((s->policy.replication == 0) == (s->policy.min_nodes == 0));
     MOE_ASSERT(s->policy.replication <= ROUTER_MAX_NODES && s->policy.min_nodes <= ROUTER_MAX_NODES);
-    (void)cluster_state_missing(s, NULL, NULL);
+    (void)cluster_state_missing(s, NULL);
     (void)cluster_state_epoch_applied(s);
     cluster_state_settled(s, bitmap);
     cluster_state_covered(s, "a", bitmap);
@@ -87,6 +93,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         return 0;
     }
     moe_log_set_level(MOE_LOG_ERROR);
+    if (model.space == NULL) {
+        open_space();
+    }
     memcpy(text, data, n);
     text[n] = '\0';
     cluster_state_box *first = NULL;

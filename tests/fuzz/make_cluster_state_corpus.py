@@ -20,16 +20,16 @@ def node(node_id, **more):
     return record(f"nodes/{node_id}", {**value, **more})
 
 
-def ready(node_id, experts=("f1", "00"), **more):
+def ready(node_id, experts=("0,4,9", ""), **more):
     return record(f"ready/{node_id}", {"v": 1, "incarnation": INC, "epoch": 1, "experts": list(experts), **more})
 
 
-def layer(i, epoch=1, experts=((0,), (1,), (0, 1), (), (0,))):
-    return record(f"placement/{i}", {"v": 1, "epoch": epoch, "experts": [list(e) for e in experts]})
+def layer(i, epoch=1, owners=(("0,4", (0,)), ("1", (1,)), ("2,9", (0, 1)))):
+    return record(f"placement/{i}", {"v": 1, "epoch": epoch, "owners": [{"experts": e, "nodes": list(n)} for e, n in owners]})
 
 
 def placement(**more):
-    return record("placement", {"v": 1, "epoch": 1, "replication": 2, "n_layers": 2, "n_experts": 5, "nodes": ["a", "b"], **more})
+    return record("placement", {"v": 1, "epoch": 1, "replication": 2, "n_layers": 2, "nodes": ["a", "b"], **more})
 
 
 def model(**more):
@@ -56,18 +56,31 @@ COORDINATOR = record("coordinators/c", {"v": 1, "incarnation": INC, "address": "
 SETTLED = {"v": 1, "incarnation": INC, "address": "h:2", "epoch_applied": 0, "epoch_settled": 1}
 CONTROLLER = record("controller", {"v": 1, "id": "c", "incarnation": INC})
 NODES = node("a") + node("b", draining=True)
-WHOLE = model() + policy() + NODES + ready("a") + ready("b", ["0e", "f1"]) + COORDINATOR + CONTROLLER + layer(0) + layer(1) + placement()
+WHOLE = model() + policy() + NODES + ready("a") + ready("b", ["1-3", "0,4"]) + COORDINATOR + CONTROLLER + layer(0) + layer(1) + placement()
 SEEDS = {
     "whole": WHOLE,
     "vanished": WHOLE + "--\nnodes/a\nnodes/b\nready/a\n",
     "same_epoch": WHOLE + "--\n" + COORDINATOR,
     "torn": WHOLE + "--\n" + layer(1, 2),
     "next_epoch": WHOLE + "--\n" + layer(0, 2) + layer(1, 2) + placement(epoch=2),
-    "twice_on_a_node": NODES + layer(0, experts=[[0, 0], [], [], [], []]) + layer(1) + placement(),
-    "no_such_node": NODES + layer(0, experts=[[7], [], [], [], []]) + layer(1) + placement(),
-    "too_many_replicas": NODES + layer(0) + layer(1, experts=[[0, 1]] * 5) + placement(replication=1),
-    "owners_no_array": record("placement/0", {"v": 1, "epoch": 1, "experts": [1, 2, 3, 4, 5]}) + layer(1) + placement(),
-    "short_layer": layer(0, experts=[[]]) + layer(1) + placement(),
+    "twice_on_a_node": NODES + layer(0, owners=[("0", (0, 0))]) + layer(1) + placement(),
+    "no_such_node": NODES + layer(0, owners=[("0", (7,))]) + layer(1) + placement(),
+    "too_many_replicas": NODES + layer(0) + layer(1, owners=[("0-4", (0, 1))]) + placement(replication=1),
+    "owners_no_array": record("placement/0", {"v": 1, "epoch": 1, "owners": [1, 2, 3, 4, 5]}) + layer(1) + placement(),
+    "no_owners": layer(0, owners=[]) + layer(1) + placement(),
+    "owners_not_an_array": record("placement/0", {"v": 1, "epoch": 1, "owners": 3}) + layer(1) + placement(),
+    "nodes_no_array": record("placement/0", {"v": 1, "epoch": 1, "owners": [{"experts": "0", "nodes": 1}]}) + layer(1) + placement(),
+    "no_nodes": layer(0, owners=[("0", ())]) + layer(1) + placement(),
+    "expert_in_two_entries": layer(0, owners=[("0-2", (0,)), ("2", (0,))]) + layer(1) + placement(),
+    "local_expert": layer(0, owners=[("4-5", (0,))]) + layer(1) + placement(),
+    "later_expert": layer(0, owners=[("0-4,9,20-30", (0,))]) + layer(1, owners=[("0-2147483647", (1,))]) + placement(),
+    "range_backwards": layer(0, owners=[("3-1", (0,))]) + layer(1) + placement(),
+    "range_of_one": layer(0, owners=[("3-3", (0,))]) + layer(1) + placement(),
+    "range_open": layer(0, owners=[("3-", (0,))]) + layer(1) + placement(),
+    "id_beyond": layer(0, owners=[("2147483648", (0,))]) + layer(1) + placement(),
+    "id_leading_zero": layer(0, owners=[("01", (0,))]) + layer(1) + placement(),
+    "list_ends_with_comma": layer(0, owners=[("0,", (0,))]) + layer(1) + placement(),
+    "list_descends": layer(0, owners=[("4,0", (0,))]) + layer(1) + placement(),
     "layer_without_epoch": record("placement/0", {"v": 1}) + placement(),
     "other_shape": placement(n_layers=9),
     "bad_node_id": placement(nodes=["a/b"]),
@@ -75,13 +88,15 @@ SEEDS = {
     "epoch_huge": placement(epoch=1 << 60),
     "no_replication": record("placement", {"v": 1, "epoch": 1}),
     "no_n_layers": record("placement", {"v": 1, "epoch": 1, "replication": 1}),
-    "no_n_experts": record("placement", {"v": 1, "epoch": 1, "replication": 1, "n_layers": 2}),
+    "no_node_list": record("placement", {"v": 1, "epoch": 1, "replication": 1, "n_layers": 2}),
     "placement_no_json": "placement {\n",
     "ready_of_another": node("a") + ready("a", incarnation="00000000000000a2"),
-    "ready_bad_digit": node("a") + ready("a", ["g1", "00"]),
-    "ready_beyond": node("a") + ready("a", ["f3", "00"]),
-    "ready_short": node("a") + ready("a", ["f", "00"]),
-    "ready_one_layer": node("a") + ready("a", ["f1"]),
+    "ready_bad_id": node("a") + ready("a", ["g1", ""]),
+    "ready_local": node("a") + ready("a", ["0-5", ""]),
+    "ready_later": node("a") + ready("a", ["0-4,9-12", "100"]),
+    "ready_nul": node("a") + ready("a", ["0\u0000", ""]),
+    "ready_number": node("a") + ready("a", [7, ""]),
+    "ready_one_layer": node("a") + ready("a", ["0-4"]),
     "ready_no_json": node("a") + "ready/a [\n",
     "node_no_address": node("a", address=""),
     "node_long_zone": node("a", zone="z" * 64),
@@ -95,9 +110,9 @@ SEEDS = {
     "no_v": record("nodes/a", {}),
     "no_object": "nodes/a 7\ncoordinators/c []\ncontroller true\n",
     "coordinator_bad": record("coordinators/c", {"v": 1, "incarnation": INC}),
-    "coordinator_settled": WHOLE + "--\n" + record("coordinators/c", {**SETTLED, "settled": ["1f", "01"]}),
+    "coordinator_settled": WHOLE + "--\n" + record("coordinators/c", {**SETTLED, "settled": ["0-4", "0"]}),
     "coordinator_settled_nothing": record("coordinators/c", SETTLED),
-    "coordinator_settled_beyond": record("coordinators/c", {**SETTLED, "settled": ["ff", "ff"]}),
+    "coordinator_settled_beyond": record("coordinators/c", {**SETTLED, "settled": ["0-9", "0-9"]}),
     "controller_bad": record("controller", {"v": 1, "id": ""}),
     "model_class": model(numeric_class="cpu-bf16-1"),
     "model_layers": model(n_layers=3),

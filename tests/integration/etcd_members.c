@@ -1,4 +1,5 @@
 /* Members of a cluster, each on a thread of its own, over a real etcd. */
+#include "tests/support/space.h"
 #include "tests/integration/etcd_server.h"
 
 #include <stdlib.h>
@@ -56,8 +57,7 @@ static void member_start(member *m, const cluster_etcd_options *etcd, cluster_ro
                                .model = {.fingerprint = {7},
                                          .family = "olmoe",
                                          .numeric_class = "cpu-f32-1",
-                                         .n_layers = LAYERS,
-                                         .n_ffn_experts = EXPERTS,
+                                         .space = test_space(LAYERS, EXPERTS),
                                          .k = 2,
                                          .d_model = 16,
                                          .expert_bytes = 1 << 20},
@@ -98,7 +98,7 @@ static bool is_connected(member *m)
 static size_t missing_of(member *m)
 {
     const cluster_state *s = cluster_state_acquire(m->c);
-    size_t n = cluster_state_missing(s, NULL, NULL);
+    size_t n = cluster_state_missing(s, NULL);
 
     cluster_state_release(s);
     return n;

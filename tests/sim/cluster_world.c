@@ -55,7 +55,7 @@ static bool is_running(const cluster_world *w, const cluster_world_member *m)
 
 static cluster_model shared_model(const cluster_world *w)
 {
-    return member_model(&w->model->config, w->model->tensors, w->model->device->numeric_class, fingerprint);
+    return member_model(&w->files, w->model->device->numeric_class);
 }
 
 /* ------------------------------------------------------------------------------------------------ nodes */
@@ -95,8 +95,7 @@ static void open_node(cluster_world *w, cluster_world_node *n)
                              .incarnation = n->m.incarnation,
                              .transport = n->m.t,
                              .device = w->model->device,
-                             .n_layers = c->n_layers,
-                             .n_experts_max = c->n_ffn_experts,
+                             .space = w->files.space,
                              .d_model = c->d_model,
                              .memory_bytes = w->o.memory_bytes,
                              .expert_bytes = model_expert_bytes(c, w->model->tensors),
@@ -115,9 +114,8 @@ static void open_node(cluster_world *w, cluster_world_node *n)
         .source = expert_source_checkpoint(&n->source), .device = w->model->device, .stepped = true};
     assert_ok(expert_node_open(&o, &n->node, &err), err);
     assert_ok(loader_open(&l, &n->loader, &err), err);
-    assert_int_equal(
-        assignment_open(n->node, n->loader, n->m.id, c->n_layers, c->n_ffn_experts, &w->clock.clock, &n->assignment),
-        MOE_OK);
+    assert_int_equal(assignment_open(n->node, n->loader, n->m.id, w->files.space, &w->clock.clock, &n->assignment),
+                     MOE_OK);
 }
 
 void cluster_world_start_node(cluster_world *w, uint32_t i)
@@ -293,6 +291,7 @@ void cluster_world_open(cluster_world *w, const model_fixture *shared, const clu
     *w = (cluster_world){.o = *o, .model = shared};
     w->files.config = shared->config;
     w->files.tensors = shared->tensors;
+    w->files.space = router_set_space(shared->set);
     memcpy(w->files.manifest.fingerprint.bytes, fingerprint, sizeof fingerprint);
     moe_random_seed(&w->random, o->seed);
     moe_clock_virtual_init(&w->clock, UINT64_C(1000000000));

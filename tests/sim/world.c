@@ -147,8 +147,7 @@ void world_node_start(world *w, uint32_t i)
         .transport = n->t,
         .device = w->device,
         .source = world_source(w),
-        .n_layers = w->o.n_layers,
-        .n_experts_max = WORLD_MAX_EXPERTS,
+        .space = test_space(w->o.n_layers, WORLD_MAX_EXPERTS),
         .d_model = w->o.d_model,
         .max_rows = rows,
         .max_picks = rows * w->o.k,
@@ -205,7 +204,7 @@ void world_place(world *w, uint64_t epoch)
             }
         }
     }
-    assert_ok(router_placement_open(epoch, ids, w->o.n_nodes, w->o.n_layers, WORLD_MAX_EXPERTS, replicas, n,
+    assert_ok(router_placement_open(epoch, test_space(w->o.n_layers, WORLD_MAX_EXPERTS), ids, w->o.n_nodes, replicas, n,
                                     &w->placement, &err),
               err);
 }
@@ -222,8 +221,7 @@ static void coordinator_start(world *w, uint32_t i)
                                       .device = w->device,
                                       .clock = &w->clock.clock,
                                       .coordinator_id = 100 + i,
-                                      .n_layers = w->o.n_layers,
-                                      .n_experts_max = WORLD_MAX_EXPERTS,
+                                      .space = test_space(w->o.n_layers, WORLD_MAX_EXPERTS),
                                       .k = w->o.k,
                                       .d_model = w->o.d_model,
                                       .max_rows = w->o.max_rows,

@@ -3,6 +3,7 @@
 #ifndef CONCLAVE_TESTS_SIM_WORLD_H
 #define CONCLAVE_TESTS_SIM_WORLD_H
 
+#include "tests/support/space.h"
 #include "tests/support/support.h"
 
 #include "exchange/exchange.h"

@@ -32,6 +32,7 @@ void engine_fixture_open(engine_fixture *f, const engine_fixture_options *o)
         assert_ok(tokenizer_open(o->tokenizer_dir, f->model.config.vocab_size, NULL, &f->tokenizer, &err), err);
     }
     embedded_options e = {.config = &f->model.config,
+                          .space = router_set_space(f->model.set),
                           .tensors = f->model.tensors,
                           .device = f->model.device,
                           .layout = m.layout,

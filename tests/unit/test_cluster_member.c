@@ -224,8 +224,7 @@ static void a_torn_publication_is_repaired(void **state)
     world_open(&w, 1);
     member *c = add(&w, CLUSTER_COORDINATOR, "c"), *node = add(&w, CLUSTER_NODE, "a");
     run_for(&w, 3 * SECOND);
-    cluster_memory_put(w.memory, PREFIX "placement/1",
-                       "{\"v\":1,\"epoch\":9,\"experts\":[[],[],[],[],[],[],[],[],[],[]]}");
+    cluster_memory_put(w.memory, PREFIX "placement/1", "{\"v\":1,\"epoch\":9,\"owners\":[]}");
     (void)cluster_step(node->c);
     assert_int_equal(epoch_of(node), 1); /* the last whole one stays in force */
     assert_int_equal(wanted_of(node, "a"), LAYERS * EXPERTS);
@@ -246,12 +245,11 @@ static void a_placement_is_taken_only_whole(void **state)
     run_for(&w, 3 * SECOND);
     for (int i = 0; i < 2; i++) {
         uint64_t before = epoch_of(node);
-        cluster_memory_put(
-            w.memory, PREFIX "placement",
-            "{\"v\":1,\"epoch\":90,\"replication\":1,\"n_layers\":3,\"n_experts\":10,\"nodes\":[\"nobody\"]}");
+        cluster_memory_put(w.memory, PREFIX "placement",
+                           "{\"v\":1,\"epoch\":90,\"replication\":1,\"n_layers\":3,\"nodes\":[\"nobody\"]}");
         if (i == 1) {
             cluster_memory_put(w.memory, PREFIX "placement/0",
-                               "{\"v\":1,\"epoch\":90,\"experts\":[[0],[0],[0],[0],[0],[0],[0],[0],[0],[0]]}");
+                               "{\"v\":1,\"epoch\":90,\"owners\":[{\"experts\":\"0-9\",\"nodes\":[0]}]}");
         }
         (void)cluster_step(node->c);
         assert_int_equal(epoch_of(node), before);
@@ -468,8 +466,7 @@ static void a_new_controller_on_an_older_store_publishes_above_all_that_was_seen
     (void)state;
     trio_open(&t, 1);
     cluster_memory_save(t.w.memory);
-    cluster_memory_put(t.w.memory, PREFIX "placement/1",
-                       "{\"v\":1,\"epoch\":9,\"experts\":[[],[],[],[],[],[],[],[],[],[]]}");
+    cluster_memory_put(t.w.memory, PREFIX "placement/1", "{\"v\":1,\"epoch\":9,\"owners\":[]}");
     run_for(&t.w, 5 * SECOND);
     assert_int_equal(epoch_of(t.c), 10);
     load_wanted(t.a, "a");
@@ -626,7 +623,7 @@ static void bad_options_are_refused(void **state)
     assert_int_equal(cluster_open(&o, &c, &err), MOE_ERR_INVALID_ARG);
     assert_contains(err.text, "address");
     o.address = "x:1";
-    o.model.n_layers = 0;
+    o.model.space = test_space(CLUSTER_MAX_LAYERS + 1, 1);
     assert_int_equal(cluster_open(&o, &c, &err), MOE_ERR_INVALID_ARG);
     cluster_store_close(store);
     world_close(&w);

@@ -669,7 +669,7 @@ static void replicas_that_do_not_fit_are_fewer(void **state)
     run_for(&w, 5 * SECOND);
     const cluster_state *s = cluster_state_acquire(coordinator->c);
     assert_int_equal(s->replication, 2);
-    assert_int_equal(cluster_state_missing(s, NULL, NULL), LAYERS * EXPERTS);
+    assert_int_equal(cluster_state_missing(s, NULL), LAYERS * EXPERTS);
     cluster_state_release(s);
     assert_int_equal(wanted_of(coordinator, "a"), LAYERS * EXPERTS);
     world_close(&w);

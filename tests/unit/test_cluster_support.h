@@ -2,6 +2,7 @@
 #ifndef CONCLAVE_TESTS_CLUSTER_SUPPORT_H
 #define CONCLAVE_TESTS_CLUSTER_SUPPORT_H
 
+#include "tests/support/space.h"
 #include "tests/support/support.h"
 
 #include <stdlib.h>
@@ -65,8 +66,7 @@ static inline cluster_model model_of(const char *numeric_class)
     return (cluster_model){.fingerprint = {1, 2, 3},
                            .family = "olmoe",
                            .numeric_class = numeric_class,
-                           .n_layers = LAYERS,
-                           .n_ffn_experts = EXPERTS,
+                           .space = test_space(LAYERS, EXPERTS),
                            .k = 2,
                            .d_model = 16,
                            .expert_bytes = 1 << 20};
@@ -207,7 +207,7 @@ static inline void load_wanted(member *m, const char *id)
 static inline size_t missing_of(member *m)
 {
     const cluster_state *s = cluster_state_acquire(m->c);
-    size_t n = cluster_state_missing(s, NULL, NULL);
+    size_t n = cluster_state_missing(s, NULL);
 
     cluster_state_release(s);
     return n;

@@ -104,7 +104,7 @@ static void place(world *w, int32_t without)
             }
         }
     }
-    assert_ok(router_placement_open(1, &node, 1, N_LAYERS, N_EXPERTS, replicas, n, &p, &err), err);
+    assert_ok(router_placement_open(1, router_set_space(w->f.model.set), &node, 1, replicas, n, &p, &err), err);
     exchange_set_placement(w->x, p);
     router_placement_unref(p);
 }

@@ -90,7 +90,7 @@ static void a_dead_node_leaves_its_experts_without_owner(void **state)
     c = coverage();
     assert_int_equal(c.n_missing, held);
     for (size_t i = 0; i < MOE_MIN(held, EXCHANGE_NAMED); i++) {
-        assert_true(w.nodes[0].holds[c.missing[i].layer][c.missing[i].expert_id]);
+        assert_true(w.nodes[0].holds[c.missing[i].layer][c.missing[i].id]);
     }
     assert_int_equal(exchange_coverage_check(&c, &err), MOE_ERR_UNAVAILABLE);
     assert_contains(err.text, "experts have no live owner: layer 0 expert");
@@ -150,7 +150,7 @@ static void a_placement_without_an_expert_is_noticed(void **state)
 
     (void)state;
     open_settled(1, 1);
-    assert_ok(router_placement_open(2, ids, 1, 2, WORLD_MAX_EXPERTS, NULL, 0, &empty, &err), err);
+    assert_ok(router_placement_open(2, router_placement_space(w.placement), ids, 1, NULL, 0, &empty, &err), err);
     exchange_set_placement(w.coordinators[0].x, empty);
     router_placement_unref(empty);
     turn_until(false);

@@ -22,8 +22,8 @@ static transport *its_end; /* of a coordinator that is in no store */
 static exchange *its_exchange;
 static expert_source source;
 static loader *its_loader;
-static atomic_uint n_failures;  /* loads that fail before one succeeds */
-static uint64_t last[N_LAYERS]; /* what `other` has reported */
+static atomic_uint n_failures; /* loads that fail before one succeeds */
+static uint64_t last;          /* what `other` has reported */
 
 /* A source that stops, as on a disk that does not answer. Whoever waits for it gives up after a while. */
 static struct {
@@ -83,8 +83,7 @@ static cluster *join(cluster_role role, const char *id, size_t store, void (*cha
                          .incarnation = 7 + store,
                          .model = {.family = "test",
                                    .numeric_class = "cpu-f32-1",
-                                   .n_layers = N_LAYERS,
-                                   .n_ffn_experts = N_EXPERTS,
+                                   .space = test_space(N_LAYERS, N_EXPERTS),
                                    .k = 2,
                                    .d_model = 8,
                                    .expert_bytes = 100},
@@ -118,8 +117,7 @@ static int setup_with(size_t room)
                                          .cluster = "test",
                                          .transport = end,
                                          .device = w.device,
-                                         .n_layers = N_LAYERS,
-                                         .n_experts_max = N_EXPERTS,
+                                         .space = test_space(N_LAYERS, N_EXPERTS),
                                          .d_model = 8,
                                          .memory_bytes = room * 100,
                                          .expert_bytes = 100,
@@ -130,7 +128,8 @@ static int setup_with(size_t room)
     moe_clock_virtual_init(&clock_v, 1000000000);
     const loader_options l = {.source = {NULL, source_of_test}, .device = w.device, .clock = &clock_v.clock};
     assert_ok(loader_open(&l, &its_loader, &err), err);
-    assert_int_equal(assignment_open(node, its_loader, "a", N_LAYERS, N_EXPERTS, &clock_v.clock, &a), MOE_OK);
+    assert_int_equal(assignment_open(node, its_loader, "a", test_space(N_LAYERS, N_EXPERTS), &clock_v.clock, &a),
+                     MOE_OK);
     assert_int_equal(cluster_memory_open(&clock_v.clock, 1, &memory), MOE_OK);
     member = join(CLUSTER_NODE, "a", 0, on_changed);
     coordinator = join(CLUSTER_COORDINATOR, "c", 1, NULL);
@@ -277,8 +276,7 @@ static void connect_one(const char *id, uint64_t incarnation)
     const exchange_options o = {.transport = its_end,
                                 .device = w.device,
                                 .clock = &clock_v.clock,
-                                .n_layers = N_LAYERS,
-                                .n_experts_max = N_EXPERTS,
+                                .space = test_space(N_LAYERS, N_EXPERTS),
                                 .k = 2,
                                 .d_model = 8,
                                 .max_rows = 4,
@@ -362,32 +360,39 @@ static void what_could_not_be_loaded_is_tried_again(void **state)
     assert_int_equal(n_reported(), N_ALL);
 }
 
-/* A placement by hand, of the nodes a and b: per layer the experts of a as a list of owners. */
-static void place(unsigned e, const char *layer_0, const char *layer_1)
+/* A placement by hand, of the nodes a and b: per layer the experts of each. */
+static void place(unsigned e, const char *of_a_0, const char *of_b_0, const char *of_a_1, const char *of_b_1)
 {
     char key[64], value[256];
-    const char *layers[] = {layer_0, layer_1};
+    const char *of_a[] = {of_a_0, of_a_1}, *of_b[] = {of_b_0, of_b_1};
 
     for (unsigned l = 0; l < N_LAYERS; l++) {
         (void)snprintf(key, sizeof key, "/conclave/test/placement/%u", l);
-        (void)snprintf(value, sizeof value, "{\"v\":1,\"epoch\":%u,\"experts\":%s}", e, layers[l]);
+        (void)snprintf(value, sizeof value,
+                       "{\"v\":1,\"epoch\":%u,\"owners\":[{\"experts\":\"%s\",\"nodes\":[0]},"
+                       "{\"experts\":\"%s\",\"nodes\":[1]}]}",
+                       e, of_a[l], of_b[l]);
         cluster_memory_put(memory, key, value);
     }
     (void)snprintf(value, sizeof value,
-                   "{\"v\":1,\"epoch\":%u,\"replication\":2,\"n_layers\":%d,\"n_experts\":%d,\"nodes\":[\"a\",\"b\"]}",
-                   e, N_LAYERS, N_EXPERTS);
+                   "{\"v\":1,\"epoch\":%u,\"replication\":2,\"n_layers\":%d,\"nodes\":[\"a\",\"b\"]}", e, N_LAYERS);
     cluster_memory_put(memory, "/conclave/test/placement", value);
+}
+
+/* A bitmap of the experts of both layers. */
+static uint64_t bits_of(uint64_t layer_0, uint64_t layer_1)
+{
+    return layer_0 | layer_1 << N_EXPERTS;
 }
 
 /* What b has and what the coordinator then says of the epoch. */
 static void b_reports(uint64_t layer_0, uint64_t layer_1, uint64_t settled_0, uint64_t settled_1)
 {
-    const uint64_t settled[N_LAYERS] = {settled_0, settled_1};
+    const uint64_t settled = bits_of(settled_0, settled_1);
 
-    last[0] = layer_0;
-    last[1] = layer_1;
-    cluster_set_ready(other, last, 0);
-    cluster_set_settled(coordinator, epoch(), settled);
+    last = bits_of(layer_0, layer_1);
+    cluster_set_ready(other, &last, 0);
+    cluster_set_settled(coordinator, epoch(), &settled);
     run(2);
 }
 
@@ -407,7 +412,7 @@ static void a_full_node_drops_what_is_settled_and_then_loads(void **state)
     (void)state;
     other = join(CLUSTER_NODE, "b", 2, NULL);
     run(3);
-    place(50, "[[0],[0],[0],[0]]", "[[1],[1],[1],[1]]");
+    place(50, "0-3", "", "", "0-3");
     run(3);
     assert_int_equal(epoch(), 50);
     b_reports(0, 0xf, 0, 0);
@@ -415,7 +420,7 @@ static void a_full_node_drops_what_is_settled_and_then_loads(void **state)
     run(3);
     assert_int_equal(held(0), 0xf);
     assert_int_equal(held(1), 0);
-    place(51, "[[0],[0],[1],[1]]", "[[0],[0],[1],[1]]");
+    place(51, "0-1", "2-3", "0-1", "2-3");
     b_reports(0, 0xf, 0x3, 0xc); /* b is full, too: it has dropped nothing yet */
     assert_int_equal(epoch(), 51);
     assert_int_equal(held(0), 0xf);
@@ -433,19 +438,19 @@ static void a_full_node_drops_what_is_settled_and_then_loads(void **state)
 /* What a coordinator says of another epoch means nothing for this one. */
 static void what_was_settled_before_is_not_settled_now(void **state)
 {
-    const uint64_t all[N_LAYERS] = {0xf, 0xf};
+    const uint64_t all = bits_of(0xf, 0xf);
 
     (void)state;
     other = join(CLUSTER_NODE, "b", 2, NULL);
     run(3);
-    place(50, "[[0],[0],[0],[0]]", "[[1],[1],[1],[1]]");
+    place(50, "0-3", "", "", "0-3");
     run(3);
-    cluster_set_settled(coordinator, 50, all);
+    cluster_set_settled(coordinator, 50, &all);
     run(3);
-    place(51, "[[1],[1],[1],[1]]", "[[1],[1],[1],[1]]");
+    place(51, "", "0-3", "", "0-3");
     run(3);
     assert_int_equal(held(0), 0xf);
-    cluster_set_settled(coordinator, 51, all);
+    cluster_set_settled(coordinator, 51, &all);
     run(3);
     assert_int_equal(held(0), 0);
 }
@@ -457,12 +462,12 @@ static void what_nobody_has_is_loaded_first(void **state)
     run(3);
     other = join(CLUSTER_NODE, "b", 2, NULL);
     run(3);
-    place(50, "[[1],[1],[1],[1]]", "[[1],[1],[1],[1]]");
+    place(50, "", "0-3", "", "0-3");
     cluster_set_applied(coordinator, 50);
     run(3);
     assert_int_equal(n_loaded(), 0);
     b_reports(0x7, 0xd, 0, 0);
-    place(51, "[[0,1],[0,1],[0,1],[0,1]]", "[[0,1],[0,1],[0,1],[0,1]]");
+    place(51, "0-3", "0-3", "0-3", "0-3");
     for (unsigned i = 0; (i < 50 || is_loading()) && n_loaded() < 2; i++) {
         moe_clock_virtual_advance(&clock_v, 20000000);
         (void)cluster_step(member);
@@ -491,7 +496,7 @@ static void compute_one_job(void)
         in[i] = (float)i / VALUES;
     }
     w.ops.upload(w.device, x, in, sizeof in);
-    assert_ok(router_placement_open_single(1, "a", N_LAYERS, N_EXPERTS, &placement, &err), err);
+    assert_ok(router_placement_open_single(1, test_space(N_LAYERS, N_EXPERTS), "a", &placement, &err), err);
     exchange_set_placement(its_exchange, placement);
     router_placement_unref(placement);
     const exchange_job job = {.n_rows = ROWS, .ids = ids, .x = x, .results = results};

@@ -1,4 +1,5 @@
 /* What a node makes of the cluster's state and its own connections. */
+#include "tests/support/space.h"
 #include "expert_node/program/standing.h"
 #include "tests/support/support.h"
 
@@ -23,8 +24,7 @@ static standing normal(void)
     coordinator = (cluster_coordinator){.id = "c", .epoch_applied = 4};
     state = (cluster_state){.connected = true,
                             .registered = true,
-                            .n_layers = 1,
-                            .n_ffn_experts = EXPERTS,
+                            .space = test_space(1, EXPERTS),
                             .n_nodes = 2,
                             .n_coordinators = 1,
                             .nodes = nodes,

@@ -1,3 +1,4 @@
+#include "tests/support/space.h"
 #include "tests/support/support.h"
 
 #include "router/router.h"
@@ -13,7 +14,7 @@ static void replicas_come_back_ascending(void **state)
     moe_error err;
 
     (void)state;
-    assert_ok(router_placement_open(9, three, 3, 2, 8, replicas, 5, &p, &err), err);
+    assert_ok(router_placement_open(9, test_space(2, 8), three, 3, replicas, 5, &p, &err), err);
     const uint32_t *nodes = router_placement_replicas(p, 1, 5, &n);
     assert_int_equal(n, 3);
     assert_int_equal(nodes[0], 0);
@@ -32,14 +33,14 @@ static void spare_replicas_come_last(void **state)
     moe_error err;
 
     (void)state;
-    assert_ok(router_placement_open(9, three, 3, 2, 8, replicas, 4, &p, &err), err);
+    assert_ok(router_placement_open(9, test_space(2, 8), three, 3, replicas, 4, &p, &err), err);
     const uint32_t *nodes = router_placement_replicas(p, 1, 5, &n);
     assert_int_equal(n, 3);
     assert_int_equal(nodes[0], 1);
     assert_int_equal(nodes[1], 2);
     assert_int_equal(nodes[2], 0);
-    assert_int_equal(router_placement_n_preferred(p, 1, 5), 2);
-    assert_int_equal(router_placement_n_preferred(p, 0, 3), 0);
+    assert_int_equal(router_placement_n_preferred(p, 13), 2);
+    assert_int_equal(router_placement_n_preferred(p, 3), 0);
     router_placement_unref(p);
 }
 
@@ -50,7 +51,7 @@ static void an_expert_without_replicas_has_none(void **state)
     moe_error err;
 
     (void)state;
-    assert_ok(router_placement_open(1, three, 3, 2, 8, NULL, 0, &p, &err), err);
+    assert_ok(router_placement_open(1, test_space(2, 8), three, 3, NULL, 0, &p, &err), err);
     router_placement_replicas(p, 1, 7, &n);
     assert_int_equal(n, 0);
     router_placement_unref(p);
@@ -63,7 +64,7 @@ static void single_holds_everything_on_one_node(void **state)
     moe_error err;
 
     (void)state;
-    assert_ok(router_placement_open_single(4, "local", 3, 5, &p, &err), err);
+    assert_ok(router_placement_open_single(4, test_space(3, 5), "local", &p, &err), err);
     assert_int_equal(router_placement_epoch(p), 4);
     assert_int_equal(router_placement_n_nodes(p), 1);
     assert_string_equal(router_placement_node_id(p, 0), "local");
@@ -81,7 +82,8 @@ static void refuses(const char *const *nodes, size_t n_nodes, const router_repli
     router_placement *p = NULL;
     moe_error err = {""};
 
-    assert_int_equal(router_placement_open(1, nodes, n_nodes, 2, 8, replicas, n, &p, &err), MOE_ERR_INVALID_ARG);
+    assert_int_equal(router_placement_open(1, test_space(2, 8), nodes, n_nodes, replicas, n, &p, &err),
+                     MOE_ERR_INVALID_ARG);
     assert_null(p);
     assert_contains(err.text, why);
 }

@@ -1,3 +1,4 @@
+#include "tests/support/space.h"
 #include "tests/support/support.h"
 
 #include <stdlib.h>
@@ -12,7 +13,7 @@ static router_placement *placement(size_t n_nodes, const router_replica *replica
     router_placement *p = NULL;
     moe_error err;
 
-    assert_ok(router_placement_open(1, node_ids, n_nodes, 1, 64, replicas, n, &p, &err), err);
+    assert_ok(router_placement_open(1, test_space(1, 64), node_ids, n_nodes, replicas, n, &p, &err), err);
     return p;
 }
 
@@ -44,7 +45,7 @@ static void a_part_lists_unique_rows_and_groups_by_expert(void **state)
     moe_error err;
 
     (void)state;
-    assert_ok(router_placement_open_single(1, "one", 1, 64, &p, &err), err);
+    assert_ok(router_placement_open_single(1, test_space(1, 64), "one", &p, &err), err);
     router_plan_input in = input_of(p, ids, 3);
     assert_int_equal(router_plan_build(plan, &in), 0);
     assert_true(router_plan_next(plan, &part));
@@ -72,7 +73,7 @@ static void skipped_and_empty_picks_are_in_no_part(void **state)
     moe_error err;
 
     (void)state;
-    assert_ok(router_placement_open_single(1, "one", 1, 64, &p, &err), err);
+    assert_ok(router_placement_open_single(1, test_space(1, 64), "one", &p, &err), err);
     router_plan_input in = input_of(p, ids, 2);
     in.skip = skip;
     assert_int_equal(router_plan_build(plan, &in), 0);
@@ -114,7 +115,7 @@ static void ids_beyond_the_placement_are_unplaced(void **state)
     moe_error err;
 
     (void)state;
-    assert_ok(router_placement_open_single(1, "one", 1, 64, &p, &err), err);
+    assert_ok(router_placement_open_single(1, test_space(1, 64), "one", &p, &err), err);
     router_plan_input in = input_of(p, ids, 1);
     assert_int_equal(router_plan_build(plan, &in), 2);
     assert_false(router_plan_next(plan, &part));

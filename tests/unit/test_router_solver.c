@@ -1,3 +1,4 @@
+#include "tests/support/space.h"
 #include "tests/support/support.h"
 
 #include "router/router.h"
@@ -19,10 +20,19 @@ static void scene_init(scene *s, size_t n_nodes, uint32_t n_layers, uint32_t n_e
     }
     s->in = (router_solver_input){.nodes = s->nodes,
                                   .n_nodes = n_nodes,
-                                  .n_layers = n_layers,
-                                  .n_ffn_experts = n_experts,
+                                  .space = test_space(n_layers, n_experts),
                                   .replication = replication,
                                   .epoch = 7};
+}
+
+static uint32_t n_layers_of(const router_placement *p)
+{
+    return router_space_n_layers(router_placement_space(p));
+}
+
+static uint32_t n_experts_of(const router_placement *p)
+{
+    return router_space_widest(router_placement_space(p));
 }
 
 static router_placement *solve(const scene *s)
@@ -52,8 +62,8 @@ static size_t load(const router_placement *p, int layer, const char *id)
 {
     size_t n = 0;
 
-    for (uint32_t l = 0; l < router_placement_n_layers(p); l++) {
-        for (uint32_t e = 0; (layer < 0 || l == (uint32_t)layer) && e < router_placement_n_experts_max(p); e++) {
+    for (uint32_t l = 0; l < n_layers_of(p); l++) {
+        for (uint32_t e = 0; (layer < 0 || l == (uint32_t)layer) && e < n_experts_of(p); e++) {
             n += holds(p, l, (int32_t)e, id);
         }
     }
@@ -65,8 +75,8 @@ static size_t moved(const router_placement *from, const router_placement *to)
 {
     size_t n = 0;
 
-    for (uint32_t l = 0; l < router_placement_n_layers(to); l++) {
-        for (uint32_t e = 0; e < router_placement_n_experts_max(to); e++) {
+    for (uint32_t l = 0; l < n_layers_of(to); l++) {
+        for (uint32_t e = 0; e < n_experts_of(to); e++) {
             for (size_t i = 0; i < router_placement_n_nodes(to); i++) {
                 const char *id = router_placement_node_id(to, i);
 
@@ -81,8 +91,8 @@ static void check_counts(const router_placement *p, size_t wanted)
 {
     size_t n;
 
-    for (uint32_t l = 0; l < router_placement_n_layers(p); l++) {
-        for (uint32_t e = 0; e < router_placement_n_experts_max(p); e++) {
+    for (uint32_t l = 0; l < n_layers_of(p); l++) {
+        for (uint32_t e = 0; e < n_experts_of(p); e++) {
             router_placement_replicas(p, l, (int32_t)e, &n);
             assert_int_equal(n, wanted);
         }
@@ -188,7 +198,7 @@ static size_t with_copies(const router_placement *p, uint32_t layer, size_t copi
 {
     size_t n_experts = 0, n;
 
-    for (uint32_t e = 0; e < router_placement_n_experts_max(p); e++) {
+    for (uint32_t e = 0; e < n_experts_of(p); e++) {
         router_placement_replicas(p, layer, (int32_t)e, &n);
         n_experts += n == copies;
     }
@@ -477,7 +487,7 @@ static void input_out_of_range_is_refused(void **state)
     (void)state;
     scene_init(&s, 2, 3, 7, 0);
     assert_int_equal(router_solve(&s.in, &p, &err), MOE_ERR_INVALID_ARG);
-    scene_init(&s, 2, 1u << 20, 1u << 20, 1);
+    scene_init(&s, 8, 1024, 4096, 8);
     assert_int_equal(router_solve(&s.in, &p, &err), MOE_ERR_INVALID_ARG);
     scene_init(&s, 2, 3, 7, 1);
     s.nodes[1].expert_bytes = 0;
@@ -485,6 +495,149 @@ static void input_out_of_range_is_refused(void **state)
     assert_contains(err.text, "node b");
     s.in.n_nodes = 0;
     assert_int_equal(router_solve(&s.in, &p, &err), MOE_ERR_INVALID_ARG);
+}
+
+/* Layers of different sizes, as packs make them: layer l has `base` experts and l % 3 * more added ones. */
+static router_space *ragged(uint32_t n_layers, uint32_t base, uint32_t more)
+{
+    router_addition added[64];
+    router_space *grown = NULL;
+    size_t n = 0;
+    moe_error err;
+
+    for (uint32_t l = 0; l < n_layers; l++) {
+        for (uint32_t i = 0; i < l % 3 * more; i++) {
+            assert_true(n < MOE_COUNT(added));
+            added[n++] = (router_addition){.layer = l, .id = (int32_t)(base + 2 * i)};
+        }
+    }
+    assert_ok(router_space_grow(test_space(n_layers, base), added, n, &grown, &err), err);
+    return grown;
+}
+
+/* Owners of every expert, and what each node holds of each layer, against what its share of all would be. */
+static void check_ragged(const scene *s, const router_placement *p, size_t least, bool exact)
+{
+    const router_space *space = s->in.space;
+    size_t n, of_node[8] = {0}, all = 0;
+
+    for (uint32_t slot = 0; slot < router_space_n_slots(space); slot++) {
+        (void)router_placement_owners(p, slot, &n);
+        assert_in_range(n, least, exact ? least : least + 1);
+        all += n;
+    }
+    for (size_t i = 0; i < s->in.n_nodes; i++) {
+        of_node[i] = 0;
+        for (uint32_t l = 0; l < router_space_n_layers(space); l++) {
+            const router_space_layer *layer = router_space_at(space, l);
+
+            for (uint32_t e = 0; e < layer->n_experts; e++) {
+                of_node[i] += holds(p, l, layer->ids[e], names[i]);
+            }
+        }
+        assert_true(of_node[i] * s->nodes[i].expert_bytes <= s->nodes[i].memory_bytes);
+    }
+    for (uint32_t l = 0; exact && l < router_space_n_layers(space); l++) {
+        const router_space_layer *layer = router_space_at(space, l);
+
+        for (size_t i = 0; i < s->in.n_nodes; i++) {
+            size_t here = 0, fair = of_node[i] * layer->n_experts * least; /* times all */
+
+            for (uint32_t e = 0; e < layer->n_experts; e++) {
+                here += holds(p, l, layer->ids[e], names[i]);
+            }
+            assert_in_range(here * all, fair < all ? 0 : fair - all + 1, fair + all - 1);
+        }
+    }
+}
+
+static void layers_of_different_sizes_are_each_spread_evenly(void **state)
+{
+    router_space *space = ragged(7, 11, 4);
+
+    (void)state;
+    for (size_t n_nodes = 1; n_nodes <= 8; n_nodes++) {
+        for (uint32_t replication = 1; replication <= 3; replication++) {
+            scene s;
+
+            scene_init(&s, n_nodes, 7, 11, replication);
+            s.in.space = space;
+            for (size_t i = 0; i < n_nodes; i++) {
+                s.nodes[i].memory_bytes = (uint64_t)(i % 2 + 1) << 40;
+            }
+            router_placement *p = solve(&s);
+            check_ragged(&s, p, MOE_MIN(replication, n_nodes), true);
+            s.in.previous = p;
+            router_placement *again = solve(&s);
+            for (uint32_t slot = 0; slot < router_space_n_slots(space); slot++) {
+                const router_expert *e = router_space_expert(space, slot);
+
+                for (size_t i = 0; i < n_nodes; i++) {
+                    assert_int_equal(holds(p, e->layer, e->id, names[i]), holds(again, e->layer, e->id, names[i]));
+                }
+            }
+            router_placement_unref(p);
+            router_placement_unref(again);
+        }
+    }
+    router_space_unref(space);
+}
+
+static void layers_of_different_sizes_fit_whenever_one_copy_of_each_fits(void **state)
+{
+    moe_random r;
+
+    (void)state;
+    moe_random_seed(&r, 5);
+    for (int round = 0; round < 400; round++) {
+        uint32_t n_layers = 1 + (uint32_t)moe_random_below(&r, 7), base = 1 + (uint32_t)moe_random_below(&r, 6);
+        router_space *space = ragged(n_layers, base, 1 + (uint32_t)moe_random_below(&r, 6));
+        uint64_t all = router_space_n_node_experts(space), room = 0;
+        scene s;
+        router_placement *p = NULL;
+        moe_error err;
+
+        scene_init(&s, 1 + moe_random_below(&r, 6), n_layers, base, 1 + (uint32_t)moe_random_below(&r, 3));
+        s.in.space = space;
+        for (size_t i = 0; i < s.in.n_nodes; i++) {
+            uint64_t limit = 1 + moe_random_below(&r, all + all / 2);
+
+            s.nodes[i].memory_bytes = limit << 20;
+            room += MOE_MIN(limit, all);
+        }
+        moe_status status = router_solve(&s.in, &p, &err);
+        assert_int_equal(status, room >= all ? MOE_OK : MOE_ERR_BUSY);
+        if (status == MOE_OK) {
+            check_ragged(&s, p, MOE_MIN(MOE_MIN(s.in.replication, s.in.n_nodes), room / all), false);
+            router_placement_unref(p);
+        }
+        router_space_unref(space);
+    }
+}
+
+/* A pack is taken in beside what runs: nothing that is there moves for more than evenness asks. */
+static void a_space_that_has_grown_keeps_what_was_placed(void **state)
+{
+    router_space *grown = ragged(6, 8, 2);
+    scene s;
+
+    (void)state;
+    scene_init(&s, 4, 6, 8, 2);
+    router_placement *before = solve(&s);
+    s.in.space = grown;
+    s.in.previous = before;
+    router_placement *after = solve(&s);
+    check_ragged(&s, after, 2, true);
+    for (uint32_t l = 0; l < 6; l++) {
+        for (int32_t e = 0; e < 8; e++) {
+            for (size_t i = 0; i < 4; i++) {
+                assert_int_equal(holds(before, l, e, names[i]), holds(after, l, e, names[i]));
+            }
+        }
+    }
+    router_placement_unref(before);
+    router_placement_unref(after);
+    router_space_unref(grown);
 }
 
 int main(void)
@@ -508,6 +661,9 @@ int main(void)
         cmocka_unit_test(zones_are_spread_when_they_become_known),
         cmocka_unit_test(random_clusters_keep_every_bound),
         cmocka_unit_test(input_out_of_range_is_refused),
+        cmocka_unit_test(layers_of_different_sizes_are_each_spread_evenly),
+        cmocka_unit_test(layers_of_different_sizes_fit_whenever_one_copy_of_each_fits),
+        cmocka_unit_test(a_space_that_has_grown_keeps_what_was_placed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
