@@ -153,9 +153,10 @@ struct cluster_state_box {
     uint64_t highest_epoch;  /* believed, of anybody, ever */
     bool placement_is_torn;  /* the store's tables are not all of the published epoch */
     bool placement_is_there; /* the store has one */
-    cluster_node nodes[ROUTER_MAX_NODES];
-    cluster_coordinator coordinators[CLUSTER_MAX_COORDINATORS];
-    uint64_t bitmaps[]; /* [nodes of capacity, then coordinators][words of the space] */
+    /* Within the box's own memory. */
+    cluster_node *nodes;               /* [capacity] */
+    cluster_coordinator *coordinators; /* as many as there are keys, at most the limit */
+    uint64_t *bitmaps;                 /* [nodes of capacity, then coordinators][words of the space] */
 };
 
 typedef struct cluster_state_input {

@@ -109,7 +109,7 @@ static void read_coordinator(build *b, cluster_entry *e, const char *id)
     uint64_t *bitmap = b->box->bitmaps + (b->capacity + b->box->s.n_coordinators) * b->n_words;
     moe_error err;
 
-    if (b->box->s.n_coordinators == CLUSTER_MAX_COORDINATORS) {
+    if (b->box->s.n_coordinators == CLUSTER_MAX_COORDINATORS) { /* the box has room for as many as there are keys */
         (void)moe_fail(&err, MOE_ERR_BUSY, "more than %d coordinators", CLUSTER_MAX_COORDINATORS);
         complain(b, e, &err);
     } else if (cluster_read_coordinator(e->value, e->value_bytes, b->in->model, bitmap, c, &err) != MOE_OK ||
@@ -399,6 +399,23 @@ static void read_placement(build *b)
 }
 
 /* ------------------------------------------------------------------------------------------------ life */
+/* A box and its arrays, in one piece: the largest alignment first. */
+static cluster_state_box *open_box(const build *b, size_t n_coordinators)
+{
+    size_t n_bits = (b->capacity + n_coordinators) * b->n_words;
+    cluster_state_box *box = calloc(1, sizeof *box + n_bits * sizeof *box->bitmaps + b->capacity * sizeof *box->nodes +
+                                           n_coordinators * sizeof *box->coordinators);
+
+    if (box == NULL) {
+        return NULL;
+    }
+    atomic_init(&box->refs, 1);
+    box->bitmaps = (uint64_t *)(box + 1);
+    box->nodes = (cluster_node *)(box->bitmaps + n_bits);
+    box->coordinators = (cluster_coordinator *)(box->nodes + b->capacity);
+    return box;
+}
+
 cluster_state_box *cluster_state_build(const cluster_state_input *in)
 {
     build b = {.in = in, .space = in->model->space, .n_words = router_space_words(in->model->space)};
@@ -409,12 +426,10 @@ cluster_state_box *cluster_state_build(const cluster_state_input *in)
         n_coordinators += id_in(&in->mirror->entries[i], "coordinators/") != NULL;
     }
     b.capacity = MOE_MIN(wanted, (size_t)ROUTER_MAX_NODES);
-    size_t n_bitmaps = b.capacity + MOE_MIN(n_coordinators, (size_t)CLUSTER_MAX_COORDINATORS);
-    b.box = calloc(1, sizeof *b.box + n_bitmaps * b.n_words * sizeof *b.box->bitmaps);
+    b.box = open_box(&b, MOE_MIN(n_coordinators, (size_t)CLUSTER_MAX_COORDINATORS));
     if (b.box == NULL) {
         return NULL;
     }
-    atomic_init(&b.box->refs, 1);
     b.box->s.space = router_space_ref(in->model->space);
     b.box->s.nodes = b.box->nodes;
     b.box->s.coordinators = b.box->coordinators;

@@ -2,34 +2,37 @@
  * or went or the placement is another: the engine turns often. */
 #include "exchange/exchange_priv.h"
 
-/* The placement's nodes that take rows now, as bits. Slow nodes and those that refused a moment ago are owners, too. */
-static uint64_t live_nodes(const exchange *x)
+#include <string.h>
+
+/* The placement's nodes that take rows now. Slow nodes and those that refused a moment ago are owners, too. */
+static router_nodes live_nodes(const exchange *x)
 {
     size_t n = x->placement == NULL ? 0 : router_placement_n_nodes(x->placement);
-    uint64_t live = 0;
+    router_nodes live = {{0}};
 
-    _Static_assert(ROUTER_MAX_NODES <= 64, "a bit for each node");
-    for (size_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         bool up = x->node_of[i] != EXCHANGE_NO_NODE && x->nodes[x->node_of[i]].state == NODE_READY;
-        live |= (uint64_t)up << i;
+        if (up) {
+            router_nodes_add(&live, i);
+        }
     }
     return live;
 }
 
-static bool has_live_owner(const exchange *x, uint64_t live, uint32_t slot)
+static bool has_live_owner(const exchange *x, const router_nodes *live, uint32_t slot)
 {
     size_t n = 0;
     const uint32_t *owners = router_placement_owners(x->placement, slot, &n);
 
     for (size_t i = 0; i < n; i++) {
-        if ((live >> owners[i] & 1) != 0) {
+        if (router_nodes_has(live, owners[i])) {
             return true;
         }
     }
     return false;
 }
 
-static void count_missing(const exchange *x, uint64_t live, exchange_coverage *out)
+static void count_missing(const exchange *x, const router_nodes *live, exchange_coverage *out)
 {
     uint32_t n_slots = x->placement == NULL ? 0 : router_space_n_slots(x->o.space);
 
@@ -57,15 +60,15 @@ void exchange_coverage_init(exchange *x)
 
 void exchange_coverage_update(exchange *x, uint64_t now)
 {
-    uint64_t live = live_nodes(x);
+    router_nodes live = live_nodes(x);
 
-    if (!x->coverage.stale && live == x->coverage.live) {
+    if (!x->coverage.stale && memcmp(&live, &x->coverage.live, sizeof live) == 0) {
         return;
     }
     x->coverage.stale = false;
     x->coverage.live = live;
     exchange_coverage c = x->coverage.now;
-    count_missing(x, live, &c);
+    count_missing(x, &live, &c);
     bool whole = c.placed && c.n_missing == 0;
     if (whole != c.whole) {
         c.n_gaps += whole && now - c.since_ns >= EXCHANGE_GAP_NS;

@@ -111,7 +111,7 @@ struct exchange {
     struct {
         pthread_mutex_t lock;  /* of now, for other threads; a leaf */
         exchange_coverage now; /* written by the engine's thread */
-        uint64_t live;         /* the placement's nodes it was counted with */
+        router_nodes live;     /* the placement's nodes it was counted with */
         bool stale;            /* the placement, or which node is which, has changed since */
     } coverage;
 };

@@ -59,16 +59,15 @@ static moe_status find_slot(const router_placement *p, const router_replica *r, 
 /* Keys of an expert become nodes; returns one that is there twice, or n_nodes. */
 static size_t take_keys(router_placement *p, uint32_t slot)
 {
-    uint64_t seen = 0;
+    router_nodes seen = {{0}};
 
-    _Static_assert(ROUTER_MAX_NODES <= 64, "a bit for each node");
     for (uint32_t i = p->first[slot]; i < p->first[slot + 1]; i++) {
         p->n_preferred[slot] = (uint16_t)(p->n_preferred[slot] + ((p->nodes[i] & SPARE) == 0));
         p->nodes[i] &= ~SPARE;
-        if ((seen >> p->nodes[i] & 1) != 0) {
+        if (router_nodes_has(&seen, p->nodes[i])) {
             return p->nodes[i];
         }
-        seen |= UINT64_C(1) << p->nodes[i];
+        router_nodes_add(&seen, p->nodes[i]);
     }
     return p->n_nodes;
 }

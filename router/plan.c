@@ -21,7 +21,7 @@
 /* An expert with several replicas is dealt out in pieces of this many rows, so that a hot one can be split. Chosen, not
  * measured: four times the cost of reading it at one more node, so a split is worth its read. */
 #define PLAN_CHUNK    32
-#define PLAN_NO_NODE  255
+#define PLAN_NO_NODE  UINT16_MAX
 #define PLAN_NO_PLACE UINT32_MAX
 
 struct router_plan {
@@ -34,7 +34,7 @@ struct router_plan {
     uint64_t *active;                /* owned [min(widest, picks)]: sort key and place of each expert in use */
     uint32_t *by_expert;             /* owned [max_picks] picks grouped by expert */
     uint32_t *by_node;               /* owned [max_picks] picks grouped by node, ascending */
-    uint8_t *node_of;                /* owned [max_picks] */
+    uint16_t *node_of;               /* owned [max_picks] */
     uint32_t node_end[ROUTER_MAX_NODES];
     size_t n_nodes, n_active;
 
@@ -209,17 +209,17 @@ static void order_experts(router_plan *plan, const router_plan_input *in)
     }
 }
 
-/* What n rows of an expert take a node; reads_it: a bit for each node that reads it anyway. */
-static uint64_t cost_of(const router_plan_input *in, size_t n, uint32_t node, uint64_t reads_it)
+/* What n rows of an expert take a node; reads_it: the nodes that read it anyway. */
+static uint64_t cost_of(const router_plan_input *in, size_t n, uint32_t node, const router_nodes *reads_it)
 {
-    uint64_t units = n + ((reads_it >> node & 1) != 0 ? 0 : PLAN_EXPERT_COST);
+    uint64_t units = n + (router_nodes_has(reads_it, node) ? 0 : PLAN_EXPERT_COST);
 
     return units * (in->burden == NULL ? ROUTER_BURDEN_ONE : in->burden[node]);
 }
 
 /* The node that would be done first with n rows of the expert. Ties go to the one that comes first. */
 static uint32_t cheapest(const router_plan_input *in, const uint32_t *nodes, size_t n_nodes, size_t n,
-                         const uint64_t *load, uint64_t reads_it)
+                         const uint64_t *load, const router_nodes *reads_it)
 {
     uint32_t best = nodes[0];
     uint64_t best_cost = UINT64_MAX;
@@ -244,19 +244,19 @@ static size_t assign_expert(router_plan *plan, const router_plan_input *in, uint
     const uint32_t *picks = plan->by_expert + plan->expert_first[place];
     size_t n = plan->expert_count[place];
     size_t chunk = n_nodes == 1 ? n : PLAN_CHUNK;
-    uint64_t reads_it = 0;
+    router_nodes reads_it = {{0}};
 
     if (n_nodes == 0) {
         return n;
     }
     for (size_t at = 0; at < n; at += chunk) {
         size_t end = MOE_MIN(at + chunk, n);
-        uint32_t node = cheapest(in, nodes, n_nodes, end - at, load, reads_it);
+        uint32_t node = cheapest(in, nodes, n_nodes, end - at, load, &reads_it);
 
-        load[node] += cost_of(in, end - at, node, reads_it);
-        reads_it |= UINT64_C(1) << node;
+        load[node] += cost_of(in, end - at, node, &reads_it);
+        router_nodes_add(&reads_it, node);
         for (size_t i = at; i < end; i++) {
-            plan->node_of[picks[i]] = (uint8_t)node;
+            plan->node_of[picks[i]] = (uint16_t)node;
         }
     }
     return 0;

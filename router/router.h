@@ -22,8 +22,8 @@
 #include "compute/compute.h"
 
 #define ROUTER_MAX_TOP_K   64
-#define ROUTER_MAX_NODES   64 /* in one placement */
-#define ROUTER_MAX_NODE_ID 63 /* characters */
+#define ROUTER_MAX_NODES   256 /* in one placement */
+#define ROUTER_MAX_NODE_ID 63  /* characters */
 
 /* ------------------------------------------------------------------------------------------------ expert space
  * Arrays about experts have one entry per slot of a space, whatever the layers' numbers of experts are. Of a base space
@@ -196,6 +196,19 @@ const uint32_t *router_placement_replicas(const router_placement *p, uint32_t la
 const uint32_t *router_placement_owners(const router_placement *p, uint32_t slot, size_t *n_out);
 /* How many of them are not spare. */
 size_t router_placement_n_preferred(const router_placement *p, uint32_t slot);
+
+/* Some of a placement's nodes. */
+typedef struct router_nodes {
+    uint64_t bits[ROUTER_MAX_NODES / 64];
+} router_nodes;
+static inline bool router_nodes_has(const router_nodes *s, uint32_t node)
+{
+    return router_bit(s->bits, node);
+}
+static inline void router_nodes_add(router_nodes *s, uint32_t node)
+{
+    router_bit_set(s->bits, node);
+}
 
 /* ------------------------------------------------------------------------------------------------ solver */
 typedef struct router_solver_node {

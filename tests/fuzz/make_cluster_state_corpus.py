@@ -132,7 +132,7 @@ SEEDS = {
     "epoch_absurd": WHOLE + "--\n" + layer(0, (1 << 53) - 1),
     "no_key_of_ours": WHOLE + "placement/2 {}\nnodes/a/b {}\nunknown {}\n",
     "policy_no_json": "policy {\n",
-    "many_nodes": "".join(node(f"n{i}") for i in range(66)),
+    "many_nodes": "".join(node(f"n{i}") for i in range(258)),
     "many_coordinators": "".join(COORDINATOR.replace("/c", f"/c{i}") for i in range(66)),
 }
 

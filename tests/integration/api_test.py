@@ -533,7 +533,7 @@ def the_policy_is_read_and_changed_part_by_part():
         assert (policy.replication, policy.min_nodes) == (1, 5)
         fails(CODE.INVALID_ARGUMENT, lambda: ask(replication=0), "replication")
         fails(CODE.INVALID_ARGUMENT, lambda: ask(replication=2, min_nodes=0), "min_nodes")
-        fails(CODE.INVALID_ARGUMENT, lambda: ask(min_nodes=65), "min_nodes")
+        fails(CODE.INVALID_ARGUMENT, lambda: ask(min_nodes=257), "min_nodes")
         assert ask() == (1, 5)
 
 

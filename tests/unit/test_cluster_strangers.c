@@ -284,15 +284,14 @@ static void another_model_stops_no_member(void **state)
 /* ------------------------------------------------------------------------------------------------ too many */
 static void strangers_do_not_push_out_members(void **state)
 {
-    static const char *const folders[] = {"nodes/%02d", "coordinators/%02d"};
-    static const char *const values[] = {NODE, HELD};
     trio *t = *state;
 
-    for (int i = 0; i < 128; i++) {
+    for (int i = 0; i < ROUTER_MAX_NODES + CLUSTER_MAX_COORDINATORS; i++) {
+        bool is_node = i < ROUTER_MAX_NODES;
         char key[32];
 
-        (void)snprintf(key, sizeof key, folders[i / 64], i % 64);
-        write_leased(&t->s, key, values[i / 64]);
+        (void)snprintf(key, sizeof key, is_node ? "nodes/%03d" : "coordinators/%03d", i);
+        write_leased(&t->s, key, is_node ? NODE : HELD);
     }
     run_for(&t->w, 5 * SECOND);
     member *fresh = add(&t->w, CLUSTER_COORDINATOR, "d");

@@ -120,7 +120,7 @@ static void bad_node_ids_are_refused(void **state)
     refuses(twice, 3, NULL, 0, "node a is given twice");
     refuses(empty, 1, NULL, 0, "0 characters");
     refuses(longest, 1, NULL, 0, "64 characters");
-    refuses(longest, ROUTER_MAX_NODES + 1, NULL, 0, "65 nodes");
+    refuses(longest, ROUTER_MAX_NODES + 1, NULL, 0, "257 nodes");
 }
 
 int main(void)
