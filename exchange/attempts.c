@@ -127,6 +127,18 @@ void exchange_peer_lost(exchange *x, transport_peer peer)
     }
 }
 
+void exchange_take_back(exchange *x, transport_peer peer)
+{
+    for (size_t i = 0; i < x->n_attempts; i++) {
+        exchange_attempt *a = &x->attempts[i];
+
+        if (a->state == ATTEMPT_OPEN && a->peer == peer) {
+            a->state = ATTEMPT_LATE;
+            exchange_requeue(x, a);
+        }
+    }
+}
+
 /* A deadline that passes makes the attempt late, not dead: its picks go elsewhere, to the same node again if there is no
  * other, and its answer is still welcome. */
 void exchange_attempt_timers(exchange *x, uint64_t now)

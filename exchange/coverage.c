@@ -4,15 +4,17 @@
 
 #include <string.h>
 
-/* The placement's nodes that take rows now. Slow nodes and those that refused a moment ago are owners, too. */
-static router_nodes live_nodes(const exchange *x)
+/* The placement's nodes that take rows now. Slow nodes and those that refused a moment ago are owners, too; those that
+ * compute nothing are none. */
+static router_nodes live_nodes(const exchange *x, uint64_t now)
 {
     size_t n = x->placement == NULL ? 0 : router_placement_n_nodes(x->placement);
     router_nodes live = {{0}};
 
     for (uint32_t i = 0; i < n; i++) {
-        bool up = x->node_of[i] != EXCHANGE_NO_NODE && x->nodes[x->node_of[i]].state == NODE_READY;
-        if (up) {
+        const exchange_node *node = x->node_of[i] == EXCHANGE_NO_NODE ? NULL : &x->nodes[x->node_of[i]];
+
+        if (node != NULL && node->state == NODE_READY && now >= node->mute.until_ns) {
             router_nodes_add(&live, i);
         }
     }
@@ -60,7 +62,7 @@ void exchange_coverage_init(exchange *x)
 
 void exchange_coverage_update(exchange *x, uint64_t now)
 {
-    router_nodes live = live_nodes(x);
+    router_nodes live = live_nodes(x, now);
 
     if (!x->coverage.stale && memcmp(&live, &x->coverage.live, sizeof live) == 0) {
         return;

@@ -301,6 +301,7 @@ static moe_status send_part(exchange *x, exchange_run *run, const router_plan_pa
     }
     run->n_waiting -= part->n_picks;
     exchange_wake_at(x, a->hedge_ns);
+    exchange_mute_owes(&x->nodes[node], part->cost, now);
     x->stats.frames_sent++;
     x->stats.bytes_sent += n_bytes;
     transport_frame_post(f, a->peer, n_bytes);
@@ -318,7 +319,7 @@ static size_t usable_nodes(const exchange *x, uint64_t now, bool with_slow, bool
     for (size_t i = 0; i < router_placement_n_nodes(x->placement); i++) {
         const exchange_node *node = x->node_of[i] == EXCHANGE_NO_NODE ? NULL : &x->nodes[x->node_of[i]];
 
-        usable[i] = node != NULL && node->state == NODE_READY && now >= node->hold_until_ns;
+        usable[i] = node != NULL && exchange_takes_rows(node, now);
         if (usable[i] && !with_slow && now < node->slow_until_ns) {
             usable[i] = false;
             n_slow++;
@@ -445,6 +446,7 @@ void exchange_on_refuse(exchange *x, transport_peer peer, const wire_refuse *r)
     }
     MOE_DEBUG("node %s refuses: %s", x->nodes[a->node].id, r->text);
     x->nodes[a->node].hold_until_ns = moe_now_ns(x->o.clock) + pause_ns(x);
+    x->nodes[a->node].mute.owed_ns = 0;
     if (a->state == ATTEMPT_OPEN) {
         exchange_requeue(x, a);
     }

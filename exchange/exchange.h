@@ -15,7 +15,8 @@
  * An attempt ends without a result when its node dies, refuses, or lets the deadline pass. Its picks then wait again
  * and are planned anew: over the nodes that are left, or over the same one when there is no other. One that takes several
  * times as long as its node usually does is hedged: those of its picks that others can compute are sent to them as well.
- * A late attempt may still answer. The first result wins; both are equal. Slow nodes are given less (speed.c).
+ * A late attempt may still answer. The first result wins; both are equal. Slow nodes are given less (speed.c), and one that
+ * computes nothing at all counts as if it were not there (mute.c).
  *
  * Nothing here blocks but exchange_pause.
  *
@@ -97,10 +98,12 @@ typedef enum {
 
 typedef struct exchange_node_info {
     exchange_node_kind kind;
-    uint64_t incarnation;  /* of its last HELLO that was accepted; 0: none yet */
-    bool is_another;       /* another incarnation answers at its address: what is known of the node is out of date */
-    bool is_refused;       /* not connected: nobody listens at its address */
-    char why[96];          /* not connected: why it last failed; "" while nothing has */
+    uint64_t incarnation; /* of its last HELLO that was accepted; 0: none yet */
+    bool is_another;      /* another incarnation answers at its address: what is known of the node is out of date */
+    bool is_refused;      /* not connected: nobody listens at its address */
+    bool is_missed;       /* not connected: its connection was lost a while ago, and no other could be made since */
+    bool is_mute;         /* it answers pings, but has computed nothing for so long that it is given nothing (mute.c) */
+    char why[96];         /* not connected: why it last failed; "" while nothing has */
     uint64_t rows, frames; /* answered since it was added: unique rows, results */
     double busy_seconds;   /* from dispatch to result, summed over those frames */
     uint32_t queued_rows;  /* of all coordinators, at the node when it last answered */
@@ -148,7 +151,7 @@ void exchange_pause(exchange *x, uint64_t until_ns);
 uint64_t exchange_turned_ns(const exchange *x);
 
 /* ------------------------------------------------------------------------------------------------ coverage
- * Whether every expert has a live owner: a replica of the placement on a node that is connected, greeted and not
+ * Whether every expert has a live owner: a replica of the placement on a node that is connected, greeted, computes and is not
  * draining. Connections break and come back, and a step waits for that: only a gap of EXCHANGE_GAP_NS counts. */
 #define EXCHANGE_GAP_NS UINT64_C(1000000000)
 #define EXCHANGE_NAMED  3 /* experts named to a person */

@@ -18,12 +18,15 @@
  *                          closes what has not greeted and proved within 2 s (docs/wire.md)
  *   SILENT_BEATS           heartbeats without a sign of life until a node counts as lost
  *   BUSY_BEATS             the same while it has rows of ours: a node that computes does not answer. Those that others can
- *                          compute do not wait for that (speed.c) */
+ *                          compute do not wait for that (speed.c)
+ *   MISSED                 a node that was met counts as lost when its connection has broken, so much time has passed, and
+ *                          another one could not be made meanwhile: one that lives is met again within milliseconds */
 #define BACKOFF_FIRST_NS  UINT64_C(10000000)
 #define BACKOFF_MOST_NS   UINT64_C(1000000000)
 #define GREETING_TIMEOUTS 8
 #define GREETING_MOST_NS  UINT64_C(2000000000)
 #define SILENT_BEATS      8
+#define MISSED_NS         UINT64_C(1000000000)
 #define BUSY_BEATS        32
 
 static exchange_node *find_peer(exchange *x, transport_peer peer)
@@ -122,6 +125,11 @@ bool exchange_node_ready(const exchange *x, const char *id)
     return node != NULL && node->state == NODE_READY;
 }
 
+static bool is_missed(const exchange_node *node, uint64_t now)
+{
+    return node->n_failed > 0 && node->lost_ns != 0 && now - node->lost_ns >= MISSED_NS && !node->is_another;
+}
+
 bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *out)
 {
     const exchange_node *node = find_id(x, id);
@@ -134,10 +142,13 @@ bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *ou
     if (node == NULL) {
         return false;
     }
+    uint64_t now = moe_now_ns(x->o.clock);
     *out = (exchange_node_info){.kind = kinds[node->state],
                                 .incarnation = node->incarnation,
                                 .is_another = node->is_another,
                                 .is_refused = node->state < NODE_READY && node->is_refused,
+                                .is_mute = now < node->mute.until_ns,
+                                .is_missed = is_missed(node, now),
                                 .rows = node->rows,
                                 .frames = node->frames,
                                 .busy_seconds = (double)node->busy_ns * 1e-9,
@@ -164,6 +175,11 @@ static void complain(exchange_node *node, const char *what, const char *why)
 static void lose(exchange *x, exchange_node *node, const char *what, const char *why)
 {
     node->leaving = node->leaving || node->state == NODE_DRAINING;
+    if (node->state >= NODE_READY) {
+        node->lost_ns = moe_now_ns(x->o.clock);
+    } else {
+        node->n_failed++;
+    }
     disconnect(x, node);
     set_timer(x, node, moe_now_ns(x->o.clock) + node->backoff_ns);
     node->backoff_ns = node->backoff_ns == 0 ? BACKOFF_FIRST_NS : MOE_MIN(2 * node->backoff_ns, BACKOFF_MOST_NS);
@@ -277,11 +293,13 @@ static void beat(exchange *x, exchange_node *node, uint64_t now)
 {
     if (now - node->pinged_ns > 2 * x->o.heartbeat_ns) {
         node->heard_ns = now; /* this loop has not turned for two beats: the silence was ours, not the node's */
+        node->mute.owed_ns = node->mute.owed_ns == 0 ? 0 : now;
     }
     if (now - node->heard_ns > (is_busy_for_us(x, node) ? BUSY_BEATS : SILENT_BEATS) * x->o.heartbeat_ns) {
         lost(x, node, "silent");
         return;
     }
+    exchange_mute_judge(x, node, now);
     if (now - node->pinged_ns >= x->o.heartbeat_ns) {
         ping(x, node, now);
     }
@@ -389,6 +407,9 @@ static void on_ready(exchange_node *node, const wire_hello *theirs)
     node->is_another = false;
     node->incarnation = theirs->incarnation;
     node->told_epoch = 0;
+    node->lost_ns = 0;
+    node->n_failed = 0;
+    node->mute.owed_ns = 0;
     node->why[0] = '\0';
     node->leaving = false;
 }
@@ -454,6 +475,7 @@ static moe_status on_answer(exchange *x, exchange_node *node, wire_type type, co
 
     if (type == WIRE_RESULT) {
         node->slow_until_ns = 0; /* it computes, whatever this answers */
+        exchange_mute_answered(x, node);
         x->stats.frames_received++;
         x->stats.bytes_received += n;
         status = wire_get_result(bytes, n, &result, err);

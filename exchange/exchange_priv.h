@@ -22,6 +22,14 @@ typedef struct exchange_speed {
     bool is_slow;        /* a person has been told so */
 } exchange_speed;
 
+/* mute.c */
+typedef struct exchange_mute {
+    uint64_t owed_ns;   /* since when it owes results and has sent none; 0: it owes none */
+    uint32_t owed_cost; /* of the largest part that it owes */
+    uint64_t until_ns;  /* it has computed nothing for too long: before that it is given nothing. 0: it computes */
+    uint32_t n_times;   /* in a row */
+} exchange_mute;
+
 /* How long a part of a job took. */
 typedef struct exchange_lap {
     uint32_t node, cost;
@@ -50,8 +58,11 @@ typedef struct exchange_node {
     bool troubled;                /* it has failed since it last answered */
     char why[96];                 /* as it last did; "" while it is connected */
     exchange_speed speed;
+    exchange_mute mute;
     uint64_t hedges;       /* parts of it that others were given as well */
     uint64_t late_told_ns; /* when a person was last told that it is late */
+    uint64_t lost_ns;      /* when its connection was lost; 0: it has one, or never had */
+    uint32_t n_failed;     /* connects in vain since then */
     bool is_refused;       /* nobody listened at its address when it was last called */
     bool leaving;          /* it has said goodbye: that it is gone is no trouble */
 } exchange_node;
@@ -131,6 +142,7 @@ exchange_run *exchange_run_of(exchange *x, const exchange_attempt *a);
 void exchange_requeue(exchange *x, const exchange_attempt *a);
 void exchange_end_attempts(exchange *x, uint32_t micro_batch);
 void exchange_attempt_timers(exchange *x, uint64_t now);
+void exchange_take_back(exchange *x, transport_peer peer); /* its attempts are late: their picks wait for another */
 void exchange_peer_lost(exchange *x, transport_peer peer); /* its attempts are over */
 
 /* waiting.c: whether a node takes rows for the expert at this moment: a slow one does, one that has just refused does not.
@@ -143,6 +155,13 @@ uint64_t exchange_speed_hedge_ns(const exchange *x, const exchange_node *n, uint
 void exchange_speed_note(exchange *x, exchange_run *run, const exchange_attempt *a, uint64_t now); /* it is answered */
 /* Of the placement's nodes, for a plan; NULL: all are equal. */
 const uint32_t *exchange_speed_burdens(exchange *x, uint64_t now, uint32_t burdens[ROUTER_MAX_NODES]);
+
+/* mute.c */
+void exchange_mute_owes(exchange_node *n, uint32_t cost, uint64_t now); /* a part was sent to it */
+void exchange_mute_judge(exchange *x, exchange_node *n, uint64_t now);  /* it answers pings */
+void exchange_mute_answered(exchange *x, exchange_node *n);             /* with a result */
+/* Whether the node may be given rows, as far as it is connected, has not refused a moment ago, and computes. */
+bool exchange_takes_rows(const exchange_node *n, uint64_t now);
 
 /* coverage.c */
 void exchange_coverage_init(exchange *x);

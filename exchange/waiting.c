@@ -13,7 +13,7 @@ bool exchange_is_taken(const exchange *x, uint32_t layer, int32_t expert_id, uin
         uint32_t idx = x->node_of[owners[i]];
         const exchange_node *node = idx == EXCHANGE_NO_NODE ? NULL : &x->nodes[idx];
 
-        if (node != NULL && idx != not_node && node->state == NODE_READY && now >= node->hold_until_ns &&
+        if (node != NULL && idx != not_node && exchange_takes_rows(node, now) &&
             (not_node == EXCHANGE_NO_NODE || now >= node->slow_until_ns)) {
             return true;
         }

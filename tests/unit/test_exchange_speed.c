@@ -1,4 +1,5 @@
 /* Nodes that stand still for a moment, and nodes that are slow. */
+#include "tests/sim/obstacle.h"
 #include "tests/sim/world.h"
 #include "tests/support/support.h"
 
@@ -159,6 +160,111 @@ static void a_slow_node_is_given_less(void **state)
     world_close(&w);
 }
 
+/* ------------------------------------------------------------------------------------------------ computes nothing */
+static transport *open_behind_obstacle(const char *id)
+{
+    const transport_loopback_options o = {
+        .net = w.net, .address = id, .max_message = 1 << 16, .max_peers = 16, .max_queued = 32};
+    transport *t;
+
+    assert_int_equal(transport_loopback_open(&o, &t), MOE_OK);
+    return obstacle_open(t);
+}
+
+/* With signs of life, and node 0 behind an obstacle. */
+static void open_world_with_beats(uint32_t replication)
+{
+    const world_options o = {.numeric_class = COMPUTE_CLASS_CPU_F32_1,
+                             .n_layers = 2,
+                             .n_experts = 12,
+                             .k = 3,
+                             .d_model = 16,
+                             .d_ff = 16,
+                             .max_rows = 24,
+                             .n_nodes = 2,
+                             .n_coordinators = 1,
+                             .micro_batches = 1,
+                             .replication = replication,
+                             .seed = 78,
+                             .dispatch_timeout_ns = 5000 * MS,
+                             .heartbeat_ns = 250 * MS,
+                             .endpoint_open = open_behind_obstacle};
+
+    world_open(&w, &o);
+    world_settle(&w);
+    for (int i = 0; i < 40; i++) {
+        (void)run_job(1);
+    }
+}
+
+static bool is_covered(void)
+{
+    exchange_coverage c;
+
+    exchange_get_coverage(w.coordinators[0].x, &c);
+    return c.whole;
+}
+
+/* Until the job is done, or so much time has passed. */
+static void turn_for(uint64_t ns)
+{
+    for (uint64_t t = 0; t < ns && exchange_state(w.coordinators[0].x, 0) == EXCHANGE_RUNNING; t += 20 * MS) {
+        world_turn(&w, 20 * MS);
+    }
+}
+
+/* It is not waited for without an end, whatever its pings say; and it is tried again. */
+static void an_only_owner_that_computes_nothing_counts_as_lost(void **state)
+{
+    exchange *x;
+
+    (void)state;
+    open_world_with_beats(1);
+    x = w.coordinators[0].x;
+    obstacle_mute(w.nodes[0].t, true);
+    world_job_make(&w, 0, 0);
+    assert_int_equal(exchange_begin(x, &w.jobs[0][0].job), MOE_OK);
+    turn_for(9000 * MS);
+    assert_true(is_covered());
+    turn_for(3000 * MS);
+    assert_true(exchange_node_ready(x, "node-0")); /* its connection lives */
+    assert_true(node_info("node-0").is_mute);
+    assert_false(is_covered());
+    assert_true(exchange_stuck_since(x, 0) != 0);
+    obstacle_mute(w.nodes[0].t, false);
+    turn_for(11000 * MS);
+    assert_int_equal(exchange_state(x, 0), EXCHANGE_DONE);
+    world_job_check(&w, 0, 0);
+    assert_false(node_info("node-0").is_mute);
+    assert_true(is_covered());
+    world_close(&w);
+}
+
+/* The other owner has answered long ago. A node that is tried in vain is left alone for longer each time. */
+static void a_node_that_computes_nothing_is_asked_ever_less(void **state)
+{
+    int n_tried[2] = {0, 0};
+    uint64_t rows = 0;
+
+    (void)state;
+    open_world_with_beats(2);
+    obstacle_mute(w.nodes[0].t, true);
+    for (int i = 0; i < 2000; i++) {
+        uint64_t frames = stats().frames_sent;
+
+        (void)run_job(1);
+        turn_for(0);
+        for (int turn = 0; turn < 10; turn++) {
+            world_turn(&w, 20 * MS);
+        }
+        n_tried[i / 1000] += stats().frames_sent > frames + 1;
+        rows += node_info("node-0").is_mute;
+    }
+    assert_true(rows > 0 && n_tried[1] < n_tried[0]);
+    assert_true(node_info("node-0").hedges > 0);
+    world_close(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +272,8 @@ int main(void)
         cmocka_unit_test(an_only_owner_is_waited_for),
         cmocka_unit_test(a_hedged_node_that_dies_loses_nothing),
         cmocka_unit_test(a_slow_node_is_given_less),
+        cmocka_unit_test(an_only_owner_that_computes_nothing_counts_as_lost),
+        cmocka_unit_test(a_node_that_computes_nothing_is_asked_ever_less),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,66 @@
+/* Nodes that answer pings and compute nothing: a worker that hangs, a path that carries small frames alone. A connection
+ * that lives says nothing of that, and what such a node alone has would be awaited for ever.
+ *
+ * A node owes results from the first dispatch after its last result. Once it has owed them for much longer than it usually
+ * takes, it counts as one that is not there: it owns nothing (coverage.c), requests that need it are put back, and the
+ * cluster's controller gives its experts to others. A result makes all that undone, also one that comes late. Without one
+ * it is tried again after the same time, and each time in vain doubles both. So a node that is only very slow gets the time
+ * that it needs, and one that hangs costs ever less. */
+#include "exchange/exchange_priv.h"
+
+/* Chosen, not measured.
+ *
+ *   MUTE_FACTOR  times what a part may take before it is hedged, which is several times what is usual
+ *   MUTE_LEAST   what a node may do to us that swaps, or computes a large prompt of somebody else: longer than silence may
+ *                last, since something of it lives
+ *   MUTE_MOST    doublings */
+#define MUTE_FACTOR   4
+#define MUTE_LEAST_NS UINT64_C(10000000000)
+#define MUTE_MOST     6
+
+void exchange_mute_owes(exchange_node *n, uint32_t cost, uint64_t now)
+{
+    if (n->mute.owed_ns == 0) {
+        n->mute.owed_ns = now;
+        n->mute.owed_cost = 0;
+    }
+    n->mute.owed_cost = MOE_MAX(n->mute.owed_cost, cost);
+}
+
+void exchange_mute_judge(exchange *x, exchange_node *n, uint64_t now)
+{
+    if (n->mute.owed_ns == 0) {
+        return;
+    }
+    uint64_t bound = MOE_MAX(MUTE_FACTOR * exchange_speed_hedge_ns(x, n, n->mute.owed_cost), MUTE_LEAST_NS)
+                     << MOE_MIN(n->mute.n_times, (uint32_t)MUTE_MOST);
+    if (now - n->mute.owed_ns < bound) {
+        return;
+    }
+    MOE_WARN(
+        "node %s at %s answers pings, but has computed nothing for %llu s: it counts as lost, and is tried again in "
+        "%llu s",
+        n->id, n->address, (unsigned long long)((now - n->mute.owed_ns) / 1000000000),
+        (unsigned long long)(bound / 1000000000));
+    (void)snprintf(n->why, sizeof n->why, "it answers pings, but computes nothing");
+    n->mute.owed_ns = 0;
+    n->mute.until_ns = now + bound;
+    n->mute.n_times++;
+    exchange_take_back(x, n->peer);
+    exchange_replan(x);
+}
+
+void exchange_mute_answered(exchange *x, exchange_node *n)
+{
+    if (n->mute.n_times > 0) {
+        MOE_INFO("node %s at %s computes again", n->id, n->address);
+        n->why[0] = '\0';
+        exchange_replan(x);
+    }
+    n->mute = (exchange_mute){.owed_ns = 0};
+}
+
+bool exchange_takes_rows(const exchange_node *n, uint64_t now)
+{
+    return n->state == NODE_READY && now >= n->hold_until_ns && now >= n->mute.until_ns;
+}
