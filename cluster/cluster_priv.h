@@ -307,6 +307,12 @@ bool cluster_keep_vanished(void *ctx, const cluster_node *n); /* cluster_state_i
 void cluster_prune_vanished(cluster *c);
 void cluster_judge_vanished(cluster *c, uint64_t now);
 
+/* listening.c */
+/* A lease says that some thread of a node lives; only an answer says that it serves. *due_ns is lowered to the next look. */
+void cluster_listen(cluster *c, uint64_t now, uint64_t *due_ns);
+cluster_heard *cluster_find_heard(cluster *c, const cluster_node *n); /* NULL: it has not been listened to yet */
+bool cluster_is_placed(const cluster_state *s, const char *id); /* whether the placement gives the node something */
+
 /* controller.c: true when it has sent a change. *due_ns is lowered to when it wants to be called again. */
 bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns);
 void cluster_control_reset(cluster *c); /* no longer the controller, or a publication failed */
