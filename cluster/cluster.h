@@ -7,7 +7,8 @@
  *   incarnation     64 random bits drawn at each start of a member: tells a restarted one from the one before
  *   epoch           version of the desired placement; every publication has a higher one
  *   controller      the elected coordinator; it alone writes the desired placement
- *   lost            a node is, when the controller's connections say that nobody is there, or it has been silent for long:
+ *   lost            a node is, when the controller's connections say that nobody is there, when all coordinators miss it, or
+ *                   when it has been silent for long:
  *                   experts that it alone had are placed at once, all else when it has not come back in a few seconds
  *   policy          how many owners each expert is to have, and how many nodes the first placement waits for
  *   desired         which experts a node is to hold: a placement
@@ -64,8 +65,16 @@ typedef struct cluster_policy {
     uint32_t min_nodes;   /* nothing is placed for the first time before that many nodes answer */
 } cluster_policy;
 
-/* NO: it does not answer now. GONE: nobody can answer, because its address refuses connections: the process has ended. */
-typedef enum { CLUSTER_ALIVE_UNKNOWN, CLUSTER_ALIVE_YES, CLUSTER_ALIVE_NO, CLUSTER_ALIVE_GONE } cluster_alive;
+/* NO: it does not answer now. MISSED: nor has it for long enough to be missed: it was met, has fallen silent or computes
+ * nothing, and could not be met again. GONE: nobody can answer, because its address refuses connections: the process has
+ * ended. */
+typedef enum {
+    CLUSTER_ALIVE_UNKNOWN,
+    CLUSTER_ALIVE_YES,
+    CLUSTER_ALIVE_NO,
+    CLUSTER_ALIVE_MISSED,
+    CLUSTER_ALIVE_GONE
+} cluster_alive;
 
 typedef struct cluster_options {
     cluster_role role;
@@ -96,7 +105,7 @@ typedef struct cluster_options {
      * HELLO was exchanged with it: nothing is placed on it before. Asked
      *   at most once a second about a member under our own id: may take a second
      *   at most once a second about nodes whose key has vanished (by coordinators)
-     *   ten times a second about all nodes (by the controller): must not take long
+     *   ten times a second about all nodes (by coordinators): must not take long
      * NULL: nobody can tell, so the key's lease decides, and vanished nodes are dropped after 15 s. */
     cluster_alive (*alive)(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation);
     /* A new state can be acquired, or cluster_status has changed. May be NULL. Must not call cluster_step or _close. */
@@ -174,6 +183,7 @@ typedef struct cluster_coordinator {
     uint64_t epoch_applied;
     uint64_t epoch_settled;  /* of settled; 0: there is none */
     const uint64_t *settled; /* bitmap; NULL: none */
+    router_nodes missed;     /* indices of nodes of the state: it misses those */
 } cluster_coordinator;
 
 typedef struct cluster_state {

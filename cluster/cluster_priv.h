@@ -21,9 +21,8 @@
  *   ASK        between two questions to `alive` that may take two seconds of this thread
  *   LISTEN     between two looks of the controller at its own connections: a death is acted upon that late
  *   VANISHED   a lease's length again, for programs that cannot ask
- *   SILENT     long enough for a node that swaps or is stopped for a moment: only its machine's death looks the same, and
- *              then nothing refuses the connection. Rows in flight do not wait for it (the exchange re-sends them after
- *              its own time-out)
+ *   SILENT     a node that only some coordinators miss, or that has not said why it is away: long enough for what is
+ *              passing, as the others serve with it. One that all of them miss is lost without that wait
  *   UNMET      the same for a node that has experts, but has never answered this controller: it may have been restarted
  *              with a wrong address or secret, and a connect that can succeed does so within a second or two
  *   MEET_WARN  connecting and HELLO take milliseconds, a busy coordinator's turn perhaps a second
@@ -111,10 +110,18 @@ MOE_NODISCARD moe_status cluster_check_model(const char *value, size_t bytes, co
                                              moe_error *err);
 void cluster_write_node(moe_text *t, const cluster_node *n);
 MOE_NODISCARD moe_status cluster_read_node(const char *value, size_t bytes, cluster_node *out, moe_error *err);
-void cluster_write_coordinator(moe_text *t, const cluster_model *m, const cluster_coordinator *c);
-/* bitmap [words of the space] is overwritten, and out->settled points to it if there is one; NULL: it is not read. */
+typedef struct cluster_ids {
+    size_t n;
+    char at[ROUTER_MAX_NODES][ROUTER_MAX_NODE_ID + 1];
+} cluster_ids;
+/* missed: nodes; in place of the indices of that name. */
+void cluster_write_coordinator(moe_text *t, const cluster_model *m, const cluster_coordinator *c,
+                               const cluster_ids *missed);
+/* bitmap [words of the space] is overwritten, and out->settled points to it if there is one. bitmap and missed NULL: they
+ * are not read. */
 MOE_NODISCARD moe_status cluster_read_coordinator(const char *value, size_t bytes, const cluster_model *m,
-                                                  uint64_t *bitmap, cluster_coordinator *out, moe_error *err);
+                                                  uint64_t *bitmap, cluster_ids *missed, cluster_coordinator *out,
+                                                  moe_error *err);
 void cluster_write_controller(moe_text *t, const char *id, uint64_t incarnation);
 MOE_NODISCARD moe_status cluster_read_controller(const char *value, size_t bytes, char id[ROUTER_MAX_NODE_ID + 1],
                                                  uint64_t *incarnation, moe_error *err);
@@ -132,8 +139,7 @@ MOE_NODISCARD moe_status cluster_read_ready(const char *value, size_t bytes, con
 typedef struct cluster_placement_record {
     uint64_t epoch;
     uint32_t replication;
-    size_t n_nodes;
-    char nodes[ROUTER_MAX_NODES][ROUTER_MAX_NODE_ID + 1];
+    cluster_ids nodes;
 } cluster_placement_record;
 void cluster_write_placement(moe_text *t, const router_placement *p, uint32_t replication);
 MOE_NODISCARD moe_status cluster_read_placement(const char *value, size_t bytes, const cluster_model *m,
@@ -192,14 +198,15 @@ typedef struct cluster_vanished {
     bool is_gone;
 } cluster_vanished;
 
-/* When the controller last had an answer of a node on the data plane. */
+/* When this coordinator last had an answer of a node on the data plane. */
 typedef struct cluster_heard {
     char id[ROUTER_MAX_NODE_ID + 1];
     uint64_t incarnation;
     uint64_t heard_ns, asked_ns; /* heard_ns: of one that was never met, when it was first seen */
     bool is_met;                 /* it has answered, ever */
     bool is_silent;
-    bool is_gone; /* nobody is at its address; for good, unless it answers all the same */
+    bool is_missed; /* it has fallen silent a while ago, or computes nothing */
+    bool is_gone;   /* nobody is at its address; for good, unless it answers all the same */
 } cluster_heard;
 
 struct cluster {
@@ -246,10 +253,14 @@ struct cluster {
         bool is_repair;           /* what was published last is not home */
         uint32_t target_replication, next_layer;
         bool has_complained;
+    } ctl;
+
+    /* listening.c */
+    struct {
         cluster_heard heard[ROUTER_MAX_NODES]; /* of the nodes in the state, in its order */
         size_t n_heard;
-        uint64_t listened_ns; /* when all of them were last looked at */
-    } ctl;
+        uint64_t at_ns; /* when all of them were last looked at */
+    } listened;
 
     /* shared; under lock, a leaf */
     pthread_mutex_t lock;
@@ -264,6 +275,7 @@ struct cluster {
         uint64_t *settled; /* owned bitmap */
         uint64_t settled_epoch;
         bool draining;
+        cluster_ids missed; /* by this coordinator */
     } told;
     struct {
         cluster_policy policy; /* 0: stays; both 0: nothing is asked for */
@@ -310,7 +322,8 @@ void cluster_judge_vanished(cluster *c, uint64_t now);
 /* listening.c */
 /* A lease says that some thread of a node lives; only an answer says that it serves. *due_ns is lowered to the next look. */
 void cluster_listen(cluster *c, uint64_t now, uint64_t *due_ns);
-cluster_heard *cluster_find_heard(cluster *c, const cluster_node *n); /* NULL: it has not been listened to yet */
+bool cluster_is_lost(const cluster *c, const cluster_node *n);  /* to this coordinator, as the controller judges it */
+bool cluster_is_met(const cluster *c, const cluster_node *n);   /* or nobody has listened to it yet */
 bool cluster_is_placed(const cluster_state *s, const char *id); /* whether the placement gives the node something */
 
 /* controller.c: true when it has sent a change. *due_ns is lowered to when it wants to be called again. */

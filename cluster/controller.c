@@ -1,7 +1,5 @@
 /* Controller: what the elected coordinator does in its turn.
  *
- *   listen    asks each registered node whether it answers: a lease outlives its process by 15 s, or is kept alive by a
- *             thread that outlives the rest, and the address or the secret of a node that has never answered may be wrong
  *   repair    when experts have lost all of their owners: those alone are placed, at once
  *   aim       when membership has changed and then been quiet, or the tables need repair: solves who should own what
  *   publish   writes the result, a few layers in a transaction, the key `placement` with the epoch last
@@ -32,20 +30,11 @@ static uint64_t hash(uint64_t h, const void *bytes, size_t n)
 }
 
 /* ------------------------------------------------------------------------------------------------ placing */
-static bool is_lost(cluster *c, const cluster_node *n)
-{
-    const cluster_heard *h = cluster_find_heard(c, n);
-
-    return h != NULL && (h->is_silent || h->is_gone);
-}
-
 /* Draining and lost nodes are given nothing, nor is one that nobody may be able to reach. Those whose key has vanished
  * but may answer keep what they have, as do those that a new controller has not met yet. */
-static bool counts(cluster *c, const cluster_node *n)
+static bool counts(const cluster *c, const cluster_node *n)
 {
-    const cluster_heard *h = cluster_find_heard(c, n);
-
-    return !n->draining && !is_lost(c, n) && (h == NULL || h->is_met || cluster_is_placed(&c->state->s, n->id));
+    return !n->draining && !cluster_is_lost(c, n) && (cluster_is_met(c, n) || cluster_is_placed(&c->state->s, n->id));
 }
 
 /* What the placement depends on. Not the incarnation: a node that comes back under its id is given what it had. */
@@ -183,7 +172,7 @@ static bool find_serving(cluster *c, bool serving[ROUTER_MAX_NODES])
     for (size_t i = 0; i < router_placement_n_nodes(s->desired); i++) {
         const cluster_node *n = cluster_state_node(s, router_placement_node_id(s->desired, i));
 
-        serving[i] = n == NULL ? c->ctl.solved == 0 : n->draining ? !is_lost(c, n) : counts(c, n);
+        serving[i] = n == NULL ? c->ctl.solved == 0 : n->draining ? !cluster_is_lost(c, n) : counts(c, n);
         all = all && n != NULL && serving[i];
     }
     return all;
@@ -305,7 +294,6 @@ bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns)
 {
     const cluster_entry *e = cluster_mirror_find(&c->mirror, "controller");
 
-    cluster_listen(c, now, due_ns);
     uint64_t membership = hash_membership(c);
 
     if (membership != c->ctl.membership || c->ctl.changed_ns == 0) {
@@ -324,9 +312,6 @@ bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns)
 
 void cluster_control_reset(cluster *c)
 {
-    pthread_mutex_lock(&c->lock);
-    c->stats.unreachable = 0;
-    pthread_mutex_unlock(&c->lock);
     router_placement_unref(c->ctl.target);
     router_placement_unref(c->ctl.home);
     c->ctl.target = c->ctl.home = NULL;

@@ -432,8 +432,38 @@ static moe_status read_bitmap(const moe_json *json, const char *key, const route
     return status;
 }
 
+/* ------------------------------------------------------------------------------------------------ names */
+static void put_names(moe_text *t, const char *key, const cluster_ids *ids)
+{
+    moe_text_printf(t, ",\"%s\":[", key);
+    for (size_t i = 0; i < ids->n; i++) {
+        moe_text_printf(t, "%s\"%s\"", i > 0 ? "," : "", ids->at[i]);
+    }
+    moe_text_printf(t, "]");
+}
+
+static moe_status read_names(const moe_json *json, const char *key, cluster_ids *out, moe_error *err)
+{
+    const json_t *ids = json_object_get(json, key);
+
+    if (!json_is_array(ids) || json_array_size(ids) > ROUTER_MAX_NODES) {
+        return moe_fail(err, MOE_ERR_CORRUPT, "%s: must be an array of at most %d ids", key, ROUTER_MAX_NODES);
+    }
+    out->n = json_array_size(ids);
+    for (size_t i = 0; i < out->n; i++) {
+        const char *id = json_string_value(json_array_get(ids, i));
+
+        if (!cluster_name_is_valid(id)) {
+            return moe_fail(err, MOE_ERR_CORRUPT, "%s: entry %zu is no id", key, i);
+        }
+        memcpy(out->at[i], id, strlen(id) + 1);
+    }
+    return MOE_OK;
+}
+
 /* ------------------------------------------------------------------------------------------------ coordinator */
-void cluster_write_coordinator(moe_text *t, const cluster_model *m, const cluster_coordinator *c)
+void cluster_write_coordinator(moe_text *t, const cluster_model *m, const cluster_coordinator *c,
+                               const cluster_ids *missed)
 {
     moe_text_printf(t, "{\"v\":1");
     put_incarnation(t, c->incarnation);
@@ -443,11 +473,14 @@ void cluster_write_coordinator(moe_text *t, const cluster_model *m, const cluste
         put_number(t, "epoch_settled", c->epoch_settled);
         put_bitmap(t, "settled", m->space, c->settled);
     }
+    if (missed->n > 0) {
+        put_names(t, "missed", missed);
+    }
     moe_text_printf(t, "}");
 }
 
 moe_status cluster_read_coordinator(const char *value, size_t bytes, const cluster_model *m, uint64_t *bitmap,
-                                    cluster_coordinator *out, moe_error *err)
+                                    cluster_ids *missed, cluster_coordinator *out, moe_error *err)
 {
     moe_json *json;
     cluster_coordinator c = {0};
@@ -470,6 +503,12 @@ moe_status cluster_read_coordinator(const char *value, size_t bytes, const clust
     if (status == MOE_OK && c.epoch_settled != 0 && bitmap != NULL) {
         status = read_bitmap(json, "settled", m->space, bitmap, &n_set, err);
         c.settled = bitmap;
+    }
+    if (missed != NULL) {
+        missed->n = 0;
+    }
+    if (status == MOE_OK && missed != NULL && json_object_get(json, "missed") != NULL) {
+        status = read_names(json, "missed", missed, err);
     }
     moe_json_free(json);
     if (status == MOE_OK) {
@@ -573,7 +612,6 @@ void cluster_write_placement(moe_text *t, const router_placement *p, uint32_t re
 static moe_status read_placement(const moe_json *json, const cluster_model *m, cluster_placement_record *r,
                                  moe_error *err)
 {
-    const json_t *nodes = json_object_get(json, "nodes");
     uint64_t n_layers = 0, replication = 0;
     moe_status status = get_number(json, "epoch", (int64_t)CLUSTER_MAX_EPOCH, true, &r->epoch, err);
 
@@ -586,22 +624,11 @@ static moe_status read_placement(const moe_json *json, const cluster_model *m, c
     if (status != MOE_OK) {
         return status;
     }
-    if (r->epoch == 0 || n_layers != router_space_n_layers(m->space) || !json_is_array(nodes) ||
-        json_array_size(nodes) > ROUTER_MAX_NODES) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "must have an epoch, %u layers and at most %d nodes",
-                        router_space_n_layers(m->space), ROUTER_MAX_NODES);
+    if (r->epoch == 0 || n_layers != router_space_n_layers(m->space)) {
+        return moe_fail(err, MOE_ERR_CORRUPT, "must have an epoch and %u layers", router_space_n_layers(m->space));
     }
     r->replication = (uint32_t)replication;
-    r->n_nodes = json_array_size(nodes);
-    for (size_t i = 0; i < r->n_nodes; i++) {
-        const char *id = json_string_value(json_array_get(nodes, i));
-
-        if (!cluster_name_is_valid(id)) {
-            return moe_fail(err, MOE_ERR_CORRUPT, "nodes: entry %zu is no id", i);
-        }
-        memcpy(r->nodes[i], id, strlen(id) + 1);
-    }
-    return MOE_OK;
+    return read_names(json, "nodes", &r->nodes, err);
 }
 
 moe_status cluster_read_placement(const char *value, size_t bytes, const cluster_model *m,

@@ -119,7 +119,7 @@ static void write_coordinator(cluster *c, moe_text *t)
     }
 
     (void)snprintf(k.address, sizeof k.address, "%s", c->o.address);
-    cluster_write_coordinator(t, &c->o.model, &k);
+    cluster_write_coordinator(t, &c->o.model, &k, &c->told.missed);
 }
 
 /* Own key (and a node's report), if the key is still as it was. */
@@ -156,7 +156,7 @@ static bool read_holder(cluster *c, const cluster_entry *e, uint64_t *incarnatio
         return true;
     }
     if (c->o.role == CLUSTER_COORDINATOR &&
-        cluster_read_coordinator(e->value, e->value_bytes, &c->o.model, NULL, &k, &err) == MOE_OK) {
+        cluster_read_coordinator(e->value, e->value_bytes, &c->o.model, NULL, NULL, &k, &err) == MOE_OK) {
         *incarnation = k.incarnation;
         memcpy(address, k.address, sizeof k.address);
         return true;
@@ -364,7 +364,7 @@ static bool is_usurped(const cluster *c, const cluster_entry *e)
     (void)snprintf(key, sizeof key, "coordinators/%s", id);
     const cluster_entry *holder = cluster_mirror_read(&c->mirror, key);
     return holder == NULL || holder->lease != e->lease ||
-           cluster_read_coordinator(holder->value, holder->value_bytes, &c->o.model, NULL, &k, &err) != MOE_OK ||
+           cluster_read_coordinator(holder->value, holder->value_bytes, &c->o.model, NULL, NULL, &k, &err) != MOE_OK ||
            k.incarnation != incarnation;
 }
 
@@ -495,6 +495,7 @@ uint64_t cluster_step(cluster *c)
         if (c->is_dirty && c->is_synced) { /* the controller looks at the state */
             publish(c);
         }
+        cluster_listen(c, now, &due);
         act(c, now, &due);
     }
     if (c->is_dirty) {

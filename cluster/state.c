@@ -103,20 +103,38 @@ static void read_node(build *b, cluster_entry *e, const char *id)
     }
 }
 
+/* Of those that are no node of the state nothing is known anyway. */
+static router_nodes indices_of(const cluster_state *s, const cluster_ids *ids)
+{
+    router_nodes set = {{0}};
+
+    for (size_t i = 0; i < ids->n; i++) {
+        const cluster_node *n = cluster_state_node(s, ids->at[i]);
+
+        if (n != NULL) {
+            router_nodes_add(&set, (uint32_t)(n - s->nodes));
+        }
+    }
+    return set;
+}
+
+/* When all nodes have been read. */
 static void read_coordinator(build *b, cluster_entry *e, const char *id)
 {
     cluster_coordinator *c = &b->box->coordinators[b->box->s.n_coordinators];
     uint64_t *bitmap = b->box->bitmaps + (b->capacity + b->box->s.n_coordinators) * b->n_words;
+    cluster_ids missed;
     moe_error err;
 
     if (b->box->s.n_coordinators == CLUSTER_MAX_COORDINATORS) { /* the box has room for as many as there are keys */
         (void)moe_fail(&err, MOE_ERR_BUSY, "more than %d coordinators", CLUSTER_MAX_COORDINATORS);
         complain(b, e, &err);
-    } else if (cluster_read_coordinator(e->value, e->value_bytes, b->in->model, bitmap, c, &err) != MOE_OK ||
+    } else if (cluster_read_coordinator(e->value, e->value_bytes, b->in->model, bitmap, &missed, c, &err) != MOE_OK ||
                note_epoch(b, c->epoch_applied, &err) != MOE_OK || note_epoch(b, c->epoch_settled, &err) != MOE_OK) {
         complain(b, e, &err);
     } else {
         memcpy(c->id, id, strlen(id) + 1);
+        c->missed = indices_of(&b->box->s, &missed);
         b->box->s.n_coordinators++;
     }
 }
@@ -228,9 +246,9 @@ static void read_members(build *b)
     read_some(b, "nodes/", is_known_node, true, read_node);
     carry_vanished(b);
     read_some(b, "nodes/", is_known_node, false, read_node);
+    qsort(b->box->nodes, s->n_nodes, sizeof *b->box->nodes, compare_nodes);
     read_some(b, "coordinators/", is_known_coordinator, true, read_coordinator);
     read_some(b, "coordinators/", is_known_coordinator, false, read_coordinator);
-    qsort(b->box->nodes, s->n_nodes, sizeof *b->box->nodes, compare_nodes);
     qsort(b->box->coordinators, s->n_coordinators, sizeof *b->box->coordinators, compare_coordinators);
 }
 
@@ -324,7 +342,7 @@ static moe_status read_layers(build *b, const cluster_placement_record *r, route
     for (uint32_t layer = 0; layer < router_space_n_layers(b->space); layer++) {
         const cluster_entry *e = find_layer(b, layer);
         moe_status status =
-            cluster_read_layer(e->value, e->value_bytes, layer, b->space, r->n_nodes, replicas, capacity, n, err);
+            cluster_read_layer(e->value, e->value_bytes, layer, b->space, r->nodes.n, replicas, capacity, n, err);
         if (status != MOE_OK) {
             return status;
         }
@@ -343,11 +361,11 @@ static router_placement *open_placement(build *b, const cluster_placement_record
         (void)moe_fail(err, MOE_ERR_NO_MEMORY, "%zu replicas", capacity);
         return NULL;
     }
-    for (size_t i = 0; i < r->n_nodes; i++) {
-        ids[i] = r->nodes[i];
+    for (size_t i = 0; i < r->nodes.n; i++) {
+        ids[i] = r->nodes.at[i];
     }
     if (read_layers(b, r, replicas, capacity, &n, err) == MOE_OK) {
-        (void)!router_placement_open(r->epoch, b->space, ids, r->n_nodes, replicas, n, &p, err);
+        (void)!router_placement_open(r->epoch, b->space, ids, r->nodes.n, replicas, n, &p, err);
     }
     free(replicas);
     return p;

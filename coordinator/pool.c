@@ -223,10 +223,15 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
         return CLUSTER_ALIVE_NO;
     }
     if (info.kind == EXCHANGE_NODE_READY || info.kind == EXCHANGE_NODE_DRAINING) {
-        return info.incarnation == incarnation ? CLUSTER_ALIVE_YES : CLUSTER_ALIVE_NO; /* another one of its name */
+        return info.incarnation != incarnation ? CLUSTER_ALIVE_NO /* another one of its name */
+               : info.is_mute                  ? CLUSTER_ALIVE_MISSED
+                                               : CLUSTER_ALIVE_YES;
     }
     if (info.is_refused) { /* the exchange calls it again and again, so this needs no probe of its own */
         return CLUSTER_ALIVE_GONE;
+    }
+    if (info.is_missed) {
+        return CLUSTER_ALIVE_MISSED;
     }
     return info.kind == EXCHANGE_NODE_DOWN ? CLUSTER_ALIVE_NO : CLUSTER_ALIVE_UNKNOWN;
 }

@@ -66,6 +66,11 @@ static void question(const cluster_state *s)
         (void)cluster_state_wanted(s, s->nodes[i].id, bitmap);
         MOE_ASSERT(cluster_state_node(s, s->nodes[i].id) == &s->nodes[i]);
     }
+    for (size_t i = 0; i < s->n_coordinators; i++) {
+        for (uint32_t n = (uint32_t)s->n_nodes; n < ROUTER_MAX_NODES; n++) {
+            MOE_ASSERT(!router_nodes_has(&s->coordinators[i].missed, n));
+        }
+    }
     MOE_ASSERT(cluster_state_routing(s, &p, &err) == MOE_OK);
     router_placement_unref(p);
 }

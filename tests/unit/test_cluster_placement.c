@@ -274,6 +274,52 @@ static void a_silent_node_is_not_taken_for_dead_at_once(void **state)
     world_close(&w);
 }
 
+/* It was met, has fallen silent and could not be met again. With nobody else to ask that is enough. */
+static void a_node_that_is_missed_is_lost_without_a_long_wait(void **state)
+{
+    world w;
+    member *nodes[3];
+
+    (void)state;
+    member *c = world_of_three(&w, 1, nodes);
+    c->misses = nodes[1];
+    run_for(&w, 500 * MS);
+    assert_int_equal(wanted_of(c, "b"), 0);
+    assert_int_equal(wanted_of(c, "a") + wanted_of(c, "d"), LAYERS * EXPERTS);
+    c->misses = NULL;
+    run_for(&w, 5 * SECOND);
+    assert_true(wanted_of(c, "b") > 0);
+    world_close(&w);
+}
+
+/* The controller alone may have lost its way to a node. Whoever serves with it keeps it, until it has been silent for long. */
+static void a_node_is_lost_when_every_coordinator_misses_it(void **state)
+{
+    world w;
+    member *nodes[3];
+
+    (void)state;
+    member *c = world_of_three(&w, 1, nodes), *other = add(&w, CLUSTER_COORDINATOR, "c2");
+    run_for(&w, 5 * SECOND);
+    assert_true(state_is(c, is_controller));
+    cluster_set_applied(other->c, 1);
+    c->misses = nodes[1];
+    run_for(&w, 5 * SECOND);
+    assert_int_equal(epoch_of(c), 1);
+    other->misses = nodes[1];
+    run_for(&w, 500 * MS);
+    assert_int_equal(wanted_of(c, "b"), 0);
+    assert_non_null(strstr(stored(&w, "coordinators/c2"), "\"missed\":[\"b\"]"));
+    other->misses = c->misses = NULL;
+    run_for(&w, 5 * SECOND);
+    assert_true(wanted_of(c, "b") > 0);
+    assert_null(strstr(stored(&w, "coordinators/c2"), "missed"));
+    c->misses = nodes[2];
+    run_for(&w, 11 * SECOND);
+    assert_int_equal(wanted_of(c, "d"), 0);
+    world_close(&w);
+}
+
 /* Coordinator and all nodes start at once, into a store with a placement: those that are not there yet are waited for. */
 static void nodes_that_are_still_starting_are_not_lost(void **state)
 {
@@ -735,6 +781,8 @@ int main(void)
         cmocka_unit_test(copies_that_a_dead_node_had_are_made_good_when_it_stays_away),
         cmocka_unit_test(a_node_that_comes_back_soon_has_what_it_had),
         cmocka_unit_test(a_silent_node_is_not_taken_for_dead_at_once),
+        cmocka_unit_test(a_node_that_is_missed_is_lost_without_a_long_wait),
+        cmocka_unit_test(a_node_is_lost_when_every_coordinator_misses_it),
         cmocka_unit_test(nodes_that_are_still_starting_are_not_lost),
         cmocka_unit_test(a_controller_that_was_replaced_publishes_nothing),
         cmocka_unit_test(a_vanished_key_is_no_death_certificate),

@@ -17,12 +17,14 @@
 #define PREFIX  "/conclave/test/"
 
 typedef struct member {
+    struct world *world;
     cluster *c;
     cluster_store *store;
     uint64_t incarnation;
     cluster_role role;
-    bool answers; /* what `alive` says of it */
-    bool gone;    /* its address refuses connections */
+    bool answers;                /* what `alive` says of it */
+    bool gone;                   /* its address refuses connections */
+    const struct member *misses; /* a node that this coordinator has missed for a while; NULL: none */
 } member;
 
 typedef struct world {
@@ -39,16 +41,18 @@ typedef struct world {
 
 static inline cluster_alive ask(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation)
 {
-    world *w = ctx;
+    const member *asker = ctx;
+    world *w = asker->world;
 
     (void)id;
     (void)address;
     w->n_asked++;
     for (size_t i = 0; i < w->n; i++) {
         if (w->members[i].incarnation == incarnation && w->members[i].role == role) {
-            return w->members[i].answers ? CLUSTER_ALIVE_YES
-                   : w->members[i].gone  ? CLUSTER_ALIVE_GONE
-                                         : CLUSTER_ALIVE_NO;
+            return asker->misses == &w->members[i] ? CLUSTER_ALIVE_MISSED
+                   : w->members[i].answers         ? CLUSTER_ALIVE_YES
+                   : w->members[i].gone            ? CLUSTER_ALIVE_GONE
+                                                   : CLUSTER_ALIVE_NO;
         }
     }
     return CLUSTER_ALIVE_NO;
@@ -79,7 +83,7 @@ static inline member *add_class(world *w, cluster_role role, const char *id, con
 
     assert_true(w->n < MAX);
     w->n++;
-    *m = (member){.incarnation = 100 + w->n, .role = role, .answers = true};
+    *m = (member){.world = w, .incarnation = 100 + w->n, .role = role, .answers = true};
     assert_int_equal(cluster_memory_client(w->memory, &m->store), MOE_OK);
     const cluster_options o = {.role = role,
                                .cluster = "test",
@@ -95,7 +99,7 @@ static inline member *add_class(world *w, cluster_role role, const char *id, con
                                .store = m->store,
                                .clock = &w->clock.clock,
                                .seed = w->n,
-                               .ctx = w,
+                               .ctx = m,
                                .alive = w->has_nobody_to_ask ? NULL : ask};
     assert_ok(cluster_open(&o, &m->c, &err), err);
     return m;

@@ -265,6 +265,38 @@ static void a_node_that_computes_nothing_is_asked_ever_less(void **state)
     world_close(&w);
 }
 
+/* ------------------------------------------------------------------------------------------------ missed */
+/* Turns the coordinator and node 1 only. */
+static void turn_without_node_0(uint64_t ns)
+{
+    for (uint64_t t = 0; t < ns; t += 20 * MS) {
+        (void)expert_node_progress(w.nodes[1].node);
+        (void)exchange_progress(w.coordinators[0].x);
+        moe_clock_virtual_advance(&w.clock, 20 * MS);
+    }
+}
+
+/* What is lost is missed only when it could not be met again: a connection may break. */
+static void a_node_that_stands_still_is_missed_until_it_is_met_again(void **state)
+{
+    (void)state;
+    open_world_with_beats(1);
+    turn_without_node_0(1000 * MS);
+    assert_true(exchange_node_ready(w.coordinators[0].x, "node-0"));
+    turn_without_node_0(1500 * MS);
+    assert_false(exchange_node_ready(w.coordinators[0].x, "node-0"));
+    assert_false(node_info("node-0").is_missed);
+    turn_without_node_0(3000 * MS);
+    assert_true(node_info("node-0").is_missed);
+    assert_false(node_info("node-0").is_refused);
+    for (int turn = 0; turn < 200; turn++) {
+        world_turn(&w, 20 * MS);
+    }
+    assert_true(exchange_node_ready(w.coordinators[0].x, "node-0"));
+    assert_false(node_info("node-0").is_missed);
+    world_close(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -274,6 +306,7 @@ int main(void)
         cmocka_unit_test(a_slow_node_is_given_less),
         cmocka_unit_test(an_only_owner_that_computes_nothing_counts_as_lost),
         cmocka_unit_test(a_node_that_computes_nothing_is_asked_ever_less),
+        cmocka_unit_test(a_node_that_stands_still_is_missed_until_it_is_met_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
