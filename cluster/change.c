@@ -97,8 +97,8 @@ static void on_change(void *ctx, const cluster_reply *reply)
             cluster_answered(c, reply);
             cluster_resync(c);
         } else if (reply->status == MOE_ERR_NOT_FOUND) {
-            if (c->lease != 0) {
-                cluster_drop_lease(c);
+            if (c->lease.id != 0) {
+                cluster_lease_drop(&c->lease);
             }
             cluster_resync(c);
         } else {

@@ -179,6 +179,15 @@ cluster_state_box *cluster_state_build(const cluster_state_input *in);
 /* ------------------------------------------------------------------------------------------------ member */
 typedef enum { CLUSTER_OP_NONE, CLUSTER_OP_LIST, CLUSTER_OP_GRANT, CLUSTER_OP_TXN, CLUSTER_OP_REVOKE } cluster_op;
 
+typedef struct cluster_lease {
+    cluster *cluster;
+    uint32_t ttl_s;
+    uint64_t beat_ns;            /* between two keepalives */
+    uint64_t id, beaten;         /* id 0: there is none; beaten: that of the keepalive under way */
+    uint64_t due_ns;             /* of the next keepalive */
+    bool is_beating, is_revoked; /* revoking it was tried */
+} cluster_lease;
+
 /* A txn under way: kept, so that a success can be entered into the mirror. */
 #define CLUSTER_TXN_PUTS 100 /* etcd's default limit is 128 operations of a transaction (--max-txn-ops) */
 typedef struct cluster_change {
@@ -222,13 +231,12 @@ struct cluster {
     cluster_op op;
     cluster_change change;
     bool is_synced, is_watching, is_dirty;
-    bool beat_under_way, has_tried_revoke;
     uint64_t revision;                      /* highest seen */
     uint64_t list_revision, watch_revision; /* of the last list; of the watch's last event */
     uint64_t list_floor;
-    bool went_back;             /* one list has come with a revision below list_floor */
-    uint64_t lease, beat_lease; /* beat_lease: of the keepalive under way */
-    uint64_t listed_ns, list_due_ns, beat_due_ns, retry_due_ns, ask_due_ns, failures_in_row;
+    bool went_back; /* one list has come with a revision below list_floor */
+    cluster_lease lease;
+    uint64_t listed_ns, list_due_ns, retry_due_ns, ask_due_ns, failures_in_row;
     uint64_t told_version; /* of `told` that the store has */
     uint64_t sent_version; /* of `told` in the txn under way */
     uint64_t own_revision; /* of the own key as it was last written */
@@ -295,10 +303,16 @@ uint64_t cluster_jittered(cluster *c, uint64_t ns);            /* half of it to 
 void cluster_resync(cluster *c);                               /* everything is read again, soon */
 void cluster_answered(cluster *c, const cluster_reply *reply); /* the store is well */
 void cluster_failed(cluster *c, const cluster_reply *reply);   /* it is not: back off */
-void cluster_drop_lease(cluster *c);                           /* the lease is dead */
 void cluster_enter(cluster *c, const cluster_kv *kv);          /* into the mirror, if it is ours */
 void cluster_list_begin(cluster *c);
 void cluster_watch_begin(cluster *c); /* from the revision after the list's */
+
+/* lease.c */
+void cluster_lease_grant(cluster_lease *l);
+void cluster_lease_beat(cluster_lease *l, uint64_t now);          /* if it is time */
+uint64_t cluster_lease_due(const cluster_lease *l, uint64_t now); /* the next beat; UINT64_MAX: none */
+void cluster_lease_drop(cluster_lease *l);                        /* it is dead */
+bool cluster_lease_revoke(cluster_lease *l);                      /* true: the call was made */
 
 /* change.c */
 /* A change is built up and then sent; at most one is under way. */

@@ -12,75 +12,18 @@
  *   control         the elected one: controller.c
  *
  * One call at a time is under way beside the keepalive and the watch. Transactions never run beside a list, so the
- * mirror only moves forward. The keepalive has a path of its own because a slow list must not cost the lease. */
+ * mirror only moves forward. */
 #include "cluster/cluster_priv.h"
 
 #include <string.h>
 
-/* ------------------------------------------------------------------------------------------------ lease */
-static void on_grant(void *ctx, const cluster_reply *reply)
-{
-    cluster *c = ctx;
-
-    c->op = CLUSTER_OP_NONE;
-    if (reply->status != MOE_OK || reply->lease == 0) {
-        cluster_failed(c, reply);
-        return;
-    }
-    cluster_answered(c, reply);
-    c->lease = reply->lease;
-    c->beat_due_ns = cluster_now(c) + CLUSTER_BEAT;
-}
-
-static void on_beat(void *ctx, const cluster_reply *reply)
-{
-    cluster *c = ctx;
-
-    c->beat_under_way = false;
-    if (reply->status != MOE_OK && reply->status != MOE_ERR_NOT_FOUND) {
-        c->beat_due_ns = cluster_now(c) + cluster_jittered(c, CLUSTER_SECOND);
-        cluster_failed(c, reply);
-        return;
-    }
-    if (reply->status == MOE_OK) {
-        cluster_answered(c, reply);
-    }
-    c->beat_due_ns = cluster_now(c) + CLUSTER_BEAT;
-    if (reply->ttl_s == 0 && c->beat_lease == c->lease && c->lease != 0) {
-        cluster_drop_lease(c);
-        cluster_resync(c);
-    }
-}
-
-static void beat(cluster *c, uint64_t now)
-{
-    if (c->lease != 0 && !c->beat_under_way && now >= c->beat_due_ns) {
-        c->beat_under_way = true;
-        c->beat_lease = c->lease;
-        c->store->ops->keepalive(c->store, c->lease, on_beat, c);
-    }
-}
-
-static void on_revoke(void *ctx, const cluster_reply *reply)
-{
-    cluster *c = ctx;
-
-    c->op = CLUSTER_OP_NONE;
-    c->lease = 0;
-    if (reply->status != MOE_OK) {
-        MOE_INFO("cluster: the lease of %s was not revoked and will end by itself: %s", c->o.id, reply->reason);
-    }
-}
-
+/* ------------------------------------------------------------------------------------------------ leaving */
 static void leave(cluster *c)
 {
     if (c->op != CLUSTER_OP_NONE) {
         return;
     }
-    if (c->lease != 0 && !c->has_tried_revoke) {
-        c->has_tried_revoke = true;
-        c->op = CLUSTER_OP_REVOKE;
-        c->store->ops->revoke(c->store, c->lease, on_revoke, c);
+    if (cluster_lease_revoke(&c->lease)) {
         return;
     }
     c->store->ops->unwatch(c->store);
@@ -127,8 +70,8 @@ static void send_registration(cluster *c, cluster_compare_kind kind, uint64_t re
 {
     cluster_change_begin(c);
     cluster_change_compare(c, kind, c->own_key, revision);
-    moe_text *record = cluster_change_put(c, c->own_key, c->lease);
-    moe_text *ready = c->o.role == CLUSTER_NODE ? cluster_change_put(c, c->ready_key, c->lease) : NULL;
+    moe_text *record = cluster_change_put(c, c->own_key, c->lease.id);
+    moe_text *ready = c->o.role == CLUSTER_NODE ? cluster_change_put(c, c->ready_key, c->lease.id) : NULL;
     pthread_mutex_lock(&c->lock);
     c->sent_version = c->told.version;
     if (ready != NULL) {
@@ -290,23 +233,17 @@ static bool settle_model(cluster *c)
     return status != MOE_ERR_DENIED && mend_model(c, e);
 }
 
-static void begin_grant(cluster *c)
-{
-    c->op = CLUSTER_OP_GRANT;
-    c->store->ops->grant(c->store, CLUSTER_LEASE_S, on_grant, c);
-}
-
 /* Own key under our lease. True: a call was made, or nothing more can be done now. */
 static bool settle_registration(cluster *c, uint64_t now)
 {
     const cluster_entry *e = cluster_mirror_find(&c->mirror, c->own_key);
     const cluster_entry *ready = cluster_mirror_read(&c->mirror, c->ready_key);
-    bool lacks_ready = c->o.role == CLUSTER_NODE && (ready == NULL || ready->lease != c->lease);
+    bool lacks_ready = c->o.role == CLUSTER_NODE && (ready == NULL || ready->lease != c->lease.id);
     char address[CLUSTER_MAX_ADDRESS + 1];
     uint64_t incarnation = 0;
 
-    if (c->lease == 0) {
-        begin_grant(c);
+    if (c->lease.id == 0) {
+        cluster_lease_grant(&c->lease);
         return true;
     }
     if (e == NULL) {
@@ -321,7 +258,7 @@ static bool settle_registration(cluster *c, uint64_t now)
     bool is_told = c->told.version == c->told_version;
     pthread_mutex_unlock(&c->lock);
     is_told = is_told && e->mod_revision == c->own_revision; /* a restored store has an older report */
-    if (incarnation == 0 || e->lease != c->lease || lacks_ready || !is_told) {
+    if (incarnation == 0 || e->lease != c->lease.id || lacks_ready || !is_told) {
         send_registration(c, CLUSTER_COMPARE_MOD, e->mod_revision);
         return true;
     }
@@ -335,7 +272,7 @@ static bool is_registered(const cluster *c)
 {
     const cluster_entry *e = cluster_mirror_find(&c->mirror, c->own_key);
 
-    return e != NULL && c->lease != 0 && e->lease == c->lease;
+    return e != NULL && c->lease.id != 0 && e->lease == c->lease.id;
 }
 
 /* ------------------------------------------------------------------------------------------------ election */
@@ -344,7 +281,7 @@ static const cluster_entry *own_control(const cluster *c)
 {
     const cluster_entry *e = cluster_mirror_find(&c->mirror, "controller");
 
-    return c->o.role == CLUSTER_COORDINATOR && e != NULL && c->lease != 0 && e->lease == c->lease ? e : NULL;
+    return c->o.role == CLUSTER_COORDINATOR && e != NULL && c->lease.id != 0 && e->lease == c->lease.id ? e : NULL;
 }
 
 /* Whether the office is held by nobody, although its key is there: who holds it is a coordinator under the same lease. */
@@ -355,7 +292,7 @@ static bool is_usurped(const cluster *c, const cluster_entry *e)
     uint64_t incarnation;
     moe_error err;
 
-    if (e->lease == c->lease) {
+    if (e->lease == c->lease.id) {
         return false;
     }
     if (e->doubt != NULL || cluster_read_controller(e->value, e->value_bytes, id, &incarnation, &err) != MOE_OK) {
@@ -383,7 +320,7 @@ static bool campaign(cluster *c)
         cluster_change_delete(c, "controller");
     } else {
         cluster_change_compare(c, CLUSTER_COMPARE_CREATE, "controller", 0);
-        cluster_write_controller(cluster_change_put(c, "controller", c->lease), c->o.id, c->o.incarnation);
+        cluster_write_controller(cluster_change_put(c, "controller", c->lease.id), c->o.id, c->o.incarnation);
     }
     cluster_change_send(c);
     return true;
@@ -472,10 +409,7 @@ static uint64_t next_due(const cluster *c, uint64_t now)
     if (c->is_synced) {
         due = MOE_MIN(due, MOE_MAX(c->list_due_ns, now));
     }
-    if (c->lease != 0 && !c->beat_under_way) {
-        due = MOE_MIN(due, MOE_MAX(c->beat_due_ns, now));
-    }
-    return due;
+    return MOE_MIN(due, cluster_lease_due(&c->lease, now));
 }
 
 uint64_t cluster_step(cluster *c)
@@ -490,7 +424,7 @@ uint64_t cluster_step(cluster *c)
     if (is_leaving(c)) {
         leave(c);
     } else {
-        beat(c, now);
+        cluster_lease_beat(&c->lease, now);
         cluster_judge_vanished(c, now);
         if (c->is_dirty && c->is_synced) { /* the controller looks at the state */
             publish(c);

@@ -64,13 +64,6 @@ void cluster_answered(cluster *c, const cluster_reply *reply)
     }
 }
 
-void cluster_drop_lease(cluster *c)
-{
-    MOE_WARN("cluster: lease %llx of %s is gone", (unsigned long long)c->lease, c->o.id);
-    c->lease = 0;
-    cluster_count(c, &c->stats.lease_losses);
-}
-
 void cluster_failed(cluster *c, const cluster_reply *reply)
 {
     uint64_t back_off = RETRY_FIRST << MOE_MIN(c->failures_in_row, (uint64_t)5);
