@@ -81,6 +81,19 @@ static void enter_change(cluster *c, uint64_t revision)
     c->is_dirty = true;
 }
 
+/* The store does not know a lease that the transaction names. */
+static void drop_named(cluster *c, cluster_lease *l)
+{
+    bool is_named = false;
+
+    for (size_t i = 0; i < c->change.n_puts; i++) {
+        is_named = is_named || (l->id != 0 && c->change.puts[i].lease == l->id);
+    }
+    if (is_named) {
+        cluster_lease_drop(l);
+    }
+}
+
 static void on_change(void *ctx, const cluster_reply *reply)
 {
     cluster *c = ctx;
@@ -97,9 +110,8 @@ static void on_change(void *ctx, const cluster_reply *reply)
             cluster_answered(c, reply);
             cluster_resync(c);
         } else if (reply->status == MOE_ERR_NOT_FOUND) {
-            if (c->lease.id != 0) {
-                cluster_lease_drop(&c->lease);
-            }
+            drop_named(c, &c->lease);
+            drop_named(c, &c->office);
             cluster_resync(c);
         } else {
             cluster_failed(c, reply);

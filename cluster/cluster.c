@@ -235,7 +235,8 @@ moe_status cluster_open(const cluster_options *options, cluster **out, moe_error
     (void)snprintf(c->own_key, sizeof c->own_key, "%s/%s", c->o.role == CLUSTER_NODE ? "nodes" : "coordinators",
                    c->o.id);
     (void)snprintf(c->ready_key, sizeof c->ready_key, "ready/%s", c->o.id);
-    c->lease = (cluster_lease){.cluster = c, .ttl_s = CLUSTER_LEASE_S, .beat_ns = CLUSTER_BEAT};
+    c->lease = (cluster_lease){.cluster = c, .ttl_s = CLUSTER_LEASE_S};
+    c->office = (cluster_lease){.cluster = c, .ttl_s = CLUSTER_OFFICE_S};
     c->told.version = 1;
     c->status = MOE_ERR_UNAVAILABLE;
     (void)snprintf(c->why.text, sizeof c->why.text, "the store has not answered yet");

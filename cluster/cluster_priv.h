@@ -11,7 +11,10 @@
 /* Times. All are chosen, not measured; each says what it trades.
  *
  *   LEASE_S    how long a dead member's keys stay. BEAT is a third of it, so that two keepalives may be lost. Longer
- *              leases outlive a slow etcd, but keep the office of a crashed controller occupied
+ *              leases outlive a slow etcd
+ *   OFFICE_S   how long the office of a dead or stopped controller stays occupied: nobody places meanwhile. Long enough for
+ *              an etcd that elects a leader, which takes one or two seconds; etcd grants no less than one and a half of its
+ *              election time-outs. Who loses the office without having died costs an election, and nothing else
  *   RELIST     how long a change can stay unseen when a watch loses it without a word
  *   QUIET      nodes that start together are placed together: without it each of eight nodes would cost a placement
  *              and make the ones before load experts that they lose at once. Experts without an owner do not wait
@@ -28,7 +31,7 @@
  *   MEET_WARN  connecting and HELLO take milliseconds, a busy coordinator's turn perhaps a second
  *   ASKED_FOR  a policy that a person asked for is tried to be written: he has been told by then that it failed */
 #define CLUSTER_LEASE_S   15
-#define CLUSTER_BEAT      (5 * CLUSTER_SECOND)  /* keepalive */
+#define CLUSTER_OFFICE_S  5
 #define CLUSTER_RELIST    (30 * CLUSTER_SECOND) /* everything is read again */
 #define CLUSTER_QUIET     (1 * CLUSTER_SECOND)  /* without a change of membership, before the controller places */
 #define CLUSTER_RESTORE   (3 * CLUSTER_SECOND)  /* after a loss, before experts get their number of owners again */
@@ -182,7 +185,6 @@ typedef enum { CLUSTER_OP_NONE, CLUSTER_OP_LIST, CLUSTER_OP_GRANT, CLUSTER_OP_TX
 typedef struct cluster_lease {
     cluster *cluster;
     uint32_t ttl_s;
-    uint64_t beat_ns;            /* between two keepalives */
     uint64_t id, beaten;         /* id 0: there is none; beaten: that of the keepalive under way */
     uint64_t due_ns;             /* of the next keepalive */
     bool is_beating, is_revoked; /* revoking it was tried */
@@ -234,8 +236,9 @@ struct cluster {
     uint64_t revision;                      /* highest seen */
     uint64_t list_revision, watch_revision; /* of the last list; of the watch's last event */
     uint64_t list_floor;
-    bool went_back; /* one list has come with a revision below list_floor */
-    cluster_lease lease;
+    bool went_back;       /* one list has come with a revision below list_floor */
+    cluster_lease lease;  /* of all our keys but `controller` */
+    cluster_lease office; /* of that; only while we hold it or may */
     uint64_t listed_ns, list_due_ns, retry_due_ns, ask_due_ns, failures_in_row;
     uint64_t told_version; /* of `told` that the store has */
     uint64_t sent_version; /* of `told` in the txn under way */

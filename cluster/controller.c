@@ -5,7 +5,7 @@
  *   publish   writes the result, a few layers in a transaction, the key `placement` with the epoch last
  *
  * Why nobody can publish for a controller that has been replaced: each transaction compares the create_revision of the
- * key `controller` with that of this election. The key goes with its owner's lease and is made anew by the next one, so
+ * key `controller` with that of this election. The key goes with its lease and is made anew by the next one, so
  * a controller that slept through its lease cannot write a single layer.
  *
  * Why the epoch goes last: readers take a placement only if all layers have the epoch that `placement` names. A

@@ -2,6 +2,12 @@
  * lease. */
 #include "cluster/cluster_priv.h"
 
+/* Two keepalives may be lost. */
+static uint64_t beat_ns(const cluster_lease *l)
+{
+    return l->ttl_s * CLUSTER_SECOND / 3;
+}
+
 static void on_grant(void *ctx, const cluster_reply *reply)
 {
     cluster_lease *l = ctx;
@@ -14,7 +20,7 @@ static void on_grant(void *ctx, const cluster_reply *reply)
     }
     cluster_answered(c, reply);
     l->id = reply->lease;
-    l->due_ns = cluster_now(c) + l->beat_ns;
+    l->due_ns = cluster_now(c) + beat_ns(l);
 }
 
 void cluster_lease_grant(cluster_lease *l)
@@ -44,7 +50,7 @@ static void on_beat(void *ctx, const cluster_reply *reply)
     if (reply->status == MOE_OK) {
         cluster_answered(c, reply);
     }
-    l->due_ns = cluster_now(c) + l->beat_ns;
+    l->due_ns = cluster_now(c) + beat_ns(l);
     if (reply->ttl_s == 0 && l->beaten == l->id && l->id != 0) {
         cluster_lease_drop(l);
         cluster_resync(c);

@@ -8,7 +8,7 @@
  *   watch           from the revision after the list's, so that no change falls between the two
  *   model           write it if it is absent; else it must be ours, or nothing further is done
  *   registration    take a lease; write the own key under it, if the key is absent or still as it was last seen
- *   campaign        coordinators: write `controller` if it is absent
+ *   campaign        coordinators: write `controller` if it is absent, under a lease of its own
  *   control         the elected one: controller.c
  *
  * One call at a time is under way beside the keepalive and the watch. Transactions never run beside a list, so the
@@ -23,7 +23,7 @@ static void leave(cluster *c)
     if (c->op != CLUSTER_OP_NONE) {
         return;
     }
-    if (cluster_lease_revoke(&c->lease)) {
+    if (cluster_lease_revoke(&c->office) || cluster_lease_revoke(&c->lease)) {
         return;
     }
     c->store->ops->unwatch(c->store);
@@ -276,15 +276,16 @@ static bool is_registered(const cluster *c)
 }
 
 /* ------------------------------------------------------------------------------------------------ election */
-/* The controller's key, if it is ours under our lease. */
+/* The controller's key, if we hold it. */
 static const cluster_entry *own_control(const cluster *c)
 {
     const cluster_entry *e = cluster_mirror_find(&c->mirror, "controller");
 
-    return c->o.role == CLUSTER_COORDINATOR && e != NULL && c->lease.id != 0 && e->lease == c->lease.id ? e : NULL;
+    return c->o.role == CLUSTER_COORDINATOR && e != NULL && c->office.id != 0 && e->lease == c->office.id ? e : NULL;
 }
 
-/* Whether the office is held by nobody, although its key is there: who holds it is a coordinator under the same lease. */
+/* Whether the office is held by nobody, although its key is there: who holds it is a coordinator that is registered, and
+ * knows of it. */
 static bool is_usurped(const cluster *c, const cluster_entry *e)
 {
     char key[96], id[ROUTER_MAX_NODE_ID + 1];
@@ -292,7 +293,7 @@ static bool is_usurped(const cluster *c, const cluster_entry *e)
     uint64_t incarnation;
     moe_error err;
 
-    if (e->lease == c->lease.id) {
+    if (own_control(c) != NULL) {
         return false;
     }
     if (e->doubt != NULL || cluster_read_controller(e->value, e->value_bytes, id, &incarnation, &err) != MOE_OK) {
@@ -300,9 +301,9 @@ static bool is_usurped(const cluster *c, const cluster_entry *e)
     }
     (void)snprintf(key, sizeof key, "coordinators/%s", id);
     const cluster_entry *holder = cluster_mirror_read(&c->mirror, key);
-    return holder == NULL || holder->lease != e->lease ||
+    return holder == NULL ||
            cluster_read_coordinator(holder->value, holder->value_bytes, &c->o.model, NULL, NULL, &k, &err) != MOE_OK ||
-           k.incarnation != incarnation;
+           k.incarnation != incarnation || incarnation == c->o.incarnation;
 }
 
 /* A key that no coordinator can have written is deleted first: to write over it would keep its create_revision, and an
@@ -311,8 +312,16 @@ static bool campaign(cluster *c)
 {
     const cluster_entry *e = cluster_mirror_find(&c->mirror, "controller");
 
-    if (c->o.role != CLUSTER_COORDINATOR || (e != NULL && !is_usurped(c, e))) {
+    if (c->o.role != CLUSTER_COORDINATOR || own_control(c) != NULL) {
         return false;
+    }
+    if (e != NULL && !is_usurped(c, e)) {
+        c->office.id = 0; /* another one was faster: ours is left to end */
+        return false;
+    }
+    if (e == NULL && c->office.id == 0) {
+        cluster_lease_grant(&c->office);
+        return true;
     }
     cluster_change_begin(c);
     if (e != NULL) {
@@ -320,7 +329,7 @@ static bool campaign(cluster *c)
         cluster_change_delete(c, "controller");
     } else {
         cluster_change_compare(c, CLUSTER_COMPARE_CREATE, "controller", 0);
-        cluster_write_controller(cluster_change_put(c, "controller", c->lease.id), c->o.id, c->o.incarnation);
+        cluster_write_controller(cluster_change_put(c, "controller", c->office.id), c->o.id, c->o.incarnation);
     }
     cluster_change_send(c);
     return true;
@@ -409,7 +418,7 @@ static uint64_t next_due(const cluster *c, uint64_t now)
     if (c->is_synced) {
         due = MOE_MIN(due, MOE_MAX(c->list_due_ns, now));
     }
-    return MOE_MIN(due, cluster_lease_due(&c->lease, now));
+    return MOE_MIN(due, MOE_MIN(cluster_lease_due(&c->lease, now), cluster_lease_due(&c->office, now)));
 }
 
 uint64_t cluster_step(cluster *c)
@@ -425,6 +434,7 @@ uint64_t cluster_step(cluster *c)
         leave(c);
     } else {
         cluster_lease_beat(&c->lease, now);
+        cluster_lease_beat(&c->office, now);
         cluster_judge_vanished(c, now);
         if (c->is_dirty && c->is_synced) { /* the controller looks at the state */
             publish(c);

@@ -215,6 +215,53 @@ static void one_of_two_candidates_is_elected_and_the_other_follows(void **state)
     world_close(&w);
 }
 
+/* The office has a lease of its own: it is taken while all else that the dead one wrote still stands. */
+static void the_office_of_a_dead_controller_is_taken_before_its_keys_are_gone(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *c1 = add(&w, CLUSTER_COORDINATOR, "c1");
+    run_for(&w, 2 * SECOND);
+    member *c2 = add(&w, CLUSTER_COORDINATOR, "c2"), *a = add(&w, CLUSTER_NODE, "a");
+    run_for(&w, 20 * SECOND);
+    assert_true(state_is(c1, is_controller));
+    kill_member(c1);
+    for (int i = 0; i < 1000 && !state_is(c2, is_controller); i++) {
+        assert_non_null(stored(&w, "coordinators/c1"));
+        run_for(&w, 20 * MS);
+    }
+    assert_non_null(stored(&w, "coordinators/c1"));
+    kill_process(a);
+    run_for(&w, 20 * SECOND);
+    assert_true(state_is(c2, is_controller)); /* it keeps it */
+    world_close(&w);
+}
+
+/* It slept for longer than that, and not for so long that it is no member any more. */
+static void a_controller_that_slept_a_while_is_another_ones_follower(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *c1 = add(&w, CLUSTER_COORDINATOR, "c1");
+    run_for(&w, 2 * SECOND);
+    member *c2 = add(&w, CLUSTER_COORDINATOR, "c2");
+    run_for(&w, 3 * SECOND);
+    cluster *sleeper = c1->c;
+    c1->c = NULL;
+    run_for(&w, 8 * SECOND);
+    assert_true(state_is(c2, is_controller));
+    c1->c = sleeper;
+    run_for(&w, 10 * SECOND);
+    assert_true(state_is(c2, is_controller));
+    assert_false(state_is(c1, is_controller));
+    assert_status(c1, MOE_OK);
+    world_close(&w);
+}
+
 /* A publication of which only a part was written: the next controller makes it whole under a new epoch. */
 static void a_torn_publication_is_repaired(void **state)
 {
@@ -643,6 +690,8 @@ int main(void)
         cmocka_unit_test(leaving_takes_the_keys_away_at_once),
         cmocka_unit_test(keys_stay_while_the_member_lives),
         cmocka_unit_test(one_of_two_candidates_is_elected_and_the_other_follows),
+        cmocka_unit_test(the_office_of_a_dead_controller_is_taken_before_its_keys_are_gone),
+        cmocka_unit_test(a_controller_that_slept_a_while_is_another_ones_follower),
         cmocka_unit_test(a_torn_publication_is_repaired),
         cmocka_unit_test(a_placement_is_taken_only_whole),
         cmocka_unit_test(a_lost_lease_is_taken_anew),

@@ -367,6 +367,19 @@ static void an_office_that_is_held_by_nobody_is_taken(void **state)
     assert_that_it_places(t);
 }
 
+/* Its words are right, but it is not the coordinator's: who holds the office knows of it. */
+static void a_coordinator_does_not_hold_an_office_that_it_did_not_take(void **state)
+{
+    trio *t = *state;
+    char *own = strdup(stored(&t->w, "controller"));
+
+    write_under(&t->s, "controller", own, t->s.lease);
+    run_for(&t->w, 3 * SECOND);
+    assert_true(state_is(t->c, is_controller));
+    assert_that_it_places(t);
+    free(own);
+}
+
 /* A node's key that was written over is its own again. */
 static void a_member_takes_back_its_key(void **state)
 {
@@ -565,6 +578,7 @@ int main(void)
         TEST(more_keys_than_are_remembered_do_not_push_out_members),
         TEST(members_without_a_lease_are_not_believed),
         TEST(an_office_that_is_held_by_nobody_is_taken),
+        TEST(a_coordinator_does_not_hold_an_office_that_it_did_not_take),
         TEST(a_member_takes_back_its_key),
         TEST(a_node_writes_its_report_anew),
         SIGNED(every_record_is_signed),
