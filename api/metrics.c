@@ -233,11 +233,13 @@ static void put_build(moe_text *out, const metrics_source *source)
 
 static void put_loops(moe_text *out, const engine_stats *stats, const metrics_source *source)
 {
+    uint64_t now = engine_now_ns(source->engine);
     const char *name = "conclave_loop_last_progress_seconds";
     const api_view_snapshot *s = source->view->acquire(source->view->ctx, false);
 
     metrics_head(out, name, "gauge", "Seconds since a loop last turned.");
-    moe_text_printf(out, "%s{loop=\"engine\"} %.3f\n", name, seconds_since(stats->last_step_ns));
+    moe_text_printf(out, "%s{loop=\"engine\"} %.3f\n", name,
+                    now > stats->last_step_ns ? (double)(now - stats->last_step_ns) * 1e-9 : 0.0);
     if (source->server != NULL) {
         moe_text_printf(out, "%s{loop=\"api\"} %.3f\n", name, seconds_since(api_server_last_turn_ns(source->server)));
     }

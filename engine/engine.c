@@ -377,6 +377,11 @@ void engine_intake(engine *e)
 }
 
 /* ------------------------------------------------------------------------------------------------ what others read */
+uint64_t engine_now_ns(const engine *e)
+{
+    return moe_now_ns(e->options.clock);
+}
+
 const engine_info *engine_get_info(const engine *e)
 {
     return &e->info;

@@ -38,7 +38,7 @@ typedef struct engine_spec {
     const int32_t *prompt;
     size_t n_prompt;
     router_set *set;      /* NULL: the current set */
-    uint64_t deadline_ns; /* of moe_clock_real; 0: none. Work whose deadline has passed is ended with MOE_ERR_TIMEOUT */
+    uint64_t deadline_ns; /* of engine_now_ns; 0: none. Work whose deadline has passed is ended with MOE_ERR_TIMEOUT */
 
     /* generate */
     bool has_max_tokens;
@@ -146,7 +146,7 @@ typedef struct engine_stats {
     uint32_t queued, running; /* now */
     uint64_t kv_pages, kv_pages_used, kv_pages_cached; /* now */
     uint64_t prefix_hit_tokens;
-    uint64_t last_step_ns;        /* moe_clock_real when the loop last turned, also within a step */
+    uint64_t last_step_ns;        /* of engine_now_ns, when the loop last turned, also within a step */
     engine_histogram queue;       /* from arrival to the start, of requests that started */
     engine_histogram first_token; /* from arrival to the first token */
     engine_histogram inter_token; /* between the tokens of one choice */
@@ -157,6 +157,7 @@ typedef struct engine_stats {
 extern const double engine_bucket_seconds[ENGINE_N_BUCKETS];
 
 const engine_info *engine_get_info(const engine *e);
+uint64_t engine_now_ns(const engine *e); /* by its clock */
 void engine_get_stats(engine *e, engine_stats *out);
 /* All experts that there are; referenced: router_space_unref. */
 router_space *engine_current_space(engine *e);

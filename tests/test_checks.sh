@@ -73,6 +73,10 @@ put api/intake.c '#include "api/grpc/rpc_priv.h"'
 refuses check_layers.sh "a private header of a folder below" "api/intake.c:1: a private header of another folder: api/grpc/rpc_priv.h"
 put router/set.c '#include "../model/model.h"'
 refuses check_layers.sh "an include that climbs" "router/set.c:1: an include that climbs out of its folder: ../model/model.h"
+put exchange/speed.c 'static uint64_t now(void) { return moe_now_ns(moe_clock_real()); }'
+refuses check_layers.sh "the real clock where it is decided by time" "exchange/speed.c:1: the real clock: take the one of the options"
+put cluster/controller.c '    const time_t now = time(NULL);'
+refuses check_layers.sh "the wall clock there" "cluster/controller.c:1: the real clock: take the one of the options"
 put gate/gate.c '#include "base/base.h"'
 refuses check_layers.sh "a folder that is no room" "gate/: no room of this script's list"
 for header in time.h sys/socket.h netinet/in.h ucp/api/ucp.h curl/curl.h grpc/grpc.h; do

@@ -4,18 +4,19 @@
 moe_status session_open(rpc_call *call, engine_spec *spec, session *out, moe_error *err)
 {
     session s = {.slot = NULL};
+    uint64_t now = moe_now_ns(moe_clock_real());
 
     if (rpc_draining(call)) {
         return moe_fail(err, MOE_ERR_UNAVAILABLE, "the server is draining");
     }
-    if (call->deadline_ns != 0 && call->deadline_ns <= moe_now_ns(moe_clock_real())) {
+    if (call->deadline_ns != 0 && call->deadline_ns <= now) {
         return moe_fail(err, MOE_ERR_TIMEOUT, "the deadline had passed on arrival");
     }
     s.slot = wake_slot_reserve(rpc_wake_hub(call), call);
     if (s.slot == NULL) {
         return moe_fail(err, MOE_ERR_BUSY, "too many requests are open");
     }
-    spec->deadline_ns = call->deadline_ns;
+    spec->deadline_ns = call->deadline_ns == 0 ? 0 : engine_now_ns(rpc_engine(call)) + (call->deadline_ns - now);
     spec->wake = wake_signal;
     spec->wake_ctx = s.slot;
     moe_status status = engine_submit(rpc_engine(call), spec, &s.request, err);

@@ -292,7 +292,7 @@ static bool step_generate(engine_request *r)
         choice_done(r, false);
     } else {
         token(r);
-        r->next_ns = strncmp(r->command, "!slow", 5) == 0 ? moe_now_ns(moe_clock_real()) + 50000000u : 0;
+        r->next_ns = strncmp(r->command, "!slow", 5) == 0 ? engine_now_ns(NULL) + 50000000u : 0;
     }
     return true;
 }
@@ -337,7 +337,7 @@ static bool step_classify(engine_request *r)
 
 static bool step(engine_request *r)
 {
-    uint64_t now = moe_now_ns(moe_clock_real());
+    uint64_t now = engine_now_ns(NULL);
 
     if (r->ended || ring_room(r) < 4 || now < r->next_ns) {
         return false;
@@ -366,7 +366,7 @@ static void *loop(void *ctx)
     struct timespec pause = {.tv_nsec = 200000};
 
     while (!atomic_load(&e->stop)) {
-        atomic_store(&e->last_step_ns, moe_now_ns(moe_clock_real()));
+        atomic_store(&e->last_step_ns, engine_now_ns(NULL));
         pthread_mutex_lock(&e->mutex);
         for (engine_request *r = e->requests; r != NULL; r = r->next) {
             if (step(r)) {
@@ -536,6 +536,13 @@ void engine_release(engine_request *r)
     }
     pthread_mutex_unlock(&e->mutex);
     request_free(r);
+}
+
+/* An hour ahead: nobody may take it for his own clock. */
+uint64_t engine_now_ns(const engine *e)
+{
+    (void)e;
+    return moe_now_ns(moe_clock_real()) + UINT64_C(3600000000000);
 }
 
 const engine_info *engine_get_info(const engine *e)
