@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "expert_node/program/standing.h"
+#include "tests/sim/obstacle.h"
 
 #define CLUSTER_NAME "sim"
 #define MAX_MESSAGE  ((size_t)64 << 10)
@@ -45,7 +46,8 @@ static void come_up(cluster_world *w, cluster_world_member *m, const char *kind,
     assert_false(m->is_up);
     *m = (cluster_world_member){.is_up = true, .incarnation = draw(w) | 1};
     (void)snprintf(m->id, sizeof m->id, "%s-%u", kind, i);
-    m->t = endpoint(w, m->id);
+    m->faulty = endpoint(w, m->id);
+    m->t = obstacle_open(m->faulty);
 }
 
 static bool is_running(const cluster_world *w, const cluster_world_member *m)
@@ -126,7 +128,7 @@ void cluster_world_start_node(cluster_world *w, uint32_t i)
     come_up(w, &n->m, "node", i);
     n->every = 1;
     n->is_draining = false;
-    n->leaves_ns = 0;
+    n->leaves_ns = n->mute_until_ns = 0;
     open_node(w, n);
     assert_int_equal(cluster_memory_client(w->memory, &n->store), MOE_OK);
     const cluster_options o = {.role = CLUSTER_NODE,
@@ -214,6 +216,47 @@ static void turn_node(cluster_world *w, uint32_t i)
     }
 }
 
+/* ------------------------------------------------------------------------------------------------ obstacles */
+static void set_way(cluster_world *w, uint32_t coordinator, uint32_t node)
+{
+    char address[16];
+
+    (void)snprintf(address, sizeof address, "node-%u", node);
+    if (w->coordinators[coordinator].m.is_up) {
+        obstacle_set(w->coordinators[coordinator].m.t, address, w->ways[coordinator][node].obstacles);
+    }
+}
+
+void cluster_world_obstruct(cluster_world *w, uint32_t coordinator, uint32_t node, unsigned obstacles, uint64_t for_ns)
+{
+    w->ways[coordinator][node] = (cluster_world_way){obstacles, cluster_world_now(w) + for_ns};
+    set_way(w, coordinator, node);
+}
+
+void cluster_world_mute_node(cluster_world *w, uint32_t i, uint64_t for_ns)
+{
+    w->nodes[i].mute_until_ns = cluster_world_now(w) + for_ns;
+    obstacle_mute(w->nodes[i].m.t, true);
+}
+
+static void end_obstacles(cluster_world *w)
+{
+    uint64_t now = cluster_world_now(w);
+
+    for (uint32_t n = 0; n < CLUSTER_WORLD_NODES; n++) {
+        if (w->nodes[n].m.is_up && w->nodes[n].mute_until_ns != 0 && now >= w->nodes[n].mute_until_ns) {
+            w->nodes[n].mute_until_ns = 0;
+            obstacle_mute(w->nodes[n].m.t, false);
+        }
+        for (uint32_t c = 0; c < CLUSTER_WORLD_COORDINATORS; c++) {
+            if (w->ways[c][n].obstacles != 0 && now >= w->ways[c][n].until_ns) {
+                w->ways[c][n].obstacles = 0;
+                set_way(w, c, n);
+            }
+        }
+    }
+}
+
 /* ------------------------------------------------------------------------------------------------ coordinators */
 void cluster_world_start_coordinator(cluster_world *w, uint32_t i)
 {
@@ -221,6 +264,9 @@ void cluster_world_start_coordinator(cluster_world *w, uint32_t i)
     moe_error err;
 
     come_up(w, &c->m, "coordinator", i);
+    for (uint32_t n = 0; n < CLUSTER_WORLD_NODES; n++) {
+        set_way(w, i, n);
+    }
     c->config = (member_config){.cluster = (char *)(uintptr_t)CLUSTER_NAME, .id = c->m.id};
     pool_options p = {.member = &c->config,
                       .files = &w->files,
@@ -323,13 +369,13 @@ void cluster_world_calm(cluster_world *w)
         w->nodes[i].m.stopped_until_ns = 0;
         w->nodes[i].every = 1;
         if (w->nodes[i].m.is_up) {
-            transport_faulty_enable(w->nodes[i].m.t, false);
+            transport_faulty_enable(w->nodes[i].m.faulty, false);
         }
     }
     for (uint32_t i = 0; i < CLUSTER_WORLD_COORDINATORS; i++) {
         w->coordinators[i].m.stopped_until_ns = 0;
         if (w->coordinators[i].m.is_up) {
-            transport_faulty_enable(w->coordinators[i].m.t, false);
+            transport_faulty_enable(w->coordinators[i].m.faulty, false);
         }
     }
 }
@@ -337,6 +383,7 @@ void cluster_world_calm(cluster_world *w)
 void cluster_world_turn(cluster_world *w)
 {
     w->turn++;
+    end_obstacles(w);
     for (uint32_t i = 0; i < CLUSTER_WORLD_COORDINATORS; i++) {
         turn_coordinator(w, i);
     }

@@ -17,7 +17,7 @@ enum { CLUSTER_WORLD_NODES = 5, CLUSTER_WORLD_COORDINATORS = 2 };
 typedef struct cluster_world_options {
     uint64_t seed;
     uint32_t n_nodes, n_coordinators, micro_batches, replication, min_nodes;
-    uint64_t turn_ns;                       /* by which the clock moves */
+    uint64_t turn_ns;                       /* by which the clock moves; may be changed at any time */
     uint32_t per_mille[TRANSPORT_N_FAULTS]; /* of frames, while there is trouble */
     uint64_t max_delay_ns;
     uint64_t memory_bytes; /* of a node; 0: no bound */
@@ -28,7 +28,9 @@ typedef struct cluster_world_member {
     char id[16];
     bool is_up;
     uint64_t incarnation, stopped_until_ns;
-    transport *t; /* the owner's: the pool's, or the node's */
+    transport
+        *t; /* the owner's: the pool's, or the node's. What it does goes through faulty, and that through obstacle.h */
+    transport *faulty;
 } cluster_world_member;
 
 typedef struct cluster_world_node {
@@ -36,6 +38,7 @@ typedef struct cluster_world_node {
     const struct cluster_world *world;
     uint32_t every; /* it turns in every so many turns */
     bool is_draining;
+    uint64_t mute_until_ns;   /* it answers all but dispatches until then */
     uint64_t drains_until_ns; /* then it leaves, relieved or not */
     uint64_t leaves_ns;       /* it has said goodbye, and ends then; 0: it has not */
     cluster_store *store;
@@ -54,6 +57,12 @@ typedef struct cluster_world_coordinator {
     engine *engine;
 } cluster_world_coordinator;
 
+/* From a coordinator to a node. */
+typedef struct cluster_world_way {
+    unsigned obstacles; /* obstacle_kind */
+    uint64_t until_ns;
+} cluster_world_way;
+
 typedef struct cluster_world {
     cluster_world_options o;
     const model_fixture *model; /* borrowed: config, tensors, device, weights */
@@ -66,6 +75,7 @@ typedef struct cluster_world {
     cluster_memory *memory;
     cluster_world_node nodes[CLUSTER_WORLD_NODES];
     cluster_world_coordinator coordinators[CLUSTER_WORLD_COORDINATORS];
+    cluster_world_way ways[CLUSTER_WORLD_COORDINATORS][CLUSTER_WORLD_NODES];
 } cluster_world;
 
 /* Nobody is up at first. */
@@ -79,7 +89,11 @@ void cluster_world_drain_node(cluster_world *w, uint32_t i);
 void cluster_world_start_coordinator(cluster_world *w, uint32_t i);
 /* Its requests are not heard of again: they are released before. */
 void cluster_world_kill_coordinator(cluster_world *w, uint32_t i);
-/* No more faults of frames; stopped and slow members go on as usual. */
+/* What is in the way of frames between the two, and for how long; also of those that start anew meanwhile. */
+void cluster_world_obstruct(cluster_world *w, uint32_t coordinator, uint32_t node, unsigned obstacles, uint64_t for_ns);
+/* The node answers whatever it is asked but what it is there for. */
+void cluster_world_mute_node(cluster_world *w, uint32_t i, uint64_t for_ns);
+/* No more faults of frames; stopped and slow members go on as usual. Obstacles and mute nodes stay for their time. */
 void cluster_world_calm(cluster_world *w);
 /* Everybody who is not stopped does what there is to do, and the clock moves on. */
 void cluster_world_turn(cluster_world *w);
