@@ -216,11 +216,12 @@ MOE_NODISCARD moe_status cluster_state_routing(const cluster_state *s, router_pl
 size_t cluster_state_missing(const cluster_state *s, router_expert *first);
 /* Which experts a node is to hold; bitmap is overwritten. Returns how many. */
 size_t cluster_state_wanted(const cluster_state *s, const char *node_id, uint64_t *bitmap);
-/* The lowest epoch that a live coordinator applies (desired epoch if there is no coordinator). */
-uint64_t cluster_state_epoch_applied(const cluster_state *s);
+/* The lowest epoch that a live coordinator applies (desired epoch if there is no coordinator). without, here and below:
+ * bit i leaves out coordinators[i] of the state. */
+uint64_t cluster_state_epoch_applied(const cluster_state *s, uint64_t without);
 /* The experts whose rows every live coordinator sends only to owners in the desired placement: nodes that are none may
  * drop them. All, if every coordinator applies the desired epoch or there is none. bitmap is overwritten. */
-void cluster_state_settled(const cluster_state *s, uint64_t *bitmap);
+void cluster_state_settled(const cluster_state *s, uint64_t without, uint64_t *bitmap);
 /* The experts that a node of the desired placement, other than this one, has reported ready. bitmap is overwritten. */
 void cluster_state_covered(const cluster_state *s, const char *but_node_id, uint64_t *bitmap);
 

@@ -604,17 +604,20 @@ size_t cluster_state_wanted(const cluster_state *s, const char *node_id, uint64_
     return n_wanted;
 }
 
-uint64_t cluster_state_epoch_applied(const cluster_state *s)
+uint64_t cluster_state_epoch_applied(const cluster_state *s, uint64_t without)
 {
     uint64_t epoch = s->epoch;
 
+    _Static_assert(CLUSTER_MAX_COORDINATORS <= 64, "a bit for each");
     for (size_t i = 0; i < s->n_coordinators; i++) {
-        epoch = MOE_MIN(epoch, s->coordinators[i].epoch_applied);
+        if ((without >> i & 1) == 0) {
+            epoch = MOE_MIN(epoch, s->coordinators[i].epoch_applied);
+        }
     }
     return epoch;
 }
 
-void cluster_state_settled(const cluster_state *s, uint64_t *bitmap)
+void cluster_state_settled(const cluster_state *s, uint64_t without, uint64_t *bitmap)
 {
     size_t n_words = router_space_words(s->space);
 
@@ -623,7 +626,7 @@ void cluster_state_settled(const cluster_state *s, uint64_t *bitmap)
         const cluster_coordinator *c = &s->coordinators[i];
         bool tells = c->settled != NULL && c->epoch_settled == s->epoch;
 
-        for (size_t w = 0; c->epoch_applied < s->epoch && w < n_words; w++) {
+        for (size_t w = 0; (without >> i & 1) == 0 && c->epoch_applied < s->epoch && w < n_words; w++) {
             bitmap[w] &= tells ? c->settled[w] : 0;
         }
     }

@@ -15,6 +15,10 @@
  * registered has lost the store and goes on with what it knows: what its connection tells is the epoch that it has
  * applied (expert_node_epoch_of_others). A dispatch that comes all the same gets REFUSE and goes to a replica.
  *
+ * Who is registered, but is not connected and has not followed for long, is not waited for: it cannot send a row now, and a
+ * key under somebody's lease does not make a coordinator. If it does connect and send rows for what has gone, they are
+ * refused, as above.
+ *
  * Why experts are settled one by one: a full node must drop before it can load, and what it is to load may be what
  * another full node waits for. What does not fit waits for the next drop.
  *
@@ -26,9 +30,13 @@
 #include <string.h>
 
 /* Chosen, not measured. REPORT: while loading, what is there is reported this often, so that rows come before all is
- * loaded, and each report is one write to etcd. RETRY: an expert that could not be loaded is tried again after this. */
+ * loaded, and each report is one write to etcd. RETRY: an expert that could not be loaded is tried again after this. ABSENT:
+ * as long as a member may see nothing of a new placement (it reads everything again after 30 s); until then one that is
+ * not connected is waited for. LOOK: then it is looked that often who is connected. */
 #define REPORT_NS UINT64_C(500000000)
 #define RETRY_NS  UINT64_C(5000000000)
+#define ABSENT_NS UINT64_C(30000000000)
+#define LOOK_NS   UINT64_C(1000000000)
 
 struct assignment {
     expert_node *node;
@@ -44,6 +52,8 @@ struct assignment {
     size_t cursor; /* of two rounds over all experts: everything before it is loaded, asked for, or has failed */
     bool full;     /* said: there is no room before something is dropped */
     uint64_t retry_ns, report_ns;
+    uint64_t absent_ns; /* from when on who is absent is not waited for; UINT64_MAX: all have followed */
+    uint64_t look_ns;   /* when it is looked next who that is */
     struct {
         char id[ROUTER_MAX_NODE_ID + 1];
         uint64_t incarnation;
@@ -53,6 +63,7 @@ struct assignment {
     uint64_t reported_epoch;
     atomic_bool changed;
     _Atomic uint64_t epoch;
+    _Atomic uint64_t epoch_registered; /* the lowest that one of them applies, without those who are absent */
     _Atomic uint32_t n_wanted, n_missing;
     _Atomic uint32_t n_asked; /* of the loader, and not taken */
     atomic_bool complete;
@@ -78,6 +89,7 @@ moe_status assignment_open(expert_node *node, loader *from, const char *id, cons
     a->settled = calloc(a->n_words, sizeof *a->settled);
     a->covered = calloc(a->n_words, sizeof *a->covered);
     a->changed = true;
+    a->absent_ns = UINT64_MAX;
     if (a->wanted == NULL || a->held == NULL || a->failed == NULL || a->settled == NULL || a->covered == NULL) {
         assignment_close(a);
         return MOE_ERR_NO_MEMORY;
@@ -122,15 +134,55 @@ static void take_registered(assignment *a, const cluster_state *s)
     }
 }
 
+typedef struct presence {
+    const cluster_state *state;
+    uint64_t connected; /* bit i: coordinators[i] */
+} presence;
+
+static bool note_connected(void *ctx, const char *id, uint64_t incarnation)
+{
+    presence *p = ctx;
+
+    for (size_t i = 0; i < p->state->n_coordinators; i++) {
+        const cluster_coordinator *c = &p->state->coordinators[i];
+
+        if (c->incarnation == incarnation && strcmp(c->id, id) == 0) {
+            p->connected |= (uint64_t)1 << i;
+        }
+    }
+    return true;
+}
+
+/* The coordinators that are not waited for, as bits. */
+static uint64_t find_absent(assignment *a, const cluster_state *s, bool is_new, uint64_t now)
+{
+    presence p = {.state = s};
+
+    if (cluster_state_epoch_applied(s, 0) >= s->epoch) {
+        a->absent_ns = UINT64_MAX;
+        return 0;
+    }
+    if (is_new || a->absent_ns == UINT64_MAX) {
+        a->absent_ns = now + ABSENT_NS;
+    }
+    if (now < a->absent_ns) {
+        return 0;
+    }
+    (void)expert_node_epoch_of_others(a->node, note_connected, &p);
+    return ~p.connected;
+}
+
 /* Starts over from the first expert with what the cluster wants now. */
-static void take_state(assignment *a, cluster *c)
+static void take_state(assignment *a, cluster *c, uint64_t now)
 {
     const cluster_state *s = cluster_state_acquire(c);
     uint64_t before = a->epoch;
 
     if (s->desired != NULL) {
+        uint64_t absent = find_absent(a, s, s->epoch != before, now);
         a->n_wanted = (uint32_t)cluster_state_wanted(s, a->id, a->wanted);
-        cluster_state_settled(s, a->settled);
+        cluster_state_settled(s, absent, a->settled);
+        a->epoch_registered = cluster_state_epoch_applied(s, absent);
         cluster_state_covered(s, a->id, a->covered);
         take_registered(a, s);
         a->epoch = s->epoch;
@@ -327,12 +379,13 @@ static void report(assignment *a, cluster *c, bool idle, uint64_t now)
 
 unsigned assignment_turn(assignment *a, cluster *c)
 {
+    uint64_t now = moe_now_ns(a->clock);
     bool changed = atomic_load_explicit(&a->changed, memory_order_relaxed) && atomic_exchange(&a->changed, false);
 
-    if (changed) {
-        take_state(a, c);
+    if (changed || (now >= a->absent_ns && now >= a->look_ns)) {
+        take_state(a, c, now);
+        a->look_ns = now + LOOK_NS;
     }
-    uint64_t now = moe_now_ns(a->clock);
     if (a->retry_ns != 0 && now >= a->retry_ns) {
         memset(a->failed, 0, a->n_words * sizeof *a->failed);
         a->retry_ns = 0;
@@ -346,6 +399,7 @@ unsigned assignment_turn(assignment *a, cluster *c)
 void assignment_get_progress(const assignment *a, assignment_progress *out)
 {
     *out = (assignment_progress){.epoch = a->epoch,
+                                 .epoch_registered = a->epoch_registered,
                                  .wanted = a->n_wanted,
                                  .missing = a->n_missing,
                                  .loading = a->n_asked,

@@ -3,7 +3,7 @@
  *
  * An expert is loaded when the placement names this node, and reported once everything it names is there (and now and
  * then on the way). It is dropped when no placement that a coordinator may still use names it here: one that is
- * registered in the store, or one that is connected, whatever the store says of it.
+ * registered in the store (unless it is absent for long), or one that is connected, whatever the store says of it.
  * Threads: all belongs to the node's thread, but for assignment_notify and assignment_get_progress. */
 #ifndef CONCLAVE_EXPERT_NODE_PROGRAM_ASSIGNMENT_H
 #define CONCLAVE_EXPERT_NODE_PROGRAM_ASSIGNMENT_H
@@ -25,7 +25,10 @@ void assignment_notify(assignment *a);
 unsigned assignment_turn(assignment *a, cluster *c);
 
 typedef struct assignment_progress {
-    uint64_t epoch;           /* of the placement that is carried out */
+    uint64_t epoch; /* of the placement that is carried out */
+    /* The lowest that a registered coordinator applies. One that is not connected, and has not followed for half a minute,
+     * is not waited for. */
+    uint64_t epoch_registered;
     uint32_t wanted, missing; /* experts it gives this node, and those not loaded yet */
     uint32_t loading;         /* asked of the loader and not yet in their places */
     bool complete;            /* all loaded and reported */

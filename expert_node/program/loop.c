@@ -36,6 +36,7 @@ standing node_standing(node_program_state *p)
                       .id = p->id,
                       .address = p->address,
                       .n_wanted = a.wanted,
+                      .epoch_registered = a.epoch_registered,
                       .n_hellos = shown.stats.hellos,
                       .n_connected = shown.stats.coordinators,
                       .epoch_connected = shown.stats.epoch_applied,

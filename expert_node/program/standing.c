@@ -51,7 +51,7 @@ static bool nobody_needs_us(const standing *s)
     if (s->n_connected == 0) {
         return state->n_coordinators == 0 || s->n_wanted == 0;
     }
-    return s->n_wanted == 0 && cluster_state_epoch_applied(state) >= state->epoch && s->epoch_connected >= state->epoch;
+    return s->n_wanted == 0 && s->epoch_registered >= state->epoch && s->epoch_connected >= state->epoch;
 }
 
 standing_relief standing_judge(const standing *s, moe_error *why)

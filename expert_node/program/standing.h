@@ -9,6 +9,7 @@ typedef struct standing {
     const cluster_state *state; /* borrowed */
     const char *id, *address;   /* of this node */
     uint32_t n_wanted;          /* experts that the placement gives it */
+    uint64_t epoch_registered;  /* of assignment_progress */
     uint64_t n_hellos;          /* HELLOs exchanged with coordinators, since the start */
     size_t n_connected;         /* coordinators connected now */
     uint64_t epoch_connected;   /* the lowest that one of them applies (expert_node_epoch_applied) */

@@ -59,8 +59,8 @@ static void question(const cluster_state *s)
     MOE_ASSERT((s->policy.replication == 0) == (s->policy.min_nodes == 0));
     MOE_ASSERT(s->policy.replication <= ROUTER_MAX_NODES && s->policy.min_nodes <= ROUTER_MAX_NODES);
     (void)cluster_state_missing(s, NULL);
-    (void)cluster_state_epoch_applied(s);
-    cluster_state_settled(s, bitmap);
+    (void)cluster_state_epoch_applied(s, 1);
+    cluster_state_settled(s, 1, bitmap);
     cluster_state_covered(s, "a", bitmap);
     for (size_t i = 0; i < s->n_nodes; i++) {
         (void)cluster_state_wanted(s, s->nodes[i].id, bitmap);

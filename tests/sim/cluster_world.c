@@ -188,6 +188,7 @@ static void go_on_draining(cluster_world *w, uint32_t i)
                         .id = n->m.id,
                         .address = n->m.id,
                         .n_wanted = a.wanted,
+                        .epoch_registered = a.epoch_registered,
                         .n_hellos = stats.hellos,
                         .n_connected = stats.coordinators,
                         .epoch_connected = stats.epoch_applied};

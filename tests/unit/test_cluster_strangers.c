@@ -345,7 +345,7 @@ static void members_without_a_lease_are_not_believed(void **state)
     const cluster_state *s = cluster_state_acquire(t->a->c);
     assert_null(cluster_state_node(s, "z"));
     assert_int_equal(s->n_coordinators, 1);
-    assert_int_equal(cluster_state_epoch_applied(s), 1);
+    assert_int_equal(cluster_state_epoch_applied(s, 0), 1);
     cluster_state_release(s);
     assert_int_equal(ignored_by(t->a), 3);
 }

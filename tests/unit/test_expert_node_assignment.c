@@ -344,6 +344,35 @@ static void a_coordinator_that_is_registered_and_connected_speaks_in_the_store(v
     assert_int_equal(n_loaded(), N_ALL / 2);
 }
 
+/* A key under somebody's lease, by which nobody ever connects and nothing is ever applied. */
+static void who_is_registered_alone_is_not_waited_for_without_an_end(void **state)
+{
+    assignment_progress p;
+
+    (void)state;
+    run(10);
+    other = join(CLUSTER_NODE, "b", 2, NULL);
+    run(25);
+    assert_int_equal(n_loaded(), N_ALL);
+    run(20);
+    assignment_get_progress(a, &p);
+    assert_int_equal(n_loaded(), N_ALL / 2);
+    assert_int_equal(p.epoch_registered, epoch());
+}
+
+static void who_is_connected_is_waited_for(void **state)
+{
+    (void)state;
+    run(10);
+    connect_one("c", 8); /* as in the store */
+    other = join(CLUSTER_NODE, "b", 2, NULL);
+    run(60);
+    assert_int_equal(n_loaded(), N_ALL);
+    cluster_set_applied(coordinator, epoch());
+    run(10);
+    assert_int_equal(n_loaded(), N_ALL / 2);
+}
+
 static void what_could_not_be_loaded_is_tried_again(void **state)
 {
     assignment_progress p;
@@ -571,6 +600,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(a_coordinator_that_is_registered_and_connected_speaks_in_the_store, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(who_is_registered_alone_is_not_waited_for_without_an_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_is_connected_is_waited_for, setup, teardown),
         cmocka_unit_test_setup_teardown(dispatches_are_answered_while_an_expert_is_being_read, setup, teardown),
         cmocka_unit_test_setup_teardown(what_comes_when_it_is_not_wanted_any_more_is_not_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(what_could_not_be_loaded_is_tried_again, setup, teardown),

@@ -34,6 +34,7 @@ static standing normal(void)
                       .id = "node-0",
                       .address = "host:7",
                       .n_wanted = 5,
+                      .epoch_registered = 4,
                       .n_hellos = 1,
                       .n_connected = 1,
                       .epoch_connected = 4};
@@ -132,9 +133,9 @@ static void who_has_none_waits_until_every_coordinator_knows(void **state_)
 
     (void)state_;
     s.n_wanted = 0;
-    coordinator.epoch_applied = 3;
+    s.epoch_registered = 3;
     assert_int_equal(standing_judge(&s, NULL), STANDING_NEEDED);
-    coordinator.epoch_applied = 4;
+    s.epoch_registered = 4;
     assert_int_equal(standing_judge(&s, NULL), STANDING_RELIEVED);
 }
 
@@ -145,7 +146,7 @@ static void who_has_none_does_not_wait_for_a_coordinator_that_is_gone(void **sta
     (void)state_;
     s.n_wanted = 0;
     s.n_connected = 0;
-    coordinator.epoch_applied = 3;
+    s.epoch_registered = 3;
     assert_int_equal(standing_judge(&s, NULL), STANDING_RELIEVED);
 }
 
