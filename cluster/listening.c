@@ -38,7 +38,8 @@ static bool all_others_miss(const cluster *c, const cluster_node *n)
     const cluster_state *s = &c->state->s;
 
     for (size_t i = 0; i < s->n_coordinators; i++) {
-        if (strcmp(s->coordinators[i].id, c->o.id) != 0 && !router_nodes_has(&s->coordinators[i].missed, (uint32_t)(n - s->nodes))) {
+        if (strcmp(s->coordinators[i].id, c->o.id) != 0 &&
+            !router_nodes_has(&s->coordinators[i].missed, (uint32_t)(n - s->nodes))) {
             return false;
         }
     }
