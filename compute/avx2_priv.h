@@ -236,6 +236,7 @@ CPU_TILE void v16_fold_tile(const v16 *p, float *const *s, float scale)
 #include "compute/vector_priv.h"
 
 extern const cpu_panel_fn cpu_avx2_panels[CPU_N_KINDS];
+extern const cpu_rows cpu_avx2_rows;
 void cpu_avx2_attention(const cpu_attention *a);
 void cpu_avx2_stick(cpu_stick *s);
 

@@ -109,10 +109,20 @@ CPU_TILE void row_step(size_t width, vf *c, const float *x, const vf *w)
 
 #include "compute/vector_product_priv.h"
 
+static void rows_pair(float *to, const void *const *x, size_t n_rows, size_t k_begin, size_t k_end)
+{
+    rows_of(CPU_PAIR, to, x, n_rows, k_begin, k_end);
+}
+
 static void panel_pair(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
                        size_t k_begin, size_t k_end, const uint32_t *next)
 {
     panel(CPU_PAIR, acc, stride, x, n_rows, w, k_begin, k_end, next);
+}
+
+static void rows_f32(float *to, const void *const *x, size_t n_rows, size_t k_begin, size_t k_end)
+{
+    rows_of(CPU_F32, to, x, n_rows, k_begin, k_end);
 }
 
 static void panel_f32(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w, size_t k_begin,
@@ -121,10 +131,20 @@ static void panel_f32(float *acc, size_t stride, const void *const *x, size_t n_
     panel(CPU_F32, acc, stride, x, n_rows, w, k_begin, k_end, next);
 }
 
+static void rows_bf16(float *to, const void *const *x, size_t n_rows, size_t k_begin, size_t k_end)
+{
+    rows_of(CPU_BF16, to, x, n_rows, k_begin, k_end);
+}
+
 static void panel_bf16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
                        size_t k_begin, size_t k_end, const uint32_t *next)
 {
     panel(CPU_BF16, acc, stride, x, n_rows, w, k_begin, k_end, next);
+}
+
+static void rows_f16(float *to, const void *const *x, size_t n_rows, size_t k_begin, size_t k_end)
+{
+    rows_of(CPU_F16, to, x, n_rows, k_begin, k_end);
 }
 
 static void panel_f16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w, size_t k_begin,
@@ -135,3 +155,8 @@ static void panel_f16(float *acc, size_t stride, const void *const *x, size_t n_
 
 const cpu_panel_fn cpu_avx2_panels[CPU_N_KINDS] = {
     [CPU_PAIR] = panel_pair, [CPU_F32] = panel_f32, [CPU_BF16] = panel_bf16, [CPU_F16] = panel_f16};
+
+const cpu_rows cpu_avx2_rows = {
+    .of = {[CPU_PAIR] = rows_pair, [CPU_F32] = rows_f32, [CPU_BF16] = rows_bf16, [CPU_F16] = rows_f16},
+    .floats = ROW_APART,
+    .piece_units = PIECE_UNITS};

@@ -270,6 +270,7 @@ void cpu_avx512_panel_bf16(float *acc, size_t stride, const void *const *x, size
 void cpu_avx512_panel_f16(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
                           size_t k_begin, size_t k_end, const uint32_t *next);
 extern const cpu_panel_fn cpu_avx512_panels[CPU_N_KINDS], cpu_avx512f_panels[CPU_N_KINDS];
+extern const cpu_rows cpu_avx512f_rows;
 void cpu_avx512_pack(uint32_t *panel_out, const unsigned char *rows, size_t row_bytes, size_t n_rows, size_t n_units);
 void cpu_avx512_attention(const cpu_attention *a);
 void cpu_avx512_stick(cpu_stick *s);

@@ -63,6 +63,11 @@ CPU_TILE void row_step(size_t width, vf *c, const float *x, const vf *w)
 
 #include "compute/vector_product_priv.h"
 
+static void rows_pair(float *to, const void *const *x, size_t n_rows, size_t k_begin, size_t k_end)
+{
+    rows_of(CPU_PAIR, to, x, n_rows, k_begin, k_end);
+}
+
 static void panel_pair(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
                        size_t k_begin, size_t k_end, const uint32_t *next)
 {
@@ -73,3 +78,5 @@ const cpu_panel_fn cpu_avx512f_panels[CPU_N_KINDS] = {[CPU_PAIR] = panel_pair,
                                                       [CPU_F32] = cpu_avx512_panel_f32,
                                                       [CPU_BF16] = cpu_avx512_panel_bf16,
                                                       [CPU_F16] = cpu_avx512_panel_f16};
+
+const cpu_rows cpu_avx512f_rows = {.of = {[CPU_PAIR] = rows_pair}, .floats = ROW_APART, .piece_units = PIECE_UNITS};

@@ -580,6 +580,8 @@ static void device_close(compute_device *device)
     free(d->acc);
     free(d->chunk);
     free(d->scores);
+    free(d->wide_of);
+    device_free(device, (compute_mem *)(void *)d->wide);
     device_free(device, (compute_mem *)(void *)d->hidden);
     free(d->padded);
     free(d->counters);
@@ -657,6 +659,14 @@ static moe_status device_init(cpu_device *d, moe_error *err)
                         o->max_ffn_rows, o->max_context);
     }
     memset(d->counters, 0, d->n_threads * sizeof(*d->counters));
+    if (d->kernels->rows != NULL) {
+        d->wide_of = aligned_alloc(MOE_CACHE_LINE, d->n_threads * sizeof(*d->wide_of));
+        d->wide = (float *)(void *)device_alloc(&d->base, d->n_threads * CPU_WIDE_FLOATS * sizeof(*d->wide));
+        if (d->wide == NULL || d->wide_of == NULL) {
+            return moe_fail(err, MOE_ERR_NO_MEMORY, "no memory for the rows of %zu threads", d->n_threads);
+        }
+        memset(d->wide_of, 0, d->n_threads * sizeof(*d->wide_of));
+    }
     return MOE_OK;
 }
 

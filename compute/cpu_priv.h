@@ -15,6 +15,10 @@
 #define CPU_LOCAL_ROWS     4   /* chains of a local expert's gate that run side by side, two a row */
 #define CPU_MIX_VALUES     256 /* of a local expert's result between mixing and rounding */
 
+/* 2 MB of widened rows for each thread, touched as far as they are used: 96 rows of 4,800 bf16, 60 of 7,900. More rows
+ * than fit are widened again for every panel. */
+#define CPU_WIDE_FLOATS ((size_t)1 << 19)
+
 /* A register tile: its constants are known where it is used and its loops unrolled, or its sums would live in memory.
  * The sanitizers check every access of unrolled code, and gcc then needs minutes and a gigabyte for a file: under them
  * the same source stays functions and loops. */
@@ -73,11 +77,19 @@ typedef struct cpu_stick {
 typedef void (*cpu_panel_fn)(float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
                              size_t k_begin, size_t k_end, const uint32_t *next);
 
+/* Rows as `panel` wants them, made once for many panels: `of` makes n_rows * floats f32 of every piece_units units of
+ * [k_begin, k_end). NULL for a kind whose rows `panel` takes as they are. */
+typedef struct cpu_rows {
+    void (*of[CPU_N_KINDS])(float *to, const void *const *x, size_t n_rows, size_t k_begin, size_t k_end);
+    size_t floats, piece_units;
+} cpu_rows;
+
 typedef struct cpu_kernels {
     const char *name;          /* of the ops table: "cpu-avx512" */
     size_t rows_at_once;       /* that `panel` takes through in one pass over w */
     size_t chunk_units;        /* of a packed panel that many rows use before the next */
     const cpu_panel_fn *panel; /* [CPU_N_KINDS] */
+    const cpu_rows *rows;      /* x[0] of `panel` is then what this made of the rows; NULL: of no kind */
     /* panel[unit][r] = dword `unit` of row r, for n_rows <= CPU_PANEL rows row_bytes apart; the other columns zero. */
     void (*pack)(uint32_t *panel, const unsigned char *rows, size_t row_bytes, size_t n_rows, size_t n_units);
     void (*widen)(float *out, const void *in, compute_dtype dtype, size_t n);
@@ -131,6 +143,12 @@ typedef struct cpu_counters { /* of one thread: a cache line */
     _Alignas(MOE_CACHE_LINE) compute_counters c;
 } cpu_counters;
 
+/* Whose rows a thread's `wide` holds. Every pass over the threads is an op of its own. */
+typedef struct cpu_wide_of {
+    _Alignas(MOE_CACHE_LINE) uint64_t op;
+    size_t group, row, n_rows;
+} cpu_wide_of;
+
 typedef struct cpu_device {
     compute_device base;
     compute_ops ops;
@@ -139,7 +157,10 @@ typedef struct cpu_device {
     size_t n_threads;
     float *acc;      /* [n_threads][2][CPU_TILE_ROWS][CPU_PANEL] */
     uint32_t *chunk; /* [n_threads][2][CPU_CHUNK_UNITS][CPU_PANEL]: a panel being packed; its rows being rounded */
-    float *scores;   /* [n_threads][CPU_ATTENTION_ROWS][score_stride] */
+    float *wide;     /* [n_threads][CPU_WIDE_FLOATS]: rows of a product, widened; NULL: the kernels have no `rows` */
+    cpu_wide_of *wide_of; /* [n_threads] */
+    uint64_t op;          /* passes over the threads so far */
+    float *scores;        /* [n_threads][CPU_ATTENTION_ROWS][score_stride] */
     size_t score_stride;
     unsigned char *hidden; /* [max_ffn_rows][hidden_stride] of class dtype: between gate/up and down */
     unsigned char

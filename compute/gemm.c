@@ -18,34 +18,69 @@
 #define FEW_ROWS  6
 #define SOME_ROWS 18
 
+/* f32 that n_rows rows take in `wide` for so many units of m; 0: kernels take them as they are. */
+static size_t wide_floats(const cpu_device *d, const compute_matrix *m, size_t n_rows, size_t n_units)
+{
+    const cpu_rows *rows = d->kernels->rows;
+
+    return rows == NULL || rows->of[m->kind] == NULL
+               ? 0
+               : (n_units + rows->piece_units - 1) / rows->piece_units * n_rows * rows->floats;
+}
+
 /* Short chunks keep memory busy while few rows are computed; long ones save the accumulators' way to L1 and back. */
 static size_t chunk_units(const cpu_device *d, const compute_matrix *m, size_t n_rows)
 {
     if (!m->packed) {
         return CPU_CHUNK_UNITS;
     }
-    if (n_rows <= d->kernels->rows_at_once) {
+    if (n_rows <= d->kernels->rows_at_once && wide_floats(d, m, n_rows, m->n_units) <= CPU_WIDE_FLOATS) {
         return m->n_units;
     }
     return n_rows <= SOME_ROWS ? CPU_CHUNK_UNITS / 2 : d->kernels->chunk_units;
 }
 
+/* Rows of a product: of this group of the op, n from `row` on. */
+typedef struct row_set {
+    const void *const *x;
+    size_t group, row, n;
+} row_set;
+
+/* Widening rows takes up to a twelfth of what multiplying them by a panel takes, so a thread keeps the last ones if all
+ * of their k fit. True: `wide` holds these. False: it is going to be written. */
+static bool wide_kept(const cpu_device *d, size_t thread, const row_set *rows, bool fit)
+{
+    cpu_wide_of *of = &d->wide_of[thread];
+    bool same = fit && of->op == d->op && of->group == rows->group && of->row == rows->row && of->n_rows == rows->n;
+
+    *of = (cpu_wide_of){fit ? d->op : 0, rows->group, rows->row, rows->n};
+    return same;
+}
+
 /* acc[r][0 .. CPU_PANEL) = rows x through one panel of m, chunk by chunk, so that every row has used a chunk while it
  * is near. A mapped panel is packed a chunk at a time. A few rows pass over a packed panel at once. after: the panel
  * that this thread reads next, if it knows. */
-static void multiply(const cpu_device *d, const compute_matrix *m, size_t panel, const void *const *x, size_t n_rows,
-                     float *acc, size_t stride, size_t thread, const uint32_t *after)
+static void multiply(const cpu_device *d, const compute_matrix *m, size_t panel, const row_set *rows, float *acc,
+                     size_t stride, size_t thread, const uint32_t *after)
 {
     size_t per_unit = m->kind == CPU_F32 ? 1 : 2;
     size_t k_end = m->kind == CPU_PAIR ? 2 * m->n_units : m->n_in; /* only the bf16 class feeds its padding */
-    size_t step = chunk_units(d, m, n_rows);
+    size_t step = chunk_units(d, m, rows->n), wide_step = wide_floats(d, m, rows->n, step);
+    bool fit = (m->n_units + step - 1) / step * wide_step <= CPU_WIDE_FLOATS;
+    bool kept = wide_step > 0 && wide_kept(d, thread, rows, fit);
+    float *wide = wide_step > 0 ? d->wide + thread * CPU_WIDE_FLOATS : NULL;
 
     for (size_t begin = 0; begin < m->n_units; begin += step) {
-        size_t end = cpu_min(begin + step, m->n_units);
+        size_t end = cpu_min(begin + step, m->n_units), k = begin * per_unit, k_last = cpu_min(end * per_unit, k_end);
         const uint32_t *w = cpu_matrix_units(d, m, panel, begin, end, thread);
         const uint32_t *next = !m->packed ? NULL : end < m->n_units ? w + step * CPU_PANEL : after;
+        const void *prepared[1] = {wide};
 
-        d->kernels->panel[m->kind](acc, stride, x, n_rows, w, begin * per_unit, cpu_min(end * per_unit, k_end), next);
+        if (wide != NULL && !kept) {
+            d->kernels->rows->of[m->kind](wide, rows->x, rows->n, k, k_last);
+        }
+        d->kernels->panel[m->kind](acc, stride, wide == NULL ? rows->x : prepared, rows->n, w, k, k_last, next);
+        wide = wide != NULL && fit ? wide + wide_step : wide;
     }
 }
 
@@ -100,8 +135,9 @@ static size_t part_rows(size_t n, size_t parts, size_t part, size_t *first)
 }
 
 /* Even tasks, those of few rows, only read memory, which is fastest in long runs: threads take neighbours. */
-static void run_tasks(const cpu_device *d, size_t n_tasks, bool even, moe_threads_fn fn, void *job)
+static void run_tasks(cpu_device *d, size_t n_tasks, bool even, moe_threads_fn fn, void *job)
 {
+    d->op++;
     (even ? moe_threads_run_even : moe_threads_run)(d->options.threads, n_tasks, fn, job);
 }
 
@@ -141,7 +177,7 @@ static void matmul_tile(const matmul_job *job, size_t panel, size_t row, size_t 
     for (size_t r = 0; r < n; r++) {
         x[r] = job->x + (row + r) * job->row_bytes;
     }
-    multiply(job->d, w, panel, x, n, acc, stride, thread, after);
+    multiply(job->d, w, panel, &(row_set){x, 0, row, n}, acc, stride, thread, after);
     for (size_t r = 0; r < n; r++) {
         if (job->bias != NULL) {
             job->d->kernels->add(acc + r * stride, job->bias + first, width);
@@ -230,7 +266,7 @@ static void routed_tile(const routed_job *job, const compute_routed *g, size_t p
     for (size_t r = 0; r < n; r++) {
         x[r] = routed_row(job, g, row + r);
     }
-    multiply(job->d, g->w, panel, x, n, acc, CPU_PANEL, thread, after);
+    multiply(job->d, g->w, panel, &(row_set){x, (size_t)(g - job->groups), row, n}, acc, CPU_PANEL, thread, after);
     for (size_t r = 0; r < n; r++) {
         memcpy(job->out + g->out_rows[row + r] * g->w->n_out + first, acc + r * CPU_PANEL, width * sizeof(*acc));
     }
@@ -334,6 +370,7 @@ static void inner_tile(const ffn_job *job, const compute_group *g, size_t panel,
     float *gate = thread_acc(job->d, thread), *up = gate + CPU_TILE_ROWS * CPU_PANEL;
     unsigned char *hidden = job->d->hidden + ((g->out_row + row) * stride + panel * CPU_PANEL) * job->bytes;
     const void *x[CPU_TILE_ROWS] = {NULL};
+    row_set rows = {x, (size_t)(g - job->groups), row, n};
 
     for (size_t r = 0; r < n; r++) {
         x[r] = needs_padding(&e->gate) ? job->d->padded + (g->out_row + row + r) * (e->gate.n_in + 1) * 2
@@ -341,11 +378,11 @@ static void inner_tile(const ffn_job *job, const compute_group *g, size_t panel,
     }
     fetch_class(job, hidden, stride, n, width);
     if (e->ffn == COMPUTE_FFN_SWIGLU) {
-        multiply(job->d, &e->gate, panel, x, n, gate, CPU_PANEL, thread, panel_start(job->d, &e->up, panel));
-        multiply(job->d, &e->up, panel, x, n, up, CPU_PANEL, thread, after);
+        multiply(job->d, &e->gate, panel, &rows, gate, CPU_PANEL, thread, panel_start(job->d, &e->up, panel));
+        multiply(job->d, &e->up, panel, &rows, up, CPU_PANEL, thread, after);
         job->d->kernels->swiglu(gate, up, n * CPU_PANEL);
     } else {
-        multiply(job->d, &e->gate, panel, x, n, gate, CPU_PANEL, thread, after);
+        multiply(job->d, &e->gate, panel, &rows, gate, CPU_PANEL, thread, after);
         job->d->kernels->gelu_tanh(gate, n * CPU_PANEL);
     }
     store_class(job, hidden, stride, gate, n, width);
@@ -369,7 +406,7 @@ static void outer_tile(const ffn_job *job, const compute_group *g, size_t panel,
         x[r] = job->d->hidden + (g->out_row + row + r) * stride * job->bytes;
     }
     fetch_class(job, out, down->n_out, n, width);
-    multiply(job->d, down, panel, x, n, acc, CPU_PANEL, thread, after);
+    multiply(job->d, down, panel, &(row_set){x, (size_t)(g - job->groups), row, n}, acc, CPU_PANEL, thread, after);
     store_class(job, out, down->n_out, acc, n, width);
 }
 

@@ -5,8 +5,9 @@
  * cycle, each four cycles long. The sums of a tile of rows x vectors stay in registers while it passes over a piece
  * of the panel. It needs 8 sums to fill those four cycles, and as many as fit so that little else is done per FMA.
  *
- * - The rows are widened to f32 once per piece, so that a value of x is a broadcast load, which costs neither an FMA
- *   port nor a shuffle. They lie beside each other at a distance that is a constant: one pointer serves all.
+ * - The rows are widened to f32 before, once for all panels that a thread passes them over (cpu_rows), so that
+ *   a value of x is a broadcast load, which costs neither an FMA port nor a shuffle. Rows of a piece lie beside each
+ *   other at a distance that is a constant: one pointer serves all.
  * - From KEPT_FROM rows on, the first tile of rows keeps the weights that it widened, and the other tiles only load
  *   them. Widening in every tile takes a tenth of the time, since half of the operations compete with the FMAs for
  *   ports.
@@ -301,10 +302,9 @@ static size_t n_passes(size_t n_rows)
 }
 
 /* At most PIECE_UNITS of a panel. */
-CPU_TILE void piece(cpu_kind kind, float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
+CPU_TILE void piece(cpu_kind kind, float *acc, size_t stride, const float *wide, size_t n_rows, const uint32_t *w,
                     size_t k_begin, size_t k_end, const uint32_t *next)
 {
-    _Alignas(MOE_CACHE_LINE) float wide[CPU_TILE_ROWS * ROW_APART];
     size_t n = k_end - k_begin, n_units = kind == CPU_F32 ? n : n / 2;
     fetch_part fetch = {NULL, NULL, 0};
     tile_job t = {.acc = acc,
@@ -323,7 +323,6 @@ CPU_TILE void piece(cpu_kind kind, float *acc, size_t stride, const void *const 
         fetch.end = fetch.at + n_units * UNIT_BYTES;
         fetch.lines = n_units * UNIT_BYTES / MOE_CACHE_LINE / MOE_MAX(1, n_blocks) + 1;
     }
-    widen_rows(kind, wide, x, n_rows, k_begin, n);
     if (n_rows < KEPT_FROM) {
         few_rows(kind, t, n_rows);
     } else {
@@ -331,14 +330,31 @@ CPU_TILE void piece(cpu_kind kind, float *acc, size_t stride, const void *const 
     }
 }
 
+/* k of a piece. */
+CPU_TILE size_t piece_length(cpu_kind kind)
+{
+    return PIECE_UNITS * (kind == CPU_F32 ? 1 : 2);
+}
+
+/* cpu_rows.of: piece by piece. */
+CPU_TILE void rows_of(cpu_kind kind, float *to, const void *const *x, size_t n_rows, size_t k_begin, size_t k_end)
+{
+    for (size_t k = k_begin; k < k_end; k += piece_length(kind), to += n_rows * ROW_APART) {
+        widen_rows(kind, to, x, n_rows, k, cpu_min(piece_length(kind), k_end - k));
+    }
+}
+
 CPU_TILE void panel(cpu_kind kind, float *acc, size_t stride, const void *const *x, size_t n_rows, const uint32_t *w,
                     size_t k_begin, size_t k_end, const uint32_t *next)
 {
-    size_t most = PIECE_UNITS * (kind == CPU_F32 ? 1 : 2);
+    const float *wide = x[0];
 
-    for (size_t k = k_begin; k < k_end; k += most, w += PIECE_UNITS * CPU_PANEL) {
-        bool last = k_end - k <= most;
+    for (size_t k = k_begin; k < k_end; k += piece_length(kind)) {
+        bool last = k_end - k <= piece_length(kind);
+        const uint32_t *after = w + PIECE_UNITS * CPU_PANEL;
 
-        piece(kind, acc, stride, x, n_rows, w, k, last ? k_end : k + most, last ? next : w + PIECE_UNITS * CPU_PANEL);
+        piece(kind, acc, stride, wide, n_rows, w, k, last ? k_end : k + piece_length(kind), last ? next : after);
+        wide += n_rows * ROW_APART;
+        w = after;
     }
 }

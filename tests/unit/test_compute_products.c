@@ -85,6 +85,21 @@ static void products_have_equal_bits_for_every_tile(void **state)
     }
 }
 
+/* More panels than threads, so that kernels may use rows again that they widened before: rows in one piece, in two, and
+ * in one of 66 rows, more than are kept, beside one of 60. */
+static void products_have_equal_bits_for_many_panels(void **state)
+{
+    static const size_t shapes[][3] = {{192, 300, 50}, {192, 260, 97}, {65, 7680, 126}};
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(shapes); i++) {
+        product p = {shapes[i][0], shapes[i][1], shapes[i][2], COMPUTE_BF16, COMPUTE_PACKED, false, false, false};
+        scenario s = scenario_of(&p);
+
+        assert_same_in_both_classes(&s);
+    }
+}
+
 /* Runs both layouts on the best instruction set. */
 static void assert_mapped_equals_packed(compute_class c, compute_isa isa, product p)
 {
@@ -320,6 +335,7 @@ int main(void)
         cmocka_unit_test(products_have_equal_bits_for_every_number_of_rows),
         cmocka_unit_test(products_have_equal_bits_for_odd_shapes),
         cmocka_unit_test(products_have_equal_bits_for_every_tile),
+        cmocka_unit_test(products_have_equal_bits_for_many_panels),
         cmocka_unit_test(mapped_matrices_have_the_bits_of_packed_ones),
         cmocka_unit_test(a_row_has_the_same_bits_alone_and_among_others),
         cmocka_unit_test(router_products_have_equal_bits_in_both_classes),
