@@ -290,6 +290,48 @@ static void a_reader_that_stops_pauses_only_its_own_request(void **state)
     free(quick);
 }
 
+static void few_pages(engine_fixture_options *o)
+{
+    o->prefill_chunk = MODEL_KV_PAGE_TOKENS / 2;
+    o->model.kv_tokens = 8 * MODEL_KV_PAGE_TOKENS;
+    o->model.prefix_cache = false;
+}
+
+/* Four older ones need a second page each when the score has read its first: it gives its own up, somebody else writes
+ * into it, and it begins anew. */
+static void a_score_that_was_put_back_gives_the_same_numbers(void **state)
+{
+    world *w = calloc(1, sizeof *w);
+    int32_t scored[3 * MODEL_KV_PAGE_TOKENS];
+    asked *older = calloc(4, sizeof *older), *undisturbed, *a = malloc(sizeof *a);
+    engine_spec generate, score = {.kind = ENGINE_SCORE, .prompt = scored, .n_prompt = MOE_COUNT(scored)};
+
+    (void)state;
+    open_world(w, 0, few_pages);
+    random_prompt(scored, MOE_COUNT(scored), NAN_TOKEN, 4);
+    undisturbed = run(w, &score);
+    generate = ask_spec(w->prompt, MODEL_KV_PAGE_TOKENS - 2, 20, 11);
+    for (size_t i = 0; i < 4; i++) {
+        ask(&w->f, &older[i], &generate);
+    }
+    for (size_t i = 0; i < 2; i++) { /* their prompts */
+        assert_true(engine_step(w->f.engine));
+    }
+    ask(&w->f, a, &score);
+    ask_finish(&w->f, a);
+    assert_true(a->usage.preemptions > 0);
+    assert_int_equal(a->n_scored, MOE_COUNT(scored));
+    assert_memory_equal(a->scored, undisturbed->scored, sizeof scored);
+    for (size_t i = 0; i < 4; i++) {
+        ask_finish(&w->f, &older[i]);
+    }
+    assert_int_equal(pages_used(w), 0);
+    free(older);
+    free(undisturbed);
+    free(a);
+    close_world(w);
+}
+
 static void a_row_that_is_not_a_number_fails_its_request_alone(void **state)
 {
     world *w = calloc(1, sizeof *w);
@@ -583,6 +625,7 @@ int main(void)
         cmocka_unit_test(a_cancelled_request_frees_its_pages_within_one_step),
         cmocka_unit_test(work_past_its_deadline_is_ended),
         cmocka_unit_test(a_reader_that_stops_pauses_only_its_own_request),
+        cmocka_unit_test(a_score_that_was_put_back_gives_the_same_numbers),
         cmocka_unit_test(a_row_that_is_not_a_number_fails_its_request_alone),
         cmocka_unit_test(a_full_queue_refuses_at_once),
         cmocka_unit_test(a_live_request_id_cannot_be_taken_twice),

@@ -1,6 +1,7 @@
 /* A step that waits for experts: others go on, requests come and go, and what waited is answered to the same bits. */
 #include <stdlib.h>
 
+#include "engine/engine_priv.h"
 #include "tests/support/engine_fixture.h"
 #include "tests/support/random_model.h"
 #include "tests/support/support.h"
@@ -252,6 +253,31 @@ static void a_cancel_is_heard_while_the_step_waits(void **state)
     place(w, -1);
 }
 
+/* The client hears of its end at once, and of nothing after it; the step still writes to its pages. */
+static void who_leaves_a_step_that_waits_keeps_its_pages_until_it_ends(void **state)
+{
+    world *w = *state;
+    model_kv_stats kv;
+    engine_event event;
+
+    place(w, w->only_a);
+    ask_both(w);
+    turn_until_waiting(w);
+    engine_cancel(w->asked_a.request);
+    engine_intake(w->f.engine);
+    ask_read(&w->asked_a);
+    assert_true(w->asked_a.ended);
+    model_kv_get_stats(w->f.model.kv, &kv);
+    assert_int_equal(kv.n_used, 2);
+    place(w, -1);
+    ask_finish(&w->f, &w->asked_b);
+    assert_answers_equal(&w->asked_b.choices[0], &w->b);
+    assert_false(engine_next(w->asked_a.request, &event));
+    ask_finish(&w->f, &w->asked_a);
+    model_kv_get_stats(w->f.model.kv, &kv);
+    assert_int_equal(kv.n_used, 0);
+}
+
 static void a_deadline_passes_while_the_step_waits(void **state)
 {
     world *w = *state;
@@ -340,6 +366,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_lost_node_repeats_no_token, setup, teardown),
         cmocka_unit_test_setup_teardown(a_score_that_waited_is_the_same, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cancel_is_heard_while_the_step_waits, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_leaves_a_step_that_waits_keeps_its_pages_until_it_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(a_deadline_passes_while_the_step_waits, setup, teardown),
         cmocka_unit_test(nobody_waits_for_ever),
         cmocka_unit_test(computing_has_no_bound),
