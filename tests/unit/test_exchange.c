@@ -93,6 +93,33 @@ static void five_nodes_with_everything_twice_give_the_bits_of_the_experts(void *
     check_placement(5, 2);
 }
 
+/* Node 1 comes first in the next placement: what is where is asked by name. */
+static void a_placement_may_name_the_nodes_in_another_order(void **state)
+{
+    const char *const ids[] = {"node-1", "node-0"};
+    router_replica replicas[2 * 10 * 2];
+    world_options o = options(2, 1);
+    router_placement *p;
+    moe_error err;
+    size_t n = 0;
+
+    (void)state;
+    run_jobs(&o, 1);
+    for (uint32_t l = 0; l < o.n_layers; l++) {
+        for (int32_t e = 0; e < (int32_t)o.n_experts; e++) {
+            replicas[n++] = (router_replica){l, e, w.nodes[1].holds[l][e] ? 0 : 1, false};
+        }
+    }
+    assert_ok(router_placement_open(2, test_space(o.n_layers, WORLD_MAX_EXPERTS), ids, 2, replicas, n, &p, &err), err);
+    exchange_set_placement(w.coordinators[0].x, p);
+    router_placement_unref(p);
+    for (int i = 0; i < 5; i++) {
+        run_job(0, 0);
+    }
+    assert_int_equal(stats_of(0).refusals, 0);
+    world_close(&w);
+}
+
 static void the_bf16_class_gives_the_bits_of_the_experts(void **state)
 {
     world_options o = options(3, 2);
@@ -261,6 +288,31 @@ static void a_silent_node_is_hedged_after_its_deadline(void **state)
     world_close(&w);
 }
 
+/* A node that let a deadline pass is avoided for a while, but not where nobody else has the expert. */
+static void a_slow_node_is_the_last_resort(void **state)
+{
+    world_options o = options(1, 1);
+
+    (void)state;
+    world_open(&w, &o);
+    world_settle(&w);
+    world_job_make(&w, 0, 0);
+    exchange *x = w.coordinators[0].x;
+    assert_int_equal(exchange_begin(x, &w.jobs[0][0].job), MOE_OK);
+    assert_int_equal(stats_of(0).frames_sent, 1);
+    for (int turn = 0; turn < 6; turn++) { /* it stands still, for longer than a deadline, but not for two */
+        moe_clock_virtual_advance(&w.clock, 1000000);
+        (void)exchange_progress(x);
+    }
+    assert_int_equal(stats_of(0).hedges, 1);
+    assert_int_equal(stats_of(0).frames_sent, 2);
+    for (int turn = 0; turn < 4; turn++) {
+        world_turn(&w, 10);
+    }
+    world_job_check(&w, 0, 0);
+    world_close(&w);
+}
+
 static void a_silent_node_is_lost_after_eight_beats(void **state)
 {
     world_options o = options(1, 1);
@@ -278,6 +330,24 @@ static void a_silent_node_is_lost_after_eight_beats(void **state)
         moe_clock_virtual_advance(&w.clock, 500000);
     }
     assert_false(exchange_node_ready(w.coordinators[0].x, "node-0"));
+    world_close(&w);
+}
+
+/* A machine that was stopped, or a step of a second: the silence was the coordinator's own. */
+static void a_coordinator_that_stood_still_has_lost_nobody(void **state)
+{
+    world_options o = options(1, 1);
+
+    (void)state;
+    o.heartbeat_ns = 1000000;
+    world_open(&w, &o);
+    world_settle(&w);
+    for (int turn = 0; turn < 20; turn++) {
+        world_turn(&w, 500000);
+    }
+    moe_clock_virtual_advance(&w.clock, 100 * o.heartbeat_ns);
+    (void)exchange_progress(w.coordinators[0].x);
+    assert_true(exchange_node_ready(w.coordinators[0].x, "node-0"));
     world_close(&w);
 }
 
@@ -596,6 +666,7 @@ int main(void)
         cmocka_unit_test(two_nodes_with_everything_twice_give_the_bits_of_the_experts),
         cmocka_unit_test(five_nodes_give_the_bits_of_the_experts),
         cmocka_unit_test(five_nodes_with_everything_twice_give_the_bits_of_the_experts),
+        cmocka_unit_test(a_placement_may_name_the_nodes_in_another_order),
         cmocka_unit_test(the_bf16_class_gives_the_bits_of_the_experts),
         cmocka_unit_test(jobs_are_cut_to_what_a_node_takes),
         cmocka_unit_test(dispatches_that_wait_together_are_run_together),
@@ -605,7 +676,9 @@ int main(void)
         cmocka_unit_test(a_dead_nodes_rows_go_to_the_replica),
         cmocka_unit_test(where_nobody_listens_a_node_is_refused),
         cmocka_unit_test(a_silent_node_is_hedged_after_its_deadline),
+        cmocka_unit_test(a_slow_node_is_the_last_resort),
         cmocka_unit_test(a_silent_node_is_lost_after_eight_beats),
+        cmocka_unit_test(a_coordinator_that_stood_still_has_lost_nobody),
         cmocka_unit_test(every_node_hears_of_the_epoch_that_is_applied),
         cmocka_unit_test(a_dropped_expert_is_refused_and_found_elsewhere),
         cmocka_unit_test(another_incarnation_is_not_used),

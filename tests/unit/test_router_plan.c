@@ -218,6 +218,29 @@ static void a_spare_copy_is_used_where_there_is_no_other(void **state)
     router_placement_unref(p);
 }
 
+/* Its holder is to drop it, and may do so at any moment. */
+static void a_spare_copy_takes_no_part_of_a_hot_expert(void **state)
+{
+    enum { ROWS = 1000 };
+    const router_replica replicas[] = {{0, 1, 0, true}, {0, 1, 1, false}};
+    int32_t ids[ROWS];
+    router_placement *p = placement(2, replicas, 2);
+    router_plan *plan = plan_of(ROWS, 1);
+    router_plan_part part;
+
+    (void)state;
+    for (int i = 0; i < ROWS; i++) {
+        ids[i] = 1;
+    }
+    router_plan_input in = input_of(p, ids, ROWS);
+    assert_int_equal(router_plan_build(plan, &in), 0);
+    while (router_plan_next(plan, &part)) {
+        assert_int_equal(part.node, 1);
+    }
+    router_plan_close(plan);
+    router_placement_unref(p);
+}
+
 /* A node that takes four times as long is given a fifth of what both could do. */
 static void a_node_with_a_burden_is_given_less(void **state)
 {
@@ -377,6 +400,7 @@ int main(void)
         cmocka_unit_test(a_hot_expert_is_split_over_its_replicas),
         cmocka_unit_test(what_has_a_choice_avoids_the_node_that_has_none),
         cmocka_unit_test(a_spare_copy_is_used_where_there_is_no_other),
+        cmocka_unit_test(a_spare_copy_takes_no_part_of_a_hot_expert),
         cmocka_unit_test(a_node_with_a_burden_is_given_less),
         cmocka_unit_test(every_pick_is_in_exactly_one_part),
         cmocka_unit_test(more_picks_than_an_index_holds_are_refused),
