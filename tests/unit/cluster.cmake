@@ -1,6 +1,7 @@
 moe_test(test_cluster_member LIBS moe_cluster LABELS unit)
 moe_test(test_cluster_placement LIBS moe_cluster LABELS unit)
 moe_test(test_cluster_strangers LIBS moe_cluster LABELS unit)
+moe_test(test_cluster_mirror LIBS moe_cluster LABELS unit)
 moe_test(test_cluster_seal LIBS moe_cluster LABELS unit)
 moe_test(test_cluster_etcd LIBS moe_cluster LABELS unit)
 moe_test(test_cluster_etcd_names LIBS moe_cluster LABELS unit)

@@ -57,6 +57,32 @@ static void an_id_in_use_is_refused_while_its_holder_answers(void **state)
     world_close(&w);
 }
 
+/* Both find the id free. The slower does not hear of the other's key before it writes its own, whenever its watch falls
+ * silent. */
+static void of_two_that_start_at_once_under_one_id_the_faster_has_it(void **state)
+{
+    (void)state;
+    for (uint64_t n_turns = 0; n_turns < 6; n_turns++) {
+        world w;
+        moe_error why;
+
+        world_open(&w, 1);
+        (void)add(&w, CLUSTER_COORDINATOR, "c");
+        run_for(&w, SECOND);
+        member *first = add(&w, CLUSTER_NODE, "a"), *second = add(&w, CLUSTER_NODE, "a");
+        run_for(&w, n_turns * 20 * MS);
+        cluster_memory_mute_watches(w.memory);
+        run_for(&w, 3 * SECOND);
+        assert_status(first, MOE_OK);
+        assert_status(second, MOE_ERR_EXISTS);
+        cluster_refresh(first->c);
+        run_for(&w, 3 * SECOND);
+        assert_status(first, MOE_OK);
+        assert_false(cluster_is_displaced(first->c, &why));
+        world_close(&w);
+    }
+}
+
 static void an_id_whose_holder_is_dead_is_taken_over_before_its_lease_ends(void **state)
 {
     world w;
@@ -359,6 +385,29 @@ static void a_lost_lease_is_taken_anew(void **state)
     trio_is_whole(&t, 1);
 }
 
+static void assert_applied(member *m, uint64_t epoch)
+{
+    const cluster_state *s = cluster_state_acquire(m->c);
+
+    assert_int_equal(s->coordinators[0].epoch_applied, epoch);
+    cluster_state_release(s);
+}
+
+/* What changes while the write of what was before is under way is written as well. */
+static void what_is_told_while_a_write_is_under_way_is_not_lost(void **state)
+{
+    trio t;
+
+    (void)state;
+    trio_open(&t, 1);
+    cluster_set_applied(t.c->c, 1);
+    (void)cluster_step(t.c->c); /* writes; the answer comes with the next step */
+    cluster_set_applied(t.c->c, 2);
+    run_for(&t.w, SECOND);
+    assert_applied(t.a, 2);
+    world_close(&t.w);
+}
+
 static void a_lost_watch_is_read_up(void **state)
 {
     trio t;
@@ -368,9 +417,7 @@ static void a_lost_watch_is_read_up(void **state)
     cluster_memory_lose_watches(t.w.memory);
     cluster_set_applied(t.c->c, 1);
     run_for(&t.w, SECOND);
-    const cluster_state *s = cluster_state_acquire(t.a->c);
-    assert_int_equal(s->coordinators[0].epoch_applied, 1);
-    cluster_state_release(s);
+    assert_applied(t.a, 1);
     trio_is_whole(&t, 1);
 }
 
@@ -383,9 +430,7 @@ static void a_watch_that_falls_silent_is_noticed_within_thirty_seconds(void **st
     cluster_memory_mute_watches(t.w.memory);
     cluster_set_applied(t.c->c, 1);
     run_for(&t.w, 31 * SECOND);
-    const cluster_state *s = cluster_state_acquire(t.a->c);
-    assert_int_equal(s->coordinators[0].epoch_applied, 1);
-    cluster_state_release(s);
+    assert_applied(t.a, 1);
     trio_is_whole(&t, 1);
 }
 
@@ -401,9 +446,7 @@ static void who_knows_better_has_everything_read_again(void **state)
     run_for(&t.w, SECOND);
     cluster_refresh(t.a->c);
     run_for(&t.w, SECOND);
-    const cluster_state *s = cluster_state_acquire(t.a->c);
-    assert_int_equal(s->coordinators[0].epoch_applied, 1);
-    cluster_state_release(s);
+    assert_applied(t.a, 1);
     trio_is_whole(&t, 1);
 }
 
@@ -435,6 +478,27 @@ static void while_the_store_is_down_the_last_state_stays(void **state)
     cluster_memory_set_faults(t.w.memory, &(cluster_memory_faults){.down = false});
     run_for(&t.w, 10 * SECOND);
     trio_is_whole(&t, 1);
+}
+
+/* A key that vanished just before says nothing of its node, and the store nothing any more. */
+static void while_the_store_is_down_nobody_is_given_up(void **state)
+{
+    trio t;
+
+    (void)state;
+    trio_open(&t, 1);
+    kill_member(t.a);
+    while (stored(&t.w, "nodes/a") != NULL) {
+        run_for(&t.w, 20 * MS);
+    }
+    run_for(&t.w, 20 * MS);
+    cluster_memory_set_faults(t.w.memory, &(cluster_memory_faults){.down = true});
+    run_for(&t.w, 60 * SECOND);
+    const cluster_state *s = cluster_state_acquire(t.c->c);
+    const cluster_node *a = cluster_state_node(s, "a");
+    assert_true(a != NULL && !a->registered);
+    cluster_state_release(s);
+    world_close(&t.w);
 }
 
 static void after_a_wipe_the_store_is_filled_again(void **state)
@@ -682,6 +746,7 @@ int main(void)
         cmocka_unit_test(a_node_and_a_coordinator_find_each_other),
         cmocka_unit_test(another_numeric_class_is_denied_by_name),
         cmocka_unit_test(an_id_in_use_is_refused_while_its_holder_answers),
+        cmocka_unit_test(of_two_that_start_at_once_under_one_id_the_faster_has_it),
         cmocka_unit_test(an_id_whose_holder_is_dead_is_taken_over_before_its_lease_ends),
         cmocka_unit_test(a_node_whose_id_was_taken_over_is_displaced),
         cmocka_unit_test(a_coordinator_is_displaced_when_the_other_has_outlived_a_lease),
@@ -695,11 +760,13 @@ int main(void)
         cmocka_unit_test(a_torn_publication_is_repaired),
         cmocka_unit_test(a_placement_is_taken_only_whole),
         cmocka_unit_test(a_lost_lease_is_taken_anew),
+        cmocka_unit_test(what_is_told_while_a_write_is_under_way_is_not_lost),
         cmocka_unit_test(a_lost_watch_is_read_up),
         cmocka_unit_test(a_watch_that_falls_silent_is_noticed_within_thirty_seconds),
         cmocka_unit_test(who_knows_better_has_everything_read_again),
         cmocka_unit_test(compaction_is_survived),
         cmocka_unit_test(while_the_store_is_down_the_last_state_stays),
+        cmocka_unit_test(while_the_store_is_down_nobody_is_given_up),
         cmocka_unit_test(after_a_wipe_the_store_is_filled_again),
         cmocka_unit_test(epochs_do_not_fall_when_the_coordinator_is_new_too),
         cmocka_unit_test(an_older_store_takes_no_epoch_back),

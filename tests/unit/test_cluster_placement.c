@@ -58,6 +58,66 @@ static size_t fewest_routed(member *m)
     return fewest;
 }
 
+/* Experts that rows can go to a node for; preferred: without those that it may drop at any moment. */
+static size_t count_routed(member *m, const char *id, bool preferred)
+{
+    router_placement *routing = NULL;
+    size_t n_experts = 0;
+    moe_error err;
+    const cluster_state *s = cluster_state_acquire(m->c);
+
+    assert_ok(cluster_state_routing(s, &routing, &err), err);
+    for (uint32_t l = 0; l < LAYERS; l++) {
+        for (int32_t e = 0; e < EXPERTS; e++) {
+            size_t n;
+            const uint32_t *nodes = router_placement_replicas(routing, l, e, &n);
+
+            n = preferred ? router_placement_n_preferred(routing, router_space_slot(s->space, l, e)) : n;
+            for (size_t i = 0; i < n; i++) {
+                n_experts += strcmp(router_placement_node_id(routing, nodes[i]), id) == 0;
+            }
+        }
+    }
+    router_placement_unref(routing);
+    cluster_state_release(s);
+    return n_experts;
+}
+
+static size_t routed_to(member *m, const char *id)
+{
+    return count_routed(m, id, false);
+}
+
+static size_t preferred_at(member *m, const char *id)
+{
+    return count_routed(m, id, true);
+}
+
+/* It is to have them, and would refuse every row until it has. */
+static void no_row_goes_to_a_node_for_what_it_has_not_loaded(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *a = add(&w, CLUSTER_NODE, "a"), *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    run_for(&w, 3 * SECOND);
+    load_wanted(a, "a");
+    run_for(&w, SECOND);
+    member *b = add(&w, CLUSTER_NODE, "b");
+    run_for(&w, 5 * SECOND);
+    assert_int_equal(wanted_of(coordinator, "b"), LAYERS * EXPERTS / 2);
+    assert_int_equal(routed_to(coordinator, "b"), 0);
+    assert_int_equal(routed_to(coordinator, "a"), LAYERS * EXPERTS);
+    load_wanted(b, "b");
+    run_for(&w, SECOND);
+    assert_int_equal(routed_to(coordinator, "b"), LAYERS * EXPERTS / 2);
+    assert_int_equal(preferred_at(coordinator, "b"), LAYERS * EXPERTS / 2);
+    assert_int_equal(routed_to(coordinator, "a"), LAYERS * EXPERTS);
+    assert_int_equal(preferred_at(coordinator, "a"), LAYERS * EXPERTS / 2);
+    world_close(&w);
+}
+
 /* While the new node loads, what the others hold is all there is: the placement prefers, it does not forbid. */
 static void every_ready_replica_can_be_used_while_another_loads(void **state)
 {
@@ -772,6 +832,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_is_placed_and_reported_ready),
+        cmocka_unit_test(no_row_goes_to_a_node_for_what_it_has_not_loaded),
         cmocka_unit_test(every_ready_replica_can_be_used_while_another_loads),
         cmocka_unit_test(nothing_is_placed_before_min_nodes_are_there),
         cmocka_unit_test(a_later_node_is_given_its_share),

@@ -373,6 +373,19 @@ static void who_is_connected_is_waited_for(void **state)
     assert_int_equal(n_loaded(), N_ALL / 2);
 }
 
+/* A process of that name which is not the registered one has lost its name, and may use everything. */
+static void another_process_of_a_registered_name_speaks_for_itself(void **state)
+{
+    (void)state;
+    run(10);
+    connect_one("c", 7);
+    other = join(CLUSTER_NODE, "b", 2, NULL);
+    run(10);
+    cluster_set_applied(coordinator, epoch());
+    run(10);
+    assert_int_equal(n_loaded(), N_ALL);
+}
+
 static void what_could_not_be_loaded_is_tried_again(void **state)
 {
     assignment_progress p;
@@ -602,6 +615,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(who_is_registered_alone_is_not_waited_for_without_an_end, setup, teardown),
         cmocka_unit_test_setup_teardown(who_is_connected_is_waited_for, setup, teardown),
+        cmocka_unit_test_setup_teardown(another_process_of_a_registered_name_speaks_for_itself, setup, teardown),
         cmocka_unit_test_setup_teardown(dispatches_are_answered_while_an_expert_is_being_read, setup, teardown),
         cmocka_unit_test_setup_teardown(what_comes_when_it_is_not_wanted_any_more_is_not_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(what_could_not_be_loaded_is_tried_again, setup, teardown),
