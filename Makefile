@@ -4,7 +4,7 @@ JOBS    ?= $(shell nproc)
 PRESETS := release
 SAN_ENV := UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1
 
-.PHONY: help build demo cluster-demo test sim chaos bench fuzz coverage check-peers format format-check clean packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers
+.PHONY: help build demo cluster-demo test sim mutants chaos bench fuzz coverage check-peers format format-check clean packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers
 
 help:           ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -30,6 +30,9 @@ test: packages-test packages-cluster   ## everything: unit, simulator, integrati
 sim: packages-test       ## whole clusters, and the exchange, on a virtual clock: SEEDS (100000) of each; a failing seed is named
 	@tools/configure.sh release && cmake --build --preset release -j $(JOBS) --target sim_exchange sim_cluster
 	@seeds=0..$$(($${SEEDS:-100000} - 1)); for s in sim_exchange sim_cluster; do echo "$$s: seeds $$seeds"; CONCLAVE_SIM_SEED=$$seeds build/release/bin/$$s || exit 1; done
+
+mutants: packages-test packages-cluster   ## plants known bugs, one at a time, and says which test finds each (NAMES="older-list-believed ...")
+	@/usr/bin/python3 -B tests/mutants/run.py --jobs $(JOBS) $(NAMES)
 
 chaos: packages-test packages-cluster   ## kills, stops and cuts off real members while streams run; every token is compared (SCENARIOS="kill-2 etcd", SEED=7, SHORT=1)
 	@tools/configure.sh release && cmake --build --preset release -j $(JOBS) --target conclave-coordinator conclave-node
