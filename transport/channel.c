@@ -18,11 +18,13 @@
 #define REKEY_RECORDS (1u << 22)
 #define IDENTITY      "conclave 1"
 #define ALERT         21 /* content type of a TLS record */
+#define MAX_PROTOCOL  32
 
 struct channel_key {
     SSL_CTX *context;
     BIO_METHOD *method;
     unsigned char bytes[32];
+    unsigned char protocol[1 + MAX_PROTOCOL]; /* behind its length, as ALPN has it; 0: none */
 };
 
 struct channel {
@@ -227,6 +229,33 @@ void channel_key_close(channel_key *key)
     }
 }
 
+static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *n_out, const unsigned char *offered,
+                           unsigned int n_offered, void *arg)
+{
+    const unsigned char *own = key_of(ssl)->protocol;
+
+    (void)arg;
+    for (unsigned int i = 0; i + own[0] < n_offered; i += 1u + offered[i]) {
+        if (offered[i] == own[0] && memcmp(offered + i + 1, own + 1, own[0]) == 0) {
+            *out = own + 1;
+            *n_out = own[0];
+            return SSL_TLSEXT_ERR_OK;
+        }
+    }
+    return SSL_TLSEXT_ERR_NOACK; /* none of them; the handshake goes on */
+}
+
+moe_status channel_key_offer(channel_key *key, const char *protocol)
+{
+    size_t n = strlen(protocol);
+
+    MOE_ASSERT(n >= 1 && n <= MAX_PROTOCOL);
+    key->protocol[0] = (unsigned char)n;
+    memcpy(key->protocol + 1, protocol, n);
+    SSL_CTX_set_alpn_select_cb(key->context, choose_protocol, NULL);
+    return SSL_CTX_set_alpn_protos(key->context, key->protocol, (unsigned)n + 1) == 0 ? MOE_OK : MOE_ERR_NO_MEMORY;
+}
+
 /* ------------------------------------------------------------------------------------------------ channel */
 moe_status channel_open(const channel_key *key, bool caller, channel **out)
 {
@@ -304,6 +333,22 @@ moe_status channel_handshake(channel *c, moe_error *err)
     }
     c->done = true;
     return MOE_OK;
+}
+
+bool channel_agreed(const channel *c)
+{
+    const unsigned char *protocol;
+    unsigned int n;
+
+    SSL_get0_alpn_selected(c->ssl, &protocol, &n);
+    return n > 0; /* there is but one */
+}
+
+moe_status channel_export(channel *c, const char *label, unsigned char *out, size_t n)
+{
+    ERR_clear_error();
+    return SSL_export_keying_material(c->ssl, out, n, label, strlen(label), NULL, 0, 0) == 1 ? MOE_OK
+                                                                                             : MOE_ERR_INTERNAL;
 }
 
 moe_status channel_read(channel *c, void *bytes, size_t n, size_t *n_out, moe_error *err)

@@ -23,6 +23,9 @@ typedef struct channel channel;
 /* secret [n] is not kept. Errors: MOE_ERR_NO_MEMORY; MOE_ERR_UNSUPPORTED when OpenSSL has no such cipher. */
 MOE_NODISCARD moe_status channel_key_open(const void *secret, size_t n, channel_key **out, moe_error *err);
 void channel_key_close(channel_key *key); /* cleansed; its channels are closed before. NULL is fine */
+/* Channels of this key offer the protocol from now on, or take it up: it comes about where both ends would (ALPN, RFC
+ * 7301); the offer can be read by whoever listens in. Errors: MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status channel_key_offer(channel_key *key, const char *protocol);
 
 MOE_NODISCARD moe_status channel_open(const channel_key *key, bool caller, channel **out);
 void channel_close(channel *c); /* NULL is fine */
@@ -37,6 +40,10 @@ void channel_sent(channel *c, size_t n);
 /* Moves the handshake on by what has come. MOE_ERR_BUSY: more bytes are needed. Errors: MOE_ERR_DENIED (the other end
  * does not know the secret, or is no member), MOE_ERR_CORRUPT. */
 MOE_NODISCARD moe_status channel_handshake(channel *c, moe_error *err);
+/* After the handshake: whether both ends take up the protocol, and bytes that nobody but the two ends can know. Errors:
+ * MOE_ERR_INTERNAL. */
+bool channel_agreed(const channel *c);
+MOE_NODISCARD moe_status channel_export(channel *c, const char *label, unsigned char *out, size_t n);
 /* After the handshake. Up to n decrypted bytes; 0: more must come first. Errors: MOE_ERR_CORRUPT (not from the other
  * end, or damaged), MOE_ERR_CANCELLED (the other end says that it is done). */
 MOE_NODISCARD moe_status channel_read(channel *c, void *bytes, size_t n, size_t *n_out, moe_error *err);

@@ -77,6 +77,34 @@ static void read_all(channel *c, unsigned char *to, size_t n)
     }
 }
 
+static void a_protocol_comes_about_where_both_ends_would(void **state)
+{
+    static const char *const offers[][2] = {{"one", "one"}, {"one", "two"}, {"one", NULL}, {NULL, "one"}, {NULL, NULL}};
+    unsigned char exported[2][32];
+    moe_error err;
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(offers); i++) {
+        pair p;
+
+        open_pair(&p, "a secret", "a secret");
+        for (int end = 0; end < 2; end++) {
+            channel_close(p.end[end]);
+            assert_true(offers[i][end] == NULL || channel_key_offer(p.key[end], offers[i][end]) == MOE_OK);
+            assert_int_equal(channel_open(p.key[end], end == 0, &p.end[end]), MOE_OK);
+        }
+        assert_ok(shake(&p, 1 << 20, &err), err);
+        for (int end = 0; end < 2; end++) {
+            assert_int_equal(channel_agreed(p.end[end]), i == 0);
+            assert_int_equal(channel_export(p.end[end], "EXPORTER-a test", exported[end], 32), MOE_OK);
+        }
+        assert_memory_equal(exported[0], exported[1], 32);
+        assert_int_equal(channel_export(p.end[0], "EXPORTER-another", exported[0], 32), MOE_OK);
+        assert_memory_not_equal(exported[0], exported[1], 32);
+        close_pair(&p);
+    }
+}
+
 static void ends_with_the_same_secret_talk_both_ways(void **state)
 {
     static const size_t steps[] = {1, 7, 1000, SIZE_MAX};
@@ -289,6 +317,7 @@ static void a_server_with_a_certificate_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_protocol_comes_about_where_both_ends_would),
         cmocka_unit_test(ends_with_the_same_secret_talk_both_ways),
         cmocka_unit_test(many_records_arrive_whole),
         cmocka_unit_test(a_channel_that_is_not_emptied_is_busy),
