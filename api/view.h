@@ -20,7 +20,7 @@ typedef struct api_view_node {
     uint64_t incarnation;
     api_view_node_state state;
     const char *why;                /* not connected: why it last failed; "": nothing has */
-    const char *device, *transport; /* "cpu-avx512"; the lane in use: "loopback", "tcp", "rdma" */
+    const char *device, *transport; /* "cpu-avx512"; what carries its frames: "loopback", "shm", "tls" */
     const char *zone, *version;
     uint64_t memory_bytes, used_bytes;
     uint32_t n_experts;

@@ -7,7 +7,7 @@ static void warn_without_cluster(const coordinator_config *o)
     const struct {
         const char *name;
         bool given;
-    } all[] = {{"--transport rdma", strcmp(o->member.transport, "rdma") == 0},
+    } all[] = {{"--transport", strcmp(o->member.transport, "auto") != 0},
                {"--advertise", o->advertise != NULL},
                {"--replication", o->replication != 0},
                {"--min-nodes", o->min_nodes != 0},
@@ -48,6 +48,8 @@ moe_status advertise_check(const coordinator_config *o, moe_error *err)
             "--listen \"%s\": every address of this machine; --advertise HOST:PORT must say under which one "
             "the cluster finds this coordinator",
             o->listen);
+    } else {
+        return member_lane_check(&o->member, o->insecure, err);
     }
     return MOE_OK;
 }

@@ -53,7 +53,7 @@ static void fill_nodes(pool *p, snapshot *s)
                                       .why = s->whys[i],
                                       .state = node_state(n, known, &info),
                                       .device = n->device,
-                                      .transport = p->lane,
+                                      .transport = info.carrier != NULL ? info.carrier : p->lane,
                                       .zone = n->zone,
                                       .version = n->version,
                                       .memory_bytes = n->memory_bytes,
@@ -185,7 +185,8 @@ static void fill_transport(pool *p, snapshot *s)
                                        .silent = t.silent,
                                        .denied = t.denied,
                                        .violations = t.violations,
-                                       .timeouts = t.timeouts};
+                                       .timeouts = t.timeouts,
+                                       .shm_peers = t.shm_peers};
 }
 
 static bool fill(pool *p, snapshot *s, bool want_replicas)

@@ -108,6 +108,7 @@ typedef struct exchange_node_info {
     double busy_seconds;   /* from dispatch to result, summed over those frames */
     uint32_t queued_rows;  /* of all coordinators, at the node when it last answered */
     uint64_t hedges;       /* dispatches that were late, so that others were asked as well */
+    const char *carrier;   /* what carries its frames (transport_carrier); NULL: not connected */
     double slowness;       /* how many times as long as others it takes for the same work; 1: it is not slow */
 } exchange_node_info;
 /* False: no such node was added. */

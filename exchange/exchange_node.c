@@ -154,6 +154,8 @@ bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *ou
                                 .busy_seconds = (double)node->busy_ns * 1e-9,
                                 .queued_rows = node->queued_rows,
                                 .hedges = node->hedges,
+                                .carrier =
+                                    node->state >= NODE_READY ? transport_carrier(x->o.transport, node->peer) : NULL,
                                 .slowness = (double)node->speed.burden / ROUTER_BURDEN_ONE};
     memcpy(out->why, node->why, sizeof out->why);
     return true;
@@ -440,6 +442,8 @@ static moe_status on_hello(exchange *x, exchange_node *node, const unsigned char
         refuse_node(x, node, err->text);
     } else {
         on_ready(node, &h);
+        MOE_INFO("node %s at %s: frames travel by %s", node->id, node->address,
+                 transport_carrier(x->o.transport, node->peer));
         node->slow_until_ns = node->hold_until_ns = 0;
         node->pinged_ns = moe_now_ns(x->o.clock);
         exchange_wake_at(x, node->pinged_ns); /* the epoch is told at once */

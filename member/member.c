@@ -104,6 +104,22 @@ transport_lane member_lane(const member_config *m)
     return (transport_lane)lane;
 }
 
+moe_status member_lane_check(const member_config *m, bool insecure, moe_error *err)
+{
+    if (member_lane(m) != TRANSPORT_LANE_UCX_TCP) {
+        return MOE_OK;
+    }
+    if (!insecure) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "--transport ucx-tcp: whoever reaches UCX's ports can write into this process's memory; "
+                        "--insecure allows it, --transport auto needs no such ports");
+    }
+    MOE_WARN(
+        "--transport ucx-tcp: whoever reaches UCX's ports can write into this process's memory, with or without the "
+        "secret; this is for a network that no stranger reaches");
+    return MOE_OK;
+}
+
 /* One piece of the transport, unless not even one row's results fit. */
 size_t member_max_message(const model_config *c, compute_class numeric_class)
 {

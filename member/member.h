@@ -37,8 +37,9 @@ extern const char *const member_dtypes[], *const member_weights[];
         MEMBER_TEXT(at, cluster, "default", "NAME", "the cluster to join"),                                            \
         MEMBER_TEXT(at, id, NULL, "NAME", "this member's name in the cluster; default: the host's"),                   \
         MEMBER_CHOICE(                                                                                                 \
-            at, transport, "tls", transport_lane_names, "LANE",                                                        \
-            "how frames travel between members, in all alike; rdma: the program does not start where there is none"),  \
+            at, transport, "auto", transport_lane_names, "LANE",                                                       \
+            "how frames travel between members, in all alike; auto: by shared memory within a host, else by TLS. "     \
+            "rdma: the program does not start where there is none. ucx-tcp needs --insecure"),                         \
         MEMBER_TEXT(at, secret_file, NULL, "FILE",                                                                     \
                     "the cluster's secret: members prove to each other that they know it"),                            \
         MEMBER_TEXT(at, etcd_user, NULL, "NAME", "user of etcd"),                                                      \
@@ -74,6 +75,8 @@ MOE_NODISCARD moe_status member_secret(const member_config *m, char **out, size_
 void member_secret_free(char *secret, size_t n); /* cleansed; NULL is fine */
 MOE_NODISCARD moe_status member_store_open(const member_config *m, cluster_store **out, moe_error *err);
 transport_lane member_lane(const member_config *m);
+/* Errors: MOE_ERR_INVALID_ARG when --transport opens this process to strangers, unless `insecure`; then it is warned of. */
+MOE_NODISCARD moe_status member_lane_check(const member_config *m, bool insecure, moe_error *err);
 /* The bytes of one frame between members: equal in all of them. */
 size_t member_max_message(const model_config *c, compute_class numeric_class);
 /* Where HOST:PORT is; a name is asked of `names`, for a second at most. Any thread. Errors: MOE_ERR_INVALID_ARG (no

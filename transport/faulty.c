@@ -240,6 +240,11 @@ static void faulty_peer_close(transport *base, transport_peer peer)
     f->inner->ops->peer_close(f->inner, peer);
 }
 
+static const char *faulty_carrier(transport *base, transport_peer peer)
+{
+    return transport_carrier(((faulty *)base)->inner, peer);
+}
+
 static void faulty_close(transport *base)
 {
     faulty *f = (faulty *)base;
@@ -270,6 +275,7 @@ static const transport_ops faulty_ops = {
     .send = faulty_send,
     .progress = faulty_progress,
     .peer_close = faulty_peer_close,
+    .carrier = faulty_carrier,
     .close = faulty_close,
 };
 

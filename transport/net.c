@@ -20,7 +20,8 @@
 #define CHECK_EVERY_NS  UINT64_C(100000000)
 #define EPOLL_EVENTS    32
 
-const char *const transport_lane_names[TRANSPORT_N_LANES + 1] = {"tls", "ucx-tcp", "rdma", NULL};
+static moe_status (*const openers[TRANSPORT_N_LANES])(const transport_net_options *, transport **, moe_error *) = {
+    transport_tls_open, transport_tls_open, transport_tls_open, transport_ucx_open, transport_ucx_open};
 
 /* ------------------------------------------------------------------------------------------------ open */
 static moe_status check_options(const transport_net_options *o, moe_error *err)
@@ -39,11 +40,7 @@ moe_status transport_net_open(const transport_net_options *options, transport **
 {
     moe_status status = check_options(options, err);
 
-    if (status != MOE_OK) {
-        return status;
-    }
-    return options->lane == TRANSPORT_LANE_TLS ? transport_tls_open(options, out, err)
-                                               : transport_ucx_open(options, out, err);
+    return status == MOE_OK ? openers[options->lane](options, out, err) : status;
 }
 
 void net_init(net *t, const transport_ops *ops, const net_lane *lane, const transport_net_options *o, void *slots,
@@ -125,6 +122,14 @@ const char *transport_net_address(const transport *t)
 const char *transport_net_lane(const transport *t)
 {
     return of(t)->carrier;
+}
+
+const char *net_carrier(transport *base, transport_peer peer)
+{
+    net *t = (net *)base;
+    const net_slot *slot = net_slot_find(t, peer);
+
+    return slot != NULL && slot->state == NET_UP && t->lane->carrier != NULL ? t->lane->carrier(slot) : t->carrier;
 }
 
 void transport_net_get_stats(const transport *t, transport_net_stats *out)

@@ -46,15 +46,17 @@ typedef struct net_slot {
     char why[128]; /* it failed */
 } net_slot;
 
-/* What an event of the set is about. */
-typedef enum { NET_SOCKET, NET_WORKER, NET_LISTEN, NET_WAKE } net_event_kind;
+/* What an event of the set is about. SECOND: a descriptor that the lane has beside the socket. */
+typedef enum { NET_SOCKET, NET_SECOND, NET_LISTEN, NET_WAKE } net_event_kind;
 
 typedef struct net_lane {
     MOE_NODISCARD moe_status (*begin)(net_slot *slot); /* a meeting over slot->fd, ours if slot->caller */
-    void (*on_event)(net_slot *slot, net_event_kind kind, uint32_t events); /* NET_SOCKET, NET_WORKER */
+    void (*on_event)(net_slot *slot, net_event_kind kind, uint32_t events); /* NET_SOCKET, NET_SECOND */
     /* Since when frames of a connection that is UP have been standing; UINT64_MAX: none is under way. */
     uint64_t (*stands_since)(const net_slot *slot);
     void (*free)(net_slot *slot); /* what the lane holds for the slot; NULL: nothing */
+    /* What carries the frames of a connection that is UP. NULL: the endpoint's carrier, all alike. */
+    const char *(*carrier)(const net_slot *slot);
 } net_lane;
 
 struct net {
@@ -110,6 +112,7 @@ void net_take_strangers(net *t); /* who call */
 /* Of transport_ops. */
 MOE_NODISCARD moe_status net_connect(transport *base, const char *address, transport_peer *peer_out);
 void net_peer_close(transport *base, transport_peer peer);
+const char *net_carrier(transport *base, transport_peer peer);
 
 /* ------------------------------------------------------------------------------------------------ lanes */
 MOE_NODISCARD moe_status transport_tls_open(const transport_net_options *options, transport **out, moe_error *err);

@@ -1,16 +1,26 @@
-/* TLS: frames between processes over TCP, encrypted and authenticated by the cluster secret. Here is the endpoint; its
- * connections are in tls_peer.c, the encryption in channel.c, what it shares with other lanes in net.c and net_slot.c. */
+/* TLS: frames between processes over TCP, encrypted and authenticated by the cluster secret; and from there, where two
+ * processes are on one host, frames through shared memory. Here is the endpoint; its connections are in tls_peer.c, the
+ * encryption in channel.c, the memory in shm.c, what it shares with other lanes in net.c and net_slot.c. */
 #include "transport/tls_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+/* LOOK_EVERY: as in ucx.c, turns between two looks at sockets that are expected to be silent; it is a system call, and a
+ * quarter of a microsecond of a round trip that takes a few. PROTOCOL: with another one of what tls_agree.c says. */
+#define LOOK_EVERY 8
+#define PROTOCOL   "conclave shm 1"
 
 static unsigned tls_progress(transport *base)
 {
     tls *t = (tls *)base;
 
     t->n.n_events = 0;
-    net_take_events(&t->n);
+    tls_take_rings(t);
+    /* While all connections are by shared memory, sockets tell of ends and of strangers only. */
+    if (t->n_rings < t->n.stats.peers || t->n_rings == 0 || t->turn++ % LOOK_EVERY == 0) {
+        net_take_events(&t->n);
+    }
     net_check_times(&t->n);
     if (t->n.dirty) {
         tls_attend(t);
@@ -20,11 +30,13 @@ static unsigned tls_progress(transport *base)
 
 static void tls_wait(transport *base, uint64_t timeout_ns)
 {
-    net *n = (net *)base;
+    tls *t = (tls *)base;
 
-    if (!n->dirty) { /* else there is something to do */
-        net_sleep(n, timeout_ns);
+    if (!t->n.dirty && tls_sleep(t)) { /* else there is something to do */
+        net_sleep(&t->n, timeout_ns);
+        t->turn = 0; /* the sockets may have woken us */
     }
+    tls_awake(t);
 }
 
 static void tls_close(transport *base)
@@ -43,20 +55,29 @@ static void tls_close(transport *base)
     net_fini(&t->n);
     channel_key_close(t->key);
     explicit_bzero(t->record, sizeof t->record);
+    free(t->rings);
     free(t->n.slots);
     free(t);
 }
 
-static const transport_ops tls_ops = {
-    .name = "tls",
-    .connect = net_connect,
-    .send = tls_send,
-    .progress = tls_progress,
-    .wait = tls_wait,
-    .wake = net_wake,
-    .peer_close = net_peer_close,
-    .close = tls_close,
-};
+#define TLS_OPS(lane_name)                                                                                             \
+    {                                                                                                                  \
+        .name = (lane_name), .connect = net_connect, .send = tls_send, .progress = tls_progress, .wait = tls_wait,     \
+        .wake = net_wake, .peer_close = net_peer_close, .carrier = net_carrier, .close = tls_close                     \
+    }
+static const transport_ops tls_ops[] = {[TRANSPORT_LANE_TLS] = TLS_OPS("tls"),
+                                        [TRANSPORT_LANE_AUTO] = TLS_OPS("auto"),
+                                        [TRANSPORT_LANE_SHM] = TLS_OPS("shm")};
+
+static moe_status open_keys(tls *t, const transport_net_options *o, moe_error *err)
+{
+    moe_status status = channel_key_open(o->secret, o->n_secret, &t->key, err);
+
+    if (status == MOE_OK && o->lane != TRANSPORT_LANE_TLS && channel_key_offer(t->key, PROTOCOL) != MOE_OK) {
+        status = moe_fail(err, MOE_ERR_NO_MEMORY, "tls: out of memory");
+    }
+    return status;
+}
 
 moe_status transport_tls_open(const transport_net_options *o, transport **out, moe_error *err)
 {
@@ -67,10 +88,12 @@ moe_status transport_tls_open(const transport_net_options *o, transport **out, m
     if (t == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "tls: out of memory");
     }
-    net_init(&t->n, &tls_ops, &tls_lane, o, calloc(o->max_peers, sizeof(tls_slot)), sizeof(tls_slot));
-    (void)snprintf(t->n.carrier, sizeof t->n.carrier, "tls");
-    status = t->n.slots == NULL ? moe_fail(err, MOE_ERR_NO_MEMORY, "tls: out of memory")
-                                : channel_key_open(o->secret, o->n_secret, &t->key, err);
+    net_init(&t->n, &tls_ops[o->lane], &tls_lane, o, calloc(o->max_peers, sizeof(tls_slot)), sizeof(tls_slot));
+    (void)snprintf(t->n.carrier, sizeof t->n.carrier, "%s", transport_lane_names[o->lane]);
+    t->lane = o->lane;
+    t->rings = calloc(o->max_peers, sizeof *t->rings);
+    status = t->n.slots == NULL || t->rings == NULL ? moe_fail(err, MOE_ERR_NO_MEMORY, "tls: out of memory")
+                                                    : open_keys(t, o, err);
     if (status == MOE_OK) {
         status = net_open(&t->n, o, device, err);
     }

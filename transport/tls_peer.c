@@ -1,8 +1,9 @@
 /* The connections of a tls endpoint: met, used, left.
  *
- * On the wire: one TLS stream for each connection, in it frames, each behind four bytes with its length. A frame is
- * encrypted in records of up to 16 KB straight from the sender's memory; only its first record, which begins with the
- * length, and those that join two parts are copied together first. */
+ * On the wire: one stream of bytes each way for each connection, in it frames, each behind four bytes with its length. The
+ * stream is TLS's, or a ring in shared memory. In TLS a frame is encrypted in records of up to 16 KB straight from the
+ * sender's memory; only its first record, which begins with the length, and those that join two parts are copied together
+ * first. */
 #include "transport/tls_priv.h"
 
 #include <errno.h>
@@ -44,11 +45,37 @@ static void end_msgs(tls_slot *slot, moe_status status)
     }
 }
 
+static uint32_t place_of(const tls_slot *slot)
+{
+    return (uint32_t)(slot->s.peer & (MOE_BIT(NET_SLOT_BITS) - 1));
+}
+
+static tls_slot *ring_slot(const tls *t, size_t i)
+{
+    return (tls_slot *)net_slot_at(&t->n, t->rings[i]);
+}
+
+static void rings_remove(tls_slot *slot)
+{
+    tls *t = endpoint_of(slot);
+
+    for (size_t i = 0; slot->shm != NULL && i < t->n_rings; i++) {
+        if (ring_slot(t, i) == slot) {
+            t->rings[i] = t->rings[--t->n_rings];
+            t->n.stats.shm_peers--;
+            return;
+        }
+    }
+}
+
 static void free_slot(net_slot *base)
 {
     tls_slot *slot = (tls_slot *)base;
 
     set_wants_out(slot, false);
+    tls_agree_end(slot);
+    rings_remove(slot);
+    shm_close(slot->shm);
     channel_close(slot->channel);
     moe_pages_free(slot->frame, base->t->base.max_message);
 }
@@ -85,29 +112,48 @@ static void put_length(unsigned char head[TLS_HEAD_BYTES], size_t n)
     moe_put_u32(&b, (uint32_t)n);
 }
 
-/* The next n bytes of a frame from `at` on, its length in front: where they lie, or copied together into record. */
+/* The bytes that lie together from `at` on in a frame with its length in front, which is put into head. */
+static const unsigned char *run_of(const transport_msg *msg, size_t at, unsigned char head[TLS_HEAD_BYTES],
+                                   size_t *n_out)
+{
+    if (at < TLS_HEAD_BYTES) {
+        put_length(head, bytes_of(msg));
+        *n_out = TLS_HEAD_BYTES - at;
+        return head + at;
+    }
+    size_t i = 0;
+    for (at -= TLS_HEAD_BYTES; at >= msg->parts[i].bytes; i++) { /* at is within the frame */
+        at -= msg->parts[i].bytes;
+    }
+    *n_out = msg->parts[i].bytes - at;
+    return (const unsigned char *)msg->parts[i].data + at;
+}
+
+/* The next n bytes of a frame from `at` on: where they lie, or copied together into record. */
 static const unsigned char *piece(const transport_msg *msg, size_t at, size_t n, unsigned char *record)
 {
     unsigned char head[TLS_HEAD_BYTES];
-    size_t begin = 0, filled = 0; /* begin: where a part lies in the frame */
 
-    put_length(head, bytes_of(msg));
-    for (size_t i = 0; i <= msg->n_parts && filled < n; i++) {
-        const unsigned char *from = i == 0 ? head : msg->parts[i - 1].data;
-        size_t bytes = i == 0 ? sizeof head : msg->parts[i - 1].bytes;
+    for (size_t filled = 0; filled < n;) {
+        size_t run;
+        const unsigned char *from = run_of(msg, at + filled, head, &run);
 
-        if (at + filled < begin + bytes) {
-            size_t skip = at + filled - begin, take = MOE_MIN(bytes - skip, n - filled);
-
-            if (i > 0 && take == n) {
-                return from + skip;
-            }
-            memcpy(record + filled, from + skip, take);
-            filled += take;
+        if (filled == 0 && run >= n) { /* never the head: more follows it */
+            return from;
         }
-        begin += bytes;
+        run = MOE_MIN(run, n - filled);
+        memcpy(record + filled, from, run);
+        filled += run;
     }
     return record;
+}
+
+static void end_oldest(tls_slot *slot)
+{
+    transport_msg *msg = pop_msg(slot);
+
+    slot->s.t->n_events++;
+    msg->done(msg, MOE_OK);
 }
 
 /* Encrypts records of the oldest frame while there is room for them. */
@@ -126,12 +172,33 @@ static void encrypt(tls_slot *slot)
         }
         slot->at += n;
         if (slot->at == total) {
-            transport_msg *msg = pop_msg(slot);
-
-            slot->s.t->n_events++;
-            msg->done(msg, MOE_OK);
+            end_oldest(slot);
         }
     }
+}
+
+/* Puts frames into the ring while it has room. */
+static void push_ring(tls_slot *slot)
+{
+    while (slot->oldest != NULL && slot->s.state == NET_UP) {
+        unsigned char head[TLS_HEAD_BYTES];
+        size_t run, n;
+        const unsigned char *from = run_of(slot->oldest, slot->at, head, &run);
+
+        if (shm_write(slot->shm, from, run, &n) != MOE_OK) {
+            slot->s.t->stats.violations++;
+            net_slot_fail(&slot->s, "the shared memory is damaged");
+        } else if (n == 0) {
+            break;
+        } else {
+            slot->at += n;
+            slot->left_ns = moe_now_ns(slot->s.t->clock);
+            if (slot->at == TLS_HEAD_BYTES + bytes_of(slot->oldest)) {
+                end_oldest(slot);
+            }
+        }
+    }
+    shm_tell(slot->shm);
 }
 
 /* Sends what is encrypted. False: the socket takes no more, or there is nothing. */
@@ -196,40 +263,64 @@ moe_status tls_send(transport *base, transport_peer peer, transport_msg *msg)
     slot->newest = msg;
     slot->n_out++;
     t->n.stats.sends++;
-    push(slot);
+    if (slot->shm != NULL) {
+        push_ring(slot);
+    } else {
+        push(slot);
+    }
     return MOE_OK;
 }
 
 /* ------------------------------------------------------------------------------------------------ receiving */
-/* Delivers the frames that have come whole. */
-static moe_status read_frames(tls_slot *slot, moe_error *err)
+static moe_status read_bytes(tls_slot *slot, void *to, size_t n, size_t *n_out, moe_error *err)
+{
+    if (slot->shm == NULL) {
+        return channel_read(slot->channel, to, n, n_out, err);
+    }
+    return shm_read(slot->shm, to, n, n_out) == MOE_OK ? MOE_OK
+                                                       : moe_fail(err, MOE_ERR_CORRUPT, "the shared memory is damaged");
+}
+
+/* Takes some bytes of the frame that is coming; a frame that is whole is delivered. *n_out may be 0. */
+static moe_status read_some(tls_slot *slot, size_t *n_out, moe_error *err)
 {
     transport *base = &slot->s.t->base;
+    bool in_head = slot->n_head < TLS_HEAD_BYTES;
+    size_t want = in_head ? TLS_HEAD_BYTES - slot->n_head : slot->frame_bytes - slot->n_frame;
+    moe_status status =
+        read_bytes(slot, in_head ? slot->head + slot->n_head : slot->frame + slot->n_frame, want, n_out, err);
+
+    if (status != MOE_OK || *n_out == 0) {
+        return status;
+    }
+    *(in_head ? &slot->n_head : &slot->n_frame) += *n_out;
+    if (in_head && slot->n_head == TLS_HEAD_BYTES) {
+        moe_buf b;
+
+        moe_buf_init(&b, slot->head, TLS_HEAD_BYTES);
+        slot->frame_bytes = moe_get_u32(&b);
+        if (slot->frame_bytes == 0 || slot->frame_bytes > base->max_message) {
+            return moe_fail(err, MOE_ERR_CORRUPT, "frame above the limit");
+        }
+    } else if (!in_head && slot->n_frame == slot->frame_bytes) {
+        slot->n_head = slot->n_frame = 0;
+        slot->s.t->n_events++;
+        base->handler.on_message(base->handler.ctx, slot->s.peer, slot->frame, slot->frame_bytes);
+    }
+    return MOE_OK;
+}
+
+/* Of a ring at most NET_TURN_BYTES and the rest of a frame. Of the channel all that it holds, which is bounded: nothing
+ * would tell of what is left in it. */
+static moe_status read_frames(tls_slot *slot, moe_error *err)
+{
     moe_status status = MOE_OK;
+    size_t n_read = 0, n = 1;
 
-    while (status == MOE_OK && slot->s.state == NET_UP) {
-        bool in_head = slot->n_head < TLS_HEAD_BYTES;
-        size_t got, want = in_head ? TLS_HEAD_BYTES - slot->n_head : slot->frame_bytes - slot->n_frame;
-
-        status = channel_read(slot->channel, in_head ? slot->head + slot->n_head : slot->frame + slot->n_frame, want,
-                              &got, err);
-        if (status != MOE_OK || got == 0) {
-            break;
-        }
-        *(in_head ? &slot->n_head : &slot->n_frame) += got;
-        if (in_head && slot->n_head == TLS_HEAD_BYTES) {
-            moe_buf b;
-
-            moe_buf_init(&b, slot->head, TLS_HEAD_BYTES);
-            slot->frame_bytes = moe_get_u32(&b);
-            if (slot->frame_bytes == 0 || slot->frame_bytes > base->max_message) {
-                return moe_fail(err, MOE_ERR_CORRUPT, "frame above the limit");
-            }
-        } else if (!in_head && slot->n_frame == slot->frame_bytes) {
-            slot->n_head = slot->n_frame = 0;
-            slot->s.t->n_events++;
-            base->handler.on_message(base->handler.ctx, slot->s.peer, slot->frame, slot->frame_bytes);
-        }
+    while (status == MOE_OK && n > 0 && slot->s.state == NET_UP &&
+           (slot->shm == NULL || n_read < NET_TURN_BYTES || slot->n_frame > 0)) {
+        status = read_some(slot, &n, err);
+        n_read += n;
     }
     return status;
 }
@@ -240,6 +331,16 @@ static void slot_up(tls_slot *slot)
     if (slot->frame == NULL) {
         net_slot_fail(&slot->s, "no memory for frames");
         return;
+    }
+    if (slot->shm != NULL) {
+        tls *t = endpoint_of(slot);
+
+        t->rings[t->n_rings++] = place_of(slot);
+        t->n.stats.shm_peers++;
+        if (net_watch(&t->n, shm_fd(slot->shm), EPOLLIN, NET_SECOND, slot->s.peer, EPOLL_CTL_ADD) != MOE_OK) {
+            net_slot_fail(&slot->s, "epoll");
+            return;
+        }
     }
     net_slot_up(&slot->s);
 }
@@ -255,6 +356,33 @@ static void warn_of_stranger(const tls_slot *slot, const char *why)
     }
 }
 
+static moe_status meet(tls_slot *slot, moe_error *err)
+{
+    moe_status status = channel_handshake(slot->channel, err);
+    bool knows = status == MOE_OK;
+
+    if (knows) {
+        status = tls_agree(slot, err);
+    }
+    if (status == MOE_ERR_DENIED && !knows) {
+        slot->s.t->stats.denied++;
+        warn_of_stranger(slot, err->text);
+    } else if (status == MOE_ERR_UNSUPPORTED) {
+        warn_of_stranger(slot, err->text);
+    } else if (status == MOE_OK) {
+        slot_up(slot);
+    }
+    return status;
+}
+
+static void fail_by(tls_slot *slot, moe_status status, const moe_error *err)
+{
+    slot->s.t->stats.violations += status == MOE_ERR_CORRUPT;
+    if (status != MOE_OK && status != MOE_ERR_BUSY) {
+        net_slot_fail(&slot->s, err->text);
+    }
+}
+
 /* Moves the slot on by the bytes that have come. */
 static void take_bytes(tls_slot *slot)
 {
@@ -262,20 +390,52 @@ static void take_bytes(tls_slot *slot)
     moe_status status = MOE_OK;
 
     if (slot->s.state == NET_MEETING) {
-        status = channel_handshake(slot->channel, &err);
-        if (status == MOE_ERR_DENIED) {
-            slot->s.t->stats.denied++;
-            warn_of_stranger(slot, err.text);
-        } else if (status == MOE_OK) {
-            slot_up(slot);
+        status = meet(slot, &err);
+    }
+    if (slot->s.state == NET_UP && slot->shm == NULL) {
+        status = read_frames(slot, &err);
+    }
+    fail_by(slot, status, &err);
+}
+
+/* What has come by shared memory, and then what stands there: there may be room now. */
+static void take_ring(tls_slot *slot)
+{
+    moe_error err = {""};
+
+    fail_by(slot, read_frames(slot, &err), &err);
+    if (slot->s.state == NET_UP) {
+        push_ring(slot);
+    } else {
+        shm_tell(slot->shm);
+    }
+}
+
+void tls_take_rings(tls *t)
+{
+    for (size_t i = 0; i < t->n_rings; i++) { /* none is removed meanwhile */
+        if (ring_slot(t, i)->s.state == NET_UP) {
+            take_ring(ring_slot(t, i));
         }
     }
-    if (slot->s.state == NET_UP) {
-        status = read_frames(slot, &err);
-        slot->s.t->stats.violations += status == MOE_ERR_CORRUPT;
+}
+
+bool tls_sleep(tls *t)
+{
+    bool may = true;
+
+    for (size_t i = 0; i < t->n_rings; i++) {
+        const tls_slot *slot = ring_slot(t, i);
+
+        may = slot->s.state != NET_UP || shm_sleep(slot->shm, slot->oldest != NULL) ? may : false;
     }
-    if (status != MOE_OK && status != MOE_ERR_BUSY) {
-        net_slot_fail(&slot->s, err.text);
+    return may;
+}
+
+void tls_awake(tls *t)
+{
+    for (size_t i = 0; i < t->n_rings; i++) {
+        shm_awake(ring_slot(t, i)->shm);
     }
 }
 
@@ -283,7 +443,7 @@ static void on_end(tls_slot *slot, ssize_t n)
 {
     if (n < 0) {
         net_slot_fail(&slot->s, strerror(errno));
-    } else if (slot->s.state == NET_MEETING && slot->s.caller) {
+    } else if (slot->s.state == NET_MEETING && slot->s.caller && !slot->agreeing) {
         net_slot_fail(&slot->s,
                       "closed before our proof of the cluster secret was accepted: another secret, or no member");
     } else {
@@ -316,6 +476,22 @@ static void receive(tls_slot *slot)
     }
 }
 
+/* Where frames travel by shared memory, the channel is silent until the connection ends. What the other end has written
+ * before that is read. */
+static void watch_end(tls_slot *slot, net_event_kind kind)
+{
+    char byte;
+    ssize_t n = kind == NET_SOCKET ? recv(slot->s.fd, &byte, 1, MSG_DONTWAIT) : shm_hear(slot->shm) ? -1 : 0;
+
+    if (n > 0) {
+        slot->s.t->stats.violations++;
+        net_slot_fail(&slot->s, "bytes beside the shared memory");
+    } else if (n == 0 || (kind == NET_SOCKET && errno != EAGAIN && errno != EINTR)) {
+        take_ring(slot);
+        net_slot_fail(&slot->s, n == 0 ? "closed by the other end" : strerror(errno));
+    }
+}
+
 /* ------------------------------------------------------------------------------------------------ the lane */
 static moe_status begin(net_slot *base)
 {
@@ -329,9 +505,12 @@ static void on_socket(net_slot *base, net_event_kind kind, uint32_t events)
 {
     tls_slot *slot = (tls_slot *)base;
 
-    (void)kind;
     if (base->state != NET_MEETING && base->state != NET_UP) {
         return; /* it has failed in this turn */
+    }
+    if (base->state == NET_UP && slot->shm != NULL) {
+        watch_end(slot, kind);
+        return;
     }
     if (base->connecting) {
         if (!net_slot_connected(base)) {
@@ -353,7 +532,13 @@ static uint64_t stands_since(const net_slot *base)
     size_t n;
 
     (void)channel_out(slot->channel, &n);
-    return n > 0 || slot->oldest != NULL ? slot->left_ns : UINT64_MAX;
+    return (n > 0 && slot->shm == NULL) || slot->oldest != NULL ? slot->left_ns : UINT64_MAX;
 }
 
-const net_lane tls_lane = {.begin = begin, .on_event = on_socket, .stands_since = stands_since, .free = free_slot};
+static const char *carrier(const net_slot *base)
+{
+    return ((const tls_slot *)base)->shm != NULL ? "shm" : "tls";
+}
+
+const net_lane tls_lane = {
+    .begin = begin, .on_event = on_socket, .stands_since = stands_since, .free = free_slot, .carrier = carrier};

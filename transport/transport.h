@@ -73,6 +73,8 @@ typedef struct transport_ops {
     /* Ends a connection; the other end sees DOWN. No event comes here. Sends under way are done with MOE_ERR_CANCELLED,
      * perhaps later. Unknown or closed peers are ignored. */
     void (*peer_close)(transport *t, transport_peer peer);
+    /* What carries the frames of a connection that is UP: "shm", "tls". Optional: NULL means name, for all. */
+    const char *(*carrier)(transport *t, transport_peer peer);
     void (*close)(transport *t);
 } transport_ops;
 
@@ -82,6 +84,11 @@ struct transport {
     transport_handler handler; /* set before the first progress */
     /* private fields follow */
 };
+
+static inline const char *transport_carrier(transport *t, transport_peer peer)
+{
+    return t->ops->carrier != NULL ? t->ops->carrier(t, peer) : t->ops->name;
+}
 
 static inline void transport_close(transport *t)
 {
@@ -118,12 +125,16 @@ void transport_loopback_set_member_poll(transport *t, unsigned (*poll)(void *ctx
  *
  * Lanes:        tls      TLS 1.3 over TCP with a key from the cluster secret: frames are encrypted, and nobody who does
  *                        not know the secret is answered (docs/transport.md)
+ *               shm      memory that two processes of one host share. They meet by tls, each hands the other what it takes,
+ *                        and the tls connection stays as the sign of life. Anything else is refused
+ *               auto     shm where it comes about, else tls; which of them it is differs from peer to peer. The other end
+ *                        may be of the lanes tls, auto or shm
  *               ucx-tcp  UCX active messages over TCP. Members prove the secret to each other before UCX reads a byte;
  *                        but UCX's own ports accept writes into a member's memory from anybody who reaches them, so
  *                        this lane is for networks that strangers cannot reach
  *               rdma     UCX over RDMA, with the same warning. It fails closed: it is refused unless every transport
  *                        that UCX would use is one, and it never falls back
- *               Both ends of a connection use the same lane.
+ *               Both ends of a connection use the same lane, but for those named.
  * Names:        connect looks names up on threads of the endpoint's own (base.h, resolver), never on the caller's. The
  *               addresses of the last answer are kept for while the name server does not answer, and all addresses of a
  *               name are called in turn. A name without an address is a connection that goes DOWN and says why
@@ -133,8 +144,15 @@ void transport_loopback_set_member_poll(transport *t, unsigned (*poll)(void *ctx
  * Environment:  of UCX's lanes: the process's UCX_... variables are respected; those not set get what docs/transport.md
  *               says. UCX's error signals are switched off and its log lines go to the log. open calls setenv, so it
  *               comes before other threads call getenv. */
-typedef enum { TRANSPORT_LANE_TLS, TRANSPORT_LANE_UCX_TCP, TRANSPORT_LANE_RDMA, TRANSPORT_N_LANES } transport_lane;
-extern const char *const transport_lane_names[TRANSPORT_N_LANES + 1]; /* "tls", "ucx-tcp", "rdma", NULL */
+typedef enum {
+    TRANSPORT_LANE_TLS,
+    TRANSPORT_LANE_AUTO,
+    TRANSPORT_LANE_SHM,
+    TRANSPORT_LANE_UCX_TCP,
+    TRANSPORT_LANE_RDMA,
+    TRANSPORT_N_LANES
+} transport_lane;
+extern const char *const transport_lane_names[TRANSPORT_N_LANES + 1]; /* "tls", "auto", ..., NULL */
 
 /* Frames of up to this many bytes leave in one piece, so max_message is best not above it. Equal in all members. */
 #define TRANSPORT_NET_PIECE ((size_t)(1 << 20) - 4096)
@@ -158,11 +176,12 @@ typedef struct transport_net_options {
 MOE_NODISCARD moe_status transport_net_open(const transport_net_options *options, transport **out, moe_error *err);
 /* HOST:PORT this endpoint listens on, the port as it was found; "" if it does not listen. */
 const char *transport_net_address(const transport *t);
-/* What carries the frames: "tls"; of UCX what it says itself: "tcp", "rc_mlx5". */
+/* The endpoint's lane, "tls" or "auto"; of UCX what it says itself: "tcp", "rc_mlx5". Of a connection see transport_carrier. */
 const char *transport_net_lane(const transport *t);
 
 typedef struct transport_net_stats {
     size_t peers, sends;                   /* now: connections, frames under way */
+    size_t shm_peers;                      /* of the connections: by shared memory */
     uint64_t connected, accepted, refused; /* own connects that succeeded; strangers taken; strangers above max_peers */
     uint64_t violations; /* connections lost for a frame above max_message or a kind of message never sent here */
     uint64_t denied;     /* meetings without the right proof of the secret */

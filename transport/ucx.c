@@ -177,7 +177,7 @@ moe_status ucx_worker_open(ucx_slot *slot)
     }
     if (ucp_worker_set_am_recv_handler(slot->worker, &handler) != UCS_OK ||
         ucp_worker_get_efd(slot->worker, &fd) != UCS_OK ||
-        net_watch(slot->s.t, fd, EPOLLIN, NET_WORKER, slot->s.peer, EPOLL_CTL_ADD) != MOE_OK) {
+        net_watch(slot->s.t, fd, EPOLLIN, NET_SECOND, slot->s.peer, EPOLL_CTL_ADD) != MOE_OK) {
         return MOE_ERR_UNAVAILABLE;
     }
     ucx_slot_activate(slot);
@@ -291,7 +291,7 @@ static void ucx_close(transport *base)
 #define UCX_OPS(lane_name)                                                                                             \
     {                                                                                                                  \
         .name = (lane_name), .connect = net_connect, .send = ucx_send_frame, .progress = ucx_progress,                 \
-        .wait = ucx_wait, .wake = net_wake, .peer_close = net_peer_close, .close = ucx_close                           \
+        .wait = ucx_wait, .wake = net_wake, .peer_close = net_peer_close, .carrier = net_carrier, .close = ucx_close   \
     }
 static const transport_ops tcp_ops = UCX_OPS("ucx-tcp"), rdma_ops = UCX_OPS("rdma");
 

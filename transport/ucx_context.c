@@ -149,6 +149,12 @@ moe_status ucx_context_open(transport_lane lane, const char *device, char lane_o
     char variables[200];
 
     (void)pthread_once(&once, process_init);
+    if (lane == TRANSPORT_LANE_UCX_TCP && device[0] == '\0' && getenv("UCX_NET_DEVICES") == NULL) {
+        return moe_fail(
+            err, MOE_ERR_INVALID_ARG,
+            "transport ucx-tcp: UCX would open ports on every network of this host; UCX_NET_DEVICES must name "
+            "the device to use");
+    }
     ucs_status_t status = ucp_config_read(NULL, NULL, &config);
     if (status != UCS_OK) {
         users_variables(variables);

@@ -181,7 +181,7 @@ static void on_event(net_slot *base, net_event_kind kind, uint32_t events)
     ucx_slot *slot = (ucx_slot *)base;
 
     (void)events;
-    if (kind == NET_WORKER) {
+    if (kind == NET_SECOND) {
         ucx_slot_activate(slot);
     } else if (base->fd >= 0 && base->state != NET_MEETING) {
         on_end(slot);

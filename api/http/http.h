@@ -51,7 +51,7 @@ void metrics_put_cluster(moe_text *out, const metrics_cluster *c);
 
 /* What a member's end of the transport has seen. Now: peers; the others since the start. */
 typedef struct metrics_transport {
-    uint64_t peers, connected, accepted, refused, silent, denied, violations, timeouts;
+    uint64_t peers, connected, accepted, refused, silent, denied, violations, timeouts, shm_peers;
 } metrics_transport;
 
 /* auth_failures: those that were found after meeting, by HELLO. */

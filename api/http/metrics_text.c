@@ -48,6 +48,7 @@ void metrics_put_transport(moe_text *out, const metrics_transport *t, uint64_t a
     metrics_counter(out, "conclave_transport_connected_total", "Connections made.", t->connected);
     metrics_counter(out, "conclave_transport_accepted_total", "Connections taken.", t->accepted);
     metrics_counter(out, "conclave_transport_refused_total", "Connections above the limit.", t->refused);
+    metrics_gauge(out, "conclave_transport_shm_peers", "Of the connections now: those by shared memory.", t->shm_peers);
     metrics_counter(out, "conclave_transport_silent_total", "Connections that did not go on.", t->silent);
     metrics_counter(out, "conclave_transport_violations_total", "Connections lost for what was never sent here.",
                     t->violations);

@@ -105,7 +105,7 @@ static moe_status check_listen(const node_config *o, moe_error *err)
                         "--listen \"%s\": reachable from elsewhere; --secret-file FILE is needed (or --insecure)",
                         o->listen);
     }
-    return MOE_OK;
+    return member_lane_check(&o->member, o->insecure, err);
 }
 
 /* What coordinators are told: --advertise (its port 0 is the one found) or where we listen. */

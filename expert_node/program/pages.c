@@ -121,7 +121,8 @@ static void put_node(const node_shown *s, moe_text *out)
                                     .silent = s->transport.silent,
                                     .denied = s->transport.denied,
                                     .violations = s->transport.violations,
-                                    .timeouts = s->transport.timeouts};
+                                    .timeouts = s->transport.timeouts,
+                                    .shm_peers = s->transport.shm_peers};
     metrics_put_transport(out, &seen, s->stats.auth_failures);
 }
 

@@ -38,7 +38,7 @@ class Cluster:
 
     def args(self, id, etcd_url=None):
         return ("--model", self.site.model, "--etcd", etcd_url or self.etcd.url, "--cache-dir", self.site.folder, "--secret-file",
-                self.site.secret, "--id", id)
+                self.site.secret, "--transport", "tls", "--id", id)
 
     def node(self, id):
         """Started. A drain may take as long as it needs: what it waits for is what is broken here."""

@@ -462,25 +462,26 @@ class Pool(unittest.TestCase):
             while "conclave_node_rows_total 0\n" in (page := self.get(http + "/metrics")[1]) and time.monotonic() < end:
                 time.sleep(0.02)
             self.assertRegex(page, r"conclave_node_rows_total [1-9]")
-            self.assertIn('node="node-0",numeric_class="cpu-f32-1",transport="tls"', page)
+            self.assertIn('node="node-0",numeric_class="cpu-f32-1",transport="auto"', page)
             self.assertIn('conclave_loop_last_progress_seconds{loop="cluster"}', page)
             for line in ("etcd_connected 1", "etcd_lease_losses_total 0", "cluster_registered 1", "cluster_epoch_published 1",
                          "cluster_epoch_applied 1", "node_coordinators 1", "node_loads_total 16", "authentication_failures_total 0"):
                 self.assertIn(f"\nconclave_{line}\n", page)
             page = self.get("http://127.0.0.1:" + coordinator.log_match(r"http on port (\d+)").group(1) + "/metrics")[1]
-            self.assertRegex(page, r'conclave_node_up\{[^}]*node="node-0"[^}]*transport="tls"\} 1')
-            self.assertRegex(page, r'conclave_node_queued_rows\{node="node-0",transport="tls"\} \d+')
+            self.assertRegex(page, r'conclave_node_up\{[^}]*node="node-0"[^}]*transport="shm"\} 1')
+            self.assertRegex(page, r'conclave_node_queued_rows\{node="node-0",transport="shm"\} \d+')
             for line in ("etcd_connected 1", "cluster_registered 1", "cluster_controller 1", "cluster_placements_total 1",
-                         "cluster_epoch_applied 1", "cluster_nodes_unreachable 0", "etcd_ignored_total 0", "transport_peers 1", "transport_connected_total 1",
+                         "cluster_epoch_applied 1", "cluster_nodes_unreachable 0", "etcd_ignored_total 0", "transport_peers 1", "transport_shm_peers 1", "transport_connected_total 1",
                          "authentication_failures_total 0", "dispatch_refusals_total 0", "dispatch_bad_frames_total 0"):
                 self.assertIn(f"\nconclave_{line}\n", page)
-            coordinator.log_match("reached by tls")
-            self.assertEqual(run_json(CONCLAVE, coordinator, "nodes")[0]["nodes"][0]["transport"], "tls")
+            coordinator.log_match("reached by auto")
+            coordinator.log_match(r"node node-0 at \S+: frames travel by shm")
+            self.assertEqual(run_json(CONCLAVE, coordinator, "nodes")[0]["nodes"][0]["transport"], "shm")
             code, log = node.stop()
             self.nodes.clear()
             self.assertEqual(code, 3, log) # the coordinator needs it, and there is no other
             self.assertIn("there is no other node", log)
-            self.assertIn("transport tls", log)
+            self.assertIn("transport auto", log)
 
     def wait_for_page(self, url, code, *words):
         """The page, as soon as it has this code."""
@@ -701,6 +702,48 @@ class Pool(unittest.TestCase):
             self.assertEqual(self.answers(coordinator), self.expected)
             self.assert_all_answered(coordinator, 2)
         self.stop_nodes()
+
+    # ------------------------------------------------------------------------------------------ lanes
+    def lanes(self, coordinator):
+        return [node["transport"] for node in run_json(CONCLAVE, coordinator, "nodes")[0]["nodes"]]
+
+    @staticmethod
+    def left_behind():
+        """What may outlive a process: files of shared memory, segments of System V (by key and id), names of unix sockets."""
+        with open("/proc/sysvipc/shm", encoding="utf-8") as segments, open("/proc/net/unix", encoding="utf-8") as sockets:
+            return ({*os.listdir("/dev/shm")} | {tuple(line.split()[:2]) for line in segments}
+                    | {line.split()[-1] for line in sockets if "@conclave-" in line})
+
+    def test_members_of_one_host_share_memory_and_leave_nothing_behind(self):
+        before = self.left_behind()
+        self.start_nodes(2, "--secret-file", self.secret("shm", "the secret of one host\n"))
+        with self.coordinator("--secret-file", self.secret("shm", "the secret of one host\n"), "--min-nodes", "2") as coordinator:
+            self.assertEqual(self.answers(coordinator), self.expected)
+            self.assertEqual(self.lanes(coordinator), ["shm", "shm"])
+            self.assert_all_answered(coordinator, 2)
+            for member in (coordinator, *self.nodes):
+                member.stop(signal.SIGKILL)
+        self.nodes.clear()
+        end = time.monotonic() + WAIT_S
+        while (left := self.left_behind() - before) and time.monotonic() < end: # others on this machine come and go
+            time.sleep(0.05)
+        self.assertEqual(left, set())
+
+    def test_lanes_meet(self):
+        """The coordinator's lane, the node's, and what they use."""
+        for coordinator_lane, node_lane, used in (("tls", "tls", "tls"), ("auto", "tls", "tls"), ("tls", "auto", "tls"), ("shm", "auto", "shm")):
+            self.start_nodes(1, "--transport", node_lane)
+            with self.coordinator("--transport", coordinator_lane) as coordinator:
+                self.assertEqual(self.answer(coordinator, ASKS[0]), self.expected[0])
+                self.assertEqual(self.lanes(coordinator), [used])
+            self.stop_nodes()
+
+    def test_ucx_over_tcp_is_for_those_who_say_so(self):
+        self.refused(self.node("n", "--transport", "ucx-tcp"), "--insecure")
+        with self.assertRaisesRegex(RuntimeError, "--insecure"):
+            self.coordinator("--transport", "ucx-tcp")
+        with self.assertRaisesRegex(RuntimeError, "UCX_NET_DEVICES"): # the coordinator's would be on all networks
+            self.coordinator("--transport", "ucx-tcp", "--insecure")
 
     # ------------------------------------------------------------------------------------------ out of reach
     def reads(self, url, code, *words):

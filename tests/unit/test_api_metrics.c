@@ -92,7 +92,7 @@ static double value_of(const moe_text *page, const char *name)
 /* A view with what the transport has seen. */
 static const api_view_snapshot *acquire_seen(void *ctx, bool want_replicas)
 {
-    static const metrics_transport values = {1, 2, 3, 4, 5, 6, 7, 8};
+    static const metrics_transport values = {1, 2, 3, 4, 5, 6, 7, 8, 9};
     static const api_view_snapshot snapshot = {.transport_metrics = &values};
 
     (void)ctx;

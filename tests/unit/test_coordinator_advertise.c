@@ -3,10 +3,10 @@
 
 static coordinator_config config(bool in_cluster, char *listen, char *advertise)
 {
-    static char etcd[] = "http://127.0.0.1:2379", tcp[] = "tcp";
+    static char etcd[] = "http://127.0.0.1:2379", lane[] = "auto";
 
     return (coordinator_config){
-        .member = {.etcd = in_cluster ? etcd : NULL, .transport = tcp}, .listen = listen, .advertise = advertise};
+        .member = {.etcd = in_cluster ? etcd : NULL, .transport = lane}, .listen = listen, .advertise = advertise};
 }
 
 static void assert_accepted(bool in_cluster, char *listen, char *advertise, const char *address)

@@ -7,8 +7,19 @@ static void the_port_found_and_the_lane_are_reported(void **state)
     assert_memory_equal(transport_net_address(server.t), "127.0.0.1:", 10);
     assert_true(atoi(transport_net_address(server.t) + 10) > 0);
     assert_string_equal(transport_net_address(client.t), "");
-    assert_string_equal(transport_net_lane(server.t), lane == TRANSPORT_LANE_TLS ? "tls" : "tcp");
+    assert_string_equal(transport_net_lane(server.t),
+                        lane == TRANSPORT_LANE_UCX_TCP ? "tcp" : transport_lane_names[lane]);
     assert_string_equal(server.t->ops->name, transport_lane_names[lane]);
+}
+
+static void what_carries_a_connection_is_told_at_both_ends(void **state)
+{
+    const char *carrier = lane == TRANSPORT_LANE_TLS ? "tls" : lane == TRANSPORT_LANE_UCX_TCP ? "tcp" : "shm";
+    transport_peer peer = connect_both();
+
+    (void)state;
+    assert_string_equal(transport_carrier(client.t, peer), carrier);
+    assert_string_equal(transport_carrier(server.t, server.s.last_up), carrier);
 }
 
 /* An endpoint in an environment that has these. */
@@ -343,6 +354,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         TEST(the_port_found_and_the_lane_are_reported),
+        TEST(what_carries_a_connection_is_told_at_both_ends),
         TEST(without_tcp_in_the_environment_the_lane_is_refused),
         TEST(ucx_refusals_name_the_variable),
         TEST(more_than_tcp_in_the_environment_is_fine),

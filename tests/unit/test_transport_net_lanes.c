@@ -1,0 +1,235 @@
+/* Which lanes meet, what their connections are carried by, and what an authenticated end that breaks the rules costs. */
+#include "tests/unit/test_transport_net_support.h"
+#include "transport/channel_priv.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static void open_both(transport_lane server_lane, transport_lane client_lane)
+{
+    payload = malloc(MAX_MESSAGE * 2);
+    assert_non_null(payload);
+    n_done = 0;
+    lane = server_lane;
+    side_open(&server, "127.0.0.1:0", MAX_MESSAGE, 4);
+    lane = client_lane;
+    side_open(&client, NULL, MAX_MESSAGE, 8);
+}
+
+static void close_both(void)
+{
+    teardown(NULL);
+    client.t = server.t = NULL;
+}
+
+static void a_frame_goes_both_ways(transport_peer peer, const char *carrier)
+{
+    size_t at_server = server.s.n_messages, at_client = client.s.n_messages;
+
+    assert_string_equal(transport_carrier(client.t, peer), carrier);
+    assert_string_equal(transport_carrier(server.t, server.s.last_up), carrier);
+    fill(payload, 70000, 1);
+    server.s.serial = client.s.serial = 0;
+    assert_int_equal(send_from(&client, peer, &msgs[0], payload, 70000), MOE_OK);
+    assert_int_equal(send_from(&server, server.s.last_up, &msgs[1], payload, 70000), MOE_OK);
+    UNTIL(server.s.n_messages > at_server && client.s.n_messages > at_client);
+    assert_true(server.s.intact && client.s.intact);
+}
+
+static transport_net_stats stats_of(const side *x)
+{
+    transport_net_stats stats;
+
+    transport_net_get_stats(x->t, &stats);
+    return stats;
+}
+
+static void lanes_meet_or_say_why(void **state)
+{
+    static const struct {
+        transport_lane server, client;
+        const char *carrier; /* NULL: refused */
+    } all[] = {{TRANSPORT_LANE_AUTO, TRANSPORT_LANE_AUTO, "shm"}, {TRANSPORT_LANE_AUTO, TRANSPORT_LANE_SHM, "shm"},
+               {TRANSPORT_LANE_SHM, TRANSPORT_LANE_AUTO, "shm"},  {TRANSPORT_LANE_AUTO, TRANSPORT_LANE_TLS, "tls"},
+               {TRANSPORT_LANE_TLS, TRANSPORT_LANE_AUTO, "tls"},  {TRANSPORT_LANE_TLS, TRANSPORT_LANE_SHM, NULL},
+               {TRANSPORT_LANE_SHM, TRANSPORT_LANE_TLS, NULL}};
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(all); i++) {
+        open_both(all[i].server, all[i].client);
+        if (all[i].carrier != NULL) {
+            a_frame_goes_both_ways(connect_both(), all[i].carrier);
+            assert_int_equal(stats_of(&server).shm_peers, strcmp(all[i].carrier, "shm") == 0);
+        } else {
+            transport_peer peer;
+
+            assert_int_equal(client.t->ops->connect(client.t, transport_net_address(server.t), &peer), MOE_OK);
+            UNTIL(client.s.n_down == 1 && stats_of(&server).peers == 0);
+            assert_int_equal(server.s.n_messages + client.s.n_messages, 0);
+        }
+        close_both();
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ no memory */
+static struct rlimit before;
+
+/* No file of this process, which memory without a name is as well, may be longer than a page. */
+static void allow_no_memory(void)
+{
+    struct rlimit little;
+
+    (void)signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    little = (struct rlimit){4096, before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &little), 0);
+}
+
+static void allow_memory(void)
+{
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+}
+
+static void without_memory_a_connection_is_by_tls(void **state)
+{
+    transport_peer first, second;
+
+    (void)state;
+    open_both(TRANSPORT_LANE_AUTO, TRANSPORT_LANE_AUTO);
+    allow_no_memory();
+    first = connect_both();
+    allow_memory();
+    a_frame_goes_both_ways(first, "tls");
+    second = connect_both(); /* there is some again */
+    a_frame_goes_both_ways(second, "shm");
+    close_both();
+}
+
+static void without_memory_the_lane_shm_refuses(void **state)
+{
+    transport_peer peer;
+
+    (void)state;
+    open_both(TRANSPORT_LANE_SHM, TRANSPORT_LANE_SHM);
+    allow_no_memory();
+    assert_int_equal(client.t->ops->connect(client.t, transport_net_address(server.t), &peer), MOE_OK);
+    UNTIL(client.s.n_down == 1 && stats_of(&server).peers == 0);
+    allow_memory();
+    assert_int_equal(client.s.n_up + server.s.n_up, 0);
+    close_both();
+}
+
+/* ------------------------------------------------------------------------------------------------ who breaks the rules */
+/* Writes into every page of counts that this process has mapped, as an end may do to the other. */
+static void damage_all(moe_random *random)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    char line[512];
+
+    assert_non_null(maps);
+    while (fgets(line, sizeof line, maps) != NULL) {
+        if (strstr(line, "memfd:conclave") != NULL) {
+            unsigned char *at = (unsigned char *)(uintptr_t)strtoull(line, NULL, 16);
+
+            for (size_t i = 32; i < 4096; i++) {
+                at[i] = (unsigned char)moe_random_u64(random);
+            }
+        }
+    }
+    (void)fclose(maps);
+}
+
+static void memory_that_is_damaged_costs_the_connection_alone(void **state)
+{
+    moe_random random;
+
+    (void)state;
+    moe_random_seed(&random, 11);
+    open_both(TRANSPORT_LANE_AUTO, TRANSPORT_LANE_AUTO);
+    for (int i = 0; i < 20; i++) {
+        int down = server.s.n_down + client.s.n_down;
+
+        a_frame_goes_both_ways(connect_both(), "shm");
+        damage_all(&random);
+        UNTIL(server.s.n_down + client.s.n_down == down + 2);
+    }
+    assert_true(stats_of(&server).violations + stats_of(&client).violations >= 20);
+    a_frame_goes_both_ways(connect_both(), "shm");
+    close_both();
+}
+
+/* A member that knows the secret (here: that there is none) and says this note first. The channel is open until closed. */
+static void say_first(const unsigned char *note, size_t n)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    channel_key *key;
+    moe_error err;
+    channel *c;
+
+    assert_ok(channel_key_open("", 0, &key, &err), err);
+    assert_int_equal(channel_key_offer(key, "conclave shm 1"), MOE_OK);
+    assert_int_equal(channel_open(key, true, &c), MOE_OK);
+    to.sin_port = htons((uint16_t)atoi(strrchr(transport_net_address(server.t), ':') + 1));
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    for (moe_status status = MOE_ERR_BUSY; status == MOE_ERR_BUSY; status = channel_handshake(c, &err)) {
+        size_t bytes;
+        const unsigned char *out = channel_out(c, &bytes);
+
+        if (bytes > 0) {
+            assert_int_equal(send(fd, out, bytes, MSG_NOSIGNAL), bytes);
+            channel_sent(c, bytes);
+        }
+        (void)server.t->ops->progress(server.t);
+        unsigned char *in = channel_in(c, &bytes);
+        ssize_t came = recv(fd, in, bytes, MSG_DONTWAIT);
+        channel_received(c, came > 0 ? (size_t)came : 0);
+    }
+    assert_true(channel_agreed(c));
+    assert_int_equal(channel_write(c, note, n), MOE_OK);
+    size_t bytes;
+    const unsigned char *out = channel_out(c, &bytes);
+    assert_int_equal(send(fd, out, bytes, MSG_NOSIGNAL), bytes);
+    UNTIL(stats_of(&server).peers == 0);
+    channel_close(c);
+    channel_key_close(key);
+    (void)close(fd);
+}
+
+static void notes_that_are_not_due_cost_the_connection(void **state)
+{
+    static const unsigned char kinds[] = {2, 3, 4, 200};
+    uint64_t n = 0;
+
+    (void)state;
+    open_both(TRANSPORT_LANE_AUTO, TRANSPORT_LANE_AUTO);
+    for (size_t i = 0; i < MOE_COUNT(kinds); i++) {
+        unsigned char note[33] = {kinds[i]};
+
+        say_first(note, sizeof note);
+        assert_int_equal(stats_of(&server).violations, ++n);
+    }
+    assert_int_equal(server.s.n_up, 0);
+    a_frame_goes_both_ways(connect_both(), "shm");
+    close_both();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lanes_meet_or_say_why),
+        cmocka_unit_test(without_memory_a_connection_is_by_tls),
+        cmocka_unit_test(without_memory_the_lane_shm_refuses),
+        cmocka_unit_test(memory_that_is_damaged_costs_the_connection_alone),
+        cmocka_unit_test(notes_that_are_not_due_cost_the_connection),
+    };
+
+    (void)setup;
+    (void)choose_lane;
+    moe_log_set_level(MOE_LOG_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
