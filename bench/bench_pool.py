@@ -128,7 +128,7 @@ class Bench:
 
     @contextlib.contextmanager
     def pool(self, url, replication):
-        member = ["--etcd", url, "--cluster", f"bench-{replication}", "--cache-dir", self.folder]
+        member = ["--transport", self.a.transport, "--etcd", url, "--cluster", f"bench-{replication}", "--cache-dir", self.folder]
         nodes = [start(self.program("conclave-node"), "--model", self.model, *member, "--id", f"node-{i}", "--listen", "127.0.0.1:0",
                        "--threads", "1") for i in range(N_NODES)]
         with running(nodes), Coordinator(self.program("conclave-coordinator"), self.model, *member, "--threads", "2", "--min-nodes",
@@ -183,6 +183,7 @@ def main():
     parser.add_argument("--batches", type=numbers, default=[1, 8, 32])
     parser.add_argument("--replication", type=numbers, default=[2, 1])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--transport", default="auto", help="how frames travel: auto (shared memory here), tls")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         Bench(a, folder).run()

@@ -1,7 +1,9 @@
-/* Round trip of a frame between two processes over the ucx transport, against a plain TCP socket that sends the same
+/* Round trip of a frame between two processes over a lane of the transport, against a plain TCP socket that sends the same
  * bytes back, in the same run and by turns.
  *
- *     bench_transport [--seconds S] [--sizes BYTES,BYTES,...]     (default 1 second for each figure; 4, 16 and 64 KB)
+ *     bench_transport [--lane LANE] [--seconds S] [--sizes BYTES,BYTES,...]
+ *
+ * Default: tls; 1 second for each figure; 4, 16 and 64 KB.
  *
  * "yields": both ends yield for up to 1 ms, then sleep, as members do. "sleeps": both ends sleep at once. The
  * plain socket blocks in read. Reported is the median and the 5th percentile (what repeats on a machine that others
@@ -25,7 +27,7 @@ enum { MAX_SIZES = 16, MAX_SAMPLES = 200000, TURNS = 10, WARM_UP = 200 };
 #define YIELD_NS  UINT64_C(1000000)
 
 typedef enum { WAY_SOCKET, WAY_YIELDS, WAY_SLEEPS, N_WAYS } way;
-static const char *const way_names[N_WAYS] = {"plain TCP", "ucx, yields", "ucx, sleeps"};
+static const char *const way_names[N_WAYS] = {"plain TCP", "yields", "sleeps"};
 
 typedef struct samples {
     double *us; /* [MAX_SAMPLES] */
@@ -38,6 +40,7 @@ static bool sleeps_at_once;
 static transport *endpoint;
 static transport_peer peer;
 static bool is_up, is_down;
+static transport_lane lane;
 
 static uint64_t now_ns(void)
 {
@@ -83,7 +86,7 @@ static void socket_round(int fd, size_t n)
     move_all(fd, n, false);
 }
 
-/* ------------------------------------------------------------------------------------------------ ucx */
+/* ------------------------------------------------------------------------------------------------ frames */
 static void on_done(transport_msg *msg, moe_status status)
 {
     (void)msg;
@@ -139,7 +142,7 @@ static void turn_until(const size_t *counter, size_t n)
     }
 }
 
-static void ucx_round(size_t n)
+static void frame_round(size_t n)
 {
     size_t before = n_came;
 
@@ -152,7 +155,7 @@ static void ucx_round(size_t n)
 
 static transport *open_endpoint(const char *listen)
 {
-    const transport_net_options o = {.listen = listen, .max_message = MAX_BYTES, .max_peers = 4};
+    const transport_net_options o = {.lane = lane, .listen = listen, .max_message = MAX_BYTES, .max_peers = 4};
     transport *t;
     moe_error err;
 
@@ -198,7 +201,7 @@ static int start_socket_echo(pid_t *pid_out)
     return fd;
 }
 
-static void start_ucx_echo(pid_t *pid_out)
+static void start_frame_echo(pid_t *pid_out)
 {
     char address[128] = "";
     int fds[2];
@@ -228,6 +231,10 @@ static void start_ucx_echo(pid_t *pid_out)
     }
     while (!is_up && !is_down) {
         endpoint->ops->progress(endpoint);
+        (void)sched_yield();
+    }
+    if (is_down) {
+        give_up("no connection");
     }
 }
 
@@ -249,7 +256,7 @@ static void measure(way w, int fd, size_t n, double seconds, samples *out)
             begin = now_ns(); /* the size is no part of the round */
             socket_round(fd, n);
         } else {
-            ucx_round(n);
+            frame_round(n);
         }
         if (i >= WARM_UP && out->n < MAX_SAMPLES) {
             out->us[out->n++] = (double)(now_ns() - begin) * 1e-3;
@@ -300,6 +307,19 @@ static size_t parse_sizes(const char *text, size_t *sizes)
     return n;
 }
 
+static transport_lane parse_lane(const char *name)
+{
+    size_t i = 0;
+
+    while (transport_lane_names[i] != NULL && strcmp(transport_lane_names[i], name) != 0) {
+        i++;
+    }
+    if (i == TRANSPORT_N_LANES) {
+        give_up("--lane: unknown");
+    }
+    return (transport_lane)i;
+}
+
 int main(int argc, char **argv)
 {
     size_t sizes[MAX_SIZES] = {4096, 16384, 65536}, n_sizes = 3;
@@ -312,8 +332,10 @@ int main(int argc, char **argv)
             seconds = strtod(argv[i + 1], NULL);
         } else if (strcmp(argv[i], "--sizes") == 0) {
             n_sizes = parse_sizes(argv[i + 1], sizes);
+        } else if (strcmp(argv[i], "--lane") == 0) {
+            lane = parse_lane(argv[i + 1]);
         } else {
-            give_up("usage: bench_transport [--seconds S] [--sizes BYTES,...]");
+            give_up("usage: bench_transport [--lane LANE] [--seconds S] [--sizes BYTES,...]");
         }
     }
     buffer = calloc(1, MAX_BYTES);
@@ -321,8 +343,8 @@ int main(int argc, char **argv)
         give_up("no memory");
     }
     int fd = start_socket_echo(&children[0]);
-    start_ucx_echo(&children[1]);
-    printf("lane %s, two processes on the loopback device, %d turns each\n", transport_net_lane(endpoint), TURNS);
+    start_frame_echo(&children[1]);
+    printf("lane %s, two processes on one host, %d turns each\n", transport_carrier(endpoint, peer), TURNS);
     for (int w = 0; w < N_WAYS; w++) {
         all[w].us = malloc(MAX_SAMPLES * sizeof *all[w].us);
         if (all[w].us == NULL) {
