@@ -1,6 +1,7 @@
 /* Proof of the cluster secret: HMAC-SHA-256 over both HELLOs. docs/wire.md changes in the same commit. */
 #include "proto/wire.h"
 
+#include <limits.h>
 #include <string.h>
 
 #include <openssl/crypto.h>
@@ -43,7 +44,12 @@ void wire_key_fini(wire_key *key)
 moe_status wire_hello_nonce(wire_hello *h)
 {
     h->n_nonce = sizeof h->nonce;
-    return RAND_bytes(h->nonce, sizeof h->nonce) == 1 ? MOE_OK : MOE_ERR_INTERNAL;
+    return wire_random(h->nonce, sizeof h->nonce);
+}
+
+moe_status wire_random(unsigned char *out, size_t n)
+{
+    return n <= INT_MAX && RAND_bytes(out, (int)n) == 1 ? MOE_OK : MOE_ERR_INTERNAL;
 }
 
 static void put_unproved(moe_buf *b, const wire_hello *h)

@@ -27,7 +27,7 @@ const char *wire_type_name(wire_type type)
         [WIRE_HELLO] = "HELLO", [WIRE_DISPATCH] = "DISPATCH", [WIRE_RESULT] = "RESULT",   [WIRE_REFUSE] = "REFUSE",
         [WIRE_PING] = "PING",   [WIRE_PONG] = "PONG",         [WIRE_GOODBYE] = "GOODBYE", [WIRE_PROOF] = "PROOF"};
 
-    return type >= WIRE_HELLO && type <= WIRE_PROOF ? names[type] : "unknown";
+    return type >= WIRE_HELLO && type <= WIRE_LAST ? names[type] : "unknown";
 }
 
 moe_status wire_open(const void *frame, size_t n, wire_type *type_out, moe_error *err)
@@ -56,9 +56,9 @@ moe_status wire_open(const void *frame, size_t n, wire_type *type_out, moe_error
     if (version != WIRE_VERSION) {
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "frame: version %u, this member speaks %d", version, WIRE_VERSION);
     }
-    if (type < WIRE_HELLO || type > WIRE_PROOF) {
+    if (type < WIRE_HELLO || type > WIRE_LAST) {
         return moe_fail(err, MOE_ERR_CORRUPT, "frame: type %u is unknown, expected %d to %d", type, WIRE_HELLO,
-                        WIRE_PROOF);
+                        WIRE_LAST);
     }
     *type_out = (wire_type)type;
     return MOE_OK;

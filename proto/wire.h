@@ -36,7 +36,8 @@ typedef enum {
     WIRE_PING = 5,
     WIRE_PONG = 6,
     WIRE_GOODBYE = 7,
-    WIRE_PROOF = 8
+    WIRE_PROOF = 8,
+    WIRE_LAST = WIRE_PROOF
 } wire_type;
 const char *wire_type_name(wire_type type); /* "HELLO", ...; "unknown" for other numbers; static */
 
@@ -93,6 +94,8 @@ MOE_NODISCARD moe_status wire_key_init(wire_key *key, const void *secret, size_t
 void wire_key_fini(wire_key *key);
 /* A new nonce for one connection, from the system's randomness. */
 MOE_NODISCARD moe_status wire_hello_nonce(wire_hello *h);
+/* From the system's randomness: a nonce for one connection. */
+MOE_NODISCARD moe_status wire_random(unsigned char *out, size_t n);
 /* The proof of `who`; the HELLOs' own macs are left out of it. */
 MOE_NODISCARD moe_status wire_prove(const wire_key *key, wire_role who, const wire_hello *coordinator,
                                     const wire_hello *node, unsigned char mac[32]);

@@ -1,0 +1,420 @@
+/* One end of a link. docs/wire.md changes in the same commit. */
+#include "proto/link.h"
+
+#include <string.h>
+
+/* Chosen, not measured.
+ *
+ *   SILENT_BEATS   heartbeats without a sign of life until a node counts as lost
+ *   BUSY_BEATS     the same while it has rows of ours: a node that computes does not answer. Those that others can
+ *                  compute do not wait for that (exchange/speed.c)
+ *   AGAIN_NS       what found no room is sent again after this */
+#define SILENT_BEATS 8
+#define BUSY_BEATS   32
+#define AGAIN_NS     UINT64_C(10000000)
+
+/* ------------------------------------------------------------------------------------------------ edges */
+static const link_edge edges[] = {
+    {LINK_COORDINATOR, LINK_GREETING, WIRE_HELLO, LINK_TO(LINK_OPEN) | LINK_TO(LINK_CLOSED)},
+    {LINK_COORDINATOR, LINK_GREETING, WIRE_GOODBYE, LINK_TO(LINK_GREETING) | LINK_TO(LINK_CLOSED)},
+    {LINK_COORDINATOR, LINK_OPEN, WIRE_GOODBYE, LINK_TO(LINK_DRAINING) | LINK_TO(LINK_CLOSED)},
+    {LINK_COORDINATOR, LINK_OPEN, WIRE_PONG, LINK_TO(LINK_OPEN)},
+    {LINK_COORDINATOR, LINK_OPEN, WIRE_RESULT, LINK_TO(LINK_OPEN)},
+    {LINK_COORDINATOR, LINK_OPEN, WIRE_REFUSE, LINK_TO(LINK_OPEN)},
+    {LINK_COORDINATOR, LINK_DRAINING, WIRE_GOODBYE, LINK_TO(LINK_DRAINING) | LINK_TO(LINK_CLOSED)},
+    {LINK_COORDINATOR, LINK_DRAINING, WIRE_PONG, LINK_TO(LINK_DRAINING)},
+    {LINK_COORDINATOR, LINK_DRAINING, WIRE_RESULT, LINK_TO(LINK_DRAINING)},
+    {LINK_COORDINATOR, LINK_DRAINING, WIRE_REFUSE, LINK_TO(LINK_DRAINING)},
+    {LINK_COORDINATOR, LINK_GREETING, LINK_TIME, LINK_TO(LINK_GREETING) | LINK_TO(LINK_CLOSED)},
+    {LINK_COORDINATOR, LINK_OPEN, LINK_TIME, LINK_TO(LINK_OPEN) | LINK_TO(LINK_CLOSED)},
+    {LINK_COORDINATOR, LINK_DRAINING, LINK_TIME, LINK_TO(LINK_DRAINING) | LINK_TO(LINK_CLOSED)},
+
+    {LINK_NODE, LINK_GREETING, WIRE_HELLO, LINK_TO(LINK_OPEN) | LINK_TO(LINK_PROVING) | LINK_TO(LINK_REFUSED)},
+    {LINK_NODE, LINK_PROVING, WIRE_PROOF, LINK_TO(LINK_OPEN)},
+    {LINK_NODE, LINK_OPEN, WIRE_PING, LINK_TO(LINK_OPEN)},
+    {LINK_NODE, LINK_OPEN, WIRE_DISPATCH, LINK_TO(LINK_OPEN)},
+    {LINK_NODE, LINK_GREETING, LINK_TIME, LINK_TO(LINK_GREETING) | LINK_TO(LINK_CLOSED)},
+    {LINK_NODE, LINK_PROVING, LINK_TIME, LINK_TO(LINK_PROVING) | LINK_TO(LINK_CLOSED)},
+    {LINK_NODE, LINK_REFUSED, LINK_TIME, LINK_TO(LINK_REFUSED) | LINK_TO(LINK_CLOSED)},
+    {LINK_NODE, LINK_OPEN, LINK_TIME, LINK_TO(LINK_OPEN)},
+
+    {LINK_PROBE, LINK_GREETING, WIRE_HELLO, LINK_TO(LINK_CLOSED)},
+    {LINK_PROBE, LINK_GREETING, WIRE_GOODBYE, LINK_TO(LINK_CLOSED)},
+    {LINK_PROBE, LINK_GREETING, LINK_TIME, LINK_TO(LINK_GREETING) | LINK_TO(LINK_CLOSED)},
+};
+
+const link_edge *link_edges(size_t *n_out)
+{
+    *n_out = MOE_COUNT(edges);
+    return edges;
+}
+
+static const link_edge *find_edge(const link_end *l, int frame)
+{
+    for (size_t i = 0; l->state != LINK_CLOSED && i < MOE_COUNT(edges); i++) {
+        if (edges[i].role == l->side->role && edges[i].from == l->state && edges[i].frame == frame) {
+            return &edges[i];
+        }
+    }
+    return NULL;
+}
+
+/* ------------------------------------------------------------------------------------------------ sending */
+static bool has_secret(const link_end *l)
+{
+    return l->side->key->present;
+}
+
+static bool send_small(link_end *l, moe_buf *b)
+{
+    size_t n = wire_finish(b);
+
+    MOE_ASSERT(n > 0);
+    return l->side->ops->send(l->ctx, b->data, n);
+}
+
+static bool send_goodbye(link_end *l, wire_goodbye_reason reason, const char *text)
+{
+    unsigned char frame[WIRE_SMALL_BYTES];
+    wire_goodbye g = {.reason = (uint16_t)reason};
+    moe_buf b;
+
+    moe_buf_init(&b, frame, sizeof frame);
+    (void)snprintf(g.text, sizeof g.text, "%s", text);
+    wire_put_goodbye(&b, &g);
+    return send_small(l, &b);
+}
+
+static bool send_hello(link_end *l, const wire_hello *mine)
+{
+    unsigned char frame[WIRE_SMALL_BYTES];
+    moe_buf b;
+
+    moe_buf_init(&b, frame, sizeof frame);
+    wire_put_hello(&b, mine);
+    return send_small(l, &b);
+}
+
+/* Our HELLO as it is on this connection, without the proof. */
+static wire_hello own_hello(const link_end *l)
+{
+    wire_hello h = *l->side->hello;
+
+    if (has_secret(l)) {
+        h.n_nonce = sizeof h.nonce;
+        memcpy(h.nonce, l->nonce, sizeof h.nonce);
+    }
+    return h;
+}
+
+static void ping(link_end *l, uint64_t now)
+{
+    unsigned char frame[WIRE_SMALL_BYTES];
+    const wire_ping p = {.token = now, .epoch = l->side->epoch};
+    moe_buf b;
+
+    moe_buf_init(&b, frame, sizeof frame);
+    wire_put_ping(&b, &p);
+    l->pinged_ns = now;
+    if (send_small(l, &b)) {
+        l->told_epoch = p.epoch;
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ HELLO, PROOF */
+moe_status link_begin(link_end *l, const link_side *side, void *ctx, uint64_t now, uint64_t deadline_ns)
+{
+    moe_status status = MOE_OK;
+
+    *l = (link_end){.side = side,
+                    .ctx = ctx,
+                    .state = LINK_GREETING,
+                    .deadline_ns = deadline_ns,
+                    .heard_ns = now,
+                    .pinged_ns = now};
+    if (has_secret(l)) {
+        status = side->ops->draw(l->nonce, sizeof l->nonce);
+    }
+    if (status == MOE_OK && side->role != LINK_NODE) {
+        const wire_hello mine = own_hello(l);
+
+        status = send_hello(l, &mine) ? MOE_OK : MOE_ERR_BUSY;
+    }
+    if (status != MOE_OK) {
+        link_close(l);
+    }
+    return status;
+}
+
+void link_close(link_end *l)
+{
+    l->state = LINK_CLOSED;
+}
+
+static moe_status judge(link_end *l, moe_error *err)
+{
+    const link_ops *ops = l->side->ops;
+    moe_status status = wire_hello_check(l->side->hello, &l->theirs, err);
+
+    if (status == MOE_OK && l->side->role == LINK_NODE && has_secret(l) && l->theirs.n_nonce == 0) {
+        l->is_unproved = true;
+        status = moe_fail(err, MOE_ERR_DENIED, "member %s has no nonce: this cluster has a secret", l->theirs.member);
+    }
+    return status == MOE_OK && ops->judge != NULL ? ops->judge(l->ctx, &l->theirs, err) : status;
+}
+
+/* The called end answers with its own HELLO, which carries its proof. */
+static moe_status answer_hello(link_end *l, link_event *out, moe_error *err)
+{
+    wire_hello mine = own_hello(l);
+
+    if (has_secret(l)) {
+        moe_status status = wire_prove(l->side->key, WIRE_NODE, &l->theirs, &mine, mine.mac);
+
+        if (status != MOE_OK) {
+            return moe_fail(err, status, "no proof for HELLO");
+        }
+        mine.n_mac = sizeof mine.mac;
+    }
+    if (!send_hello(l, &mine)) {
+        return moe_fail(err, MOE_ERR_BUSY, "no send buffer for HELLO");
+    }
+    l->state = has_secret(l) ? LINK_PROVING : LINK_OPEN;
+    *out = has_secret(l) ? LINK_NOTHING : LINK_OPENED;
+    return MOE_OK;
+}
+
+/* With a secret: the node's proof is checked and, but by a probe, answered with ours. */
+static moe_status prove(link_end *l, moe_error *err)
+{
+    const wire_hello mine = own_hello(l);
+    unsigned char frame[WIRE_SMALL_BYTES], mac[32];
+    moe_buf b;
+
+    if (!has_secret(l)) {
+        return MOE_OK;
+    }
+    if (l->theirs.n_mac != sizeof l->theirs.mac ||
+        !wire_proves(l->side->key, WIRE_NODE, &mine, &l->theirs, l->theirs.mac)) {
+        l->is_unproved = true;
+        return moe_fail(err, MOE_ERR_DENIED, "its proof of the cluster secret is %s",
+                        l->theirs.n_mac == 0 ? "missing" : "wrong");
+    }
+    if (l->side->role == LINK_PROBE) {
+        return MOE_OK;
+    }
+    moe_buf_init(&b, frame, sizeof frame);
+    moe_status status = wire_prove(l->side->key, WIRE_COORDINATOR, &mine, &l->theirs, mac);
+    wire_put_proof(&b, mac);
+    return status == MOE_OK && send_small(l, &b) ? MOE_OK : moe_fail(err, MOE_ERR_BUSY, "no send buffer for PROOF");
+}
+
+/* The checks go from what the operator must mend (another cluster, another model, an address that leads elsewhere) to
+ * the proof, which costs two HMACs. HELLO needs no proof to be parsed: nothing in it is believed but names and
+ * limits. */
+static moe_status on_hello(link_end *l, const unsigned char *bytes, size_t n, link_event *out, moe_error *err)
+{
+    moe_status status = wire_get_hello(bytes, n, &l->theirs, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    bool fits = judge(l, err) == MOE_OK;
+    if (l->side->role == LINK_NODE) {
+        if (fits) {
+            return answer_hello(l, out, err);
+        }
+        (void)send_goodbye(l, WIRE_GOODBYE_REFUSED, err->text);
+        l->state = LINK_REFUSED;
+        *out = LINK_TURNED_AWAY;
+    } else {
+        bool proved = fits && prove(l, err) == MOE_OK;
+
+        l->state = proved && l->side->role == LINK_COORDINATOR ? LINK_OPEN : LINK_CLOSED;
+        l->pinged_ns = l->heard_ns; /* now */
+        *out = proved ? LINK_OPENED : LINK_TURNED_AWAY;
+    }
+    return MOE_OK;
+}
+
+static moe_status on_proof(link_end *l, const unsigned char *bytes, size_t n, link_event *out, moe_error *err)
+{
+    const wire_hello mine = own_hello(l);
+    unsigned char mac[32];
+    moe_status status = wire_get_proof(bytes, n, mac, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    if (!wire_proves(l->side->key, WIRE_COORDINATOR, &l->theirs, &mine, mac)) {
+        l->is_unproved = true;
+        return moe_fail(err, MOE_ERR_DENIED, "its proof of the cluster secret is wrong");
+    }
+    l->state = LINK_OPEN;
+    *out = LINK_OPENED;
+    return MOE_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ open */
+static moe_status on_ping(link_end *l, const unsigned char *bytes, size_t n, moe_error *err)
+{
+    unsigned char frame[WIRE_SMALL_BYTES];
+    wire_pong pong = l->side->load;
+    wire_ping p;
+    moe_buf b;
+    moe_status status = wire_get_ping(bytes, n, &p, err);
+
+    if (status == MOE_OK) {
+        l->epoch = p.epoch;
+        pong.token = p.token;
+        moe_buf_init(&b, frame, sizeof frame);
+        wire_put_pong(&b, &pong);
+        (void)send_small(l, &b); /* one that does not read gets none */
+    }
+    return status;
+}
+
+static moe_status on_pong(link_end *l, const unsigned char *bytes, size_t n, link_event *out, moe_error *err)
+{
+    wire_pong pong;
+    moe_status status = wire_get_pong(bytes, n, &pong, err);
+
+    if (status == MOE_OK) {
+        l->queued_rows = pong.queued_rows;
+        *out = LINK_ANSWERED;
+    }
+    return status;
+}
+
+static moe_status on_goodbye(link_end *l, const unsigned char *bytes, size_t n, link_event *out, moe_error *err)
+{
+    wire_goodbye g;
+    moe_status status = wire_get_goodbye(bytes, n, &g, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    if (g.reason != WIRE_GOODBYE_DRAINING || l->side->role == LINK_PROBE) {
+        (void)moe_fail(err, MOE_ERR_DENIED, "%s", g.text);
+        l->state = LINK_CLOSED;
+        *out = LINK_TURNED_AWAY;
+    } else if (l->state == LINK_OPEN) {
+        l->state = LINK_DRAINING;
+        *out = LINK_LEAVING;
+    }
+    return MOE_OK;
+}
+
+static moe_status take(link_end *l, wire_type type, const unsigned char *bytes, size_t n, link_event *out,
+                       moe_error *err)
+{
+    switch (type) {
+    case WIRE_HELLO:
+        return on_hello(l, bytes, n, out, err);
+    case WIRE_PROOF:
+        return on_proof(l, bytes, n, out, err);
+    case WIRE_PING:
+        return on_ping(l, bytes, n, err);
+    case WIRE_PONG:
+        return on_pong(l, bytes, n, out, err);
+    case WIRE_GOODBYE:
+        return on_goodbye(l, bytes, n, out, err);
+    case WIRE_DISPATCH:
+    case WIRE_RESULT:
+    case WIRE_REFUSE:
+        *out = LINK_FRAME;
+        return MOE_OK;
+    }
+    return MOE_ERR_INTERNAL; /* wire_open knows no other */
+}
+
+moe_status link_receive(link_end *l, const unsigned char *bytes, size_t n, uint64_t now, link_event *out,
+                        wire_type *type_out, moe_error *err)
+{
+    wire_type type = WIRE_HELLO;
+    moe_status status = wire_open(bytes, n, &type, err);
+
+    *out = LINK_NOTHING;
+    l->is_unproved = false;
+    if (status == MOE_OK) {
+        const link_edge *edge = find_edge(l, type);
+
+        l->heard_ns = now;
+        *type_out = type;
+        if (edge == NULL) {
+            status = moe_fail(err, MOE_ERR_CORRUPT, "%s %s", wire_type_name(type),
+                              link_is_open(l) ? "is not expected now" : "came before HELLO was accepted");
+        } else {
+            status = take(l, type, bytes, n, out, err);
+            MOE_ASSERT(status != MOE_OK || (edge->to & LINK_TO(l->state)) != 0);
+        }
+    }
+    if (status != MOE_OK) {
+        link_close(l);
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ time */
+static link_verdict beat(link_end *l, uint64_t now, bool busy, uint64_t *wake_ns)
+{
+    uint64_t each = l->side->heartbeat_ns;
+
+    if (now - l->pinged_ns > 2 * each) {
+        l->heard_ns = now; /* this loop has not turned for two beats: the silence was ours, not the node's */
+    }
+    if (now - l->heard_ns > (busy ? BUSY_BEATS : SILENT_BEATS) * each) {
+        return LINK_SILENT;
+    }
+    if (now - l->pinged_ns >= each) {
+        ping(l, now);
+    }
+    *wake_ns = MOE_MIN(*wake_ns, l->pinged_ns + each);
+    return LINK_FINE;
+}
+
+static link_verdict tick_coordinator(link_end *l, uint64_t now, bool busy, uint64_t *wake_ns)
+{
+    link_verdict verdict = l->side->heartbeat_ns != 0 ? beat(l, now, busy, wake_ns) : LINK_FINE;
+
+    if (verdict == LINK_FINE && l->told_epoch != l->side->epoch) {
+        ping(l, now);
+        if (l->told_epoch != l->side->epoch) {
+            *wake_ns = MOE_MIN(*wake_ns, now + AGAIN_NS);
+        }
+    }
+    return verdict;
+}
+
+static void tick_node(link_end *l, uint64_t now, uint64_t *wake_ns)
+{
+    if (l->side->draining && !l->told_draining) {
+        l->told_draining = send_goodbye(l, WIRE_GOODBYE_DRAINING, "draining");
+        if (!l->told_draining) {
+            *wake_ns = MOE_MIN(*wake_ns, now + AGAIN_NS);
+        }
+    }
+}
+
+link_verdict link_tick(link_end *l, uint64_t now, bool busy, uint64_t *wake_ns)
+{
+    link_verdict verdict = LINK_FINE;
+
+    if (l->state == LINK_CLOSED) {
+        return LINK_FINE;
+    }
+    if (!link_is_open(l)) {
+        verdict = l->deadline_ns != 0 && now >= l->deadline_ns ? LINK_LATE : LINK_FINE;
+        if (l->deadline_ns != 0) {
+            *wake_ns = MOE_MIN(*wake_ns, l->deadline_ns);
+        }
+    } else if (l->side->role == LINK_NODE) {
+        tick_node(l, now, wake_ns);
+    } else {
+        verdict = tick_coordinator(l, now, busy, wake_ns);
+    }
+    if (verdict != LINK_FINE) {
+        link_close(l);
+    }
+    return verdict;
+}

@@ -1,0 +1,267 @@
+/* Two ends of a link, and whoever stands between them. The input is a program: frames that the ends have sent are given,
+ * given twice, dropped or damaged, frames of the input's own are put in, time passes, sides change (make_link_corpus.py
+ * has the codes). Whatever it does:
+ *
+ *   - no end moves along an edge that is not in the table
+ *   - with a secret nobody is accepted who has not proved it: an end opens only by the very frame that the other, with the
+ *     same secret, has sent on this connection; with different secrets never
+ *   - an end sends at most one frame for each that it was given, and a stranger gets at most one at all */
+#include <string.h>
+
+#include "proto/link.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+enum { QUEUE = 16 };
+
+typedef struct member {
+    wire_hello hello;
+    wire_key key;
+    link_side side;
+    link_end end;
+    bool is_full, is_unwanted;
+    unsigned char sent[QUEUE][WIRE_SMALL_BYTES]; /* not given yet; the oldest first */
+    size_t n_bytes[QUEUE], n_queued, n_sent;     /* n_sent: since it was last looked at */
+    size_t n_before_open;
+    unsigned char key_frame[WIRE_SMALL_BYTES]; /* by which the other end opens: a node's HELLO, a coordinator's PROOF */
+    size_t n_key_frame;
+} member;
+
+typedef struct program {
+    const uint8_t *data;
+    size_t n, at;
+    uint64_t now;
+    bool has_secret, is_same;
+    member coordinator, node;
+} program;
+
+static unsigned char draws;
+
+static bool keep(void *ctx, const unsigned char *frame, size_t n)
+{
+    member *m = ctx;
+    wire_type type;
+
+    MOE_ASSERT(n <= WIRE_SMALL_BYTES && wire_open(frame, n, &type, NULL) == MOE_OK && m->end.state != LINK_CLOSED);
+    if (m->is_full || m->n_queued == QUEUE) {
+        return false;
+    }
+    memcpy(m->sent[m->n_queued], frame, n);
+    m->n_bytes[m->n_queued++] = n;
+    m->n_sent++;
+    m->n_before_open += !link_is_open(&m->end);
+    if (type == (m->side.role == LINK_NODE ? WIRE_HELLO : WIRE_PROOF)) {
+        memcpy(m->key_frame, frame, n);
+        m->n_key_frame = n;
+    }
+    return true;
+}
+
+static moe_status draw(unsigned char *out, size_t n)
+{
+    memset(out, ++draws, n);
+    return MOE_OK;
+}
+
+static moe_status judge(void *ctx, const wire_hello *theirs, moe_error *why)
+{
+    const member *m = ctx;
+
+    return m->is_unwanted ? moe_fail(why, MOE_ERR_DENIED, "%s is unwanted", theirs->member) : MOE_OK;
+}
+
+static const link_ops ops = {.send = keep, .draw = draw, .judge = judge};
+
+static void member_init(member *m, link_role role, const char *secret)
+{
+    *m = (member){.hello = {.role = role == LINK_NODE ? WIRE_NODE : WIRE_COORDINATOR,
+                            .d_model = 16,
+                            .max_message = 4096,
+                            .max_rows = 4,
+                            .max_picks = 8}};
+    memcpy(m->hello.member, role == LINK_NODE ? "n0" : "c0", 3);
+    memcpy(m->hello.cluster, "conclave", 9);
+    memcpy(m->hello.numeric_class, "cpu-f32-1", 10);
+    MOE_ASSERT(wire_key_init(&m->key, secret, strlen(secret)) == MOE_OK);
+    m->side = (link_side){.role = role, .hello = &m->hello, .key = &m->key, .ops = &ops};
+    m->side.heartbeat_ns = role == LINK_NODE ? 0 : UINT64_C(250000000);
+}
+
+static uint8_t next(program *p)
+{
+    return p->at < p->n ? p->data[p->at++] : 0;
+}
+
+static void check_edge(const link_end *l, link_role role, link_state before, int frame)
+{
+    size_t n;
+    const link_edge *edges = link_edges(&n);
+
+    for (size_t i = 0; i < n; i++) {
+        if (edges[i].role == role && edges[i].from == before && edges[i].frame == frame) {
+            MOE_ASSERT((edges[i].to & LINK_TO(l->state)) != 0);
+            return;
+        }
+    }
+    MOE_ASSERT(before == LINK_CLOSED && l->state == LINK_CLOSED); /* what is given to it then is not taken */
+}
+
+static void give(program *p, member *to, const unsigned char *frame, size_t n)
+{
+    const member *from = to == &p->node ? &p->coordinator : &p->node;
+    const link_state before = to->end.state;
+    const uint64_t epoch = to->end.epoch;
+    bool was_open = link_is_open(&to->end);
+    link_event event;
+    wire_type type = WIRE_HELLO;
+    moe_error err;
+
+    to->n_sent = 0;
+    if (before == LINK_CLOSED) {
+        return; /* there is no connection */
+    }
+    if (link_receive(&to->end, frame, n, p->now, &event, &type, &err) != MOE_OK) {
+        MOE_ASSERT(to->end.state == LINK_CLOSED && event == LINK_NOTHING);
+    } else {
+        check_edge(&to->end, to->side.role, before, type);
+    }
+    bool is_open = link_is_open(&to->end);
+    MOE_ASSERT(was_open || (event != LINK_FRAME && event != LINK_ANSWERED && to->end.epoch == epoch));
+    if (p->has_secret && is_open && !was_open) {
+        MOE_ASSERT(p->is_same && n == from->n_key_frame && memcmp(frame, from->key_frame, n) == 0);
+    }
+    MOE_ASSERT(to->n_sent <= 1);
+    MOE_ASSERT(to->side.role != LINK_NODE || to->n_before_open <= 1);
+}
+
+static void tick(program *p, member *m, bool busy)
+{
+    const link_state before = m->end.state;
+    uint64_t wake = UINT64_MAX;
+
+    m->n_sent = 0;
+    link_verdict verdict = link_tick(&m->end, p->now, busy, &wake);
+    MOE_ASSERT((verdict == LINK_FINE) == (m->end.state == before));
+    check_edge(&m->end, m->side.role, before, LINK_TIME);
+    MOE_ASSERT(m->n_sent <= 2 && (m->n_sent == 0 || link_is_open(&m->end)));
+}
+
+static void connect(program *p)
+{
+    member *both[] = {&p->coordinator, &p->node};
+
+    for (size_t i = 0; i < MOE_COUNT(both); i++) {
+        both[i]->n_queued = both[i]->n_before_open = both[i]->n_key_frame = 0;
+        (void)!link_begin(&both[i]->end, &both[i]->side, both[i], p->now, p->now + LINK_GREETING_NS);
+    }
+}
+
+static void drop_oldest(member *m)
+{
+    m->n_queued -= m->n_queued > 0;
+    memmove(m->sent[0], m->sent[1], m->n_queued * sizeof m->sent[0]);
+    memmove(m->n_bytes, m->n_bytes + 1, m->n_queued * sizeof m->n_bytes[0]);
+}
+
+static void give_oldest(program *p, member *from, bool again)
+{
+    member *to = from == &p->node ? &p->coordinator : &p->node;
+    unsigned char frame[WIRE_SMALL_BYTES];
+    size_t n = from->n_bytes[0];
+
+    if (from->n_queued > 0) {
+        memcpy(frame, from->sent[0], n);
+        if (!again) {
+            drop_oldest(from);
+        }
+        give(p, to, frame, n);
+    }
+}
+
+static void damage(program *p, member *from)
+{
+    size_t at = next(p) * 2u + next(p) % 2u;
+
+    if (from->n_queued > 0) {
+        from->sent[0][at % from->n_bytes[0]] ^= (unsigned char)(1u << (next(p) & 7));
+    }
+}
+
+/* A frame of the input's own: a type, a length and a body. */
+static void put_in(program *p, member *to)
+{
+    unsigned char frame[WIRE_SMALL_BYTES] = {'C', 'N', 'C', 'W', WIRE_VERSION, 0, 0, 0};
+    uint8_t type = next(p);
+    size_t body = MOE_MIN(next(p) * 2u, MOE_MIN(p->n - p->at, sizeof frame - WIRE_HEADER_BYTES));
+    moe_buf b;
+
+    frame[6] = type;
+    memcpy(frame + WIRE_HEADER_BYTES, p->data + p->at, body);
+    p->at += body;
+    moe_buf_init(&b, frame, sizeof frame);
+    b.used = WIRE_HEADER_BYTES + body;
+    give(p, to, frame, wire_finish(&b));
+}
+
+static void run(program *p)
+{
+    uint8_t byte = next(p);
+    member *m = (byte & 0x80) != 0 ? &p->node : &p->coordinator;
+
+    switch (byte & 0x7f) {
+    case 0:
+        connect(p);
+        break;
+    case 1:
+        give_oldest(p, m, false);
+        break;
+    case 2:
+        give_oldest(p, m, true);
+        break;
+    case 3:
+        drop_oldest(m);
+        break;
+    case 4:
+        damage(p, m);
+        break;
+    case 5:
+        put_in(p, m);
+        break;
+    case 6:
+        p->now += next(p) * UINT64_C(10000000);
+        tick(p, &p->coordinator, (byte & 0x80) != 0);
+        tick(p, &p->node, false);
+        break;
+    case 7:
+        m->side.epoch = next(p);
+        break;
+    case 8:
+        m->side.draining = next(p) & 1;
+        break;
+    case 9:
+        m->is_full = next(p) & 1;
+        break;
+    case 10:
+        m->is_unwanted = next(p) & 1;
+        break;
+    default:
+        link_close(&m->end);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    static const char *const secrets[][2] = {{"", ""}, {"secret", "secret"}, {"secret", "another"}, {"", "secret"}};
+    program p = {.data = data, .n = n, .now = 1};
+    const char *const *secret = secrets[next(&p) % MOE_COUNT(secrets)];
+
+    draws = 0;
+    p.has_secret = secret[1][0] != '\0';
+    p.is_same = strcmp(secret[0], secret[1]) == 0;
+    member_init(&p.coordinator, LINK_COORDINATOR, secret[0]);
+    member_init(&p.node, LINK_NODE, secret[1]);
+    while (p.at < p.n) {
+        run(&p);
+    }
+    return 0;
+}
