@@ -14,7 +14,7 @@ static router_nodes live_nodes(const exchange *x, uint64_t now)
     for (uint32_t i = 0; i < n; i++) {
         const exchange_node *node = x->node_of[i] == EXCHANGE_NO_NODE ? NULL : &x->nodes[x->node_of[i]];
 
-        if (node != NULL && node->state == NODE_READY && now >= node->mute.until_ns) {
+        if (node != NULL && exchange_node_takes(node) && now >= node->mute.until_ns) {
             router_nodes_add(&live, i);
         }
     }

@@ -64,6 +64,11 @@ static void hello_init(exchange *x)
     (void)snprintf(h->cluster, sizeof h->cluster, "%s", o->cluster);
     (void)snprintf(h->numeric_class, sizeof h->numeric_class, "%s", compute_class_name(o->device->numeric_class));
     memcpy(h->fingerprint, o->fingerprint, sizeof h->fingerprint);
+    x->side = (link_side){.role = LINK_COORDINATOR,
+                          .hello = h,
+                          .key = &x->key,
+                          .ops = &exchange_link_ops,
+                          .heartbeat_ns = o->heartbeat_ns};
     x->o.id = h->member;
     x->o.cluster = h->cluster;
 }
@@ -424,7 +429,7 @@ moe_status exchange_on_result(exchange *x, transport_peer peer, const wire_resul
     x->nodes[a->node].rows += a->n_rows;
     x->nodes[a->node].frames++;
     x->nodes[a->node].busy_ns += now - a->sent_ns;
-    x->nodes[a->node].queued_rows = r->queued_rows;
+    x->nodes[a->node].link.queued_rows = r->queued_rows;
     exchange_speed_note(x, run, a, now);
     a->state = ATTEMPT_FREE;
     finish_picks(x, run, a, r->rows);

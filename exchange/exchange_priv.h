@@ -3,7 +3,7 @@
 #define CONCLAVE_EXCHANGE_EXCHANGE_PRIV_H
 
 #include "exchange/exchange.h"
-#include "proto/wire.h"
+#include "proto/link.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -11,7 +11,8 @@
 #define EXCHANGE_MAX_JOBS 2
 #define EXCHANGE_NO_NODE  UINT32_MAX
 
-typedef enum { NODE_FREE, NODE_DOWN, NODE_CONNECTING, NODE_GREETING, NODE_READY, NODE_DRAINING } exchange_node_state;
+/* MET: connected, and how far that has come its link knows. Elsewhere the link is closed. */
+typedef enum { NODE_FREE, NODE_DOWN, NODE_CONNECTING, NODE_MET } exchange_node_state;
 
 /* speed.c. Times per unit of a part's cost. */
 typedef struct exchange_speed {
@@ -40,18 +41,16 @@ typedef struct exchange_node {
     exchange_node_state state;
     char id[ROUTER_MAX_NODE_ID + 1];
     char address[MOE_ADDRESS_BYTES];
-    transport_peer peer;    /* 0: none */
-    uint64_t timer_ns;      /* DOWN: when to connect; CONNECTING and GREETING: when to give up */
-    uint64_t backoff_ns;    /* before the next connect but one */
-    uint64_t slow_until_ns; /* it let a deadline pass: until then it is used only if there is no other */
-    uint64_t hold_until_ns; /* it refused: until then it is not used */
-    uint64_t heard_ns, pinged_ns;
-    uint64_t told_epoch;          /* on this connection, by PING; 0: none */
-    unsigned char nonce[32];      /* of our HELLO on this connection */
+    exchange *x;
+    transport_peer peer; /* 0: none */
+    link_end link;
+    uint64_t timer_ns;            /* DOWN: when to connect; then, until the link is open: when to give up */
+    uint64_t backoff_ns;          /* before the next connect but one */
+    uint64_t slow_until_ns;       /* it let a deadline pass: until then it is used only if there is no other */
+    uint64_t hold_until_ns;       /* it refused: until then it is not used */
     uint32_t max_rows, max_picks; /* of one dispatch: the smaller of both members' limits */
     uint64_t rows, frames;        /* answered */
     uint64_t busy_ns;             /* from dispatch to result, over those frames */
-    uint32_t queued_rows;         /* there, when it last answered */
     uint64_t expected;            /* the incarnation that is meant; 0: any */
     bool is_another;              /* another one has answered */
     uint64_t incarnation;         /* of the HELLO that was last accepted; 0: none */
@@ -61,6 +60,7 @@ typedef struct exchange_node {
     exchange_mute mute;
     uint64_t hedges;       /* parts of it that others were given as well */
     uint64_t late_told_ns; /* when a person was last told that it is late */
+    bool is_met;           /* its link was open on this connection */
     uint64_t lost_ns;      /* when its connection was lost; 0: it has one, or never had */
     uint32_t n_failed;     /* connects in vain since then */
     bool is_refused;       /* nobody listened at its address when it was last called */
@@ -102,12 +102,12 @@ struct exchange {
     exchange_options o; /* strings are not kept */
     wire_hello hello;   /* without nonce */
     wire_key key;
+    link_side side; /* its epoch is what nodes are told */
     uint16_t dtype; /* wire_dtype */
     size_t row_bytes;
     exchange_node nodes[ROUTER_MAX_NODES];
     router_placement *placement;        /* shared; NULL: none yet */
     uint32_t node_of[ROUTER_MAX_NODES]; /* placement's node -> nodes */
-    uint64_t applied_epoch;             /* what nodes are told; 0: none yet */
     router_plan *plan;
     transport_frames *small, *dispatches;
     exchange_attempt *attempts; /* owned [n_attempts] */
@@ -168,6 +168,12 @@ void exchange_coverage_init(exchange *x);
 void exchange_coverage_update(exchange *x, uint64_t now);
 
 /* exchange_node.c: connections to nodes */
+extern const link_ops exchange_link_ops; /* ctx is an exchange_node */
+/* Whether new rows may go there. */
+static inline bool exchange_node_takes(const exchange_node *node)
+{
+    return node->link.state == LINK_OPEN;
+}
 void exchange_map_nodes(exchange *x);
 void exchange_node_timers(exchange *x, uint64_t now);
 /* The limits of one dispatch that both ends and max_message bytes allow; false if not even one row of k picks fits. */

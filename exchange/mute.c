@@ -62,5 +62,5 @@ void exchange_mute_answered(exchange *x, exchange_node *n)
 
 bool exchange_takes_rows(const exchange_node *n, uint64_t now)
 {
-    return n->state == NODE_READY && now >= n->hold_until_ns && now >= n->mute.until_ns;
+    return exchange_node_takes(n) && now >= n->hold_until_ns && now >= n->mute.until_ns;
 }

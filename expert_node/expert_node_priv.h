@@ -3,7 +3,7 @@
 #define CONCLAVE_EXPERT_NODE_PRIV_H
 
 #include "expert_node/expert_node.h"
-#include "proto/wire.h"
+#include "proto/link.h"
 
 #define NODE_NO_GROUP UINT32_MAX
 
@@ -20,16 +20,11 @@ typedef struct node_slot {
     uint32_t first_group, last_group; /* its groups in the batch, chained by node_group.next; NODE_NO_GROUP: none */
 } node_slot;
 
-/* NEW: HELLO is awaited. PROVING: our HELLO has gone, the proof of the secret is awaited. GREETED: accepted. */
-typedef enum { PEER_FREE, PEER_NEW, PEER_PROVING, PEER_GREETED, PEER_REFUSED } node_peer_state;
-
+/* A connection; its place is free while the link is closed. */
 typedef struct node_peer {
-    node_peer_state state;
     transport_peer peer;
-    wire_hello hello;        /* theirs */
-    unsigned char nonce[32]; /* of ours on this connection */
-    uint64_t since_ns;
-    uint64_t epoch; /* that it applies, as it last told; 0: it has not */
+    expert_node *node;
+    link_end link;
 } node_peer;
 
 /* The rows of one dispatch for one expert. */
@@ -63,7 +58,8 @@ struct expert_node {
     expert_node_options o; /* strings are not kept */
     wire_hello hello;      /* without nonce */
     wire_key key;
-    uint64_t peers_check_ns; /* when peers that have not greeted are looked for again */
+    link_side side;
+    uint64_t peers_check_ns; /* when the links are looked at again */
     uint16_t dtype;          /* wire_dtype */
     size_t row_bytes;
     node_slot *slots; /* owned [slots of the space] */
@@ -80,8 +76,9 @@ void node_shard_close(expert_node *node);
 /* inbox.c: what arrives */
 void node_on_message(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n);
 void node_on_peer(void *ctx, transport_peer peer, transport_peer_event event, const char *why);
+extern const link_ops node_link_ops;      /* ctx is a node_peer */
 void node_check_peers(expert_node *node); /* disconnects peers that have not greeted in time */
-void node_goodbye(expert_node *node, transport_peer peer, wire_goodbye_reason reason, const char *text);
+void node_tell_peers(expert_node *node);  /* the same now, and tells them what they have not been told */
 void node_refuse(expert_node *node, transport_peer peer, const wire_request *request, wire_refuse_reason reason,
                  const char *text);
 

@@ -1,8 +1,5 @@
-/* What arrives at a node: HELLO first, then dispatches. Nothing here trusts a byte.
- *
- *   NEW --HELLO--> GREETED                          no secret
- *   NEW --HELLO--> PROVING --PROOF--> GREETED       with a secret
- *   NEW --HELLO that does not fit--> REFUSED        told why by GOODBYE, and closed when the time to greet is over
+/* What arrives at a node. Nothing here trusts a byte: the link (proto/link.h) lets nothing through but dispatches of peers
+ * that it has accepted.
  *
  * A bad frame costs the peer its connection; a good one that cannot be served costs a REFUSE. The difference is whose
  * fault it may be: placements change while frames are under way, so a dispatch for an expert that has just gone is
@@ -11,13 +8,17 @@
 
 #include <string.h>
 
-#define GREETING_NS UINT64_C(2000000000) /* docs/wire.md; chosen, not measured: a few round trips and two HMACs */
-#define CHECK_NS    UINT64_C(100000000)  /* how late that may be noticed */
+#define CHECK_NS UINT64_C(100000000) /* how late it may be noticed that a peer has not greeted in time */
+
+static uint64_t now_of(const expert_node *node)
+{
+    return node->o.clock == NULL ? 0 : moe_now_ns(node->o.clock);
+}
 
 static node_peer *find_peer(expert_node *node, transport_peer peer)
 {
     for (uint32_t i = 0; i < node->o.max_peers; i++) {
-        if (node->peers[i].state != PEER_FREE && node->peers[i].peer == peer) {
+        if (node->peers[i].link.state != LINK_CLOSED && node->peers[i].peer == peer) {
             return &node->peers[i];
         }
     }
@@ -33,10 +34,10 @@ static node_peer *place_for_peer(expert_node *node)
     for (uint32_t i = 0; i < node->o.max_peers; i++) {
         node_peer *p = &node->peers[i];
 
-        if (p->state == PEER_FREE) {
+        if (p->link.state == LINK_CLOSED) {
             return p;
         }
-        if (p->state != PEER_GREETED && (oldest == NULL || p->peer < oldest->peer)) {
+        if (!link_is_open(&p->link) && (oldest == NULL || p->peer < oldest->peer)) {
             oldest = p;
         }
     }
@@ -50,176 +51,99 @@ void node_on_peer(void *ctx, transport_peer peer, transport_peer_event event, co
 {
     expert_node *node = ctx;
     node_peer *known = find_peer(node, peer);
+    uint64_t now = now_of(node);
 
     if (event != TRANSPORT_UP) {
         if (known != NULL) {
-            MOE_DEBUG("node %s: peer %s is gone: %s", node->o.id, known->hello.member, why);
-            known->state = PEER_FREE;
+            MOE_DEBUG("node %s: peer %s is gone: %s", node->o.id, known->link.theirs.member, why);
+            link_close(&known->link);
         }
         return;
     }
     node_peer *place = place_for_peer(node);
     if (place != NULL) {
-        *place = (node_peer){
-            .state = PEER_NEW, .peer = peer, .since_ns = node->o.clock == NULL ? 0 : moe_now_ns(node->o.clock)};
-        return;
+        *place = (node_peer){.peer = peer, .node = node};
+        if (link_begin(&place->link, &node->side, place, now, node->o.clock == NULL ? 0 : now + LINK_GREETING_NS) ==
+            MOE_OK) {
+            return;
+        }
     }
-    MOE_WARN("node %s: connection refused, limit %u peers", node->o.id, node->o.max_peers);
+    MOE_WARN("node %s: connection refused, %s", node->o.id,
+             place != NULL ? "no randomness for a nonce" : "as many peers as it takes are connected");
     node->o.transport->ops->peer_close(node->o.transport, peer);
 }
 
-void node_check_peers(expert_node *node)
+static void tell_peer(expert_node *node, node_peer *p, uint64_t now)
 {
-    uint64_t now = node->o.clock == NULL ? 0 : moe_now_ns(node->o.clock);
+    bool was_refused = p->link.state == LINK_REFUSED;
+    uint64_t wake = UINT64_MAX;
 
-    if (node->o.clock == NULL || now < node->peers_check_ns) {
-        return;
+    if (link_tick(&p->link, now, false, &wake) != LINK_FINE) {
+        MOE_DEBUG("node %s: a connection has not greeted in time", node->o.id);
+        node->stats.silent += !was_refused;
+        node->o.transport->ops->peer_close(node->o.transport, p->peer);
     }
+    node->peers_check_ns = MOE_MIN(node->peers_check_ns, wake);
+}
+
+void node_tell_peers(expert_node *node)
+{
+    uint64_t now = now_of(node);
+
     node->peers_check_ns = now + CHECK_NS;
     for (uint32_t i = 0; i < node->o.max_peers; i++) {
-        node_peer *p = &node->peers[i];
-
-        if (p->state != PEER_FREE && p->state != PEER_GREETED && now - p->since_ns >= GREETING_NS) {
-            MOE_DEBUG("node %s: a connection has not greeted in time", node->o.id);
-            node->stats.silent += p->state != PEER_REFUSED;
-            p->state = PEER_FREE;
-            node->o.transport->ops->peer_close(node->o.transport, p->peer);
+        if (node->peers[i].link.state != LINK_CLOSED) {
+            tell_peer(node, &node->peers[i], now);
         }
     }
 }
 
+void node_check_peers(expert_node *node)
+{
+    if (node->o.clock == NULL || now_of(node) >= node->peers_check_ns) {
+        node_tell_peers(node);
+    }
+}
+
 /* A small frame to write into, or NULL: the peer does not take those that it was sent before. */
-static transport_frame *small_begin(expert_node *node, transport_peer peer, moe_buf *b)
+static transport_frame *small_begin(expert_node *node, transport_peer peer)
 {
     transport_frame *f = transport_frames_take_for(node->small, peer, NODE_OWN_SMALL, node->small_kept);
 
-    if (f != NULL) {
-        moe_buf_init(b, f->data, WIRE_SMALL_BYTES);
-    }
     node->stats.unsent += f == NULL;
     return f;
 }
 
-static void small_post(transport_frame *f, moe_buf *b, transport_peer peer)
+static bool send_on_link(void *ctx, const unsigned char *frame, size_t n)
 {
-    size_t n = wire_finish(b);
-
-    MOE_ASSERT(n > 0);
-    transport_frame_post(f, peer, n);
-}
-
-void node_goodbye(expert_node *node, transport_peer peer, wire_goodbye_reason reason, const char *text)
-{
-    wire_goodbye g = {.reason = (uint16_t)reason};
-    moe_buf b;
-    transport_frame *f = small_begin(node, peer, &b);
+    const node_peer *p = ctx;
+    transport_frame *f = small_begin(p->node, p->peer);
 
     if (f != NULL) {
-        (void)snprintf(g.text, sizeof g.text, "%s", text);
-        wire_put_goodbye(&b, &g);
-        small_post(f, &b, peer);
+        memcpy(f->data, frame, n);
+        transport_frame_post(f, p->peer, n);
     }
+    return f != NULL;
 }
+
+const link_ops node_link_ops = {.send = send_on_link, .draw = wire_random};
 
 void node_refuse(expert_node *node, transport_peer peer, const wire_request *request, wire_refuse_reason reason,
                  const char *text)
 {
     wire_refuse r = {.request = *request, .reason = (uint16_t)reason};
     moe_buf b;
-    transport_frame *f = small_begin(node, peer, &b);
+    transport_frame *f = small_begin(node, peer);
 
     node->stats.refusals++;
     if (f != NULL) {
         (void)snprintf(r.text, sizeof r.text, "%s", text);
+        moe_buf_init(&b, f->data, WIRE_SMALL_BYTES);
         wire_put_refuse(&b, &r);
-        small_post(f, &b, peer);
+        size_t n = wire_finish(&b);
+        MOE_ASSERT(n > 0);
+        transport_frame_post(f, peer, n);
     }
-}
-
-/* Our HELLO on this connection; with a secret it carries a nonce and the proof. */
-static moe_status own_hello(expert_node *node, node_peer *p, wire_hello *out)
-{
-    moe_status status = MOE_OK;
-
-    *out = node->hello;
-    if (node->key.present) {
-        status = wire_hello_nonce(out);
-        if (status == MOE_OK) {
-            status = wire_prove(&node->key, WIRE_NODE, &p->hello, out, out->mac);
-            out->n_mac = sizeof out->mac;
-            memcpy(p->nonce, out->nonce, sizeof p->nonce);
-        }
-    }
-    return status;
-}
-
-static moe_status check_hello(const expert_node *node, const wire_hello *theirs, moe_error *err)
-{
-    moe_status status = wire_hello_check(&node->hello, theirs, err);
-
-    if (status == MOE_OK && node->key.present && theirs->n_nonce == 0) {
-        return moe_fail(err, MOE_ERR_DENIED, "member %s has no nonce: this cluster has a secret", theirs->member);
-    }
-    return status;
-}
-
-static void greeted(expert_node *node, node_peer *p)
-{
-    p->state = PEER_GREETED;
-    node->stats.hellos++;
-}
-
-static moe_status on_hello(expert_node *node, node_peer *p, const unsigned char *bytes, size_t n, moe_error *err)
-{
-    moe_status status = wire_get_hello(bytes, n, &p->hello, err);
-    wire_hello mine;
-    moe_buf b;
-
-    if (status != MOE_OK) {
-        return status;
-    }
-    if (check_hello(node, &p->hello, err) != MOE_OK) {
-        MOE_WARN("node %s: %s", node->o.id, err->text);
-        node->stats.auth_failures += node->key.present && p->hello.n_nonce == 0;
-        node_goodbye(node, p->peer, WIRE_GOODBYE_REFUSED, err->text);
-        p->state = PEER_REFUSED;
-        return MOE_OK;
-    }
-    transport_frame *f = small_begin(node, p->peer, &b);
-    if (f == NULL) {
-        return moe_fail(err, MOE_ERR_BUSY, "no send buffer for HELLO");
-    }
-    status = own_hello(node, p, &mine);
-    if (status != MOE_OK) {
-        transport_frame_release(f);
-        return moe_fail(err, status, "no proof for HELLO");
-    }
-    wire_put_hello(&b, &mine);
-    p->state = PEER_PROVING;
-    if (!node->key.present) {
-        greeted(node, p);
-    }
-    small_post(f, &b, p->peer);
-    return MOE_OK;
-}
-
-static moe_status on_proof(expert_node *node, node_peer *p, const unsigned char *bytes, size_t n, moe_error *err)
-{
-    unsigned char mac[32];
-    wire_hello mine = node->hello;
-    moe_status status = wire_get_proof(bytes, n, mac, err);
-
-    if (status != MOE_OK) {
-        return status;
-    }
-    mine.n_nonce = sizeof mine.nonce;
-    memcpy(mine.nonce, p->nonce, sizeof mine.nonce);
-    if (!wire_proves(&node->key, WIRE_COORDINATOR, &p->hello, &mine, mac)) {
-        node->stats.auth_failures++;
-        return moe_fail(err, MOE_ERR_DENIED, "its proof of the cluster secret is wrong");
-    }
-    greeted(node, p);
-    return MOE_OK;
 }
 
 /* 0 when the node can serve it. */
@@ -238,7 +162,8 @@ static wire_refuse_reason why_not(const expert_node *node, const node_peer *p, c
         return WIRE_REFUSE_SHAPE;
     }
     if (d->n_rows > o->max_rows || d->n_picks > o->max_picks ||
-        wire_result_bytes(d->n_picks, d->d_model, d->dtype) > MOE_MIN(p->hello.max_message, node->hello.max_message)) {
+        wire_result_bytes(d->n_picks, d->d_model, d->dtype) >
+            MOE_MIN(p->link.theirs.max_message, node->hello.max_message)) {
         moe_fail(why, MOE_ERR_DENIED, "%u rows, %u picks, limits %u and %u", d->n_rows, d->n_picks, o->max_rows,
                  o->max_picks);
         return WIRE_REFUSE_TOO_MANY;
@@ -275,51 +200,30 @@ static moe_status on_dispatch(expert_node *node, const node_peer *p, const unsig
     return MOE_OK;
 }
 
-static moe_status on_ping(expert_node *node, node_peer *p, const unsigned char *bytes, size_t n, moe_error *err)
-{
-    wire_pong pong = {.queued_frames = node->batch.n_frames,
-                      .queued_rows = node->batch.n_rows,
-                      .frames = node->stats.frames,
-                      .rows = node->stats.rows};
-    wire_ping ping;
-    moe_status status = wire_get_ping(bytes, n, &ping, err);
-    moe_buf b;
-
-    if (status != MOE_OK) {
-        return status;
-    }
-    p->epoch = ping.epoch;
-    pong.token = ping.token;
-    transport_frame *f = small_begin(node, p->peer, &b);
-    if (f != NULL) {
-        wire_put_pong(&b, &pong);
-        small_post(f, &b, p->peer);
-    }
-    return MOE_OK;
-}
-
 static moe_status on_frame(expert_node *node, node_peer *p, const unsigned char *bytes, size_t n, moe_error *err)
 {
+    link_event event;
     wire_type type;
-    moe_status status = wire_open(bytes, n, &type, err);
 
+    node->side.load = (wire_pong){.queued_frames = node->batch.n_frames,
+                                  .queued_rows = node->batch.n_rows,
+                                  .frames = node->stats.frames,
+                                  .rows = node->stats.rows};
+    moe_status status = link_receive(&p->link, bytes, n, now_of(node), &event, &type, err);
+    node->stats.auth_failures += p->link.is_unproved;
     if (status != MOE_OK) {
         return status;
     }
-    if (p->state == PEER_NEW && type == WIRE_HELLO) {
-        return on_hello(node, p, bytes, n, err);
-    }
-    if (p->state == PEER_PROVING && type == WIRE_PROOF) {
-        return on_proof(node, p, bytes, n, err);
-    }
-    if (p->state == PEER_GREETED && type == WIRE_DISPATCH) {
+    if (event == LINK_FRAME) {
         return on_dispatch(node, p, bytes, n, err);
     }
-    if (p->state == PEER_GREETED && type == WIRE_PING) {
-        return on_ping(node, p, bytes, n, err);
+    if (event == LINK_OPENED) {
+        node->stats.hellos++;
+        node->peers_check_ns = 0; /* it has been told nothing yet */
+    } else if (event == LINK_TURNED_AWAY) {
+        MOE_WARN("node %s: %s", node->o.id, err->text);
     }
-    return moe_fail(err, MOE_ERR_CORRUPT, "%s %s", wire_type_name(type),
-                    p->state == PEER_GREETED ? "is no frame for a node" : "came before HELLO was accepted");
+    return MOE_OK;
 }
 
 void node_on_message(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n)
@@ -330,9 +234,9 @@ void node_on_message(void *ctx, transport_peer peer, const unsigned char *bytes,
 
     if (p != NULL && on_frame(node, p, bytes, n, &err) != MOE_OK) {
         MOE_WARN("node %s: closing the connection of %s: %s", node->o.id,
-                 p->hello.member[0] != '\0' ? p->hello.member : "a stranger", err.text);
+                 p->link.theirs.member[0] != '\0' ? p->link.theirs.member : "a stranger", err.text);
         node->stats.bad_frames++;
-        p->state = PEER_FREE;
+        link_close(&p->link);
         node->o.transport->ops->peer_close(node->o.transport, peer);
     }
 }

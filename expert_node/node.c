@@ -65,6 +65,7 @@ static void hello_init(expert_node *node)
     (void)snprintf(h->cluster, sizeof h->cluster, "%s", o->cluster);
     (void)snprintf(h->numeric_class, sizeof h->numeric_class, "%s", compute_class_name(o->device->numeric_class));
     memcpy(h->fingerprint, o->fingerprint, sizeof h->fingerprint);
+    node->side = (link_side){.role = LINK_NODE, .hello = h, .key = &node->key, .ops = &node_link_ops};
     node->o.id = node->hello.member;
     node->o.cluster = node->hello.cluster;
 }
@@ -163,11 +164,10 @@ uint64_t expert_node_epoch_of_others(const expert_node *node,
     uint64_t epoch = UINT64_MAX;
 
     for (uint32_t i = 0; i < node->o.max_peers; i++) {
-        const node_peer *p = &node->peers[i];
+        const link_end *l = &node->peers[i].link;
 
-        if (p->state == PEER_GREETED &&
-            (is_left_out == NULL || !is_left_out(ctx, p->hello.member, p->hello.incarnation))) {
-            epoch = MOE_MIN(epoch, p->epoch);
+        if (link_is_open(l) && (is_left_out == NULL || !is_left_out(ctx, l->theirs.member, l->theirs.incarnation))) {
+            epoch = MOE_MIN(epoch, l->epoch);
         }
     }
     return epoch;
@@ -180,18 +180,15 @@ uint64_t expert_node_epoch_applied(const expert_node *node)
 
 void expert_node_drain(expert_node *node)
 {
-    for (uint32_t i = 0; i < node->o.max_peers; i++) {
-        if (node->peers[i].state == PEER_GREETED) {
-            node_goodbye(node, node->peers[i].peer, WIRE_GOODBYE_DRAINING, "draining");
-        }
-    }
+    node->side.draining = true;
+    node_tell_peers(node);
 }
 
 void expert_node_get_stats(const expert_node *node, expert_node_stats *out)
 {
     *out = node->stats;
     for (uint32_t i = 0; i < node->o.max_peers; i++) {
-        out->coordinators += node->peers[i].state == PEER_GREETED;
+        out->coordinators += link_is_open(&node->peers[i].link);
     }
     out->epoch_applied = expert_node_epoch_applied(node);
     out->frames_out = transport_frames_out(node->small) + transport_frames_out(node->answers);

@@ -41,12 +41,6 @@ void wire_key_fini(wire_key *key)
     OPENSSL_cleanse(key, sizeof *key);
 }
 
-moe_status wire_hello_nonce(wire_hello *h)
-{
-    h->n_nonce = sizeof h->nonce;
-    return wire_random(h->nonce, sizeof h->nonce);
-}
-
 moe_status wire_random(unsigned char *out, size_t n)
 {
     return n <= INT_MAX && RAND_bytes(out, (int)n) == 1 ? MOE_OK : MOE_ERR_INTERNAL;

@@ -92,8 +92,6 @@ typedef struct wire_key {
 /* n 0: no secret. Errors: MOE_ERR_INVALID_ARG (above WIRE_MAX_SECRET), MOE_ERR_INTERNAL. */
 MOE_NODISCARD moe_status wire_key_init(wire_key *key, const void *secret, size_t n);
 void wire_key_fini(wire_key *key);
-/* A new nonce for one connection, from the system's randomness. */
-MOE_NODISCARD moe_status wire_hello_nonce(wire_hello *h);
 /* From the system's randomness: a nonce for one connection. */
 MOE_NODISCARD moe_status wire_random(unsigned char *out, size_t n);
 /* The proof of `who`; the HELLOs' own macs are left out of it. */

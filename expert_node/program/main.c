@@ -218,7 +218,7 @@ static moe_status open_node(node_program_state *p, const char *secret, size_t n_
 }
 
 /* What a coordinator of this cluster would say: the other node answers nobody else. */
-static moe_status probe_hello(const node_program_state *p, wire_hello *out)
+static void probe_hello(const node_program_state *p, wire_hello *out)
 {
     *out = (wire_hello){.role = WIRE_COORDINATOR,
                         .incarnation = p->incarnation,
@@ -230,25 +230,33 @@ static moe_status probe_hello(const node_program_state *p, wire_hello *out)
     (void)snprintf(out->cluster, sizeof out->cluster, "%s", p->config.member.cluster);
     (void)snprintf(out->numeric_class, sizeof out->numeric_class, "%s", compute_class_name(p->device->numeric_class));
     memcpy(out->fingerprint, p->files.manifest.fingerprint.bytes, sizeof out->fingerprint);
-    return p->config.member.secret_file == NULL ? MOE_OK : wire_hello_nonce(out);
 }
 
 static cluster_alive ask_at(const node_program_state *p, const char *address, uint64_t incarnation)
 {
     transport_net_options options = {
         .lane = member_lane(&p->config.member), .max_message = p->transport->max_message, .max_peers = 1};
+    cluster_alive answer = CLUSTER_ALIVE_UNKNOWN;
     wire_hello hello;
+    wire_key key = {.present = false};
     transport *t = NULL;
     char *secret;
 
-    if (probe_hello(p, &hello) != MOE_OK ||
-        member_secret(&p->config.member, &secret, &options.n_secret, NULL) != MOE_OK) {
-        return CLUSTER_ALIVE_UNKNOWN;
+    if (member_secret(&p->config.member, &secret, &options.n_secret, NULL) != MOE_OK) {
+        return answer;
     }
     options.secret = secret;
-    moe_status status = transport_net_open(&options, &t, NULL);
+    moe_status status = wire_key_init(&key, secret, options.n_secret);
+    if (status == MOE_OK) {
+        status = transport_net_open(&options, &t, NULL);
+    }
     member_secret_free(secret, options.n_secret);
-    return status == MOE_OK ? alive_node(t, &hello, address, incarnation) : CLUSTER_ALIVE_UNKNOWN;
+    if (status == MOE_OK) {
+        probe_hello(p, &hello);
+        answer = alive_node(t, &hello, &key, address, incarnation);
+    }
+    wire_key_fini(&key);
+    return answer;
 }
 
 /* Whether another incarnation of this node still answers. At our own address nobody else does. A name with several

@@ -177,7 +177,8 @@ static wire_hello hello(void)
                     .max_picks = ROWS * TOP_K};
 
     (void)snprintf(h.numeric_class, sizeof h.numeric_class, "%s", compute_class_name(w.o.numeric_class));
-    assert_int_equal(wire_hello_nonce(&h), MOE_OK);
+    h.n_nonce = sizeof h.nonce;
+    assert_int_equal(wire_random(h.nonce, sizeof h.nonce), MOE_OK);
     return h;
 }
 

@@ -2,6 +2,7 @@
 #include "tests/sim/world.h"
 
 static world w;
+static const wire_key no_key;
 
 /* The node has no thread of its own here: the one that asks turns it. */
 static unsigned turn_node(void *ctx)
@@ -58,7 +59,8 @@ static void the_incarnation_that_answers_is_alive(void **state)
     const wire_hello hello = coordinators_hello();
 
     (void)state;
-    assert_int_equal(alive_node(open_asking(true), &hello, w.nodes[0].id, w.nodes[0].incarnation), CLUSTER_ALIVE_YES);
+    assert_int_equal(alive_node(open_asking(true), &hello, &no_key, w.nodes[0].id, w.nodes[0].incarnation),
+                     CLUSTER_ALIVE_YES);
 }
 
 static void another_incarnation_at_the_address_is_not_the_one(void **state)
@@ -66,7 +68,7 @@ static void another_incarnation_at_the_address_is_not_the_one(void **state)
     const wire_hello hello = coordinators_hello();
 
     (void)state;
-    assert_int_equal(alive_node(open_asking(true), &hello, w.nodes[0].id, w.nodes[0].incarnation + 1),
+    assert_int_equal(alive_node(open_asking(true), &hello, &no_key, w.nodes[0].id, w.nodes[0].incarnation + 1),
                      CLUSTER_ALIVE_NO);
 }
 
@@ -76,7 +78,8 @@ static void a_member_of_another_cluster_at_the_address_is_not_the_one(void **sta
 
     (void)state;
     (void)snprintf(hello.cluster, sizeof hello.cluster, "elsewhere");
-    assert_int_equal(alive_node(open_asking(true), &hello, w.nodes[0].id, w.nodes[0].incarnation), CLUSTER_ALIVE_NO);
+    assert_int_equal(alive_node(open_asking(true), &hello, &no_key, w.nodes[0].id, w.nodes[0].incarnation),
+                     CLUSTER_ALIVE_NO);
 }
 
 static void where_nobody_is_nobody_is_alive(void **state)
@@ -84,7 +87,7 @@ static void where_nobody_is_nobody_is_alive(void **state)
     const wire_hello hello = coordinators_hello();
 
     (void)state;
-    assert_int_equal(alive_node(open_asking(true), &hello, "nowhere", 1), CLUSTER_ALIVE_NO);
+    assert_int_equal(alive_node(open_asking(true), &hello, &no_key, "nowhere", 1), CLUSTER_ALIVE_NO);
 }
 
 static void who_is_silent_is_not_alive(void **state)
@@ -92,7 +95,8 @@ static void who_is_silent_is_not_alive(void **state)
     const wire_hello hello = coordinators_hello();
 
     (void)state;
-    assert_int_equal(alive_node(open_asking(false), &hello, w.nodes[0].id, w.nodes[0].incarnation), CLUSTER_ALIVE_NO);
+    assert_int_equal(alive_node(open_asking(false), &hello, &no_key, w.nodes[0].id, w.nodes[0].incarnation),
+                     CLUSTER_ALIVE_NO);
 }
 
 int main(void)

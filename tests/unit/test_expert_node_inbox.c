@@ -387,7 +387,8 @@ static wire_hello greet_with_nonce(wire_hello *theirs)
     wire_hello mine = hello_of("sim");
     moe_error err;
 
-    assert_int_equal(wire_hello_nonce(&mine), MOE_OK);
+    mine.n_nonce = sizeof mine.nonce;
+    assert_int_equal(wire_random(mine.nonce, sizeof mine.nonce), MOE_OK);
     send_this_hello(&mine);
     assert_int_equal(type_of(0), WIRE_HELLO);
     assert_ok(wire_get_hello(got[0], got_bytes[0], theirs, &err), err);
