@@ -207,10 +207,17 @@ const cluster_state *cluster_state_acquire(cluster *c);
 void cluster_state_release(const cluster_state *s);                             /* NULL is fine */
 const cluster_node *cluster_state_node(const cluster_state *s, const char *id); /* NULL: unknown */
 
+/* What node i of the state has ready. told: NULL, or for each node of the state a bitmap of what it has told us itself,
+ * which counts instead of its report here; NULL: nothing. */
+static inline const uint64_t *cluster_state_ready(const cluster_state *s, const uint64_t *const *told, size_t i)
+{
+    return told != NULL && told[i] != NULL ? told[i] : s->nodes[i].ready;
+}
 /* What dispatches are planned with: all ready replicas of each expert; those that are not in the desired placement are
  * spare. The nodes are those of the state, the epoch is the desired one. *out is owned
  * (router_placement_unref). Errors: MOE_ERR_NO_MEMORY. */
-MOE_NODISCARD moe_status cluster_state_routing(const cluster_state *s, router_placement **out, moe_error *err);
+MOE_NODISCARD moe_status cluster_state_routing(const cluster_state *s, const uint64_t *const *told,
+                                               router_placement **out, moe_error *err);
 /* How many experts no node has reported ready; 0: all can be served. The first of them goes into *first,
  * which may be NULL. */
 size_t cluster_state_missing(const cluster_state *s, router_expert *first);

@@ -509,20 +509,32 @@ static void mark_desired(const cluster_state *s, const size_t index[ROUTER_MAX_N
     }
 }
 
-static size_t add_ready(const cluster_state *s, uint32_t slot, const bool *desired, router_replica *replicas)
+static size_t add_ready(const cluster_state *s, const uint64_t *const *told, uint32_t slot, const bool *desired,
+                        router_replica *replicas)
 {
     const router_expert *e = router_space_expert(s->space, slot);
     size_t n = 0;
 
     for (uint32_t i = 0; i < s->n_nodes; i++) {
-        if (router_bit(s->nodes[i].ready, slot)) {
+        if (router_bit(cluster_state_ready(s, told, i), slot)) {
             replicas[n++] = (router_replica){.layer = e->layer, .expert_id = e->id, .node = i, .spare = !desired[i]};
         }
     }
     return n;
 }
 
-moe_status cluster_state_routing(const cluster_state *s, router_placement **out, moe_error *err)
+static size_t count_bits(const uint64_t *bitmap, size_t n_words)
+{
+    size_t n = 0;
+
+    for (size_t w = 0; w < n_words; w++) {
+        n += (size_t)__builtin_popcountll(bitmap[w]);
+    }
+    return n;
+}
+
+moe_status cluster_state_routing(const cluster_state *s, const uint64_t *const *told, router_placement **out,
+                                 moe_error *err)
 {
     size_t index[ROUTER_MAX_NODES], n = 0, total = 0;
     bool desired[ROUTER_MAX_NODES + 1];
@@ -530,7 +542,7 @@ moe_status cluster_state_routing(const cluster_state *s, router_placement **out,
 
     for (size_t i = 0; i < s->n_nodes; i++) {
         ids[i] = s->nodes[i].id;
-        total += s->nodes[i].n_ready;
+        total += count_bits(cluster_state_ready(s, told, i), router_space_words(s->space));
     }
     router_replica *replicas = calloc(total + 1, sizeof *replicas);
     if (replicas == NULL) {
@@ -541,7 +553,7 @@ moe_status cluster_state_routing(const cluster_state *s, router_placement **out,
     }
     for (uint32_t slot = 0; slot < router_space_n_slots(s->space); slot++) {
         mark_desired(s, index, slot, desired);
-        n += add_ready(s, slot, desired, replicas + n);
+        n += add_ready(s, told, slot, desired, replicas + n);
     }
     moe_status status = router_placement_open(s->epoch, s->space, ids, s->n_nodes, replicas, n, out, err);
     free(replicas);

@@ -5,7 +5,8 @@
  * waits for an expert without an owner gets one.
  *
  * What is routed (cluster_state_routing) and what is desired differ while nodes load: rows go to owners that are ready,
- * be they in the placement or not. An epoch is reported as applied only when every expert has a ready owner within the
+ * be they in the placement or not. Which those are a node tells on its connection (exchange_node_holds); what etcd says of
+ * that is only a hint, for nodes that have not told it yet. An epoch is reported as applied only when every expert has a ready owner within the
  * placement (find_settled): until then some rows still go to former owners, which must keep those experts. Which experts
  * have their owners already is reported meanwhile. */
 #include "coordinator/pool.h"
@@ -82,14 +83,23 @@ static void apply_nodes(pool *p, const cluster_state *s)
 }
 
 /* ------------------------------------------------------------------------------------------------ placement */
-static bool expert_has_its_owner(const cluster_state *s, uint32_t slot)
+typedef const uint64_t *told_by[ROUTER_MAX_NODES]; /* each node of a state */
+
+static void ask_nodes(const pool *p, const cluster_state *s, told_by told)
+{
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        told[i] = exchange_node_holds(p->exchange, s->nodes[i].id);
+    }
+}
+
+static bool expert_has_its_owner(const cluster_state *s, const uint64_t *const *told, uint32_t slot)
 {
     size_t n;
     const uint32_t *owners = router_placement_owners(s->desired, slot, &n);
 
     for (size_t i = 0; i < n; i++) {
         const cluster_node *node = cluster_state_node(s, router_placement_node_id(s->desired, owners[i]));
-        if (node != NULL && router_bit(node->ready, slot)) {
+        if (node != NULL && router_bit(cluster_state_ready(s, told, (size_t)(node - s->nodes)), slot)) {
             return true;
         }
     }
@@ -98,13 +108,13 @@ static bool expert_has_its_owner(const cluster_state *s, uint32_t slot)
 
 /* The experts of which no row goes to a replica outside the placement: their former owners may drop them. Returns whether
  * that is all of them. */
-static bool find_settled(const cluster_state *s, uint64_t *bitmap)
+static bool find_settled(const cluster_state *s, const uint64_t *const *told, uint64_t *bitmap)
 {
     bool all = true;
 
     memset(bitmap, 0, router_space_words(s->space) * sizeof *bitmap);
     for (uint32_t slot = 0; slot < router_space_n_slots(s->space); slot++) {
-        if (expert_has_its_owner(s, slot)) {
+        if (expert_has_its_owner(s, told, slot)) {
             router_bit_set(bitmap, slot);
         } else {
             all = all && router_space_expert(s->space, slot)->is_local;
@@ -128,12 +138,14 @@ static void tell_settled(pool *p, uint64_t epoch, uint64_t now)
 static void apply_placement(pool *p, const cluster_state *s)
 {
     router_placement *routing;
+    told_by told;
     moe_error err = {""};
 
     if (s->desired == NULL) {
         return;
     }
-    if (cluster_state_routing(s, &routing, &err) != MOE_OK) {
+    ask_nodes(p, s, told);
+    if (cluster_state_routing(s, told, &routing, &err) != MOE_OK) {
         MOE_ERROR("placement epoch %llu is not applied: %s", (unsigned long long)s->epoch, err.text);
         atomic_store(&p->changed, true); /* again at the next turn */
         return;
@@ -143,7 +155,7 @@ static void apply_placement(pool *p, const cluster_state *s)
     if (s->epoch == p->epoch_applied) {
         return;
     }
-    if (!find_settled(s, p->settled)) {
+    if (!find_settled(s, told, p->settled)) {
         tell_settled(p, s->epoch, moe_now_ns(p->o.clock));
     } else {
         p->epoch_applied = s->epoch;
@@ -183,9 +195,10 @@ static void on_turn(void *ctx)
 {
     pool *p = ctx;
     uint64_t now = moe_now_ns(p->o.clock);
+    bool is_new = exchange_holds_changed(p->exchange) || atomic_load_explicit(&p->changed, memory_order_relaxed);
 
-    if (atomic_load_explicit(&p->changed, memory_order_relaxed) && atomic_load(&p->joined) &&
-        atomic_exchange(&p->changed, false)) {
+    if (is_new && atomic_load(&p->joined)) {
+        atomic_store(&p->changed, false);
         const cluster_state *s = cluster_state_acquire(p->cluster);
         apply_nodes(p, s);
         apply_placement(p, s);

@@ -129,6 +129,9 @@ static moe_status buffers_open(exchange *x)
         size_t n = MOE_MIN(MOE_MAX(DISPATCH_POOL / frame_bytes, 2 * (size_t)o->micro_batches), N_DISPATCHES);
         status = transport_frames_open(o->transport, n, frame_bytes, &x->dispatches);
     }
+    if (status == MOE_OK) {
+        status = exchange_holds_open(x);
+    }
     return status == MOE_OK ? attempts_open(x) : status;
 }
 
@@ -176,6 +179,7 @@ void exchange_close(exchange *x)
     for (uint32_t mb = 0; mb < EXCHANGE_MAX_JOBS; mb++) {
         free(x->runs[mb].picks);
     }
+    free(x->holds.bits);
     transport_frames_close(x->dispatches);
     transport_frames_close(x->small);
     router_plan_close(x->plan);

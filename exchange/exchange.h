@@ -114,6 +114,12 @@ typedef struct exchange_node_info {
 /* False: no such node was added. */
 bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *out);
 
+/* What the node has told on its connection that it holds and has verified: a bitmap over the space's slots.
+ * NULL: it is not connected, or has not told all of it yet. Valid until the next exchange_progress. */
+const uint64_t *exchange_node_holds(const exchange *x, const char *id);
+/* Whether one of those has changed since this was last called; 20 ms lie between two changes at least. */
+bool exchange_holds_changed(exchange *x);
+
 /* The placement (referenced) used from now on, also for what is sent again. Its nodes are matched by id; those that
  * were not added are not used. */
 void exchange_set_placement(exchange *x, router_placement *placement);

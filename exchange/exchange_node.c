@@ -33,7 +33,7 @@ static exchange_node *find_peer(exchange *x, transport_peer peer)
     return NULL;
 }
 
-static exchange_node *find_id(const exchange *x, const char *id)
+exchange_node *exchange_find_node(const exchange *x, const char *id)
 {
     for (size_t i = 0; i < ROUTER_MAX_NODES; i++) {
         if (x->nodes[i].state != NODE_FREE && strcmp(x->nodes[i].id, id) == 0) {
@@ -48,7 +48,7 @@ void exchange_map_nodes(exchange *x)
     size_t n = x->placement == NULL ? 0 : router_placement_n_nodes(x->placement);
 
     for (size_t i = 0; i < n; i++) {
-        const exchange_node *node = find_id(x, router_placement_node_id(x->placement, i));
+        const exchange_node *node = exchange_find_node(x, router_placement_node_id(x->placement, i));
 
         x->node_of[i] = node == NULL ? EXCHANGE_NO_NODE : (uint32_t)(node - x->nodes);
     }
@@ -70,7 +70,7 @@ moe_status exchange_add_node(exchange *x, const char *id, const char *address, u
         return moe_fail(err, MOE_ERR_INVALID_ARG, "node \"%s\" at \"%s\": id of 1 to %d characters, address below %zu",
                         id, address, ROUTER_MAX_NODE_ID, sizeof node->address);
     }
-    if (find_id(x, id) != NULL) {
+    if (exchange_find_node(x, id) != NULL) {
         return moe_fail(err, MOE_ERR_EXISTS, "node %s was added before", id);
     }
     for (size_t i = 0; i < ROUTER_MAX_NODES && node == NULL; i++) {
@@ -104,7 +104,7 @@ static void disconnect(exchange *x, exchange_node *node)
 
 void exchange_remove_node(exchange *x, const char *id)
 {
-    exchange_node *node = find_id(x, id);
+    exchange_node *node = exchange_find_node(x, id);
 
     if (node != NULL) {
         disconnect(x, node);
@@ -115,7 +115,7 @@ void exchange_remove_node(exchange *x, const char *id)
 
 bool exchange_node_ready(const exchange *x, const char *id)
 {
-    const exchange_node *node = find_id(x, id);
+    const exchange_node *node = exchange_find_node(x, id);
 
     return node != NULL && exchange_node_takes(node);
 }
@@ -135,7 +135,7 @@ static bool is_missed(const exchange_node *node, uint64_t now)
 
 bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *out)
 {
-    const exchange_node *node = find_id(x, id);
+    const exchange_node *node = exchange_find_node(x, id);
 
     if (node == NULL) {
         return false;
@@ -267,6 +267,7 @@ void exchange_node_timers(exchange *x, uint64_t now)
             lost(x, node, "no greeting in time");
         }
     }
+    exchange_holds_timer(x);
 }
 
 void exchange_on_peer(void *ctx, transport_peer peer, transport_peer_event event, const char *why)
@@ -344,7 +345,8 @@ static moe_status judge(void *ctx, const wire_hello *theirs, moe_error *why)
     return MOE_OK;
 }
 
-const link_ops exchange_link_ops = {.send = send_on_link, .draw = wire_random, .judge = judge};
+const link_ops exchange_link_ops = {
+    .send = send_on_link, .draw = wire_random, .judge = judge, .on_holds = exchange_on_holds};
 
 static void on_opened(exchange *x, exchange_node *node)
 {
@@ -357,6 +359,7 @@ static void on_opened(exchange *x, exchange_node *node)
     node->mute.owed_ns = 0;
     node->why[0] = '\0';
     node->leaving = false;
+    exchange_holds_forget(x, node);
     node->slow_until_ns = node->hold_until_ns = 0;
     MOE_INFO("node %s at %s: frames travel by %s", node->id, node->address,
              transport_carrier(x->o.transport, node->peer));

@@ -108,6 +108,11 @@ struct exchange {
     exchange_node nodes[ROUTER_MAX_NODES];
     router_placement *placement;        /* shared; NULL: none yet */
     uint32_t node_of[ROUTER_MAX_NODES]; /* placement's node -> nodes */
+    struct {
+        uint64_t *bits;    /* owned [ROUTER_MAX_NODES][router_space_words] */
+        bool is_changed;   /* since it was last asked for, */
+        uint64_t shown_ns; /* which was then */
+    } holds;
     router_plan *plan;
     transport_frames *small, *dispatches;
     exchange_attempt *attempts; /* owned [n_attempts] */
@@ -163,6 +168,12 @@ void exchange_mute_answered(exchange *x, exchange_node *n);             /* with 
 /* Whether the node may be given rows, as far as it is connected, has not refused a moment ago, and computes. */
 bool exchange_takes_rows(const exchange_node *n, uint64_t now);
 
+/* holds.c */
+MOE_NODISCARD moe_status exchange_holds_open(exchange *x);
+void exchange_holds_forget(exchange *x, const exchange_node *node);
+void exchange_on_holds(void *node, const wire_holds *changed); /* of link_ops */
+void exchange_holds_timer(exchange *x);
+
 /* coverage.c */
 void exchange_coverage_init(exchange *x);
 void exchange_coverage_update(exchange *x, uint64_t now);
@@ -175,6 +186,7 @@ static inline bool exchange_node_takes(const exchange_node *node)
     return node->link.state == LINK_OPEN;
 }
 void exchange_map_nodes(exchange *x);
+exchange_node *exchange_find_node(const exchange *x, const char *id); /* NULL: none */
 void exchange_node_timers(exchange *x, uint64_t now);
 /* The limits of one dispatch that both ends and max_message bytes allow; false if not even one row of k picks fits. */
 MOE_NODISCARD bool exchange_fit(const exchange *x, uint64_t max_message, uint32_t *rows, uint32_t *picks);

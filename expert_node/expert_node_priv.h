@@ -17,8 +17,18 @@ typedef struct node_slot {
     compute_expert *expert; /* owned; NULL: not held */
     bool loading;           /* begun: its memory is taken */
     uint64_t rows;
+    uint32_t block;                   /* that it is in */
     uint32_t first_group, last_group; /* its groups in the batch, chained by node_group.next; NODE_NO_GROUP: none */
 } node_slot;
+
+/* 64 experts of a layer, as coordinators are told of them. All blocks that have ever changed are in a list by revision. */
+typedef struct node_block {
+    uint32_t layer, first; /* id: a multiple of 64 */
+    uint64_t experts;      /* a bit for each that is held */
+    uint64_t revision;     /* of the last change; 0: none */
+    uint32_t older, newer;
+} node_block;
+#define NODE_NO_BLOCK UINT32_MAX
 
 /* A connection; its place is free while the link is closed. */
 typedef struct node_peer {
@@ -62,7 +72,9 @@ struct expert_node {
     uint64_t peers_check_ns; /* when the links are looked at again */
     uint16_t dtype;          /* wire_dtype */
     size_t row_bytes;
-    node_slot *slots; /* owned [slots of the space] */
+    node_slot *slots;   /* owned [slots of the space] */
+    node_block *blocks; /* owned; each layer's ids that there are, 64 by 64 */
+    uint32_t newest_block;
     node_peer *peers; /* owned [max_peers] */
     transport_frames *small, *answers;
     size_t small_kept, answers_kept; /* of them, for peers that have none out (NODE_OWN_...) */
@@ -72,6 +84,8 @@ struct expert_node {
 
 /* shard.c */
 void node_shard_close(expert_node *node);
+MOE_NODISCARD moe_status node_shard_open(expert_node *node);
+void node_holds_after(void *peer, uint64_t revision, wire_holds *out); /* of link_ops */
 
 /* inbox.c: what arrives */
 void node_on_message(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n);

@@ -126,7 +126,7 @@ static bool send_on_link(void *ctx, const unsigned char *frame, size_t n)
     return f != NULL;
 }
 
-const link_ops node_link_ops = {.send = send_on_link, .draw = wire_random};
+const link_ops node_link_ops = {.send = send_on_link, .draw = wire_random, .holds_after = node_holds_after};
 
 void node_refuse(expert_node *node, transport_peer peer, const wire_request *request, wire_refuse_reason reason,
                  const char *text)

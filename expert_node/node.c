@@ -65,7 +65,7 @@ static void hello_init(expert_node *node)
     (void)snprintf(h->cluster, sizeof h->cluster, "%s", o->cluster);
     (void)snprintf(h->numeric_class, sizeof h->numeric_class, "%s", compute_class_name(o->device->numeric_class));
     memcpy(h->fingerprint, o->fingerprint, sizeof h->fingerprint);
-    node->side = (link_side){.role = LINK_NODE, .hello = h, .key = &node->key, .ops = &node_link_ops};
+    node->side = (link_side){.role = LINK_NODE, .hello = h, .key = &node->key, .ops = &node_link_ops, .revision = 1};
     node->o.id = node->hello.member;
     node->o.cluster = node->hello.cluster;
 }
@@ -73,16 +73,11 @@ static void hello_init(expert_node *node)
 static moe_status buffers_open(expert_node *node)
 {
     const expert_node_options *o = &node->o;
-    size_t n_slots = router_space_n_slots(o->space);
     size_t answer_bytes = MOE_MIN(wire_result_bytes(o->max_picks, o->d_model, node->dtype), o->transport->max_message);
 
-    node->slots = calloc(n_slots, sizeof *node->slots);
     node->peers = calloc(o->max_peers, sizeof *node->peers);
-    if (node->slots == NULL || node->peers == NULL) {
+    if (node->peers == NULL || node_shard_open(node) != MOE_OK) {
         return MOE_ERR_NO_MEMORY;
-    }
-    for (size_t i = 0; i < n_slots; i++) {
-        node->slots[i].first_group = node->slots[i].last_group = NODE_NO_GROUP;
     }
     size_t n_others = o->max_peers - 1;
     node->small_kept = NODE_OWN_SMALL * n_others;
@@ -142,7 +137,6 @@ void expert_node_close(expert_node *node)
     transport_frames_close(node->answers);
     transport_frames_close(node->small);
     free(node->peers);
-    free(node->slots);
     router_space_unref(node->o.space);
     wire_key_fini(&node->key);
     free(node);

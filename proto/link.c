@@ -8,10 +8,13 @@
  *   SILENT_BEATS   heartbeats without a sign of life until a node counts as lost
  *   BUSY_BEATS     the same while it has rows of ours: a node that computes does not answer. Those that others can
  *                  compute do not wait for that (exchange/speed.c)
- *   AGAIN_NS       what found no room is sent again after this */
-#define SILENT_BEATS 8
-#define BUSY_BEATS   32
-#define AGAIN_NS     UINT64_C(10000000)
+ *   AGAIN_NS       what found no room is sent again after this
+ *   HOLDS_AT_ONCE  frames of what a node holds that leave at once: 14,848 experts in 58 layers, all of a large model, take
+ *                  8. It also bounds what a PING can call forth */
+#define SILENT_BEATS  8
+#define BUSY_BEATS    32
+#define AGAIN_NS      UINT64_C(10000000)
+#define HOLDS_AT_ONCE 8
 
 /* ------------------------------------------------------------------------------------------------ edges */
 static const link_edge edges[] = {
@@ -19,10 +22,12 @@ static const link_edge edges[] = {
     {LINK_COORDINATOR, LINK_GREETING, WIRE_GOODBYE, LINK_TO(LINK_GREETING) | LINK_TO(LINK_CLOSED)},
     {LINK_COORDINATOR, LINK_OPEN, WIRE_GOODBYE, LINK_TO(LINK_DRAINING) | LINK_TO(LINK_CLOSED)},
     {LINK_COORDINATOR, LINK_OPEN, WIRE_PONG, LINK_TO(LINK_OPEN)},
+    {LINK_COORDINATOR, LINK_OPEN, WIRE_HOLDS, LINK_TO(LINK_OPEN)},
     {LINK_COORDINATOR, LINK_OPEN, WIRE_RESULT, LINK_TO(LINK_OPEN)},
     {LINK_COORDINATOR, LINK_OPEN, WIRE_REFUSE, LINK_TO(LINK_OPEN)},
     {LINK_COORDINATOR, LINK_DRAINING, WIRE_GOODBYE, LINK_TO(LINK_DRAINING) | LINK_TO(LINK_CLOSED)},
     {LINK_COORDINATOR, LINK_DRAINING, WIRE_PONG, LINK_TO(LINK_DRAINING)},
+    {LINK_COORDINATOR, LINK_DRAINING, WIRE_HOLDS, LINK_TO(LINK_DRAINING)},
     {LINK_COORDINATOR, LINK_DRAINING, WIRE_RESULT, LINK_TO(LINK_DRAINING)},
     {LINK_COORDINATOR, LINK_DRAINING, WIRE_REFUSE, LINK_TO(LINK_DRAINING)},
     {LINK_COORDINATOR, LINK_GREETING, LINK_TIME, LINK_TO(LINK_GREETING) | LINK_TO(LINK_CLOSED)},
@@ -110,7 +115,7 @@ static wire_hello own_hello(const link_end *l)
 static void ping(link_end *l, uint64_t now)
 {
     unsigned char frame[WIRE_SMALL_BYTES];
-    const wire_ping p = {.token = now, .epoch = l->side->epoch};
+    const wire_ping p = {.token = now, .epoch = l->side->epoch, .holds = l->known};
     moe_buf b;
 
     moe_buf_init(&b, frame, sizeof frame);
@@ -131,6 +136,7 @@ moe_status link_begin(link_end *l, const link_side *side, void *ctx, uint64_t no
                     .state = LINK_GREETING,
                     .deadline_ns = deadline_ns,
                     .heard_ns = now,
+                    .last_known = UINT64_MAX,
                     .pinged_ns = now};
     if (has_secret(l)) {
         status = side->ops->draw(l->nonce, sizeof l->nonce);
@@ -256,6 +262,53 @@ static moe_status on_proof(link_end *l, const unsigned char *bytes, size_t n, li
 }
 
 /* ------------------------------------------------------------------------------------------------ open */
+/* Sends what the coordinator has not been told of what we hold. False: there is more, or there was no room. */
+static bool tell_holds(link_end *l)
+{
+    for (int i = 0; i < HOLDS_AT_ONCE && l->told < l->side->revision; i++) {
+        unsigned char frame[WIRE_SMALL_BYTES];
+        wire_holds h = {.n_blocks = 0};
+        moe_buf b;
+
+        l->side->ops->holds_after(l->ctx, l->told, &h);
+        moe_buf_init(&b, frame, sizeof frame);
+        wire_put_holds(&b, &h);
+        if (!send_small(l, &b)) {
+            return false;
+        }
+        l->told = h.upto;
+    }
+    return l->told >= l->side->revision;
+}
+
+/* A PING that knows no more than the one before, although more was told, says that a frame was lost: it is told again from
+ * there. */
+static void hear_of_holds(link_end *l, uint64_t known)
+{
+    if (known < l->told && known == l->last_known) {
+        l->told = known;
+        (void)tell_holds(l);
+    }
+    l->last_known = known;
+}
+
+static moe_status on_holds(link_end *l, const unsigned char *bytes, size_t n, link_event *out, moe_error *err)
+{
+    wire_holds h;
+    moe_status status = wire_get_holds(bytes, n, &h, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    *out = LINK_TOLD;
+    if (h.after <= l->known && h.upto > l->known) { /* else one before it was lost, or it is old */
+        l->known = h.upto;
+        l->knows_all = l->knows_all || h.upto == h.latest;
+        l->side->ops->on_holds(l->ctx, &h);
+    }
+    return MOE_OK;
+}
+
 static moe_status on_ping(link_end *l, const unsigned char *bytes, size_t n, moe_error *err)
 {
     unsigned char frame[WIRE_SMALL_BYTES];
@@ -270,6 +323,7 @@ static moe_status on_ping(link_end *l, const unsigned char *bytes, size_t n, moe
         moe_buf_init(&b, frame, sizeof frame);
         wire_put_pong(&b, &pong);
         (void)send_small(l, &b); /* one that does not read gets none */
+        hear_of_holds(l, p.holds);
     }
     return status;
 }
@@ -317,6 +371,8 @@ static moe_status take(link_end *l, wire_type type, const unsigned char *bytes, 
         return on_ping(l, bytes, n, err);
     case WIRE_PONG:
         return on_pong(l, bytes, n, out, err);
+    case WIRE_HOLDS:
+        return on_holds(l, bytes, n, out, err);
     case WIRE_GOODBYE:
         return on_goodbye(l, bytes, n, out, err);
     case WIRE_DISPATCH:
@@ -388,11 +444,14 @@ static link_verdict tick_coordinator(link_end *l, uint64_t now, bool busy, uint6
 
 static void tick_node(link_end *l, uint64_t now, uint64_t *wake_ns)
 {
+    bool is_all = tell_holds(l);
+
     if (l->side->draining && !l->told_draining) {
         l->told_draining = send_goodbye(l, WIRE_GOODBYE_DRAINING, "draining");
-        if (!l->told_draining) {
-            *wake_ns = MOE_MIN(*wake_ns, now + AGAIN_NS);
-        }
+        is_all = is_all && l->told_draining;
+    }
+    if (!is_all) {
+        *wake_ns = MOE_MIN(*wake_ns, now + AGAIN_NS);
     }
 }
 

@@ -14,7 +14,10 @@
  *   edge   a frame that is legal in a state, and the states that it may lead to. What is not in the table of edges costs
  *          the connection
  *
- * The link takes HELLO, PROOF, PING, PONG and GOODBYE and answers them. DISPATCH, RESULT and REFUSE are its member's: they
+ * What a node holds travels with it: by revisions, so that only changes are sent, all of it after the greeting, and what was
+ * lost on the way again. A coordinator knows all up to a revision or nothing of it; it says in its PINGs which.
+ *
+ * The link takes HELLO, PROOF, PING, PONG, HOLDS and GOODBYE and answers them. DISPATCH, RESULT and REFUSE are its member's: they
  * are passed on while it is open and not looked into.
  *
  * Bytes and times come in as arguments, what leaves and what is random goes through link_ops. The connection itself
@@ -59,6 +62,10 @@ typedef struct link_ops {
     MOE_NODISCARD moe_status (*draw)(unsigned char *out, size_t n); /* n random bytes: wire_random */
     /* Whether their HELLO, which fits ours, is that of a member to talk to; before any proof. NULL: every one is. */
     MOE_NODISCARD moe_status (*judge)(void *ctx, const wire_hello *theirs, moe_error *why);
+    /* A node's: what has changed in what it holds after a revision that is below the side's; as much as one frame takes. */
+    void (*holds_after)(void *ctx, uint64_t revision, wire_holds *out);
+    /* A coordinator's: what the node holds has changed; in order, nothing is left out. */
+    void (*on_holds)(void *ctx, const wire_holds *changed);
 } link_ops;
 
 typedef struct link_side {
@@ -70,8 +77,9 @@ typedef struct link_side {
     uint64_t heartbeat_ns; /* between PINGs; 0: none */
     uint64_t epoch;        /* that it applies: told when it changes, and by every PING; 0: none yet */
     /* A node's. */
-    wire_pong load; /* what PONG tells; its token is not used */
-    bool draining;  /* every coordinator is told, also one that comes later */
+    wire_pong load;    /* what PONG tells; its token is not used */
+    bool draining;     /* every coordinator is told, also one that comes later */
+    uint64_t revision; /* of what it holds: grows with every change; at least 1 */
 } link_side;
 
 typedef struct link_end {
@@ -86,9 +94,13 @@ typedef struct link_end {
     uint64_t heard_ns, pinged_ns;
     uint64_t told_epoch;  /* by the last PING; 0: none */
     uint32_t queued_rows; /* at the node, when it last told */
+    uint64_t known;       /* the revision up to which is known what it holds; 0: nothing */
+    bool knows_all;       /* that was all there was at some time: from then on it counts */
     /* A node's. */
-    uint64_t epoch;     /* that the coordinator applies, as it last told; 0: it has not */
-    bool told_draining; /* and it was sent */
+    uint64_t epoch;      /* that the coordinator applies, as it last told; 0: it has not */
+    bool told_draining;  /* and it was sent */
+    uint64_t told;       /* the revision up to which it was sent what we hold */
+    uint64_t last_known; /* by its last PING; UINT64_MAX: none has come */
 } link_end;
 
 /* Begins a link on a connection that was made just now: whoever called says HELLO. deadline_ns: 0, or when it must be open.
@@ -102,6 +114,7 @@ typedef enum {
     LINK_TURNED_AWAY, /* by us, or by the other: err says why */
     LINK_LEAVING,     /* the node drains */
     LINK_ANSWERED,    /* PONG: queued_rows is new */
+    LINK_TOLD,        /* HOLDS: on_holds was called, or there was nothing new */
     LINK_FRAME        /* its member's: type says which */
 } link_event;
 

@@ -24,8 +24,9 @@ static uint32_t frame_crc(const unsigned char *frame, size_t n)
 const char *wire_type_name(wire_type type)
 {
     static const char *const names[] = {
-        [WIRE_HELLO] = "HELLO", [WIRE_DISPATCH] = "DISPATCH", [WIRE_RESULT] = "RESULT",   [WIRE_REFUSE] = "REFUSE",
-        [WIRE_PING] = "PING",   [WIRE_PONG] = "PONG",         [WIRE_GOODBYE] = "GOODBYE", [WIRE_PROOF] = "PROOF"};
+        [WIRE_HELLO] = "HELLO",     [WIRE_DISPATCH] = "DISPATCH", [WIRE_RESULT] = "RESULT",
+        [WIRE_REFUSE] = "REFUSE",   [WIRE_PING] = "PING",         [WIRE_PONG] = "PONG",
+        [WIRE_GOODBYE] = "GOODBYE", [WIRE_PROOF] = "PROOF",       [WIRE_HOLDS] = "HOLDS"};
 
     return type >= WIRE_HELLO && type <= WIRE_LAST ? names[type] : "unknown";
 }
@@ -533,6 +534,7 @@ void wire_put_ping(moe_buf *b, const wire_ping *p)
     frame_begin(b, WIRE_PING);
     moe_put_u64(b, p->token);
     moe_put_u64(b, p->epoch);
+    moe_put_u64(b, p->holds);
 }
 
 moe_status wire_get_ping(const void *frame, size_t n, wire_ping *out, moe_error *err)
@@ -543,6 +545,7 @@ moe_status wire_get_ping(const void *frame, size_t n, wire_ping *out, moe_error 
     body_of(&b, frame, n);
     p.token = moe_get_u64(&b);
     p.epoch = moe_get_u64(&b);
+    p.holds = moe_get_u64(&b);
     moe_status status = body_end(&b, "PING", err);
     if (status == MOE_OK) {
         *out = p;
@@ -574,6 +577,55 @@ moe_status wire_get_pong(const void *frame, size_t n, wire_pong *out, moe_error 
     moe_status status = body_end(&b, "PONG", err);
     if (status == MOE_OK) {
         *out = p;
+    }
+    return status;
+}
+
+void wire_put_holds(moe_buf *b, const wire_holds *h)
+{
+    frame_begin(b, WIRE_HOLDS);
+    moe_put_u64(b, h->after);
+    moe_put_u64(b, h->upto);
+    moe_put_u64(b, h->latest);
+    moe_put_u16(b, h->n_blocks);
+    for (size_t i = 0; i < h->n_blocks; i++) {
+        moe_put_u32(b, h->blocks[i].layer);
+        moe_put_u32(b, h->blocks[i].first);
+        moe_put_u64(b, h->blocks[i].experts);
+    }
+}
+
+moe_status wire_get_holds(const void *frame, size_t n, wire_holds *out, moe_error *err)
+{
+    wire_holds h = {0};
+    moe_buf b;
+
+    body_of(&b, frame, n);
+    h.after = moe_get_u64(&b);
+    h.upto = moe_get_u64(&b);
+    h.latest = moe_get_u64(&b);
+    h.n_blocks = moe_get_u16(&b);
+    if (h.n_blocks > WIRE_MAX_BLOCKS) {
+        return moe_fail(err, MOE_ERR_CORRUPT, "HOLDS: %u blocks, limit %d", h.n_blocks, WIRE_MAX_BLOCKS);
+    }
+    for (size_t i = 0; i < h.n_blocks; i++) {
+        wire_block *block = &h.blocks[i];
+
+        block->layer = moe_get_u32(&b);
+        block->first = moe_get_u32(&b);
+        block->experts = moe_get_u64(&b);
+        if (block->first % 64 != 0 || block->first > WIRE_MAX_FIRST) {
+            return moe_fail(err, MOE_ERR_CORRUPT, "HOLDS: block %zu begins at expert %u, limit %d, in steps of 64", i,
+                            block->first, WIRE_MAX_FIRST);
+        }
+    }
+    moe_status status = body_end(&b, "HOLDS", err);
+    if (status == MOE_OK && (h.after >= h.upto || h.upto > h.latest)) {
+        status = moe_fail(err, MOE_ERR_CORRUPT, "HOLDS: revisions %llu to %llu of %llu", (unsigned long long)h.after,
+                          (unsigned long long)h.upto, (unsigned long long)h.latest);
+    }
+    if (status == MOE_OK) {
+        *out = h;
     }
     return status;
 }

@@ -20,7 +20,7 @@
 
 #include "base/base.h"
 
-#define WIRE_VERSION      2
+#define WIRE_VERSION      3
 #define WIRE_HEADER_BYTES 16
 #define WIRE_MAX_NAME     63  /* cluster, member, numeric class: characters */
 #define WIRE_MAX_TEXT     200 /* bytes of a reason */
@@ -37,7 +37,8 @@ typedef enum {
     WIRE_PONG = 6,
     WIRE_GOODBYE = 7,
     WIRE_PROOF = 8,
-    WIRE_LAST = WIRE_PROOF
+    WIRE_HOLDS = 9,
+    WIRE_LAST = WIRE_HOLDS
 } wire_type;
 const char *wire_type_name(wire_type type); /* "HELLO", ...; "unknown" for other numbers; static */
 
@@ -193,6 +194,7 @@ MOE_NODISCARD moe_status wire_get_refuse(const void *frame, size_t n, wire_refus
 typedef struct wire_ping {
     uint64_t token;
     uint64_t epoch; /* that the coordinator's dispatches use from now on; 0: none yet */
+    uint64_t holds; /* the revision up to which it knows what the node holds; 0: nothing yet */
 } wire_ping;
 
 typedef struct wire_pong {
@@ -205,6 +207,25 @@ void wire_put_ping(moe_buf *b, const wire_ping *p);
 MOE_NODISCARD moe_status wire_get_ping(const void *frame, size_t n, wire_ping *out, moe_error *err);
 void wire_put_pong(moe_buf *b, const wire_pong *p);
 MOE_NODISCARD moe_status wire_get_pong(const void *frame, size_t n, wire_pong *out, moe_error *err);
+
+/* The experts of one layer from `first` on that a node holds: bit i is expert first + i. */
+typedef struct wire_block {
+    uint32_t layer, first; /* a multiple of 64, at most WIRE_MAX_FIRST */
+    uint64_t experts;
+} wire_block;
+#define WIRE_MAX_BLOCKS 29 /* in one frame */
+#define WIRE_MAX_FIRST  (INT32_MAX - 63)
+
+/* All blocks that have changed after one revision and up to another, as they are now. */
+typedef struct wire_holds {
+    uint64_t after, upto; /* after < upto <= latest */
+    uint64_t latest;      /* the node's revision when this left: more follows while upto is below */
+    uint16_t n_blocks;
+    wire_block blocks[WIRE_MAX_BLOCKS];
+} wire_holds;
+
+void wire_put_holds(moe_buf *b, const wire_holds *h);
+MOE_NODISCARD moe_status wire_get_holds(const void *frame, size_t n, wire_holds *out, moe_error *err);
 
 typedef enum { WIRE_GOODBYE_DRAINING = 1, WIRE_GOODBYE_REFUSED = 2 } wire_goodbye_reason;
 

@@ -46,12 +46,14 @@ static void on_peer(void *ctx, transport_peer peer, transport_peer_event event, 
 
     (void)why;
     q->peer = peer;
-    if (event != TRANSPORT_UP || link_begin(&q->link, q->side, q, moe_now_ns(moe_clock_real()), 0) != MOE_OK) {
+    if (q->answer == CLUSTER_ALIVE_UNKNOWN &&
+        (event != TRANSPORT_UP || link_begin(&q->link, q->side, q, moe_now_ns(moe_clock_real()), 0) != MOE_OK)) {
         q->answer = CLUSTER_ALIVE_NO;
     }
 }
 
-/* Whatever else it says, it is not the one that is asked for. */
+/* What comes first counts: a node without a secret goes on with what it holds. Whatever else it says first, it is not the
+ * one that is asked for. */
 static void on_message(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n)
 {
     question *q = ctx;
@@ -59,6 +61,9 @@ static void on_message(void *ctx, transport_peer peer, const unsigned char *byte
     wire_type type;
 
     (void)peer;
+    if (q->answer != CLUSTER_ALIVE_UNKNOWN) {
+        return;
+    }
     bool is_said = link_receive(&q->link, bytes, n, moe_now_ns(moe_clock_real()), &event, &type, NULL) == MOE_OK;
     q->answer = is_said && event == LINK_OPENED ? CLUSTER_ALIVE_YES : CLUSTER_ALIVE_NO;
 }

@@ -71,7 +71,7 @@ static void question(const cluster_state *s)
             MOE_ASSERT(!router_nodes_has(&s->coordinators[i].missed, n));
         }
     }
-    MOE_ASSERT(cluster_state_routing(s, &p, &err) == MOE_OK);
+    MOE_ASSERT(cluster_state_routing(s, NULL, &p, &err) == MOE_OK);
     router_placement_unref(p);
 }
 

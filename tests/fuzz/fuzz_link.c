@@ -5,14 +5,16 @@
  *   - no end moves along an edge that is not in the table
  *   - with a secret nobody is accepted who has not proved it: an end opens only by the very frame that the other, with the
  *     same secret, has sent on this connection; with different secrets never
- *   - an end sends at most one frame for each that it was given, and a stranger gets at most one at all */
+ *   - an end sends at most one frame for each that it was given, and some more of what it holds after a PING; a stranger
+ *     gets at most one at all
+ *   - what a coordinator that nobody lied to knows of what the node holds, up to a revision, is true: checked at the end */
 #include <string.h>
 
 #include "proto/link.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-enum { QUEUE = 16 };
+enum { QUEUE = 16, N_BLOCKS = 64, AT_ONCE = 8 }; /* three frames */
 
 typedef struct member {
     wire_hello hello;
@@ -20,6 +22,9 @@ typedef struct member {
     link_side side;
     link_end end;
     bool is_full, is_unwanted;
+    struct {
+        uint64_t experts, revision;
+    } blocks[N_BLOCKS];                          /* what a node holds; what a coordinator knows of it */
     unsigned char sent[QUEUE][WIRE_SMALL_BYTES]; /* not given yet; the oldest first */
     size_t n_bytes[QUEUE], n_queued, n_sent;     /* n_sent: since it was last looked at */
     size_t n_before_open;
@@ -31,7 +36,7 @@ typedef struct program {
     const uint8_t *data;
     size_t n, at;
     uint64_t now;
-    bool has_secret, is_same;
+    bool has_secret, is_same, is_honest; /* honest: no frame was put in */
     member coordinator, node;
 } program;
 
@@ -70,7 +75,43 @@ static moe_status judge(void *ctx, const wire_hello *theirs, moe_error *why)
     return m->is_unwanted ? moe_fail(why, MOE_ERR_DENIED, "%s is unwanted", theirs->member) : MOE_OK;
 }
 
-static const link_ops ops = {.send = keep, .draw = draw, .judge = judge};
+static uint32_t next_changed(const member *m, uint64_t after)
+{
+    uint32_t found = N_BLOCKS;
+
+    for (uint32_t i = 0; i < N_BLOCKS; i++) {
+        if (m->blocks[i].revision > after && (found == N_BLOCKS || m->blocks[i].revision < m->blocks[found].revision)) {
+            found = i;
+        }
+    }
+    return found;
+}
+
+static void holds_after(void *ctx, uint64_t revision, wire_holds *out)
+{
+    const member *m = ctx;
+    uint32_t i = next_changed(m, revision);
+
+    MOE_ASSERT(revision < m->side.revision);
+    *out = (wire_holds){.after = revision, .upto = m->side.revision, .latest = m->side.revision};
+    for (; i < N_BLOCKS && out->n_blocks < WIRE_MAX_BLOCKS; i = next_changed(m, m->blocks[i].revision)) {
+        out->blocks[out->n_blocks++] = (wire_block){.layer = i, .experts = m->blocks[i].experts};
+        out->upto = m->blocks[i].revision;
+    }
+    out->upto = i == N_BLOCKS ? out->latest : out->upto;
+}
+
+static void on_holds(void *ctx, const wire_holds *changed)
+{
+    member *m = ctx;
+
+    for (uint32_t i = 0; i < changed->n_blocks; i++) {
+        m->blocks[changed->blocks[i].layer % N_BLOCKS].experts = changed->blocks[i].experts;
+    }
+}
+
+static const link_ops ops = {
+    .send = keep, .draw = draw, .judge = judge, .holds_after = holds_after, .on_holds = on_holds};
 
 static void member_init(member *m, link_role role, const char *secret)
 {
@@ -85,6 +126,7 @@ static void member_init(member *m, link_role role, const char *secret)
     MOE_ASSERT(wire_key_init(&m->key, secret, strlen(secret)) == MOE_OK);
     m->side = (link_side){.role = role, .hello = &m->hello, .key = &m->key, .ops = &ops};
     m->side.heartbeat_ns = role == LINK_NODE ? 0 : UINT64_C(250000000);
+    m->side.revision = role == LINK_NODE;
 }
 
 static uint8_t next(program *p)
@@ -126,11 +168,12 @@ static void give(program *p, member *to, const unsigned char *frame, size_t n)
         check_edge(&to->end, to->side.role, before, type);
     }
     bool is_open = link_is_open(&to->end);
-    MOE_ASSERT(was_open || (event != LINK_FRAME && event != LINK_ANSWERED && to->end.epoch == epoch));
+    MOE_ASSERT(was_open ||
+               (event != LINK_TOLD && event != LINK_FRAME && event != LINK_ANSWERED && to->end.epoch == epoch));
     if (p->has_secret && is_open && !was_open) {
         MOE_ASSERT(p->is_same && n == from->n_key_frame && memcmp(frame, from->key_frame, n) == 0);
     }
-    MOE_ASSERT(to->n_sent <= 1);
+    MOE_ASSERT(to->n_sent <= 1 || (was_open && type == WIRE_PING && to->n_sent <= 1 + AT_ONCE));
     MOE_ASSERT(to->side.role != LINK_NODE || to->n_before_open <= 1);
 }
 
@@ -143,7 +186,7 @@ static void tick(program *p, member *m, bool busy)
     link_verdict verdict = link_tick(&m->end, p->now, busy, &wake);
     MOE_ASSERT((verdict == LINK_FINE) == (m->end.state == before));
     check_edge(&m->end, m->side.role, before, LINK_TIME);
-    MOE_ASSERT(m->n_sent <= 2 && (m->n_sent == 0 || link_is_open(&m->end)));
+    MOE_ASSERT(m->n_sent <= 1 + AT_ONCE && (m->n_sent == 0 || link_is_open(&m->end)));
 }
 
 static void connect(program *p)
@@ -152,6 +195,7 @@ static void connect(program *p)
 
     for (size_t i = 0; i < MOE_COUNT(both); i++) {
         both[i]->n_queued = both[i]->n_before_open = both[i]->n_key_frame = 0;
+        memset(both[i]->blocks, 0, i == 0 ? sizeof both[i]->blocks : 0); /* as a coordinator does */
         (void)!link_begin(&both[i]->end, &both[i]->side, both[i], p->now, p->now + LINK_GREETING_NS);
     }
 }
@@ -192,15 +236,54 @@ static void put_in(program *p, member *to)
 {
     unsigned char frame[WIRE_SMALL_BYTES] = {'C', 'N', 'C', 'W', WIRE_VERSION, 0, 0, 0};
     uint8_t type = next(p);
-    size_t body = MOE_MIN(next(p) * 2u, MOE_MIN(p->n - p->at, sizeof frame - WIRE_HEADER_BYTES));
+    size_t body = next(p) * 2u;
     moe_buf b;
 
+    body = MOE_MIN(body, MOE_MIN(p->n - p->at, sizeof frame - WIRE_HEADER_BYTES));
     frame[6] = type;
     memcpy(frame + WIRE_HEADER_BYTES, p->data + p->at, body);
     p->at += body;
     moe_buf_init(&b, frame, sizeof frame);
     b.used = WIRE_HEADER_BYTES + body;
+    p->is_honest = false;
     give(p, to, frame, wire_finish(&b));
+}
+
+/* The node loads or drops something. */
+static void change(program *p)
+{
+    uint32_t block = next(p) % N_BLOCKS;
+
+    p->node.blocks[block].experts = next(p);
+    p->node.blocks[block].revision = ++p->node.side.revision;
+}
+
+/* From here on nothing is lost: soon the coordinator knows all. */
+static void check_holds(program *p)
+{
+    p->node.is_full = p->coordinator.is_full = false;
+    while (p->node.n_queued > 0) {
+        give_oldest(p, &p->node, false);
+    }
+    while (p->coordinator.n_queued > 0) {
+        give_oldest(p, &p->coordinator, false);
+    }
+    for (int i = 0; i < 8; i++) {
+        p->now += UINT64_C(250000000);
+        tick(p, &p->coordinator, false);
+        tick(p, &p->node, false);
+        while (p->coordinator.n_queued > 0 || p->node.n_queued > 0) {
+            give_oldest(p, &p->coordinator, false);
+            give_oldest(p, &p->node, false);
+        }
+    }
+    if (!p->is_honest || !link_is_open(&p->coordinator.end) || !link_is_open(&p->node.end)) {
+        return;
+    }
+    MOE_ASSERT(p->coordinator.end.knows_all && p->coordinator.end.known == p->node.side.revision);
+    for (uint32_t i = 0; i < N_BLOCKS; i++) {
+        MOE_ASSERT(p->coordinator.blocks[i].experts == p->node.blocks[i].experts);
+    }
 }
 
 static void run(program *p)
@@ -244,6 +327,9 @@ static void run(program *p)
     case 10:
         m->is_unwanted = next(p) & 1;
         break;
+    case 11:
+        change(p);
+        break;
     default:
         link_close(&m->end);
     }
@@ -252,7 +338,7 @@ static void run(program *p)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     static const char *const secrets[][2] = {{"", ""}, {"secret", "secret"}, {"secret", "another"}, {"", "secret"}};
-    program p = {.data = data, .n = n, .now = 1};
+    program p = {.data = data, .n = n, .now = 1, .is_honest = true};
     const char *const *secret = secrets[next(&p) % MOE_COUNT(secrets)];
 
     draws = 0;
@@ -263,5 +349,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     while (p.at < p.n) {
         run(&p);
     }
+    check_holds(&p);
     return 0;
 }

@@ -75,6 +75,7 @@ static void small(moe_buf *b, const unsigned char *frame, size_t n, wire_type ty
         wire_goodbye goodbye;
         wire_pong pong;
         wire_ping ping;
+        wire_holds holds;
         unsigned char mac[32];
     } u;
 
@@ -86,6 +87,8 @@ static void small(moe_buf *b, const unsigned char *frame, size_t n, wire_type ty
         wire_put_pong(b, &u.pong);
     } else if (type == WIRE_PING && wire_get_ping(frame, n, &u.ping, &err) == MOE_OK) {
         wire_put_ping(b, &u.ping);
+    } else if (type == WIRE_HOLDS && wire_get_holds(frame, n, &u.holds, &err) == MOE_OK) {
+        wire_put_holds(b, &u.holds);
     } else if (type == WIRE_PROOF && wire_get_proof(frame, n, u.mac, &err) == MOE_OK) {
         wire_put_proof(b, u.mac);
     } else {

@@ -6,7 +6,8 @@ means the node (or its frames), else the coordinator:
 
   0 connect   1 give its oldest frame to the other   2 the same, and keep it   3 drop it   4 damage it (place 2, bit)
   5 put a frame in, for it (type, half of the body's length, body)   6 time passes (times 10 ms; high bit: it computes)
-  7 its epoch   8 it drains   9 it cannot send   10 it wants nobody   11 its connection ends
+  7 its epoch   8 it drains   9 it cannot send   10 it wants nobody   11 the node loads or drops (block,
+  experts)   12 its connection ends
 
 usage: make_link_corpus.py tests/fuzz/corpus/fuzz_link"""
 import pathlib
@@ -52,4 +53,11 @@ write("damage-answer", 1, 0, 1, N | 4, 40, 1, 3, N | 1)
 write("damage-proof", 1, 0, 1, N | 1, 4, 10, 0, 0, 1)
 write("goodbye", 1, *MEET, *put_in(0, 7, bytes([2, 0, 1, 120])))
 write("goodbye-draining", 0, *MEET, *put_in(0, 7, bytes([1, 0, 1, 120])), *put_in(0, 7, bytes([1, 0, 1, 120])))
-write("lost", 1, *MEET, 11, N | 11, *MEET)
+write("lost", 1, *MEET, 12, N | 12, *MEET)
+LOADS = [code for i in range(64) for code in (11, i, i + 1)]
+write("holds", 1, *LOADS, *MEET, 6, 1, N | 1, N | 1, N | 1, 11, 5, 0, 6, 1, N | 1)
+write("holds-lost", 1, *LOADS, *MEET, 6, 1, N | 1, N | 3, N | 1, 6, 25, 1, 6, 25, 1)
+write("holds-twice", 1, *MEET, 11, 1, 1, 6, 1, N | 2, 11, 1, 2, 6, 1, N | 1, N | 1)
+write("holds-no-room", 1, *MEET, N | 9, 1, 11, 1, 1, 6, 1, N | 9, 0, 6, 1)
+write("holds-put-in", 1, *MEET, *put_in(0, 9, bytes([0] * 8 + [1] + [0] * 7 + [1] + [0] * 7 + [1, 0] + [3, 0, 0, 0] + [64, 0, 0, 0] + [7] * 8)))
+write("ping-put-in", 1, *LOADS, *MEET, *put_in(N, 5, bytes(24)), 6, 1, *put_in(N, 5, bytes(24)))

@@ -19,7 +19,7 @@ def crc32c(data):
     return crc ^ 0xFFFFFFFF
 
 
-def write(name, kind, body, magic=b"CNCW", version=2, length=None, crc=None):
+def write(name, kind, body, magic=b"CNCW", version=3, length=None, crc=None):
     head = magic + struct.pack("<HHI", version, kind, 16 + len(body) if length is None else length)
     crc = crc32c(head + body) if crc is None else crc
     (out / name).write_bytes(head + struct.pack("<I", crc) + body)
@@ -100,17 +100,34 @@ write("result-bytes", 3, result(2, rows=bytes(15)))
 write("refuse", 4, REQUEST + struct.pack("<H", 2) + name(b"expert 9"))
 write("refuse-text", 4, REQUEST + struct.pack("<H", 2) + name(b"\xff\xfe"))
 write("refuse-long", 4, REQUEST + struct.pack("<H", 2) + name(b"x" * 201))
-write("ping", 5, struct.pack("<QQ", 77, 5))
-write("ping-short", 5, struct.pack("<Q", 77))
-write("ping-tail", 5, struct.pack("<QQB", 77, 5, 1))
+write("ping", 5, struct.pack("<QQQ", 77, 5, 9))
+write("ping-short", 5, struct.pack("<QQ", 77, 5))
+write("ping-tail", 5, struct.pack("<QQQB", 77, 5, 9, 1))
+
+
+def holds(after=3, upto=5, latest=7, blocks=((0, 0, 5), (1, 128, 1 << 63)), n=None):
+    return (struct.pack("<QQQH", after, upto, latest, len(blocks) if n is None else n)
+            + b"".join(struct.pack("<IIQ", *block) for block in blocks))
+
+
+write("holds", 9, holds())
+write("holds-nothing", 9, holds(after=0, upto=1, latest=1, blocks=()))
+write("holds-full", 9, holds(blocks=[(i, 64, i) for i in range(29)]))
+write("holds-blocks", 9, holds(blocks=[(i, 64, i) for i in range(30)]))
+write("holds-short", 9, holds(n=3))
+write("holds-tail", 9, holds(n=1))
+write("holds-first", 9, holds(blocks=((0, 63, 1),)))
+write("holds-first-huge", 9, holds(blocks=((0, 1 << 31, 1),)))
+write("holds-backwards", 9, holds(after=5))
+write("holds-beyond", 9, holds(latest=4))
 write("pong", 6, struct.pack("<QIIQQ", 77, 1, 2, 3, 4))
 write("pong-short", 6, struct.pack("<QIIQ", 77, 1, 2, 3))
 write("goodbye", 7, struct.pack("<H", 1) + name(b"draining"))
 write("goodbye-nul", 7, struct.pack("<H", 1) + name(b"a\0b"))
 write("goodbye-tail", 7, struct.pack("<H", 1) + name(b"") + b"x")
-write("version", 5, struct.pack("<QQ", 77, 5), version=1)
+write("version", 5, struct.pack("<QQQ", 77, 5, 9), version=2)
 write("type-0", 0, b"")
-write("type-9", 9, b"")
+write("type-10", 10, b"")
 write("magic", 5, struct.pack("<QQ", 77, 5), magic=b"CNCX")
 write("length", 5, struct.pack("<QQ", 77, 5), length=99)
 write("checksum", 5, struct.pack("<QQ", 77, 5), crc=1)

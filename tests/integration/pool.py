@@ -671,7 +671,7 @@ class Pool(unittest.TestCase):
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.wrap_bio(ssl.MemoryBIO(), hello).do_handshake()
-        calls = [b"", b"\0", hello.read(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"CNCW\2\0\1\0\x10\0\0\0\0\0\0\0", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        calls = [b"", b"\0", hello.read(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"CNCW\3\0\1\0\x10\0\0\0\0\0\0\0", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
                  os.urandom(64), os.urandom(1 << 20), b"\x16\3\1\xff\xff" + bytes(1 << 16)]
         self.start_nodes(2, "--secret-file", own)
         with self.coordinator("--secret-file", own, "--min-nodes", "2") as coordinator:

@@ -1,4 +1,4 @@
-foreach(name test_exchange test_exchange_coverage test_exchange_memory)
+foreach(name test_exchange test_exchange_coverage test_exchange_holds test_exchange_memory)
   moe_test(${name} SOURCES ${name}.c ../sim/world.c LIBS moe_exchange moe_expert_node LABELS unit)
 endforeach()
 moe_test(test_exchange_speed SOURCES test_exchange_speed.c ../sim/world.c ../sim/obstacle.c LIBS moe_exchange moe_expert_node moe_wire LABELS unit)

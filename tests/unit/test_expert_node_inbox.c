@@ -16,6 +16,11 @@ static void on_message(void *ctx, transport_peer from, const unsigned char *byte
 {
     (void)ctx;
     (void)from;
+    wire_type type;
+
+    if (wire_open(bytes, n, &type, NULL) == MOE_OK && type == WIRE_HOLDS) {
+        return; /* tests of the link and the exchange look at these */
+    }
     assert_true(n_got < 8 && n <= sizeof got[0]);
     memcpy(got[n_got], bytes, n);
     got_bytes[n_got++] = n;

@@ -6,6 +6,7 @@
 #define DEADLINE  UINT64_C(1000)
 #define HEARTBEAT UINT64_C(100)
 #define MAX_SENT  64
+#define N_BLOCKS  300 /* 11 frames */
 
 /* One side with one end, and what that has sent. */
 typedef struct member {
@@ -17,6 +18,10 @@ typedef struct member {
     size_t n_bytes[MAX_SENT], n_sent;
     bool is_full;     /* there is no room to send */
     bool is_unwanted; /* what judge says */
+    struct {
+        uint64_t experts,
+            revision; /* of a node: what it holds, and when that changed; of a coordinator: what it heard */
+    } blocks[N_BLOCKS];
 } member;
 
 static member coordinator, node, probe;
@@ -51,7 +56,49 @@ static moe_status judge(void *ctx, const wire_hello *theirs, moe_error *why)
     return m->is_unwanted ? moe_fail(why, MOE_ERR_DENIED, "unwanted") : MOE_OK;
 }
 
-static const link_ops ops = {.send = keep, .draw = draw, .judge = judge};
+static void change(member *m, uint32_t block, uint64_t experts)
+{
+    m->blocks[block].experts = experts;
+    m->blocks[block].revision = ++m->side.revision;
+}
+
+static uint32_t next_changed(const member *m, uint64_t after)
+{
+    uint32_t found = N_BLOCKS;
+
+    for (uint32_t i = 0; i < N_BLOCKS; i++) {
+        if (m->blocks[i].revision > after && (found == N_BLOCKS || m->blocks[i].revision < m->blocks[found].revision)) {
+            found = i;
+        }
+    }
+    return found;
+}
+
+static void holds_after(void *ctx, uint64_t revision, wire_holds *out)
+{
+    const member *m = ctx;
+    uint32_t i = next_changed(m, revision);
+
+    assert_true(revision < m->side.revision);
+    *out = (wire_holds){.after = revision, .upto = m->side.revision, .latest = m->side.revision};
+    for (; i < N_BLOCKS && out->n_blocks < WIRE_MAX_BLOCKS; i = next_changed(m, m->blocks[i].revision)) {
+        out->blocks[out->n_blocks++] = (wire_block){.layer = i, .experts = m->blocks[i].experts};
+        out->upto = m->blocks[i].revision;
+    }
+    out->upto = i == N_BLOCKS ? out->latest : out->upto;
+}
+
+static void on_holds(void *ctx, const wire_holds *changed)
+{
+    member *m = ctx;
+
+    for (uint32_t i = 0; i < changed->n_blocks; i++) {
+        m->blocks[changed->blocks[i].layer].experts = changed->blocks[i].experts;
+    }
+}
+
+static const link_ops ops = {
+    .send = keep, .draw = draw, .judge = judge, .holds_after = holds_after, .on_holds = on_holds};
 
 static void member_open(member *m, link_role role, const char *secret)
 {
@@ -69,7 +116,8 @@ static void member_open(member *m, link_role role, const char *secret)
                           .hello = &m->hello,
                           .key = &m->key,
                           .ops = &ops,
-                          .heartbeat_ns = role == LINK_NODE ? 0 : HEARTBEAT};
+                          .heartbeat_ns = role == LINK_NODE ? 0 : HEARTBEAT,
+                          .revision = role == LINK_NODE};
 }
 
 static void open_all(const char *secret)
@@ -149,6 +197,9 @@ static size_t frame_of(int type, unsigned char *frame)
         break;
     case WIRE_PONG:
         wire_put_pong(&b, &(wire_pong){.token = 1});
+        break;
+    case WIRE_HOLDS:
+        wire_put_holds(&b, &(wire_holds){.upto = 1, .latest = 1});
         break;
     case WIRE_GOODBYE:
         wire_put_goodbye(&b, &(wire_goodbye){.reason = WIRE_GOODBYE_DRAINING});
@@ -411,11 +462,21 @@ static void the_epoch_is_told_at_once_and_again_when_there_was_no_room(void **st
     assert_int_equal(coordinator.n_sent, 0); /* once is enough */
 }
 
+/* The node tells all that it can, and the coordinator hears it. */
+static void tell_all(void)
+{
+    do {
+        carry(&node, &coordinator);
+        tick(&node, 2);
+    } while (node.n_sent > 0);
+}
+
 static void a_node_that_drains_says_so_to_all_now_and_later(void **state)
 {
     (void)state;
     open_all("");
     meet();
+    tell_all();
     node.side.draining = true;
     node.is_full = true;
     tick(&node, 2);
@@ -427,8 +488,7 @@ static void a_node_that_drains_says_so_to_all_now_and_later(void **state)
     assert_int_equal(coordinator.end.state, LINK_DRAINING);
     link_close(&coordinator.end);
     meet();
-    tick(&node, 5);
-    carry(&node, &coordinator);
+    tell_all();
     assert_int_equal(coordinator.end.state, LINK_DRAINING);
 }
 
@@ -471,6 +531,140 @@ static void a_loop_that_has_not_turned_blames_nobody(void **state)
     assert_true(link_is_open(&coordinator.end));
 }
 
+/* ------------------------------------------------------------------------------------------------ what a node holds */
+static void assert_all_is_known(void)
+{
+    assert_true(coordinator.end.knows_all);
+    assert_int_equal(coordinator.end.known, node.side.revision);
+    for (uint32_t i = 0; i < N_BLOCKS; i++) {
+        assert_int_equal(coordinator.blocks[i].experts, node.blocks[i].experts);
+    }
+}
+
+static void holding(uint32_t n_blocks)
+{
+    open_all("");
+    for (uint32_t i = 0; i < n_blocks; i++) {
+        change(&node, (i * 7) % N_BLOCKS, i + 1);
+    }
+    meet();
+}
+
+static void a_node_without_experts_says_so(void **state)
+{
+    (void)state;
+    holding(0);
+    assert_false(coordinator.end.knows_all);
+    tell_all();
+    assert_all_is_known();
+}
+
+static void all_is_told_first_and_then_what_changes(void **state)
+{
+    wire_holds h;
+
+    (void)state;
+    holding(3 * WIRE_MAX_BLOCKS);
+    tick(&node, 2);
+    assert_int_equal(node.n_sent, 3);
+    for (size_t i = 0; i < 3; i++) {
+        assert_false(coordinator.end.knows_all); /* half of the truth does not count */
+        assert_ok(give(&coordinator, node.sent[i], node.n_bytes[i]), err);
+    }
+    node.n_sent = 0;
+    assert_all_is_known();
+    change(&node, 5, 77);
+    change(&node, 5, 78);
+    tick(&node, 3);
+    assert_int_equal(node.n_sent, 1);
+    assert_ok(wire_get_holds(node.sent[0], node.n_bytes[0], &h, &err), err);
+    assert_int_equal(h.n_blocks, 1);
+    tell_all();
+    assert_all_is_known();
+}
+
+static void much_is_told_in_several_turns(void **state)
+{
+    uint64_t wake = UINT64_MAX;
+
+    (void)state;
+    holding(N_BLOCKS);
+    assert_int_equal(link_tick(&node.end, 2, false, &wake), LINK_FINE);
+    assert_true(node.n_sent < (N_BLOCKS + WIRE_MAX_BLOCKS - 1) / WIRE_MAX_BLOCKS);
+    assert_true(wake < UINT64_MAX);
+    tell_all();
+    assert_all_is_known();
+}
+
+static void what_was_lost_is_told_again(void **state)
+{
+    (void)state;
+    for (size_t lost = 0; lost < 3; lost++) {
+        uint64_t now = 2;
+
+        holding(3 * WIRE_MAX_BLOCKS);
+        tick(&node, now);
+        for (size_t i = 0; i < 3; i++) {
+            if (i != lost) {
+                assert_ok(give(&coordinator, node.sent[i], node.n_bytes[i]), err);
+            }
+        }
+        assert_false(coordinator.end.knows_all);
+        node.n_sent = 0;
+        for (int beats = 0; beats < 3; beats++) {
+            now += HEARTBEAT;
+            tick(&coordinator, now);
+            carry(&coordinator, &node);
+            carry(&node, &coordinator);
+        }
+        assert_all_is_known();
+    }
+}
+
+static void what_is_old_or_comes_twice_changes_nothing(void **state)
+{
+    unsigned char old[WIRE_SMALL_BYTES];
+
+    (void)state;
+    holding(1);
+    tick(&node, 2);
+    size_t n = node.n_bytes[0];
+    memcpy(old, node.sent[0], n);
+    tell_all();
+    change(&node, 0, 99);
+    tell_all();
+    assert_ok(give(&coordinator, old, n), err);
+    assert_all_is_known();
+}
+
+static void a_new_connection_hears_all_anew(void **state)
+{
+    (void)state;
+    holding(40);
+    tell_all();
+    link_close(&coordinator.end);
+    change(&node, 0, 0);
+    meet();
+    assert_false(coordinator.end.knows_all);
+    memset(coordinator.blocks, 0, sizeof coordinator.blocks);
+    tell_all();
+    assert_all_is_known();
+}
+
+static void one_that_cannot_be_sent_now_is_sent_later(void **state)
+{
+    uint64_t wake = UINT64_MAX;
+
+    (void)state;
+    holding(2);
+    node.is_full = true;
+    assert_int_equal(link_tick(&node.end, 2, false, &wake), LINK_FINE);
+    assert_true(wake < UINT64_MAX);
+    node.is_full = false;
+    tell_all();
+    assert_all_is_known();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -487,6 +681,13 @@ int main(void)
         cmocka_unit_test(pong_tells_the_load),
         cmocka_unit_test(a_node_that_may_be_computing_gets_more_time),
         cmocka_unit_test(a_loop_that_has_not_turned_blames_nobody),
+        cmocka_unit_test(a_node_without_experts_says_so),
+        cmocka_unit_test(all_is_told_first_and_then_what_changes),
+        cmocka_unit_test(much_is_told_in_several_turns),
+        cmocka_unit_test(what_was_lost_is_told_again),
+        cmocka_unit_test(what_is_old_or_comes_twice_changes_nothing),
+        cmocka_unit_test(a_new_connection_hears_all_anew),
+        cmocka_unit_test(one_that_cannot_be_sent_now_is_sent_later),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

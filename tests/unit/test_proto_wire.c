@@ -185,6 +185,50 @@ static void any_cut_is_noticed(void **state)
     }
 }
 
+static size_t put_holds(const wire_holds *h)
+{
+    moe_buf b;
+
+    moe_buf_init(&b, frame, sizeof frame);
+    wire_put_holds(&b, h);
+    return wire_finish(&b);
+}
+
+static void holds_comes_back_as_it_was_put(void **state)
+{
+    wire_holds put = {.after = 3, .upto = 5, .latest = UINT64_MAX, .n_blocks = WIRE_MAX_BLOCKS}, got;
+    moe_error err;
+
+    (void)state;
+    for (uint32_t i = 0; i < WIRE_MAX_BLOCKS; i++) {
+        put.blocks[i] = (wire_block){i, i == 7 ? WIRE_MAX_FIRST : 64 * i, UINT64_MAX - i};
+    }
+    size_t n = put_holds(&put);
+    assert_in_range(n, 1, WIRE_SMALL_BYTES);
+    assert_ok(wire_get_holds(frame, n, &got, &err), err);
+    assert_memory_equal(&got, &put, sizeof got);
+}
+
+static void holds_that_breaks_a_rule_is_refused(void **state)
+{
+    const struct {
+        wire_holds h;
+        const char *why;
+    } cases[] = {
+        {{.after = 5, .upto = 5, .latest = 7}, "revisions 5 to 5 of 7"},
+        {{.after = 5, .upto = 8, .latest = 7}, "revisions 5 to 8 of 7"},
+        {{.upto = 1, .latest = 1, .n_blocks = 1, .blocks = {{0, 32, 1}}}, "begins at expert 32"},
+        {{.upto = 1, .latest = 1, .n_blocks = 1, .blocks = {{0, WIRE_MAX_FIRST + 64u, 1}}}, "begins at expert"}};
+    wire_holds got;
+    moe_error err = {""};
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(cases); i++) {
+        assert_int_equal(wire_get_holds(frame, put_holds(&cases[i].h), &got, &err), MOE_ERR_CORRUPT);
+        assert_contains(err.text, cases[i].why);
+    }
+}
+
 static void another_version_is_not_damage(void **state)
 {
     moe_buf b;
@@ -197,7 +241,7 @@ static void another_version_is_not_damage(void **state)
     frame[4] = WIRE_VERSION + 1;
     size_t n = wire_finish(&b);
     assert_int_equal(wire_open(frame, n, &type, &err), MOE_ERR_UNSUPPORTED);
-    assert_contains(err.text, "version 3");
+    assert_contains(err.text, "version 4");
 }
 
 static void a_frame_that_does_not_fit_is_none(void **state)
@@ -263,12 +307,12 @@ static void members_that_belong_together_are_accepted(void **state)
 static void every_type_has_a_name_and_other_numbers_do_not(void **state)
 {
     (void)state;
-    for (int type = WIRE_HELLO; type <= WIRE_PROOF; type++) {
+    for (int type = WIRE_HELLO; type <= WIRE_LAST; type++) {
         assert_string_not_equal(wire_type_name((wire_type)type), "unknown");
     }
     assert_string_equal(wire_type_name(WIRE_REFUSE), "REFUSE");
     assert_string_equal(wire_type_name((wire_type)0), "unknown");
-    assert_string_equal(wire_type_name((wire_type)9), "unknown");
+    assert_string_equal(wire_type_name((wire_type)(WIRE_LAST + 1)), "unknown");
 }
 
 static void a_long_reason_is_cut(void **state)
@@ -299,6 +343,8 @@ int main(void)
         cmocka_unit_test(the_largest_hello_is_a_small_frame),
         cmocka_unit_test(any_flipped_bit_is_noticed),
         cmocka_unit_test(any_cut_is_noticed),
+        cmocka_unit_test(holds_comes_back_as_it_was_put),
+        cmocka_unit_test(holds_that_breaks_a_rule_is_refused),
         cmocka_unit_test(another_version_is_not_damage),
         cmocka_unit_test(a_frame_that_does_not_fit_is_none),
         cmocka_unit_test(sizes_that_overflow_are_refused),

@@ -1,0 +1,78 @@
+/* What nodes hold, as they have told on their connections. It counts once a node has told all, and as long as it is
+ * connected. */
+#include "exchange/exchange_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Who routes by this builds its table anew for each change, which is milliseconds of the engine's thread in the largest
+ * clusters; a node that loads changes with every expert. Chosen, not measured. */
+#define HOLDS_NS UINT64_C(20000000)
+
+static uint64_t *bits_of(const exchange *x, const exchange_node *node)
+{
+    return x->holds.bits + (size_t)(node - x->nodes) * router_space_words(x->o.space);
+}
+
+moe_status exchange_holds_open(exchange *x)
+{
+    x->holds.bits = calloc(ROUTER_MAX_NODES * router_space_words(x->o.space), sizeof *x->holds.bits);
+    return x->holds.bits == NULL ? MOE_ERR_NO_MEMORY : MOE_OK;
+}
+
+void exchange_holds_forget(exchange *x, const exchange_node *node)
+{
+    memset(bits_of(x, node), 0, router_space_words(x->o.space) * sizeof(uint64_t));
+}
+
+/* Experts that the space does not have are passed over. */
+static void take_block(const exchange *x, uint64_t *bits, const wire_block *b)
+{
+    for (uint32_t i = 0; i < 64; i++) {
+        uint32_t slot = router_space_slot(x->o.space, b->layer, (int32_t)(b->first + i));
+
+        if (slot != ROUTER_NO_SLOT && (b->experts >> i & 1) != 0) {
+            router_bit_set(bits, slot);
+        } else if (slot != ROUTER_NO_SLOT) {
+            router_bit_clear(bits, slot);
+        }
+    }
+}
+
+void exchange_on_holds(void *ctx, const wire_holds *changed)
+{
+    const exchange_node *node = ctx;
+    exchange *x = node->x;
+
+    for (size_t i = 0; i < changed->n_blocks; i++) {
+        take_block(x, bits_of(x, node), &changed->blocks[i]);
+    }
+    x->holds.is_changed = x->holds.is_changed || node->link.knows_all;
+}
+
+const uint64_t *exchange_node_holds(const exchange *x, const char *id)
+{
+    const exchange_node *node = exchange_find_node(x, id);
+
+    return node != NULL && link_is_open(&node->link) && node->link.knows_all ? bits_of(x, node) : NULL;
+}
+
+void exchange_holds_timer(exchange *x)
+{
+    if (x->holds.is_changed) {
+        exchange_wake_at(x, x->holds.shown_ns + HOLDS_NS);
+    }
+}
+
+bool exchange_holds_changed(exchange *x)
+{
+    uint64_t now = moe_now_ns(x->o.clock);
+
+    if (!x->holds.is_changed || now - x->holds.shown_ns < HOLDS_NS) {
+        exchange_holds_timer(x);
+        return false;
+    }
+    x->holds.is_changed = false;
+    x->holds.shown_ns = now;
+    return true;
+}
