@@ -87,15 +87,15 @@ class Workers:
         return flat[-1].item() > 0
 
 
-def step(model, optimizer, x, y, rate, clip=1.0, extra=None, workers=Alone(), stop=False):
-    """One update. Returns the cross entropy and the routing losses as floats, and whether to stop; extra(model, x) may add a loss."""
+def step(model, optimizer, x, y, rate, clip=1.0, weights=None, workers=Alone(), stop=False):
+    """One update. Returns the cross entropy and the routing losses as floats, and whether to stop. `weights` of routing losses: by default
+    the family's."""
+    weights = model.LOSSES if weights is None else weights
     for group in optimizer.param_groups:
         group["lr"] = rate
     logits, losses = model(x)
     entropy = F.cross_entropy(logits.flatten(0, 1), y.flatten())
-    loss = entropy + sum(model.LOSSES[name] * value for name, value in losses.items())
-    if extra is not None:
-        loss = loss + extra(model, x)
+    loss = entropy + sum(weights[name] * value for name, value in losses.items() if name in weights)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     stop = workers.reduce(model, stop)

@@ -47,20 +47,44 @@ class Mixture(nn.Module):
         self.gate = nn.Linear(d, n, bias=False)
         self.gate_up = nn.Parameter(torch.empty(n, 2 * inner, d))
         self.down = nn.Parameter(torch.empty(n, d, inner))
+        self.new_gate = self.new_gate_up = self.new_down = None  # what a pack adds, trained on the frozen rest
+        self.absent = None  # bool [experts]: left out of the router, as by pruning
+        self.old_rows = None  # bool [rows]: of text that the frozen experts know
         self.picks = None  # [rows, k] of the last pass, for statistics
+
+    @torch.no_grad()
+    def grow(self, order, noise):
+        """Adds a copy of each expert named, with noise, router row and all: it is chosen where its original was, and parts from it."""
+        near = lambda p: nn.Parameter(p[order] + noise * p[order].std() * torch.randn_like(p[order]))
+        self.new_gate, self.new_gate_up, self.new_down = near(self.gate.weight), near(self.gate_up), near(self.down)
+
+    def router(self):
+        return self.gate.weight if self.new_gate is None else torch.cat([self.gate.weight, self.new_gate])
 
     def forward(self, x):
         rows = x.flatten(0, 1)
-        logits = self.gate(rows)
+        logits = F.linear(rows, self.router())
+        if self.absent is not None:
+            logits = logits.masked_fill(self.absent, -torch.inf)
         prob = logits.softmax(-1)
         weights, ids = prob.topk(self.k, -1)
         self.picks = ids
         if self.renormalise:
             weights = weights / weights.sum(-1, keepdim=True)
         gate_up, down = self.gate_up.unbind(0), self.down.unbind(0)
+        if self.new_gate is not None:
+            gate_up, down = (*gate_up, *self.new_gate_up.unbind(0)), (*down, *self.new_down.unbind(0))
         y = by_expert(rows, ids, weights, len(gate_up), lambda e, run: swiglu(run, gate_up[e], down[e]))
-        losses = {"balance": balance_loss(prob, ids), "z": logits.logsumexp(-1).square().mean()} if self.training else {}
-        return y.view_as(x), losses
+        return y.view_as(x), self.losses(logits, prob, ids) if self.training else {}
+
+    def losses(self, logits, prob, ids):
+        losses = {"balance": balance_loss(prob, ids), "z": logits.logsumexp(-1).square().mean()}
+        if self.old_rows is not None:  # the divergence of routing with the new experts from routing without: old logits are as they were
+            taken = prob[self.old_rows, len(self.gate.weight):].sum(-1)
+            losses["old"] = -torch.log1p(-taken.clamp_max(1 - 1e-6)).mean()
+        mean = prob.mean(0)
+        losses["spread"] = -(mean * mean.clamp_min(1e-12).log()).sum()
+        return losses
 
 
 class Layer(nn.Module):
@@ -78,7 +102,7 @@ class Layer(nn.Module):
 
 
 class Model(nn.Module):
-    LOSSES = {"balance": 0.01, "z": 0.001}  # the paper's
+    LOSSES = {"balance": 0.01, "z": 0.001}  # the paper's; losses without a weight here are measured only
 
     def __init__(self, c):
         super().__init__()
@@ -118,9 +142,11 @@ class Model(nn.Module):
 
     # ---------------------------------------------------------------- the published layout
     def tensors(self):
-        """Name -> tensor, as a download has them."""
+        """Name -> tensor, as a download has them; without what a pack adds."""
         out = {}
         for name, p in self.state_dict().items():
+            if ".new_" in name:
+                continue
             if name.endswith("mlp.gate_up"):
                 for e, pair in enumerate(p):
                     gate, up = pair.chunk(2)
@@ -140,3 +166,15 @@ class Model(nn.Module):
             raise ValueError(f"tensors missing or unknown: {sorted(mine.keys() ^ tensors.keys())[:4]}")
         for name, tensor in tensors.items():  # the views above reach into the stacks
             mine[name].copy_(tensor)
+
+    def pack_tensors(self):
+        """What a pack holds: of every layer the rows of the router and the experts, numbered from 0."""
+        out = {}
+        for l, layer in enumerate(self.layers):
+            m = layer.mlp
+            out[f"layers.{l}.router.weight"] = m.new_gate
+            for e, (pair, down) in enumerate(zip(m.new_gate_up, m.new_down)):
+                gate, up = pair.chunk(2)
+                out.update({f"layers.{l}.experts.{e}.gate_proj.weight": gate, f"layers.{l}.experts.{e}.up_proj.weight": up,
+                            f"layers.{l}.experts.{e}.down_proj.weight": down})
+        return out

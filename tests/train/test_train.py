@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The trainers: our models against other implementations, and every script for a few steps on a toy text. `make test-train` runs it."""
 import glob
+import hashlib
 import json
 import os
 import subprocess
@@ -11,11 +12,12 @@ import unittest
 sys.dont_write_bytecode = True
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
-from train import data, experts, loop, olmoe, store, text  # noqa: E402
+from train import baseline, data, experts, loop, olmoe, store, text  # noqa: E402
 
 TOY = {"num_hidden_layers=2", "hidden_size=32", "intermediate_size=16", "num_experts=4", "num_experts_per_tok=2", "num_attention_heads=2",
        "num_key_value_heads=2"}
@@ -125,6 +127,23 @@ class Data(unittest.TestCase):
         self.assertEqual(rates[100], 0.0)
 
 
+class Baselines(unittest.TestCase):
+    def test_an_ngram_spreads_one_over_what_may_follow(self):
+        rng = np.random.default_rng(1)
+        ids = rng.integers(0, 12, 400) * rng.integers(0, 2, 400)
+        for order in (1, 2, 3, 4):
+            model = baseline.NGram(ids, 16, order)
+            for context in ([0, 3, 5], [0, 0, 0], [14, 15, 14]):  # the last was never seen
+                p = [2.0 ** -model.bits_of(np.array(context + [token]))[-1] for token in range(16)]
+                self.assertAlmostEqual(sum(p), 1.0, places=9)
+                self.assertGreater(min(p), 0.0)
+
+    def test_an_ngram_knows_what_it_read(self):
+        ids = np.array([1, 2, 3, 4] * 50)
+        model = baseline.NGram(ids, 8, 3)
+        self.assertLess(model.bits_of(ids)[3:].max(), 0.5)
+
+
 class Scripts(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -169,6 +188,55 @@ class Scripts(unittest.TestCase):
         self.base(self.path("a"))
         self.base(self.path("b"))
         self.same(self.weights(self.path("a")), self.weights(self.path("b")), 1e-6)
+
+    def test_a_pack_is_what_the_concatenated_checkpoint_is(self):
+        self.base(self.path("a"), "--tokens", 32 * 4 * 4)
+        toy_text(self.path("new"), 3, words="der Hund sah eine Katze und die Katze sah den Hund im Garten".split())
+        run("train_pack.py", "--base", self.path("a"), "--text", self.path("new"), "--held-out", self.path("new"), "--old-text", self.path("text"),
+            "--old-held-out", self.path("held"), "--out", self.path("pack"), "--experts", 3, "--steps", 40, "--measure-every", 10, "--length", 32,
+            "--old-limit", 0.5, "--keep", 0.1, "--dtype", "f32", "--fingerprint", "ab" * 32)
+        with open(os.path.join(self.path("pack"), "pack.json"), encoding="utf-8") as f:
+            manifest = json.load(f)
+        added = load_file(os.path.join(self.path("pack"), "pack.safetensors"))
+        self.assertEqual(added.keys(), manifest["tensors"].keys())
+        for name, row in manifest["tensors"].items():
+            self.assertEqual(row["sha256"], hashlib.sha256(added[name].numpy().tobytes()).hexdigest())
+            self.assertEqual(row["shape"], list(added[name].shape))
+
+        whole, n = self.weights(self.path("a")), 4  # the base's experts
+        for layer in manifest["layers"]:
+            place = f"model.layers.{layer['layer']}.mlp."
+            whole[place + "gate.weight"] = torch.cat([whole[place + "gate.weight"], added[layer["router"]]])
+            for e, roles in enumerate(layer["tensors"]):
+                whole.update({f"{place}experts.{n + e}.{role}.weight": added[name] for role, name in roles.items()})
+        with open(os.path.join(self.path("a"), "config.json"), encoding="utf-8") as f:
+            model = olmoe.Model({**json.load(f), "num_experts": n + 3})
+        model.load_tensors(whole)
+        tokenizer = Tokenizer.from_file(os.path.join(self.path("a"), "tokenizer.json"))
+        figures = manifest["evaluation"]["bits_per_byte"]
+        self.assertAlmostEqual(data.bits_per_byte(model, tokenizer, [self.path("new")], 32), figures["with_pack"]["new"], places=5)
+        self.assertAlmostEqual(data.bits_per_byte(model, tokenizer, [self.path("held")], 32), figures["with_pack"]["old"], places=5)
+        self.assertLess(figures["with_pack"]["new"], figures["base"]["new"])
+
+    def test_a_specialised_model_is_measured_at_every_share(self):
+        self.base(self.path("a"), "--tokens", 32 * 4 * 4)
+        run("specialise.py", "--base", self.path("a"), "--text", self.path("text"), "--held-out", self.path("held"), "--out", self.path("s"),
+            "--steps", 5, "--length", 32, "--batch", 4, "--dtype", "f32")
+        with open(os.path.join(self.path("s"), "prune.json"), encoding="utf-8") as f:
+            tables = json.load(f)["tables"]
+        for rows in tables.values():
+            self.assertEqual([row["experts"] for row in rows], [4, 3, 2, 2, 2])  # of 4, never below top-2
+        tokenizer = Tokenizer.from_file(os.path.join(self.path("s"), "tokenizer.json"))
+        self.assertAlmostEqual(data.bits_per_byte(store.load(self.path("s")), tokenizer, [self.path("held")], 32),
+                               tables["specialised"][0]["bits_per_byte"], places=3)
+
+    def test_the_baselines_are_printed(self):
+        self.base(self.path("a"), "--tokens", 32 * 4)
+        done = subprocess.run([sys.executable, os.path.join(ROOT, "tools", "train_baselines.py"), "--tokenizer", self.path("a"), "--text",
+                               self.path("text"), "--held-out", self.path("held"), "--order", "2,3"], capture_output=True, text=True, check=True)
+        figures = json.loads(done.stdout)
+        self.assertEqual(figures["bytes"], sum(len(d.encode()) for d in data.documents(self.path("held"))))
+        self.assertTrue(all(0 < v < 8 for k, v in figures.items() if k != "bytes"), figures)
 
     def test_the_other_families_train(self):
         self.base(self.path("m"), family="molm", toy={"n_layer=2", "n_embd=32", "att_hidden=32", "ffd_hidden=16", "n_mlp_experts=4", "k_mlp=2",
