@@ -349,3 +349,22 @@ void checkpoint_forget(const checkpoint *c, const void *data, size_t bytes)
         checkpoint_file_forget(f, data, bytes);
     }
 }
+
+bool checkpoint_is_finite(const void *values, size_t bytes, compute_dtype dtype)
+{
+    const unsigned char *data = values;
+    size_t width = compute_dtype_bytes(dtype);
+    uint32_t exponent = dtype == COMPUTE_F32 ? 0x7f800000u : dtype == COMPUTE_BF16 ? 0x7f80u : 0x7c00u;
+
+    for (size_t at = 0; at < bytes; at += width) {
+        uint32_t word = 0;
+
+        for (size_t i = 0; i < width; i++) {
+            word |= (uint32_t)data[at + i] << (8 * i);
+        }
+        if ((word & exponent) == exponent) {
+            return false;
+        }
+    }
+    return true;
+}

@@ -142,6 +142,9 @@ typedef struct checkpoint_converted {
 MOE_NODISCARD moe_status checkpoint_convert(const char *dir, const char *out_dir, checkpoint_convert_progress progress,
                                             void *progress_ctx, checkpoint_converted *out, moe_error *err);
 
+/* Whether values of F32, BF16 or F16 hold no NaN and no infinity; bytes: of all. */
+bool checkpoint_is_finite(const void *values, size_t bytes, compute_dtype dtype);
+
 checkpoint_digest checkpoint_sha256(const void *bytes, size_t n);
 /* The same, `piece` bytes at a time (at least 1): more(ctx, bytes) is called after each with what it was. False, and *out
  * is not written, when more says to stop. */

@@ -90,6 +90,11 @@ static const cli_option placement_options[] = {
     {"min_nodes", NULL, CLI_VALUE, "N", "policy: nothing is placed for the first time before N nodes answer"},
 };
 
+static const cli_option packs_options[] = {
+    {"model", NULL, CLI_VALUE, "DIR", "the checkpoint that the pack is for"},
+    {"pack_key", NULL, CLI_VALUE, "FILE", "Ed25519 public key (PEM): pack.sig must be its signature"},
+};
+
 static const cli_option all_options[] = {
     {"all", NULL, CLI_FLAG, NULL, "print a line per expert and fold nothing"},
 };
@@ -189,6 +194,14 @@ const cli_command cli_commands[] = {
      .groups = {NULL},
      .max_args = 2,
      .run = cli_convert_run,
+     .local = true},
+    {.name = "packs",
+     .usage = "check PACK",
+     .arguments = "check: whether PACK, a directory with pack.json and safetensors, is sound and for this model",
+     .summary = "Check a pack of new experts, here, without a server",
+     .groups = {ROWS(packs_options)},
+     .max_args = 2,
+     .run = cli_packs_run,
      .local = true},
 };
 

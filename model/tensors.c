@@ -93,25 +93,6 @@ static moe_status check_tensor(resolver *r, const checkpoint_tensor *tensor, mod
     return MOE_OK;
 }
 
-/* A row of dtype values holds no NaN and no infinity. */
-static bool is_finite(const checkpoint_logical *t)
-{
-    size_t width = compute_dtype_bytes(t->dtype);
-
-    for (size_t at = 0; at < t->bytes; at += width) {
-        uint32_t word = 0;
-        uint32_t exponent = t->dtype == COMPUTE_F32 ? 0x7f800000u : t->dtype == COMPUTE_BF16 ? 0x7f80u : 0x7c00u;
-
-        for (size_t i = 0; i < width; i++) {
-            word |= (uint32_t)t->data[at + i] << (8 * i);
-        }
-        if ((word & exponent) == exponent) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* Of the matrices, those that the class dtype is about: gates, their maps and temperatures are widened
  * in every class. */
 static bool is_gate(model_role role)
@@ -139,7 +120,7 @@ static moe_status add(resolver *r, model_role role, uint32_t layer, uint32_t exp
         t->all_matrices_bf16 &= tensor->dtype == COMPUTE_BF16;
         return MOE_OK;
     }
-    bool finite = is_finite(out);
+    bool finite = checkpoint_is_finite(out->data, out->bytes, out->dtype);
     model_tensors_forget(t, out);
     if (!finite) {
         return moe_fail(r->err, MOE_ERR_CORRUPT, "tensor %s: holds a value that is not finite", out->name);

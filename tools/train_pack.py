@@ -7,7 +7,7 @@ Of every layer N experts and their router rows are new. They begin as copies of 
 A share of every batch is old text, on which the router is drawn to what it did without them (the divergence of the two routings).
 Measures both held-out texts as it goes; keeps the best on the new text among those that lose at most --old-limit on the old, and stops when
 --patience measurements bring nothing. PACK gets pack.json (where each tensor lies, its SHA-256, provenance, licence, evaluation) and
-pack.safetensors. --fingerprint is the base's, as `conclave` reports it: who serves the pack compares it."""
+model.safetensors. --fingerprint is the base's, as `conclave` reports it: who serves the pack compares it."""
 import argparse
 import hashlib
 import json
@@ -36,7 +36,7 @@ def arguments():
     ap.add_argument("--name", help="of the pack; the directory's by default")
     ap.add_argument("--version", default="1")
     ap.add_argument("--licence", default="", help="of the text, and so of the pack")
-    ap.add_argument("--fingerprint", help="of the base")
+    ap.add_argument("--fingerprint", required=True, metavar="HEX", help="of the base: `conclave model` of its server has it")
     ap.add_argument("--steps", type=int, default=2000)
     ap.add_argument("--length", type=int, default=256)
     ap.add_argument("--batch", type=int, default=8)
@@ -72,19 +72,19 @@ def write(a, model, evaluation):
     os.makedirs(a.out, exist_ok=True)
     kind = {"bf16": torch.bfloat16, "f32": torch.float32}[a.dtype]
     tensors = {n: t.detach().to(kind).contiguous().clone() for n, t in model.pack_tensors().items()}
-    path = os.path.join(a.out, "pack.safetensors")
+    path = os.path.join(a.out, "model.safetensors")
     save_file(tensors, path, {"format": "pt"})
     os.chmod(path, 0o644)
     digest = lambda t: hashlib.sha256(t.view(torch.uint8).numpy().tobytes()).hexdigest()
     layers = []
     for l in range(len(model.layers)):
-        roles = ("gate_proj", "up_proj", "down_proj")
-        layers.append({"layer": l, "experts": a.experts, "router": f"layers.{l}.router.weight",
-                       "tensors": [{role: f"layers.{l}.experts.{e}.{role}.weight" for role in roles} for e in range(a.experts)]})
+        roles = ("gate", "up", "down")
+        layers.append({"layer": l, "router": f"layers.{l}.router.weight",
+                       "experts": [{role: f"layers.{l}.experts.{e}.{role}_proj.weight" for role in roles} for e in range(a.experts)]})
     store.write_json(os.path.join(a.out, "pack.json"), {
         "v": 1, "kind": "add", "name": a.name or os.path.basename(os.path.abspath(a.out)), "version": a.version, "family": model.config["model_type"],
         "base": a.fingerprint, "licence": a.licence, "layers": layers,
-        "tensors": {n: {"file": "pack.safetensors", "dtype": a.dtype, "shape": list(t.shape), "sha256": digest(t)} for n, t in tensors.items()},
+        "tensors": {n: {"dtype": a.dtype.upper(), "shape": list(t.shape), "sha256": digest(t)} for n, t in tensors.items()},
         "provenance": {"text": [os.path.basename(p) for p in a.text], "old_text": [os.path.basename(p) for p in a.old_text], "seed": a.seed,
                        "rate": a.rate, "replay": a.replay, "keep": a.keep, "noise": a.noise, "window": a.length, "batch": a.batch,
                        "torch": torch.__version__},

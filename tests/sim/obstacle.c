@@ -217,11 +217,13 @@ static bool let_pass(obstacle *o, held **at)
     held *h = *at;
 
     if (h->is_out) {
+        *at = h->next; /* sending may end it, or lose the peer and with it others of the list */
         moe_status status = o->inner->ops->send(o->inner, h->peer, &h->msg);
         if (status == MOE_ERR_BUSY) {
+            h->next = *at;
+            *at = h;
             return false;
         }
-        *at = h->next;
         if (status != MOE_OK) {
             free(h);
         }

@@ -197,7 +197,7 @@ class Scripts(unittest.TestCase):
             "--old-limit", 0.5, "--keep", 0.1, "--dtype", "f32", "--fingerprint", "ab" * 32)
         with open(os.path.join(self.path("pack"), "pack.json"), encoding="utf-8") as f:
             manifest = json.load(f)
-        added = load_file(os.path.join(self.path("pack"), "pack.safetensors"))
+        added = load_file(os.path.join(self.path("pack"), "model.safetensors"))
         self.assertEqual(added.keys(), manifest["tensors"].keys())
         for name, row in manifest["tensors"].items():
             self.assertEqual(row["sha256"], hashlib.sha256(added[name].numpy().tobytes()).hexdigest())
@@ -207,8 +207,8 @@ class Scripts(unittest.TestCase):
         for layer in manifest["layers"]:
             place = f"model.layers.{layer['layer']}.mlp."
             whole[place + "gate.weight"] = torch.cat([whole[place + "gate.weight"], added[layer["router"]]])
-            for e, roles in enumerate(layer["tensors"]):
-                whole.update({f"{place}experts.{n + e}.{role}.weight": added[name] for role, name in roles.items()})
+            for e, roles in enumerate(layer["experts"]):
+                whole.update({f"{place}experts.{n + e}.{role}_proj.weight": added[name] for role, name in roles.items()})
         with open(os.path.join(self.path("a"), "config.json"), encoding="utf-8") as f:
             model = olmoe.Model({**json.load(f), "num_experts": n + 3})
         model.load_tensors(whole)

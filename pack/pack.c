@@ -1,0 +1,197 @@
+/* Packs: opened, checked whole, closed. */
+#include "pack/pack_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MANIFEST_DEPTH 16
+#define MAX_PATH       4096
+
+void pack_close(pack *p)
+{
+    if (p != NULL) {
+        checkpoint_close(p->tensors);
+        free(p->licence);
+        free(p->layers);
+        free(p->experts);
+        free(p);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ bytes */
+static moe_status check_bytes(const pack *p, const checkpoint_digest *digests, const pack_options *o, moe_error *err)
+{
+    size_t done = 0, total = checkpoint_total_bytes(p->tensors);
+
+    for (size_t i = 0; i < checkpoint_n_tensors(p->tensors); i++) {
+        const checkpoint_tensor *t = checkpoint_at(p->tensors, i);
+        checkpoint_digest is = checkpoint_sha256(t->data, t->bytes);
+        bool finite = checkpoint_is_finite(t->data, t->bytes, t->dtype);
+
+        checkpoint_forget(p->tensors, t->data, t->bytes);
+        if (memcmp(is.bytes, digests[i].bytes, sizeof is.bytes) != 0) {
+            return moe_fail(err, MOE_ERR_CORRUPT, "tensor %s: its bytes have another SHA-256 than the manifest says",
+                            t->name);
+        }
+        if (!finite) {
+            return moe_fail(err, MOE_ERR_CORRUPT, "tensor %s: holds a value that is not finite", t->name);
+        }
+        done += t->bytes;
+        if (o != NULL && o->progress != NULL) {
+            o->progress(o->progress_ctx, done, total);
+        }
+    }
+    return MOE_OK;
+}
+
+static void name_experts(pack *p)
+{
+    for (size_t l = 0; l < p->n_layers; l++) {
+        for (uint32_t i = 0; i < p->layers[l].n_experts; i++) {
+            pack_expert *e = &p->experts[p->layers[l].experts - p->experts + i];
+            char text[128];
+            int n = snprintf(text, sizeof text, "conclave-expert 1\n%s\n%u\n%u\n", p->hash, p->layers[l].layer, i);
+            checkpoint_digest hash = checkpoint_sha256(text, (size_t)n);
+
+            memcpy(e->hash, hash.bytes, sizeof e->hash);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ open */
+static moe_status read_whole(pack *p, const char *manifest, size_t n, const pack_base *base,
+                             const pack_options *options, moe_error *err)
+{
+    size_t n_tensors = checkpoint_n_tensors(p->tensors);
+    pack_reading r = {.p = p,
+                      .base = base,
+                      .used = calloc(n_tensors + 1, sizeof *r.used),
+                      .digests = calloc(n_tensors + 1, sizeof *r.digests)};
+    checkpoint_digest hash = checkpoint_sha256(manifest, n);
+    moe_json *json = NULL;
+    moe_status status = r.used != NULL && r.digests != NULL
+                            ? moe_json_parse(manifest, n, MANIFEST_DEPTH, &json, err)
+                            : moe_fail(err, MOE_ERR_NO_MEMORY, "%zu tensors", n_tensors);
+
+    checkpoint_digest_hex(&hash, p->hash);
+    if (status == MOE_OK) {
+        status = pack_read_manifest(&r, json, err);
+    }
+    if (status == MOE_OK) {
+        status = check_bytes(p, r.digests, options, err);
+    }
+    if (status == MOE_OK) {
+        name_experts(p);
+    }
+    moe_json_free(json);
+    free(r.used);
+    free(r.digests);
+    return status;
+}
+
+moe_status pack_open_memory(const char *manifest, size_t n, checkpoint *tensors, const pack_base *base,
+                            const pack_options *options, pack **out, moe_error *err)
+{
+    pack *p = calloc(1, sizeof *p);
+
+    if (p == NULL) {
+        checkpoint_close(tensors);
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "pack");
+    }
+    p->tensors = tensors;
+    moe_status status = read_whole(p, manifest, n, base, options, err);
+    if (status != MOE_OK) {
+        pack_close(p);
+        return status;
+    }
+    *out = p;
+    return MOE_OK;
+}
+
+static moe_status check_signed(const char *dir, const char *key_file, const char *manifest, size_t n, moe_error *err)
+{
+    char path[MAX_PATH], *signature;
+    size_t n_signature;
+
+    (void)snprintf(path, sizeof path, "%s/pack.sig", dir);
+    moe_status status = moe_file_read(path, PACK_SIGNATURE_SIZE + 1, &signature, &n_signature, err);
+    if (status == MOE_OK) {
+        status = pack_check_signature(key_file, signature, n_signature, manifest, n, err);
+        free(signature);
+    }
+    return status;
+}
+
+moe_status pack_open(const char *dir, const pack_base *base, const pack_options *options, pack **out, moe_error *err)
+{
+    char path[MAX_PATH], *manifest;
+    size_t n;
+    checkpoint *tensors;
+
+    if (strlen(dir) > MAX_PATH - 16) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "pack: a path of %zu bytes, limit %d", strlen(dir), MAX_PATH - 16);
+    }
+    (void)snprintf(path, sizeof path, "%s/pack.json", dir);
+    moe_status status = moe_file_read(path, PACK_MAX_MANIFEST, &manifest, &n, err);
+    if (status != MOE_OK) {
+        return status;
+    }
+    if (options != NULL && options->key_file != NULL) {
+        status = check_signed(dir, options->key_file, manifest, n, err);
+    }
+    if (status == MOE_OK) {
+        status = checkpoint_open(dir, &tensors, err);
+    }
+    if (status == MOE_OK) {
+        status = pack_open_memory(manifest, n, tensors, base, options, out, err);
+    }
+    free(manifest);
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ questions */
+pack_kind pack_get_kind(const pack *p)
+{
+    return p->kind;
+}
+
+const char *pack_name(const pack *p)
+{
+    return p->name;
+}
+
+const char *pack_version(const pack *p)
+{
+    return p->version;
+}
+
+const char *pack_licence(const pack *p)
+{
+    return p->licence;
+}
+
+const char *pack_hash(const pack *p)
+{
+    return p->hash;
+}
+
+size_t pack_n_layers(const pack *p)
+{
+    return p->n_layers;
+}
+
+const pack_layer *pack_at(const pack *p, size_t i)
+{
+    MOE_ASSERT(i < p->n_layers);
+    return &p->layers[i];
+}
+
+size_t pack_n_experts(const pack *p)
+{
+    return p->n_experts;
+}
+
+size_t pack_bytes(const pack *p)
+{
+    return checkpoint_total_bytes(p->tensors);
+}

@@ -1,0 +1,87 @@
+/* pack: new experts for a model that is served, as files of others: never trusted. docs/packs.md has the format.
+ *
+ * A pack is a directory: pack.json, its manifest, and safetensors (model.safetensors, or an index and its shards).
+ *
+ *   add       new experts, each with the row of the router that chooses it
+ *   replace   new experts in the places of old ones, whose router rows they take over
+ *
+ * It is known by the SHA-256 of its manifest, which has that of every tensor; so is each of its experts (pack_expert.hash).
+ *
+ * Checked before anything is used: the manifest's keys, kinds and limits; whose base it is; that files and manifest name the
+ * same tensors; dtypes, shapes, that every value is finite, and the SHA-256 of every tensor; with a key, the signature.
+ *
+ * Threads: open and close on one; all reads from any. The tensors are mapped from the files (checkpoint_open). */
+#ifndef CONCLAVE_PACK_H
+#define CONCLAVE_PACK_H
+
+#include "base/base.h"
+#include "checkpoint/checkpoint.h"
+#include "model/model.h"
+
+#define PACK_MAX_NAME       63                 /* characters of A-Z a-z 0-9 . - _ */
+#define PACK_MAX_EXPERTS    1024               /* of a layer */
+#define PACK_MAX_ALL        16384              /* experts of a pack */
+#define PACK_MAX_MANIFEST   ((size_t)64 << 20) /* bytes of pack.json */
+#define PACK_SIGNATURE_SIZE 64                 /* bytes of pack.sig: Ed25519 */
+
+typedef struct pack pack;
+typedef enum { PACK_ADD, PACK_REPLACE } pack_kind;
+
+/* The model that packs are for; all is borrowed for the call. */
+typedef struct pack_base {
+    const model_config *config;
+    const unsigned char *fingerprint; /* [32] */
+    compute_dtype dtype;              /* of its experts' matrices */
+} pack_base;
+
+typedef struct pack_expert {
+    const checkpoint_tensor *gate; /* [d_ff, d_model]; NULL where the family's experts have none */
+    const checkpoint_tensor *up;   /* [d_ff, d_model] */
+    const checkpoint_tensor *down; /* [d_model, d_ff] */
+    int32_t replaces;              /* the base's expert; -1 with PACK_ADD */
+    unsigned char hash[32];        /* SHA-256 of "conclave-expert 1", the pack's hash, layer and place, a line each */
+} pack_expert;
+
+typedef struct pack_layer {
+    uint32_t layer, n_experts;
+    const pack_expert *experts; /* [n_experts] */
+    /* PACK_ADD: rows of the gate's last layer [n_experts, width], width being that layer's input. Otherwise NULL. */
+    const checkpoint_tensor *router;
+    /* With a gate map (MoE++), in layers but the first: what the logits of the layer before add to those of these experts
+     * [n_experts, experts of the base + the pack's in that layer], and what the pack's in that layer add to those of the base
+     * [experts of the base, the pack's in that layer], which is NULL where that has none. */
+    const checkpoint_tensor *map_rows, *map_columns;
+} pack_layer;
+
+typedef struct pack_options {
+    const char
+        *key_file; /* PEM, an Ed25519 public key: DIR/pack.sig must be its signature of pack.json. NULL: none asked */
+    checkpoint_progress progress; /* bytes hashed and all; may be NULL */
+    void *progress_ctx;
+} pack_options;
+
+/* Errors:
+ *   MOE_ERR_NOT_FOUND     no pack.json, no safetensors, no pack.sig
+ *   MOE_ERR_INVALID_ARG   names the key or the tensor, what it is and what it must be
+ *   MOE_ERR_CORRUPT       a file that is not well-formed, or bytes with another SHA-256 than the manifest has
+ *   MOE_ERR_DENIED        another base or family; a signature that is not the key's
+ *   MOE_ERR_NO_MEMORY, MOE_ERR_IO */
+MOE_NODISCARD moe_status pack_open(const char *dir, const pack_base *base, const pack_options *options, pack **out,
+                                   moe_error *err);
+/* The same of a manifest and tensors in memory; the tensors belong to the pack from now on, also when it fails. For tests and
+ * the fuzz target. */
+MOE_NODISCARD moe_status pack_open_memory(const char *manifest, size_t n, checkpoint *tensors, const pack_base *base,
+                                          const pack_options *options, pack **out, moe_error *err);
+void pack_close(pack *p); /* NULL is fine */
+
+pack_kind pack_get_kind(const pack *p);
+const char *pack_name(const pack *p);
+const char *pack_version(const pack *p);            /* 1 to PACK_MAX_NAME characters, as the name's */
+const char *pack_licence(const pack *p);            /* "": not given */
+const char *pack_hash(const pack *p);               /* 64 hex digits */
+size_t pack_n_layers(const pack *p);                /* that it has experts for */
+const pack_layer *pack_at(const pack *p, size_t i); /* ascending layer */
+size_t pack_n_experts(const pack *p);
+size_t pack_bytes(const pack *p); /* of all its tensors */
+
+#endif

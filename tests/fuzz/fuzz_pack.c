@@ -1,0 +1,77 @@
+/* Any bytes as pack.json beside one sound set of tensors: refused with a reason, or every expert has its matrices. */
+#include <string.h>
+
+#include "pack/pack.h"
+
+/* The tensors, all of BF16 zeros: "w0" to "w5" [3, 4], "d0" to "d2" [4, 3], "r" [2, 4], "s" [1, 4]; docs/packs.md. */
+static const char header[] = "{\"d0\":{\"dtype\":\"BF16\",\"shape\":[4,3],\"data_offsets\":[0,24]},"
+                             "\"d1\":{\"dtype\":\"BF16\",\"shape\":[4,3],\"data_offsets\":[24,48]},"
+                             "\"d2\":{\"dtype\":\"BF16\",\"shape\":[4,3],\"data_offsets\":[48,72]},"
+                             "\"r\":{\"dtype\":\"BF16\",\"shape\":[2,4],\"data_offsets\":[72,88]},"
+                             "\"s\":{\"dtype\":\"BF16\",\"shape\":[1,4],\"data_offsets\":[88,96]},"
+                             "\"w0\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[96,120]},"
+                             "\"w1\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[120,144]},"
+                             "\"w2\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[144,168]},"
+                             "\"w3\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[168,192]},"
+                             "\"w4\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[192,216]},"
+                             "\"w5\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[216,240]}}";
+#define DATA_BYTES 240
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static checkpoint *open_tensors(void)
+{
+    static unsigned char image[8 + sizeof header - 1 + DATA_BYTES];
+    checkpoint *c = NULL;
+    moe_buf b;
+
+    moe_buf_init(&b, image, sizeof image);
+    moe_put_u64(&b, sizeof header - 1);
+    memcpy(image + 8, header, sizeof header - 1);
+    MOE_ASSERT(checkpoint_open_memory(image, sizeof image, "tensors", &c, NULL) == MOE_OK);
+    return c;
+}
+
+static void check(const pack *p, const model_config *c)
+{
+    size_t n = 0;
+
+    for (size_t l = 0; l < pack_n_layers(p); l++) {
+        const pack_layer *layer = pack_at(p, l);
+
+        MOE_ASSERT(layer->layer < c->n_layers && (l == 0 || pack_at(p, l - 1)->layer < layer->layer));
+        MOE_ASSERT(layer->n_experts > 0 && (layer->router != NULL) == (pack_get_kind(p) == PACK_ADD));
+        for (uint32_t i = 0; i < layer->n_experts; i++) {
+            const pack_expert *e = &layer->experts[i];
+
+            MOE_ASSERT(e->gate != NULL && e->up != NULL && e->down != NULL && e->gate->data != NULL);
+            MOE_ASSERT((e->replaces >= 0) == (pack_get_kind(p) == PACK_REPLACE));
+        }
+        n += layer->n_experts;
+    }
+    MOE_ASSERT(n == pack_n_experts(p) && strlen(pack_hash(p)) == 64 && strlen(pack_name(p)) <= PACK_MAX_NAME);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const unsigned char fingerprint[32];
+    const model_config config = {.model_type = "olmoe",
+                                 .n_layers = 3,
+                                 .d_model = 4,
+                                 .d_ff = 3,
+                                 .n_experts = 4,
+                                 .n_ffn_experts = 4,
+                                 .gate_kind = MODEL_GATE_LINEAR,
+                                 .ffn = COMPUTE_FFN_SWIGLU};
+    const pack_base base = {&config, fingerprint, COMPUTE_BF16};
+    pack *p = NULL;
+    moe_error err = {.text = ""};
+
+    if (pack_open_memory((const char *)data, size, open_tensors(), &base, NULL, &p, &err) == MOE_OK) {
+        check(p, &config);
+    } else {
+        MOE_ASSERT(p == NULL && err.text[0] != '\0');
+    }
+    pack_close(p);
+    return 0;
+}

@@ -1,0 +1,1 @@
+moe_fuzz(fuzz_pack LIBS moe_pack)
