@@ -8,9 +8,10 @@
 #include "tests/support/support.h"
 
 #if defined(__SANITIZE_THREAD__)
-#define N_PROMPT        70 /* as below, where all that counts is who shares what */
-#define N_ANSWER        6
+#define N_PROMPT        40 /* as below, where all that counts is who shares what */
+#define N_ANSWER        4
 #define N_PROMPT_OTHERS 40
+#define N_OTHERS        6
 #elif defined(__SANITIZE_ADDRESS__)
 #define N_PROMPT        150 /* the same paths in a tenth of the time */
 #define N_ANSWER        8
@@ -20,7 +21,9 @@
 #define N_ANSWER        24
 #define N_PROMPT_OTHERS 150
 #endif
+#ifndef N_OTHERS
 #define N_OTHERS 16
+#endif
 
 /* The family: the program's argument. The first is run in full, the others with a shorter prompt. */
 static const char *kind = "olmoe";
