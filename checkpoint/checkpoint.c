@@ -324,6 +324,13 @@ const checkpoint_tensor *checkpoint_find(const checkpoint *c, const char *name)
     return bsearch(&key, c->tensors, c->n_tensors, sizeof(*c->tensors), by_name);
 }
 
+size_t checkpoint_find_at(const checkpoint *c, const char *name)
+{
+    const checkpoint_tensor *t = checkpoint_find(c, name);
+
+    return t == NULL ? SIZE_MAX : (size_t)(t - c->tensors);
+}
+
 size_t checkpoint_total_bytes(const checkpoint *c)
 {
     return c->total_bytes;

@@ -59,6 +59,7 @@ void checkpoint_close(checkpoint *c);
 size_t checkpoint_n_tensors(const checkpoint *c);
 const checkpoint_tensor *checkpoint_at(const checkpoint *c, size_t i);           /* name order (byte-wise) */
 const checkpoint_tensor *checkpoint_find(const checkpoint *c, const char *name); /* NULL when absent */
+size_t checkpoint_find_at(const checkpoint *c, const char *name); /* of checkpoint_at; SIZE_MAX: absent */
 size_t checkpoint_total_bytes(const checkpoint *c);
 /* The bytes of a tensor were copied, or will not be read soon: their pages leave this process. Reading them again is right, only
  * slower. The kernel's cache of the file stays: it is not this process's memory, and other members on this machine and the next

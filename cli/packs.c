@@ -6,8 +6,6 @@
 #include "cli/cli.h"
 #include "pack/pack.h"
 
-#define CONFIG_TEXT 65536 /* bytes of a configuration's canonical text, at most */
-
 /* What a pack is checked against. */
 typedef struct base_model {
     model_config config;
@@ -46,18 +44,12 @@ static moe_status hash_base(base_model *b, moe_error *err)
 {
     progress p = progress_of("hashing the model");
     moe_threads *threads;
-    moe_text text;
     moe_status status = moe_threads_open(moe_cores_available(), NULL, &threads);
 
     if (status != MOE_OK) {
         return moe_fail(err, status, "threads: cannot be created");
     }
-    moe_text_init(&text, CONFIG_TEXT);
-    model_config_text(&b->config, &text);
-    status =
-        checkpoint_manifest_build(b->files, moe_text_cstr(&text), model_tensors_all(b->tensors),
-                                  model_tensors_count(b->tensors), threads, NULL, on_progress, &p, &b->manifest, err);
-    moe_text_fini(&text);
+    status = model_tensors_manifest(b->tensors, threads, NULL, on_progress, &p, &b->manifest, err);
     moe_threads_close(threads);
     return status;
 }

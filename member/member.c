@@ -13,7 +13,6 @@
 #define PROBE_MS     1000 /* as NAME_NS chosen, not measured: the cluster's thread waits so long */
 #define NAME_NS      UINT64_C(1000000000)
 #define LARGE_BYTES  ((size_t)256 << 20)
-#define CONFIG_TEXT  ((size_t)1 << 20)
 
 const char *const member_dtypes[] = {"auto", "f32", "bf16", NULL};
 const char *const member_weights[] = {"packed", "mapped", NULL};
@@ -221,16 +220,7 @@ moe_status member_files_open(member_files *f, const char *dir, moe_error *err)
 moe_status member_files_hash(member_files *f, moe_threads *threads, const char *cache_dir, checkpoint_progress report,
                              void *report_ctx, moe_error *err)
 {
-    moe_text text;
-    moe_status status;
-
-    moe_text_init(&text, CONFIG_TEXT);
-    model_config_text(&f->config, &text);
-    status = checkpoint_manifest_build(f->checkpoint, moe_text_cstr(&text), model_tensors_all(f->tensors),
-                                       model_tensors_count(f->tensors), threads, cache_dir, report, report_ctx,
-                                       &f->manifest, err);
-    moe_text_fini(&text);
-    return status;
+    return model_tensors_manifest(f->tensors, threads, cache_dir, report, report_ctx, &f->manifest, err);
 }
 
 void member_files_close(member_files *f)

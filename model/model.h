@@ -155,6 +155,10 @@ typedef struct model_tensors model_tensors;
 MOE_NODISCARD moe_status model_tensors_open(const model_config *c, const checkpoint *cp, model_tensors **out,
                                             moe_error *err);
 void model_tensors_close(model_tensors *t);
+/* The manifest of config and tensors: checkpoint_manifest_build, which has the errors and the rest. */
+MOE_NODISCARD moe_status model_tensors_manifest(const model_tensors *t, moe_threads *threads, const char *cache_dir,
+                                                checkpoint_progress progress, void *progress_ctx,
+                                                checkpoint_manifest *out, moe_error *err);
 size_t model_tensors_count(const model_tensors *t);
 const checkpoint_logical *model_tensors_all(const model_tensors *t); /* [count], name order */
 const checkpoint_logical *model_tensors_find(const model_tensors *t, const char *name);

@@ -7,6 +7,7 @@
 
 /* Of logical tensors: a small fused file can spell out many. The largest published models have about 50,000. */
 #define MAX_TENSORS (1u << 18)
+#define CONFIG_TEXT ((size_t)1 << 20) /* bytes of the configuration's text, at most */
 
 struct model_tensors {
     model_config config;
@@ -31,24 +32,13 @@ typedef struct resolver {
 /* NULL when absent. Marks it as used. */
 static const checkpoint_tensor *take(resolver *r, const char *name)
 {
-    size_t low = 0, high = checkpoint_n_tensors(r->cp);
+    size_t i = checkpoint_find_at(r->cp, name);
 
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        const checkpoint_tensor *tensor = checkpoint_at(r->cp, middle);
-        int order = strcmp(tensor->name, name);
-
-        if (order == 0) {
-            r->used[middle] = true;
-            return tensor;
-        }
-        if (order < 0) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
+    if (i == SIZE_MAX) {
+        return NULL;
     }
-    return NULL;
+    r->used[i] = true;
+    return checkpoint_at(r->cp, i);
 }
 
 static void format_shape(const size_t *dims, size_t rank, char *text, size_t capacity)
@@ -371,6 +361,20 @@ void model_tensors_close(model_tensors *t)
 }
 
 /* ------------------------------------------------------------------------------------------------ asking */
+moe_status model_tensors_manifest(const model_tensors *t, moe_threads *threads, const char *cache_dir,
+                                  checkpoint_progress progress, void *progress_ctx, checkpoint_manifest *out,
+                                  moe_error *err)
+{
+    moe_text config;
+
+    moe_text_init(&config, CONFIG_TEXT);
+    model_config_text(&t->config, &config);
+    moe_status status = checkpoint_manifest_build(t->checkpoint, moe_text_cstr(&config), t->all, t->n, threads,
+                                                  cache_dir, progress, progress_ctx, out, err);
+    moe_text_fini(&config);
+    return status;
+}
+
 size_t model_tensors_count(const model_tensors *t)
 {
     return t->n;

@@ -86,22 +86,6 @@ static moe_status need_digest(const json_t *object, const char *where, const cha
 }
 
 /* ------------------------------------------------------------------------------------------------ tensors */
-static size_t index_of(const pack *p, const char *name)
-{
-    size_t low = 0, high = checkpoint_n_tensors(p->tensors);
-
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        int order = strcmp(checkpoint_at(p->tensors, middle)->name, name);
-
-        if (order == 0) {
-            return middle;
-        }
-        *(order < 0 ? &low : &high) = order < 0 ? middle + 1 : middle;
-    }
-    return SIZE_MAX;
-}
-
 static bool has_shape(const json_t *shape, const size_t *dims, size_t rank)
 {
     if (!json_is_array(shape) || json_array_size(shape) != rank) {
@@ -149,7 +133,7 @@ static moe_status take_matrix(pack_reading *r, const json_t *object, const char 
     if (status != MOE_OK) {
         return status;
     }
-    size_t i = index_of(r->p, name);
+    size_t i = checkpoint_find_at(r->p->tensors, name);
     if (i == SIZE_MAX) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "%s.%s: the files have no tensor %.200s", where, key, name);
     }
@@ -349,7 +333,7 @@ static moe_status check_complete(const pack_reading *r, moe_error *err)
     json_object_foreach((json_t *)(uintptr_t)r->listed, name, entry)
     {
         (void)entry;
-        if (index_of(r->p, name) == SIZE_MAX) {
+        if (checkpoint_find_at(r->p->tensors, name) == SIZE_MAX) {
             return moe_fail(err, MOE_ERR_INVALID_ARG, "tensors.%.200s: the files have no such tensor", name);
         }
     }
