@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "proto/link.h"
+#include "tests/support/link_blocks.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
@@ -22,9 +23,7 @@ typedef struct member {
     link_side side;
     link_end end;
     bool is_full, is_unwanted;
-    struct {
-        uint64_t experts, revision;
-    } blocks[N_BLOCKS];                          /* what a node holds; what a coordinator knows of it */
+    link_block blocks[N_BLOCKS];                 /* what a node holds; what a coordinator knows of it */
     unsigned char sent[QUEUE][WIRE_SMALL_BYTES]; /* not given yet; the oldest first */
     size_t n_bytes[QUEUE], n_queued, n_sent;     /* n_sent: since it was last looked at */
     size_t n_before_open;
@@ -75,30 +74,11 @@ static moe_status judge(void *ctx, const wire_hello *theirs, moe_error *why)
     return m->is_unwanted ? moe_fail(why, MOE_ERR_DENIED, "%s is unwanted", theirs->member) : MOE_OK;
 }
 
-static uint32_t next_changed(const member *m, uint64_t after)
-{
-    uint32_t found = N_BLOCKS;
-
-    for (uint32_t i = 0; i < N_BLOCKS; i++) {
-        if (m->blocks[i].revision > after && (found == N_BLOCKS || m->blocks[i].revision < m->blocks[found].revision)) {
-            found = i;
-        }
-    }
-    return found;
-}
-
 static void holds_after(void *ctx, uint64_t revision, wire_holds *out)
 {
     const member *m = ctx;
-    uint32_t i = next_changed(m, revision);
 
-    MOE_ASSERT(revision < m->side.revision);
-    *out = (wire_holds){.after = revision, .upto = m->side.revision, .latest = m->side.revision};
-    for (; i < N_BLOCKS && out->n_blocks < WIRE_MAX_BLOCKS; i = next_changed(m, m->blocks[i].revision)) {
-        out->blocks[out->n_blocks++] = (wire_block){.layer = i, .experts = m->blocks[i].experts};
-        out->upto = m->blocks[i].revision;
-    }
-    out->upto = i == N_BLOCKS ? out->latest : out->upto;
+    link_blocks_after(m->blocks, N_BLOCKS, m->side.revision, revision, out);
 }
 
 static void on_holds(void *ctx, const wire_holds *changed)

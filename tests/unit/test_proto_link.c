@@ -2,6 +2,7 @@
 #include "tests/support/support.h"
 
 #include "proto/link.h"
+#include "tests/support/link_blocks.h"
 
 #define DEADLINE  UINT64_C(1000)
 #define HEARTBEAT UINT64_C(100)
@@ -18,10 +19,7 @@ typedef struct member {
     size_t n_bytes[MAX_SENT], n_sent;
     bool is_full;     /* there is no room to send */
     bool is_unwanted; /* what judge says */
-    struct {
-        uint64_t experts,
-            revision; /* of a node: what it holds, and when that changed; of a coordinator: what it heard */
-    } blocks[N_BLOCKS];
+    link_block blocks[N_BLOCKS];
 } member;
 
 static member coordinator, node, probe;
@@ -62,30 +60,11 @@ static void change(member *m, uint32_t block, uint64_t experts)
     m->blocks[block].revision = ++m->side.revision;
 }
 
-static uint32_t next_changed(const member *m, uint64_t after)
-{
-    uint32_t found = N_BLOCKS;
-
-    for (uint32_t i = 0; i < N_BLOCKS; i++) {
-        if (m->blocks[i].revision > after && (found == N_BLOCKS || m->blocks[i].revision < m->blocks[found].revision)) {
-            found = i;
-        }
-    }
-    return found;
-}
-
 static void holds_after(void *ctx, uint64_t revision, wire_holds *out)
 {
     const member *m = ctx;
-    uint32_t i = next_changed(m, revision);
 
-    assert_true(revision < m->side.revision);
-    *out = (wire_holds){.after = revision, .upto = m->side.revision, .latest = m->side.revision};
-    for (; i < N_BLOCKS && out->n_blocks < WIRE_MAX_BLOCKS; i = next_changed(m, m->blocks[i].revision)) {
-        out->blocks[out->n_blocks++] = (wire_block){.layer = i, .experts = m->blocks[i].experts};
-        out->upto = m->blocks[i].revision;
-    }
-    out->upto = i == N_BLOCKS ? out->latest : out->upto;
+    link_blocks_after(m->blocks, N_BLOCKS, m->side.revision, revision, out);
 }
 
 static void on_holds(void *ctx, const wire_holds *changed)
