@@ -431,19 +431,17 @@ static void why_nothing_is_placed(pool *p, const cluster_state *s, moe_error *er
 
 bool pool_covered(pool *p, moe_error *err)
 {
-    const cluster_state *s = cluster_state_acquire(p->cluster);
-    router_expert first = {0};
-    bool placed = s->desired != NULL;
-    size_t missing = placed ? cluster_state_missing(s, &first) : 0;
+    exchange_coverage c;
 
-    if (!placed) {
+    exchange_get_coverage(p->exchange, &c);
+    if (!c.placed) {
+        const cluster_state *s = cluster_state_acquire(p->cluster);
+
         why_nothing_is_placed(p, s, err);
-    } else if (missing > 0) {
-        (void)moe_fail(err, MOE_ERR_UNAVAILABLE, "%zu experts have no owner yet, first layer %u expert %d", missing,
-                       first.layer, first.id);
+        cluster_state_release(s);
+        return false;
     }
-    cluster_state_release(s);
-    return placed && missing == 0;
+    return exchange_coverage_check(&c, err) == MOE_OK;
 }
 
 exchange *pool_exchange(pool *p)

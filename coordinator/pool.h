@@ -41,7 +41,7 @@ uint64_t pool_step(pool *p);
 moe_status pool_status(pool *p, moe_error *err);
 /* Whether another process has taken our id: cluster_is_displaced. p NULL: no. */
 bool pool_is_displaced(pool *p, moe_error *why);
-/* Whether every expert has an owner that has reported it ready; if not, err says which one has none. */
+/* Whether every expert has a live owner (exchange_coverage); if not, err says which have none, or why nothing is placed. */
 bool pool_covered(pool *p, moe_error *err);
 exchange *pool_exchange(pool *p);
 const api_view *pool_view(pool *p);
