@@ -95,6 +95,8 @@ moe_status engine_open(const engine_options *options, engine **out, moe_error *e
     e->set = router_set_ref(options->base_set);
     e->space = router_space_ref(router_set_space(e->set));
     pthread_mutex_init(&e->lock, NULL);
+    pthread_cond_init(&e->change.ended, NULL);
+    exchange_set_needed(options->exchange, e->set);
     status = open_buffers(e);
     if (status != MOE_OK) {
         engine_close(e);
@@ -140,6 +142,7 @@ void engine_close(engine *e)
     free(e->logits);
     free(e->expert_rows);
     free(e->ffn_picks);
+    pthread_cond_destroy(&e->change.ended);
     pthread_mutex_destroy(&e->lock);
     free(e);
 }
@@ -218,7 +221,7 @@ moe_status engine_submit(engine *e, const engine_spec *spec, engine_request **ou
 
     router_set_unref(current);
     if (status == MOE_OK) {
-        status = engine_check_ready(e, err);
+        status = engine_check_set(e, r->set, err) == MOE_OK ? engine_check_ready(e, err) : MOE_ERR_UNAVAILABLE;
         if (status == MOE_OK) {
             pthread_mutex_lock(&e->lock);
             status = admit_locked(e, r, err);

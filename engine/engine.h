@@ -5,10 +5,11 @@
  *   engine           owns the model, the KV cache and the one thread that steps them
  *   engine_request   one admitted request with its choices; ref-counted between the engine and the API call
  *   engine_event     what the engine tells a request: tokens, progress, the end
+ *   engine_changes   what becomes different for everybody between two steps
  *
  * Threads: engine_submit, engine_cancel, engine_next, engine_release and the getters may be called from any thread;
- *          engine_next by one consumer per request. wake() is called on the engine thread: it must neither block nor
- *          call back into the engine.
+ *          engine_next by one consumer per request; engine_change by all but the engine's. wake() is called on the engine
+ *          thread: it must neither block nor call back into the engine.
  * Bounds:  a consumer that stops reading pauses its own request only, as its ring has a bound. */
 #ifndef CONCLAVE_ENGINE_H
 #define CONCLAVE_ENGINE_H
@@ -188,7 +189,7 @@ MOE_NODISCARD moe_status engine_check_ids(const engine_info *info, const char *f
  * Errors, with the reason in err:
  *   MOE_ERR_INVALID_ARG   names the field and the limit
  *   MOE_ERR_BUSY          the queue is full
- *   MOE_ERR_UNAVAILABLE   as engine_check_ready
+ *   MOE_ERR_UNAVAILABLE   as engine_check_ready; or the set has experts that the engine's space has not
  *   MOE_ERR_EXISTS        a request of this id lives
  *   MOE_ERR_UNSUPPORTED   the model's head is for another kind of request */
 MOE_NODISCARD moe_status engine_submit(engine *e, const engine_spec *spec, engine_request **out, moe_error *err);
@@ -201,6 +202,27 @@ MOE_NODISCARD bool engine_next(engine_request *r, engine_event *event);
  * it waits. Idempotent; an ended request is left as it is. */
 void engine_cancel(engine_request *r);
 void engine_release(engine_request *r);
+
+/* ------------------------------------------------------------------------------------------------ changes
+ * Whoever changes something makes everything beforehand, on a thread of its own; the engine takes it between two steps. So a
+ * step has one state from its first row to the last, and allocates nothing. Requests that were admitted before keep their set,
+ * and rows of different sets share a step. */
+typedef struct engine_changes {
+    router_set *set; /* the current set from then on, of which the engine keeps a reference; NULL: it stays */
+    /* Called on the engine's thread when no step is under way and nothing has been changed yet, for what else belongs to that
+     * thread: what the exchange and an embedded node have. It must neither block nor call back into the engine. An error
+     * leaves all as it was. NULL: none. */
+    moe_status (*take)(void *ctx, moe_error *err);
+    void *ctx;
+} engine_changes;
+
+/* Waits until the engine has taken the change, whether it is idle, runs requests or waits for experts. A step that has got no
+ * result for a second is put off for it: its rows are computed again afterwards, to the same bits. One change at a time, in
+ * the order in which they came. Before engine_start the thread that steps the engine calls it: the change is taken at once.
+ * It must have returned before engine_close is called.
+ * Errors: MOE_ERR_INVALID_ARG: the set has experts that the engine's space has not; MOE_ERR_BUSY: a step is under way, before
+ * engine_start; those of take. */
+MOE_NODISCARD moe_status engine_change(engine *e, const engine_changes *changes, moe_error *err);
 
 /* ------------------------------------------------------------------------------------------------ the loop
  * How the program and the tests open the engine, run it on a thread (or step it by hand) and take it down.

@@ -1,4 +1,4 @@
-/* The engine's state, shared by engine.c (joining, leaving, the thread) and step.c (one step). */
+/* The engine's state, shared by engine.c (joining, leaving, the thread), step.c (one step) and change.c. */
 #ifndef CONCLAVE_ENGINE_ENGINE_PRIV_H
 #define CONCLAVE_ENGINE_ENGINE_PRIV_H
 
@@ -57,6 +57,12 @@ struct engine {
     atomic_bool draining, stopping;
     _Atomic uint64_t proven; /* 1 + the coverage's n_gaps when a token last went through all layers; 0: none has */
 
+    struct {
+        pthread_cond_t ended;               /* under lock: a change has been taken or refused */
+        uint64_t n_asked, n_taken;          /* under lock: turns of those who ask */
+        _Atomic(struct engine_asked *) now; /* that the next turn takes; NULL: none */
+    } change;
+
     pthread_mutex_t lock;     /* docs/threads.md: before the queue of arrivals, else a leaf */
     engine_request *live_ids; /* under lock: all live requests, by next_id */
     engine_stats published;   /* under lock */
@@ -70,6 +76,11 @@ void engine_intake(engine *e);
 void engine_fail_request(engine *e, engine_request *r, moe_status status, const char *why);
 void engine_release_choice(engine *e, choice *c);
 void engine_publish_stats(engine *e);
+
+/* change.c: takes the change that waits, if one does. No step is under way. */
+void engine_take_change(engine *e);
+/* Whether the engine knows all experts of the set. */
+MOE_NODISCARD moe_status engine_check_set(engine *e, const router_set *set, moe_error *err);
 
 /* tokens.c: what one choice gets of a step whose layers have all run; its tokens count as computed from now on. */
 MOE_NODISCARD moe_status engine_finish_work(engine *e, const step_work *w);

@@ -17,12 +17,15 @@
  *              milliseconds, and those who need no such expert wait as well
  *   BLOCK      a request whose expert has an owner that refuses is tried again after so long, ever more slowly: each try
  *              holds up the others in its step
+ *   CHANGE     so long a layer of a step may wait for results while a change waits for the step: more than a layer of a large
+ *              prompt takes, and a person who changes something does not notice it
  *   TURNS      of the transport in which something came, before others have their turn */
 #define PROGRESS_NS    UINT64_C(1000000000)
 #define INTAKE_NS      UINT64_C(1000000)
 #define HOLD_NS        UINT64_C(50000000)
 #define BLOCK_FIRST_NS UINT64_C(10000000)
 #define BLOCK_MOST_NS  UINT64_C(1000000000)
+#define CHANGE_NS      UINT64_C(1000000000)
 #define TURNS          64
 
 /* ------------------------------------------------------------------------------------------------ planning */
@@ -403,6 +406,9 @@ static void look_at_wait(engine *e, uint64_t now)
     if (run->active && run->left_behind && now - run->waits_ns >= HOLD_NS) {
         engine_abandon_step(e, "");
     }
+    if (run->active && atomic_load(&e->change.now) != NULL && now - run->waits_ns >= CHANGE_NS) {
+        engine_abandon_step(e, "a change of the experts came between");
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------ the turn */
@@ -462,6 +468,7 @@ engine_turn_kind engine_turn(engine *e)
     moe_error err = {""};
 
     if (!e->run.active) {
+        engine_take_change(e);
         engine_intake(e);
         if (!begin_step(e)) {
             (void)exchange_progress(e->options.exchange); /* connections live on without work */

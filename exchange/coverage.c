@@ -34,23 +34,51 @@ static bool has_live_owner(const exchange *x, const router_nodes *live, uint32_t
     return false;
 }
 
+static void count_expert(const exchange *x, const router_nodes *live, uint32_t slot, exchange_coverage *out)
+{
+    const router_expert *e = router_space_expert(x->o.space, slot);
+
+    if (e->is_local || has_live_owner(x, live, slot)) {
+        return;
+    }
+    if (out->n_missing < EXCHANGE_NAMED) {
+        out->missing[out->n_missing] = *e;
+    }
+    out->n_missing++;
+}
+
+static void count_layer(const exchange *x, const router_nodes *live, uint32_t layer, exchange_coverage *out)
+{
+    const router_space_layer *all = router_space_at(x->o.space, layer);
+    const router_set_layer *needed = x->needed == NULL ? NULL : router_set_at(x->needed, layer);
+
+    for (uint32_t i = 0; needed == NULL && i < all->n_experts; i++) {
+        count_expert(x, live, all->slots[i], out);
+    }
+    for (uint32_t i = 0; needed != NULL && i < needed->n_experts; i++) {
+        count_expert(x, live, router_space_slot(x->o.space, layer, needed->expert_ids[i]), out);
+    }
+}
+
 static void count_missing(const exchange *x, const router_nodes *live, exchange_coverage *out)
 {
-    uint32_t n_slots = x->placement == NULL ? 0 : router_space_n_slots(x->o.space);
+    uint32_t n_layers = x->placement == NULL ? 0 : router_space_n_layers(x->o.space);
 
     out->placed = x->placement != NULL;
     out->n_missing = 0;
-    for (uint32_t slot = 0; slot < n_slots; slot++) {
-        const router_expert *e = router_space_expert(x->o.space, slot);
-
-        if (e->is_local || has_live_owner(x, live, slot)) {
-            continue;
-        }
-        if (out->n_missing < EXCHANGE_NAMED) {
-            out->missing[out->n_missing] = *e;
-        }
-        out->n_missing++;
+    for (uint32_t layer = 0; layer < n_layers; layer++) {
+        count_layer(x, live, layer, out);
     }
+}
+
+void exchange_set_needed(exchange *x, router_set *set)
+{
+    router_set *old = x->needed;
+
+    MOE_ASSERT(router_space_version(router_set_space(set)) <= router_space_version(x->o.space));
+    x->needed = router_set_ref(set);
+    router_set_unref(old);
+    x->coverage.stale = true;
 }
 
 void exchange_coverage_init(exchange *x)

@@ -184,6 +184,7 @@ void exchange_close(exchange *x)
     transport_frames_close(x->small);
     router_plan_close(x->plan);
     router_placement_unref(x->placement);
+    router_set_unref(x->needed);
     router_space_unref(x->o.space);
     free(x->attempt_picks);
     free(x->attempts);

@@ -158,20 +158,22 @@ void exchange_pause(exchange *x, uint64_t until_ns);
 uint64_t exchange_turned_ns(const exchange *x);
 
 /* ------------------------------------------------------------------------------------------------ coverage
- * Whether every expert has a live owner: a replica of the placement on a node that is connected, greeted, computes and is not
+ * Whether every expert that is needed has a live owner: a replica of the placement on a node that is connected, greeted, computes and is not
  * draining. Connections break and come back, and a step waits for that: only a gap of EXCHANGE_GAP_NS counts. */
 #define EXCHANGE_GAP_NS UINT64_C(1000000000)
 #define EXCHANGE_NAMED  3 /* experts named to a person */
 
 typedef struct exchange_coverage {
     bool placed;       /* a placement is known */
-    bool whole;        /* every expert has a live owner */
+    bool whole;        /* every needed expert has a live owner */
     uint64_t since_ns; /* of the clock: when whole last changed; at first when the exchange was opened */
     uint64_t n_gaps;   /* gaps of EXCHANGE_GAP_NS or longer that are over */
     size_t n_missing;  /* experts without a live owner */
     router_expert missing[EXCHANGE_NAMED]; /* the first of them */
 } exchange_coverage;
 
+/* The experts of this set (referenced) are those that are needed from now on. Until the first call: all of the space. */
+void exchange_set_needed(exchange *x, router_set *set);
 /* As it was at the end of the last exchange_progress. Any thread. */
 void exchange_get_coverage(exchange *x, exchange_coverage *out);
 /* MOE_OK, or MOE_ERR_UNAVAILABLE and which experts are missing. */

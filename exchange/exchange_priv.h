@@ -107,6 +107,7 @@ struct exchange {
     size_t row_bytes;
     exchange_node nodes[ROUTER_MAX_NODES];
     router_placement *placement;        /* shared; NULL: none yet */
+    router_set *needed;                 /* shared: coverage is about its experts; NULL: about all */
     uint32_t node_of[ROUTER_MAX_NODES]; /* placement's node -> nodes */
     struct {
         uint64_t *bits;    /* owned [ROUTER_MAX_NODES][router_space_words] */
