@@ -6,11 +6,12 @@
  *   expert_source   where experts come from: a checkpoint, or a test's random weights
  *   batch           the dispatches taken so far; all are run at once, the rows of one expert together for all
  *                   who asked
- *   peer            a connection: a coordinator once it has greeted, before that a stranger
+ *   peer            a connection: a coordinator once it has greeted, before that a stranger; or a reader of packs
  *
  * Fairness: a turn reads a bounded number of bytes from each connection (transport.h), and what all sent is computed
  *          together. Every peer can have some frames under way whatever the others do: one that does not read is no
- *          longer answered, its further dispatches are refused, and nobody else notices.
+ *          longer answered, its further dispatches are refused, and nobody else notices. Readers get at most one piece of
+ *          64 KiB in a turn, all together, after what was computed in it.
  * Threads: everything belongs to the thread that calls expert_node_progress (it has called compute_thread_init).
  * After open and load nothing is allocated. */
 #ifndef CONCLAVE_EXPERT_NODE_H
@@ -45,6 +46,17 @@ typedef struct expert_checkpoint {
 } expert_checkpoint;
 expert_source expert_source_checkpoint(expert_checkpoint *c);
 
+/* Packs that the node reads to others (docs/wire.md, FETCH). */
+typedef enum { EXPERT_PACK_NONE, EXPERT_PACK_LATER, EXPERT_PACK_HERE } expert_pack_answer;
+typedef struct expert_packs {
+    void *ctx;
+    /* Up to length bytes of a part of the pack with that hash, from offset on: *bytes_out (borrowed until the next turn; not
+     * written if offset is not below the size) and the size of the part. LATER: they are being read from a disk; ask again in
+     * a later turn. NONE: there is no such pack or part. Never waits. NULL: there are no packs. */
+    expert_pack_answer (*read)(void *ctx, const unsigned char hash[32], uint32_t part, uint64_t offset, size_t length,
+                               const unsigned char **bytes_out, uint64_t *size_out);
+} expert_packs;
+
 typedef struct expert_node_options {
     const char *id, *cluster; /* names: 1..63 of A-Z a-z 0-9 . - _ */
     unsigned char fingerprint[32];
@@ -52,6 +64,7 @@ typedef struct expert_node_options {
     transport *transport;   /* borrowed; open sets its handler, and it is closed before the node */
     compute_device *device; /* borrowed; its numeric class is the node's */
     expert_source source;   /* of expert_node_load; may be empty where that is not called */
+    expert_packs packs;     /* may be empty */
     router_space *space;    /* shared: a reference is kept. What there is to be held */
     uint32_t d_model;
     size_t memory_bytes;              /* bound on the experts loaded; 0: none */
@@ -112,6 +125,8 @@ typedef struct expert_node_stats {
     uint64_t epoch_applied;        /* expert_node_epoch_applied */
     uint64_t silent;               /* connections closed because they did not greet in time */
     uint64_t unsent;               /* small frames not sent because the peer does not take those before */
+    uint64_t pieces, piece_bytes;  /* of packs, read to others */
+    size_t readers;                /* of them connected now */
     size_t experts, memory_bytes;  /* loaded now; memory also of those that are begun */
     size_t frames_out;             /* send buffers in use now */
 } expert_node_stats;

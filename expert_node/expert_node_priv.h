@@ -12,6 +12,10 @@
 #define NODE_OWN_ANSWERS 2
 #define NODE_OWN_SMALL   2
 
+/* Chosen, not measured: readers at a time, each of which can have one piece under way. They must not take the places of
+ * coordinators, and eight copies at a time fill any network. */
+#define NODE_MAX_READERS 8
+
 /* One expert's place in the shard, also for those not held. */
 typedef struct node_slot {
     compute_expert *expert; /* owned; NULL: not held */
@@ -77,6 +81,8 @@ struct expert_node {
     uint32_t newest_block;
     node_peer *peers; /* owned [max_peers] */
     transport_frames *small, *answers;
+    transport_frames *pieces;        /* NULL: there are no packs */
+    uint32_t next_reader;            /* in peers: whose turn it is */
     size_t small_kept, answers_kept; /* of them, for peers that have none out (NODE_OWN_...) */
     node_batch batch;
     expert_node_stats stats;
@@ -90,11 +96,19 @@ void node_holds_after(void *peer, uint64_t revision, wire_holds *out); /* of lin
 /* inbox.c: what arrives */
 void node_on_message(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n);
 void node_on_peer(void *ctx, transport_peer peer, transport_peer_event event, const char *why);
-extern const link_ops node_link_ops;      /* ctx is a node_peer */
-void node_check_peers(expert_node *node); /* disconnects peers that have not greeted in time */
-void node_tell_peers(expert_node *node);  /* the same now, and tells them what they have not been told */
+extern const link_ops node_link_ops;        /* ctx is a node_peer */
+uint64_t node_now(const expert_node *node); /* 0: there is no clock */
+void node_check_peers(expert_node *node);   /* disconnects peers that have not greeted in time */
+void node_tell_peers(expert_node *node);    /* the same now, and tells them what they have not been told */
 void node_refuse(expert_node *node, transport_peer peer, const wire_request *request, wire_refuse_reason reason,
                  const char *text);
+
+/* reading.c: packs, read to others */
+MOE_NODISCARD moe_status node_reading_open(expert_node *node);
+/* Whether one more reader is taken; why not. */
+MOE_NODISCARD moe_status node_reading_judge(const expert_node *node, const wire_hello *theirs, moe_error *why);
+/* Answers one reader that has asked. Returns 1: something was done, or will be when it is tried again soon. */
+unsigned node_reading_turn(expert_node *node);
 
 /* worker.c: the batch */
 MOE_NODISCARD moe_status node_batch_open(expert_node *node);

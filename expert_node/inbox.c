@@ -10,7 +10,7 @@
 
 #define CHECK_NS UINT64_C(100000000) /* how late it may be noticed that a peer has not greeted in time */
 
-static uint64_t now_of(const expert_node *node)
+uint64_t node_now(const expert_node *node)
 {
     return node->o.clock == NULL ? 0 : moe_now_ns(node->o.clock);
 }
@@ -26,7 +26,7 @@ static node_peer *find_peer(expert_node *node, transport_peer peer)
 }
 
 /* A place for a new peer: a free one, else that of the oldest which has not been accepted, so that connections which
- * never greet cannot keep coordinators out. NULL: all are in use by coordinators. */
+ * never greet cannot keep coordinators out. NULL: all are in use by coordinators and readers. */
 static node_peer *place_for_peer(expert_node *node)
 {
     node_peer *oldest = NULL;
@@ -37,7 +37,7 @@ static node_peer *place_for_peer(expert_node *node)
         if (p->link.state == LINK_CLOSED) {
             return p;
         }
-        if (!link_is_open(&p->link) && (oldest == NULL || p->peer < oldest->peer)) {
+        if (!link_is_open(&p->link) && !link_is_reading(&p->link) && (oldest == NULL || p->peer < oldest->peer)) {
             oldest = p;
         }
     }
@@ -51,7 +51,7 @@ void node_on_peer(void *ctx, transport_peer peer, transport_peer_event event, co
 {
     expert_node *node = ctx;
     node_peer *known = find_peer(node, peer);
-    uint64_t now = now_of(node);
+    uint64_t now = node_now(node);
 
     if (event != TRANSPORT_UP) {
         if (known != NULL) {
@@ -79,7 +79,7 @@ static void tell_peer(expert_node *node, node_peer *p, uint64_t now)
     uint64_t wake = UINT64_MAX;
 
     if (link_tick(&p->link, now, false, &wake) != LINK_FINE) {
-        MOE_DEBUG("node %s: a connection has not greeted in time", node->o.id);
+        MOE_DEBUG("node %s: a connection has not greeted, or a reader not asked, in time", node->o.id);
         node->stats.silent += !was_refused;
         node->o.transport->ops->peer_close(node->o.transport, p->peer);
     }
@@ -88,7 +88,7 @@ static void tell_peer(expert_node *node, node_peer *p, uint64_t now)
 
 void node_tell_peers(expert_node *node)
 {
-    uint64_t now = now_of(node);
+    uint64_t now = node_now(node);
 
     node->peers_check_ns = now + CHECK_NS;
     for (uint32_t i = 0; i < node->o.max_peers; i++) {
@@ -100,7 +100,7 @@ void node_tell_peers(expert_node *node)
 
 void node_check_peers(expert_node *node)
 {
-    if (node->o.clock == NULL || now_of(node) >= node->peers_check_ns) {
+    if (node->o.clock == NULL || node_now(node) >= node->peers_check_ns) {
         node_tell_peers(node);
     }
 }
@@ -126,7 +126,15 @@ static bool send_on_link(void *ctx, const unsigned char *frame, size_t n)
     return f != NULL;
 }
 
-const link_ops node_link_ops = {.send = send_on_link, .draw = wire_random, .holds_after = node_holds_after};
+static moe_status judge(void *ctx, const wire_hello *theirs, moe_error *why)
+{
+    const node_peer *p = ctx;
+
+    return node_reading_judge(p->node, theirs, why);
+}
+
+const link_ops node_link_ops = {
+    .send = send_on_link, .draw = wire_random, .judge = judge, .holds_after = node_holds_after};
 
 void node_refuse(expert_node *node, transport_peer peer, const wire_request *request, wire_refuse_reason reason,
                  const char *text)
@@ -209,7 +217,7 @@ static moe_status on_frame(expert_node *node, node_peer *p, const unsigned char 
                                   .queued_rows = node->batch.n_rows,
                                   .frames = node->stats.frames,
                                   .rows = node->stats.rows};
-    moe_status status = link_receive(&p->link, bytes, n, now_of(node), &event, &type, err);
+    moe_status status = link_receive(&p->link, bytes, n, node_now(node), &event, &type, err);
     node->stats.auth_failures += p->link.is_unproved;
     if (status != MOE_OK) {
         return status;
@@ -217,7 +225,7 @@ static moe_status on_frame(expert_node *node, node_peer *p, const unsigned char 
     if (event == LINK_FRAME) {
         return on_dispatch(node, p, bytes, n, err);
     }
-    if (event == LINK_OPENED) {
+    if (event == LINK_OPENED && link_is_open(&p->link)) {
         node->stats.hellos++;
         node->peers_check_ns = 0; /* it has been told nothing yet */
     } else if (event == LINK_TURNED_AWAY) {

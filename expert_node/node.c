@@ -91,6 +91,9 @@ static moe_status buffers_open(expert_node *node)
         node->answers_kept = MOE_MIN(NODE_OWN_ANSWERS * n_others, n / 2);
         status = transport_frames_open(o->transport, n, answer_bytes, &node->answers);
     }
+    if (status == MOE_OK) {
+        status = node_reading_open(node);
+    }
     return status == MOE_OK ? node_batch_open(node) : status;
 }
 
@@ -134,6 +137,7 @@ void expert_node_close(expert_node *node)
     }
     node_batch_close(node);
     node_shard_close(node);
+    transport_frames_close(node->pieces);
     transport_frames_close(node->answers);
     transport_frames_close(node->small);
     free(node->peers);
@@ -149,6 +153,8 @@ unsigned expert_node_progress(expert_node *node)
     node_check_peers(node);
     n += node->batch.n_frames;
     node_batch_run(node);
+    n += node_reading_turn(node);
+    n += node->pieces != NULL ? transport_frames_flush(node->pieces) : 0;
     return n + transport_frames_flush(node->small) + transport_frames_flush(node->answers);
 }
 
@@ -183,7 +189,9 @@ void expert_node_get_stats(const expert_node *node, expert_node_stats *out)
     *out = node->stats;
     for (uint32_t i = 0; i < node->o.max_peers; i++) {
         out->coordinators += link_is_open(&node->peers[i].link);
+        out->readers += link_is_reading(&node->peers[i].link);
     }
     out->epoch_applied = expert_node_epoch_applied(node);
-    out->frames_out = transport_frames_out(node->small) + transport_frames_out(node->answers);
+    out->frames_out = transport_frames_out(node->small) + transport_frames_out(node->answers) +
+                      (node->pieces != NULL ? transport_frames_out(node->pieces) : 0);
 }

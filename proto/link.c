@@ -34,18 +34,29 @@ static const link_edge edges[] = {
     {LINK_COORDINATOR, LINK_OPEN, LINK_TIME, LINK_TO(LINK_OPEN) | LINK_TO(LINK_CLOSED)},
     {LINK_COORDINATOR, LINK_DRAINING, LINK_TIME, LINK_TO(LINK_DRAINING) | LINK_TO(LINK_CLOSED)},
 
-    {LINK_NODE, LINK_GREETING, WIRE_HELLO, LINK_TO(LINK_OPEN) | LINK_TO(LINK_PROVING) | LINK_TO(LINK_REFUSED)},
-    {LINK_NODE, LINK_PROVING, WIRE_PROOF, LINK_TO(LINK_OPEN)},
+    {LINK_NODE, LINK_GREETING, WIRE_HELLO,
+     LINK_TO(LINK_OPEN) | LINK_TO(LINK_PROVING) | LINK_TO(LINK_REFUSED) | LINK_TO(LINK_READING)},
+    {LINK_NODE, LINK_PROVING, WIRE_PROOF, LINK_TO(LINK_OPEN) | LINK_TO(LINK_READING)},
     {LINK_NODE, LINK_OPEN, WIRE_PING, LINK_TO(LINK_OPEN)},
     {LINK_NODE, LINK_OPEN, WIRE_DISPATCH, LINK_TO(LINK_OPEN)},
     {LINK_NODE, LINK_GREETING, LINK_TIME, LINK_TO(LINK_GREETING) | LINK_TO(LINK_CLOSED)},
     {LINK_NODE, LINK_PROVING, LINK_TIME, LINK_TO(LINK_PROVING) | LINK_TO(LINK_CLOSED)},
     {LINK_NODE, LINK_REFUSED, LINK_TIME, LINK_TO(LINK_REFUSED) | LINK_TO(LINK_CLOSED)},
     {LINK_NODE, LINK_OPEN, LINK_TIME, LINK_TO(LINK_OPEN)},
+    {LINK_NODE, LINK_READING, WIRE_FETCH, LINK_TO(LINK_ASKED)},
+    {LINK_NODE, LINK_READING, LINK_TIME, LINK_TO(LINK_READING) | LINK_TO(LINK_CLOSED)},
+    {LINK_NODE, LINK_ASKED, LINK_TIME, LINK_TO(LINK_ASKED) | LINK_TO(LINK_CLOSED)},
 
     {LINK_PROBE, LINK_GREETING, WIRE_HELLO, LINK_TO(LINK_CLOSED)},
     {LINK_PROBE, LINK_GREETING, WIRE_GOODBYE, LINK_TO(LINK_CLOSED)},
     {LINK_PROBE, LINK_GREETING, LINK_TIME, LINK_TO(LINK_GREETING) | LINK_TO(LINK_CLOSED)},
+
+    {LINK_READER, LINK_GREETING, WIRE_HELLO, LINK_TO(LINK_READING) | LINK_TO(LINK_CLOSED)},
+    {LINK_READER, LINK_GREETING, WIRE_GOODBYE, LINK_TO(LINK_CLOSED)},
+    {LINK_READER, LINK_GREETING, LINK_TIME, LINK_TO(LINK_GREETING) | LINK_TO(LINK_CLOSED)},
+    {LINK_READER, LINK_READING, LINK_TIME, LINK_TO(LINK_READING)},
+    {LINK_READER, LINK_ASKED, WIRE_PIECE, LINK_TO(LINK_READING)},
+    {LINK_READER, LINK_ASKED, LINK_TIME, LINK_TO(LINK_ASKED) | LINK_TO(LINK_CLOSED)},
 };
 
 const link_edge *link_edges(size_t *n_out)
@@ -169,6 +180,12 @@ static moe_status judge(link_end *l, moe_error *err)
     return status == MOE_OK && ops->judge != NULL ? ops->judge(l->ctx, &l->theirs, err) : status;
 }
 
+/* What a node's end becomes when the other is accepted. */
+static link_state accepted(const link_end *l)
+{
+    return l->theirs.role == WIRE_READER ? LINK_READING : LINK_OPEN;
+}
+
 /* The called end answers with its own HELLO, which carries its proof. */
 static moe_status answer_hello(link_end *l, link_event *out, moe_error *err)
 {
@@ -185,7 +202,7 @@ static moe_status answer_hello(link_end *l, link_event *out, moe_error *err)
     if (!send_hello(l, &mine)) {
         return moe_fail(err, MOE_ERR_BUSY, "no send buffer for HELLO");
     }
-    l->state = has_secret(l) ? LINK_PROVING : LINK_OPEN;
+    l->state = has_secret(l) ? LINK_PROVING : accepted(l);
     *out = has_secret(l) ? LINK_NOTHING : LINK_OPENED;
     return MOE_OK;
 }
@@ -210,7 +227,7 @@ static moe_status prove(link_end *l, moe_error *err)
         return MOE_OK;
     }
     moe_buf_init(&b, frame, sizeof frame);
-    moe_status status = wire_prove(l->side->key, WIRE_COORDINATOR, &mine, &l->theirs, mac);
+    moe_status status = wire_prove(l->side->key, (wire_role)mine.role, &mine, &l->theirs, mac);
     wire_put_proof(&b, mac);
     return status == MOE_OK && send_small(l, &b) ? MOE_OK : moe_fail(err, MOE_ERR_BUSY, "no send buffer for PROOF");
 }
@@ -234,9 +251,11 @@ static moe_status on_hello(link_end *l, const unsigned char *bytes, size_t n, li
         l->state = LINK_REFUSED;
         *out = LINK_TURNED_AWAY;
     } else {
+        static const link_state opened[LINK_N_ROLES] = {
+            [LINK_COORDINATOR] = LINK_OPEN, [LINK_PROBE] = LINK_CLOSED, [LINK_READER] = LINK_READING};
         bool proved = fits && prove(l, err) == MOE_OK;
 
-        l->state = proved && l->side->role == LINK_COORDINATOR ? LINK_OPEN : LINK_CLOSED;
+        l->state = proved ? opened[l->side->role] : LINK_CLOSED;
         l->pinged_ns = l->heard_ns; /* now */
         *out = proved ? LINK_OPENED : LINK_TURNED_AWAY;
     }
@@ -252,11 +271,11 @@ static moe_status on_proof(link_end *l, const unsigned char *bytes, size_t n, li
     if (status != MOE_OK) {
         return status;
     }
-    if (!wire_proves(l->side->key, WIRE_COORDINATOR, &l->theirs, &mine, mac)) {
+    if (!wire_proves(l->side->key, (wire_role)l->theirs.role, &l->theirs, &mine, mac)) {
         l->is_unproved = true;
         return moe_fail(err, MOE_ERR_DENIED, "its proof of the cluster secret is wrong");
     }
-    l->state = LINK_OPEN;
+    l->state = accepted(l);
     *out = LINK_OPENED;
     return MOE_OK;
 }
@@ -348,7 +367,7 @@ static moe_status on_goodbye(link_end *l, const unsigned char *bytes, size_t n, 
     if (status != MOE_OK) {
         return status;
     }
-    if (g.reason != WIRE_GOODBYE_DRAINING || l->side->role == LINK_PROBE) {
+    if (g.reason != WIRE_GOODBYE_DRAINING || l->side->role != LINK_COORDINATOR) {
         (void)moe_fail(err, MOE_ERR_DENIED, "%s", g.text);
         l->state = LINK_CLOSED;
         *out = LINK_TURNED_AWAY;
@@ -356,6 +375,73 @@ static moe_status on_goodbye(link_end *l, const unsigned char *bytes, size_t n, 
         l->state = LINK_DRAINING;
         *out = LINK_LEAVING;
     }
+    return MOE_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ reading */
+uint32_t link_max_piece(const link_end *l)
+{
+    uint64_t most = MOE_MIN(l->side->hello->max_message, l->theirs.max_message) - WIRE_PIECE_BYTES;
+
+    return (uint32_t)MOE_MIN(most, (uint64_t)WIRE_MAX_PIECE);
+}
+
+moe_status link_ask(link_end *l, const wire_fetch *what, uint64_t now)
+{
+    unsigned char frame[WIRE_SMALL_BYTES];
+    moe_buf b;
+
+    MOE_ASSERT(l->state == LINK_READING && l->side->role == LINK_READER && what->length <= link_max_piece(l));
+    moe_buf_init(&b, frame, sizeof frame);
+    wire_put_fetch(&b, what);
+    if (!send_small(l, &b)) {
+        return MOE_ERR_BUSY;
+    }
+    l->asked = *what;
+    l->asked_ns = now;
+    l->state = LINK_ASKED;
+    return MOE_OK;
+}
+
+void link_answered(link_end *l, uint64_t now)
+{
+    MOE_ASSERT(l->state == LINK_ASKED && l->side->role == LINK_NODE);
+    l->heard_ns = now; /* its turn begins */
+    l->state = LINK_READING;
+}
+
+static moe_status on_fetch(link_end *l, const unsigned char *bytes, size_t n, link_event *out, moe_error *err)
+{
+    moe_status status = wire_get_fetch(bytes, n, &l->asked, err);
+
+    if (status == MOE_OK && l->asked.length > link_max_piece(l)) {
+        status = moe_fail(err, MOE_ERR_CORRUPT, "FETCH: %u bytes, limit %u here", l->asked.length, link_max_piece(l));
+    }
+    if (status == MOE_OK) {
+        l->state = LINK_ASKED;
+        *out = LINK_WANTED;
+    }
+    return status;
+}
+
+static moe_status on_piece(link_end *l, const unsigned char *bytes, size_t n, link_event *out, moe_error *err)
+{
+    const wire_fetch *asked = &l->asked;
+    wire_piece p;
+    moe_status status = wire_get_piece(bytes, n, &p, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    uint64_t left = asked->offset < p.size ? p.size - asked->offset : 0;
+    if (memcmp(p.pack, asked->pack, sizeof p.pack) != 0 || p.part != asked->part || p.offset != asked->offset ||
+        p.n != MOE_MIN(left, (uint64_t)asked->length)) {
+        return moe_fail(err, MOE_ERR_CORRUPT, "PIECE: %u bytes at %llu of part %u, asked for %u at %llu of part %u",
+                        p.n, (unsigned long long)p.offset, p.part, asked->length, (unsigned long long)asked->offset,
+                        asked->part);
+    }
+    l->state = LINK_READING;
+    *out = LINK_GIVEN;
     return MOE_OK;
 }
 
@@ -375,6 +461,10 @@ static moe_status take(link_end *l, wire_type type, const unsigned char *bytes, 
         return on_holds(l, bytes, n, out, err);
     case WIRE_GOODBYE:
         return on_goodbye(l, bytes, n, out, err);
+    case WIRE_FETCH:
+        return on_fetch(l, bytes, n, out, err);
+    case WIRE_PIECE:
+        return on_piece(l, bytes, n, out, err);
     case WIRE_DISPATCH:
     case WIRE_RESULT:
     case WIRE_REFUSE:
@@ -399,7 +489,8 @@ moe_status link_receive(link_end *l, const unsigned char *bytes, size_t n, uint6
         *type_out = type;
         if (edge == NULL) {
             status = moe_fail(err, MOE_ERR_CORRUPT, "%s %s", wire_type_name(type),
-                              link_is_open(l) ? "is not expected now" : "came before HELLO was accepted");
+                              link_is_open(l) || link_is_reading(l) ? "is not expected now"
+                                                                    : "came before HELLO was accepted");
         } else {
             status = take(l, type, bytes, n, out, err);
             MOE_ASSERT(status != MOE_OK || (edge->to & LINK_TO(l->state)) != 0);
@@ -455,6 +546,19 @@ static void tick_node(link_end *l, uint64_t now, uint64_t *wake_ns)
     }
 }
 
+/* Silent is a node's reader that asks nothing, or does not take its answers; and a reader's node that does not answer. */
+static link_verdict tick_reading(const link_end *l, uint64_t now, uint64_t *wake_ns)
+{
+    bool is_node = l->side->role == LINK_NODE;
+    uint64_t end = is_node ? l->heard_ns + LINK_READING_NS : l->asked_ns + LINK_ASKED_NS;
+
+    if (!is_node && l->state == LINK_READING) {
+        return LINK_FINE;
+    }
+    *wake_ns = MOE_MIN(*wake_ns, end);
+    return now >= end ? LINK_SILENT : LINK_FINE;
+}
+
 link_verdict link_tick(link_end *l, uint64_t now, bool busy, uint64_t *wake_ns)
 {
     link_verdict verdict = LINK_FINE;
@@ -462,7 +566,9 @@ link_verdict link_tick(link_end *l, uint64_t now, bool busy, uint64_t *wake_ns)
     if (l->state == LINK_CLOSED) {
         return LINK_FINE;
     }
-    if (!link_is_open(l)) {
+    if (link_is_reading(l)) {
+        verdict = tick_reading(l, now, wake_ns);
+    } else if (!link_is_open(l)) {
         verdict = l->deadline_ns != 0 && now >= l->deadline_ns ? LINK_LATE : LINK_FINE;
         if (l->deadline_ns != 0) {
             *wake_ns = MOE_MIN(*wake_ns, l->deadline_ns);

@@ -6,6 +6,7 @@
  *                     GREETING --HELLO that does not fit--> REFUSED  told why by GOODBYE; closed when the time is over
  *   coordinator       GREETING --HELLO--> OPEN --GOODBYE (1)--> DRAINING
  *   probe             GREETING --HELLO--> CLOSED                     it has seen who is there
+ *   reader            GREETING --HELLO--> READING --FETCH--> ASKED --PIECE--> READING   of packs; the node's end alike
  *   any               --violation, GOODBYE (2), time--> CLOSED
  *
  * Nouns:
@@ -18,7 +19,7 @@
  * lost on the way again. A coordinator knows all up to a revision or nothing of it; it says in its PINGs which.
  *
  * The link takes HELLO, PROOF, PING, PONG, HOLDS and GOODBYE and answers them. DISPATCH, RESULT and REFUSE are its member's: they
- * are passed on while it is open and not looked into.
+ * are passed on while it is open and not looked into. FETCH and PIECE are checked against each other, and passed on.
  *
  * Bytes and times come in as arguments, what leaves and what is random goes through link_ops. The connection itself
  * belongs to the member, which closes it when the state is CLOSED.
@@ -32,7 +33,12 @@
 /* From the connection to OPEN. Chosen, not measured: a few round trips and two HMACs. */
 #define LINK_GREETING_NS UINT64_C(2000000000)
 
-typedef enum { LINK_COORDINATOR, LINK_NODE, LINK_PROBE, LINK_N_ROLES } link_role;
+/* A reader's link: without a FETCH that it can answer for so long, the node ends it; without the PIECE for it so long, the reader does. Chosen, not
+ * measured: a node computes a large batch before it answers, and a reader writes and hashes what it has read. */
+#define LINK_READING_NS UINT64_C(10000000000)
+#define LINK_ASKED_NS   UINT64_C(5000000000)
+
+typedef enum { LINK_COORDINATOR, LINK_NODE, LINK_PROBE, LINK_READER, LINK_N_ROLES } link_role;
 typedef enum {
     LINK_CLOSED,
     LINK_GREETING, /* HELLO is awaited */
@@ -40,6 +46,8 @@ typedef enum {
     LINK_OPEN,
     LINK_DRAINING, /* as open, but the node takes nothing new */
     LINK_REFUSED,  /* told why; nothing is taken any more */
+    LINK_READING,  /* a reader is accepted; nothing is asked */
+    LINK_ASKED,    /* the PIECE for its FETCH is awaited, or to be sent */
     LINK_N_STATES
 } link_state;
 
@@ -90,8 +98,11 @@ typedef struct link_end {
     wire_hello theirs;    /* once it has come; proved from OPEN on */
     bool is_unproved;     /* the last frame was refused, or cost the connection, for want of a proof */
     unsigned char nonce[32];
+    uint64_t heard_ns; /* a frame */
+    wire_fetch asked;  /* in LINK_ASKED */
+    uint64_t asked_ns;
     /* A coordinator's. */
-    uint64_t heard_ns, pinged_ns;
+    uint64_t pinged_ns;
     uint64_t told_epoch;  /* by the last PING; 0: none */
     uint32_t queued_rows; /* at the node, when it last told */
     uint64_t known;       /* the revision up to which is known what it holds; 0: nothing */
@@ -115,6 +126,8 @@ typedef enum {
     LINK_LEAVING,     /* the node drains */
     LINK_ANSWERED,    /* PONG: queued_rows is new */
     LINK_TOLD,        /* HOLDS: on_holds was called, or there was nothing new */
+    LINK_WANTED,      /* FETCH, which is `asked`: to be answered, then link_answered */
+    LINK_GIVEN,       /* PIECE: what was asked; to be read by wire_get_piece */
     LINK_FRAME        /* its member's: type says which */
 } link_event;
 
@@ -133,9 +146,21 @@ typedef enum {
  * called again at the latest. */
 MOE_NODISCARD link_verdict link_tick(link_end *l, uint64_t now, bool busy, uint64_t *wake_ns);
 
-static inline bool link_is_open(const link_end *l)
+/* A reader's, in LINK_READING: asks. Errors: MOE_ERR_BUSY: there was no room; nothing has changed. */
+MOE_NODISCARD moe_status link_ask(link_end *l, const wire_fetch *what, uint64_t now);
+/* A node's, in LINK_ASKED: the PIECE has been sent. */
+void link_answered(link_end *l, uint64_t now);
+/* The most that a FETCH may ask for on this link. */
+uint32_t link_max_piece(const link_end *l);
+
+static inline bool link_is_open(const link_end *l) /* a coordinator's, to a node */
 {
     return l->state == LINK_OPEN || l->state == LINK_DRAINING;
+}
+
+static inline bool link_is_reading(const link_end *l) /* a reader's, to a node */
+{
+    return l->state == LINK_READING || l->state == LINK_ASKED;
 }
 
 #endif

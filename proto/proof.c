@@ -59,28 +59,29 @@ static void put_unproved(moe_buf *b, const wire_hello *h)
     b->used += n;
 }
 
-moe_status wire_prove(const wire_key *key, wire_role who, const wire_hello *coordinator, const wire_hello *node,
+moe_status wire_prove(const wire_key *key, wire_role who, const wire_hello *caller, const wire_hello *node,
                       unsigned char mac[32])
 {
+    static const char label[] = "conclave hello 1 ";
     unsigned char transcript[2 * WIRE_SMALL_BYTES + 32];
-    const char *label = who == WIRE_NODE ? "conclave hello 1 node" : "conclave hello 1 coordinator";
+    const char *role = wire_role_name((uint16_t)who);
     moe_buf b;
 
     MOE_ASSERT(key->present);
     moe_buf_init(&b, transcript, sizeof transcript);
-    moe_put_bytes(&b, label, strlen(label));
-    put_unproved(&b, coordinator);
+    moe_put_bytes(&b, label, sizeof label - 1);
+    moe_put_bytes(&b, role, strlen(role));
+    put_unproved(&b, caller);
     put_unproved(&b, node);
     return hmac(key->bytes, sizeof key->bytes, transcript, b.used, mac);
 }
 
-bool wire_proves(const wire_key *key, wire_role who, const wire_hello *coordinator, const wire_hello *node,
+bool wire_proves(const wire_key *key, wire_role who, const wire_hello *caller, const wire_hello *node,
                  const unsigned char mac[32])
 {
     unsigned char expected[32];
 
     /* A nonce of each makes the proof new: an old one is of no use, whichever side replays it. */
-    return coordinator->n_nonce == 32 && node->n_nonce == 32 &&
-           wire_prove(key, who, coordinator, node, expected) == MOE_OK &&
+    return caller->n_nonce == 32 && node->n_nonce == 32 && wire_prove(key, who, caller, node, expected) == MOE_OK &&
            CRYPTO_memcmp(expected, mac, sizeof expected) == 0;
 }

@@ -24,9 +24,9 @@ static uint32_t frame_crc(const unsigned char *frame, size_t n)
 const char *wire_type_name(wire_type type)
 {
     static const char *const names[] = {
-        [WIRE_HELLO] = "HELLO",     [WIRE_DISPATCH] = "DISPATCH", [WIRE_RESULT] = "RESULT",
-        [WIRE_REFUSE] = "REFUSE",   [WIRE_PING] = "PING",         [WIRE_PONG] = "PONG",
-        [WIRE_GOODBYE] = "GOODBYE", [WIRE_PROOF] = "PROOF",       [WIRE_HOLDS] = "HOLDS"};
+        [WIRE_HELLO] = "HELLO", [WIRE_DISPATCH] = "DISPATCH", [WIRE_RESULT] = "RESULT",   [WIRE_REFUSE] = "REFUSE",
+        [WIRE_PING] = "PING",   [WIRE_PONG] = "PONG",         [WIRE_GOODBYE] = "GOODBYE", [WIRE_PROOF] = "PROOF",
+        [WIRE_HOLDS] = "HOLDS", [WIRE_FETCH] = "FETCH",       [WIRE_PIECE] = "PIECE"};
 
     return type >= WIRE_HELLO && type <= WIRE_LAST ? names[type] : "unknown";
 }
@@ -238,9 +238,9 @@ moe_status wire_get_hello(const void *frame, size_t n, wire_hello *out, moe_erro
         return moe_fail(err, MOE_ERR_CORRUPT, "HELLO: ends early at %zu bytes", n);
     }
     memcpy(h.fingerprint, fingerprint, sizeof h.fingerprint);
-    if (h.role != WIRE_COORDINATOR && h.role != WIRE_NODE) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "HELLO: role %u is unknown, expected %d (coordinator) or %d (node)",
-                        h.role, WIRE_COORDINATOR, WIRE_NODE);
+    if (h.role < WIRE_COORDINATOR || h.role > WIRE_READER) {
+        return moe_fail(err, MOE_ERR_CORRUPT, "HELLO: role %u is unknown, expected %d to %d", h.role, WIRE_COORDINATOR,
+                        WIRE_READER);
     }
     if (h.max_rows == 0 || h.max_picks == 0 || h.max_message < WIRE_SMALL_BYTES) {
         return moe_fail(err, MOE_ERR_CORRUPT, "HELLO: limits of %u rows, %u picks, %llu bytes", h.max_rows, h.max_picks,
@@ -251,6 +251,14 @@ moe_status wire_get_hello(const void *frame, size_t n, wire_hello *out, moe_erro
         *out = h;
     }
     return status;
+}
+
+const char *wire_role_name(uint16_t role)
+{
+    static const char *const names[] = {
+        [WIRE_COORDINATOR] = "coordinator", [WIRE_NODE] = "node", [WIRE_READER] = "reader"};
+
+    return names[role];
 }
 
 moe_status wire_hello_check(const wire_hello *mine, const wire_hello *theirs, moe_error *err)
@@ -268,9 +276,9 @@ moe_status wire_hello_check(const wire_hello *mine, const wire_hello *theirs, mo
         return moe_fail(err, MOE_ERR_DENIED, "member %s serves another model: fingerprint or width differ",
                         theirs->member);
     }
-    if (mine->role == theirs->role) {
-        return moe_fail(err, MOE_ERR_DENIED, "member %s is a %s, and so is this member", theirs->member,
-                        theirs->role == WIRE_NODE ? "node" : "coordinator");
+    if ((mine->role == WIRE_NODE) == (theirs->role == WIRE_NODE)) {
+        return moe_fail(err, MOE_ERR_DENIED, "member %s is a %s, this member a %s", theirs->member,
+                        wire_role_name(theirs->role), wire_role_name(mine->role));
     }
     return MOE_OK;
 }
@@ -647,6 +655,81 @@ moe_status wire_get_goodbye(const void *frame, size_t n, wire_goodbye *out, moe_
     moe_status status = get_text(&b, "GOODBYE", g.text, err);
     if (status == MOE_OK) {
         *out = g;
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ packs */
+void wire_put_fetch(moe_buf *b, const wire_fetch *f)
+{
+    frame_begin(b, WIRE_FETCH);
+    moe_put_bytes(b, f->pack, sizeof f->pack);
+    moe_put_u32(b, f->part);
+    moe_put_u64(b, f->offset);
+    moe_put_u32(b, f->length);
+}
+
+/* The 32 bytes of a hash; a buffer that has ended gives none. */
+static void get_hash(moe_buf *b, unsigned char out[32])
+{
+    const void *hash = moe_get_bytes(b, 32);
+
+    if (hash != NULL) {
+        memcpy(out, hash, 32);
+    }
+}
+
+moe_status wire_get_fetch(const void *frame, size_t n, wire_fetch *out, moe_error *err)
+{
+    wire_fetch f = {.part = 0};
+    moe_buf b;
+
+    body_of(&b, frame, n);
+    get_hash(&b, f.pack);
+    f.part = moe_get_u32(&b);
+    f.offset = moe_get_u64(&b);
+    f.length = moe_get_u32(&b);
+    moe_status status = body_end(&b, "FETCH", err);
+    if (status == MOE_OK && (f.length == 0 || f.length > WIRE_MAX_PIECE)) {
+        status = moe_fail(err, MOE_ERR_CORRUPT, "FETCH: %u bytes, limits 1 and %u", f.length, WIRE_MAX_PIECE);
+    }
+    if (status == MOE_OK) {
+        *out = f;
+    }
+    return status;
+}
+
+void wire_put_piece(moe_buf *b, const wire_piece *p)
+{
+    frame_begin(b, WIRE_PIECE);
+    moe_put_bytes(b, p->pack, sizeof p->pack);
+    moe_put_u32(b, p->part);
+    moe_put_u64(b, p->offset);
+    moe_put_u64(b, p->size);
+    moe_put_u32(b, p->n);
+    moe_put_bytes(b, p->bytes, p->n);
+}
+
+moe_status wire_get_piece(const void *frame, size_t n, wire_piece *out, moe_error *err)
+{
+    wire_piece p = {.part = 0};
+    moe_buf b;
+
+    body_of(&b, frame, n);
+    get_hash(&b, p.pack);
+    p.part = moe_get_u32(&b);
+    p.offset = moe_get_u64(&b);
+    p.size = moe_get_u64(&b);
+    p.n = moe_get_u32(&b);
+    p.bytes = moe_get_bytes(&b, p.n);
+    moe_status status = body_end(&b, "PIECE", err);
+    if (status == MOE_OK &&
+        (p.n > WIRE_MAX_PIECE || (p.offset < p.size ? p.n == 0 || p.n > p.size - p.offset : p.n != 0))) {
+        status = moe_fail(err, MOE_ERR_CORRUPT, "PIECE: %u bytes at %llu of %llu, limit %u", p.n,
+                          (unsigned long long)p.offset, (unsigned long long)p.size, WIRE_MAX_PIECE);
+    }
+    if (status == MOE_OK) {
+        *out = p;
     }
     return status;
 }

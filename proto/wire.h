@@ -20,13 +20,13 @@
 
 #include "base/base.h"
 
-#define WIRE_VERSION      3
+#define WIRE_VERSION      4
 #define WIRE_HEADER_BYTES 16
 #define WIRE_MAX_NAME     63  /* cluster, member, numeric class: characters */
 #define WIRE_MAX_TEXT     200 /* bytes of a reason */
 #define WIRE_MAX_D_MODEL  (1u << 20)
 #define WIRE_MAX_SECRET   4096 /* bytes of the cluster secret */
-#define WIRE_SMALL_BYTES  512  /* every frame but DISPATCH and RESULT fits */
+#define WIRE_SMALL_BYTES  512  /* every frame but DISPATCH, RESULT and PIECE fits */
 
 typedef enum {
     WIRE_HELLO = 1,
@@ -38,7 +38,9 @@ typedef enum {
     WIRE_GOODBYE = 7,
     WIRE_PROOF = 8,
     WIRE_HOLDS = 9,
-    WIRE_LAST = WIRE_HOLDS
+    WIRE_FETCH = 10,
+    WIRE_PIECE = 11,
+    WIRE_LAST = WIRE_PIECE
 } wire_type;
 const char *wire_type_name(wire_type type); /* "HELLO", ...; "unknown" for other numbers; static */
 
@@ -58,7 +60,8 @@ MOE_NODISCARD moe_status wire_open(const void *frame, size_t n, wire_type *type_
 size_t wire_finish(moe_buf *b);
 
 /* ------------------------------------------------------------------------------------------------ HELLO */
-typedef enum { WIRE_COORDINATOR = 1, WIRE_NODE = 2 } wire_role;
+typedef enum { WIRE_COORDINATOR = 1, WIRE_NODE = 2, WIRE_READER = 3 } wire_role;
+const char *wire_role_name(uint16_t role); /* "node"; static; of these alone */
 
 typedef struct wire_hello {
     uint16_t role; /* wire_role */
@@ -79,7 +82,7 @@ typedef struct wire_hello {
 
 void wire_put_hello(moe_buf *b, const wire_hello *h);
 MOE_NODISCARD moe_status wire_get_hello(const void *frame, size_t n, wire_hello *out, moe_error *err);
-/* Whether two members belong together: cluster, fingerprint, numeric class and width equal, roles different.
+/* Whether two members belong together: cluster, fingerprint, numeric class and width equal, and one of them is the node.
  * Errors: MOE_ERR_DENIED names what differs. */
 MOE_NODISCARD moe_status wire_hello_check(const wire_hello *mine, const wire_hello *theirs, moe_error *err);
 
@@ -95,12 +98,12 @@ MOE_NODISCARD moe_status wire_key_init(wire_key *key, const void *secret, size_t
 void wire_key_fini(wire_key *key);
 /* From the system's randomness: a nonce for one connection. */
 MOE_NODISCARD moe_status wire_random(unsigned char *out, size_t n);
-/* The proof of `who`; the HELLOs' own macs are left out of it. */
-MOE_NODISCARD moe_status wire_prove(const wire_key *key, wire_role who, const wire_hello *coordinator,
+/* The proof of `who`; caller: the coordinator's or reader's HELLO. The HELLOs' own macs are left out of it. */
+MOE_NODISCARD moe_status wire_prove(const wire_key *key, wire_role who, const wire_hello *caller,
                                     const wire_hello *node, unsigned char mac[32]);
 /* Whether mac is that proof, compared in constant time. False when a nonce is missing. */
-MOE_NODISCARD bool wire_proves(const wire_key *key, wire_role who, const wire_hello *coordinator,
-                               const wire_hello *node, const unsigned char mac[32]);
+MOE_NODISCARD bool wire_proves(const wire_key *key, wire_role who, const wire_hello *caller, const wire_hello *node,
+                               const unsigned char mac[32]);
 void wire_put_proof(moe_buf *b, const unsigned char mac[32]);
 MOE_NODISCARD moe_status wire_get_proof(const void *frame, size_t n, unsigned char mac_out[32], moe_error *err);
 
@@ -236,5 +239,37 @@ typedef struct wire_goodbye {
 
 void wire_put_goodbye(moe_buf *b, const wire_goodbye *g);
 MOE_NODISCARD moe_status wire_get_goodbye(const void *frame, size_t n, wire_goodbye *out, moe_error *err);
+
+/* ------------------------------------------------------------------------------------------------ packs */
+#define WIRE_MAX_PIECE   65536u /* bytes of a pack in one frame */
+#define WIRE_PIECE_BYTES 72     /* of a PIECE without them */
+
+/* The parts of a pack, by number: its files as its manifest names them, whatever their names are. */
+enum {
+    WIRE_PART_MANIFEST = 0,
+    WIRE_PART_SIGNATURE = 1,
+    WIRE_PART_TENSOR = 2 /* the first, in byte order of the names */
+};
+
+typedef struct wire_fetch {
+    unsigned char pack[32]; /* its hash */
+    uint32_t part;
+    uint64_t offset;
+    uint32_t length; /* 1 to WIRE_MAX_PIECE */
+} wire_fetch;
+
+typedef struct wire_piece {
+    unsigned char pack[32]; /* this and the next two as asked */
+    uint32_t part;
+    uint64_t offset;
+    uint64_t size;              /* bytes of the part; 0: the node has no such pack or part */
+    uint32_t n;                 /* that follow here: 0 unless offset is below size */
+    const unsigned char *bytes; /* view [n] */
+} wire_piece;
+
+void wire_put_fetch(moe_buf *b, const wire_fetch *f);
+MOE_NODISCARD moe_status wire_get_fetch(const void *frame, size_t n, wire_fetch *out, moe_error *err);
+void wire_put_piece(moe_buf *b, const wire_piece *p);
+MOE_NODISCARD moe_status wire_get_piece(const void *frame, size_t n, wire_piece *out, moe_error *err);
 
 #endif

@@ -106,6 +106,8 @@ static void put_node(const node_shown *s, moe_text *out)
     metrics_counter(out, "conclave_node_refusals_total", "Dispatches refused.", s->stats.refusals);
     metrics_counter(out, "conclave_node_bad_frames_total", "Frames that cost a connection.", s->stats.bad_frames);
     metrics_counter(out, "conclave_node_hellos_total", "Coordinators whose HELLO was accepted.", s->stats.hellos);
+    metrics_gauge(out, "conclave_node_readers", "Members that read packs from this node now.", s->stats.readers);
+    metrics_counter(out, "conclave_node_pack_bytes_total", "Bytes of packs read by them.", s->stats.piece_bytes);
     metrics_gauge(out, "conclave_node_coordinators", "Coordinators connected now.", s->stats.coordinators);
     metrics_counter(out, "conclave_node_loads_total", "Experts loaded and verified.", s->stats.loads);
     metrics_counter(out, "conclave_node_load_failures_total", "Loads that failed.", s->stats.load_failures);

@@ -7,6 +7,7 @@
  *     same secret, has sent on this connection; with different secrets never
  *   - an end sends at most one frame for each that it was given, and some more of what it holds after a PING; a stranger
  *     gets at most one at all
+ *   - a reader that nobody lied to is given the bytes that it asked for, or none
  *   - what a coordinator that nobody lied to knows of what the node holds, up to a revision, is true: checked at the end */
 #include <string.h>
 
@@ -16,6 +17,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 enum { QUEUE = 16, N_BLOCKS = 64, AT_ONCE = 8 }; /* three frames */
+enum { PART_BYTES = 300 };                       /* of the part that readers read: byte i is i */
 
 typedef struct member {
     wire_hello hello;
@@ -41,6 +43,11 @@ typedef struct program {
 
 static unsigned char draws;
 
+static bool is_accepted(const link_end *l)
+{
+    return link_is_open(l) || link_is_reading(l);
+}
+
 static bool keep(void *ctx, const unsigned char *frame, size_t n)
 {
     member *m = ctx;
@@ -53,7 +60,7 @@ static bool keep(void *ctx, const unsigned char *frame, size_t n)
     memcpy(m->sent[m->n_queued], frame, n);
     m->n_bytes[m->n_queued++] = n;
     m->n_sent++;
-    m->n_before_open += !link_is_open(&m->end);
+    m->n_before_open += !is_accepted(&m->end);
     if (type == (m->side.role == LINK_NODE ? WIRE_HELLO : WIRE_PROOF)) {
         memcpy(m->key_frame, frame, n);
         m->n_key_frame = n;
@@ -95,7 +102,9 @@ static const link_ops ops = {
 
 static void member_init(member *m, link_role role, const char *secret)
 {
-    *m = (member){.hello = {.role = role == LINK_NODE ? WIRE_NODE : WIRE_COORDINATOR,
+    *m = (member){.hello = {.role = role == LINK_NODE     ? WIRE_NODE
+                                    : role == LINK_READER ? WIRE_READER
+                                                          : WIRE_COORDINATOR,
                             .d_model = 16,
                             .max_message = 4096,
                             .max_rows = 4,
@@ -105,7 +114,7 @@ static void member_init(member *m, link_role role, const char *secret)
     memcpy(m->hello.numeric_class, "cpu-f32-1", 10);
     MOE_ASSERT(wire_key_init(&m->key, secret, strlen(secret)) == MOE_OK);
     m->side = (link_side){.role = role, .hello = &m->hello, .key = &m->key, .ops = &ops};
-    m->side.heartbeat_ns = role == LINK_NODE ? 0 : UINT64_C(250000000);
+    m->side.heartbeat_ns = role == LINK_COORDINATOR ? UINT64_C(250000000) : 0;
     m->side.revision = role == LINK_NODE;
 }
 
@@ -128,12 +137,22 @@ static void check_edge(const link_end *l, link_role role, link_state before, int
     MOE_ASSERT(before == LINK_CLOSED && l->state == LINK_CLOSED); /* what is given to it then is not taken */
 }
 
+static void check_piece(const program *p, const unsigned char *frame, size_t n)
+{
+    wire_piece piece;
+
+    MOE_ASSERT(wire_get_piece(frame, n, &piece, NULL) == MOE_OK);
+    for (uint32_t i = 0; p->is_honest && i < piece.n; i++) {
+        MOE_ASSERT(piece.bytes[i] == (unsigned char)(piece.offset + i));
+    }
+}
+
 static void give(program *p, member *to, const unsigned char *frame, size_t n)
 {
     const member *from = to == &p->node ? &p->coordinator : &p->node;
     const link_state before = to->end.state;
     const uint64_t epoch = to->end.epoch;
-    bool was_open = link_is_open(&to->end);
+    bool was_open = is_accepted(&to->end);
     link_event event;
     wire_type type = WIRE_HELLO;
     moe_error err;
@@ -147,9 +166,12 @@ static void give(program *p, member *to, const unsigned char *frame, size_t n)
     } else {
         check_edge(&to->end, to->side.role, before, type);
     }
-    bool is_open = link_is_open(&to->end);
-    MOE_ASSERT(was_open ||
-               (event != LINK_TOLD && event != LINK_FRAME && event != LINK_ANSWERED && to->end.epoch == epoch));
+    bool is_open = is_accepted(&to->end);
+    MOE_ASSERT(was_open || (event != LINK_TOLD && event != LINK_FRAME && event != LINK_ANSWERED &&
+                            event != LINK_WANTED && event != LINK_GIVEN && to->end.epoch == epoch));
+    if (event == LINK_GIVEN) {
+        check_piece(p, frame, n);
+    }
     if (p->has_secret && is_open && !was_open) {
         MOE_ASSERT(p->is_same && n == from->n_key_frame && memcmp(frame, from->key_frame, n) == 0);
     }
@@ -238,6 +260,38 @@ static void change(program *p)
     p->node.blocks[block].revision = ++p->node.side.revision;
 }
 
+static void ask(program *p)
+{
+    const wire_fetch f = {.part = next(p), .offset = 2u * next(p), .length = 1u + next(p)};
+
+    if (p->coordinator.end.state == LINK_READING) {
+        (void)!link_ask(&p->coordinator.end, &f, p->now);
+    }
+}
+
+/* The node has one part. */
+static void answer(program *p)
+{
+    unsigned char bytes[PART_BYTES], frame[WIRE_SMALL_BYTES];
+    const wire_fetch *asked = &p->node.end.asked;
+    wire_piece piece = {.part = asked->part, .offset = asked->offset, .bytes = bytes};
+    moe_buf b;
+
+    if (p->node.end.state != LINK_ASKED) {
+        return;
+    }
+    memcpy(piece.pack, asked->pack, sizeof piece.pack);
+    piece.size = asked->part == 0 ? PART_BYTES : 0;
+    for (size_t i = 0; piece.offset + i < piece.size && i < asked->length; i++) {
+        bytes[piece.n++] = (unsigned char)(piece.offset + i);
+    }
+    moe_buf_init(&b, frame, sizeof frame);
+    wire_put_piece(&b, &piece);
+    if (keep(&p->node, frame, wire_finish(&b))) {
+        link_answered(&p->node.end, p->now);
+    }
+}
+
 /* From here on nothing is lost: soon the coordinator knows all. */
 static void check_holds(program *p)
 {
@@ -310,6 +364,12 @@ static void run(program *p)
     case 11:
         change(p);
         break;
+    case 13:
+        ask(p);
+        break;
+    case 14:
+        answer(p);
+        break;
     default:
         link_close(&m->end);
     }
@@ -319,12 +379,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     static const char *const secrets[][2] = {{"", ""}, {"secret", "secret"}, {"secret", "another"}, {"", "secret"}};
     program p = {.data = data, .n = n, .now = 1, .is_honest = true};
-    const char *const *secret = secrets[next(&p) % MOE_COUNT(secrets)];
+    uint8_t first = next(&p);
+    const char *const *secret = secrets[first % MOE_COUNT(secrets)];
 
     draws = 0;
     p.has_secret = secret[1][0] != '\0';
     p.is_same = strcmp(secret[0], secret[1]) == 0;
-    member_init(&p.coordinator, LINK_COORDINATOR, secret[0]);
+    member_init(&p.coordinator, (first & 4) != 0 ? LINK_READER : LINK_COORDINATOR, secret[0]);
     member_init(&p.node, LINK_NODE, secret[1]);
     while (p.at < p.n) {
         run(&p);

@@ -76,6 +76,8 @@ static void small(moe_buf *b, const unsigned char *frame, size_t n, wire_type ty
         wire_pong pong;
         wire_ping ping;
         wire_holds holds;
+        wire_fetch fetch;
+        wire_piece piece;
         unsigned char mac[32];
     } u;
 
@@ -89,6 +91,10 @@ static void small(moe_buf *b, const unsigned char *frame, size_t n, wire_type ty
         wire_put_ping(b, &u.ping);
     } else if (type == WIRE_HOLDS && wire_get_holds(frame, n, &u.holds, &err) == MOE_OK) {
         wire_put_holds(b, &u.holds);
+    } else if (type == WIRE_FETCH && wire_get_fetch(frame, n, &u.fetch, &err) == MOE_OK) {
+        wire_put_fetch(b, &u.fetch);
+    } else if (type == WIRE_PIECE && wire_get_piece(frame, n, &u.piece, &err) == MOE_OK) {
+        wire_put_piece(b, &u.piece);
     } else if (type == WIRE_PROOF && wire_get_proof(frame, n, u.mac, &err) == MOE_OK) {
         wire_put_proof(b, u.mac);
     } else {

@@ -19,7 +19,7 @@ def crc32c(data):
     return crc ^ 0xFFFFFFFF
 
 
-def write(name, kind, body, magic=b"CNCW", version=3, length=None, crc=None):
+def write(name, kind, body, magic=b"CNCW", version=4, length=None, crc=None):
     head = magic + struct.pack("<HHI", version, kind, 16 + len(body) if length is None else length)
     crc = crc32c(head + body) if crc is None else crc
     (out / name).write_bytes(head + struct.pack("<I", crc) + body)
@@ -42,7 +42,8 @@ write("proof-short", 8, bytes(31))
 write("proof-long", 8, bytes(33))
 write("hello-short-head", 1, hello()[:40])
 write("hello-short-member", 1, hello()[:67])
-write("hello-role", 1, hello(role=3))
+write("hello-reader", 1, hello(role=3))
+write("hello-role", 1, hello(role=4))
 write("hello-limits", 1, hello(rows=0))
 write("hello-empty-member", 1, hello(member=b""))
 write("hello-long-member", 1, hello(member=b"m" * 64))
@@ -125,9 +126,33 @@ write("pong-short", 6, struct.pack("<QIIQ", 77, 1, 2, 3))
 write("goodbye", 7, struct.pack("<H", 1) + name(b"draining"))
 write("goodbye-nul", 7, struct.pack("<H", 1) + name(b"a\0b"))
 write("goodbye-tail", 7, struct.pack("<H", 1) + name(b"") + b"x")
-write("version", 5, struct.pack("<QQQ", 77, 5, 9), version=2)
+write("version", 5, struct.pack("<QQQ", 77, 5, 9), version=3)
 write("type-0", 0, b"")
-write("type-10", 10, b"")
+write("type-12", 12, b"")
+
+
+def fetch(part=2, offset=100, length=4096):
+    return bytes(range(32)) + struct.pack("<IQI", part, offset, length)
+
+
+def piece(part=2, offset=100, size=112, data=b"abcdefghijkl", n=None):
+    return bytes(range(32)) + struct.pack("<IQQI", part, offset, size, len(data) if n is None else n) + data
+
+
+write("fetch", 10, fetch())
+write("fetch-short", 10, fetch()[:-1])
+write("fetch-tail", 10, fetch() + b"x")
+write("fetch-nothing", 10, fetch(length=0))
+write("fetch-much", 10, fetch(length=65537))
+write("piece", 11, piece())
+write("piece-none", 11, piece(size=0, data=b""))
+write("piece-end", 11, piece(offset=112, data=b""))
+write("piece-short", 11, piece(n=13))
+write("piece-tail", 11, piece(n=11))
+write("piece-beyond", 11, piece(size=111))
+write("piece-nothing", 11, piece(data=b""))
+write("piece-of-none", 11, piece(size=0))
+write("piece-huge", 11, piece(size=1 << 40, data=bytes(65537)))
 write("magic", 5, struct.pack("<QQ", 77, 5), magic=b"CNCX")
 write("length", 5, struct.pack("<QQ", 77, 5), length=99)
 write("checksum", 5, struct.pack("<QQ", 77, 5), crc=1)

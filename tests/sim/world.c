@@ -147,6 +147,7 @@ void world_node_start(world *w, uint32_t i)
         .transport = n->t,
         .device = w->device,
         .source = world_source(w),
+        .packs = w->o.packs,
         .space = test_space(w->o.n_layers, WORLD_MAX_EXPERTS),
         .d_model = w->o.d_model,
         .max_rows = rows,
@@ -270,7 +271,7 @@ void world_open(world *w, const world_options *o)
     moe_clock_virtual_init(&w->clock, 1000000);
     device_open(w);
     experts_open(w);
-    assert_int_equal(transport_loopback_net_open(WORLD_MAX_NODES + WORLD_MAX_COORDINATORS, &w->net), MOE_OK);
+    assert_int_equal(transport_loopback_net_open(WORLD_MAX_MEMBERS, &w->net), MOE_OK);
     world_place(w, 1);
     for (uint32_t i = 0; i < o->n_nodes; i++) {
         world_node_start(w, i);

@@ -12,6 +12,7 @@
 enum {
     WORLD_MAX_NODES = 5,
     WORLD_MAX_COORDINATORS = 2,
+    WORLD_MAX_MEMBERS = 16, /* at the network; some are the tests' own */
     WORLD_MAX_EXPERTS = 12,
     WORLD_MAX_LAYERS = 3,
     WORLD_MAX_ROWS = 24
@@ -33,6 +34,7 @@ typedef struct world_options {
     /* Another network than the loopback: opens a member's endpoint, and names its address. */
     transport *(*endpoint_open)(const char *id);
     const char *(*endpoint_address)(const transport *t);
+    expert_packs packs;               /* that the nodes read to others */
     const char *secret, *node_secret; /* of the cluster; of the nodes alone when theirs differs */
 } world_options;
 

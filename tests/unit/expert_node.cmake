@@ -1,4 +1,5 @@
 moe_test(test_expert_node_alive SOURCES test_expert_node_alive.c ../sim/world.c LIBS moe_exchange moe_node_program LABELS unit)
+moe_test(test_expert_node_reading SOURCES test_expert_node_reading.c ../sim/world.c LIBS moe_exchange moe_expert_node moe_wire LABELS unit)
 moe_test(test_expert_node_inbox SOURCES test_expert_node_inbox.c ../sim/world.c LIBS moe_exchange moe_expert_node moe_wire LABELS unit)
 moe_test(test_expert_node_peers SOURCES test_expert_node_peers.c ../sim/world.c LIBS moe_exchange moe_expert_node moe_wire LABELS unit)
 moe_test(test_expert_node_assignment SOURCES test_expert_node_assignment.c ../sim/world.c LIBS moe_exchange moe_node_program LABELS unit)

@@ -22,7 +22,7 @@ typedef struct member {
     link_block blocks[N_BLOCKS];
 } member;
 
-static member coordinator, node, probe;
+static member coordinator, node, probe, reader;
 static moe_error err;
 
 static bool keep(void *ctx, const unsigned char *frame, size_t n)
@@ -81,7 +81,9 @@ static const link_ops ops = {
 
 static void member_open(member *m, link_role role, const char *secret)
 {
-    *m = (member){.hello = {.role = role == LINK_NODE ? WIRE_NODE : WIRE_COORDINATOR,
+    *m = (member){.hello = {.role = role == LINK_NODE     ? WIRE_NODE
+                                    : role == LINK_READER ? WIRE_READER
+                                                          : WIRE_COORDINATOR,
                             .incarnation = 1 + (uint64_t)role,
                             .d_model = 16,
                             .max_message = 4096,
@@ -104,6 +106,7 @@ static void open_all(const char *secret)
     member_open(&coordinator, LINK_COORDINATOR, secret);
     member_open(&node, LINK_NODE, secret);
     member_open(&probe, LINK_PROBE, secret);
+    member_open(&reader, LINK_READER, secret);
 }
 
 static void begin(member *m)
@@ -140,9 +143,35 @@ static void meet(void)
     assert_int_equal(node.end.state, LINK_OPEN);
 }
 
+static const wire_fetch some = {.pack = {7}, .part = WIRE_PART_TENSOR, .offset = 100, .length = 8};
+static const wire_piece some_piece = {.pack = {7},
+                                      .part = WIRE_PART_TENSOR,
+                                      .offset = 100,
+                                      .size = 1000,
+                                      .n = 8,
+                                      .bytes = (const unsigned char *)"12345678"};
+
+static void meet_reader(bool is_asked)
+{
+    begin(&reader);
+    begin(&node);
+    carry(&reader, &node);
+    carry(&node, &reader);
+    carry(&reader, &node);
+    assert_int_equal(reader.end.state, LINK_READING);
+    assert_int_equal(node.end.state, LINK_READING);
+    if (is_asked) {
+        assert_int_equal(link_ask(&reader.end, &some, 1), MOE_OK);
+        carry(&reader, &node);
+        assert_int_equal(last, LINK_WANTED);
+    }
+}
+
 static member *of_role(link_role role)
 {
-    return role == LINK_COORDINATOR ? &coordinator : role == LINK_NODE ? &node : &probe;
+    member *const all[] = {&coordinator, &node, &probe, &reader};
+
+    return all[role];
 }
 
 /* ------------------------------------------------------------------------------------------------ the table */
@@ -183,6 +212,12 @@ static size_t frame_of(int type, unsigned char *frame)
     case WIRE_GOODBYE:
         wire_put_goodbye(&b, &(wire_goodbye){.reason = WIRE_GOODBYE_DRAINING});
         break;
+    case WIRE_FETCH:
+        wire_put_fetch(&b, &some);
+        break;
+    case WIRE_PIECE:
+        wire_put_piece(&b, &some_piece);
+        break;
     default:
         wire_put_proof(&b, mac);
     }
@@ -209,7 +244,11 @@ static bool reach(link_role role, link_state state)
         return role == LINK_NODE;
     case LINK_OPEN:
         meet();
-        return role != LINK_PROBE;
+        return role == LINK_NODE || role == LINK_COORDINATOR;
+    case LINK_READING:
+    case LINK_ASKED:
+        meet_reader(state == LINK_ASKED);
+        return role == LINK_NODE || role == LINK_READER;
     case LINK_DRAINING:
         meet();
         assert_ok(give(&coordinator, frame, frame_of(WIRE_GOODBYE, frame)), err);
@@ -299,11 +338,14 @@ static void time_leads_along_the_table(void **state_)
                 continue;
             }
             member *m = of_role(role);
-            bool watched = state != LINK_CLOSED && !(role == LINK_NODE && state == LINK_OPEN);
+            bool watched = state != LINK_CLOSED && !(role == LINK_NODE && state == LINK_OPEN) &&
+                           !(role == LINK_READER && state == LINK_READING);
+            bool is_reading = link_is_reading(&m->end);
+            uint64_t end = is_reading ? 2 * LINK_READING_NS : DEADLINE, each = is_reading ? end / 50 : HEARTBEAT / 2;
             assert_int_equal(link_tick(&m->end, 2, false, &wake), LINK_FINE);
             assert_int_equal(m->end.state, state);
-            for (uint64_t now = 2; now <= DEADLINE && m->end.state == state; now += HEARTBEAT / 2) {
-                link_verdict verdict = link_tick(&m->end, now + HEARTBEAT / 2, false, &wake);
+            for (uint64_t now = 2; now <= end && m->end.state == state; now += each) {
+                link_verdict verdict = link_tick(&m->end, now + each, false, &wake);
                 assert_true(verdict == LINK_FINE || (watched && m->end.state == LINK_CLOSED));
             }
             assert_int_equal(m->end.state, watched ? LINK_CLOSED : state);
@@ -644,6 +686,133 @@ static void one_that_cannot_be_sent_now_is_sent_later(void **state)
     assert_all_is_known();
 }
 
+/* ------------------------------------------------------------------------------------------------ reading */
+static void give_piece(const wire_piece *p, moe_status expected)
+{
+    unsigned char frame[WIRE_SMALL_BYTES];
+    moe_buf b;
+
+    open_all("secret");
+    meet_reader(true);
+    moe_buf_init(&b, frame, sizeof frame);
+    wire_put_piece(&b, p);
+    assert_int_equal(give(&reader, frame, wire_finish(&b)), expected);
+}
+
+static void a_reader_asks_and_is_given_again_and_again(void **state)
+{
+    unsigned char frame[WIRE_SMALL_BYTES];
+
+    (void)state;
+    open_all("secret");
+    meet_reader(false);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(link_ask(&reader.end, &some, 1), MOE_OK);
+        carry(&reader, &node);
+        assert_int_equal(last, LINK_WANTED);
+        assert_memory_equal(node.end.asked.pack, some.pack, 32);
+        assert_int_equal(node.end.asked.offset, some.offset);
+        link_answered(&node.end, 2);
+        assert_ok(give(&reader, frame, frame_of(WIRE_PIECE, frame)), err);
+        assert_int_equal(last, LINK_GIVEN);
+    }
+    assert_false(link_is_open(&node.end)); /* no drop waits for it, and it counts as no coordinator */
+}
+
+static void a_second_question_before_the_answer_costs_the_connection(void **state)
+{
+    unsigned char frame[WIRE_SMALL_BYTES];
+
+    (void)state;
+    open_all("");
+    meet_reader(true);
+    assert_int_equal(give(&node, frame, frame_of(WIRE_FETCH, frame)), MOE_ERR_CORRUPT);
+    assert_contains(err.text, "FETCH is not expected now");
+    assert_int_equal(node.end.state, LINK_CLOSED);
+}
+
+static void a_reader_sends_no_rows(void **state)
+{
+    unsigned char frame[WIRE_SMALL_BYTES];
+
+    (void)state;
+    open_all("");
+    meet_reader(false);
+    assert_int_equal(give(&node, frame, frame_of(WIRE_DISPATCH, frame)), MOE_ERR_CORRUPT);
+}
+
+static void a_coordinator_fetches_nothing(void **state)
+{
+    unsigned char frame[WIRE_SMALL_BYTES];
+
+    (void)state;
+    open_all("");
+    meet();
+    assert_int_equal(give(&node, frame, frame_of(WIRE_FETCH, frame)), MOE_ERR_CORRUPT);
+}
+
+static void a_readers_proof_is_not_a_coordinators(void **state)
+{
+    (void)state;
+    open_all("secret");
+    begin(&reader);
+    begin(&node);
+    carry(&reader, &node);
+    carry(&node, &reader);
+    node.end.theirs.role = WIRE_COORDINATOR; /* as if that had been the HELLO */
+    assert_int_equal(give(&node, reader.sent[0], reader.n_bytes[0]), MOE_ERR_DENIED);
+}
+
+static void only_what_was_asked_is_taken(void **state)
+{
+    wire_piece pack = some_piece, part = some_piece, offset = some_piece, less = some_piece, none = some_piece,
+               more = some_piece;
+
+    (void)state;
+    pack.pack[31] = 1;
+    part.part++;
+    offset.offset++;
+    less.n--;
+    none.size = none.n = 0;
+    more.size = 104; /* and 4 are there */
+    give_piece(&pack, MOE_ERR_CORRUPT);
+    give_piece(&part, MOE_ERR_CORRUPT);
+    give_piece(&offset, MOE_ERR_CORRUPT);
+    give_piece(&less, MOE_ERR_CORRUPT);
+    give_piece(&more, MOE_ERR_CORRUPT);
+    more.n = 4;
+    give_piece(&more, MOE_OK);
+    give_piece(&none, MOE_OK); /* it has no such pack */
+}
+
+static void nobody_asks_for_more_than_a_frame_takes(void **state)
+{
+    unsigned char frame[WIRE_SMALL_BYTES];
+    wire_fetch most = some;
+    moe_buf b;
+
+    (void)state;
+    open_all("");
+    meet_reader(false);
+    assert_int_equal(link_max_piece(&reader.end), 4096 - WIRE_PIECE_BYTES);
+    most.length = link_max_piece(&reader.end) + 1;
+    moe_buf_init(&b, frame, sizeof frame);
+    wire_put_fetch(&b, &most);
+    assert_int_equal(give(&node, frame, wire_finish(&b)), MOE_ERR_CORRUPT);
+    assert_contains(err.text, "limit 4024");
+}
+
+static void a_question_without_room_can_be_asked_again(void **state)
+{
+    (void)state;
+    open_all("");
+    meet_reader(false);
+    reader.is_full = true;
+    assert_int_equal(link_ask(&reader.end, &some, 1), MOE_ERR_BUSY);
+    reader.is_full = false;
+    assert_int_equal(link_ask(&reader.end, &some, 1), MOE_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -667,6 +836,14 @@ int main(void)
         cmocka_unit_test(what_is_old_or_comes_twice_changes_nothing),
         cmocka_unit_test(a_new_connection_hears_all_anew),
         cmocka_unit_test(one_that_cannot_be_sent_now_is_sent_later),
+        cmocka_unit_test(a_reader_asks_and_is_given_again_and_again),
+        cmocka_unit_test(a_second_question_before_the_answer_costs_the_connection),
+        cmocka_unit_test(a_reader_sends_no_rows),
+        cmocka_unit_test(a_coordinator_fetches_nothing),
+        cmocka_unit_test(a_readers_proof_is_not_a_coordinators),
+        cmocka_unit_test(only_what_was_asked_is_taken),
+        cmocka_unit_test(nobody_asks_for_more_than_a_frame_takes),
+        cmocka_unit_test(a_question_without_room_can_be_asked_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

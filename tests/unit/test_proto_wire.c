@@ -241,7 +241,7 @@ static void another_version_is_not_damage(void **state)
     frame[4] = WIRE_VERSION + 1;
     size_t n = wire_finish(&b);
     assert_int_equal(wire_open(frame, n, &type, &err), MOE_ERR_UNSUPPORTED);
-    assert_contains(err.text, "version 4");
+    assert_contains(err.text, "version 5");
 }
 
 static void a_frame_that_does_not_fit_is_none(void **state)
@@ -291,7 +291,9 @@ static void members_that_do_not_belong_together_are_denied(void **state)
     denies(numeric, "computes in class Xpu-f32-1");
     denies(model, "another model");
     denies(width, "another model");
-    denies(role, "is a coordinator, and so is this member");
+    denies(role, "is a coordinator, this member a coordinator");
+    role.role = WIRE_READER;
+    denies(role, "is a reader, this member a coordinator");
 }
 
 static void members_that_belong_together_are_accepted(void **state)
@@ -302,6 +304,83 @@ static void members_that_belong_together_are_accepted(void **state)
     (void)state;
     mine.role = WIRE_COORDINATOR;
     assert_ok(wire_hello_check(&mine, &theirs, &err), err);
+    mine.role = WIRE_READER;
+    assert_ok(wire_hello_check(&mine, &theirs, &err), err);
+}
+
+static size_t put_fetch(uint32_t length)
+{
+    const wire_fetch f = {.pack = {1, 2, 3}, .part = 9, .offset = UINT64_MAX, .length = length};
+    moe_buf b;
+
+    moe_buf_init(&b, frame, sizeof frame);
+    wire_put_fetch(&b, &f);
+    return wire_finish(&b);
+}
+
+static void fetch_comes_back_as_it_was_put(void **state)
+{
+    wire_fetch got;
+    moe_error err = {""};
+    size_t n = put_fetch(WIRE_MAX_PIECE);
+
+    (void)state;
+    assert_in_range(n, 1, WIRE_SMALL_BYTES);
+    assert_ok(wire_get_fetch(frame, n, &got, &err), err);
+    assert_int_equal(got.pack[2], 3);
+    assert_int_equal(got.part, 9);
+    assert_int_equal(got.offset, UINT64_MAX);
+    assert_int_equal(got.length, WIRE_MAX_PIECE);
+    assert_int_equal(wire_get_fetch(frame, put_fetch(0), &got, &err), MOE_ERR_CORRUPT);
+    assert_int_equal(wire_get_fetch(frame, put_fetch(WIRE_MAX_PIECE + 1), &got, &err), MOE_ERR_CORRUPT);
+    assert_contains(err.text, "limits 1 and 65536");
+}
+
+static size_t put_piece(const wire_piece *p)
+{
+    moe_buf b;
+
+    moe_buf_init(&b, frame, sizeof frame);
+    wire_put_piece(&b, p);
+    return wire_finish(&b);
+}
+
+static void piece_comes_back_as_it_was_put(void **state)
+{
+    static const unsigned char bytes[5] = "12345";
+    const wire_piece put = {.pack = {1}, .part = 2, .offset = 7, .size = 12, .n = 5, .bytes = bytes};
+    wire_piece got;
+    moe_error err = {""};
+    size_t n = put_piece(&put);
+
+    (void)state;
+    assert_int_equal(n, WIRE_PIECE_BYTES + 5);
+    assert_ok(wire_get_piece(frame, n, &got, &err), err);
+    assert_int_equal(got.size, 12);
+    assert_memory_equal(got.bytes, bytes, 5);
+}
+
+static void piece_that_breaks_a_rule_is_refused(void **state)
+{
+    static unsigned char bytes[2048];
+    const wire_piece cases[] = {{.offset = 8, .size = 12, .n = 5, .bytes = bytes},
+                                {.offset = 7, .size = 12, .n = 0, .bytes = bytes},
+                                {.offset = 12, .size = 12, .n = 1, .bytes = bytes},
+                                {.offset = 0, .size = 0, .n = 1, .bytes = bytes}};
+    const wire_piece none = {.offset = 12, .size = 12};
+    wire_piece got;
+    moe_error err = {""};
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(cases); i++) {
+        assert_int_equal(wire_get_piece(frame, put_piece(&cases[i]), &got, &err), MOE_ERR_CORRUPT);
+        assert_contains(err.text, "PIECE: ");
+    }
+    assert_ok(wire_get_piece(frame, put_piece(&none), &got, &err), err);
+    size_t n = put_piece(&none);
+    assert_int_equal(wire_get_piece(frame, n - 1, &got, &err), MOE_ERR_CORRUPT);
+    frame[WIRE_PIECE_BYTES - 1] = 0xff; /* bytes that are not there */
+    assert_int_equal(wire_get_piece(frame, n, &got, &err), MOE_ERR_CORRUPT);
 }
 
 static void every_type_has_a_name_and_other_numbers_do_not(void **state)
@@ -350,6 +429,9 @@ int main(void)
         cmocka_unit_test(sizes_that_overflow_are_refused),
         cmocka_unit_test(members_that_do_not_belong_together_are_denied),
         cmocka_unit_test(members_that_belong_together_are_accepted),
+        cmocka_unit_test(fetch_comes_back_as_it_was_put),
+        cmocka_unit_test(piece_comes_back_as_it_was_put),
+        cmocka_unit_test(piece_that_breaks_a_rule_is_refused),
         cmocka_unit_test(every_type_has_a_name_and_other_numbers_do_not),
         cmocka_unit_test(a_long_reason_is_cut),
     };
