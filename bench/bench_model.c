@@ -317,6 +317,52 @@ static moe_status print_sampling(moe_error *err)
     return status;
 }
 
+/* Seconds of counting the picks of a row in one layer. */
+static moe_status count_seconds(bench *b, double *out, moe_error *err)
+{
+    enum { N_ROWS = 32, N = 2000 };
+    const uint32_t k = b->rig.config.gate.k;
+    int32_t ids[N_ROWS * ROUTER_MAX_TOP_K];
+    float weights[N_ROWS * ROUTER_MAX_TOP_K];
+    router_use *use;
+    moe_status status = router_use_open(router_set_space(b->rig.set), k, 0, &use);
+
+    if (status != MOE_OK) {
+        return moe_fail(err, status, "counters: out of memory");
+    }
+    for (size_t i = 0; i < (size_t)N_ROWS * k; i++) {
+        ids[i] = (int32_t)moe_random_below(&b->random, b->rig.config.n_experts);
+        weights[i] = 1.0f / (float)k;
+    }
+    double start = now_s();
+    for (uint32_t i = 0; i < N; i++) {
+        router_use_count(use, i % b->rig.config.n_layers, ids, weights, N_ROWS);
+    }
+    *out = (now_s() - start) / N / N_ROWS;
+    router_use_close(use);
+    return MOE_OK;
+}
+
+/* What the counters of experts take of each measure's steps. */
+static moe_status print_counting(bench *b, const measure *all, moe_error *err)
+{
+    double a_row = 0.0;
+    moe_status status = count_seconds(b, &a_row, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    printf("\ncounting a row's picks in a layer: %.0f ns;", a_row * 1e9);
+    for (size_t i = 0; i < N_MEASURES; i++) {
+        double n_rows = (double)(all[i].prefill ? all[i].n_prompt : all[i].batch);
+        double step = report_ns(&all[i].report) * 1e-9 / (double)all[i].n_steps;
+
+        printf(" %s %.4f %%%s", all[i].name, 100.0 * a_row * n_rows * b->rig.config.n_layers / step,
+               i + 1 < N_MEASURES ? "," : " of a step (goal: below 0.5 %)\n");
+    }
+    return MOE_OK;
+}
+
 static moe_status print_frames(bench *b, moe_error *err)
 {
     static const struct {
@@ -366,6 +412,9 @@ static moe_status measure_all(bench *b, moe_error *err)
     }
     if (status == MOE_OK) {
         status = print_sampling(err);
+    }
+    if (status == MOE_OK) {
+        status = print_counting(b, all, err);
     }
     return status == MOE_OK ? print_frames(b, err) : status;
 }

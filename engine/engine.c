@@ -53,10 +53,10 @@ static moe_status open_buffers(engine *e)
         status = moe_waiter_open(&e->waiter);
     }
     e->logits = malloc((size_t)e->limits.max_logit_rows * model_head_width(c) * sizeof *e->logits);
-    e->expert_rows = calloc(router_space_n_slots(e->space), sizeof *e->expert_rows);
-    e->ffn_picks = calloc((size_t)c->n_layers * (c->gate.k + 1), sizeof *e->ffn_picks);
-    return status == MOE_OK && (e->logits == NULL || e->expert_rows == NULL || e->ffn_picks == NULL) ? MOE_ERR_NO_MEMORY
-                                                                                                     : status;
+    if (status == MOE_OK) {
+        status = router_use_open(e->space, c->gate.k, moe_now_ns(o->clock), &e->use);
+    }
+    return status == MOE_OK && e->logits == NULL ? MOE_ERR_NO_MEMORY : status;
 }
 
 static void fill_info(engine *e)
@@ -140,8 +140,7 @@ void engine_close(engine *e)
     router_set_unref(e->set);
     router_space_unref(e->space);
     free(e->logits);
-    free(e->expert_rows);
-    free(e->ffn_picks);
+    router_use_close(e->use);
     pthread_cond_destroy(&e->change.ended);
     pthread_mutex_destroy(&e->lock);
     free(e);
@@ -413,6 +412,7 @@ void engine_publish_stats(engine *e)
     refused = e->published.requests_refused; /* counted where it happens, on any thread */
     e->published = e->stats;
     e->published.requests_refused = refused;
+    router_use_fold(e->use, e->stats.last_step_ns);
     pthread_mutex_unlock(&e->lock);
 }
 
@@ -425,23 +425,26 @@ void engine_get_stats(engine *e, engine_stats *out)
     out->last_step_ns = MOE_MAX(out->last_step_ns, exchange_turned_ns(e->options.exchange));
 }
 
-static void read_counters(const _Atomic uint64_t *from, size_t n, uint64_t *out)
-{
-    for (size_t i = 0; i < n; i++) {
-        out[i] = atomic_load_explicit(&from[i], memory_order_relaxed);
-    }
-}
-
 void engine_get_ffn_picks(engine *e, uint64_t *out, size_t n)
 {
-    const model_config *c = e->info.config;
-
-    read_counters(e->ffn_picks, MOE_MIN(n, (size_t)c->n_layers * (c->gate.k + 1)), out);
+    pthread_mutex_lock(&e->lock);
+    router_use_read_node_picks(e->use, out, n);
+    pthread_mutex_unlock(&e->lock);
 }
 
 uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n)
 {
-    read_counters(e->expert_rows, MOE_MIN(n, router_space_n_slots(e->space)), out);
+    pthread_mutex_lock(&e->lock);
+    router_use_read_rows(e->use, out, n);
+    pthread_mutex_unlock(&e->lock);
+    return atomic_load_explicit(&e->rows_done, memory_order_relaxed);
+}
+
+uint64_t engine_get_expert_use(engine *e, router_expert_use *out, size_t n)
+{
+    pthread_mutex_lock(&e->lock);
+    router_use_read(e->use, out, n);
+    pthread_mutex_unlock(&e->lock);
     return atomic_load_explicit(&e->rows_done, memory_order_relaxed);
 }
 

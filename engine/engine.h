@@ -165,6 +165,8 @@ router_space *engine_current_space(engine *e);
 /* Rows per expert since start: copies the counters of the first n slots of the space; returns the rows that went
  * through. */
 uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n);
+/* The same with the weights that the gate gave them, and how often they are picked lately. */
+uint64_t engine_get_expert_use(engine *e, router_expert_use *out, size_t n);
 /* Rows by the number of FFN experts among their picks (the other picks are evaluated here). Copies n_layers * (k + 1)
  * counters: per layer the rows that picked 0 .. k of them. */
 void engine_get_ffn_picks(engine *e, uint64_t *out, size_t n);

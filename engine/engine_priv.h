@@ -49,8 +49,7 @@ struct engine {
     /* any thread */
     moe_queue *arrivals;
     moe_waiter *waiter;
-    _Atomic uint64_t *expert_rows; /* owned [slots of the space] */
-    _Atomic uint64_t *ffn_picks;   /* owned [n_layers, k + 1]: rows by the number of FFN experts they picked */
+    router_use *use; /* owned; the engine thread counts, and folds and replaces it under the lock */
     _Atomic uint64_t rows_done;
     atomic_uint n_waiting; /* requests that have not started */
     atomic_uint n_live;

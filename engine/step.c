@@ -63,29 +63,6 @@ static uint32_t split(const engine *e, micro_batch *mb)
     return 2;
 }
 
-/* One writer: a plain add, made visible to readers of the counters. */
-static void count(_Atomic uint64_t *at)
-{
-    atomic_store_explicit(at, atomic_load_explicit(at, memory_order_relaxed) + 1, memory_order_relaxed);
-}
-
-static void count_rows(engine *e, const micro_batch *mb, const int32_t *ids, uint32_t layer)
-{
-    size_t k = e->info.config->gate.k;
-
-    for (size_t row = 0; row < mb->n_rows; row++) {
-        size_t n_ffn = 0;
-
-        for (size_t j = 0; j < k; j++) {
-            uint32_t slot = router_space_slot(e->space, layer, ids[row * k + j]);
-
-            n_ffn += !router_space_expert(e->space, slot)->is_local;
-            count(&e->expert_rows[slot]);
-        }
-        count(&e->ffn_picks[(size_t)layer * (k + 1) + n_ffn]);
-    }
-}
-
 /* Keeps the picks of scored rows that were asked for. */
 static void keep_experts(engine *e, const micro_batch *mb, const int32_t *ids, uint32_t layer)
 {
@@ -123,7 +100,7 @@ static moe_status route(engine *e, uint32_t b, const micro_batch *mb, uint32_t l
         return status;
     }
     if (!e->run.proving) { /* a token of our own is nobody's */
-        count_rows(e, mb, model_batch_ids(batch), layer);
+        router_use_count(e->use, layer, model_batch_ids(batch), model_batch_weights(batch), mb->n_rows);
     }
     keep_experts(e, mb, model_batch_ids(batch), layer);
     status = exchange_begin(e->options.exchange, &job);

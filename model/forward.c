@@ -229,6 +229,11 @@ const int32_t *model_batch_ids(const model_batch *b)
     return b->experts.ids;
 }
 
+const float *model_batch_weights(const model_batch *b)
+{
+    return b->experts.weights;
+}
+
 const int32_t *model_batch_remote_ids(const model_batch *b)
 {
     return b->remote_ids;

@@ -259,6 +259,7 @@ size_t model_batch_n_rows(const model_batch *b);
 uint32_t model_batch_layer(const model_batch *b); /* the layer routed last; what follows is of it */
 /* Host [n_rows, k], ascending within a row. */
 const int32_t *model_batch_ids(const model_batch *b);
+const float *model_batch_weights(const model_batch *b); /* the same, of the picks: what combine multiplies by */
 /* The same for the exchange: -1 where model_batch_local computes the result. */
 const int32_t *model_batch_remote_ids(const model_batch *b);
 const compute_mem *model_batch_x(const model_batch *b); /* class dtype [n_rows, d_model] */

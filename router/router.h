@@ -4,6 +4,7 @@
  *   router_space      which experts there are, and the dense slot of each: immutable, shared (ref-counted), versioned
  *   router_set        the routable experts of every layer: immutable, shared (ref-counted); its id is a content hash
  *   router_gate_rule  how a family turns router logits into picks
+ *   router_use        how much each expert was picked
  *   router_placement  which nodes hold which expert: immutable, shared (ref-counted), versioned by its epoch
  *   router_solve      who should own what: a new placement from the nodes and the one before
  *   router_plan       which node computes which pick of one step and layer, in parts that fit a frame
@@ -160,6 +161,38 @@ typedef struct router_gate_rule {
  * docs/numeric.md "gate". */
 MOE_NODISCARD moe_status router_gate_select(const router_gate_rule *rule, const router_set_layer *layer,
                                             const float *logits, int32_t *ids, float *weights, float *scratch);
+
+/* ------------------------------------------------------------------------------------------------ use
+ * Counters of a space's experts: always on, so a pick costs some nanoseconds (make bench prints how many).
+ *
+ * Threads: one counts. The reading functions may run beside it on any other; router_use_fold excludes router_use_read, and
+ * close excludes all. */
+typedef struct router_use router_use;
+
+/* A rate forgets half of what was so long ago: a change of the traffic shows within a minute, and hundreds of steps make
+ * each figure. Chosen, not measured. */
+#define ROUTER_USE_HALF_LIFE_S 60.0
+
+typedef struct router_expert_use {
+    uint64_t rows; /* that picked it, since open */
+    double mass;   /* the sum of its weights in them */
+    double rate;   /* rows per second, lately: decays by ROUTER_USE_HALF_LIFE_S */
+} router_expert_use;
+
+/* Keeps a reference of the space. k: picks of a row. Errors: MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status router_use_open(router_space *space, uint32_t k, uint64_t now_ns, router_use **out);
+void router_use_close(router_use *u); /* NULL is fine */
+/* u, of a later version of the space, goes on with what `before` has counted. Between two counts. */
+void router_use_take(router_use *u, const router_use *before);
+/* ids and weights [n_rows, k] of a layer, as router_gate_select gives them. */
+void router_use_count(router_use *u, uint32_t layer, const int32_t *ids, const float *weights, size_t n_rows);
+/* Brings the rates up to now; does nothing within a second of the last time. */
+void router_use_fold(router_use *u, uint64_t now_ns);
+/* Of the first n slots of the space. */
+void router_use_read(const router_use *u, router_expert_use *out, size_t n);
+void router_use_read_rows(const router_use *u, uint64_t *out, size_t n);
+/* The first n of [layers, k + 1]: rows by the number of node experts among their picks. */
+void router_use_read_node_picks(const router_use *u, uint64_t *out, size_t n);
 
 /* ------------------------------------------------------------------------------------------------ placement */
 typedef struct router_placement router_placement;
