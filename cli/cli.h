@@ -141,6 +141,7 @@ moe_status cli_nodes_run(cli_run *run, moe_error *err);
 moe_status cli_placement_run(cli_run *run, moe_error *err);
 moe_status cli_convert_run(cli_run *run, moe_error *err);
 moe_status cli_packs_run(cli_run *run, moe_error *err);
+moe_status cli_fingerprint_run(cli_run *run, moe_error *err);
 
 /* Writes text that came from a server or a model. On a terminal, control characters other than tab and newline become
  * "?", so that an answer cannot drive the terminal. */

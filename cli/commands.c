@@ -203,6 +203,14 @@ const cli_command cli_commands[] = {
      .max_args = 2,
      .run = cli_packs_run,
      .local = true},
+    {.name = "fingerprint",
+     .usage = "DIR",
+     .arguments = "DIR: a model's checkpoint",
+     .summary = "The fingerprint of a checkpoint, here: what packs name as their base",
+     .groups = {NULL},
+     .max_args = 1,
+     .run = cli_fingerprint_run,
+     .local = true},
 };
 
 const size_t cli_n_commands = MOE_COUNT(cli_commands);

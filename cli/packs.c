@@ -1,19 +1,10 @@
-/* conclave packs check PACK --model DIR */
+/* conclave packs check PACK --model DIR, conclave fingerprint DIR */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
 #include "pack/pack.h"
-
-/* What a pack is checked against. */
-typedef struct base_model {
-    model_config config;
-    checkpoint *files;
-    model_tensors *tensors;
-    checkpoint_manifest manifest;
-    compute_dtype dtype;
-} base_model;
 
 typedef struct progress {
     const char *what;
@@ -39,49 +30,6 @@ static progress progress_of(const char *what)
     return (progress){.what = what, .is_terminal = isatty(fileno(stderr)) != 0};
 }
 
-/* The fingerprint, from the cache that the servers use as well. */
-static moe_status hash_base(base_model *b, moe_error *err)
-{
-    progress p = progress_of("hashing the model");
-    moe_threads *threads;
-    moe_status status = moe_threads_open(moe_cores_available(), NULL, &threads);
-
-    if (status != MOE_OK) {
-        return moe_fail(err, status, "threads: cannot be created");
-    }
-    status = model_tensors_manifest(b->tensors, threads, NULL, on_progress, &p, &b->manifest, err);
-    moe_threads_close(threads);
-    return status;
-}
-
-static void base_close(base_model *b)
-{
-    checkpoint_manifest_fini(&b->manifest);
-    model_tensors_close(b->tensors);
-    checkpoint_close(b->files);
-}
-
-static moe_status base_open(base_model *b, const char *dir, moe_error *err)
-{
-    size_t of_first[MODEL_MAX_EXPERT_TENSORS], n;
-    moe_status status = model_config_load(dir, &b->config, err);
-
-    if (status == MOE_OK) {
-        status = checkpoint_open(dir, &b->files, err);
-    }
-    if (status == MOE_OK) {
-        status = model_tensors_open(&b->config, b->files, &b->tensors, err);
-    }
-    if (status == MOE_OK) {
-        status = model_expert_tensors(&b->config, b->tensors, 0, 0, of_first, &n, err);
-    }
-    if (status == MOE_OK) {
-        b->dtype = model_tensors_all(b->tensors)[of_first[0]].dtype;
-        status = hash_base(b, err);
-    }
-    return status;
-}
-
 /* ------------------------------------------------------------------------------------------------ what is printed */
 static const char *kind_of(const pack *p)
 {
@@ -103,12 +51,12 @@ static void put_json(const pack *p, bool is_signed, moe_text *out)
     moe_text_printf(out, "]}\n");
 }
 
-static void put_text(const pack *p, const base_model *b, bool is_signed, moe_text *out)
+static void put_text(const pack *p, const pack_model *m, bool is_signed, moe_text *out)
 {
     char size[MOE_SIZE_TEXT];
 
     moe_text_printf(out, "%s %s is sound: %s, %zu experts in %zu of %u layers, %s\n", pack_name(p), pack_version(p),
-                    kind_of(p), pack_n_experts(p), pack_n_layers(p), b->config.n_layers,
+                    kind_of(p), pack_n_experts(p), pack_n_layers(p), m->config.n_layers,
                     moe_size_text(pack_bytes(p), size));
     moe_text_printf(out, "hash: %s\nlicence: %s\nsignature: %s\n", pack_hash(p),
                     pack_licence(p)[0] != '\0' ? pack_licence(p) : "not given", is_signed ? "valid" : "not asked for");
@@ -124,10 +72,10 @@ static void put_text(const pack *p, const base_model *b, bool is_signed, moe_tex
     }
 }
 
-static moe_status check(cli_run *run, const base_model *b, moe_error *err)
+static moe_status check(cli_run *run, const pack_model *m, moe_error *err)
 {
     progress shown = progress_of("checking the pack");
-    const pack_base base = {&b->config, b->manifest.fingerprint.bytes, b->dtype};
+    const pack_base base = pack_model_base(m);
     const pack_options o = {cli_run_value(run, "pack_key"), on_progress, &shown};
     pack *p;
     moe_text out;
@@ -140,16 +88,23 @@ static moe_status check(cli_run *run, const base_model *b, moe_error *err)
     if (run->json) {
         put_json(p, o.key_file != NULL, &out);
     } else {
-        put_text(p, b, o.key_file != NULL, &out);
+        put_text(p, m, o.key_file != NULL, &out);
     }
     pack_close(p);
     return cli_print_text(&out, err);
 }
 
+static moe_status open_model(const char *dir, pack_model *out, moe_error *err)
+{
+    progress shown = progress_of("hashing the model");
+
+    return pack_model_open(dir, on_progress, &shown, out, err);
+}
+
 moe_status cli_packs_run(cli_run *run, moe_error *err)
 {
     const char *dir = cli_run_value(run, "model");
-    base_model b = {.files = NULL};
+    pack_model m;
 
     if (run->n_args != 2 || strcmp(run->args[0], "check") != 0) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "say: packs check PACK, PACK being a directory with pack.json");
@@ -157,10 +112,31 @@ moe_status cli_packs_run(cli_run *run, moe_error *err)
     if (dir == NULL) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "--model DIR: give the model that the pack is for");
     }
-    moe_status status = base_open(&b, dir, err);
+    moe_status status = open_model(dir, &m, err);
     if (status == MOE_OK) {
-        status = check(run, &b, err);
+        status = check(run, &m, err);
+        pack_model_close(&m);
     }
-    base_close(&b);
     return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ fingerprint */
+moe_status cli_fingerprint_run(cli_run *run, moe_error *err)
+{
+    char hex[65];
+    moe_text out;
+    pack_model m;
+
+    if (run->n_args != 1) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "give one directory: DIR with the model's checkpoint");
+    }
+    moe_status status = open_model(run->args[0], &m, err);
+    if (status != MOE_OK) {
+        return status;
+    }
+    checkpoint_digest_hex(&m.manifest.fingerprint, hex);
+    pack_model_close(&m);
+    moe_text_init(&out, sizeof hex + 32);
+    moe_text_printf(&out, run->json ? "{\"fingerprint\":\"%s\"}\n" : "%s\n", hex);
+    return cli_print_text(&out, err);
 }

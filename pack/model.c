@@ -1,0 +1,56 @@
+/* The model that a pack is for, opened from its directory. */
+#include "pack/pack.h"
+
+/* The fingerprint, from the cache that the servers use as well. */
+static moe_status hash(pack_model *m, checkpoint_progress progress, void *ctx, moe_error *err)
+{
+    moe_threads *threads;
+    moe_status status = moe_threads_open(moe_cores_available(), NULL, &threads);
+
+    if (status != MOE_OK) {
+        return moe_fail(err, status, "threads: cannot be created");
+    }
+    status = model_tensors_manifest(m->tensors, threads, NULL, progress, ctx, &m->manifest, err);
+    moe_threads_close(threads);
+    return status;
+}
+
+moe_status pack_model_open(const char *dir, checkpoint_progress progress, void *progress_ctx, pack_model *out,
+                           moe_error *err)
+{
+    size_t of_first[MODEL_MAX_EXPERT_TENSORS], n;
+    pack_model m = {.files = NULL};
+    moe_status status = model_config_load(dir, &m.config, err);
+
+    if (status == MOE_OK) {
+        status = checkpoint_open(dir, &m.files, err);
+    }
+    if (status == MOE_OK) {
+        status = model_tensors_open(&m.config, m.files, &m.tensors, err);
+    }
+    if (status == MOE_OK) {
+        status = model_expert_tensors(&m.config, m.tensors, 0, 0, of_first, &n, err);
+    }
+    if (status == MOE_OK) {
+        m.dtype = model_tensors_all(m.tensors)[of_first[0]].dtype;
+        status = hash(&m, progress, progress_ctx, err);
+    }
+    if (status != MOE_OK) {
+        pack_model_close(&m);
+        return status;
+    }
+    *out = m;
+    return MOE_OK;
+}
+
+void pack_model_close(pack_model *m)
+{
+    checkpoint_manifest_fini(&m->manifest);
+    model_tensors_close(m->tensors);
+    checkpoint_close(m->files);
+}
+
+pack_base pack_model_base(const pack_model *m)
+{
+    return (pack_base){&m->config, m->manifest.fingerprint.bytes, m->dtype};
+}
