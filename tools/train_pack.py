@@ -9,7 +9,6 @@ Measures both held-out texts as it goes; keeps the best on the new text among th
 --patience measurements bring nothing. PACK gets pack.json (where each tensor lies, its SHA-256, provenance, licence, evaluation) and
 model.safetensors. --fingerprint is the base's, as `conclave` reports it: who serves the pack compares it."""
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -17,9 +16,9 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import torch  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
+import pack_files  # noqa: E402
 from train import data, loop, store  # noqa: E402
 
 WEIGHTS = {"z": 0.001}
@@ -69,30 +68,27 @@ def most_used(model, stream, n):
 
 def write(a, model, evaluation):
     """The pack in a.out: tensors, and a manifest that names each of them."""
-    os.makedirs(a.out, exist_ok=True)
     kind = {"bf16": torch.bfloat16, "f32": torch.float32}[a.dtype]
-    tensors = {n: t.detach().to(kind).contiguous().clone() for n, t in model.pack_tensors().items()}
-    path = os.path.join(a.out, "model.safetensors")
-    save_file(tensors, path, {"format": "pt"})
-    os.chmod(path, 0o644)
-    digest = lambda t: hashlib.sha256(t.view(torch.uint8).numpy().tobytes()).hexdigest()
+    raw = lambda t: t.detach().to(kind).contiguous().clone().view(torch.uint8).numpy().tobytes()
+    tensors = {n: pack_files.Stored(a.dtype.upper(), tuple(t.shape), raw(t)) for n, t in model.pack_tensors().items()}
     layers = []
     for l in range(len(model.layers)):
         roles = ("gate", "up", "down")
         layers.append({"layer": l, "router": f"layers.{l}.router.weight",
                        "experts": [{role: f"layers.{l}.experts.{e}.{role}_proj.weight" for role in roles} for e in range(a.experts)]})
-    store.write_json(os.path.join(a.out, "pack.json"), {
-        "v": 1, "kind": "add", "name": a.name or os.path.basename(os.path.abspath(a.out)), "version": a.version, "family": model.config["model_type"],
-        "base": a.fingerprint, "licence": a.licence, "layers": layers,
-        "tensors": {n: {"dtype": a.dtype.upper(), "shape": list(t.shape), "sha256": digest(t)} for n, t in tensors.items()},
+    pack_files.write_pack(a.out, {
+        "kind": "add", "name": a.name or os.path.basename(os.path.abspath(a.out)), "version": a.version, "family": model.config["model_type"],
+        "base": a.fingerprint, "licence": a.licence,
         "provenance": {"text": [os.path.basename(p) for p in a.text], "old_text": [os.path.basename(p) for p in a.old_text], "seed": a.seed,
                        "rate": a.rate, "replay": a.replay, "keep": a.keep, "noise": a.noise, "window": a.length, "batch": a.batch,
                        "torch": torch.__version__},
-        "evaluation": evaluation})
+        "evaluation": evaluation}, layers, tensors)
 
 
 def main():
     a = arguments()
+    if os.path.lexists(a.out): 
+        sys.exit(f"{a.out} exists already")
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
     tokenizer = Tokenizer.from_file(os.path.join(a.base, "tokenizer.json"))
