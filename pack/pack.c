@@ -44,16 +44,22 @@ static moe_status check_bytes(const pack *p, const checkpoint_digest *digests, c
     return MOE_OK;
 }
 
+void pack_expert_hash(const char *pack_hash, uint32_t layer, uint32_t place, unsigned char out[32])
+{
+    char text[128];
+    int n = snprintf(text, sizeof text, "conclave-expert 1\n%s\n%u\n%u\n", pack_hash, layer, place);
+    checkpoint_digest hash = checkpoint_sha256(text, (size_t)n);
+
+    memcpy(out, hash.bytes, sizeof hash.bytes);
+}
+
 static void name_experts(pack *p)
 {
     for (size_t l = 0; l < p->n_layers; l++) {
         for (uint32_t i = 0; i < p->layers[l].n_experts; i++) {
             pack_expert *e = &p->experts[p->layers[l].experts - p->experts + i];
-            char text[128];
-            int n = snprintf(text, sizeof text, "conclave-expert 1\n%s\n%u\n%u\n", p->hash, p->layers[l].layer, i);
-            checkpoint_digest hash = checkpoint_sha256(text, (size_t)n);
 
-            memcpy(e->hash, hash.bytes, sizeof e->hash);
+            pack_expert_hash(p->hash, p->layers[l].layer, i, e->hash);
         }
     }
 }

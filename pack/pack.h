@@ -54,7 +54,7 @@ typedef struct pack_expert {
     const checkpoint_tensor *up;   /* [d_ff, d_model] */
     const checkpoint_tensor *down; /* [d_model, d_ff] */
     int32_t replaces;              /* the base's expert; -1 with PACK_ADD */
-    unsigned char hash[32];        /* SHA-256 of "conclave-expert 1", the pack's hash, layer and place, a line each */
+    unsigned char hash[32];        /* pack_expert_hash */
 } pack_expert;
 
 typedef struct pack_layer {
@@ -98,5 +98,8 @@ size_t pack_n_layers(const pack *p);                /* that it has experts for *
 const pack_layer *pack_at(const pack *p, size_t i); /* ascending layer */
 size_t pack_n_experts(const pack *p);
 size_t pack_bytes(const pack *p); /* of all its tensors */
+/* What tells an expert from all others: SHA-256 of "conclave-expert 1", the hash of its pack in hex, its layer, and its
+ * place among the pack's experts of that layer, a line each. */
+void pack_expert_hash(const char *pack_hash, uint32_t layer, uint32_t place, unsigned char out[32]);
 
 #endif

@@ -4,7 +4,7 @@
 set -eu
 cd "${1:-$(dirname "$0")/..}"
 
-rooms="base compute checkpoint template tokenizer router sampling model pack proto transport exchange engine api/http api cluster member expert_node/program
+rooms="base compute checkpoint template tokenizer router sampling model pack catalogue proto transport exchange engine api/http api cluster member expert_node/program
   expert_node coordinator cli bench"
 
 allowed() {
@@ -15,15 +15,16 @@ allowed() {
     checkpoint | router | sampling) echo "base compute" ;;
     model) echo "base compute checkpoint router sampling" ;;
     pack) echo "base compute checkpoint model" ;;
+    catalogue) echo "base router pack" ;;
     transport) echo "base proto" ;;
     exchange) echo "base compute router proto transport" ;;
     engine) echo "base compute router model sampling tokenizer exchange" ;;
-    api) echo "base proto engine model router sampling tokenizer api/http" ;;
-    cluster) echo "base router" ;;
-    member) echo "base compute checkpoint router model proto transport cluster" ;;
+    api) echo "base proto catalogue engine model router sampling tokenizer api/http" ;;
+    cluster) echo "base router catalogue" ;;
+    member) echo "base compute checkpoint router model catalogue proto transport cluster" ;;
     expert_node) echo "base compute checkpoint router model proto transport" ;;
     expert_node/program) echo "base compute checkpoint router model proto transport cluster member expert_node api/http" ;;
-    coordinator) echo "base template compute checkpoint router model proto transport exchange engine api api/http cluster member expert_node tokenizer" ;;
+    coordinator) echo "base template compute checkpoint router model pack catalogue proto transport exchange engine api api/http cluster member expert_node tokenizer" ;;
     cli) echo "base compute checkpoint model pack proto" ;;
     bench) echo "base compute checkpoint router sampling model proto transport exchange engine expert_node coordinator" ;;
   esac
@@ -66,7 +67,7 @@ while read -r place what; do
     *_priv.h) [ "${what%/*}" = "${file%/*}" ] || [ "$what" = "${what##*/}" ] || refuse "$place: a private header of another folder: $what" ;;
   esac
   case $room in
-    compute | checkpoint | template | tokenizer | model | router | sampling)
+    compute | checkpoint | template | tokenizer | model | router | sampling | catalogue)
       ! printf '%s\n' "$what" | grep -qE "^($impure)$" || refuse "$place: $room may not include $what"
       ;;
   esac

@@ -1,0 +1,62 @@
+/* Private to catalogue/. */
+#ifndef CONCLAVE_CATALOGUE_PRIV_H
+#define CONCLAVE_CATALOGUE_PRIV_H
+
+#include "catalogue/catalogue.h"
+
+#include <stdatomic.h>
+
+/* A pack's layers, which all versions of a catalogue share. */
+typedef struct pack_body {
+    atomic_uint refs;
+    catalogue_pack_layer *layers; /* owned */
+    int32_t *replaces;            /* owned; NULL unless is_replace */
+} pack_body;
+
+struct catalogue {
+    atomic_uint refs;
+    catalogue_model model; /* its space is a reference */
+    router_space *space;   /* shared, as all sets below */
+    router_set *set;       /* the default */
+    uint64_t number;       /* of the latest change */
+    catalogue_pack *packs; /* owned [n_packs]; their layers are those of bodies */
+    pack_body **bodies;    /* owned [n_packs] of references */
+    size_t n_packs, n_named, n_former, n_entries;
+    catalogue_named named[CATALOGUE_MAX_SETS];
+    catalogue_former former[CATALOGUE_MAX_PREVIOUS];
+    catalogue_entry entries[CATALOGUE_MAX_LOG];
+    bool has_pending;
+    catalogue_pending pending;
+};
+
+/* catalogue.c */
+/* The model's space, and no default set yet. NULL: no memory. */
+catalogue *catalogue_allocate(const catalogue_model *m, size_t n_packs);
+/* A copy that may be changed until it is handed out, with room for one more pack. NULL: no memory. */
+catalogue *catalogue_copy(const catalogue *c);
+/* The index of a pack; SIZE_MAX: there is none. */
+size_t catalogue_find_hash(const catalogue *c, const char *hash);
+/* Takes a pack in, behind all others and with ids of its own. The catalogue has room for it. */
+MOE_NODISCARD moe_status catalogue_take_in(catalogue *c, const catalogue_pack *from, moe_error *err);
+MOE_NODISCARD moe_status catalogue_check_pack(const catalogue *c, const catalogue_pack *p, moe_error *err);
+/* 1 to 63 characters of A-Z a-z 0-9 . - _ */
+bool catalogue_is_word(const char *word);
+pack_body *pack_body_ref(pack_body *b);
+
+/* sets.c */
+typedef struct members {
+    uint64_t *bits; /* owned: by slot of `space` */
+    const router_space *space;
+} members;
+bool members_init(members *m, const catalogue *c, const router_set *set); /* set NULL: none are in it */
+void members_fini(members *m);
+MOE_NODISCARD moe_status members_to_set(const members *m, const catalogue *c, router_set **out, moe_error *err);
+void members_put_base(members *m, const catalogue *c, bool in); /* but for what packs in it stand in for */
+/* And what it replaces the other way. Out: only where some of it is in. */
+void members_put_pack(members *m, const catalogue_pack *p, bool in);
+bool members_have_pack(const members *m, const catalogue_pack *p);   /* an expert of it */
+bool catalogue_uses(const router_set *set, const catalogue_pack *p); /* the same of a set */
+MOE_NODISCARD moe_status members_put_packs(members *m, const catalogue *c, const char *const *words, size_t n, bool in,
+                                           moe_error *err);
+
+#endif

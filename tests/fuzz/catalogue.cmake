@@ -1,0 +1,1 @@
+moe_fuzz(fuzz_catalogue LIBS moe_catalogue)

@@ -1,0 +1,1 @@
+moe_test(test_catalogue LIBS moe_catalogue LABELS unit)

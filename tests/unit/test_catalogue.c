@@ -1,0 +1,583 @@
+/* The catalogue: set arithmetic, both phases of a change, and the record that all members read. */
+#include "tests/support/support.h"
+
+#include <stdlib.h>
+
+#include "catalogue/catalogue.h"
+
+enum { LAYERS = 3, FFN = 4, K = 2 };
+
+static catalogue_model base; /* ids 0 .. 3 are nodes', 4 the coordinator's */
+static catalogue *now;
+static moe_error why;
+static uint64_t clock_ms;
+
+static const catalogue_pack_layer german_layers[] = {{.layer = 0, .n_experts = 2}, {.layer = 2, .n_experts = 1}};
+static const catalogue_pack_layer french_layers[] = {{.layer = 0, .n_experts = 1}, {.layer = 1, .n_experts = 1}};
+static const int32_t replaced_0[] = {3, 1}, replaced_2[] = {0};
+static const catalogue_pack_layer fix_layers[] = {{.layer = 0, .n_experts = 2, .replaces = replaced_0},
+                                                  {.layer = 2, .n_experts = 1, .replaces = replaced_2}};
+
+static catalogue_pack pack_of(const char *name, const char *version, char hash, const catalogue_pack_layer *layers,
+                              size_t n, size_t n_experts)
+{
+    catalogue_pack p = {
+        .layers = layers, .n_layers = n, .n_experts = n_experts, .is_replace = layers[0].replaces != NULL};
+
+    (void)snprintf(p.name, sizeof p.name, "%s", name);
+    (void)snprintf(p.version, sizeof p.version, "%s", version);
+    memset(p.hash, hash, 64);
+    return p;
+}
+
+static catalogue_pack german(void)
+{
+    return pack_of("german", "1", 'a', german_layers, 2, 3);
+}
+
+static catalogue_pack fix(void)
+{
+    return pack_of("fix", "1", 'f', fix_layers, 2, 3);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    clock_ms = 1000;
+    assert_ok(router_space_open_base(LAYERS, FFN, 1, &base.space, &why), why);
+    base.min_experts = K;
+    base.fingerprint[0] = 7;
+    assert_ok(catalogue_open(&base, &now, &why), why);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    catalogue_unref(now);
+    router_space_unref(base.space);
+    return 0;
+}
+
+static void become(catalogue *next)
+{
+    catalogue_unref(now);
+    now = next;
+}
+
+static moe_status begin(catalogue_change change)
+{
+    catalogue *next = NULL;
+
+    change.who = change.who != NULL ? change.who : "tester";
+    change.now_ms = ++clock_ms;
+    change.deadline_ms = clock_ms + 100;
+    moe_status status = catalogue_begin(now, &change, &next, &why);
+    if (status == MOE_OK) {
+        become(next);
+    }
+    return status;
+}
+
+static void commit(void)
+{
+    catalogue *next = NULL;
+
+    assert_non_null(catalogue_get_pending(now));
+    assert_ok(catalogue_commit(now, catalogue_get_pending(now)->number, ++clock_ms, &next, &why), why);
+    become(next);
+}
+
+static void change(catalogue_change c)
+{
+    assert_ok(begin(c), why);
+    commit();
+}
+
+static void add(catalogue_pack p)
+{
+    change((catalogue_change){.op = CATALOGUE_ADD, .pack = &p});
+}
+
+/* "0-4|0-4|0-4" */
+static void assert_set(const router_set *set, const char *expected)
+{
+    moe_text text;
+
+    moe_text_init(&text, 1 << 12);
+    for (size_t l = 0; l < router_set_n_layers(set); l++) {
+        moe_text_printf(&text, l > 0 ? "|" : "");
+        catalogue_put_ids(&text, router_set_at(set, l));
+    }
+    assert_string_equal(moe_text_cstr(&text), expected);
+    moe_text_fini(&text);
+}
+
+static void assert_default(const char *expected)
+{
+    assert_set(catalogue_default(now), expected);
+}
+
+static char *text_of(const catalogue *c)
+{
+    moe_text text;
+
+    moe_text_init(&text, CATALOGUE_MAX_TEXT);
+    catalogue_write(c, &text);
+    assert_false(text.failed);
+    char *copy = strdup(moe_text_cstr(&text));
+    moe_text_fini(&text);
+    return copy;
+}
+
+static catalogue *read_back(const char *text, catalogue *previous)
+{
+    catalogue *c = NULL;
+
+    assert_ok(catalogue_read(&base, text, strlen(text), previous, &c, &why), why);
+    return c;
+}
+
+/* ------------------------------------------------------------------------------------------------ sets */
+static void a_new_catalogue_routes_to_the_checkpoint(void **state)
+{
+    (void)state;
+    assert_default("0-4|0-4|0-4");
+    assert_ptr_equal(catalogue_space(now), base.space);
+    assert_int_equal(catalogue_n_packs(now) + catalogue_n_named(now) + catalogue_n_entries(now), 0);
+}
+
+static void a_pack_is_pending_until_it_is_committed(void **state)
+{
+    catalogue_pack p = german();
+
+    (void)state;
+    assert_ok(begin((catalogue_change){.op = CATALOGUE_ADD, .pack = &p, .who = "ann", .why = "Rhine\nwine"}), why);
+    assert_default("0-4|0-4|0-4");
+    assert_set(catalogue_get_pending(now)->target, "0-6|0-4|0-5");
+    assert_string_equal(catalogue_get_pending(now)->what, "add german 1");
+    assert_int_equal(router_space_n_slots(catalogue_space(now)), 18);
+    assert_false(catalogue_pack_at(now, 0)->active);
+    commit();
+    assert_default("0-6|0-4|0-5");
+    assert_null(catalogue_get_pending(now));
+    assert_true(catalogue_pack_at(now, 0)->active);
+    assert_string_equal(catalogue_pack_at(now, 0)->by, "ann");
+    assert_int_equal(catalogue_pack_at(now, 0)->since_ms, clock_ms);
+    assert_string_equal(catalogue_entry_at(now, 0)->why, "Rhine wine");
+    assert_string_equal(catalogue_entry_at(now, 0)->after, router_set_id(catalogue_default(now)));
+}
+
+static void adding_and_removing_lengthens_nothing(void **state)
+{
+    char before[65];
+
+    (void)state;
+    (void)snprintf(before, sizeof before, "%s", router_set_id(catalogue_default(now)));
+    add(german());
+    router_space *space = catalogue_space(now);
+    for (int i = 0; i < 3; i++) {
+        change((catalogue_change){.op = CATALOGUE_REMOVE, .word = "german"});
+        assert_string_equal(router_set_id(catalogue_default(now)), before);
+        add(german());
+        assert_default("0-6|0-4|0-5");
+    }
+    assert_ptr_equal(catalogue_space(now), space);
+    assert_int_equal(catalogue_n_packs(now), 1);
+}
+
+static void an_undone_change_leaves_the_reason_and_its_ids(void **state)
+{
+    catalogue_pack p = german(), q = pack_of("french", "1", 'b', french_layers, 2, 2);
+    catalogue *next = NULL;
+
+    (void)state;
+    assert_ok(begin((catalogue_change){.op = CATALOGUE_ADD, .pack = &p}), why);
+    assert_int_equal(catalogue_undo(now, 9, 1, "no", &next, &why), MOE_ERR_NOT_FOUND);
+    assert_ok(catalogue_undo(now, 1, ++clock_ms, "node b fell silent", &next, &why), why);
+    become(next);
+    assert_default("0-4|0-4|0-4");
+    assert_string_equal(catalogue_entry_at(now, 0)->undone, "node b fell silent");
+    assert_string_equal(catalogue_entry_at(now, 0)->after, catalogue_entry_at(now, 0)->before);
+    assert_false(catalogue_pack_at(now, 0)->active);
+    add(q);
+    assert_default("0-4,7|0-5|0-4");
+}
+
+static void one_change_at_a_time(void **state)
+{
+    catalogue_pack p = german();
+    const catalogue_expert e = {0, 1};
+
+    (void)state;
+    assert_ok(begin((catalogue_change){.op = CATALOGUE_ADD, .pack = &p}), why);
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_PRUNE, .experts = &e, .n_experts = 1}), MOE_ERR_BUSY);
+    assert_contains(why.text, "add german 1");
+}
+
+static void experts_that_replace_others_take_their_places(void **state)
+{
+    (void)state;
+    add(fix());
+    assert_default("0,2,4-6|0-4|1-5");
+    change((catalogue_change){.op = CATALOGUE_REMOVE, .word = "fix"});
+    assert_default("0-4|0-4|0-4");
+}
+
+static void what_is_replaced_must_be_there(void **state)
+{
+    const catalogue_expert e = {0, 3};
+    catalogue_pack p = fix();
+
+    (void)state;
+    change((catalogue_change){.op = CATALOGUE_PRUNE, .experts = &e, .n_experts = 1});
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_ADD, .pack = &p}), MOE_ERR_INVALID_ARG);
+    assert_contains(why.text, "layer 0 expert 3");
+}
+
+static void an_update_is_one_change(void **state)
+{
+    catalogue_pack v2 = pack_of("german", "2", 'b', french_layers, 2, 2);
+
+    (void)state;
+    add(german());
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_ADD, .pack = &v2}), MOE_ERR_EXISTS);
+    assert_contains(why.text, "version 1 is active");
+    change((catalogue_change){.op = CATALOGUE_UPDATE, .word = "german", .pack = &v2});
+    assert_default("0-4,7|0-5|0-4");
+    assert_string_equal(catalogue_entry_at(now, 1)->what, "update german 1 to german 2");
+    assert_string_equal(catalogue_find_pack(now, "german")->version, "2");
+    assert_string_equal(catalogue_find_pack(now, "german@1")->version, "1");
+    change((catalogue_change){.op = CATALOGUE_ROLLBACK});
+    assert_default("0-6|0-4|0-5");
+    assert_string_equal(catalogue_find_pack(now, "german")->version, "1");
+}
+
+static void pruned_experts_come_back(void **state)
+{
+    const catalogue_expert some[] = {{0, 1}, {0, 5}, {2, 3}};
+    const catalogue_expert one = {0, 5};
+
+    (void)state;
+    add(german());
+    change((catalogue_change){.op = CATALOGUE_PRUNE, .experts = some, .n_experts = 3});
+    assert_default("0,2-4,6|0-4|0-2,4-5");
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_PRUNE, .experts = &one, .n_experts = 1}),
+                     MOE_ERR_INVALID_ARG);
+    assert_contains(why.text, "layer 0 expert 5 is not in the default set");
+    change((catalogue_change){.op = CATALOGUE_RESTORE, .experts = &one, .n_experts = 1});
+    assert_default("0,2-6|0-4|0-2,4-5");
+    change((catalogue_change){.op = CATALOGUE_RESTORE});
+    assert_default("0-6|0-4|0-5");
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_RESTORE}), MOE_ERR_EXISTS);
+}
+
+static void only_what_is_active_can_be_restored(void **state)
+{
+    const catalogue_expert of_german = {0, 5}, replaced = {0, 3};
+
+    (void)state;
+    add(german());
+    change((catalogue_change){.op = CATALOGUE_REMOVE, .word = "german"});
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_RESTORE, .experts = &of_german, .n_experts = 1}),
+                     MOE_ERR_INVALID_ARG);
+    add(fix());
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_RESTORE, .experts = &replaced, .n_experts = 1}),
+                     MOE_ERR_INVALID_ARG);
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_RESTORE}), MOE_ERR_EXISTS);
+}
+
+static void no_layer_gets_fewer_than_a_token_picks(void **state)
+{
+    const catalogue_expert most[] = {{1, 0}, {1, 1}, {1, 2}, {1, 3}};
+
+    (void)state;
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_PRUNE, .experts = most, .n_experts = 4}),
+                     MOE_ERR_INVALID_ARG);
+    assert_contains(why.text, "layer 1 has 1 experts, at least 2");
+    assert_default("0-4|0-4|0-4");
+}
+
+static void experts_that_are_not_there_are_refused(void **state)
+{
+    const catalogue_expert bad[] = {{3, 0}, {0, 5}, {0, -1}};
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(bad); i++) {
+        assert_int_equal(begin((catalogue_change){.op = CATALOGUE_PRUNE, .experts = &bad[i], .n_experts = 1}),
+                         MOE_ERR_INVALID_ARG);
+    }
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_PRUNE}), MOE_ERR_INVALID_ARG);
+}
+
+static void sets_get_names_and_lose_them(void **state)
+{
+    const char *const packs[] = {"german"};
+    const catalogue_expert listed[] = {{1, 3}, {1, 0}};
+    router_set *set = NULL;
+
+    (void)state;
+    add(german());
+    change((catalogue_change){.op = CATALOGUE_DEFINE, .word = "plain", .exclude = packs, .n_exclude = 1});
+    change((catalogue_change){.op = CATALOGUE_DEFINE, .word = "few", .experts = listed, .n_experts = 2});
+    assert_int_equal(catalogue_n_named(now), 2);
+    assert_string_equal(catalogue_named_at(now, 0)->name, "few");
+    assert_set(catalogue_named_at(now, 0)->set, "0-6|0,3|0-5");
+    assert_set(catalogue_named_at(now, 1)->set, "0-4|0-4|0-4");
+    assert_default("0-6|0-4|0-5");
+    change((catalogue_change){.op = CATALOGUE_USE, .word = "few"});
+    assert_default("0-6|0,3|0-5");
+    assert_ok(catalogue_find_set(now, "few", &set, &why), why);
+    assert_ptr_equal(set, catalogue_default(now));
+    router_set_unref(set);
+    assert_ok(begin((catalogue_change){.op = CATALOGUE_FORGET, .word = "few"}), why);
+    assert_null(catalogue_get_pending(now));
+    assert_int_equal(catalogue_n_named(now), 1);
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_FORGET, .word = "few"}), MOE_ERR_NOT_FOUND);
+    assert_string_equal(catalogue_entry_at(now, catalogue_n_entries(now) - 1)->what, "forget few");
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_DEFINE, .word = "base"}), MOE_ERR_INVALID_ARG);
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_DEFINE, .word = "a b"}), MOE_ERR_INVALID_ARG);
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_USE, .word = "nobody"}), MOE_ERR_NOT_FOUND);
+}
+
+static void names_have_a_limit(void **state)
+{
+    char name[16];
+
+    (void)state;
+    for (int i = 0; i + 1 < CATALOGUE_MAX_SETS; i++) {
+        (void)snprintf(name, sizeof name, "s%d", i);
+        change((catalogue_change){.op = CATALOGUE_DEFINE, .word = name});
+    }
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_DEFINE, .word = "more"}), MOE_ERR_BUSY);
+    assert_contains(why.text, "the limit is 64");
+}
+
+static void rollbacks_go_back_as_far_as_is_kept(void **state)
+{
+    const catalogue_expert e = {0, 0};
+
+    (void)state;
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_ROLLBACK}), MOE_ERR_NOT_FOUND);
+    for (int i = 0; i < CATALOGUE_MAX_PREVIOUS; i++) {
+        change((catalogue_change){.op = CATALOGUE_PRUNE, .experts = &e, .n_experts = 1});
+        change((catalogue_change){.op = CATALOGUE_RESTORE});
+    }
+    assert_int_equal(catalogue_n_former(now), CATALOGUE_MAX_PREVIOUS);
+    for (int i = 0; i < CATALOGUE_MAX_PREVIOUS; i++) {
+        change((catalogue_change){.op = CATALOGUE_ROLLBACK});
+        assert_default(i % 2 == 0 ? "1-4|0-4|0-4" : "0-4|0-4|0-4");
+    }
+    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_ROLLBACK}), MOE_ERR_NOT_FOUND);
+}
+
+static void the_log_keeps_the_latest(void **state)
+{
+    (void)state;
+    for (int i = 0; i < CATALOGUE_MAX_LOG; i++) {
+        change((catalogue_change){.op = CATALOGUE_DEFINE, .word = "x"});
+        assert_ok(begin((catalogue_change){.op = CATALOGUE_FORGET, .word = "x"}), why);
+    }
+    assert_int_equal(catalogue_n_entries(now), CATALOGUE_MAX_LOG);
+    assert_int_equal(catalogue_entry_at(now, CATALOGUE_MAX_LOG - 1)->number, 2 * CATALOGUE_MAX_LOG);
+}
+
+static void requests_put_packs_in_and_leave_them_out(void **state)
+{
+    const char *const with[] = {"german"}, *const none[] = {"klingon"}, *const all[] = {"base"};
+    router_set *set = NULL;
+
+    (void)state;
+    add(german());
+    assert_ok(catalogue_resolve(now, NULL, 0, with, 1, &set, &why), why);
+    assert_set(set, "0-4|0-4|0-4");
+    assert_ok(catalogue_check_wanted(now, set, clock_ms, 0, &why), why);
+    router_set_unref(set);
+    assert_int_equal(catalogue_resolve(now, none, 1, NULL, 0, &set, &why), MOE_ERR_NOT_FOUND);
+    assert_int_equal(catalogue_resolve(now, NULL, 0, all, 1, &set, &why), MOE_ERR_INVALID_ARG);
+    change((catalogue_change){.op = CATALOGUE_REMOVE, .word = "german"});
+    assert_ok(catalogue_resolve(now, with, 1, NULL, 0, &set, &why), why);
+    assert_set(set, "0-6|0-4|0-5");
+    assert_ok(catalogue_check_wanted(now, set, clock_ms, 10, &why), why);
+    assert_int_equal(catalogue_check_wanted(now, set, clock_ms + 11, 10, &why), MOE_ERR_NOT_FOUND);
+    assert_contains(why.text, "expert 5 of layer 0");
+    router_set_unref(set);
+}
+
+static void experts_know_their_pack(void **state)
+{
+    uint32_t place = 9;
+
+    (void)state;
+    add(german());
+    assert_null(catalogue_pack_of(now, 0, 4, NULL));
+    assert_null(catalogue_pack_of(now, 0, 7, NULL));
+    assert_string_equal(catalogue_pack_of(now, 0, 6, &place)->name, "german");
+    assert_int_equal(place, 1);
+}
+
+static void little_used_experts_are_chosen(void **state)
+{
+    const uint64_t rows[18] = {50, 1, 30, 0, 0, 10, 10, 10, 10, 0, 0, 0, 0, 0, 0, 4, 15, 0};
+    catalogue_prune_rule rule = {.below = 0.05, .rows = rows, .n_slots = 18};
+    catalogue_expert *chosen = NULL;
+    size_t n = 0;
+
+    (void)state;
+    add(german());
+    assert_ok(catalogue_choose(now, &rule, &chosen, &n, &why), why);
+    assert_int_equal(n, 3); /* of 100 rows of layer 0: 3 had none, 1 one, 5 four; 4 is the coordinator's */
+    assert_int_equal(chosen[0].id, 3);
+    assert_int_equal(chosen[1].id, 1);
+    assert_int_equal(chosen[2].id, 5);
+    free(chosen);
+    rule.pack = "german";
+    assert_ok(catalogue_choose(now, &rule, &chosen, &n, &why), why);
+    assert_int_equal(n, 1);
+    free(chosen);
+    rule.pack = NULL;
+    rule.keep_at_least = 6;
+    assert_ok(catalogue_choose(now, &rule, &chosen, &n, &why), why);
+    assert_int_equal(n, 1);
+    free(chosen);
+    rule.below = 2;
+    assert_int_equal(catalogue_choose(now, &rule, &chosen, &n, &why), MOE_ERR_INVALID_ARG);
+}
+
+/* ------------------------------------------------------------------------------------------------ the record */
+static void the_record_says_all(void **state)
+{
+    const catalogue_expert e = {0, 0};
+    catalogue_pack p = pack_of("french", "1", 'b', french_layers, 2, 2);
+
+    (void)state;
+    add(german());
+    add(fix());
+    change((catalogue_change){.op = CATALOGUE_DEFINE, .word = "both", .why = "\"quoted\" \xc3\xa4"});
+    change((catalogue_change){.op = CATALOGUE_PRUNE, .experts = &e, .n_experts = 1});
+    assert_ok(begin((catalogue_change){.op = CATALOGUE_ADD, .pack = &p}), why);
+    char *text = text_of(now);
+    catalogue *c = read_back(text, NULL);
+    char *again = text_of(c);
+    assert_string_equal(again, text);
+    free(again);
+    assert_int_equal(router_space_n_slots(catalogue_space(c)), router_space_n_slots(catalogue_space(now)));
+    assert_string_equal(router_set_id(catalogue_default(c)), router_set_id(catalogue_default(now)));
+    assert_true(catalogue_pack_at(c, 1)->active);
+    assert_false(catalogue_pack_at(c, 2)->active);
+    catalogue *d = read_back(text, c);
+    assert_ptr_equal(catalogue_space(d), catalogue_space(c));
+    assert_ptr_equal(catalogue_default(d), catalogue_default(c));
+    assert_ptr_equal(catalogue_get_pending(d)->target, catalogue_get_pending(c)->target);
+    free(text);
+    become(c);
+    commit();
+    assert_default("2,4-9|0-5|1-6");
+    catalogue_unref(d);
+}
+
+/* Every edit makes it one that nobody wrote. */
+static void a_record_that_is_wrong_is_refused(void **state)
+{
+    static const struct {
+        const char *from, *to, *why;
+    } edits[] = {
+        {"{\"v\":1", "{\"v\":2", "v: 2"},
+        {"{\"v\":1", "{\"w\":1", "v: is missing"},
+        {"[0,2,5]", "[0,2,6]", "other ids"},
+        {"[0,2,5]", "[0,2000,5]", "[layer, number, first id]"},
+        {"[0,2,5]", "[7,2,5]", "layer 7"},
+        {"\"german\"", "\"ger man\"", "no name for a pack"},
+        {"aaaaaaaa", "Aaaaaaaa", "64 hex digits"},
+        {"\"0-6\"", "\"0-7\"", "that there are"},
+        {"\"0-6\"", "\"0-5\"", "is not the id of its experts"},
+        {"\"0-6\"", "\"6-0\"", "ascending"},
+        {"\"0-6\"", "\"0-6,\"", "ascending"},
+        {"\"0-6\"", "\"00-6\"", "ascending"},
+        {"\"0-6\"", "\"0\"", "at least 2"},
+        {"\"name\":\"mine\"", "\"name\":\"base\"", "no name"},
+        {"\"default\":\"", "\"default\":\"0", "default"},
+        {"\"log\":[{\"number\":1", "\"log\":[{\"number\":9", "does not ascend"},
+        {"\"since\":", "\"since\":-", "since"},
+        {"\"who\":\"tester\"", "\"who\":7", "who"},
+        {"\"kind\":\"add\"", "\"kind\":\"subtract\"", "add or replace"},
+        {"\"former\":[", "\"former\":[7,", "until"},
+        {"}]}", "}]", "line"},
+    };
+    char edited[1 << 14];
+
+    (void)state;
+    add(german());
+    change((catalogue_change){.op = CATALOGUE_DEFINE, .word = "mine"});
+    char *text = text_of(now);
+    for (size_t i = 0; i < MOE_COUNT(edits); i++) {
+        const char *at = strstr(text, edits[i].from);
+        catalogue *c = NULL;
+
+        assert_non_null(at);
+        (void)snprintf(edited, sizeof edited, "%.*s%s%s", (int)(at - text), text, edits[i].to,
+                       at + strlen(edits[i].from));
+        assert_int_not_equal(catalogue_read(&base, edited, strlen(edited), NULL, &c, &why), MOE_OK);
+        assert_null(c);
+        assert_contains(why.text, edits[i].why);
+    }
+    free(text);
+}
+
+static void a_catalogue_that_is_too_long_is_not_begun(void **state)
+{
+    static catalogue_pack_layer layers[LAYERS];
+    static int32_t replaced[FFN] = {0, 1, 2, 3};
+    moe_status status = MOE_OK;
+
+    (void)state;
+    for (uint32_t l = 0; l < LAYERS; l++) {
+        layers[l] = (catalogue_pack_layer){.layer = l, .n_experts = FFN, .replaces = replaced};
+    }
+    for (int i = 0; i < CATALOGUE_MAX_PACKS + 1 && status == MOE_OK; i++) {
+        catalogue_pack p = pack_of("p", "1", 'a', layers, LAYERS, (size_t)LAYERS * FFN);
+
+        (void)snprintf(p.hash, sizeof p.hash, "%064x", i);
+        status = begin(i == 0 ? (catalogue_change){.op = CATALOGUE_ADD, .pack = &p}
+                              : (catalogue_change){.op = CATALOGUE_UPDATE, .word = "p", .pack = &p});
+        if (status == MOE_OK) {
+            commit();
+        }
+    }
+    assert_int_equal(status, MOE_ERR_BUSY);
+    char *text = text_of(now);
+    catalogue_unref(read_back(text, NULL));
+    free(text);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_new_catalogue_routes_to_the_checkpoint),
+        TEST(a_pack_is_pending_until_it_is_committed),
+        TEST(adding_and_removing_lengthens_nothing),
+        TEST(an_undone_change_leaves_the_reason_and_its_ids),
+        TEST(one_change_at_a_time),
+        TEST(experts_that_replace_others_take_their_places),
+        TEST(what_is_replaced_must_be_there),
+        TEST(an_update_is_one_change),
+        TEST(pruned_experts_come_back),
+        TEST(only_what_is_active_can_be_restored),
+        TEST(no_layer_gets_fewer_than_a_token_picks),
+        TEST(experts_that_are_not_there_are_refused),
+        TEST(sets_get_names_and_lose_them),
+        TEST(names_have_a_limit),
+        TEST(rollbacks_go_back_as_far_as_is_kept),
+        TEST(the_log_keeps_the_latest),
+        TEST(requests_put_packs_in_and_leave_them_out),
+        TEST(experts_know_their_pack),
+        TEST(little_used_experts_are_chosen),
+        TEST(the_record_says_all),
+        TEST(a_record_that_is_wrong_is_refused),
+        TEST(a_catalogue_that_is_too_long_is_not_begun),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
