@@ -137,7 +137,8 @@ typedef struct compute_counters {
 typedef struct compute_ops {
     const char *name; /* "cpu-avx512" */
 
-    /* -- memory: 64-byte aligned, zero-filled; alloc returns NULL when there is none */
+    /* -- memory: 64-byte aligned, zero-filled; alloc returns NULL when there is none. alloc and free may be called from any
+     * thread while the device computes (not on the test device). */
     compute_mem *(*alloc)(compute_device *d, size_t bytes);
     void (*free)(compute_device *d, compute_mem *m); /* NULL is fine */
     void (*upload)(compute_device *d, compute_mem *to, const void *from, size_t bytes);
@@ -167,7 +168,8 @@ typedef struct compute_ops {
     /* out f32 [n, n_out] = x . W^T (+ bias f32 [n_out], NULL: none). x is class dtype [n, n_in]. */
     void (*matmul)(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w,
                    const compute_mem *bias, size_t n);
-    /* The same with x f32 and the f32 chain in every class: routers. w was opened by matrix_open_f32. */
+    /* The same with x f32 and the f32 chain in every class: routers. w was opened by matrix_open_f32, of this device or of
+     * another one of the same kind and class, which may be another thread's. matrix_close: from any thread. */
     MOE_NODISCARD moe_status (*matrix_open_f32)(compute_device *d, const compute_weight *w, compute_matrix **out);
     void (*matmul_f32)(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w,
                        const compute_mem *bias, size_t n);

@@ -67,9 +67,9 @@ static moe_status pick_experts(model_batch *b, const layer_weights *w)
         return status;
     }
     for (size_t i = 0; i < b->n_rows; i++) {
-        if (b->failed[i] ||
-            router_gate_select(&c->att_gate, all, b->gate_logits + i * c->n_att_experts, b->att_experts.ids + i * a,
-                               b->att_experts.weights + i * a, b->gate_scratch) != MOE_OK) {
+        if (b->failed[i] || router_gate_select(&c->att_gate, all, b->room->gate_logits + i * c->n_att_experts,
+                                               b->att_experts.ids + i * a, b->att_experts.weights + i * a,
+                                               b->room->gate_scratch) != MOE_OK) {
             model_batch_fail(b, i, all, a, &b->att_experts);
         }
         for (size_t j = i * a; j < (i + 1) * a; j++) {

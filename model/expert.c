@@ -48,3 +48,21 @@ moe_status model_expert_open(const model_config *c, const model_tensors *t, comp
     }
     return MOE_OK;
 }
+
+static compute_weight weight_of(const checkpoint_tensor *t)
+{
+    return (compute_weight){.data = t->data, .dtype = t->dtype, .n_out = t->shape[0], .n_in = t->shape[1]};
+}
+
+moe_status model_expert_open_parts(const model_config *c, const model_expert_parts *parts, compute_device *d,
+                                   compute_layout layout, compute_expert **out, moe_error *err)
+{
+    bool has_gate = c->ffn == COMPUTE_FFN_SWIGLU;
+    compute_weight up = weight_of(parts->up), down = weight_of(parts->down),
+                   gate = has_gate ? weight_of(parts->gate) : up;
+    moe_status status = d->ops->expert_open(d, c->ffn, has_gate ? &gate : NULL, &up, &down, layout, out);
+
+    return status == MOE_OK
+               ? MOE_OK
+               : moe_fail(err, status, "%s: %s while loading the expert", parts->up->name, moe_status_text(status));
+}

@@ -4,11 +4,6 @@
 
 #include <stdlib.h>
 
-static size_t widest_gate(const model_config *c)
-{
-    return MOE_MAX(c->n_experts, c->n_att_experts);
-}
-
 static size_t att_picks(const model_config *c)
 {
     return MOE_MAX(c->att_gate.k, 1);
@@ -32,15 +27,13 @@ static bool alloc_host(model_batch *b, const model_config *c)
     b->failed = calloc(n, sizeof *b->failed);
     b->remote_ids = calloc(n * k, sizeof *b->remote_ids);
     b->n_picks = calloc(n, sizeof *b->n_picks);
-    b->gate_logits = calloc(n * widest_gate(c), sizeof *b->gate_logits);
-    b->gate_scratch = calloc(2 * widest_gate(c), sizeof *b->gate_scratch);
     b->routed = calloc(c->n_att_experts + 1, sizeof *b->routed);
     b->group_ends = calloc(c->n_att_experts + 1, sizeof *b->group_ends);
     b->from_rows = calloc(most, sizeof *b->from_rows);
     b->pick_rows = calloc(most, sizeof *b->pick_rows);
     return alloc_picks(&b->experts, n * k) && alloc_picks(&b->att_experts, n * att_picks(c)) && b->places &&
-           b->token_ids && b->logit_rows && b->failed && b->remote_ids && b->n_picks && b->gate_logits &&
-           b->gate_scratch && b->routed && b->group_ends && b->from_rows && b->pick_rows;
+           b->token_ids && b->logit_rows && b->failed && b->remote_ids && b->n_picks && b->routed && b->group_ends &&
+           b->from_rows && b->pick_rows;
 }
 
 static bool alloc_device(model_batch *b, const model_config *c)
@@ -61,9 +54,6 @@ static bool alloc_device(model_batch *b, const model_config *c)
                {&b->q_class, n * a * heads * cls},
                {&b->out, n * a * width * f},
                {&b->inner, n * c->gate_width * f},
-               {&b->router, n * widest_gate(c) * f},
-               {&b->before, c->gate_map ? n * widest_gate(c) * f : 0},
-               {&b->mapped, c->gate_map ? n * c->n_experts * f : 0},
                {&b->results, n * c->gate.k * width * cls},
                {&b->last, b->max_logit_rows * width * f},
                {&b->last_in, b->max_logit_rows * width * cls},
@@ -88,7 +78,8 @@ moe_status model_batch_open(model *m, model_kv *kv, size_t max_rows, size_t max_
     b->kv = kv;
     b->max_rows = max_rows;
     b->max_logit_rows = max_logit_rows;
-    if (!alloc_host(b, &m->config) || !alloc_device(b, &m->config)) {
+    if (!alloc_host(b, &m->config) || !alloc_device(b, &m->config) ||
+        model_room_open(m, m->gates, max_rows, &b->room) != MOE_OK) {
         model_batch_close(b);
         return MOE_ERR_NO_MEMORY;
     }
@@ -101,13 +92,13 @@ void model_batch_close(model_batch *b)
     if (b == NULL) {
         return;
     }
-    compute_mem *device[] = {b->x,     b->norm,   b->in,     b->q,      b->k,       b->v,    b->q_class, b->out,
-                             b->inner, b->router, b->before, b->mapped, b->results, b->last, b->last_in, b->logits};
+    compute_mem *device[] = {b->x,   b->norm,  b->in,      b->q,    b->k,       b->v,     b->q_class,
+                             b->out, b->inner, b->results, b->last, b->last_in, b->logits};
     void *host[] = {
-        b->places,          b->token_ids,           b->logit_rows,       b->failed,          b->remote_ids,
-        b->n_picks,         b->gate_logits,         b->gate_scratch,     b->routed,          b->from_rows,
-        b->pick_rows,       b->group_ends,          b->experts.ids,      b->experts.weights, b->experts.picks,
-        b->att_experts.ids, b->att_experts.weights, b->att_experts.picks};
+        b->places,           b->token_ids,       b->logit_rows,    b->failed,          b->remote_ids,
+        b->n_picks,          b->routed,          b->from_rows,     b->pick_rows,       b->group_ends,
+        b->experts.ids,      b->experts.weights, b->experts.picks, b->att_experts.ids, b->att_experts.weights,
+        b->att_experts.picks};
 
     for (size_t i = 0; i < MOE_COUNT(device); i++) {
         b->m->device->ops->free(b->m->device, device[i]);
@@ -115,7 +106,17 @@ void model_batch_close(model_batch *b)
     for (size_t i = 0; i < MOE_COUNT(host); i++) {
         free(host[i]);
     }
+    model_room_close(b->room);
     free(b);
+}
+
+model_room *model_batch_move(model_batch *b, model_room *r)
+{
+    model_room *old = b->room;
+
+    MOE_ASSERT(r->max_rows >= b->max_rows);
+    b->room = r;
+    return old;
 }
 
 void model_batch_begin(model_batch *b, const model_row *rows, size_t n_rows)

@@ -10,7 +10,7 @@ static void run_gate(model_batch *b, const gate_weights *w)
     size_t n = b->n_rows;
 
     if (w->inner == NULL) {
-        ops->matmul_f32(d, b->router, b->norm, w->out, NULL, n);
+        ops->matmul_f32(d, b->room->router, b->norm, w->out, NULL, n);
         return;
     }
     ops->matmul_f32(d, b->inner, b->norm, w->inner, w->bias, n);
@@ -25,7 +25,7 @@ static void run_gate(model_batch *b, const gate_weights *w)
         ops->unit_norm(d, b->inner, c->gate_width, n);
         break;
     }
-    ops->matmul_f32(d, b->router, b->inner, w->out, NULL, n);
+    ops->matmul_f32(d, b->room->router, b->inner, w->out, NULL, n);
 }
 
 moe_status model_gate_logits(model_batch *b, const gate_weights *w, uint32_t n_experts)
@@ -35,29 +35,29 @@ moe_status model_gate_logits(model_batch *b, const gate_weights *w, uint32_t n_e
 
     run_gate(b, w);
     if (w->map != NULL) {
-        d->ops->matmul_f32(d, b->mapped, b->before, w->map, NULL, n);
-        d->ops->add(d, b->router, b->mapped, n * n_experts);
+        d->ops->matmul_f32(d, b->room->mapped, b->room->before, w->map, NULL, n);
+        d->ops->add(d, b->room->router, b->room->mapped, n * n_experts);
     }
-    return d->ops->download(d, b->gate_logits, b->router, n * n_experts * sizeof(float));
+    return d->ops->download(d, b->room->gate_logits, b->room->router, n * n_experts * sizeof(float));
 }
 
 /* What an expert outside a row's set would have got does not reach the next layer: its column counts as zero there. */
 static void mask_absent(model_batch *b, uint32_t layer)
 {
-    const model_config *c = &b->m->config;
     compute_device *d = b->m->device;
+    uint32_t n_columns = b->room->gates->layers[layer].n_columns;
     bool any = false;
 
     for (size_t i = 0; i < b->n_rows; i++) {
         const router_set_layer *set = router_set_at(b->rows[i].set, layer);
-        float *logits = b->gate_logits + i * c->n_experts;
+        float *logits = b->room->gate_logits + i * n_columns;
         uint32_t at = 0;
 
-        if (set->n_experts == c->n_experts && set->columns[c->n_experts - 1] == c->n_experts - 1) {
+        if (set->n_experts == n_columns && set->columns[n_columns - 1] == n_columns - 1) {
             continue; /* all columns: they ascend */
         }
         any = true;
-        for (uint32_t column = 0; column < c->n_experts; column++) {
+        for (uint32_t column = 0; column < n_columns; column++) {
             if (at < set->n_experts && set->columns[at] == column) {
                 at++;
             } else {
@@ -66,17 +66,18 @@ static void mask_absent(model_batch *b, uint32_t layer)
         }
     }
     if (any) {
-        d->ops->upload(d, b->before, b->gate_logits, b->n_rows * c->n_experts * sizeof(float));
+        d->ops->upload(d, b->room->before, b->room->gate_logits, b->n_rows * n_columns * sizeof(float));
     }
 }
 
 /* This layer's logits stay for the next one. */
 static void carry(model_batch *b, uint32_t layer)
 {
-    compute_mem *router = b->router;
+    model_room *room = b->room;
+    compute_mem *router = room->router;
 
-    b->router = b->before;
-    b->before = router;
+    room->router = room->before;
+    room->before = router;
     mask_absent(b, layer);
 }
 
@@ -84,16 +85,18 @@ moe_status model_gate_route(model_batch *b, uint32_t layer)
 {
     const model_config *c = &b->m->config;
     compute_device *d = b->m->device;
+    const gate_layer *gate = &b->room->gates->layers[layer];
     size_t k = c->gate.k;
-    moe_status status = model_gate_logits(b, &b->m->layers[layer].gate, c->n_experts);
+    moe_status status = model_gate_logits(b, &gate->w, gate->n_columns);
 
     if (status != MOE_OK) {
         return status;
     }
     for (size_t i = 0; i < b->n_rows; i++) {
         const router_set_layer *set = router_set_at(b->rows[i].set, layer);
-        if (b->failed[i] || router_gate_select(&c->gate, set, b->gate_logits + i * c->n_experts, b->experts.ids + i * k,
-                                               b->experts.weights + i * k, b->gate_scratch) != MOE_OK) {
+        if (b->failed[i] ||
+            router_gate_select(&c->gate, set, b->room->gate_logits + i * gate->n_columns, b->experts.ids + i * k,
+                               b->experts.weights + i * k, b->room->gate_scratch) != MOE_OK) {
             model_batch_fail(b, i, set, c->gate.k, &b->experts);
         }
     }

@@ -74,15 +74,7 @@ static float *widen(loader *l, const checkpoint_logical *t, size_t *n_out)
         fail(l, MOE_ERR_NO_MEMORY, t);
         return NULL;
     }
-    for (size_t i = 0; i < n; i++) {
-        uint16_t half;
-        if (t->dtype == COMPUTE_F32) {
-            memcpy(&wide[i], t->data + i * sizeof wide[i], sizeof wide[i]);
-        } else {
-            memcpy(&half, t->data + i * sizeof half, sizeof half);
-            wide[i] = t->dtype == COMPUTE_BF16 ? compute_f32_from_bf16(half) : compute_f32_from_f16(half);
-        }
-    }
+    model_widen(wide, t->data, t->dtype, n);
     *n_out = n;
     return wide;
 }
@@ -147,23 +139,6 @@ static norm_weights load_norm(loader *l, model_role gain, uint32_t layer)
     return (norm_weights){.gain = load_vector(l, gain, layer), .bias = load_vector(l, gain + 1, layer)};
 }
 
-/* Rows of unit length times exp(temperature), so that a product with a unit row is the logit. */
-static void scale_centroids(float *rows, size_t n_rows, size_t width, float temperature)
-{
-    for (size_t r = 0; r < n_rows; r++) {
-        float *row = rows + r * width;
-        double sum = 0.0;
-
-        for (size_t i = 0; i < width; i++) {
-            sum += (double)row[i] * (double)row[i];
-        }
-        double by = (double)compute_exp(temperature) / MOE_MAX(sqrt(sum), 1e-12);
-        for (size_t i = 0; i < width; i++) {
-            row[i] = (float)((double)row[i] * by);
-        }
-    }
-}
-
 static compute_matrix *load_centroids(loader *l, model_role role, model_role temperature_role, uint32_t layer)
 {
     const checkpoint_logical *t = find(l, role, layer, 0), *factor = find(l, temperature_role, layer, 0);
@@ -173,7 +148,7 @@ static compute_matrix *load_centroids(loader *l, model_role role, model_role tem
 
     if (rows != NULL && temperature != NULL) {
         compute_weight w = {.data = rows, .dtype = COMPUTE_F32, .n_out = t->shape[0], .n_in = t->shape[1]};
-        scale_centroids(rows, w.n_out, w.n_in, temperature[0]);
+        model_scale_centroids(rows, w.n_out, w.n_in, temperature[0]);
         moe_status status = l->m->device->ops->matrix_open_f32(l->m->device, &w, &matrix);
         if (status != MOE_OK) {
             fail(l, status, t);
@@ -237,6 +212,7 @@ static constant_weights *load_constants(loader *l, uint32_t layer)
 static void load_layer(loader *l, uint32_t layer)
 {
     layer_weights *w = &l->m->layers[layer];
+    gate_layer *gate = &l->m->gates->layers[layer];
 
     w->input_norm = load_norm(l, MODEL_ROLE_INPUT_NORM, layer);
     w->post_norm = load_norm(l, MODEL_ROLE_POST_NORM, layer);
@@ -253,8 +229,8 @@ static void load_layer(loader *l, uint32_t layer)
     if (l->m->config.n_att_experts > 0) {
         w->att_gate = load_gate(l, MODEL_ROLE_ATTENTION_GATE_INNER, layer);
     }
-    w->gate = load_gate(l, MODEL_ROLE_GATE_INNER, layer);
-    w->gate.map = load_gate_matrix(l, MODEL_ROLE_GATE_MAP, layer);
+    gate->w = load_gate(l, MODEL_ROLE_GATE_INNER, layer);
+    gate->w.map = load_gate_matrix(l, MODEL_ROLE_GATE_MAP, layer);
     w->constants = load_constants(l, layer);
 }
 
@@ -325,6 +301,18 @@ static void load_att_experts(loader *l)
     }
 }
 
+static moe_status open_own_gates(model *m, moe_error *err)
+{
+    router_space *space;
+    moe_status status = model_config_space(&m->config, &space, err);
+
+    if (status == MOE_OK) {
+        status = model_gates_alloc(m->device, space, NULL, &m->gates);
+        router_space_unref(space);
+    }
+    return status;
+}
+
 moe_status model_open(const model_config *c, const model_tensors *t, compute_device *d, compute_layout layout,
                       size_t max_context, checkpoint_progress progress, void *progress_ctx, model **out, moe_error *err)
 {
@@ -339,6 +327,11 @@ moe_status model_open(const model_config *c, const model_tensors *t, compute_dev
     m->device = d;
     m->max_context = max_context;
     l.total = model_tensors_coordinator_bytes(t);
+    l.status = open_own_gates(m, err);
+    if (l.status != MOE_OK) {
+        model_close(m);
+        return l.status;
+    }
     load_embedding(&l);
     for (uint32_t layer = 0; layer < c->n_layers && l.status == MOE_OK; layer++) {
         load_layer(&l, layer);
@@ -368,9 +361,8 @@ static void close_layer(compute_device *d, const model_config *c, layer_weights 
 {
     compute_mem *vectors[] = {w->input_norm.gain, w->input_norm.bias, w->post_norm.gain, w->post_norm.bias,
                               w->q_norm,          w->k_norm,          w->q_bias,         w->k_bias,
-                              w->v_bias,          w->o_bias,          w->att_gate.bias,  w->gate.bias};
-    compute_matrix *matrices[] = {w->k,          w->v,        w->att_gate.inner, w->att_gate.out,
-                                  w->gate.inner, w->gate.out, w->gate.map};
+                              w->v_bias,          w->o_bias,          w->att_gate.bias};
+    compute_matrix *matrices[] = {w->k, w->v, w->att_gate.inner, w->att_gate.out};
 
     for (size_t i = 0; i < MOE_COUNT(vectors); i++) {
         d->ops->free(d, vectors[i]);
@@ -401,6 +393,7 @@ void model_close(model *m)
     m->device->ops->free(m->device, m->rope);
     m->device->ops->matrix_close(m->device, m->head);
     router_set_unref(m->att_experts);
+    model_gates_unref(m->gates);
     free(m->layers);
     free(m);
 }

@@ -21,7 +21,8 @@
  *
  * No file here dereferences an activation: those are compute_mem.
  *
- * Threads: a model, its kv and its batches belong to the engine thread. Configs and tensors are constant after open. */
+ * Threads: a model, its kv and its batches belong to the engine thread. Configs and tensors are constant after open. Gates and
+ *          rooms are made and closed on any thread that has called compute_thread_init, while the engine's computes. */
 #ifndef CONCLAVE_MODEL_H
 #define CONCLAVE_MODEL_H
 
@@ -179,6 +180,15 @@ MOE_NODISCARD moe_status model_expert_tensors(const model_config *c, const model
 MOE_NODISCARD moe_status model_expert_open(const model_config *c, const model_tensors *t, compute_device *d,
                                            compute_layout layout, uint32_t layer, int32_t expert_id,
                                            compute_expert **out, moe_error *err);
+/* The same of an added expert's tensors, which the config's shapes hold for (a pack's do: pack_open has checked them, and their
+ * bytes). gate NULL: the family's experts have none. With COMPUTE_MAPPED the files behind them stay open as long as the
+ * expert. Errors: of the device. */
+typedef struct model_expert_parts {
+    const checkpoint_tensor *gate, *up, *down; /* [d_ff, d_model] twice, [d_model, d_ff]; borrowed */
+} model_expert_parts;
+MOE_NODISCARD moe_status model_expert_open_parts(const model_config *c, const model_expert_parts *parts,
+                                                 compute_device *d, compute_layout layout, compute_expert **out,
+                                                 moe_error *err);
 size_t model_expert_bytes(const model_config *c, const model_tensors *t); /* of the largest expert in the checkpoint */
 
 /* ------------------------------------------------------------------------------------------------ KV cache */
@@ -225,6 +235,8 @@ void model_kv_seq_register(model_kv *kv, model_kv_seq *s, const router_set *set,
 /* ------------------------------------------------------------------------------------------------ model and batch */
 typedef struct model model;
 typedef struct model_batch model_batch;
+typedef struct model_gates model_gates;
+typedef struct model_room model_room;
 
 typedef struct model_row {
     int32_t token_id;
@@ -248,6 +260,49 @@ MOE_NODISCARD moe_status model_batch_open(model *m, model_kv *kv, size_t max_row
                                           model_batch **out);
 void model_batch_close(model_batch *b);
 
+/* ------------------------------------------------------------------------------------------------ gates that grow
+ * An expert's column is its place in its layer of the space. What is added stands after what was there, so sets of earlier
+ * versions route by later gates as they did: the logits of old columns keep their bits, and what a row's set has not does not
+ * reach the gate of the next layer. */
+
+/* What one pack brings for the gate of one layer. Tensors are row-major, finite, of one of our dtypes; all is borrowed for the
+ * call. */
+typedef struct model_gate_part {
+    uint32_t layer, n_experts;
+    const int32_t *ids; /* [n_experts] ascending, as the space has them */
+    const int32_t
+        *like; /* [n_experts] experts of the checkpoint, whose rows, map rows and map columns they get; NULL: these */
+    const checkpoint_tensor *router; /* [n_experts, width of the gate's last layer] */
+    const checkpoint_tensor
+        *map_rows; /* with a gate map, above the first layer: [n_experts, N + before], N the checkpoint's
+                                        * experts, before this pack's in the layer before */
+    const checkpoint_tensor *map_columns; /* with a gate map, where before > 0: [N, before] */
+} model_gate_part;
+typedef struct model_gate_pack {
+    const model_gate_part *parts; /* ascending by layer */
+    size_t n_parts;
+} model_gate_pack;
+
+/* The gates for a space that has grown out of the model's own, from its tensors and from what packs bring. Between experts of
+ * two packs a gate map has zeros. An expert that no pack brings has zeros in its row and must be in no set. maker: a device of
+ * the model's kind and class that nobody else uses meanwhile. They are closed before the model.
+ * Errors: MOE_ERR_INVALID_ARG names a layer and an expert that the space or the checkpoint has not, or a tensor of another
+ * shape; MOE_ERR_NO_MEMORY; those of the device. */
+MOE_NODISCARD moe_status model_gates_open(model *m, const model_tensors *t, compute_device *maker, router_space *space,
+                                          const model_gate_pack *packs, size_t n_packs, model_gates **out,
+                                          moe_error *err);
+model_gates *model_own_gates(model *m); /* of the checkpoint alone; borrowed */
+model_gates *model_gates_ref(model_gates *g);
+void model_gates_unref(model_gates *g);                /* NULL is fine */
+router_space *model_gates_space(const model_gates *g); /* borrowed */
+
+/* Buffers for a batch of max_rows rows, which route by these gates (referenced). */
+MOE_NODISCARD moe_status model_room_open(model *m, model_gates *g, size_t max_rows, model_room **out);
+void model_room_close(model_room *r); /* NULL is fine */
+/* Between two steps: the batch takes the room, and the one that it had is the caller's. */
+model_room *model_batch_move(model_batch *b, model_room *r);
+
+/* ------------------------------------------------------------------------------------------------ a batch's step */
 /* Embeds the rows. Rows of one sequence are consecutive and ascending; their pages are reserved. rows is borrowed until
  * the step ends. At most max_rows rows, max_logit_rows of them with want_logits. */
 void model_batch_begin(model_batch *b, const model_row *rows, size_t n_rows);

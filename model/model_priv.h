@@ -1,11 +1,13 @@
 /* Shared by the files of model/ that run layers: the weights on the device and the buffers of a batch.
  *
- * Shapes: R rows, d = d_model, H = n_heads * head_dim, G = n_kv_heads * head_dim, N = n_experts, k picks; attention
+ * Shapes: R rows, d = d_model, H = n_heads * head_dim, G = n_kv_heads * head_dim, N = n_experts of the checkpoint, k picks; attention
  * experts: A of them, a picks (both 1 where there are none). */
 #ifndef CONCLAVE_MODEL_PRIV_H
 #define CONCLAVE_MODEL_PRIV_H
 
 #include "model/model.h"
+
+#include <stdatomic.h>
 
 typedef struct norm_weights {
     compute_mem *gain, *bias; /* f32 [d]; bias NULL in an RMS norm */
@@ -16,8 +18,35 @@ typedef struct gate_weights {
     compute_matrix *inner; /* [gate_width, d]; NULL in a linear gate */
     compute_mem *bias;     /* f32 [gate_width]; NULL: none */
     compute_matrix *out;   /* [experts, gate_width or d]; centroids: unit rows times the learned factor */
-    compute_matrix *map;   /* [N, N] of the logits of the layer before; NULL: none */
+    compute_matrix *map;   /* [experts, experts of the layer before] of their logits; NULL: none */
 } gate_weights;
+
+/* The MLP's gate of one layer. Later versions of the space share what has not grown with the first. */
+typedef struct gate_layer {
+    gate_weights w;
+    uint32_t n_columns;      /* the layer's experts */
+    bool owns_out, owns_map; /* else the model's own gates do; inner and bias are always theirs */
+} gate_layer;
+
+struct model_gates {
+    atomic_uint refs;
+    compute_device *device; /* borrowed: closes the matrices */
+    router_space *space;    /* shared */
+    model_gates *own;       /* shared: the model's own gates; NULL: these are */
+    gate_layer *layers;     /* owned [n_layers] */
+    uint32_t n_layers, widest;
+};
+
+struct model_room {
+    compute_device *device; /* borrowed */
+    model_gates *gates;     /* shared */
+    size_t max_rows;
+    float *gate_logits;  /* owned [R, W], W the most columns that a gate has, of attention experts too */
+    float *gate_scratch; /* owned [2 * W] */
+    compute_mem *router; /* f32 [R, W] */
+    compute_mem *before; /* f32 [R, W]: the router logits of the layer before, where a gate map reads them; else NULL */
+    compute_mem *mapped; /* f32 [R, W] */
+};
 
 typedef struct constant_weights {
     compute_mem *value, *gate; /* f32 [d], [2, d] */
@@ -29,7 +58,7 @@ typedef struct layer_weights {
     compute_matrix **q, **o;                        /* owned [A] */
     compute_matrix *k, *v;                          /* NULL with shared_kv */
     compute_mem *q_bias, *k_bias, *v_bias, *o_bias; /* f32; NULL: none */
-    gate_weights att_gate, gate;
+    gate_weights att_gate;
     constant_weights *constants; /* owned [n_constant_experts] */
 } layer_weights;
 
@@ -40,6 +69,7 @@ struct model {
     compute_mem *embedding; /* [vocab_size, d_model] as stored */
     compute_dtype embedding_dtype;
     layer_weights *layers; /* owned [n_layers] */
+    model_gates *gates;    /* shared: the checkpoint's own */
     norm_weights final_norm;
     compute_matrix *head;
     compute_mem *rope;       /* f32 [max_context][2][head_dim / 2]; NULL with no_positions */
@@ -55,8 +85,9 @@ typedef struct row_picks {
 } row_picks;
 
 struct model_batch {
-    model *m;     /* borrowed */
-    model_kv *kv; /* borrowed */
+    model *m;         /* borrowed */
+    model_kv *kv;     /* borrowed */
+    model_room *room; /* owned */
     size_t max_rows, max_logit_rows;
 
     /* the step */
@@ -72,8 +103,6 @@ struct model_batch {
     row_picks experts, att_experts;
     int32_t *remote_ids;             /* owned [R, k]: ids, -1 where the coordinator evaluates */
     uint32_t *n_picks;               /* owned [R]: picks that combine adds */
-    float *gate_logits;              /* owned [R, max(N, A)] */
-    float *gate_scratch;             /* owned [2 * max(N, A)] */
     uint32_t *group_ends;            /* owned [A]: of the picks sorted by attention expert */
     compute_routed *routed;          /* owned [A]: rows by attention expert */
     uint32_t *from_rows, *pick_rows; /* owned [R * max(k, a)] */
@@ -87,9 +116,6 @@ struct model_batch {
     compute_mem *q_class; /* class [R * a, H]: rounded q, then rounded attention */
     compute_mem *out;     /* f32 [R * a, d]: O's output */
     compute_mem *inner;   /* f32 [R, gate_width] */
-    compute_mem *router;  /* f32 [R, max(N, A)] */
-    compute_mem *before;  /* f32 [R, N]: the router logits of the layer before, where a gate map reads them */
-    compute_mem *mapped;  /* f32 [R, N] */
     compute_mem *results; /* class [R * k, d] */
     compute_mem *last;    /* f32 [L, d] */
     compute_mem *last_in; /* class [L, d] */
@@ -103,7 +129,14 @@ compute_mem *model_kv_memory(const model_kv *kv);
 void model_batch_norm(model_batch *b, const norm_weights *w);
 /* A row with NaN in it has failed; it gets harmless picks so that the rows beside it go on. */
 void model_batch_fail(model_batch *b, size_t row, const router_set_layer *set, uint32_t k, const row_picks *out);
-/* gate.c: router logits of the normed rows, n_experts per row, in b->router and b->gate_logits. */
+/* gates.c: without matrices yet. MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status model_gates_alloc(compute_device *d, router_space *space, model_gates *own, model_gates **out);
+/* n values widened to f32. */
+void model_widen(float *out, const unsigned char *data, compute_dtype dtype, size_t n);
+/* Rows of unit length times exp(temperature), so that a product with a unit row is the logit. */
+void model_scale_centroids(float *rows, size_t n_rows, size_t width, float temperature);
+
+/* gate.c: router logits of the normed rows, n_experts per row, in the room's router and gate_logits. */
 MOE_NODISCARD moe_status model_gate_logits(model_batch *b, const gate_weights *w, uint32_t n_experts);
 /* gate.c: picks of the MLP's experts; the experts' input is then in b->in. */
 MOE_NODISCARD moe_status model_gate_route(model_batch *b, uint32_t layer);
