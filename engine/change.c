@@ -2,6 +2,8 @@
  * and wakes everybody. Those who ask go by turns. */
 #include "engine/engine_priv.h"
 
+#include <stdlib.h>
+
 /* One who asks, on its own stack until it is answered. */
 typedef struct engine_asked {
     const engine_changes *changes;
@@ -10,16 +12,94 @@ typedef struct engine_asked {
     moe_error why;
 } engine_asked;
 
+/* ------------------------------------------------------------------------------------------------ growth */
+struct engine_growth {
+    router_space *space;                         /* shared */
+    model_room *rooms[ENGINE_MAX_MICRO_BATCHES]; /* owned */
+    uint32_t n_rooms;
+    router_use *use;           /* owned */
+    exchange_growth *exchange; /* owned */
+};
+
+moe_status engine_growth_open(engine *e, model_gates *gates, engine_growth **out, moe_error *err)
+{
+    const engine_options *o = &e->options;
+    router_space *space = model_gates_space(gates), *now = engine_current_space(e);
+    bool is_later = router_space_continues(space, now);
+    engine_growth *g = is_later ? calloc(1, sizeof *g) : NULL;
+    moe_status status = g != NULL ? MOE_OK : MOE_ERR_NO_MEMORY;
+
+    router_space_unref(now);
+    if (!is_later) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "engine: the expert space is no later version of the one in use");
+    }
+    for (uint32_t i = 0; i < o->micro_batches && status == MOE_OK; i++) {
+        status = model_room_open(o->model, gates, o->max_batch_tokens, &g->rooms[i]);
+        g->n_rooms = i + 1;
+    }
+    if (status == MOE_OK) {
+        status = router_use_open(space, e->info.config->gate.k, moe_now_ns(o->clock), &g->use);
+    }
+    if (status == MOE_OK) {
+        status = exchange_growth_open(o->exchange, space, &g->exchange, err);
+    }
+    if (status != MOE_OK) {
+        engine_growth_close(g);
+        return moe_fail(err, status, "engine: %u experts: out of memory", router_space_n_slots(space));
+    }
+    g->space = router_space_ref(space);
+    *out = g;
+    return MOE_OK;
+}
+
+void engine_growth_close(engine_growth *g)
+{
+    if (g == NULL) {
+        return;
+    }
+    for (uint32_t i = 0; i < g->n_rooms; i++) {
+        model_room_close(g->rooms[i]);
+    }
+    router_use_close(g->use);
+    exchange_growth_close(g->exchange);
+    router_space_unref(g->space);
+    free(g);
+}
+
+static void grow(engine *e, engine_growth *g)
+{
+    router_space *space = e->space;
+    router_use *use = e->use;
+
+    for (uint32_t i = 0; i < g->n_rooms; i++) {
+        g->rooms[i] = model_batch_move(e->batches[i], g->rooms[i]);
+    }
+    exchange_grow(e->options.exchange, g->exchange);
+    router_use_take(g->use, use);
+    pthread_mutex_lock(&e->lock);
+    e->space = g->space;
+    e->use = g->use;
+    pthread_mutex_unlock(&e->lock);
+    g->space = space;
+    g->use = use;
+}
+
+/* ------------------------------------------------------------------------------------------------ taking */
+static moe_status check_set_in(const router_space *space, const router_set *set, moe_error *err)
+{
+    return router_space_n_slots(router_set_space(set)) <= router_space_n_slots(space)
+               ? MOE_OK
+               : moe_fail(err, MOE_ERR_INVALID_ARG, "expert set %.12s: it has experts that are not here yet",
+                          router_set_id(set));
+}
+
 moe_status engine_check_set(engine *e, const router_set *set, moe_error *err)
 {
-    const router_space *space = router_set_space(set);
+    router_space *space = engine_current_space(e);
+    moe_status status = check_set_in(space, set, err);
 
-    pthread_mutex_lock(&e->lock);
-    bool is_known = router_space_version(space) <= router_space_version(e->space);
-    pthread_mutex_unlock(&e->lock);
-    return is_known ? MOE_OK
-                    : moe_fail(err, MOE_ERR_INVALID_ARG, "expert set %.12s: it has experts that are not here yet",
-                               router_set_id(set));
+    router_space_unref(space);
+    return status;
 }
 
 static void switch_set(engine *e, router_set *set)
@@ -35,10 +115,17 @@ static void switch_set(engine *e, router_set *set)
 
 static moe_status take(engine *e, const engine_changes *c, moe_error *err)
 {
-    moe_status status = c->set == NULL ? MOE_OK : engine_check_set(e, c->set, err);
+    const router_space *space = c->growth != NULL ? c->growth->space : e->space;
+    moe_status status = c->set == NULL ? MOE_OK : check_set_in(space, c->set, err);
 
+    if (status == MOE_OK && c->growth != NULL && !router_space_continues(space, e->space)) {
+        status = moe_fail(err, MOE_ERR_INVALID_ARG, "engine: the expert space has grown otherwise meanwhile");
+    }
     if (status == MOE_OK && c->take != NULL) {
         status = c->take(c->ctx, err);
+    }
+    if (status == MOE_OK && c->growth != NULL) {
+        grow(e, c->growth);
     }
     if (status == MOE_OK && c->set != NULL) {
         switch_set(e, c->set);

@@ -450,7 +450,12 @@ uint64_t engine_get_expert_use(engine *e, router_expert_use *out, size_t n)
 
 router_space *engine_current_space(engine *e)
 {
-    return router_space_ref(e->space);
+    router_space *s;
+
+    pthread_mutex_lock(&e->lock);
+    s = router_space_ref(e->space);
+    pthread_mutex_unlock(&e->lock);
+    return s;
 }
 
 router_set *engine_current_set(engine *e)

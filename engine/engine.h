@@ -209,7 +209,11 @@ void engine_release(engine_request *r);
  * Whoever changes something makes everything beforehand, on a thread of its own; the engine takes it between two steps. So a
  * step has one state from its first row to the last, and allocates nothing. Requests that were admitted before keep their set,
  * and rows of different sets share a step. */
+typedef struct engine_growth engine_growth;
 typedef struct engine_changes {
+    /* The space grows: its gates, and what the engine has that is sized by it. Afterwards it has what was there before, to be
+     * closed. NULL: the space stays. */
+    engine_growth *growth;
     router_set *set; /* the current set from then on, of which the engine keeps a reference; NULL: it stays */
     /* Called on the engine's thread when no step is under way and nothing has been changed yet, for what else belongs to that
      * thread: what the exchange and an embedded node have. It must neither block nor call back into the engine. An error
@@ -218,11 +222,16 @@ typedef struct engine_changes {
     void *ctx;
 } engine_changes;
 
+/* Everything for a later version of the space, that of the gates (referenced); made while the engine runs, one at a time.
+ * Errors: MOE_ERR_INVALID_ARG: it is no later version; MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status engine_growth_open(engine *e, model_gates *gates, engine_growth **out, moe_error *err);
+void engine_growth_close(engine_growth *g); /* NULL is fine; before engine_close */
+
 /* Waits until the engine has taken the change, whether it is idle, runs requests or waits for experts. A step that has got no
  * result for a second is put off for it: its rows are computed again afterwards, to the same bits. One change at a time, in
  * the order in which they came. Before engine_start the thread that steps the engine calls it: the change is taken at once.
  * It must have returned before engine_close is called.
- * Errors: MOE_ERR_INVALID_ARG: the set has experts that the engine's space has not; MOE_ERR_BUSY: a step is under way, before
+ * Errors: MOE_ERR_INVALID_ARG: the set has experts that the (grown) space has not; MOE_ERR_BUSY: a step is under way, before
  * engine_start; those of take. */
 MOE_NODISCARD moe_status engine_change(engine *e, const engine_changes *changes, moe_error *err);
 

@@ -43,7 +43,7 @@ struct engine {
     compute_counters before_own; /* when it was sent */
     compute_counters own_tokens; /* what such tokens have added: they are nobody's */
     router_set *set;             /* the current set; referenced */
-    router_space *space;         /* shared: all experts that the counters know */
+    router_space *space;         /* shared, under the lock as the set: all experts that there are */
     engine_stats stats;          /* published under the lock after every step */
 
     /* any thread */

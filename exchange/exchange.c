@@ -112,8 +112,7 @@ static moe_status buffers_open(exchange *x)
 {
     const exchange_options *o = &x->o;
     size_t picks = x->hello.max_picks;
-    size_t frame_bytes = wire_dispatch_bytes(x->hello.max_rows, MOE_MIN(picks, router_space_widest(o->space)), picks,
-                                             o->d_model, x->dtype);
+    size_t frame_bytes = wire_dispatch_bytes(x->hello.max_rows, picks, picks, o->d_model, x->dtype);
 
     for (uint32_t mb = 0; mb < o->micro_batches; mb++) {
         x->runs[mb].picks = calloc(o->max_rows, o->k);
@@ -130,9 +129,10 @@ static moe_status buffers_open(exchange *x)
         status = transport_frames_open(o->transport, n, frame_bytes, &x->dispatches);
     }
     if (status == MOE_OK) {
-        status = exchange_holds_open(x);
+        x->holds.bits = exchange_holds_alloc(o->space);
+        status = x->holds.bits == NULL ? MOE_ERR_NO_MEMORY : attempts_open(x);
     }
-    return status == MOE_OK ? attempts_open(x) : status;
+    return status;
 }
 
 moe_status exchange_open(const exchange_options *options, exchange **out, moe_error *err)
@@ -201,6 +201,67 @@ void exchange_set_placement(exchange *x, router_placement *placement)
     x->placement = router_placement_ref(placement);
     router_placement_unref(old);
     exchange_map_nodes(x);
+}
+
+/* ------------------------------------------------------------------------------------------------ growing */
+struct exchange_growth {
+    router_space *space; /* shared */
+    router_plan *plan;   /* owned */
+    uint64_t *holds;     /* owned [ROUTER_MAX_NODES][router_space_words] */
+};
+
+moe_status exchange_growth_open(const exchange *x, router_space *space, exchange_growth **out, moe_error *err)
+{
+    exchange_growth *g = calloc(1, sizeof *g);
+
+    if (g == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "exchange: out of memory");
+    }
+    g->space = router_space_ref(space);
+    g->holds = exchange_holds_alloc(space);
+    if (g->holds == NULL || router_plan_open(x->o.max_rows, x->o.k, router_space_widest(space), &g->plan) != MOE_OK) {
+        exchange_growth_close(g);
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "exchange: %u experts: out of memory", router_space_n_slots(space));
+    }
+    *out = g;
+    return MOE_OK;
+}
+
+void exchange_growth_close(exchange_growth *g)
+{
+    if (g != NULL) {
+        router_plan_close(g->plan);
+        free(g->holds);
+        router_space_unref(g->space);
+        free(g);
+    }
+}
+
+void exchange_grow(exchange *x, exchange_growth *g)
+{
+    const exchange_growth before = {x->o.space, x->plan, x->holds.bits};
+
+    MOE_ASSERT(router_space_n_slots(g->space) >= router_space_n_slots(before.space));
+    for (uint32_t mb = 0; mb < x->o.micro_batches; mb++) {
+        MOE_ASSERT(x->runs[mb].state != EXCHANGE_RUNNING);
+    }
+    exchange_holds_copy(g->holds, g->space, x);
+    x->o.space = g->space;
+    x->plan = g->plan;
+    x->holds.bits = g->holds;
+    *g = before;
+    x->coverage.stale = true;
+    for (size_t i = 0; i < ROUTER_MAX_NODES; i++) {
+        if (link_is_open(&x->nodes[i].link)) {
+            link_ask_again(&x->nodes[i].link);
+        }
+    }
+    exchange_wake_at(x, 0);
+}
+
+router_space *exchange_get_space(const exchange *x)
+{
+    return x->o.space;
 }
 
 void exchange_get_stats(const exchange *x, exchange_stats *out)

@@ -2,10 +2,11 @@
  * once, and puts the results where Combine reads them; retries and hedges until every pick has exactly one result.
  *
  * Nouns:
- *   exchange       one coordinator's dispatcher over one transport endpoint
- *   exchange_job   one (layer, micro-batch) of a step
- *   pick           (row i, choice j) of a job, numbered i * k + j
- *   attempt        one DISPATCH under way: some picks, sent to one node on one connection
+ *   exchange         one coordinator's dispatcher over one transport endpoint
+ *   exchange_job     one (layer, micro-batch) of a step
+ *   pick             (row i, choice j) of a job, numbered i * k + j
+ *   exchange_growth  what is sized by the expert space, made for a later version of it
+ *   attempt          one DISPATCH under way: some picks, sent to one node on one connection
  *
  * A pick is in one of three states:
  *   waiting        it is planned at the next turn
@@ -126,6 +127,17 @@ void exchange_set_placement(exchange *x, router_placement *placement);
 /* From now on no row is in need of a copy outside the placement of this epoch: all nodes are told at the next progress,
  * and any that is met later. Until a node hears of it, it keeps what it holds for older placements. */
 void exchange_set_applied(exchange *x, uint64_t epoch);
+
+/* The space grows: everything that is sized by it is made beforehand, on any thread, and taken by the engine's when no job runs.
+ * Afterwards the growth has what was there before, to be closed. Nodes are asked for all that they hold once more; what
+ * they have told of the experts before goes on to count.
+ * Errors: MOE_ERR_NO_MEMORY. */
+typedef struct exchange_growth exchange_growth;
+MOE_NODISCARD moe_status exchange_growth_open(const exchange *x, router_space *space, exchange_growth **out,
+                                              moe_error *err);
+void exchange_growth_close(exchange_growth *g); /* NULL is fine */
+void exchange_grow(exchange *x, exchange_growth *g);
+router_space *exchange_get_space(const exchange *x); /* borrowed: the bitmaps are over its slots */
 
 /* Plans and sends one job. Afterwards exchange_progress until exchange_collect has it.
  * Errors: of the device, when x cannot be downloaded; the job is then EXCHANGE_IDLE. */

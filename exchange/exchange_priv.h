@@ -170,7 +170,9 @@ void exchange_mute_answered(exchange *x, exchange_node *n);             /* with 
 bool exchange_takes_rows(const exchange_node *n, uint64_t now);
 
 /* holds.c */
-MOE_NODISCARD moe_status exchange_holds_open(exchange *x);
+uint64_t *exchange_holds_alloc(const router_space *space); /* all 0; NULL: no memory */
+/* Into the bitmaps of a later space. */
+void exchange_holds_copy(uint64_t *to, const router_space *later, const exchange *x);
 void exchange_holds_forget(exchange *x, const exchange_node *node);
 void exchange_on_holds(void *node, const wire_holds *changed); /* of link_ops */
 void exchange_holds_timer(exchange *x);

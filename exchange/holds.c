@@ -14,10 +14,17 @@ static uint64_t *bits_of(const exchange *x, const exchange_node *node)
     return x->holds.bits + (size_t)(node - x->nodes) * router_space_words(x->o.space);
 }
 
-moe_status exchange_holds_open(exchange *x)
+uint64_t *exchange_holds_alloc(const router_space *space)
 {
-    x->holds.bits = calloc(ROUTER_MAX_NODES * router_space_words(x->o.space), sizeof *x->holds.bits);
-    return x->holds.bits == NULL ? MOE_ERR_NO_MEMORY : MOE_OK;
+    return calloc(ROUTER_MAX_NODES * router_space_words(space), sizeof(uint64_t));
+}
+
+void exchange_holds_copy(uint64_t *to, const router_space *later, const exchange *x)
+{
+    for (size_t i = 0; i < ROUTER_MAX_NODES; i++) {
+        memcpy(to + i * router_space_words(later), bits_of(x, &x->nodes[i]),
+               router_space_words(x->o.space) * sizeof *to);
+    }
 }
 
 void exchange_holds_forget(exchange *x, const exchange_node *node)

@@ -2,18 +2,19 @@
  * Stateless: an answer is a function of (layer, expert, rows); a dispatch computed twice gives equal results.
  *
  * Nouns:
- *   expert_node     one member with its experts, its peers and the dispatches that wait
- *   expert_source   where experts come from: a checkpoint, or a test's random weights
- *   batch           the dispatches taken so far; all are run at once, the rows of one expert together for all
- *                   who asked
- *   peer            a connection: a coordinator once it has greeted, before that a stranger; or a reader of packs
+ *   expert_node         one member with its experts, its peers and the dispatches that wait
+ *   expert_source       where experts come from: a checkpoint, or a test's random weights
+ *   expert_node_growth  what is sized by the expert space, made for a later version of it
+ *   batch               the dispatches taken so far; all are run at once, the rows of one expert together for all
+ *                       who asked
+ *   peer                a connection: a coordinator once it has greeted, before that a stranger; or a reader of packs
  *
  * Fairness: a turn reads a bounded number of bytes from each connection (transport.h), and what all sent is computed
  *          together. Every peer can have some frames under way whatever the others do: one that does not read is no
  *          longer answered, its further dispatches are refused, and nobody else notices. Readers get at most one piece of
  *          64 KiB in a turn, all together, after what was computed in it.
  * Threads: everything belongs to the thread that calls expert_node_progress (it has called compute_thread_init).
- * After open and load nothing is allocated. */
+ * After open and load nothing is allocated, but for growth, which is made on any thread. */
 #ifndef CONCLAVE_EXPERT_NODE_H
 #define CONCLAVE_EXPERT_NODE_H
 
@@ -100,7 +101,19 @@ MOE_NODISCARD moe_status expert_node_load_finish(expert_node *node, uint32_t lay
 void expert_node_load_abandon(expert_node *node, uint32_t layer, int32_t expert_id);
 /* Drops one expert. Dispatches taken before are answered first. Not held: nothing happens. */
 void expert_node_drop(expert_node *node, uint32_t layer, int32_t expert_id);
+/* The same without closing it: whoever takes the expert closes it, on any thread. NULL: it is not held. */
+compute_expert *expert_node_take(expert_node *node, uint32_t layer, int32_t expert_id);
 bool expert_node_holds(const expert_node *node, uint32_t layer, int32_t expert_id);
+
+/* The space grows by experts that are not held yet. Made beforehand, on any thread, one at a time; taken by the node's, without
+ * allocating. Afterwards the growth has what was there before, to be closed. A coordinator that knows the space before is told
+ * of experts that it passes over, one that knows a later one asks for some that are refused as not held.
+ * Errors: MOE_ERR_INVALID_ARG: not a later version of the node's space; MOE_ERR_NO_MEMORY. */
+typedef struct expert_node_growth expert_node_growth;
+MOE_NODISCARD moe_status expert_node_growth_open(const expert_node *node, router_space *space, expert_node_growth **out,
+                                                 moe_error *err);
+void expert_node_growth_close(expert_node_growth *g); /* NULL is fine */
+void expert_node_grow(expert_node *node, expert_node_growth *g);
 
 /* Makes the transport progress and runs the dispatches that have arrived. Returns the number of events handled. Never
  * waits for another member. */

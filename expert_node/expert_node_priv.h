@@ -78,7 +78,7 @@ struct expert_node {
     size_t row_bytes;
     node_slot *slots;   /* owned [slots of the space] */
     node_block *blocks; /* owned; each layer's ids that there are, 64 by 64 */
-    uint32_t newest_block;
+    uint32_t n_blocks, newest_block;
     node_peer *peers; /* owned [max_peers] */
     transport_frames *small, *answers;
     transport_frames *pieces;        /* NULL: there are no packs */

@@ -2,6 +2,7 @@
 #include "expert_node/expert_node_priv.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* NULL: there is no such expert, or it is no node's. */
 static node_slot *find_slot(const expert_node *node, uint32_t layer, int32_t expert_id)
@@ -151,41 +152,63 @@ moe_status expert_node_load(expert_node *node, uint32_t layer, int32_t expert_id
     return expert_node_load_finish(node, layer, expert_id, expert, err);
 }
 
-static void slot_close(expert_node *node, node_slot *slot)
+compute_expert *expert_node_take(expert_node *node, uint32_t layer, int32_t expert_id)
 {
-    node->o.device->ops->expert_close(node->o.device, slot->expert);
-    slot->expert = NULL;
-    node->stats.experts--;
-    node->stats.memory_bytes -= node->o.expert_bytes;
+    node_slot *slot = find_slot(node, layer, expert_id);
+    compute_expert *expert = slot == NULL ? NULL : slot->expert;
+
+    if (expert != NULL) {
+        node_batch_run(node);
+        note_change(node, slot, expert_id, false);
+        slot->expert = NULL;
+        node->stats.experts--;
+        node->stats.memory_bytes -= node->o.expert_bytes;
+    }
+    return expert;
 }
 
 void expert_node_drop(expert_node *node, uint32_t layer, int32_t expert_id)
 {
-    node_slot *slot = find_slot(node, layer, expert_id);
+    compute_expert *expert = expert_node_take(node, layer, expert_id);
 
-    if (slot != NULL && slot->expert != NULL) {
-        node_batch_run(node);
-        note_change(node, slot, expert_id, false);
-        slot_close(node, slot);
+    if (expert != NULL) {
+        node->o.device->ops->expert_close(node->o.device, expert);
     }
 }
 
-/* Gives every slot its block; returns how many there are. blocks NULL: they are only counted. */
-static uint32_t map_blocks(expert_node *node, node_block *blocks)
+/* ------------------------------------------------------------------------------------------------ growing */
+struct expert_node_growth {
+    router_space *space; /* shared */
+    node_slot *slots;    /* owned [slots of the space] */
+    node_block *blocks;  /* owned [n_blocks] */
+    uint32_t n_blocks;
+};
+
+/* Gives the slots from the first on their blocks: those of the slots before, and behind them new ones. Returns how many there
+ * are then. A new expert is above all of its layer that were there before, so only the layer's last block may take it in. blocks
+ * NULL: the new ones are only counted. */
+static uint32_t map_blocks(const router_space *space, uint32_t first_slot, const node_slot *before, uint32_t n_before,
+                           node_slot *slots, node_block *blocks)
 {
-    const router_space *space = node->o.space;
-    uint32_t n = 0;
+    uint32_t n = n_before;
 
     for (uint32_t l = 0; l < router_space_n_layers(space); l++) {
         const router_space_layer *layer = router_space_at(space, l);
+        uint32_t block = NODE_NO_BLOCK;
 
         for (uint32_t i = 0; i < layer->n_experts; i++) {
-            uint32_t first = (uint32_t)layer->ids[i] / 64 * 64;
+            uint32_t first = (uint32_t)layer->ids[i] / 64 * 64, slot = layer->slots[i];
 
-            n += i == 0 || first != (uint32_t)layer->ids[i - 1] / 64 * 64;
-            node->slots[layer->slots[i]].block = n - 1;
-            if (blocks != NULL) {
-                blocks[n - 1] =
+            if (slot < first_slot) {
+                block = before[slot].block;
+                continue;
+            }
+            if (i == 0 || first != (uint32_t)layer->ids[i - 1] / 64 * 64) {
+                block = n++;
+            }
+            slots[slot].block = block;
+            if (blocks != NULL && block >= n_before) {
+                blocks[block] =
                     (node_block){.layer = l, .first = first, .older = NODE_NO_BLOCK, .newer = NODE_NO_BLOCK};
             }
         }
@@ -193,9 +216,62 @@ static uint32_t map_blocks(expert_node *node, node_block *blocks)
     return n;
 }
 
+moe_status expert_node_growth_open(const expert_node *node, router_space *space, expert_node_growth **out,
+                                   moe_error *err)
+{
+    uint32_t n_before = router_space_n_slots(node->o.space), n = router_space_n_slots(space);
+    expert_node_growth *g = NULL;
+
+    if (!router_space_continues(space, node->o.space)) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "node %s: the expert space is no later version of its own",
+                        node->o.id);
+    }
+    g = calloc(1, sizeof *g);
+    if (g != NULL && (g->slots = calloc(n, sizeof *g->slots)) != NULL) {
+        g->n_blocks = map_blocks(space, n_before, node->slots, node->n_blocks, g->slots, NULL);
+        g->blocks = calloc(g->n_blocks, sizeof *g->blocks);
+    }
+    if (g == NULL || g->blocks == NULL) {
+        expert_node_growth_close(g);
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "node %s: %u experts: out of memory", node->o.id, n);
+    }
+    g->space = router_space_ref(space);
+    (void)map_blocks(space, n_before, node->slots, node->n_blocks, g->slots, g->blocks);
+    for (uint32_t i = n_before; i < n; i++) {
+        g->slots[i].first_group = g->slots[i].last_group = NODE_NO_GROUP;
+    }
+    *out = g;
+    return MOE_OK;
+}
+
+void expert_node_growth_close(expert_node_growth *g)
+{
+    if (g != NULL) {
+        router_space_unref(g->space);
+        free(g->slots);
+        free(g->blocks);
+        free(g);
+    }
+}
+
+void expert_node_grow(expert_node *node, expert_node_growth *g)
+{
+    const expert_node_growth before = {node->o.space, node->slots, node->blocks, node->n_blocks};
+
+    MOE_ASSERT(g->n_blocks >= before.n_blocks);
+    memcpy(g->slots, before.slots, router_space_n_slots(before.space) * sizeof *g->slots);
+    memcpy(g->blocks, before.blocks, before.n_blocks * sizeof *g->blocks);
+    node->o.space = g->space;
+    node->slots = g->slots;
+    node->blocks = g->blocks;
+    node->n_blocks = g->n_blocks;
+    *g = before;
+}
+
 moe_status node_shard_open(expert_node *node)
 {
-    size_t n_slots = router_space_n_slots(node->o.space);
+    router_space *space = node->o.space;
+    size_t n_slots = router_space_n_slots(space);
 
     node->newest_block = NODE_NO_BLOCK;
     node->slots = calloc(n_slots, sizeof *node->slots);
@@ -205,20 +281,21 @@ moe_status node_shard_open(expert_node *node)
     for (size_t i = 0; i < n_slots; i++) {
         node->slots[i].first_group = node->slots[i].last_group = NODE_NO_GROUP;
     }
-    node->blocks = calloc(map_blocks(node, NULL), sizeof *node->blocks);
+    node->n_blocks = map_blocks(space, 0, NULL, 0, node->slots, NULL);
+    node->blocks = calloc(node->n_blocks, sizeof *node->blocks);
     if (node->blocks == NULL) {
         return MOE_ERR_NO_MEMORY;
     }
-    (void)map_blocks(node, node->blocks);
+    (void)map_blocks(space, 0, NULL, 0, node->slots, node->blocks);
     return MOE_OK;
 }
 
 void node_shard_close(expert_node *node)
 {
+    compute_device *device = node->o.device;
+
     for (size_t i = 0; node->slots != NULL && i < router_space_n_slots(node->o.space); i++) {
-        if (node->slots[i].expert != NULL) {
-            slot_close(node, &node->slots[i]);
-        }
+        device->ops->expert_close(device, node->slots[i].expert);
     }
     free(node->slots);
     free(node->blocks);

@@ -300,11 +300,11 @@ static bool tell_holds(link_end *l)
     return l->told >= l->side->revision;
 }
 
-/* A PING that knows no more than the one before, although more was told, says that a frame was lost: it is told again from
- * there. */
+/* A PING that knows no more than the one before, although more was told, says that a frame was lost, or (it knows less) that
+ * all is to be told again: it is told from there. */
 static void hear_of_holds(link_end *l, uint64_t known)
 {
-    if (known < l->told && known == l->last_known) {
+    if (known < l->told && known <= l->last_known && l->last_known != UINT64_MAX) {
         l->told = known;
         (void)tell_holds(l);
     }
@@ -557,6 +557,12 @@ static link_verdict tick_reading(const link_end *l, uint64_t now, uint64_t *wake
     }
     *wake_ns = MOE_MIN(*wake_ns, end);
     return now >= end ? LINK_SILENT : LINK_FINE;
+}
+
+void link_ask_again(link_end *l)
+{
+    l->known = 0;
+    l->told_epoch = 0; /* a PING says so at once */
 }
 
 link_verdict link_tick(link_end *l, uint64_t now, bool busy, uint64_t *wake_ns)

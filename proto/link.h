@@ -118,6 +118,9 @@ typedef struct link_end {
  * Errors: MOE_ERR_BUSY (no room for HELLO), those of draw. The end is then closed. */
 MOE_NODISCARD moe_status link_begin(link_end *l, const link_side *side, void *ctx, uint64_t now, uint64_t deadline_ns);
 void link_close(link_end *l); /* the connection is gone, or given up */
+/* A coordinator's: the node is asked to tell all that it holds once more, as there are more experts now that count. What it
+ * has told goes on to count. */
+void link_ask_again(link_end *l);
 
 typedef enum {
     LINK_NOTHING,

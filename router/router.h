@@ -77,6 +77,8 @@ uint32_t router_space_base_experts(const router_space *s); /* of a layer of the 
 uint32_t router_space_widest(const router_space *s);
 const router_expert *router_space_expert(const router_space *s, uint32_t slot);
 const router_space_layer *router_space_at(const router_space *s, uint32_t layer);
+/* Whether it is `before` or a later version of it: it has the same experts in the same slots. */
+bool router_space_continues(const router_space *s, const router_space *before);
 /* ROUTER_NO_SLOT: there is no such layer or expert. */
 uint32_t router_space_slot(const router_space *s, uint32_t layer, int32_t expert_id);
 /* Where the expert is in its layer's arrays: [0, n_experts); ROUTER_NO_SLOT: it is not there. */

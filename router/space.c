@@ -280,3 +280,22 @@ const unsigned char *router_space_hash(const router_space *s, uint32_t slot)
     MOE_ASSERT(slot < s->n_slots);
     return slot < s->n_base ? NULL : s->hashes[slot - s->n_base];
 }
+
+static bool same_expert(const router_space *a, const router_space *b, uint32_t slot)
+{
+    const router_expert *x = &a->experts[slot], *y = &b->experts[slot];
+    const unsigned char *of_x = router_space_hash(a, slot), *of_y = router_space_hash(b, slot);
+
+    return x->layer == y->layer && x->id == y->id && x->is_local == y->is_local && (of_x == NULL) == (of_y == NULL) &&
+           (of_x == NULL || memcmp(of_x, of_y, 32) == 0);
+}
+
+bool router_space_continues(const router_space *s, const router_space *before)
+{
+    bool does = s->n_layers == before->n_layers && s->n_slots >= before->n_slots;
+
+    for (uint32_t slot = 0; slot < before->n_slots && does && s != before; slot++) {
+        does = same_expert(s, before, slot);
+    }
+    return does;
+}
