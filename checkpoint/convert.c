@@ -6,22 +6,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "checkpoint/output_priv.h"
+#include "checkpoint/output.h"
 #include "checkpoint/shard_priv.h"
 
-#define SOURCE_INDEX   "pytorch_model.bin.index.json"
-#define SOURCE_SINGLE  "pytorch_model.bin"
-#define SOURCE_SUFFIX  ".bin"
-#define INDEX_FILE     "model.safetensors.index.json"
-#define SINGLE_FILE    "model.safetensors"
-#define MAX_COPY_BYTES ((size_t)512 << 20)
-
-/* What a model needs beside its weights. */
-static const char *const copied_files[] = {
-    "config.json",     "generation_config.json", "tokenizer.json",          "tokenizer_config.json",
-    "tokenizer.model", "added_tokens.json",      "special_tokens_map.json", "vocab.json",
-    "merges.txt",      "chat_template.jinja",    "chat_template.json",
-};
+#define SOURCE_INDEX  "pytorch_model.bin.index.json"
+#define SOURCE_SINGLE "pytorch_model.bin"
+#define SOURCE_SUFFIX ".bin"
 
 /* One input and the output that it becomes. */
 typedef struct source {
@@ -129,7 +119,7 @@ static bool exists(const conversion *c, const char *name)
 static moe_status add_single(conversion *c)
 {
     if (!exists(c, SOURCE_SINGLE)) {
-        return exists(c, INDEX_FILE) || exists(c, SINGLE_FILE)
+        return exists(c, OUTPUT_INDEX_FILE) || exists(c, OUTPUT_SINGLE_FILE)
                    ? moe_fail(c->err, MOE_ERR_EXISTS, "it holds safetensors already: there is nothing to convert")
                    : checkpoint_missing(c->dir_fd, "neither " SOURCE_INDEX " nor " SOURCE_SINGLE, c->err);
     }
@@ -160,42 +150,6 @@ static moe_status open_sources(conversion *c)
 }
 
 /* ------------------------------------------------------------------------------------------------ outputs */
-static moe_status write_file(conversion *c, const char *name, const void *bytes, size_t n)
-{
-    int fd = -1;
-    moe_status status = output_create(&c->out, name, &fd, c->err);
-
-    if (status != MOE_OK) {
-        return status;
-    }
-    status = output_write(fd, name, bytes, n, c->err);
-    if (status != MOE_OK) {
-        (void)close(fd);
-        return status;
-    }
-    return output_finish(fd, name, c->err);
-}
-
-static moe_status copy_file(conversion *c, const char *name)
-{
-    checkpoint_file f = {0};
-    moe_status status = checkpoint_file_open(c->dir_fd, name, &f, c->err);
-
-    if (status == MOE_ERR_NOT_FOUND) {
-        return MOE_OK;
-    }
-    if (status == MOE_OK && f.bytes > MAX_COPY_BYTES) {
-        status =
-            moe_fail(c->err, MOE_ERR_UNSUPPORTED, "%s: %zu bytes, the limit is %zu", name, f.bytes, MAX_COPY_BYTES);
-    }
-    if (status == MOE_OK) {
-        status = write_file(c, name, f.data, f.bytes);
-        c->n_copied++;
-    }
-    checkpoint_file_close(&f);
-    return status;
-}
-
 static moe_status write_source(conversion *c, source *s)
 {
     int fd = -1;
@@ -215,43 +169,31 @@ static moe_status write_source(conversion *c, source *s)
 
 static moe_status write_index(conversion *c)
 {
-    moe_text text;
+    output_place *places = calloc(c->n_tensors + 1, sizeof(*places));
+    size_t n = 0;
     moe_status status;
 
-    moe_text_init(&text, CHECKPOINT_MAX_JSON);
-    moe_text_printf(&text, "{\"metadata\":{\"total_size\":%zu},\"weight_map\":{", c->total_bytes);
-    for (size_t i = 0, n = 0; i < c->n_sources; i++) {
-        for (size_t j = 0; j < c->sources[i].torch.n_tensors; j++, n++) {
-            const char *name = c->sources[i].torch.tensors[j].name;
-            moe_text_append(&text, n > 0 ? ",\n" : "\n", n > 0 ? 2 : 1);
-            moe_text_json_string(&text, name, strlen(name));
-            moe_text_printf(&text, ":\"%s\"", c->sources[i].shard);
+    if (places == NULL) {
+        return moe_fail(c->err, MOE_ERR_NO_MEMORY, "no memory for %zu tensors", c->n_tensors);
+    }
+    for (size_t i = 0; i < c->n_sources; i++) {
+        for (size_t j = 0; j < c->sources[i].torch.n_tensors; j++) {
+            places[n++] = (output_place){c->sources[i].torch.tensors[j].name, c->sources[i].shard};
         }
     }
-    moe_text_printf(&text, "\n}}\n");
-    status = text.failed
-                 ? moe_fail(c->err, MOE_ERR_NO_MEMORY, INDEX_FILE ": no memory, or over %u bytes", CHECKPOINT_MAX_JSON)
-                 : write_file(c, INDEX_FILE, text.data, text.size);
-    moe_text_fini(&text);
+    status = output_write_index(&c->out, places, n, c->total_bytes, c->err);
+    free(places);
     return status;
 }
 
 /* The weights last: until they are there the directory is no model. */
 static moe_status write_all(conversion *c)
 {
-    moe_status status = MOE_OK;
+    moe_status status = output_copy_companions(&c->out, c->dir_fd, NULL, &c->n_copied, c->err);
 
-    for (size_t i = 0; status == MOE_OK && i < MOE_COUNT(copied_files); i++) {
-        status = copy_file(c, copied_files[i]);
-    }
     for (size_t i = 0; status == MOE_OK && i < c->n_sources; i++) {
-        source *s = &c->sources[i];
-        if (c->n_sources == 1) {
-            snprintf(s->shard, sizeof(s->shard), SINGLE_FILE);
-        } else {
-            snprintf(s->shard, sizeof(s->shard), "model-%05zu-of-%05zu.safetensors", i + 1, c->n_sources);
-        }
-        status = write_source(c, s);
+        output_shard_name(i, c->n_sources, c->sources[i].shard);
+        status = write_source(c, &c->sources[i]);
     }
     return status == MOE_OK && c->n_sources > 1 ? write_index(c) : status;
 }

@@ -1,4 +1,6 @@
-#include "checkpoint/output_priv.h"
+#include "checkpoint/output.h"
+
+#include "checkpoint/checkpoint_priv.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -6,10 +8,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
-#define WORK_FOLDER ".converting-XXXXXX"
-#define MAX_FILES   (CHECKPOINT_MAX_SHARDS + 64u)
+#define WORK_FOLDER    ".writing-XXXXXX"
+#define MAX_FILES      (CHECKPOINT_MAX_SHARDS + 64u)
+#define DATA_ALIGNMENT 64u
+#define MAX_COPY_BYTES ((size_t)512 << 20)
+
+/* What a model needs beside its weights. */
+static const char *const companions[] = {
+    "config.json",     "generation_config.json", "tokenizer.json",          "tokenizer_config.json",
+    "tokenizer.model", "added_tokens.json",      "special_tokens_map.json", "vocab.json",
+    "merges.txt",      "chat_template.jinja",    "chat_template.json",
+};
 
 /* dir/name, owned by the caller; NULL: no memory. */
 static char *join(const char *dir, const char *name)
@@ -74,6 +86,21 @@ moe_status output_open(const char *path, output_dir *out, moe_error *err)
     return MOE_OK;
 }
 
+moe_status output_check_room(const output_dir *o, size_t bytes, moe_error *err)
+{
+    struct statvfs disk;
+    char needed[MOE_SIZE_TEXT], free_bytes[MOE_SIZE_TEXT];
+
+    if (statvfs(o->path, &disk) != 0) {
+        return moe_fail(err, MOE_ERR_IO, "%.200s: %s", o->path, strerror(errno));
+    }
+    if ((uint64_t)disk.f_bavail * disk.f_frsize < bytes) {
+        return moe_fail(err, MOE_ERR_IO, "%.200s: %s are needed, %s are free", o->path, moe_size_text(bytes, needed),
+                        moe_size_text((size_t)disk.f_bavail * disk.f_frsize, free_bytes));
+    }
+    return MOE_OK;
+}
+
 moe_status output_create(output_dir *o, const char *name, int *fd_out, moe_error *err)
 {
     char *path = join(o->work, name), *kept = strdup(name);
@@ -126,6 +153,131 @@ moe_status output_finish(int fd, const char *name, moe_error *err)
     return status;
 }
 
+moe_status output_write_file(output_dir *o, const char *name, const void *bytes, size_t n, moe_error *err)
+{
+    int fd = -1;
+    moe_status status = output_create(o, name, &fd, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    status = output_write(fd, name, bytes, n, err);
+    if (status != MOE_OK) {
+        (void)close(fd);
+        return status;
+    }
+    return output_finish(fd, name, err);
+}
+
+static moe_status copy_file(output_dir *o, int dir_fd, const char *name, size_t *n_copied, moe_error *err)
+{
+    checkpoint_file f = {0};
+    moe_status status = checkpoint_file_open(dir_fd, name, &f, err);
+
+    if (status == MOE_ERR_NOT_FOUND) {
+        return MOE_OK;
+    }
+    if (status == MOE_OK && f.bytes > MAX_COPY_BYTES) {
+        status = moe_fail(err, MOE_ERR_UNSUPPORTED, "%s: %zu bytes, the limit is %zu", name, f.bytes, MAX_COPY_BYTES);
+    }
+    if (status == MOE_OK) {
+        status = output_write_file(o, name, f.data, f.bytes, err);
+        (*n_copied)++;
+    }
+    checkpoint_file_close(&f);
+    return status;
+}
+
+moe_status output_copy_companions(output_dir *o, int dir_fd, const char *except, size_t *n_copied, moe_error *err)
+{
+    moe_status status = MOE_OK;
+
+    for (size_t i = 0; status == MOE_OK && i < MOE_COUNT(companions); i++) {
+        if (except == NULL || strcmp(companions[i], except) != 0) {
+            status = copy_file(o, dir_fd, companions[i], n_copied, err);
+        }
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ safetensors */
+static void put_header(moe_text *header, const output_tensor *tensors, size_t n)
+{
+    size_t at = 0;
+
+    moe_text_printf(header, "{\"__metadata__\":{\"format\":\"pt\"}");
+    for (size_t i = 0; i < n; i++) {
+        const output_tensor *t = &tensors[i];
+
+        moe_text_append(header, ",", 1);
+        moe_text_json_string(header, t->name, strlen(t->name));
+        moe_text_printf(header, ":{\"dtype\":\"%s\",\"shape\":[", t->dtype);
+        for (size_t d = 0; d < t->rank; d++) {
+            moe_text_printf(header, "%s%zu", d > 0 ? "," : "", t->shape[d]);
+        }
+        moe_text_printf(header, "],\"data_offsets\":[%zu,%zu]}", at, at + t->bytes);
+        at += t->bytes;
+    }
+    moe_text_append(header, "}", 1);
+    while (!header->failed && (header->size + 8) % DATA_ALIGNMENT != 0) {
+        moe_text_append(header, " ", 1);
+    }
+}
+
+moe_status output_write_header(int fd, const char *name, const output_tensor *tensors, size_t n, moe_error *err)
+{
+    moe_text header;
+    unsigned char length[8];
+    moe_status status;
+
+    moe_text_init(&header, CHECKPOINT_MAX_JSON);
+    put_header(&header, tensors, n);
+    if (header.failed) {
+        moe_text_fini(&header);
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "%.200s: no memory for its header, or over %u bytes", name,
+                        CHECKPOINT_MAX_JSON);
+    }
+    for (size_t i = 0; i < sizeof(length); i++) {
+        length[i] = (unsigned char)((uint64_t)header.size >> (8 * i));
+    }
+    status = output_write(fd, name, length, sizeof(length), err);
+    if (status == MOE_OK) {
+        status = output_write(fd, name, header.data, header.size, err);
+    }
+    moe_text_fini(&header);
+    return status;
+}
+
+void output_shard_name(size_t i, size_t n, char out[64])
+{
+    if (n == 1) {
+        (void)snprintf(out, 64, OUTPUT_SINGLE_FILE);
+    } else {
+        (void)snprintf(out, 64, "model-%05zu-of-%05zu.safetensors", i + 1, n);
+    }
+}
+
+moe_status output_write_index(output_dir *o, const output_place *places, size_t n, size_t total_bytes, moe_error *err)
+{
+    moe_text text;
+    moe_status status;
+
+    moe_text_init(&text, CHECKPOINT_MAX_JSON);
+    moe_text_printf(&text, "{\"metadata\":{\"total_size\":%zu},\"weight_map\":{", total_bytes);
+    for (size_t i = 0; i < n; i++) {
+        moe_text_append(&text, i > 0 ? ",\n" : "\n", i > 0 ? 2 : 1);
+        moe_text_json_string(&text, places[i].tensor, strlen(places[i].tensor));
+        moe_text_printf(&text, ":\"%s\"", places[i].file);
+    }
+    moe_text_printf(&text, "\n}}\n");
+    status = text.failed ? moe_fail(err, MOE_ERR_NO_MEMORY, OUTPUT_INDEX_FILE ": no memory, or over %u bytes",
+                                    CHECKPOINT_MAX_JSON)
+                         : output_write_file(o, OUTPUT_INDEX_FILE, text.data, text.size, err);
+    moe_text_fini(&text);
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ publishing */
 /* The names in a directory are on the disk. */
 static bool sync_dir(const char *path)
 {

@@ -4,9 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checkpoint/output_priv.h"
-
-#define DATA_ALIGNMENT 64u
+#include "checkpoint/output.h"
 
 typedef struct shard_writer {
     int fd;
@@ -60,48 +58,19 @@ static int by_item_size(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-static void put_shape(moe_text *header, const torch_tensor *t)
-{
-    for (size_t i = 0; i < t->rank; i++) {
-        moe_text_printf(header, "%s%zu", i > 0 ? "," : "", t->shape[i]);
-    }
-}
-
-/* The length and the JSON text, padded so that the data begins aligned. */
 static moe_status write_header(const shard_writer *w, const torch_tensor *const *order, size_t n)
 {
-    moe_text header;
-    unsigned char length[8];
-    size_t at = 0;
+    output_tensor *tensors = calloc(n + 1, sizeof(*tensors));
     moe_status status;
 
-    moe_text_init(&header, CHECKPOINT_MAX_JSON);
-    moe_text_printf(&header, "{\"__metadata__\":{\"format\":\"pt\"}");
+    if (tensors == NULL) {
+        return moe_fail(w->err, MOE_ERR_NO_MEMORY, "%.200s: no memory for %zu tensors", w->name, n);
+    }
     for (size_t i = 0; i < n; i++) {
-        moe_text_append(&header, ",", 1);
-        moe_text_json_string(&header, order[i]->name, strlen(order[i]->name));
-        moe_text_printf(&header, ":{\"dtype\":\"%s\",\"shape\":[", order[i]->dtype);
-        put_shape(&header, order[i]);
-        moe_text_printf(&header, "],\"data_offsets\":[%zu,%zu]}", at, at + order[i]->bytes);
-        at += order[i]->bytes;
+        tensors[i] = (output_tensor){order[i]->name, order[i]->dtype, order[i]->shape, order[i]->rank, order[i]->bytes};
     }
-    moe_text_append(&header, "}", 1);
-    while (!header.failed && (header.size + sizeof(length)) % DATA_ALIGNMENT != 0) {
-        moe_text_append(&header, " ", 1);
-    }
-    if (header.failed) {
-        moe_text_fini(&header);
-        return moe_fail(w->err, MOE_ERR_NO_MEMORY, "%.200s: no memory for its header, or over %u bytes", w->name,
-                        CHECKPOINT_MAX_JSON);
-    }
-    for (size_t i = 0; i < sizeof(length); i++) {
-        length[i] = (unsigned char)((uint64_t)header.size >> (8 * i));
-    }
-    status = output_write(w->fd, w->name, length, sizeof(length), w->err);
-    if (status == MOE_OK) {
-        status = output_write(w->fd, w->name, header.data, header.size, w->err);
-    }
-    moe_text_fini(&header);
+    status = output_write_header(w->fd, w->name, tensors, n, w->err);
+    free(tensors);
     return status;
 }
 
