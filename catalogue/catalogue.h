@@ -149,6 +149,11 @@ MOE_NODISCARD moe_status catalogue_find_set(const catalogue *c, const char *word
 MOE_NODISCARD moe_status catalogue_resolve(const catalogue *c, const char *const *include, size_t n_include,
                                            const char *const *exclude, size_t n_exclude, router_set **out,
                                            moe_error *err);
+/* A set of the catalogue's space out of JSON: {"layers": ["0-15,64", ...]}, or {"layer": 0, "experts": "0-15,64"} in place of a
+ * layer's text; other keys are left alone. Referenced. Errors: MOE_ERR_CORRUPT and MOE_ERR_INVALID_ARG say what is wrong;
+ * MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status catalogue_read_set(const catalogue *c, const char *text, size_t n, router_set **out,
+                                            moe_error *err);
 /* What has to be loaded: the experts of the default, of the sets with names, of the pending one, and of those that were the
  * default within the last keep_ms before now_ms. bitmap [router_space_words(space)], by slot. */
 void catalogue_wanted(const catalogue *c, uint64_t now_ms, uint64_t keep_ms, uint64_t *bitmap);

@@ -303,18 +303,25 @@ static moe_status keep_set(reading *r, router_set *set, const char *id, moe_erro
     return MOE_OK;
 }
 
-static moe_status read_set(reading *r, const json_t *json, moe_error *err)
+/* Of a layer: text, or {"layer": l, "experts": text}. NULL: neither. */
+static const char *ids_of(const json_t *json, uint32_t l)
 {
-    uint32_t n_layers = router_space_n_layers(r->made->space);
-    char id[65] = "";
-    const json_t *layers = NULL;
-    router_set *set = NULL;
-    members m;
-    moe_status status = get_text(json, "id", id, sizeof id, err);
+    const json_t *layer = json_object_get(json, "layer");
 
-    if (status == MOE_OK) {
-        status = get_list(json, "layers", n_layers, &layers, err);
+    if (json_is_object(json) && (!json_is_integer(layer) || json_integer_value(layer) != (json_int_t)l)) {
+        return NULL;
     }
+    return json_string_value(json_is_object(json) ? json_object_get(json, "experts") : json);
+}
+
+/* "layers" of an object: the ids of each layer. *out is a reference. */
+static moe_status read_members(const catalogue *c, const json_t *json, router_set **out, moe_error *err)
+{
+    uint32_t n_layers = router_space_n_layers(c->space);
+    const json_t *layers = NULL;
+    members m;
+    moe_status status = get_list(json, "layers", n_layers, &layers, err);
+
     if (status == MOE_OK && json_array_size(layers) != n_layers) {
         status =
             moe_fail(err, MOE_ERR_CORRUPT, "sets: %zu layers; the model has %u", json_array_size(layers), n_layers);
@@ -322,20 +329,45 @@ static moe_status read_set(reading *r, const json_t *json, moe_error *err)
     if (status != MOE_OK) {
         return status;
     }
-    if (!members_init(&m, r->made, NULL)) {
+    if (!members_init(&m, c, NULL)) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "catalogue: out of memory");
     }
     for (uint32_t l = 0; l < n_layers && status == MOE_OK; l++) {
-        const json_t *ids = json_array_get(layers, l);
+        const char *ids = ids_of(json_array_get(layers, l), l);
 
-        status = json_is_string(ids) ? read_ids(&m, l, json_string_value(ids), err)
-                                     : moe_fail(err, MOE_ERR_CORRUPT, "sets: layer %u is no text", l);
+        status =
+            ids != NULL ? read_ids(&m, l, ids, err) : moe_fail(err, MOE_ERR_CORRUPT, "sets: layer %u is no text", l);
     }
     if (status == MOE_OK) {
-        status = members_to_set(&m, r->made, &set, err);
+        status = members_to_set(&m, c, out, err);
     }
     members_fini(&m);
+    return status;
+}
+
+static moe_status read_set(reading *r, const json_t *json, moe_error *err)
+{
+    char id[65] = "";
+    router_set *set = NULL;
+    moe_status status = get_text(json, "id", id, sizeof id, err);
+
+    if (status == MOE_OK) {
+        status = read_members(r->made, json, &set, err);
+    }
     return status == MOE_OK ? keep_set(r, set, id, err) : status;
+}
+
+moe_status catalogue_read_set(const catalogue *c, const char *text, size_t n, router_set **out, moe_error *err)
+{
+    moe_json *json;
+    moe_status status = moe_json_parse(text, n, RECORD_DEPTH, &json, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    status = read_members(c, json, out, err);
+    moe_json_free(json);
+    return status;
 }
 
 static moe_status read_sets(reading *r, const json_t *json, moe_error *err)

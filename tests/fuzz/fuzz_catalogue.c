@@ -67,6 +67,23 @@ static void go_on(catalogue *c)
     }
 }
 
+/* The same bytes as a set of a catalogue that has no packs. */
+static void read_set(const char *text, size_t n)
+{
+    catalogue *c = NULL;
+    router_set *set = NULL;
+    moe_error err = {.text = ""};
+
+    MOE_ASSERT(catalogue_open(&base, &c, &err) == MOE_OK);
+    if (catalogue_read_set(c, text, n, &set, &err) == MOE_OK) {
+        check_set(c, set);
+    } else {
+        MOE_ASSERT(set == NULL && err.text[0] != '\0');
+    }
+    router_set_unref(set);
+    catalogue_unref(c);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     catalogue *c = NULL;
@@ -75,6 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (base.space == NULL) {
         MOE_ASSERT(router_space_open_base(2, 4, 1, &base.space, NULL) == MOE_OK);
     }
+    read_set((const char *)data, size);
     if (catalogue_read(&base, (const char *)data, size, NULL, &c, &err) != MOE_OK) {
         MOE_ASSERT(c == NULL && err.text[0] != '\0');
         return 0;

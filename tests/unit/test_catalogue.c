@@ -477,6 +477,29 @@ static void the_record_says_all(void **state)
 }
 
 /* Every edit makes it one that nobody wrote. */
+static void a_set_is_read_of_a_file(void **state)
+{
+    static const struct {
+        const char *text, *says;
+    } wrong[] = {{"{}", "layers: must be a list"},
+                 {"{\"layers\":[\"0-4\",\"0-4\"]}", "2 layers; the model has 3"},
+                 {"{\"layers\":[\"0-4\",\"0\",\"0-4\"]}", "layer 1"},
+                 {"{\"layers\":[\"0-4\",\"0-7\",\"0-4\"]}", "of experts that there are"},
+                 {"{\"layers\":[\"0-4\",{\"layer\":2,\"experts\":\"0-4\"},\"0-4\"]}", "layer 1 is no text"}};
+    const char text[] = "{\"id\":\"x\",\"layers\":[\"0-1,5\",{\"layer\":1,\"experts\":\"2-4\"},\"0,4\"]}";
+    router_set *set = NULL;
+
+    (void)state;
+    add(german());
+    assert_ok(catalogue_read_set(now, text, strlen(text), &set, &why), why);
+    assert_set(set, "0-1,5|2-4|0,4");
+    router_set_unref(set);
+    for (size_t i = 0; i < MOE_COUNT(wrong); i++) {
+        assert_int_not_equal(catalogue_read_set(now, wrong[i].text, strlen(wrong[i].text), &set, &why), MOE_OK);
+        assert_contains(why.text, wrong[i].says);
+    }
+}
+
 static void a_record_that_is_wrong_is_refused(void **state)
 {
     static const struct {
@@ -575,6 +598,7 @@ int main(void)
         TEST(experts_know_their_pack),
         TEST(little_used_experts_are_chosen),
         TEST(the_record_says_all),
+        TEST(a_set_is_read_of_a_file),
         TEST(a_record_that_is_wrong_is_refused),
         TEST(a_catalogue_that_is_too_long_is_not_begun),
     };
