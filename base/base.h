@@ -158,7 +158,11 @@ typedef struct moe_option {
     const char *const *choices; /* MOE_OPT_CHOICE (field is char *): NULL-terminated */
     const char *value;          /* shown in --help: HOST:PORT, FILE, ... */
     const char *help;           /* one line */
+    bool is_list;               /* MOE_OPT_STRING: a list with commas; the flag may be given again, for more */
 } moe_option;
+
+/* The next of a list with commas, which *at points into; *n_out: its length, 0 for an empty one. False: there is no more. */
+MOE_NODISCARD bool moe_list_next(const char **at, const char **item_out, size_t *n_out);
 
 /* Where a value came from, in order of precedence. */
 typedef enum { MOE_FROM_NONE, MOE_FROM_DEFAULT, MOE_FROM_FILE, MOE_FROM_ENVIRONMENT, MOE_FROM_FLAG } moe_option_origin;

@@ -61,6 +61,7 @@ static const char *const names[] = {
     "no_history",
     "no_prefix_cache",
     "no_reflection",
+    "pack",
     "pack_key",
     "prefill_chunk",
     "presence_penalty",

@@ -165,6 +165,29 @@ static moe_status set_string(char **field, const char *text, moe_error *err)
     return MOE_OK;
 }
 
+moe_status option_value_add(const moe_option *option, void *config, const char *text, moe_error *err)
+{
+    char **field = field_of(option, config), *joined = NULL;
+
+    if (asprintf(&joined, "%s,%s", *field, text) < 0) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory");
+    }
+    free(*field);
+    *field = joined;
+    return MOE_OK;
+}
+
+bool moe_list_next(const char **at, const char **item_out, size_t *n_out)
+{
+    if (*at == NULL) {
+        return false;
+    }
+    *item_out = *at;
+    *n_out = strcspn(*at, ",");
+    *at = (*at)[*n_out] == ',' ? *at + *n_out + 1 : NULL;
+    return true;
+}
+
 moe_status option_value_set(const moe_option *option, void *config, const char *text, moe_error *err)
 {
     void *field = field_of(option, config);

@@ -99,7 +99,8 @@ static moe_status set(parse *p, slot *s, const char *text, moe_option_origin fro
     if (s->from > from) {
         return MOE_OK;
     }
-    status = option_value_set(s->option, s->config, text, &reason);
+    bool is_more = s->option->is_list && from == MOE_FROM_FLAG && s->from == from;
+    status = (is_more ? option_value_add : option_value_set)(s->option, s->config, text, &reason);
     if (status != MOE_OK) {
         moe_option_label(s->option->name, text, from, p->builtin.config, &label);
         return moe_fail(p->err, status, "%s: %s", label.text, reason.text);

@@ -7,6 +7,8 @@
 /* Stores text in the option's field (a string that was there is freed). The reason in err reads after "OPTION VALUE
  * (where from): ". Field untouched on failure. */
 MOE_NODISCARD moe_status option_value_set(const moe_option *option, void *config, const char *text, moe_error *err);
+/* Stores one more item of a list that has some. */
+MOE_NODISCARD moe_status option_value_add(const moe_option *option, void *config, const char *text, moe_error *err);
 /* Appends the value as JSON that option_value_set would accept again; null for an unset string. */
 void option_value_print(const moe_option *option, const void *config, moe_text *out);
 bool option_is_text(const moe_option *option);

@@ -58,7 +58,7 @@ static moe_status need_name(const json_t *json, const char *key, char out[PACK_M
     return MOE_OK;
 }
 
-static bool read_digest(const char *hex, checkpoint_digest *out)
+bool pack_read_digest(const char *hex, checkpoint_digest *out)
 {
     static const char digits[] = "0123456789abcdef";
 
@@ -79,7 +79,7 @@ static moe_status need_digest(const json_t *object, const char *where, const cha
     const char *hex;
     moe_status status = need_text(object, where, key, 64, &hex, err);
 
-    if (status == MOE_OK && !read_digest(hex, out)) {
+    if (status == MOE_OK && !pack_read_digest(hex, out)) {
         status = moe_fail(err, MOE_ERR_INVALID_ARG, "%s.%s: must be 64 lower-case hex digits", where, key);
     }
     return status;
@@ -195,7 +195,10 @@ static moe_status read_expert(pack_reading *r, const json_t *json, const pack_la
     if (status == MOE_OK && !has_gate && json_object_get(json, "gate") != NULL) {
         status = moe_fail(err, MOE_ERR_INVALID_ARG, "%s.gate: experts of this family have none", where);
     }
-    if (status == MOE_OK && has_gate) {
+    if (status != MOE_OK || r->router_only) {
+        return status;
+    }
+    if (has_gate) {
         status = take_matrix(r, json, where, "gate", c->d_ff, c->d_model, false, &e->gate, err);
     }
     if (status == MOE_OK) {
@@ -324,6 +327,9 @@ static moe_status check_complete(const pack_reading *r, moe_error *err)
     const char *name;
     json_t *entry;
 
+    if (r->router_only) {
+        return MOE_OK; /* that is for who has all of it */
+    }
     for (size_t i = 0; i < checkpoint_n_tensors(r->p->tensors); i++) {
         if (!r->used[i]) {
             return moe_fail(err, MOE_ERR_INVALID_ARG, "tensor %s: no layer names it",
@@ -356,7 +362,7 @@ static moe_status read_kind(const json_t *json, pack_kind *out, moe_error *err)
     return MOE_OK;
 }
 
-static moe_status check_base(const pack_base *base, const json_t *json, moe_error *err)
+moe_status pack_check_base(const pack_base *base, const json_t *json, moe_error *err)
 {
     checkpoint_digest digest = {{0}}, own;
     const char *family;
@@ -420,7 +426,7 @@ moe_status pack_read_manifest(pack_reading *r, const moe_json *json, moe_error *
         status = need_name(json, "version", r->p->version, err);
     }
     if (status == MOE_OK) {
-        status = check_base(r->base, json, err);
+        status = pack_check_base(r->base, json, err);
     }
     if (status == MOE_OK) {
         status = read_licence(r->p, json, err);

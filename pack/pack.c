@@ -4,14 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MANIFEST_DEPTH 16
-#define MAX_PATH       4096
+#define MAX_PATH 4096
 
 void pack_close(pack *p)
 {
     if (p != NULL) {
         checkpoint_close(p->tensors);
         free(p->licence);
+        free(p->manifest);
         free(p->layers);
         free(p->experts);
         free(p);
@@ -19,12 +19,16 @@ void pack_close(pack *p)
 }
 
 /* ------------------------------------------------------------------------------------------------ bytes */
-static moe_status check_bytes(const pack *p, const checkpoint_digest *digests, const pack_options *o, moe_error *err)
+static moe_status check_bytes(const pack *p, const bool *used, const checkpoint_digest *digests, const pack_options *o,
+                              moe_error *err)
 {
     size_t done = 0, total = checkpoint_total_bytes(p->tensors);
 
     for (size_t i = 0; i < checkpoint_n_tensors(p->tensors); i++) {
         const checkpoint_tensor *t = checkpoint_at(p->tensors, i);
+        if (!used[i]) {
+            continue; /* an expert's, where the router is wanted alone */
+        }
         checkpoint_digest is = checkpoint_sha256(t->data, t->bytes);
         bool finite = checkpoint_is_finite(t->data, t->bytes, t->dtype);
 
@@ -71,20 +75,28 @@ static moe_status read_whole(pack *p, const char *manifest, size_t n, const pack
     size_t n_tensors = checkpoint_n_tensors(p->tensors);
     pack_reading r = {.p = p,
                       .base = base,
+                      .router_only = options != NULL && options->router_only,
                       .used = calloc(n_tensors + 1, sizeof *r.used),
                       .digests = calloc(n_tensors + 1, sizeof *r.digests)};
     checkpoint_digest hash = checkpoint_sha256(manifest, n);
     moe_json *json = NULL;
     moe_status status = r.used != NULL && r.digests != NULL
-                            ? moe_json_parse(manifest, n, MANIFEST_DEPTH, &json, err)
+                            ? moe_json_parse(manifest, n, PACK_MANIFEST_DEPTH, &json, err)
                             : moe_fail(err, MOE_ERR_NO_MEMORY, "%zu tensors", n_tensors);
 
     checkpoint_digest_hex(&hash, p->hash);
+    p->manifest = malloc(n + 1);
+    if (p->manifest != NULL) {
+        memcpy(p->manifest, manifest, n);
+        p->n_manifest = n;
+    } else if (status == MOE_OK) {
+        status = moe_fail(err, MOE_ERR_NO_MEMORY, "a manifest of %zu bytes", n);
+    }
     if (status == MOE_OK) {
         status = pack_read_manifest(&r, json, err);
     }
     if (status == MOE_OK) {
-        status = check_bytes(p, r.digests, options, err);
+        status = check_bytes(p, r.used, r.digests, options, err);
     }
     if (status == MOE_OK) {
         name_experts(p);
@@ -114,23 +126,35 @@ moe_status pack_open_memory(const char *manifest, size_t n, checkpoint *tensors,
     return MOE_OK;
 }
 
-static moe_status check_signed(const char *dir, const char *key_file, const char *manifest, size_t n, moe_error *err)
+/* With a key the signature must be there and be the key's. Without, one that is there is kept for members that have a key. */
+static moe_status read_signature(const char *dir, const char *key_file, const char *manifest, size_t n,
+                                 unsigned char out[PACK_SIGNATURE_SIZE], bool *is_signed, moe_error *err)
 {
     char path[MAX_PATH], *signature;
     size_t n_signature;
 
     (void)snprintf(path, sizeof path, "%s/pack.sig", dir);
     moe_status status = moe_file_read(path, PACK_SIGNATURE_SIZE + 1, &signature, &n_signature, err);
-    if (status == MOE_OK) {
-        status = pack_check_signature(key_file, signature, n_signature, manifest, n, err);
-        free(signature);
+    if (status != MOE_OK) {
+        return key_file == NULL ? MOE_OK : status;
     }
+    if (key_file != NULL) {
+        status = pack_check_signature(key_file, signature, n_signature, manifest, n, err);
+    }
+    *is_signed = n_signature == PACK_SIGNATURE_SIZE;
+    if (*is_signed) {
+        memcpy(out, signature, PACK_SIGNATURE_SIZE);
+    }
+    free(signature);
     return status;
 }
 
 moe_status pack_open(const char *dir, const pack_base *base, const pack_options *options, pack **out, moe_error *err)
 {
     char path[MAX_PATH], *manifest;
+    unsigned char signature[PACK_SIGNATURE_SIZE] = {0};
+    const char *key_file = options != NULL ? options->key_file : NULL;
+    bool is_signed = false;
     size_t n;
     checkpoint *tensors;
 
@@ -142,14 +166,16 @@ moe_status pack_open(const char *dir, const pack_base *base, const pack_options 
     if (status != MOE_OK) {
         return status;
     }
-    if (options != NULL && options->key_file != NULL) {
-        status = check_signed(dir, options->key_file, manifest, n, err);
-    }
+    status = read_signature(dir, key_file, manifest, n, signature, &is_signed, err);
     if (status == MOE_OK) {
         status = checkpoint_open(dir, &tensors, err);
     }
     if (status == MOE_OK) {
         status = pack_open_memory(manifest, n, tensors, base, options, out, err);
+    }
+    if (status == MOE_OK) {
+        memcpy((*out)->signature, signature, sizeof signature);
+        (*out)->is_signed = is_signed;
     }
     free(manifest);
     return status;
@@ -200,4 +226,24 @@ size_t pack_n_experts(const pack *p)
 size_t pack_bytes(const pack *p)
 {
     return checkpoint_total_bytes(p->tensors);
+}
+
+bool pack_part(const pack *p, uint32_t part, const unsigned char **bytes_out, size_t *n_out)
+{
+    if (part == PACK_PART_MANIFEST) {
+        *bytes_out = (const unsigned char *)p->manifest;
+        *n_out = p->n_manifest;
+        return true;
+    }
+    if (part == PACK_PART_SIGNATURE) {
+        *bytes_out = p->signature;
+        *n_out = sizeof p->signature;
+        return p->is_signed;
+    }
+    if (part - PACK_PART_TENSORS >= checkpoint_n_tensors(p->tensors)) {
+        return false;
+    }
+    *bytes_out = checkpoint_at(p->tensors, part - PACK_PART_TENSORS)->data;
+    *n_out = checkpoint_at(p->tensors, part - PACK_PART_TENSORS)->bytes;
+    return true;
 }

@@ -71,6 +71,8 @@ typedef struct pack_layer {
 typedef struct pack_options {
     const char
         *key_file; /* PEM, an Ed25519 public key: DIR/pack.sig must be its signature of pack.json. NULL: none asked */
+    /* The directory has the tensors of the router alone, or those too: matrices of experts are NULL, and not looked at. */
+    bool router_only;
     checkpoint_progress progress; /* bytes hashed and all; may be NULL */
     void *progress_ctx;
 } pack_options;
@@ -101,5 +103,31 @@ size_t pack_bytes(const pack *p); /* of all its tensors */
 /* What tells an expert from all others: SHA-256 of "conclave-expert 1", the hash of its pack in hex, its layer, and its
  * place among the pack's experts of that layer, a line each. */
 void pack_expert_hash(const char *pack_hash, uint32_t layer, uint32_t place, unsigned char out[32]);
+
+/* ------------------------------------------------------------------------------------------------ parts
+ * A pack as it is handed from member to member: its files without their names, numbered. */
+enum { PACK_PART_MANIFEST, PACK_PART_SIGNATURE, PACK_PART_TENSORS /* the first; in byte order of their names */ };
+/* False: there is no such part. The bytes are borrowed from the pack. */
+bool pack_part(const pack *p, uint32_t part, const unsigned char **bytes_out, size_t *n_out);
+
+/* What a manifest says of the files, before they are there. It is as true as the manifest's hash is the one asked for; that
+ * layers and tensors fit is checked when the pack is opened. */
+typedef struct pack_content {
+    const char *name; /* borrowed from the contents */
+    const char *dtype_name;
+    size_t rows, columns, bytes;
+    checkpoint_digest digest;
+    bool is_router; /* of the tensors that router_only needs */
+} pack_content;
+typedef struct pack_contents pack_contents;
+
+/* Errors: those of pack_open for the manifest; a tensor that is no matrix of F32, BF16 or F16. */
+MOE_NODISCARD moe_status pack_contents_read(const char *manifest, size_t n, const pack_base *base, pack_contents **out,
+                                            moe_error *err);
+void pack_contents_close(pack_contents *c); /* NULL is fine */
+size_t pack_contents_n(const pack_contents *c);
+const pack_content *pack_contents_at(const pack_contents *c, size_t i); /* part PACK_PART_TENSORS + i */
+/* The head of a safetensors file of these tensors, or those of the router alone, one after the other. *out is owned (free). */
+MOE_NODISCARD moe_status pack_contents_head(const pack_contents *c, bool router_only, char **out, size_t *n_out);
 
 #endif

@@ -244,16 +244,9 @@ MOE_NODISCARD moe_status wire_get_goodbye(const void *frame, size_t n, wire_good
 #define WIRE_MAX_PIECE   65536u /* bytes of a pack in one frame */
 #define WIRE_PIECE_BYTES 72     /* of a PIECE without them */
 
-/* The parts of a pack, by number: its files as its manifest names them, whatever their names are. */
-enum {
-    WIRE_PART_MANIFEST = 0,
-    WIRE_PART_SIGNATURE = 1,
-    WIRE_PART_TENSOR = 2 /* the first, in byte order of the names */
-};
-
 typedef struct wire_fetch {
     unsigned char pack[32]; /* its hash */
-    uint32_t part;
+    uint32_t part;          /* by number, as pack/pack.h has them */
     uint64_t offset;
     uint32_t length; /* 1 to WIRE_MAX_PIECE */
 } wire_fetch;

@@ -21,9 +21,9 @@ allowed() {
     engine) echo "base compute router model sampling tokenizer exchange" ;;
     api) echo "base proto catalogue engine model router sampling tokenizer api/http" ;;
     cluster) echo "base router catalogue" ;;
-    member) echo "base compute checkpoint router model catalogue proto transport cluster" ;;
+    member) echo "base compute checkpoint router model pack catalogue proto transport cluster" ;;
     expert_node) echo "base compute checkpoint router model proto transport" ;;
-    expert_node/program) echo "base compute checkpoint router model proto transport cluster member expert_node api/http" ;;
+    expert_node/program) echo "base compute checkpoint router model pack catalogue proto transport cluster member expert_node api/http" ;;
     coordinator) echo "base template compute checkpoint router model pack catalogue proto transport exchange engine api api/http cluster member expert_node tokenizer" ;;
     cli) echo "base compute checkpoint model pack proto" ;;
     bench) echo "base compute checkpoint router sampling model proto transport exchange engine expert_node coordinator" ;;

@@ -1,4 +1,5 @@
 /* Any bytes as pack.json beside one sound set of tensors: refused with a reason, or every expert has its matrices. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "pack/pack.h"
@@ -52,6 +53,28 @@ static void check(const pack *p, const model_config *c)
     MOE_ASSERT(n == pack_n_experts(p) && strlen(pack_hash(p)) == 64 && strlen(pack_name(p)) <= PACK_MAX_NAME);
 }
 
+/* As a member sees it that has not read the tensors yet. */
+static void check_contents(const uint8_t *data, size_t size, const pack_base *base)
+{
+    pack_contents *c = NULL;
+    moe_error err = {.text = ""};
+    char *head;
+    size_t n;
+
+    if (pack_contents_read((const char *)data, size, base, &c, &err) != MOE_OK) {
+        MOE_ASSERT(c == NULL && err.text[0] != '\0');
+        return;
+    }
+    for (size_t i = 1; i < pack_contents_n(c); i++) {
+        MOE_ASSERT(strcmp(pack_contents_at(c, i - 1)->name, pack_contents_at(c, i)->name) < 0);
+    }
+    for (int router_only = 0; router_only < 2; router_only++) {
+        MOE_ASSERT(pack_contents_head(c, router_only == 1, &head, &n) == MOE_OK && n > 8);
+        free(head);
+    }
+    pack_contents_close(c);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const unsigned char fingerprint[32];
@@ -73,5 +96,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         MOE_ASSERT(p == NULL && err.text[0] != '\0');
     }
     pack_close(p);
+    check_contents(data, size, &base);
     return 0;
 }

@@ -10,7 +10,7 @@ typedef struct config {
     size_t cache_bytes;
     double share;
     bool dry_run;
-    char *listen, *mode, *unset;
+    char *listen, *mode, *unset, *dirs;
 } config;
 
 static const char *const modes[] = {"fast", "exact", NULL};
@@ -52,6 +52,7 @@ static const moe_option options[] = {
      .choices = modes,
      .help = "mode"},
     {.name = "unset", .kind = MOE_OPT_STRING, .offset = offsetof(config, unset), .help = "nothing"},
+    {.name = "dirs", .kind = MOE_OPT_STRING, .offset = offsetof(config, dirs), .help = "folders", .is_list = true},
 };
 static const moe_program program = {.name = "conclave-test",
                                     .summary = "Tests options.",
@@ -196,6 +197,32 @@ static void the_last_flag_wins(void **state)
     (void)state;
     assert_ok(start(&r, WORDS("--listen=a", "--listen=b"), NO_WORDS), r.err);
     assert_string_equal(r.c.listen, "b");
+    finish(&r);
+}
+
+static void a_list_grows_with_every_flag_and_comes_from_one_source(void **state)
+{
+    const char *at, *item;
+    size_t n;
+    run r;
+
+    (void)state;
+    assert_ok(start(&r, WORDS("--dirs", "a,b", "--dirs=c"), WORDS("CONCLAVE_DIRS=d")), r.err);
+    assert_string_equal(r.c.dirs, "a,b,c");
+    at = r.c.dirs;
+    for (const char *expected = "abc"; *expected != '\0'; expected++) {
+        assert_true(moe_list_next(&at, &item, &n));
+        assert_int_equal(n, 1);
+        assert_int_equal(item[0], expected[0]);
+    }
+    assert_false(moe_list_next(&at, &item, &n));
+    finish(&r);
+    assert_ok(start(&r, NO_WORDS, WORDS("CONCLAVE_DIRS=d,e")), r.err);
+    assert_string_equal(r.c.dirs, "d,e");
+    finish(&r);
+    assert_ok(start(&r, NO_WORDS, NO_WORDS), r.err);
+    at = r.c.dirs;
+    assert_false(moe_list_next(&at, &item, &n));
     finish(&r);
 }
 
@@ -649,6 +676,7 @@ int main(void)
         cmocka_unit_test(flags_take_their_value_after_a_blank_or_equals),
         cmocka_unit_test(booleans_need_no_value_but_take_one),
         cmocka_unit_test(the_last_flag_wins),
+        cmocka_unit_test(a_list_grows_with_every_flag_and_comes_from_one_source),
         FOLDER_TEST(flag_beats_environment_beats_file_beats_default),
         FOLDER_TEST(the_file_may_come_from_the_environment),
         FOLDER_TEST(file_values_have_their_json_types),

@@ -143,13 +143,9 @@ static void meet(void)
     assert_int_equal(node.end.state, LINK_OPEN);
 }
 
-static const wire_fetch some = {.pack = {7}, .part = WIRE_PART_TENSOR, .offset = 100, .length = 8};
-static const wire_piece some_piece = {.pack = {7},
-                                      .part = WIRE_PART_TENSOR,
-                                      .offset = 100,
-                                      .size = 1000,
-                                      .n = 8,
-                                      .bytes = (const unsigned char *)"12345678"};
+static const wire_fetch some = {.pack = {7}, .part = 2, .offset = 100, .length = 8};
+static const wire_piece some_piece = {
+    .pack = {7}, .part = 2, .offset = 100, .size = 1000, .n = 8, .bytes = (const unsigned char *)"12345678"};
 
 static void meet_reader(bool is_asked)
 {

@@ -1,0 +1,638 @@
+/* Packs read from nodes. */
+#include "member/fetch.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <openssl/evp.h>
+
+/* Chosen, not measured. TRIES: of one node, so that a connection that breaks once costs no node. CONNECT: a node that cannot be
+ * reached is given up after it. NAP: between two looks while nothing comes. */
+#define TRIES      2
+#define CONNECT_NS UINT64_C(5000000000)
+#define NAP_NS     UINT64_C(10000000)
+#define MAX_PATH   4096
+
+static const char *const file_names[] = {"pack.json", "pack.sig", "model.safetensors"};
+
+/* One connection to one node. */
+typedef struct session {
+    const pack_fetch *f;
+    transport_peer peer; /* 0: none */
+    bool is_up, is_down;
+    link_side side;
+    link_end link;
+    moe_error why; /* of is_down, or what the link says */
+    bool is_given;
+    wire_piece piece; /* its bytes are in `bytes` */
+    transport_msg msg;
+    bool is_lent; /* msg is the transport's */
+    unsigned char frame[WIRE_SMALL_BYTES];
+    unsigned char bytes[WIRE_MAX_PIECE];
+} session;
+
+typedef struct fetching {
+    const pack_fetch *f;
+    char target[MAX_PATH], work[MAX_PATH], lock[MAX_PATH];
+    int lock_fd;        /* -1: none */
+    session *session;   /* owned */
+    size_t node, tries; /* which is asked, and how often a node has failed */
+    char *manifest;     /* owned */
+    size_t n_manifest;
+    pack_contents *contents; /* owned */
+} fetching;
+
+/* ------------------------------------------------------------------------------------------------ the connection */
+static uint64_t now_of(const pack_fetch *f)
+{
+    return moe_now_ns(f->clock);
+}
+
+static void on_sent(transport_msg *msg, moe_status status)
+{
+    session *s = (session *)(void *)((char *)msg - offsetof(session, msg));
+
+    (void)status; /* a failure is followed by DOWN, or by silence */
+    s->is_lent = false;
+}
+
+static bool send_frame(void *ctx, const unsigned char *frame, size_t n)
+{
+    session *s = ctx;
+
+    if (s->is_lent) {
+        return false;
+    }
+    memcpy(s->frame, frame, n);
+    s->msg = (transport_msg){.parts = {{s->frame, n}}, .n_parts = 1, .done = on_sent};
+    s->is_lent = true;
+    if (s->f->transport->ops->send(s->f->transport, s->peer, &s->msg) != MOE_OK) {
+        s->is_lent = false;
+        return false;
+    }
+    return true;
+}
+
+static const link_ops ops = {.send = send_frame, .draw = wire_random};
+
+static void on_peer(void *ctx, transport_peer peer, transport_peer_event event, const char *why)
+{
+    session *s = ctx;
+
+    if (peer != s->peer && s->peer != 0) {
+        return; /* one that was given up */
+    }
+    s->is_up = event == TRANSPORT_UP;
+    if (!s->is_up) {
+        s->is_down = true;
+        (void)moe_fail(&s->why, MOE_ERR_UNAVAILABLE, "%s", why);
+    }
+}
+
+static void on_message(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n)
+{
+    session *s = ctx;
+    link_event event;
+    wire_type type;
+
+    if (peer != s->peer || s->is_down) {
+        return;
+    }
+    if (link_receive(&s->link, bytes, n, now_of(s->f), &event, &type, &s->why) != MOE_OK || event == LINK_TURNED_AWAY) {
+        s->is_down = true;
+    } else if (event == LINK_GIVEN && wire_get_piece(bytes, n, &s->piece, &s->why) == MOE_OK) {
+        memcpy(s->bytes, s->piece.bytes, s->piece.n);
+        s->is_given = true;
+    }
+}
+
+static void ignore_peer(void *ctx, transport_peer peer, transport_peer_event event, const char *why)
+{
+    (void)ctx, (void)peer, (void)event, (void)why;
+}
+
+static void ignore_message(void *ctx, transport_peer peer, const unsigned char *bytes, size_t n)
+{
+    (void)ctx, (void)peer, (void)bytes, (void)n;
+}
+
+static void session_end(session *s)
+{
+    if (s->peer != 0) {
+        s->f->transport->ops->peer_close(s->f->transport, s->peer);
+    }
+    link_close(&s->link);
+    s->peer = 0;
+    s->is_up = s->is_down = s->is_given = false;
+}
+
+/* One turn of the wait for something. Errors: the caller's stop, the deadline; MOE_ERR_UNAVAILABLE: the connection is lost. */
+static moe_status turn(session *s, moe_error *err)
+{
+    transport *t = s->f->transport;
+    uint64_t wake = UINT64_MAX;
+
+    if (s->f->more != NULL && !s->f->more(s->f->more_ctx, 0)) {
+        return moe_fail(err, MOE_ERR_CANCELLED, "reading a pack was given up");
+    }
+    if (now_of(s->f) >= s->f->deadline_ns) {
+        return moe_fail(err, MOE_ERR_TIMEOUT, "a pack was not read in time");
+    }
+    if (t->ops->progress(t) == 0 && t->ops->wait != NULL) {
+        t->ops->wait(t, NAP_NS);
+    }
+    if (!s->is_down && link_tick(&s->link, now_of(s->f), false, &wake) != LINK_FINE) {
+        s->is_down = true;
+        (void)moe_fail(&s->why, MOE_ERR_UNAVAILABLE, "it does not answer");
+    }
+    return s->is_down ? moe_fail(err, MOE_ERR_UNAVAILABLE, "%s", s->why.text) : MOE_OK;
+}
+
+static moe_status session_begin(session *s, const char *address, moe_error *err)
+{
+    const uint64_t end = now_of(s->f) + CONNECT_NS;
+    moe_status status = MOE_OK;
+
+    while (status == MOE_OK && s->is_lent) { /* to the connection before */
+        status = turn(s, err);
+    }
+    if (status != MOE_OK) {
+        return status;
+    }
+    status = s->f->transport->ops->connect(s->f->transport, address, &s->peer);
+    if (status != MOE_OK) {
+        s->peer = 0;
+        return moe_fail(err, MOE_ERR_UNAVAILABLE, "%s", moe_status_text(status));
+    }
+    while (status == MOE_OK && !s->is_up) {
+        status = turn(s, err);
+        if (status == MOE_OK && !s->is_up && now_of(s->f) >= end) {
+            status = moe_fail(err, MOE_ERR_UNAVAILABLE, "it cannot be reached");
+        }
+    }
+    if (status == MOE_OK &&
+        link_begin(&s->link, &s->side, s, now_of(s->f), now_of(s->f) + LINK_GREETING_NS) != MOE_OK) {
+        status = moe_fail(err, MOE_ERR_UNAVAILABLE, "HELLO could not be sent");
+    }
+    while (status == MOE_OK && s->link.state != LINK_READING) {
+        status = turn(s, err);
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ parts */
+/* Where a part goes. `begin` is told the size as soon as it is known, and may refuse it; a part is begun anew at every node. */
+typedef struct sink {
+    moe_status (*begin)(void *ctx, uint64_t size, moe_error *err);
+    moe_status (*put)(void *ctx, uint64_t offset, const void *bytes, size_t n, moe_error *err);
+    void *ctx;
+    const checkpoint_digest *digest; /* that it must have; NULL: none is known */
+    bool is_optional;                /* the pack may have none */
+} sink;
+
+static moe_status read_piece(session *s, uint32_t part, uint64_t offset, moe_error *err)
+{
+    wire_fetch ask = {.part = part, .offset = offset, .length = link_max_piece(&s->link)};
+    moe_status status = MOE_OK;
+
+    memcpy(ask.pack, s->f->hash.bytes, sizeof ask.pack);
+    s->is_given = false;
+    while (status == MOE_OK && link_ask(&s->link, &ask, now_of(s->f)) == MOE_ERR_BUSY) {
+        status = turn(s, err);
+    }
+    while (status == MOE_OK && !s->is_given) {
+        status = turn(s, err);
+    }
+    if (status == MOE_OK && s->f->more != NULL && !s->f->more(s->f->more_ctx, s->piece.n)) {
+        status = moe_fail(err, MOE_ERR_CANCELLED, "reading a pack was given up");
+    }
+    return status;
+}
+
+static moe_status read_pieces(session *s, uint32_t part, const sink *to, EVP_MD_CTX *hash, moe_error *err)
+{
+    uint64_t at = 0, size = 0;
+
+    do {
+        moe_status status = read_piece(s, part, at, err);
+
+        if (status != MOE_OK) {
+            return status;
+        }
+        if (s->piece.size == 0) {
+            return to->is_optional ? MOE_OK
+                                   : moe_fail(err, MOE_ERR_UNAVAILABLE, "it has no such pack, or not all of it");
+        }
+        if (at == 0) {
+            size = s->piece.size;
+            status = to->begin(to->ctx, size, err);
+        } else if (s->piece.size != size) {
+            status = moe_fail(err, MOE_ERR_UNAVAILABLE, "the size of part %u changed", part);
+        }
+        if (status == MOE_OK && EVP_DigestUpdate(hash, s->bytes, s->piece.n) != 1) {
+            status = moe_fail(err, MOE_ERR_INTERNAL, "SHA-256");
+        }
+        if (status == MOE_OK) {
+            status = to->put(to->ctx, at, s->bytes, s->piece.n, err);
+        }
+        if (status != MOE_OK) {
+            return status;
+        }
+        at += s->piece.n;
+    } while (at < size);
+    return MOE_OK;
+}
+
+static moe_status read_part_from(session *s, uint32_t part, const sink *to, moe_error *err)
+{
+    EVP_MD_CTX *hash = EVP_MD_CTX_new();
+    checkpoint_digest is = {{0}};
+    moe_status status = hash != NULL && EVP_DigestInit_ex(hash, EVP_sha256(), NULL) == 1
+                            ? read_pieces(s, part, to, hash, err)
+                            : moe_fail(err, MOE_ERR_NO_MEMORY, "SHA-256");
+
+    if (status == MOE_OK && to->digest != NULL &&
+        (EVP_DigestFinal_ex(hash, is.bytes, NULL) != 1 || memcmp(is.bytes, to->digest->bytes, sizeof is.bytes) != 0)) {
+        status = moe_fail(err, MOE_ERR_UNAVAILABLE, "part %u has another SHA-256 than the pack's", part);
+    }
+    EVP_MD_CTX_free(hash);
+    return status;
+}
+
+/* The node that is asked does not give what it should: the next one's turn. False: there is none left. */
+static bool next_node(fetching *g, const moe_error *why)
+{
+    const pack_fetch *f = g->f;
+
+    MOE_WARN("pack: node at %s: %s", f->nodes[g->node], why->text);
+    session_end(g->session);
+    g->node = (g->node + 1) % f->n_nodes;
+    return ++g->tries < TRIES * f->n_nodes;
+}
+
+static moe_status read_part(fetching *g, uint32_t part, const sink *to, moe_error *err)
+{
+    session *s = g->session;
+
+    for (;;) {
+        moe_status status = s->is_up ? MOE_OK : session_begin(s, g->f->nodes[g->node], err);
+
+        if (status == MOE_OK) {
+            status = read_part_from(s, part, to, err);
+        }
+        if (status != MOE_ERR_UNAVAILABLE || !next_node(g, err)) {
+            return status;
+        }
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ files */
+static moe_status io_error(moe_error *err, const char *path)
+{
+    return moe_fail(err, MOE_ERR_IO, "%s: %s", path, strerror(errno));
+}
+
+/* dir/name; false: too long. */
+static bool join(char out[MAX_PATH], const char *dir, const char *name)
+{
+    int n = snprintf(out, MAX_PATH, "%s/%s", dir, name);
+
+    return n > 0 && n < MAX_PATH;
+}
+
+/* A directory that this program made: it has no other files. */
+static void remove_pack(const char *dir)
+{
+    char path[MAX_PATH];
+
+    for (size_t i = 0; i < MOE_COUNT(file_names); i++) {
+        if (join(path, dir, file_names[i])) {
+            (void)unlink(path);
+        }
+    }
+    (void)rmdir(dir);
+}
+
+static moe_status create(const char *dir, const char *name, int *fd_out, moe_error *err)
+{
+    char path[MAX_PATH];
+
+    if (!join(path, dir, name)) {
+        return moe_fail(err, MOE_ERR_IO, "%s: too long", dir);
+    }
+    *fd_out = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+    return *fd_out >= 0 ? MOE_OK : io_error(err, path);
+}
+
+static moe_status write_at(int fd, const char *name, uint64_t offset, const void *bytes, size_t n, moe_error *err)
+{
+    for (size_t done = 0; done < n;) {
+        ssize_t written = pwrite(fd, (const char *)bytes + done, n - done, (off_t)(offset + done));
+
+        if (written <= 0 && errno != EINTR) {
+            return io_error(err, name);
+        }
+        done += written > 0 ? (size_t)written : 0;
+    }
+    return MOE_OK;
+}
+
+static moe_status finish(int fd, const char *name, moe_status status, moe_error *err)
+{
+    if (status == MOE_OK && fsync(fd) != 0) {
+        status = io_error(err, name);
+    }
+    return close(fd) == 0 || status != MOE_OK ? status : io_error(err, name);
+}
+
+static moe_status save(const char *dir, const char *name, const void *bytes, size_t n, moe_error *err)
+{
+    int fd = -1;
+    moe_status status = create(dir, name, &fd, err);
+
+    return status == MOE_OK ? finish(fd, name, write_at(fd, name, 0, bytes, n, err), err) : status;
+}
+
+/* ------------------------------------------------------------------------------------------------ the manifest */
+static moe_status begin_manifest(void *ctx, uint64_t size, moe_error *err)
+{
+    fetching *g = ctx;
+
+    free(g->manifest);
+    g->manifest = size <= PACK_MAX_MANIFEST ? malloc((size_t)size) : NULL;
+    g->n_manifest = (size_t)size;
+    return g->manifest != NULL ? MOE_OK
+                               : moe_fail(err, MOE_ERR_UNAVAILABLE, "a manifest of %llu bytes, limit %zu",
+                                          (unsigned long long)size, PACK_MAX_MANIFEST);
+}
+
+static moe_status put_manifest(void *ctx, uint64_t offset, const void *bytes, size_t n, moe_error *err)
+{
+    fetching *g = ctx;
+
+    (void)err;
+    memcpy(g->manifest + offset, bytes, n);
+    return MOE_OK;
+}
+
+static moe_status read_manifest(fetching *g, moe_error *err)
+{
+    const sink to = {.begin = begin_manifest, .put = put_manifest, .ctx = g, .digest = &g->f->hash};
+    moe_status status = read_part(g, PACK_PART_MANIFEST, &to, err);
+
+    if (status == MOE_OK) {
+        status = pack_contents_read(g->manifest, g->n_manifest, g->f->base, &g->contents, err);
+    }
+    return status == MOE_OK ? save(g->work, file_names[0], g->manifest, g->n_manifest, err) : status;
+}
+
+/* ------------------------------------------------------------------------------------------------ the signature */
+typedef struct signature {
+    unsigned char bytes[PACK_SIGNATURE_SIZE];
+    bool is_there;
+} signature;
+
+static moe_status begin_signature(void *ctx, uint64_t size, moe_error *err)
+{
+    signature *s = ctx;
+
+    s->is_there = size == sizeof s->bytes;
+    return s->is_there ? MOE_OK
+                       : moe_fail(err, MOE_ERR_UNAVAILABLE, "a signature of %llu bytes", (unsigned long long)size);
+}
+
+static moe_status put_signature(void *ctx, uint64_t offset, const void *bytes, size_t n, moe_error *err)
+{
+    signature *s = ctx;
+
+    (void)err;
+    memcpy(s->bytes + offset, bytes, n);
+    return MOE_OK;
+}
+
+/* Whose it is says pack_open, if it matters here; it is kept for those to whom it does. */
+static moe_status read_signature(fetching *g, moe_error *err)
+{
+    signature s = {.is_there = false};
+    const sink to = {.begin = begin_signature, .put = put_signature, .ctx = &s, .is_optional = true};
+    moe_status status = read_part(g, PACK_PART_SIGNATURE, &to, err);
+
+    return status == MOE_OK && s.is_there ? save(g->work, file_names[1], s.bytes, sizeof s.bytes, err) : status;
+}
+
+/* ------------------------------------------------------------------------------------------------ tensors */
+typedef struct tensor_file {
+    int fd;
+    uint64_t at; /* where the tensor begins */
+    size_t bytes;
+} tensor_file;
+
+static moe_status begin_tensor(void *ctx, uint64_t size, moe_error *err)
+{
+    const tensor_file *t = ctx;
+
+    return size == t->bytes ? MOE_OK
+                            : moe_fail(err, MOE_ERR_UNAVAILABLE, "a tensor of %llu bytes, the manifest says %zu",
+                                       (unsigned long long)size, t->bytes);
+}
+
+static moe_status put_tensor(void *ctx, uint64_t offset, const void *bytes, size_t n, moe_error *err)
+{
+    const tensor_file *t = ctx;
+
+    return write_at(t->fd, file_names[2], t->at + offset, bytes, n, err);
+}
+
+static bool is_wanted(const fetching *g, const pack_content *c)
+{
+    return c->is_router || !g->f->options->router_only;
+}
+
+static moe_status check_size(const fetching *g, moe_error *err)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < pack_contents_n(g->contents); i++) {
+        const pack_content *c = pack_contents_at(g->contents, i);
+
+        if (is_wanted(g, c) && (c->bytes > g->f->max_bytes || (sum += c->bytes) > g->f->max_bytes)) {
+            return moe_fail(err, MOE_ERR_BUSY, "a pack of more than %llu bytes", (unsigned long long)g->f->max_bytes);
+        }
+    }
+    return MOE_OK;
+}
+
+static moe_status read_into(fetching *g, int fd, moe_error *err)
+{
+    tensor_file t = {.fd = fd};
+    char *head;
+    size_t n_head;
+    moe_status status = pack_contents_head(g->contents, g->f->options->router_only, &head, &n_head);
+
+    if (status != MOE_OK) {
+        return moe_fail(err, status, "the head of %zu tensors", pack_contents_n(g->contents));
+    }
+    status = write_at(fd, file_names[2], 0, head, n_head, err);
+    free(head);
+    t.at = n_head;
+    for (size_t i = 0; i < pack_contents_n(g->contents) && status == MOE_OK; i++) {
+        const pack_content *c = pack_contents_at(g->contents, i);
+        const sink to = {.begin = begin_tensor, .put = put_tensor, .ctx = &t, .digest = &c->digest};
+
+        if (is_wanted(g, c)) {
+            t.bytes = c->bytes;
+            status = read_part(g, PACK_PART_TENSORS + (uint32_t)i, &to, err);
+            t.at += c->bytes;
+        }
+    }
+    return status;
+}
+
+static moe_status read_tensors(fetching *g, moe_error *err)
+{
+    int fd = -1;
+    moe_status status = check_size(g, err);
+
+    if (status == MOE_OK) {
+        status = create(g->work, file_names[2], &fd, err);
+    }
+    return status == MOE_OK ? finish(fd, file_names[2], read_into(g, fd, err), err) : status;
+}
+
+/* ------------------------------------------------------------------------------------------------ the whole */
+static moe_status make_paths(fetching *g, moe_error *err)
+{
+    const pack_fetch *f = g->f;
+    char hex[65], name[96];
+
+    checkpoint_digest_hex(&f->hash, hex);
+    const struct {
+        char *out;
+        const char *suffix;
+    } paths[] = {{g->target, ""}, {g->work, ".new"}, {g->lock, ".lock"}};
+    for (size_t i = 0; i < MOE_COUNT(paths); i++) {
+        (void)snprintf(name, sizeof name, "%s%s%s", hex, f->options->router_only ? ".router" : "", paths[i].suffix);
+        if (!join(paths[i].out, f->dir, name)) {
+            return moe_fail(err, MOE_ERR_IO, "%s: too long", f->dir);
+        }
+    }
+    for (char *at = strchr(g->target + 1, '/'); at != NULL; at = strchr(at + 1, '/')) {
+        *at = '\0';
+        int made = mkdir(g->target, 0755);
+        bool is_wrong = made != 0 && errno != EEXIST;
+        moe_status status = is_wrong ? io_error(err, g->target) : MOE_OK;
+        *at = '/';
+        if (is_wrong) {
+            return status;
+        }
+    }
+    return MOE_OK;
+}
+
+/* Waits until nobody else reads this pack into this directory. */
+static moe_status take_lock(fetching *g, moe_error *err)
+{
+    g->lock_fd = open(g->lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (g->lock_fd < 0) {
+        return io_error(err, g->lock);
+    }
+    while (flock(g->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        moe_status status = errno == EWOULDBLOCK || errno == EINTR ? turn(g->session, err) : io_error(err, g->lock);
+
+        if (status != MOE_OK) {
+            return status;
+        }
+    }
+    return MOE_OK;
+}
+
+static moe_status read_pack(fetching *g, moe_error *err)
+{
+    remove_pack(g->work);
+    if (mkdir(g->work, 0755) != 0) {
+        return io_error(err, g->work);
+    }
+    moe_status status = read_manifest(g, err);
+    if (status == MOE_OK) {
+        status = read_signature(g, err);
+    }
+    return status == MOE_OK ? read_tensors(g, err) : status;
+}
+
+/* It is opened before it is moved: what has the name of a pack is one. */
+static moe_status publish(fetching *g, pack **out, moe_error *err)
+{
+    pack *p = NULL;
+    moe_status status = pack_open(g->work, g->f->base, g->f->options, &p, err);
+
+    if (status == MOE_OK && rename(g->work, g->target) != 0) {
+        status = io_error(err, g->target);
+        pack_close(p);
+    }
+    if (status == MOE_OK) {
+        *out = p;
+    }
+    return status;
+}
+
+static moe_status find_or_read(fetching *g, pack **out, moe_error *err)
+{
+    moe_status status = take_lock(g, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    status = pack_open(g->target, g->f->base, g->f->options, out, err);
+    if (status == MOE_OK || status == MOE_ERR_DENIED) {
+        return status; /* of another base, or not signed: no node's pack of this hash would be */
+    }
+    if (status != MOE_ERR_NOT_FOUND) {
+        MOE_WARN("%s is read anew: %s", g->target, err->text);
+    }
+    remove_pack(g->target);
+    if (g->f->n_nodes == 0) {
+        return moe_fail(err, MOE_ERR_UNAVAILABLE, "no node offers the pack");
+    }
+    status = read_pack(g, err);
+    if (status == MOE_OK) {
+        status = publish(g, out, err);
+    }
+    if (status != MOE_OK) {
+        remove_pack(g->work);
+    }
+    return status;
+}
+
+moe_status pack_fetch_run(const pack_fetch *f, pack **out, moe_error *err)
+{
+    fetching g = {.f = f, .lock_fd = -1, .session = calloc(1, sizeof *g.session)};
+
+    if (g.session == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "reading a pack");
+    }
+    g.session->f = f;
+    g.session->side = (link_side){.role = LINK_READER, .hello = f->hello, .key = f->key, .ops = &ops};
+    f->transport->handler = (transport_handler){g.session, on_message, on_peer};
+    moe_status status = make_paths(&g, err);
+    if (status == MOE_OK) {
+        status = find_or_read(&g, out, err);
+    }
+    session_end(g.session);
+    while (g.session->is_lent) { /* its end is told by the transport */
+        (void)f->transport->ops->progress(f->transport);
+    }
+    f->transport->handler = (transport_handler){NULL, ignore_message, ignore_peer};
+    if (g.lock_fd >= 0) {
+        (void)close(g.lock_fd);
+    }
+    pack_contents_close(g.contents);
+    free(g.manifest);
+    free(g.session);
+    return status;
+}

@@ -1,0 +1,187 @@
+/* What a manifest says of tensors that are not there yet. */
+#include "pack/pack_priv.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_TENSORS (3 * (size_t)PACK_MAX_ALL + 3 * (size_t)MODEL_MAX_LAYERS)
+#define MAX_HEAD    ((size_t)64 << 20)
+
+struct pack_contents {
+    moe_json *json;   /* owned; names point into it */
+    pack_content *at; /* owned [n] */
+    size_t n;
+};
+
+void pack_contents_close(pack_contents *c)
+{
+    if (c != NULL) {
+        moe_json_free(c->json);
+        free(c->at);
+        free(c);
+    }
+}
+
+static size_t dtype_bytes(const char *name)
+{
+    static const struct {
+        const char *name;
+        size_t bytes;
+    } known[] = {{"F32", 4}, {"BF16", 2}, {"F16", 2}};
+
+    for (size_t i = 0; name != NULL && i < MOE_COUNT(known); i++) {
+        if (strcmp(known[i].name, name) == 0) {
+            return known[i].bytes;
+        }
+    }
+    return 0;
+}
+
+static bool read_dim(const json_t *json, size_t *out)
+{
+    json_int_t v = json_integer_value(json);
+
+    *out = (size_t)v;
+    return json_is_integer(json) && v > 0 && v <= INT32_MAX;
+}
+
+static moe_status read_content(const char *name, const json_t *json, pack_content *c, moe_error *err)
+{
+    const json_t *shape = json_object_get(json, "shape");
+    const char *hex = json_string_value(json_object_get(json, "sha256"));
+
+    c->name = name;
+    c->dtype_name = json_string_value(json_object_get(json, "dtype"));
+    c->bytes = dtype_bytes(c->dtype_name);
+    if (c->bytes == 0 || json_array_size(shape) != 2 || !read_dim(json_array_get(shape, 0), &c->rows) ||
+        !read_dim(json_array_get(shape, 1), &c->columns) || strlen(name) >= CHECKPOINT_MAX_NAME ||
+        __builtin_mul_overflow(c->bytes, c->rows, &c->bytes) ||
+        __builtin_mul_overflow(c->bytes, c->columns, &c->bytes)) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "tensors.%.200s: must be a matrix of F32, BF16 or F16", name);
+    }
+    return hex != NULL && pack_read_digest(hex, &c->digest)
+               ? MOE_OK
+               : moe_fail(err, MOE_ERR_INVALID_ARG, "tensors.%.200s.sha256: must be 64 lower-case hex digits", name);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const pack_content *)a)->name, ((const pack_content *)b)->name);
+}
+
+static moe_status read_tensors(pack_contents *c, moe_error *err)
+{
+    json_t *list = json_object_get(c->json, "tensors"), *entry;
+    size_t n = json_object_size(list);
+    const char *name;
+
+    if (n == 0 || n > MAX_TENSORS) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "tensors: must be an object of 1 to %zu", MAX_TENSORS);
+    }
+    c->at = calloc(n, sizeof *c->at);
+    if (c->at == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "%zu tensors", n);
+    }
+    json_object_foreach(list, name, entry)
+    {
+        moe_status status = read_content(name, entry, &c->at[c->n++], err);
+
+        if (status != MOE_OK) {
+            return status;
+        }
+    }
+    qsort(c->at, c->n, sizeof *c->at, by_name);
+    return MOE_OK;
+}
+
+static void mark_router(pack_contents *c)
+{
+    static const char *const keys[] = {"router", "map_rows", "map_columns"};
+    const json_t *layers = json_object_get(c->json, "layers");
+
+    for (size_t l = 0; l < json_array_size(layers); l++) {
+        for (size_t k = 0; k < MOE_COUNT(keys); k++) {
+            const pack_content key = {.name = json_string_value(json_object_get(json_array_get(layers, l), keys[k]))};
+            pack_content *found = key.name == NULL ? NULL : bsearch(&key, c->at, c->n, sizeof key, by_name);
+
+            if (found != NULL) {
+                found->is_router = true;
+            }
+        }
+    }
+}
+
+moe_status pack_contents_read(const char *manifest, size_t n, const pack_base *base, pack_contents **out,
+                              moe_error *err)
+{
+    pack_contents *c = calloc(1, sizeof *c);
+
+    if (c == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "a pack's contents");
+    }
+    moe_status status = moe_json_parse(manifest, n, PACK_MANIFEST_DEPTH, &c->json, err);
+    if (status == MOE_OK && !json_is_object(c->json)) {
+        status = moe_fail(err, MOE_ERR_INVALID_ARG, "pack: must be an object");
+    }
+    if (status == MOE_OK) {
+        status = pack_check_base(base, c->json, err);
+    }
+    if (status == MOE_OK) {
+        status = read_tensors(c, err);
+    }
+    if (status != MOE_OK) {
+        pack_contents_close(c);
+        return status;
+    }
+    mark_router(c);
+    *out = c;
+    return MOE_OK;
+}
+
+size_t pack_contents_n(const pack_contents *c)
+{
+    return c->n;
+}
+
+const pack_content *pack_contents_at(const pack_contents *c, size_t i)
+{
+    MOE_ASSERT(i < c->n);
+    return &c->at[i];
+}
+
+moe_status pack_contents_head(const pack_contents *c, bool router_only, char **out, size_t *n_out)
+{
+    unsigned char length[8];
+    size_t at = 0;
+    moe_text t;
+    moe_buf b;
+
+    moe_text_init(&t, MAX_HEAD);
+    moe_text_printf(&t, "--------{"); /* the length comes there */
+    for (size_t i = 0; i < c->n; i++) {
+        const pack_content *p = &c->at[i];
+
+        if (router_only && !p->is_router) {
+            continue;
+        }
+        moe_text_printf(&t, "%s", at > 0 ? "," : "");
+        moe_text_json_string(&t, p->name, strlen(p->name));
+        moe_text_printf(&t, ":{\"dtype\":\"%s\",\"shape\":[%zu,%zu],\"data_offsets\":[%zu,%zu]}", p->dtype_name,
+                        p->rows, p->columns, at, at + p->bytes);
+        at += p->bytes;
+    }
+    moe_text_printf(&t, "}");
+    const char *text = moe_text_cstr(&t);
+    char *copy = t.failed ? NULL : malloc(t.size);
+    if (copy != NULL) {
+        moe_buf_init(&b, length, sizeof length);
+        moe_put_u64(&b, t.size - sizeof length);
+        memcpy(copy, text, t.size);
+        memcpy(copy, length, sizeof length);
+        *out = copy;
+        *n_out = t.size;
+    }
+    moe_text_fini(&t);
+    return copy != NULL ? MOE_OK : MOE_ERR_NO_MEMORY;
+}
