@@ -34,6 +34,7 @@ moe_status api_check_ready(const api_loading *l, engine *e, moe_error *err);
 /* ------------------------------------------------------------------------------------------------ gRPC */
 #define API_SERVE_INFERENCE 1u
 #define API_SERVE_ADMIN     2u
+#define API_SERVE_HEALTH    4u /* alone: nothing but Health, and no secret to keep: it may listen anywhere without TLS */
 
 /* Strings are borrowed during api_server_open. */
 typedef struct api_options {
@@ -71,7 +72,9 @@ MOE_NODISCARD moe_status api_server_open(const api_options *options, api_server 
 /* Serves from now on; once. Both are borrowed until api_server_close. */
 void api_server_set_engine(api_server *s, engine *e, const api_view *view);
 uint16_t api_server_port(const api_server *s);
-/* Health says NOT_SERVING, watches end, new requests are refused with UNAVAILABLE; running ones go on. */
+/* Health says NOT_SERVING and /readyz 503 from now on, so that nobody sends new requests here; those that come are served. */
+void api_server_announce_drain(api_server *s);
+/* The same, and watches end, new requests are refused with UNAVAILABLE; running ones go on. */
 void api_server_begin_drain(api_server *s);
 /* Calls in progress may end within grace_ms; the others are cancelled. Returns when none is left. NULL is fine. */
 void api_server_close(api_server *s, uint32_t grace_ms);

@@ -57,7 +57,7 @@ static bool ready(void *ctx, moe_text *page)
 {
     const api_http *h = ctx;
     moe_error why;
-    bool draining = h->source.server != NULL && api_server_draining(h->source.server);
+    bool draining = h->source.server != NULL && api_server_leaving(h->source.server);
 
     if (draining || api_check_ready(h->loading, atomic_load(&h->engine), &why) != MOE_OK) {
         moe_text_printf(page, "%s\n", draining ? "the server is draining" : why.text);

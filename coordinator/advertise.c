@@ -26,7 +26,7 @@ moe_status advertise_check(const coordinator_config *o, moe_error *err)
     moe_status status = moe_address_parse("--listen", o->listen, -1, &listen, err);
 
     if (status == MOE_OK && o->advertise != NULL) {
-        status = moe_address_parse("--advertise", o->advertise, -1, &told, err);
+        status = moe_address_parse("--advertise", o->advertise, 0, &told, err);
         if (status == MOE_OK && moe_address_is_wildcard(&told)) {
             status = moe_fail(err, MOE_ERR_INVALID_ARG,
                               "--advertise \"%s\": every address of this machine; others need one to connect to",
@@ -60,7 +60,7 @@ void advertise_address(const coordinator_config *o, uint16_t found_port, char ou
     char printed[MOE_ADDRESS_BYTES];
     moe_address a;
 
-    MOE_ASSERT(moe_address_parse("--advertise", text, -1, &a, NULL) == MOE_OK); /* advertise_check has seen it */
+    MOE_ASSERT(moe_address_parse("--advertise", text, 0, &a, NULL) == MOE_OK); /* advertise_check has seen it */
     a.port = o->advertise == NULL || a.port == 0 ? found_port : a.port;
     moe_address_print(&a, printed);
     (void)snprintf(out, ADVERTISE_BYTES, "%.*s", CLUSTER_MAX_ADDRESS, printed);

@@ -18,8 +18,10 @@ typedef struct coordinator {
     tokenizer *tokenizer; /* NULL: token ids only */
     char **labels;        /* NULL: none */
     uint32_t max_context;
-    api_server *server, *admin; /* admin NULL: beside Inference */
-    api_http *http;             /* NULL: off */
+    api_server *server;
+    api_server *admin;  /* NULL: beside Inference */
+    api_server *health; /* alone; NULL: off */
+    api_http *http;     /* NULL: off */
     moe_threads *threads;
     compute_device *device;
     model *model;
@@ -40,6 +42,7 @@ size_t coordinator_weights_bytes(const coordinator *c); /* that this process hol
 MOE_NODISCARD moe_status listeners_check(const coordinator_config *o, moe_error *err); /* without opening anything */
 MOE_NODISCARD moe_status listeners_open(coordinator *c, moe_error *err);
 void listeners_set_engine(coordinator *c);
+void listeners_announce_drain(coordinator *c);
 void listeners_begin_drain(coordinator *c);
 void listeners_close(coordinator *c);
 /* As --listen, with the port that was found. */

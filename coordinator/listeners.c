@@ -38,15 +38,24 @@ static api_options api_of(const coordinator_config *o, bool admin)
                          .model_name = o->model_name != NULL ? o->model_name : base_name(o->model)};
 }
 
+/* Probes have neither certificate nor token, and learn one bit. */
+static api_options health_of(const coordinator_config *o)
+{
+    return (api_options){.option = "--health", .listen = o->health, .services = API_SERVE_HEALTH};
+}
+
 moe_status listeners_check(const coordinator_config *o, moe_error *err)
 {
-    api_options api = api_of(o, false), admin = api_of(o, true);
+    api_options api = api_of(o, false), admin = api_of(o, true), health = health_of(o);
     moe_status status = api_options_check(&api, err);
 
     if (status == MOE_OK) {
         status = advertise_check(o, err);
     }
-    return status == MOE_OK && o->admin_listen != NULL ? api_options_check(&admin, err) : status;
+    if (status == MOE_OK && o->admin_listen != NULL) {
+        status = api_options_check(&admin, err);
+    }
+    return status == MOE_OK && o->health != NULL ? api_options_check(&health, err) : status;
 }
 
 /* What the engine will take bounds what the listeners take. */
@@ -62,6 +71,17 @@ static api_options api_with_limits(const coordinator *c, bool admin)
     return api;
 }
 
+static moe_status open_health(coordinator *c, moe_error *err)
+{
+    const api_options health = health_of(&c->config);
+    moe_status status = api_server_open(&health, &c->health, err);
+
+    if (status == MOE_OK) {
+        MOE_INFO("health on port %u", api_server_port(c->health));
+    }
+    return status;
+}
+
 moe_status listeners_open(coordinator *c, moe_error *err)
 {
     const coordinator_config *o = &c->config;
@@ -73,6 +93,9 @@ moe_status listeners_open(coordinator *c, moe_error *err)
         if (status == MOE_OK) {
             MOE_INFO("admin on port %u", api_server_port(c->admin));
         }
+    }
+    if (status == MOE_OK && o->health != NULL) {
+        status = open_health(c, err);
     }
     if (status == MOE_OK && o->http != NULL) {
         api_http_options http = {.listen = o->http,
@@ -95,22 +118,39 @@ void listeners_set_engine(coordinator *c)
     if (c->admin != NULL) {
         api_server_set_engine(c->admin, c->engine, view);
     }
+    if (c->health != NULL) {
+        api_server_set_engine(c->health, c->engine, view);
+    }
     if (c->http != NULL) {
         api_http_set_engine(c->http, c->engine, view);
     }
 }
 
+static void on_each(coordinator *c, void (*act)(api_server *s))
+{
+    api_server *const all[] = {c->server, c->admin, c->health};
+
+    for (size_t i = 0; i < MOE_COUNT(all); i++) {
+        if (all[i] != NULL) {
+            act(all[i]);
+        }
+    }
+}
+
+void listeners_announce_drain(coordinator *c)
+{
+    on_each(c, api_server_announce_drain);
+}
+
 void listeners_begin_drain(coordinator *c)
 {
-    api_server_begin_drain(c->server);
-    if (c->admin != NULL) {
-        api_server_begin_drain(c->admin);
-    }
+    on_each(c, api_server_begin_drain);
 }
 
 void listeners_close(coordinator *c)
 {
     api_http_close(c->http);
+    api_server_close(c->health, GRACE_MS);
     api_server_close(c->admin, GRACE_MS);
     api_server_close(c->server, GRACE_MS);
 }

@@ -144,15 +144,29 @@ static int wait_for_end(coordinator *c, const sigset_t *signals)
     return 0;
 }
 
-/* Running requests may end, unless a second signal comes; then the listeners close, cancelling what is left. */
+/* Until a second signal, at most `most_ms`, and with `idle` until nothing runs. False: a signal came. */
+static bool wait_for_requests(coordinator *c, const sigset_t *signals, uint32_t most_ms, bool idle)
+{
+    uint64_t end = moe_now_ns(moe_clock_real()) + (uint64_t)most_ms * 1000000u;
+
+    while (!(idle && engine_idle(c->engine)) && moe_now_ns(moe_clock_real()) < end) {
+        if (signalled(signals)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* First whoever sends requests may notice; then running ones may end, unless a second signal comes; then the listeners
+ * close, cancelling what is left. */
 static void drain(coordinator *c, const sigset_t *signals)
 {
-    const struct timespec pause = {.tv_nsec = 5000000};
-    uint64_t end = moe_now_ns(moe_clock_real()) + (uint64_t)c->config.drain_timeout_ms * 1000000u;
-
+    listeners_announce_drain(c);
+    bool patient = wait_for_requests(c, signals, c->config.drain_delay_ms, false);
     engine_begin_drain(c->engine);
     listeners_begin_drain(c);
-    while (!engine_idle(c->engine) && moe_now_ns(moe_clock_real()) < end && sigtimedwait(signals, NULL, &pause) < 0) {
+    if (patient) {
+        (void)wait_for_requests(c, signals, c->config.drain_timeout_ms, true);
     }
 }
 

@@ -7,12 +7,12 @@
 
 typedef struct coordinator_config {
     member_config member; /* etcd NULL: an expert node in this process */
-    char *model, *model_name, *listen, *advertise, *http, *admin_listen;
+    char *model, *model_name, *listen, *advertise, *http, *health, *admin_listen;
     uint32_t max_batch_tokens, prefill_chunk, max_context, max_running, max_queue, default_max_tokens, micro_batches;
     size_t kv_memory; /* 0: what fits */
     char *metrics_experts, *tls_cert, *tls_key, *tls_ca, *token_file, *admin_token_file, *chat_template;
     bool insecure, no_prefix_cache, no_early_exit, no_reflection;
-    uint32_t drain_timeout_ms, step_timeout_ms, dispatch_timeout_ms, replication, min_nodes;
+    uint32_t drain_delay_ms, drain_timeout_ms, step_timeout_ms, dispatch_timeout_ms, replication, min_nodes;
 } coordinator_config;
 
 extern const moe_program coordinator_program;

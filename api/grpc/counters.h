@@ -14,6 +14,6 @@ uint64_t api_server_count(const api_server *s, size_t method_idx,
                           size_t code); /* calls ended so; code < RPC_N_STATUS */
 uint32_t api_server_open_calls(const api_server *s);
 uint64_t api_server_last_turn_ns(const api_server *s);
-bool api_server_draining(const api_server *s);
+bool api_server_leaving(const api_server *s); /* it drains, or has announced that it will */
 
 #endif

@@ -16,15 +16,21 @@ typedef Grpc__Health__V1__HealthCheckResponse__ServingStatus serving;
 
 typedef enum { HEALTH_INFERENCE, HEALTH_ADMIN, HEALTH_UNKNOWN } health_subject;
 
+/* A listener for health alone tells of services that are on others. */
+static bool tells_of(const rpc_call *call, unsigned service)
+{
+    return (rpc_services(call) & (service | API_SERVE_HEALTH)) != 0;
+}
+
 static health_subject subject_of(const rpc_call *call, const char *service)
 {
     if (service[0] == '\0') {
-        return (rpc_services(call) & API_SERVE_INFERENCE) != 0 ? HEALTH_INFERENCE : HEALTH_ADMIN;
+        return tells_of(call, API_SERVE_INFERENCE) ? HEALTH_INFERENCE : HEALTH_ADMIN;
     }
-    if (strcmp(service, "conclave.v1.Inference") == 0 && (rpc_services(call) & API_SERVE_INFERENCE) != 0) {
+    if (strcmp(service, "conclave.v1.Inference") == 0 && tells_of(call, API_SERVE_INFERENCE)) {
         return HEALTH_INFERENCE;
     }
-    if (strcmp(service, "conclave.v1.Admin") == 0 && (rpc_services(call) & API_SERVE_ADMIN) != 0) {
+    if (strcmp(service, "conclave.v1.Admin") == 0 && tells_of(call, API_SERVE_ADMIN)) {
         return HEALTH_ADMIN;
     }
     return HEALTH_UNKNOWN;
@@ -35,8 +41,7 @@ static serving state_of(const rpc_call *call, health_subject subject)
     if (subject == HEALTH_UNKNOWN) {
         return SERVICE_UNKNOWN;
     }
-    return (subject == HEALTH_ADMIN ? rpc_loaded(call) && !rpc_draining(call) : rpc_ready(call)) ? SERVING
-                                                                                                 : NOT_SERVING;
+    return (subject == HEALTH_ADMIN ? rpc_loaded(call) && !rpc_leaving(call) : rpc_ready(call)) ? SERVING : NOT_SERVING;
 }
 
 /* ------------------------------------------------------------------------------------------------ check */

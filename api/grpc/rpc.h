@@ -110,7 +110,8 @@ const char *rpc_model_name(const rpc_call *call);
 char **rpc_labels(const rpc_call *call, size_t *n_out); /* names of a classifier's labels; none: 0 */
 unsigned rpc_services(const rpc_call *call);
 bool rpc_draining(const rpc_call *call);
-bool rpc_loaded(const rpc_call *call); /* there is an engine: true for every method of Inference and Admin */
+bool rpc_leaving(const rpc_call *call); /* it drains, or has announced that it will */
+bool rpc_loaded(const rpc_call *call);  /* there is an engine: true for every method of Inference and Admin */
 bool rpc_ready(const rpc_call *call);
 wake_hub *rpc_wake_hub(const rpc_call *call);
 struct work_desk *rpc_work_desk(const rpc_call *call);

@@ -59,9 +59,14 @@ bool rpc_loaded(const rpc_call *call)
     return atomic_load(&call->server->engine) != NULL;
 }
 
+bool rpc_leaving(const rpc_call *call)
+{
+    return api_server_leaving(call->server);
+}
+
 bool rpc_ready(const rpc_call *call)
 {
-    return rpc_loaded(call) && !rpc_draining(call) && engine_ready(rpc_engine(call));
+    return rpc_loaded(call) && !rpc_leaving(call) && engine_ready(rpc_engine(call));
 }
 
 wake_hub *rpc_wake_hub(const rpc_call *call)
@@ -126,9 +131,9 @@ uint32_t api_server_open_calls(const api_server *s)
     return atomic_load_explicit(&s->n_calls, memory_order_relaxed);
 }
 
-bool api_server_draining(const api_server *s)
+bool api_server_leaving(const api_server *s)
 {
-    return atomic_load(&s->draining);
+    return atomic_load(&s->announced) || atomic_load(&s->draining);
 }
 
 uint64_t api_server_last_turn_ns(const api_server *s)
@@ -150,7 +155,7 @@ static moe_status check_exposure(const api_options *o, const moe_address *a, moe
     if (o->tls_ca != NULL && o->tls_cert == NULL) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "--tls-ca needs --tls-cert and --tls-key");
     }
-    if (moe_address_is_loopback(a) || o->insecure) {
+    if (moe_address_is_loopback(a) || o->insecure || o->services == API_SERVE_HEALTH) {
         return MOE_OK;
     }
     if (o->tls_cert == NULL) {
@@ -378,6 +383,12 @@ void api_server_set_engine(api_server *s, engine *e, const api_view *view)
 uint16_t api_server_port(const api_server *s)
 {
     return s->port;
+}
+
+void api_server_announce_drain(api_server *s)
+{
+    atomic_store(&s->announced, true);
+    wake_hub_signal(s->hub);
 }
 
 void api_server_begin_drain(api_server *s)

@@ -54,6 +54,7 @@ struct api_server {
     /* shared */
     atomic_uint n_calls;
     atomic_uint_least64_t last_turn_ns;
+    atomic_bool announced; /* that it drains, or will */
     atomic_bool draining;
     atomic_bool stop;
     atomic_uint grace_ms;

@@ -84,7 +84,7 @@ static moe_status check_listen(const node_config *o, moe_error *err)
     moe_status status = moe_address_parse("--listen", o->listen, -1, &listen, err);
 
     if (status == MOE_OK && o->advertise != NULL) {
-        status = moe_address_parse("--advertise", o->advertise, -1, &advertise, err);
+        status = moe_address_parse("--advertise", o->advertise, 0, &advertise, err);
         if (status == MOE_OK && moe_address_is_wildcard(&advertise)) {
             status = moe_fail(err, MOE_ERR_INVALID_ARG,
                               "--advertise \"%s\": every address of this machine; coordinators need one to connect to",
@@ -108,13 +108,13 @@ static moe_status check_listen(const node_config *o, moe_error *err)
     return member_lane_check(&o->member, o->insecure, err);
 }
 
-/* What coordinators are told: --advertise (its port 0 is the one found) or where we listen. */
+/* What coordinators are told: --advertise (its port, 0 or none, is the one found) or where we listen. */
 static void set_address(node_program_state *p)
 {
     const char *found = transport_net_address(p->transport), *given = p->config.advertise;
     moe_address a, bound;
 
-    MOE_ASSERT(moe_address_parse("--advertise", given == NULL ? found : given, -1, &a, NULL) == MOE_OK &&
+    MOE_ASSERT(moe_address_parse("--advertise", given == NULL ? found : given, 0, &a, NULL) == MOE_OK &&
                moe_address_parse("address", found, -1, &bound, NULL) == MOE_OK);
     a.port = a.port == 0 ? bound.port : a.port;
     moe_address_print(&a, p->address);

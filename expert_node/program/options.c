@@ -11,7 +11,10 @@ static const moe_option options[] = {
     TEXT(model, NULL, "DIR", "checkpoint directory: config.json, safetensors"),
     MEMBER_OPTIONS(FIELD(member)),
     TEXT(listen, "127.0.0.1:0", "HOST:PORT", "where coordinators connect; port 0: a free one, printed by READY"),
-    TEXT(advertise, NULL, "HOST:PORT", "the address told to coordinators; default: --listen"),
+    TEXT(advertise, NULL, "HOST[:PORT]",
+         "the address told to coordinators, a name or a number; default: --listen, whose port is also that of an "
+         "address "
+         "without one"),
     TEXT(http, NULL, "HOST:PORT", "/livez, /readyz and /metrics; default: off"),
     TEXT(zone, NULL, "NAME", "where this node stands; copies of an expert go to different zones"),
     {.name = "memory",

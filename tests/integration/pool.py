@@ -784,6 +784,35 @@ class Pool(unittest.TestCase):
                                     rf"node lost at 127\.0\.0\.1:{nobody} is not used: Connection refused")
         self.stop_nodes()
 
+    def test_an_address_without_a_port_is_told_with_the_one_that_was_found(self):
+        node = self.node("n", "--listen", "0.0.0.0:0", "--advertise", "127.0.0.1", "--insecure").registered()
+        with self.coordinator() as coordinator:
+            self.assertRegex(node.ready().address, r"\A127\.0\.0\.1:[1-9]\d*\Z")
+            self.assertEqual(self.answers(coordinator), self.expected)
+        self.stop_nodes()
+
+    def test_nodes_that_are_restarted_one_after_the_other_lose_no_answer(self):
+        """As an upgrade does it: one leaves, is started again under its name, is ready; then the next. No node is to spare."""
+        self.start_nodes(2, "--drain-timeout-ms", "600000")
+        with self.coordinator("--min-nodes", "2") as coordinator:
+            askers = [Asker(coordinator, self.expected_long) for _ in range(2)]
+            try:
+                for id in ("node-1", "node-0"):
+                    leaving = next(node for node in self.nodes if id in node.process.args)
+                    self.nodes.remove(leaving)
+                    leaving.process.send_signal(signal.SIGTERM)
+                    code, log = leaving.end()
+                    self.assertEqual(code, 0, log)
+                    self.node(id, "--drain-timeout-ms", "600000").ready()
+                    for asker in askers:
+                        asker.goes_on()
+            finally:
+                for asker in askers:
+                    asker.stop()
+            self.assert_all_answered_by(coordinator, 2)
+            print(f"{sum(asker.n for asker in askers)} equal answers while two nodes were restarted")
+        self.stop_nodes()
+
     def test_members_with_another_secret_or_none_are_refused(self):
         right, wrong = self.secret("right-one", "a secret of enough bytes\n"), self.secret("wrong-one", "another one of such length\n")
         self.start_nodes(1, "--secret-file", right)

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import unittest
+import urllib.error
 import urllib.request
 
 try:
@@ -288,6 +289,40 @@ class Service(unittest.TestCase):
                     with self.assertRaises(grpc.RpcError) as caught:
                         list(stream)
                     self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)
+
+    def test_a_drain_is_announced_before_it_begins(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.make(folder, "max_position_embeddings=4096")
+            with Coordinator(PROGRAM, folder, "--cache-dir", "", "--drain-delay-ms", "3600000", "--http", "127.0.0.1:0", "--health", "0.0.0.0:0") as coordinator, \
+                    grpc.insecure_channel(coordinator.address) as channel:
+                page = "http://127.0.0.1:" + coordinator.log_match(r"http on port (\d+)").group(1) + "/readyz"
+                port = coordinator.log_match(r"health on port (\d+)").group(1)
+                complete = channel.unary_unary("/conclave.v1.Inference/Complete", request_serializer=lambda m: m.SerializeToString(),
+                                               response_deserializer=type(v1("CompleteResponse")).FromString)
+                with grpc.insecure_channel("127.0.0.1:" + port) as probe:
+                    for service in ("", "conclave.v1.Inference", "conclave.v1.Admin"):
+                        self.assertEqual(self.health(probe, service), 1)
+                    with self.assertRaises(grpc.RpcError) as caught:
+                        self.health(probe, "nobody")
+                    self.assertEqual(caught.exception.code(), grpc.StatusCode.NOT_FOUND)
+                    other = probe.unary_unary("/conclave.v1.Inference/Complete", request_serializer=lambda m: m.SerializeToString())
+                    with self.assertRaises(grpc.RpcError) as caught:
+                        other(generate([1, 2]), timeout=WAIT_S)
+                    self.assertEqual(caught.exception.code(), grpc.StatusCode.UNIMPLEMENTED)
+                    coordinator.process.send_signal(signal.SIGTERM)
+                    while self.health(probe, "") != 2:
+                        time.sleep(0.01)
+                with self.assertRaises(urllib.error.HTTPError) as refused:
+                    urllib.request.urlopen(page, timeout=WAIT_S)
+                self.assertEqual((refused.exception.code, refused.exception.read()), (503, b"the server is draining\n"))
+                self.assertEqual(len(complete(generate([1, 2], max_tokens=4), timeout=WAIT_S).choices[0].token_ids), 4)
+                self.assertEqual(coordinator.stop(), (0, ""))
+
+    @staticmethod
+    def health(channel, service):
+        check = channel.unary_unary("/grpc.health.v1.Health/Check", request_serializer=lambda m: m.SerializeToString(),
+                                    response_deserializer=type(message("grpc.health.v1.HealthCheckResponse")).FromString)
+        return check(message("grpc.health.v1.HealthCheckRequest", service=service), timeout=WAIT_S).status
 
     def test_it_listens_before_it_loads(self):
         with tempfile.TemporaryDirectory() as folder:

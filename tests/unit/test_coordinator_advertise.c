@@ -41,10 +41,14 @@ static void where_we_listen_is_told_with_the_port_that_was_found(void **state)
 static void what_is_advertised_is_told(void **state)
 {
     char all[] = "0.0.0.0:7300", name[] = "coordinator-0.pods:443", any_port[] = "10.0.0.3:0";
+    char pod[] = "10.0.0.3", pod_6[] = "fd00::3", pod_name[] = "coordinator-0.pods";
 
     (void)state;
     assert_accepted(true, all, name, "coordinator-0.pods:443");
     assert_accepted(true, all, any_port, "10.0.0.3:7300");
+    assert_accepted(true, all, pod, "10.0.0.3:7300");
+    assert_accepted(true, all, pod_6, "[fd00::3]:7300");
+    assert_accepted(true, all, pod_name, "coordinator-0.pods:7300");
 }
 
 static void every_address_is_no_address_in_a_cluster(void **state)
@@ -66,11 +70,11 @@ static void alone_every_address_may_be_listened_on(void **state)
 
 static void what_is_no_address_is_refused(void **state)
 {
-    char host[] = "10.0.0.3:7300", bad[] = "10.0.0.3", long_one[300];
+    char host[] = "10.0.0.3:7300", no_port[] = "10.0.0.3", bad[] = "10.0.0.3:x", long_one[300];
 
     (void)state;
     assert_refused(host, bad, "advertise");
-    assert_refused(bad, NULL, "listen");
+    assert_refused(no_port, NULL, "listen");
     memset(long_one, 'a', sizeof long_one);
     memcpy(long_one + 258, ":7300", 6);
     assert_refused(host, long_one, "advertise");
