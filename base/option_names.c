@@ -29,6 +29,7 @@ static const char *const names[] = {
     "etcd_key",
     "etcd_password_file",
     "etcd_user",
+    "expect",
     "experts",
     "frequency_penalty",
     "health",

@@ -84,7 +84,7 @@ typedef struct checkpoint_manifest {
     checkpoint_digest fingerprint; /* SHA-256 over the canonical manifest text */
     checkpoint_digest *tensors;    /* owned [n_tensors], in the order of the logical tensors given */
     size_t n_tensors;
-    bool from_cache;
+    bool from_cache, cached; /* it was found in the cache; it was written to it */
 } checkpoint_manifest;
 
 /* Hashes all logical tensors on the threads (the caller's is thread 0 of them), and the canonical configuration with

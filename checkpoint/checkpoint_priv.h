@@ -74,8 +74,8 @@ const checkpoint_file *checkpoint_file_of(const checkpoint *c, const void *data)
  * One file of digests per key under the cache directory; the key names everything the digests depend on. */
 MOE_NODISCARD bool manifest_cache_load(const char *cache_dir, const checkpoint_digest *key, checkpoint_digest *digests,
                                        size_t n_digests);
-/* Failing to write is logged and costs only the next start its time. */
-void manifest_cache_store(const char *cache_dir, const checkpoint_digest *key, const checkpoint_digest *digests,
-                          size_t n_digests);
+/* Whether it was written. Failing is logged and costs only the next start its time. */
+MOE_NODISCARD bool manifest_cache_store(const char *cache_dir, const checkpoint_digest *key,
+                                        const checkpoint_digest *digests, size_t n_digests);
 
 #endif

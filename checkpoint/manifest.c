@@ -346,7 +346,7 @@ static moe_status find_digests(const checkpoint *c, const char *config_text, con
     }
     status = hash_all(c, tensors, n, threads, progress, progress_ctx, m->tensors);
     if (status == MOE_OK && cache_dir != NULL) {
-        manifest_cache_store(cache_dir, &key, m->tensors, n);
+        m->cached = manifest_cache_store(cache_dir, &key, m->tensors, n);
     }
     return status;
 }

@@ -116,7 +116,7 @@ static bool replace_file(const char *path, const void *bytes, size_t n)
     return done;
 }
 
-void manifest_cache_store(const char *cache_dir, const checkpoint_digest *key, const checkpoint_digest *digests,
+bool manifest_cache_store(const char *cache_dir, const checkpoint_digest *key, const checkpoint_digest *digests,
                           size_t n_digests)
 {
     const size_t body = cache_bytes(n_digests) - sizeof(checkpoint_digest);
@@ -131,10 +131,12 @@ void manifest_cache_store(const char *cache_dir, const checkpoint_digest *key, c
         const checkpoint_digest sum = checkpoint_sha256(data, body);
         memcpy(data + body, &sum, sizeof(sum));
     }
-    if (data == NULL || path.failed || !make_dirs(cache_dir) ||
-        !replace_file(path.data, data, cache_bytes(n_digests))) {
+    bool done =
+        data != NULL && !path.failed && make_dirs(cache_dir) && replace_file(path.data, data, cache_bytes(n_digests));
+    if (!done) {
         MOE_WARN("manifest cache %s: not written: %s", cache_dir, strerror(errno));
     }
     free(data);
     moe_text_fini(&path);
+    return done;
 }

@@ -142,6 +142,18 @@ moe_status cli_placement_run(cli_run *run, moe_error *err);
 moe_status cli_convert_run(cli_run *run, moe_error *err);
 moe_status cli_packs_run(cli_run *run, moe_error *err);
 moe_status cli_fingerprint_run(cli_run *run, moe_error *err);
+moe_status cli_manifest_run(cli_run *run, moe_error *err);
+
+/* How far a command has come, on standard error: every hundredth on a terminal, else every tenth. The function takes a
+ * cli_progress and the bytes done and in all: a checkpoint_progress. */
+typedef struct cli_progress {
+    const char *what; /* borrowed */
+    bool is_terminal;
+    size_t shown; /* hundredths */
+} cli_progress;
+
+cli_progress cli_progress_of(const char *what);
+void cli_progress_show(void *ctx, size_t done, size_t total);
 
 /* Writes text that came from a server or a model. On a terminal, control characters other than tab and newline become
  * "?", so that an answer cannot drive the terminal. */

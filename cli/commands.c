@@ -58,6 +58,7 @@ static const cli_option generate_options[] = {
     {"echo", "echo", CLI_FLAG, NULL, "print the prompt before the answer"},
     {"resume_from", "resume_from.ids", CLI_LIST, "1,2,3",
      "go on after these tokens of an earlier answer; needs its --seed"},
+    {"expect", NULL, CLI_LIST, "1,2,3", "fail unless the answer is these tokens"},
     {"quiet", NULL, CLI_FLAG, NULL, "print no statistics, not even at a terminal"},
 };
 
@@ -93,6 +94,11 @@ static const cli_option placement_options[] = {
 static const cli_option packs_options[] = {
     {"model", NULL, CLI_VALUE, "DIR", "the checkpoint that the pack is for"},
     {"pack_key", NULL, CLI_VALUE, "FILE", "Ed25519 public key (PEM): pack.sig must be its signature"},
+};
+
+static const cli_option manifest_options[] = {
+    {"cache_dir", NULL, CLI_VALUE, "DIR",
+     "where the manifest is cached (default: $XDG_CACHE_HOME/conclave or ~/.cache/conclave)"},
 };
 
 static const cli_option all_options[] = {
@@ -194,6 +200,14 @@ const cli_command cli_commands[] = {
      .groups = {NULL},
      .max_args = 2,
      .run = cli_convert_run,
+     .local = true},
+    {.name = "manifest",
+     .usage = "DIR",
+     .arguments = "DIR: a checkpoint directory, under the path that coordinators and nodes have it",
+     .summary = "Hash a checkpoint ahead of the servers, which then find its manifest in the cache",
+     .groups = {ROWS(manifest_options)},
+     .max_args = 1,
+     .run = cli_manifest_run,
      .local = true},
     {.name = "packs",
      .usage = "check PACK",

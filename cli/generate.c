@@ -24,6 +24,7 @@ static moe_status stream_answer(cli_run *run, const ProtobufCMessage *request, m
     moe_status status;
 
     cli_stream_init(&stream, form_of(run), cli_run_value(run, "tokens") != NULL);
+    stream.expect = cli_run_value(run, "expect");
     status = cli_stream_call(&stream, run, request, err);
     if (wants_stats(run)) {
         cli_stream_stats(&stream, stderr);
@@ -40,7 +41,12 @@ moe_status cli_generate_run(cli_run *run, moe_error *err)
     if (status != MOE_OK) {
         return status;
     }
-    status = cli_run_fill_prompt(run, request, err);
+    if (cli_run_value(run, "expect") != NULL && cli_run_flag(run, "echo")) {
+        status = moe_fail(err, MOE_ERR_INVALID_ARG, "--expect and --echo: the prompt is no part of the answer");
+    }
+    if (status == MOE_OK) {
+        status = cli_run_fill_prompt(run, request, err);
+    }
     if (status == MOE_OK) {
         status = stream_answer(run, request, err);
     }

@@ -1,34 +1,9 @@
 /* conclave packs check PACK --model DIR, conclave fingerprint DIR */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli/cli.h"
 #include "pack/pack.h"
-
-typedef struct progress {
-    const char *what;
-    bool is_terminal;
-    size_t shown;
-} progress;
-
-static void on_progress(void *ctx, size_t done, size_t total)
-{
-    progress *p = ctx;
-    size_t hundredths = total > 0 ? done * 100 / total : 100;
-
-    if (hundredths > p->shown && (p->is_terminal || hundredths == 100)) {
-        p->shown = hundredths;
-        fprintf(stderr, "%s%s %3zu %%%s", p->is_terminal ? "\r" : "", p->what, hundredths,
-                p->is_terminal && hundredths < 100 ? "" : "\n");
-        fflush(stderr);
-    }
-}
-
-static progress progress_of(const char *what)
-{
-    return (progress){.what = what, .is_terminal = isatty(fileno(stderr)) != 0};
-}
 
 /* ------------------------------------------------------------------------------------------------ what is printed */
 static const char *kind_of(const pack *p)
@@ -74,9 +49,9 @@ static void put_text(const pack *p, const pack_model *m, bool is_signed, moe_tex
 
 static moe_status check(cli_run *run, const pack_model *m, moe_error *err)
 {
-    progress shown = progress_of("checking the pack");
+    cli_progress shown = cli_progress_of("checking the pack");
     const pack_base base = pack_model_base(m);
-    const pack_options o = {cli_run_value(run, "pack_key"), on_progress, &shown};
+    const pack_options o = {cli_run_value(run, "pack_key"), cli_progress_show, &shown};
     pack *p;
     moe_text out;
     moe_status status = pack_open(run->args[1], &base, &o, &p, err);
@@ -96,9 +71,9 @@ static moe_status check(cli_run *run, const pack_model *m, moe_error *err)
 
 static moe_status open_model(const char *dir, pack_model *out, moe_error *err)
 {
-    progress shown = progress_of("hashing the model");
+    cli_progress shown = cli_progress_of("hashing the model");
 
-    return pack_model_open(dir, on_progress, &shown, out, err);
+    return pack_model_open(dir, NULL, cli_progress_show, &shown, out, err);
 }
 
 moe_status cli_packs_run(cli_run *run, moe_error *err)

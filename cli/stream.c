@@ -113,6 +113,9 @@ static moe_status take_chunk(void *ctx, const ProtobufCMessage *reply, moe_error
 
     count(s, chunk);
     if (s->form == CLI_STREAM_JSON) {
+        if (chunk->index == 0 && s->expect != NULL) {
+            keep(&s->choices[0], chunk);
+        }
         return cli_print_json(NULL, reply, err);
     }
     if (chunk->index >= CLI_MAX_CHOICES) {
@@ -157,6 +160,35 @@ static moe_status finish(cli_stream *s, moe_error *err)
     return cli_flush(err);
 }
 
+/* Two lists of ids, whatever stands between them. */
+static bool same_ids(const char *a, const char *b)
+{
+    static const char between[] = ", ";
+
+    for (;;) {
+        a += strspn(a, between);
+        b += strspn(b, between);
+        size_t n = strcspn(a, between);
+        if (n != strcspn(b, between) || memcmp(a, b, n) != 0) {
+            return false;
+        }
+        if (n == 0) {
+            return true;
+        }
+        a += n;
+        b += n;
+    }
+}
+
+static moe_status check_expected(const cli_stream *s, moe_error *err)
+{
+    const char *came = moe_text_cstr(&s->choices[0].ids);
+
+    return s->expect == NULL || same_ids(came, s->expect)
+               ? MOE_OK
+               : moe_fail(err, MOE_ERR_CORRUPT, "--expect: the answer is other tokens: %.300s", came);
+}
+
 moe_status cli_stream_call(cli_stream *s, cli_run *run, const ProtobufCMessage *request, moe_error *err)
 {
     moe_status status = cli_run_call(run, "/conclave.v1.Inference/Generate", request,
@@ -169,7 +201,7 @@ moe_status cli_stream_call(cli_stream *s, cli_run *run, const ProtobufCMessage *
     if (status == MOE_OK && s->cut_short) {
         status = moe_fail(err, MOE_ERR_UNAVAILABLE, "the server cut the answer short");
     }
-    return status;
+    return status == MOE_OK ? check_expected(s, err) : status;
 }
 
 void cli_stream_stats(const cli_stream *s, FILE *out)

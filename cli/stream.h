@@ -23,6 +23,7 @@ typedef struct cli_choice {
 
 typedef struct cli_stream {
     cli_stream_form form;
+    const char *expect;  /* the ids of the first choice, "5,6,7"; NULL: whatever comes. Set after init; borrowed */
     bool ids_if_no_text; /* a server without a tokenizer sends no text: print token ids */
     cli_choice choices[CLI_MAX_CHOICES];
     bool cut_short;                       /* the server ended a choice with CANCELLED */
@@ -37,7 +38,8 @@ typedef struct cli_stream {
 void cli_stream_init(cli_stream *s, cli_stream_form form, bool ids_if_no_text);
 void cli_stream_fini(cli_stream *s);
 /* Makes the call and prints its answer as it comes; also of a call that fails what came before it did. Errors: as
- * cli_run_call; MOE_ERR_UNAVAILABLE when the server cut the answer short; MOE_ERR_IO. */
+ * cli_run_call; MOE_ERR_UNAVAILABLE when the server cut the answer short; MOE_ERR_CORRUPT when it is not the expected one;
+ * MOE_ERR_IO. */
 MOE_NODISCARD moe_status cli_stream_call(cli_stream *s, cli_run *run, const ProtobufCMessage *request, moe_error *err);
 /* Tokens, tokens per second and the seed, in one line. Needs no texts: also after fini. */
 void cli_stream_stats(const cli_stream *s, FILE *out);

@@ -2,7 +2,7 @@
 #include "pack/pack.h"
 
 /* The fingerprint, from the cache that the servers use as well. */
-static moe_status hash(pack_model *m, checkpoint_progress progress, void *ctx, moe_error *err)
+static moe_status hash(pack_model *m, const char *cache_dir, checkpoint_progress progress, void *ctx, moe_error *err)
 {
     moe_threads *threads;
     moe_status status = moe_threads_open(moe_cores_available(), NULL, &threads);
@@ -10,13 +10,13 @@ static moe_status hash(pack_model *m, checkpoint_progress progress, void *ctx, m
     if (status != MOE_OK) {
         return moe_fail(err, status, "threads: cannot be created");
     }
-    status = model_tensors_manifest(m->tensors, threads, NULL, progress, ctx, &m->manifest, err);
+    status = model_tensors_manifest(m->tensors, threads, cache_dir, progress, ctx, &m->manifest, err);
     moe_threads_close(threads);
     return status;
 }
 
-moe_status pack_model_open(const char *dir, checkpoint_progress progress, void *progress_ctx, pack_model *out,
-                           moe_error *err)
+moe_status pack_model_open(const char *dir, const char *cache_dir, checkpoint_progress progress, void *progress_ctx,
+                           pack_model *out, moe_error *err)
 {
     size_t of_first[MODEL_MAX_EXPERT_TENSORS], n;
     pack_model m = {.files = NULL};
@@ -33,7 +33,7 @@ moe_status pack_model_open(const char *dir, checkpoint_progress progress, void *
     }
     if (status == MOE_OK) {
         m.dtype = model_tensors_all(m.tensors)[of_first[0]].dtype;
-        status = hash(&m, progress, progress_ctx, err);
+        status = hash(&m, cache_dir, progress, progress_ctx, err);
     }
     if (status != MOE_OK) {
         pack_model_close(&m);

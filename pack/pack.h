@@ -34,7 +34,8 @@ typedef struct pack_base {
     compute_dtype dtype;              /* of its experts' matrices */
 } pack_base;
 
-/* The same opened from a directory, with its fingerprint: from the cache that the servers use, or hashed. */
+/* The same opened from a directory, with its fingerprint: from the cache that the servers use, or hashed. cache_dir: as of
+ * checkpoint_manifest_build. */
 typedef struct pack_model {
     model_config config;
     checkpoint *files;            /* owned */
@@ -44,8 +45,8 @@ typedef struct pack_model {
 } pack_model;
 
 /* Errors: those of model_config_load, checkpoint_open, model_tensors_open and checkpoint_manifest_build. */
-MOE_NODISCARD moe_status pack_model_open(const char *dir, checkpoint_progress progress, void *progress_ctx,
-                                         pack_model *out, moe_error *err);
+MOE_NODISCARD moe_status pack_model_open(const char *dir, const char *cache_dir, checkpoint_progress progress,
+                                         void *progress_ctx, pack_model *out, moe_error *err);
 void pack_model_close(pack_model *m);
 pack_base pack_model_base(const pack_model *m); /* borrowed from m */
 

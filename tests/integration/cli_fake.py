@@ -157,6 +157,13 @@ class Generate(Case):
         self.server.replies["Generate"] = [v1("GenerateResponse", token_ids=[5]), v1("GenerateResponse", token_ids=[6, 7])]
         self.assertEqual(self.ok("generate", "--tokens", "1"), "5 6 7\n")
 
+    def test_an_answer_is_compared_with_the_expected_one(self):
+        for form in ([], ["--json"], ["--logprobs", "0"]):
+            self.ok("generate", "hi", "--expect", "5,6,7", *form)
+            for other in ("5,6", "5,6,7,8", "5,6,70", "1"):
+                self.fails(1, "--expect: the answer is other tokens: 5 6 7", "generate", "hi", "--expect", other, *form)
+        self.fails(2, "--expect and --echo", "generate", "hi", "--expect", "5,6,7", "--echo")
+
     def test_choices_come_one_after_the_other(self):
         self.server.replies["Generate"] = [
             v1("GenerateResponse", index=1, token_ids=[1], text="one"), v1("GenerateResponse", token_ids=[2], text="zero")]
@@ -924,7 +931,7 @@ class Help(Case):
             if name in ("help", "version"):
                 continue
             shown = subprocess.run([CONCLAVE, name, "--help"], capture_output=True, encoding="utf-8", check=True).stdout
-            self.assertEqual("--server HOST[:PORT]" in shown, name not in ("convert", "fingerprint", "packs"), name)
+            self.assertEqual("--server HOST[:PORT]" in shown, name not in ("convert", "fingerprint", "manifest", "packs"), name)
             for same in ([name, "-h"], ["help", name]):
                 self.assertEqual(subprocess.run([CONCLAVE, *same], capture_output=True, encoding="utf-8", check=True).stdout, shown)
         for same in (["-h"], ["help"]):

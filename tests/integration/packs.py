@@ -1,4 +1,5 @@
-"""`conclave packs check` as it is started: a pack for a small OLMoE, sound, spoilt, signed.
+"""`conclave packs check` and `conclave manifest` as they are started: a pack for a small OLMoE, sound, spoilt, signed; its
+manifest made ahead.
 
 Run by ctest: packs.py CONCLAVE REPOSITORY"""
 import hashlib
@@ -28,6 +29,41 @@ def save(path, tensors):
     text = json.dumps(head).encode()
     with open(path, "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text + data)
+
+
+class Manifest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.cache = os.path.join(folder.name, "a", "cache")
+
+    def make(self, *options, model=MODEL):
+        done = subprocess.run([CONCLAVE, "manifest", model, "--cache-dir", self.cache, *options], capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    def test_it_is_made_once(self):
+        code, out, err = self.make()
+        self.assertEqual(code, 0, err)
+        self.assertRegex(out, r"\Afingerprint: [0-9a-f]{64}\nolmoe, \d+ tensors, .*, hashed and cached\n\Z")
+        self.assertIn("hashing the checkpoint 100 %", err)
+        code, again, err = self.make("--json")
+        self.assertEqual((code, err), (0, ""))
+        told = json.loads(again)
+        self.assertIn(told["fingerprint"], out)
+        self.assertIs(told["from_cache"], True)
+
+    def test_a_cache_that_cannot_be_written_is_a_failure(self):
+        os.makedirs(os.path.dirname(self.cache))
+        with open(self.cache, "w", encoding="utf-8"):
+            pass
+        code, out, err = self.make()
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("could not be written to the cache", err)
+
+    def test_what_is_no_checkpoint_is_refused(self):
+        code, _, err = self.make(model=os.path.dirname(MODEL))
+        self.assertEqual(code, 1)
+        self.assertIn("config.json", err)
 
 
 class Packs(unittest.TestCase):
