@@ -4,12 +4,12 @@ JOBS    ?= $(shell nproc)
 PRESETS := release
 SAN_ENV := UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1
 
-.PHONY: help build demo cluster-demo test sim mutants chaos bench fuzz coverage check-peers format format-check clean packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers packages-train test-train
+.PHONY: help build demo cluster-demo test sim mutants chaos bench fuzz coverage check-peers format format-check clean packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers packages-train packages-image test-train image image-test chart-test
 
 help:           ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
-packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers packages-train:
+packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers packages-train packages-image:
 	@tools/install_packages.sh $(sort build $(@:packages-%=%))
 
 build: packages-build    ## programs in bin/ (installs what the build needs)
@@ -53,6 +53,12 @@ coverage: packages-fuzz  ## line coverage of the parsers by the fuzz corpora
 check-peers: packages-peers  ## models against Python's `transformers` (MODEL=DIR for one of yours), tokenizers against SentencePiece and `tokenizers` (CONCLAVE_TOKENIZERS=DIR for real files too), chat templates against `jinja2` (CONCLAVE_TEMPLATES=DIR)
 	@tools/configure.sh release && cmake --build --preset release -j $(JOBS) --target programs tokenizer_probe template_probe
 	@MODEL="$(MODEL)" tools/check_peers.sh build/release/bin
+
+image: build packages-image   ## an OCI archive, conclave.tar: the three programs FROM scratch, the same bytes every time (IMAGE=NAME:TAG, OUT=FILE, RDMA=1)
+	@RDMA=$(RDMA) tools/image.sh bin $(or $(OUT),conclave.tar) $(IMAGE)
+
+image-test: build packages-image   ## the image twice, compared, and its programs run in it
+	@tests/image.sh bin
 
 test-train: packages-train  ## the trainers: models against other implementations, each script for a few steps (PYTHON=... with PyTorch, or some GB from the Python registry)
 	@tools/test_train.sh
