@@ -1,43 +1,65 @@
-#include "coordinator/embedded.h"
+#include "coordinator/embedded_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "expert_node/expert_node.h"
 #include "proto/wire.h"
 
-#define NODE_ID          "embedded"
+#define NODE_ID          EMBEDDED_NODE_ID
 #define COORDINATOR_ID   "coordinator"
 #define CLUSTER          "embedded"
 #define GREETING_TURNS   1000                   /* a handful suffice: connected, HELLO, its answer */
 #define DISPATCH_TIMEOUT UINT64_C(600000000000) /* the node computes on this very thread: it cannot be late */
-
-struct embedded {
-    transport_loopback_net *net;
-    transport *coordinator_end, *node_end;
-    expert_checkpoint checkpoint;
-    expert_node *node;
-    exchange *exchange;
-    router_placement *placement;
-    const char *device_name;
-    size_t expert_bytes;
-
-    /* the view: constant but for the counters, which a reader copies */
-    api_view view;
-    api_view_coordinator coordinator;
-    _Atomic(const char *) published_address;
-    api_view_replica *replicas; /* owned [n_replicas] */
-    size_t n_replicas;
-    _Atomic uint64_t rows, frames;
-    char address[256]; /* written once, before it is published */
-};
 
 /* ------------------------------------------------------------------------------------------------ the view */
 typedef struct snapshot {
     api_view_snapshot base;
     api_view_node node;
     api_view_coordinator coordinator;
+    embedded_shown *shown; /* shared */
 } snapshot;
+
+moe_status embedded_shown_open(router_placement *placement, embedded_shown **out)
+{
+    const router_space *space = router_placement_space(placement);
+    embedded_shown *s = calloc(1, sizeof *s);
+
+    if (s == NULL || (s->replicas = calloc(router_space_n_slots(space), sizeof *s->replicas)) == NULL) {
+        free(s);
+        return MOE_ERR_NO_MEMORY;
+    }
+    atomic_init(&s->refs, 1);
+    s->epoch = router_placement_epoch(placement);
+    for (uint32_t slot = 0; slot < router_space_n_slots(space); slot++) {
+        const router_expert *x = router_space_expert(space, slot);
+        size_t n = 0;
+
+        (void)router_placement_owners(placement, slot, &n);
+        if (n > 0) {
+            s->replicas[s->n_replicas++] =
+                (api_view_replica){.layer = x->layer, .expert_id = x->id, .node = 0, .ready = true};
+        }
+    }
+    *out = s;
+    return MOE_OK;
+}
+
+void embedded_shown_unref(embedded_shown *s)
+{
+    if (s != NULL && atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1) {
+        free(s->replicas);
+        free(s);
+    }
+}
+
+static embedded_shown *shown_now(embedded *e)
+{
+    pthread_mutex_lock(&e->lock);
+    embedded_shown *s = e->shown;
+    atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+    pthread_mutex_unlock(&e->lock);
+    return s;
+}
 
 static const api_view_snapshot *acquire(void *ctx, bool want_replicas)
 {
@@ -48,26 +70,27 @@ static const api_view_snapshot *acquire(void *ctx, bool want_replicas)
     if (s == NULL) {
         return &nothing;
     }
+    s->shown = shown_now(e);
     s->node = (api_view_node){.id = NODE_ID,
                               .address = "in-process",
                               .state = API_VIEW_NODE_UP,
                               .device = e->device_name,
                               .transport = "loopback",
                               .version = MOE_VERSION,
-                              .used_bytes = e->n_replicas * e->expert_bytes,
-                              .n_experts = (uint32_t)e->n_replicas,
+                              .used_bytes = s->shown->n_replicas * e->expert_bytes,
+                              .n_experts = (uint32_t)s->shown->n_replicas,
                               .rows = e->rows,
                               .frames = e->frames};
-    s->coordinator = e->coordinator;
-    s->coordinator.address = e->published_address;
+    s->coordinator = (api_view_coordinator){
+        .id = COORDINATOR_ID, .epoch = s->shown->epoch, .controller = true, .address = e->published_address};
     s->base = (api_view_snapshot){.cluster = CLUSTER,
-                                  .epoch = router_placement_epoch(e->placement),
+                                  .epoch = s->shown->epoch,
                                   .n_nodes = 1,
                                   .nodes = &s->node,
                                   .n_coordinators = 1,
                                   .coordinators = &s->coordinator,
-                                  .n_replicas = want_replicas ? e->n_replicas : 0,
-                                  .replicas = e->replicas};
+                                  .n_replicas = want_replicas ? s->shown->n_replicas : 0,
+                                  .replicas = s->shown->replicas};
     return &s->base;
 }
 
@@ -75,27 +98,23 @@ static void release(void *ctx, const api_view_snapshot *s)
 {
     (void)ctx;
     if (s->n_nodes > 0) {
-        free((void *)(uintptr_t)s);
+        snapshot *whole = (snapshot *)(uintptr_t)s;
+        embedded_shown_unref(whole->shown);
+        free(whole);
     }
 }
 
 static moe_status fill_view(embedded *e, const router_space *space)
 {
-    e->replicas = calloc(router_space_n_node_experts(space), sizeof *e->replicas);
-    if (e->replicas == NULL) {
-        return MOE_ERR_NO_MEMORY;
-    }
-    for (uint32_t slot = 0; slot < router_space_n_slots(space); slot++) {
-        const router_expert *x = router_space_expert(space, slot);
-
-        if (!x->is_local) {
-            e->replicas[e->n_replicas++] =
-                (api_view_replica){.layer = x->layer, .expert_id = x->id, .node = 0, .ready = true};
+    e->view = (api_view){.acquire = acquire, .release = release, .ctx = e};
+    e->held = calloc(router_space_words(space), sizeof *e->held);
+    for (uint32_t slot = 0; e->held != NULL && slot < router_space_n_slots(space); slot++) {
+        if (!router_space_expert(space, slot)->is_local) {
+            router_bit_set(e->held, slot);
         }
     }
-    e->coordinator = (api_view_coordinator){.id = COORDINATOR_ID, .epoch = 1, .controller = true};
-    e->view = (api_view){.acquire = acquire, .release = release, .ctx = e};
-    return MOE_OK;
+    e->n_words = router_space_words(space);
+    return e->held == NULL ? MOE_ERR_NO_MEMORY : embedded_shown_open(e->placement, &e->shown);
 }
 
 /* ------------------------------------------------------------------------------------------------ the node */
@@ -241,6 +260,8 @@ moe_status embedded_open(const embedded_options *options, embedded **out, moe_er
     if (e == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "embedded node: out of memory");
     }
+    pthread_mutex_init(&e->lock, NULL);
+    e->o = *options;
     e->device_name = options->device->ops->name;
     status = open_ends(e, options);
     if (status != MOE_OK) {
@@ -280,7 +301,9 @@ void embedded_close(embedded *e)
     expert_node_close(e->node);
     transport_loopback_net_close(e->net);
     router_placement_unref(e->placement);
-    free(e->replicas);
+    embedded_shown_unref(e->shown);
+    free(e->held);
+    pthread_mutex_destroy(&e->lock);
     free(e);
 }
 

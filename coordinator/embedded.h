@@ -1,11 +1,13 @@
 /* embedded: one expert node in the coordinator's process, behind the loopback transport, and the placement that gives
- * it everything. Frames are encoded and decoded as on a network.
+ * it everything that it holds. Frames are encoded and decoded as on a network.
  *
- * Threads: opened by main, then the engine thread's; the view's numbers are read from any thread. */
+ * Threads: opened by main, then the engine thread's; the view's numbers are read from any thread. embedded_change is called by
+ *          one thread at a time, which has called compute_thread_init. */
 #ifndef CONCLAVE_COORDINATOR_EMBEDDED_H
 #define CONCLAVE_COORDINATOR_EMBEDDED_H
 
 #include "api/api.h"
+#include "engine/engine.h"
 #include "exchange/exchange.h"
 #include "model/model.h"
 
@@ -22,6 +24,10 @@ typedef struct embedded_options {
     uint32_t micro_batches;
     checkpoint_progress progress; /* loading experts; may be NULL */
     void *progress_ctx;
+    /* For embedded_change; may be NULL where that is not called. The maker is a device of the same kind and class, which
+     * makes gates and experts while the other one computes. */
+    model *model;
+    compute_device *maker;
 } embedded_options;
 
 MOE_NODISCARD moe_status embedded_open(const embedded_options *options, embedded **out, moe_error *err);
@@ -31,5 +37,32 @@ exchange *embedded_exchange(embedded *e);
  * it is known. */
 const api_view *embedded_view(embedded *e);
 void embedded_set_address(embedded *e, const char *address);
+
+/* ------------------------------------------------------------------------------------------------ changes
+ * All is made on the caller's thread; the engine takes it at once between two steps, or nothing: then everything is as it was,
+ * but for the node, which may know the space already. Undone by a change back: the space stays, as ids are for good. */
+typedef struct embedded_changes {
+    router_space *space; /* from then on: the engine's, or a later version of it */
+    /* What packs bring for the gates: of all whose experts may be in a set, in any order; of others there are zeros. Looked at only
+     * when the space is a later version. */
+    const model_gate_pack *packs;
+    size_t n_packs;
+    /* The tensors of an added expert (checked by whoever opened its pack), or NULL: there are none. With mapped weights they
+     * stay as they are while the expert is held. */
+    const model_expert_parts *(*find)(void *ctx, uint32_t layer, int32_t expert_id);
+    void *find_ctx;
+    /* Experts that are held from then on, by slot of the space: those that are not yet are made, others are unloaded. Those that
+     * the current set or a live request needs stay in any case. NULL: all of the space. */
+    const uint64_t *wanted;
+    router_set *set;              /* the current set from then on; NULL: it stays */
+    checkpoint_progress progress; /* bytes of experts made; may be NULL */
+    void *progress_ctx;
+} embedded_changes;
+
+/* Returns when it is taken; the placement's epoch is one more then. Requests go on meanwhile.
+ * Errors: those of engine_change, model_gates_open and of making experts; MOE_ERR_NOT_FOUND: an expert has no tensors. */
+MOE_NODISCARD moe_status embedded_change(embedded *e, engine *of, const embedded_changes *changes, moe_error *err);
+/* Whether an expert is held: for the thread that makes changes. */
+bool embedded_holds(const embedded *e, uint32_t layer, int32_t expert_id);
 
 #endif

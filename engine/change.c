@@ -87,7 +87,7 @@ static void grow(engine *e, engine_growth *g)
 /* ------------------------------------------------------------------------------------------------ taking */
 static moe_status check_set_in(const router_space *space, const router_set *set, moe_error *err)
 {
-    return router_space_n_slots(router_set_space(set)) <= router_space_n_slots(space)
+    return router_set_is_in(set, space)
                ? MOE_OK
                : moe_fail(err, MOE_ERR_INVALID_ARG, "expert set %.12s: it has experts that are not here yet",
                           router_set_id(set));

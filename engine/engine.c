@@ -202,8 +202,13 @@ static moe_status admit_locked(engine *e, engine_request *r, moe_error *err)
     if (id_is_live(e, r->id)) {
         return moe_fail(err, MOE_ERR_EXISTS, "request_id: a request with this id is running");
     }
-    if (moe_queue_push(e->arrivals, r) != MOE_OK) {
-        return moe_fail(err, MOE_ERR_BUSY, "the queue is full (max_queue %u)", e->options.max_queue);
+    moe_status status = engine_sets_take(e, r->set, err);
+    if (status == MOE_OK && moe_queue_push(e->arrivals, r) != MOE_OK) {
+        engine_sets_leave(e, r->set);
+        status = moe_fail(err, MOE_ERR_BUSY, "the queue is full (max_queue %u)", e->options.max_queue);
+    }
+    if (status != MOE_OK) {
+        return status;
     }
     r->next_id = e->live_ids;
     e->live_ids = r;
@@ -303,6 +308,7 @@ static void retire(engine *e, engine_request *r)
             break;
         }
     }
+    engine_sets_leave(e, r->set);
     pthread_mutex_unlock(&e->lock);
     atomic_store(&r->paused, false);
     engine_observe(&e->stats.request, engine_seconds(r->submitted_ns, moe_now_ns(e->options.clock)));

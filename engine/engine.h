@@ -173,6 +173,10 @@ void engine_get_ffn_picks(engine *e, uint64_t *out, size_t n);
 router_set *engine_current_set(engine *e); /* referenced: router_set_unref */
 /* MOE_ERR_NOT_FOUND: no such set. The result is referenced. */
 MOE_NODISCARD moe_status engine_find_set(engine *e, const char *id, router_set **out);
+/* Sets of requests that have been admitted and not ended: their experts are needed. At most ENGINE_MAX_SETS, referenced; returns
+ * how many. */
+#define ENGINE_MAX_SETS 64
+size_t engine_live_sets(engine *e, router_set *out[ENGINE_MAX_SETS]);
 /* Whether it may be given work: a real token went through all layers, every expert has had a live owner since (gaps
  * below EXCHANGE_GAP_NS do not count), and it is not draining. After a longer gap it becomes ready again by itself, when
  * another token has gone through. Errors: MOE_ERR_UNAVAILABLE and why not. */
@@ -190,7 +194,7 @@ MOE_NODISCARD moe_status engine_check_ids(const engine_info *info, const char *f
 /* Admits a request. On success *out holds a reference of the caller's: engine_release.
  * Errors, with the reason in err:
  *   MOE_ERR_INVALID_ARG   names the field and the limit
- *   MOE_ERR_BUSY          the queue is full
+ *   MOE_ERR_BUSY          the queue is full; or live requests have ENGINE_MAX_SETS other sets already
  *   MOE_ERR_UNAVAILABLE   as engine_check_ready; or the set has experts that the engine's space has not
  *   MOE_ERR_EXISTS        a request of this id lives
  *   MOE_ERR_UNSUPPORTED   the model's head is for another kind of request */

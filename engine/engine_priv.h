@@ -64,8 +64,13 @@ struct engine {
 
     pthread_mutex_t lock;     /* docs/threads.md: before the queue of arrivals, else a leaf */
     engine_request *live_ids; /* under lock: all live requests, by next_id */
-    engine_stats published;   /* under lock */
-    moe_error unproven;       /* under lock: why our own last token did not go through; "": it did */
+    struct {
+        router_set *set;     /* shared */
+        uint32_t n;          /* requests */
+    } sets[ENGINE_MAX_SETS]; /* under lock: those of live requests, the first n_sets */
+    size_t n_sets;
+    engine_stats published; /* under lock */
+    moe_error unproven;     /* under lock: why our own last token did not go through; "": it did */
     pthread_t thread;
     bool thread_runs;
 };
@@ -75,6 +80,10 @@ void engine_intake(engine *e);
 void engine_fail_request(engine *e, engine_request *r, moe_status status, const char *why);
 void engine_release_choice(engine *e, choice *c);
 void engine_publish_stats(engine *e);
+
+/* sets.c, with the lock held: one more live request of this set, or one less. MOE_ERR_BUSY: too many sets. */
+MOE_NODISCARD moe_status engine_sets_take(engine *e, router_set *set, moe_error *err);
+void engine_sets_leave(engine *e, const router_set *set);
 
 /* change.c: takes the change that waits, if one does. No step is under way. */
 void engine_take_change(engine *e);

@@ -75,7 +75,7 @@ void exchange_set_needed(exchange *x, router_set *set)
 {
     router_set *old = x->needed;
 
-    MOE_ASSERT(router_space_n_slots(router_set_space(set)) <= router_space_n_slots(x->o.space));
+    MOE_ASSERT(router_set_is_in(set, x->o.space));
     x->needed = router_set_ref(set);
     router_set_unref(old);
     x->coverage.stale = true;

@@ -114,6 +114,8 @@ MOE_NODISCARD moe_status expert_node_growth_open(const expert_node *node, router
                                                  moe_error *err);
 void expert_node_growth_close(expert_node_growth *g); /* NULL is fine */
 void expert_node_grow(expert_node *node, expert_node_growth *g);
+router_space *
+expert_node_space(const expert_node *node); /* borrowed; as the node's thread or whoever makes it grow sees it */
 
 /* Makes the transport progress and runs the dispatches that have arrived. Returns the number of events handled. Never
  * waits for another member. */

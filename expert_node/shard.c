@@ -268,6 +268,11 @@ void expert_node_grow(expert_node *node, expert_node_growth *g)
     *g = before;
 }
 
+router_space *expert_node_space(const expert_node *node)
+{
+    return node->o.space;
+}
+
 moe_status node_shard_open(expert_node *node)
 {
     router_space *space = node->o.space;

@@ -224,3 +224,17 @@ const router_set_layer *router_set_at(const router_set *s, size_t layer)
     MOE_ASSERT(layer < s->n_layers);
     return &s->layers[layer];
 }
+
+/* An earlier space has all of a layer up to its highest id. */
+bool router_set_is_in(const router_set *s, const router_space *space)
+{
+    size_t n_layers = router_set_n_layers(s);
+    bool is = n_layers == router_space_n_layers(space);
+
+    for (uint32_t l = 0; l < n_layers && is; l++) {
+        const router_set_layer *layer = router_set_at(s, l);
+        is = layer->n_experts == 0 ||
+             router_space_slot(space, l, layer->expert_ids[layer->n_experts - 1]) != ROUTER_NO_SLOT;
+    }
+    return is;
+}

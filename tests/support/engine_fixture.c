@@ -19,6 +19,22 @@ engine_fixture_options engine_fixture_defaults(const char *dir)
     return o;
 }
 
+static void open_maker(engine_fixture *f, const model_fixture_options *m)
+{
+    compute_device_options o = {.numeric_class = f->model.device->numeric_class,
+                                .isa = m->isa,
+                                .max_rows = 1,
+                                .max_ffn_rows = 1,
+                                .max_routed_rows = 1,
+                                .max_d_ff = f->model.config.d_ff,
+                                .max_context = 1};
+    moe_error err;
+
+    assert_int_equal(moe_threads_open(1, compute_thread_init, &f->one), MOE_OK);
+    o.threads = f->one;
+    assert_ok(compute_cpu_open(&o, &f->maker, &err), err);
+}
+
 void engine_fixture_open(engine_fixture *f, const engine_fixture_options *o)
 {
     static const unsigned char no_fingerprint[32];
@@ -31,6 +47,7 @@ void engine_fixture_open(engine_fixture *f, const engine_fixture_options *o)
     if (o->tokenizer_dir != NULL) {
         assert_ok(tokenizer_open(o->tokenizer_dir, f->model.config.vocab_size, NULL, &f->tokenizer, &err), err);
     }
+    open_maker(f, &m);
     embedded_options e = {.config = &f->model.config,
                           .space = router_set_space(f->model.set),
                           .tensors = f->model.tensors,
@@ -38,7 +55,9 @@ void engine_fixture_open(engine_fixture *f, const engine_fixture_options *o)
                           .layout = m.layout,
                           .fingerprint = no_fingerprint,
                           .max_rows = o->max_batch_tokens,
-                          .micro_batches = o->micro_batches};
+                          .micro_batches = o->micro_batches,
+                          .model = f->model.model,
+                          .maker = f->maker};
     assert_ok(embedded_open(&e, &f->embedded, &err), err);
     engine_options options = {.model = f->model.model,
                               .kv = f->model.kv,
@@ -62,6 +81,8 @@ void engine_fixture_close(engine_fixture *f)
 {
     engine_close(f->engine);
     embedded_close(f->embedded);
+    compute_close(f->maker);
+    moe_threads_close(f->one);
     tokenizer_close(f->tokenizer);
     model_fixture_close(&f->model);
 }

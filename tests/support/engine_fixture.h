@@ -16,6 +16,8 @@ typedef struct engine_fixture_options {
 typedef struct engine_fixture {
     model_fixture model;
     tokenizer *tokenizer;
+    compute_device *maker; /* for what changes; of one thread */
+    moe_threads *one;
     embedded *embedded;
     engine *engine;
 } engine_fixture;

@@ -13,6 +13,7 @@ moe_test(test_engine_requests LIBS moe_test_engine LABELS unit)
 moe_test(test_engine_wakeups LIBS moe_test_engine LABELS unit)
 moe_test(test_engine_waiting LIBS moe_test_engine LABELS unit)
 moe_test(test_engine_change LIBS moe_test_engine LABELS unit)
+moe_test(test_embedded_change LIBS moe_test_engine LABELS unit)
 moe_test(test_engine_threads LIBS moe_test_engine LABELS unit)
 if(TARGET moe_pool AND TARGET moe_node_program)
   moe_test(test_coordinator_pool SOURCES test_coordinator_pool.c ../sim/cluster_world.c ../sim/obstacle.c
