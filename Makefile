@@ -60,6 +60,9 @@ image: build packages-image   ## an OCI archive, conclave.tar: the three program
 image-test: build packages-image   ## the image twice, compared, and its programs run in it
 	@tests/image.sh bin
 
+chart-test: build packages-test   ## the Helm chart without a cluster: lint, renders, wrong values, types of Kubernetes, options; a part of `make test`
+	@/usr/bin/python3 -B tests/chart/chart.py "$(CURDIR)" "$(CURDIR)/bin"
+
 test-train: packages-train  ## the trainers: models against other implementations, each script for a few steps (PYTHON=... with PyTorch, or some GB from the Python registry)
 	@tools/test_train.sh
 
