@@ -51,7 +51,8 @@ static moe_status check(cli_run *run, const pack_model *m, moe_error *err)
 {
     cli_progress shown = cli_progress_of("checking the pack");
     const pack_base base = pack_model_base(m);
-    const pack_options o = {cli_run_value(run, "pack_key"), cli_progress_show, &shown};
+    const pack_options o = {
+        .key_file = cli_run_value(run, "pack_key"), .progress = cli_progress_show, .progress_ctx = &shown};
     pack *p;
     moe_text out;
     moe_status status = pack_open(run->args[1], &base, &o, &p, err);
