@@ -7,6 +7,7 @@
 #include "api/api.h"
 #include "coordinator/embedded.h"
 #include "coordinator/options.h"
+#include "coordinator/packs.h"
 #include "coordinator/pool.h"
 #include "engine/engine.h"
 
@@ -24,6 +25,10 @@ typedef struct coordinator {
     api_http *http;     /* NULL: off */
     moe_threads *threads;
     compute_device *device;
+    moe_threads *maker_threads; /* one; embedded alone, as the next three */
+    compute_device *maker;      /* makes experts and gates while the device computes */
+    packs *packs;               /* that are open; of whoever changes experts */
+    catalogue *catalogue;       /* shared: with the packs that were there from the start */
     model *model;
     model_kv *kv;
     router_set *base_set;
@@ -37,6 +42,12 @@ MOE_NODISCARD moe_status coordinator_open_files(coordinator *c, moe_error *err);
 MOE_NODISCARD moe_status coordinator_load(coordinator *c, moe_error *err);       /* hashes, weights, engine: minutes */
 bool coordinator_in_cluster(const coordinator *c);
 size_t coordinator_weights_bytes(const coordinator *c); /* that this process holds a copy of */
+
+/* first_packs.c: --pack. Opened and checked, with the catalogue that has them; then, with an engine that has not started,
+ * loaded and in its set. now_ms: of the wall clock. */
+MOE_NODISCARD moe_status first_packs_check(coordinator *c, uint64_t now_ms, moe_error *err);
+MOE_NODISCARD moe_status first_packs_load(coordinator *c, checkpoint_progress progress, void *progress_ctx,
+                                          moe_error *err);
 
 /* listeners.c */
 MOE_NODISCARD moe_status listeners_check(const coordinator_config *o, moe_error *err); /* without opening anything */

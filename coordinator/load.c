@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "coordinator/coordinator_priv.h"
@@ -156,6 +157,32 @@ static moe_status open_device(coordinator *c, moe_error *err)
     return compute_cpu_open(&options, &c->device, err);
 }
 
+static uint64_t wall_ms(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static moe_status open_maker(coordinator *c, moe_error *err)
+{
+    compute_device_options options = {.numeric_class = c->device->numeric_class,
+                                      .isa = compute_isa_of(c->config.member.isa),
+                                      .max_rows = 1,
+                                      .max_ffn_rows = 1,
+                                      .max_routed_rows = 1,
+                                      .max_d_ff = c->files.config.d_ff,
+                                      .max_context = 1};
+
+    if (coordinator_in_cluster(c)) {
+        return MOE_OK;
+    }
+    moe_status status = moe_threads_open(1, compute_thread_init, &c->maker_threads);
+    options.threads = c->maker_threads;
+    return status == MOE_OK ? compute_cpu_open(&options, &c->maker, err) : status;
+}
+
 /* Computed from the mapping it is the kernel's to keep or not. */
 size_t coordinator_weights_bytes(const coordinator *c)
 {
@@ -232,7 +259,9 @@ static moe_status open_embedded(coordinator *c, moe_error *err)
                                 .max_rows = c->config.max_batch_tokens,
                                 .micro_batches = c->config.micro_batches,
                                 .progress = report_progress,
-                                .progress_ctx = &p};
+                                .progress_ctx = &p,
+                                .model = c->model,
+                                .maker = c->maker};
     moe_status status = embedded_open(&options, &c->embedded, err);
 
     end_phase();
@@ -293,6 +322,15 @@ static moe_status open_engine(coordinator *c, moe_error *err)
     return engine_open(&options, &c->engine, err);
 }
 
+static moe_status load_packs(coordinator *c, moe_error *err)
+{
+    phase p = begin_phase(c, "loading packs");
+    moe_status status = first_packs_load(c, report_progress, &p, err);
+
+    end_phase();
+    return status;
+}
+
 moe_status coordinator_load(coordinator *c, moe_error *err)
 {
     size_t kv_bytes = 0;
@@ -309,7 +347,13 @@ moe_status coordinator_load(coordinator *c, moe_error *err)
         status = hash_files(c, err);
     }
     if (status == MOE_OK) {
+        status = first_packs_check(c, wall_ms(), err);
+    }
+    if (status == MOE_OK) {
         status = load_model(c, err);
+    }
+    if (status == MOE_OK) {
+        status = open_maker(c, err);
     }
     if (status == MOE_OK) {
         status = open_kv(c, kv_bytes, err);
@@ -317,5 +361,8 @@ moe_status coordinator_load(coordinator *c, moe_error *err)
     if (status == MOE_OK) {
         status = open_base_set(c, err);
     }
-    return status == MOE_OK ? open_engine(c, err) : status;
+    if (status == MOE_OK) {
+        status = open_engine(c, err);
+    }
+    return status == MOE_OK ? load_packs(c, err) : status;
 }

@@ -182,8 +182,12 @@ static void close_all(coordinator *c)
     router_set_unref(c->base_set);
     model_kv_close(c->kv);
     model_close(c->model);
+    compute_close(c->maker);
+    moe_threads_close(c->maker_threads);
     compute_close(c->device);
     moe_threads_close(c->threads);
+    packs_close(c->packs);
+    catalogue_unref(c->catalogue);
     tokenizer_close(c->tokenizer);
     labels_free(c->labels, c->files.config.n_labels);
     member_files_close(&c->files);

@@ -1,0 +1,108 @@
+/* --pack: packs that are there from the start, in an embedded coordinator. */
+#include <string.h>
+
+#include "coordinator/coordinator_priv.h"
+
+#define MAX_PATH 4096
+
+/* The next catalogue in the place of the one before. */
+static void become(coordinator *c, catalogue *next)
+{
+    catalogue_unref(c->catalogue);
+    c->catalogue = next;
+}
+
+static moe_status add(coordinator *c, const pack *p, uint64_t now_ms, moe_error *err)
+{
+    catalogue_pack described;
+    catalogue *next = NULL;
+    moe_status status = catalogue_describe(p, &described, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    const catalogue_change change = {
+        .op = CATALOGUE_ADD, .who = "--pack", .now_ms = now_ms, .deadline_ms = now_ms, .pack = &described};
+    status = catalogue_begin(c->catalogue, &change, &next, err);
+    catalogue_pack_fini(&described);
+    if (status == MOE_OK) {
+        become(c, next);
+        status = catalogue_commit(c->catalogue, catalogue_get_pending(c->catalogue)->number, now_ms, &next, err);
+    }
+    if (status == MOE_OK) {
+        become(c, next);
+    }
+    return status;
+}
+
+static moe_status read_all(coordinator *c, uint64_t now_ms, moe_error *err)
+{
+    const char *at = c->config.pack, *item;
+    char dir[MAX_PATH];
+    size_t n;
+    moe_status status = MOE_OK;
+
+    while (status == MOE_OK && moe_list_next(&at, &item, &n)) {
+        const pack *p;
+
+        if (n == 0 || n >= sizeof dir) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "--pack: a path of %zu bytes, limits 1 and %zu", n,
+                            sizeof dir - 1);
+        }
+        memcpy(dir, item, n);
+        dir[n] = '\0';
+        status = packs_read(c->packs, dir, &p, err);
+        if (status == MOE_OK) {
+            MOE_INFO("pack %s %s, %zu experts, %s", pack_name(p), pack_version(p), pack_n_experts(p), pack_hash(p));
+            status = add(c, p, now_ms, err);
+        }
+    }
+    return status;
+}
+
+static moe_status open_catalogue(coordinator *c, moe_error *err)
+{
+    const model_config *m = &c->files.config;
+    size_t of_first[MODEL_MAX_EXPERT_TENSORS], n;
+    catalogue_model of = {.space = c->files.space, .min_experts = m->gate.k};
+    moe_status status = model_expert_tensors(m, c->files.tensors, 0, 0, of_first, &n, err);
+
+    memcpy(of.fingerprint, c->files.manifest.fingerprint.bytes, sizeof of.fingerprint);
+    if (status == MOE_OK) {
+        const pack_base base = {m, c->files.manifest.fingerprint.bytes,
+                                model_tensors_all(c->files.tensors)[of_first[0]].dtype};
+        status = packs_open(&base, c->config.pack_key, &c->packs, err);
+    }
+    return status == MOE_OK ? catalogue_open(&of, &c->catalogue, err) : status;
+}
+
+moe_status first_packs_check(coordinator *c, uint64_t now_ms, moe_error *err)
+{
+    moe_status status;
+
+    if (coordinator_in_cluster(c)) {
+        return c->config.pack == NULL ? MOE_OK
+                                      : moe_fail(err, MOE_ERR_INVALID_ARG,
+                                                 "--pack: with --etcd, packs are given to the nodes (conclave-node)");
+    }
+    status = open_catalogue(c, err);
+    return status == MOE_OK ? read_all(c, now_ms, err) : status;
+}
+
+moe_status first_packs_load(coordinator *c, checkpoint_progress progress, void *progress_ctx, moe_error *err)
+{
+    embedded_changes changes = {
+        .find = packs_expert, .find_ctx = c->packs, .progress = progress, .progress_ctx = progress_ctx};
+
+    if (coordinator_in_cluster(c) || c->config.pack == NULL) {
+        return MOE_OK;
+    }
+    moe_status status = packs_number(c->packs, c->catalogue, err);
+    if (status != MOE_OK) {
+        return status;
+    }
+    changes.space = catalogue_space(c->catalogue);
+    changes.set = catalogue_default(c->catalogue);
+    changes.packs = packs_gates(c->packs, &changes.n_packs);
+    return embedded_change(c->embedded, c->engine, &changes, err);
+}

@@ -1,0 +1,30 @@
+/* packs: the packs that are open in this process, each once, and what model and nodes are given of them when the catalogue has
+ * given their experts numbers.
+ *
+ * Threads: one at a time: whoever changes experts. What packs_gates and packs_expert give is good until the next packs_number. */
+#ifndef CONCLAVE_COORDINATOR_PACKS_H
+#define CONCLAVE_COORDINATOR_PACKS_H
+
+#include "catalogue/catalogue.h"
+#include "model/model.h"
+#include "pack/pack.h"
+
+typedef struct packs packs;
+
+/* base: what it points to is borrowed as long as packs are opened. key_file (copied): of pack_options; NULL: none. */
+MOE_NODISCARD moe_status packs_open(const pack_base *base, const char *key_file, packs **out, moe_error *err);
+void packs_close(packs *p); /* NULL is fine */
+
+/* Opens DIR and checks all of it; a pack that is open already (by its hash) is the same one. *out is borrowed from p.
+ * Errors: those of pack_open, with the directory's name. */
+MOE_NODISCARD moe_status packs_read(packs *p, const char *dir, const pack **out, moe_error *err);
+const pack *packs_find(const packs *p, const char *hash); /* NULL: it is not open */
+
+/* The experts have the ids that the catalogue says; those of packs that it has not have none. Errors: MOE_ERR_CORRUPT: the
+ * catalogue has another pack of that hash; MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status packs_number(packs *p, const catalogue *c, moe_error *err);
+const model_gate_pack *packs_gates(const packs *p, size_t *n_out);
+/* As embedded_changes.find: p is a packs. NULL: of no pack that is open. */
+const model_expert_parts *packs_expert(void *p, uint32_t layer, int32_t expert_id);
+
+#endif
