@@ -105,22 +105,19 @@ static moe_status list_moves(change *x)
 /* ------------------------------------------------------------------------------------------------ making */
 static moe_status make_expert(const change *x, moved_expert *m)
 {
-    const embedded_options *o = &x->e->o;
     const router_space *space = x->c->space;
-    const model_expert_parts *parts;
+    expert_checkpoint from = x->e->checkpoint;
+    const expert_source source = expert_source_checkpoint(&from);
+    bool is_added = router_space_hash(space, router_space_slot(space, m->who.layer, m->who.id)) != NULL;
 
-    if (router_space_hash(space, router_space_slot(space, m->who.layer, m->who.id)) == NULL) {
-        expert_checkpoint own = x->e->checkpoint;
-        own.device = o->maker;
-        const expert_source source = expert_source_checkpoint(&own);
-        return source.open(source.ctx, m->who.layer, m->who.id, &m->expert, x->err);
-    }
-    parts = x->c->find == NULL ? NULL : x->c->find(x->c->find_ctx, m->who.layer, m->who.id);
-    if (parts == NULL) {
+    from.device = x->e->o.maker;
+    from.find = x->c->find;
+    from.find_ctx = x->c->find_ctx;
+    if (is_added && (from.find == NULL || from.find(from.find_ctx, m->who.layer, m->who.id) == NULL)) {
         return moe_fail(x->err, MOE_ERR_NOT_FOUND, "layer %u expert %d: there is no pack that has it", m->who.layer,
                         m->who.id);
     }
-    return model_expert_open_parts(o->config, parts, o->maker, o->layout, &m->expert, x->err);
+    return source.open(source.ctx, m->who.layer, m->who.id, &m->expert, x->err);
 }
 
 static moe_status make_experts(change *x)

@@ -32,7 +32,7 @@ typedef struct expert_source {
                                      moe_error *err);
 } expert_source;
 
-/* Experts of a checkpoint. c and what it points to are borrowed as long as the source is used. */
+/* Experts of a checkpoint, and those that packs add. c and what it points to are borrowed as long as the source is used. */
 typedef struct expert_checkpoint {
     const model_config *config;
     const model_tensors *tensors;
@@ -44,6 +44,10 @@ typedef struct expert_checkpoint {
     bool (*more)(void *ctx, size_t bytes);
     void *more_ctx;
     size_t piece_bytes;
+    /* The tensors of an expert that is a pack's, or NULL: it is the checkpoint's. Their bytes were checked when the pack was opened
+     * (pack_open), and are not again. With COMPUTE_MAPPED they stay as long as the expert. NULL: there are no packs. */
+    const model_expert_parts *(*find)(void *ctx, uint32_t layer, int32_t expert_id);
+    void *find_ctx;
 } expert_checkpoint;
 expert_source expert_source_checkpoint(expert_checkpoint *c);
 

@@ -1,4 +1,4 @@
-/* Experts out of a checkpoint. */
+/* Experts out of a checkpoint and of packs. */
 #include "expert_node/expert_node.h"
 
 #include <string.h>
@@ -36,10 +36,39 @@ static moe_status verify(const expert_checkpoint *c, uint32_t layer, int32_t exp
     return status;
 }
 
+/* Tells of an added expert's bytes, as verify does of others. */
+static bool tell(const expert_checkpoint *c, const checkpoint_tensor *t)
+{
+    size_t piece = c->piece_bytes != 0 ? c->piece_bytes : PIECE_BYTES;
+    bool goes_on = true;
+
+    for (size_t left = t == NULL || c->more == NULL ? 0 : t->bytes; left > 0 && goes_on;) {
+        size_t n = MOE_MIN(left, piece);
+
+        goes_on = c->more(c->more_ctx, n);
+        left -= n;
+    }
+    return goes_on;
+}
+
+static moe_status open_added(const expert_checkpoint *c, const model_expert_parts *parts, uint32_t layer,
+                             int32_t expert_id, compute_expert **out, moe_error *err)
+{
+    if (!tell(c, parts->gate) || !tell(c, parts->up) || !tell(c, parts->down)) {
+        return moe_fail(err, MOE_ERR_CANCELLED, "layer %u expert %d: stopped while reading it", layer, expert_id);
+    }
+    return model_expert_open_parts(c->config, parts, c->device, c->layout, out, err);
+}
+
 static moe_status checkpoint_open_expert(void *ctx, uint32_t layer, int32_t expert_id, compute_expert **out,
                                          moe_error *err)
 {
     const expert_checkpoint *c = ctx;
+    const model_expert_parts *added = c->find == NULL ? NULL : c->find(c->find_ctx, layer, expert_id);
+
+    if (added != NULL) {
+        return open_added(c, added, layer, expert_id, out, err);
+    }
     moe_status status = c->manifest == NULL ? MOE_OK : verify(c, layer, expert_id, err);
 
     if (status != MOE_OK) {

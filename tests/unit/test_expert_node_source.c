@@ -1,6 +1,7 @@
 /* Experts out of a checkpoint: every byte of them is checked, and whoever waits hears of each piece. */
 #include "expert_node/expert_node.h"
 #include "tests/support/model_fixture.h"
+#include "tests/support/random_pack.h"
 #include "tests/support/support.h"
 
 #define DIR   "tests/vectors/olmoe-gqa"
@@ -107,12 +108,48 @@ static void bytes_that_are_not_the_manifests_are_refused(void **state)
 
 #define SOURCE_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
+/* ------------------------------------------------------------------------------------------------ of packs */
+static const model_expert_parts *find(void *ctx, uint32_t layer, int32_t expert_id)
+{
+    return random_pack_find(ctx, layer, expert_id);
+}
+
+/* Beside the checkpoint's, and one that nobody has. */
+static void experts_of_packs_come_from_their_tensors(void **state)
+{
+    const uint32_t n_experts[] = {2, 0, 0, 0, 0, 0, 0, 0};
+    const random_pack_options o = {.n_experts = n_experts, .seed = 3};
+    random_pack added;
+    compute_expert *other = NULL;
+    moe_error err;
+
+    (void)state;
+    assert_true(f.config.n_layers <= MOE_COUNT(n_experts));
+    random_pack_open(&added, &f.config, &o);
+    router_space *space = random_pack_join(&added, router_set_space(f.set));
+    int32_t id = added.parts[0].ids[1];
+    experts.find = find;
+    experts.find_ctx = &added;
+    assert_ok(source.open(source.ctx, 0, id, &expert, &err), err);
+    const model_expert_parts *parts = random_pack_find(&added, 0, id);
+    assert_int_equal(n_bytes, parts->gate->bytes + parts->up->bytes + parts->down->bytes);
+    assert_ok(source.open(source.ctx, 0, 1, &other, &err), err);
+    f.device->ops->expert_close(f.device, other);
+    assert_int_equal(source.open(source.ctx, 1, id, &other, &err), MOE_ERR_NOT_FOUND);
+    n_pieces = 0;
+    stop_at = 3;
+    assert_int_equal(source.open(source.ctx, 0, id, &other, &err), MOE_ERR_CANCELLED);
+    router_space_unref(space);
+    random_pack_close(&added);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         SOURCE_TEST(every_piece_of_an_expert_is_told_of),
         SOURCE_TEST(an_expert_is_given_up_between_two_pieces),
         SOURCE_TEST(bytes_that_are_not_the_manifests_are_refused),
+        SOURCE_TEST(experts_of_packs_come_from_their_tensors),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
