@@ -87,6 +87,8 @@ void cli_run_fini(cli_run *run);
 /* The options by name: false or NULL when it was not given, or is none of this command's. */
 bool cli_run_flag(const cli_run *run, const char *name);
 const char *cli_run_value(const cli_run *run, const char *name);
+/* The values of a repeatable option, in their order; returns how many. */
+size_t cli_run_repeated(const cli_run *run, const char *name, const char *out[CLI_MAX_REPEATS]);
 /* Whether it stands on the command line: not in the environment, nor in a file. */
 bool cli_run_given(const cli_run *run, const char *name);
 
@@ -141,8 +143,8 @@ moe_status cli_nodes_run(cli_run *run, moe_error *err);
 moe_status cli_placement_run(cli_run *run, moe_error *err);
 moe_status cli_convert_run(cli_run *run, moe_error *err);
 moe_status cli_packs_run(cli_run *run, moe_error *err);
-moe_status cli_fingerprint_run(cli_run *run, moe_error *err);
 moe_status cli_manifest_run(cli_run *run, moe_error *err);
+moe_status cli_export_run(cli_run *run, moe_error *err);
 
 /* How far a command has come, on standard error: every hundredth on a terminal, else every tenth. The function takes a
  * cli_progress and the bytes done and in all: a checkpoint_progress. */
@@ -154,6 +156,11 @@ typedef struct cli_progress {
 
 cli_progress cli_progress_of(const char *what);
 void cli_progress_show(void *ctx, size_t done, size_t total);
+/* Ends a line that a failure has cut short. */
+void cli_progress_break(const cli_progress *p);
+/* SIGINT and SIGTERM are only noted from now on; a second one ends the program at once. */
+void cli_catch_stop(void);
+bool cli_is_stopped(void);
 
 /* Writes text that came from a server or a model. On a terminal, control characters other than tab and newline become
  * "?", so that an answer cannot drive the terminal. */

@@ -101,6 +101,19 @@ static const cli_option manifest_options[] = {
      "where the manifest is cached (default: $XDG_CACHE_HOME/conclave or ~/.cache/conclave)"},
 };
 
+static const cli_option export_option_rows[] = {
+    {"model", NULL, CLI_VALUE, "DIR", "the checkpoint"},
+    {"pack", NULL, CLI_REPEAT, "DIR",
+     "a pack whose experts are in it; several: in the order in which the server has taken them in"},
+    {"pack_key", NULL, CLI_VALUE, "FILE", "Ed25519 public key (PEM): each pack.sig must be its signature"},
+    {"set", NULL, CLI_VALUE, "FILE",
+     "JSON with the experts of each layer (default: all, without those that packs replace)"},
+    {"exclude_pack", NULL, CLI_REPEAT, "NAME", "leave the experts of this pack out; base: those of the checkpoint"},
+    {"uniform", NULL, CLI_VALUE, "N", "N FFN experts in every layer, so that other programs route as Conclave does"},
+    {"dtype", NULL, CLI_VALUE, "auto|bf16|f32", "of all tensors; auto: as they are (default)"},
+    {"max_file", NULL, CLI_VALUE, "SIZE", "of the files with weights (default: 4G)"},
+};
+
 static const cli_option all_options[] = {
     {"all", NULL, CLI_FLAG, NULL, "print a line per expert and fold nothing"},
 };
@@ -217,13 +230,13 @@ const cli_command cli_commands[] = {
      .max_args = 2,
      .run = cli_packs_run,
      .local = true},
-    {.name = "fingerprint",
-     .usage = "DIR",
-     .arguments = "DIR: a model's checkpoint",
-     .summary = "The fingerprint of a checkpoint, here: what packs name as their base",
-     .groups = {NULL},
+    {.name = "export",
+     .usage = "OUT",
+     .arguments = "OUT: a new or empty directory",
+     .summary = "Write a model with packs and a set of experts as a checkpoint of its own, here",
+     .groups = {ROWS(export_option_rows)},
      .max_args = 1,
-     .run = cli_fingerprint_run,
+     .run = cli_export_run,
      .local = true},
 };
 

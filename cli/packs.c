@@ -1,4 +1,4 @@
-/* conclave packs check PACK --model DIR, conclave fingerprint DIR */
+/* conclave packs check PACK --model DIR */
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,25 +94,4 @@ moe_status cli_packs_run(cli_run *run, moe_error *err)
         pack_model_close(&m);
     }
     return status;
-}
-
-/* ------------------------------------------------------------------------------------------------ fingerprint */
-moe_status cli_fingerprint_run(cli_run *run, moe_error *err)
-{
-    char hex[65];
-    moe_text out;
-    pack_model m;
-
-    if (run->n_args != 1) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "give one directory: DIR with the model's checkpoint");
-    }
-    moe_status status = open_model(run->args[0], &m, err);
-    if (status != MOE_OK) {
-        return status;
-    }
-    checkpoint_digest_hex(&m.manifest.fingerprint, hex);
-    pack_model_close(&m);
-    moe_text_init(&out, sizeof hex + 32);
-    moe_text_printf(&out, run->json ? "{\"fingerprint\":\"%s\"}\n" : "%s\n", hex);
-    return cli_print_text(&out, err);
 }

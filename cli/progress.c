@@ -1,4 +1,5 @@
-/* How far a command has come that reads files of this machine. */
+/* How far a command has come that reads files of this machine, and Ctrl-C. */
+#include <signal.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -22,4 +23,33 @@ void cli_progress_show(void *ctx, size_t done, size_t total)
     fprintf(stderr, "%s%s %3zu %%  of %.1f MB%s", p->is_terminal ? "\r" : "", p->what, hundredths, (double)total / 1e6,
             p->is_terminal && hundredths < 100 ? "" : "\n");
     fflush(stderr);
+}
+
+void cli_progress_break(const cli_progress *p)
+{
+    if (p->is_terminal && p->shown > 0 && p->shown < 100) {
+        fputc('\n', stderr);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ interruption */
+static volatile sig_atomic_t stopped;
+
+static void on_stop(int number)
+{
+    (void)number;
+    stopped = 1;
+}
+
+void cli_catch_stop(void)
+{
+    const struct sigaction action = {.sa_handler = on_stop, .sa_flags = (int)SA_RESETHAND};
+
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool cli_is_stopped(void)
+{
+    return stopped != 0;
 }

@@ -259,6 +259,24 @@ const char *cli_run_value(const cli_run *run, const char *name)
     return find_option(run, name, &idx) ? run->values[idx] : NULL;
 }
 
+size_t cli_run_repeated(const cli_run *run, const char *name, const char *out[CLI_MAX_REPEATS])
+{
+    size_t idx, n = 0;
+
+    if (!find_option(run, name, &idx)) {
+        return 0;
+    }
+    for (size_t i = 0; i < run->n_repeats; i++) {
+        if (run->repeats[i].option == idx) {
+            out[n++] = run->repeats[i].text;
+        }
+    }
+    if (n == 0 && run->values[idx] != NULL) { /* of the environment, or of a file */
+        out[n++] = run->values[idx];
+    }
+    return n;
+}
+
 bool cli_run_given(const cli_run *run, const char *name)
 {
     size_t idx;

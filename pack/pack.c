@@ -247,3 +247,8 @@ bool pack_part(const pack *p, uint32_t part, const unsigned char **bytes_out, si
     *n_out = checkpoint_at(p->tensors, part - PACK_PART_TENSORS)->bytes;
     return true;
 }
+
+void pack_forget(const pack *p, const checkpoint_tensor *t)
+{
+    checkpoint_forget(p->tensors, t->data, t->bytes);
+}

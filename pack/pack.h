@@ -101,6 +101,8 @@ size_t pack_n_layers(const pack *p);                /* that it has experts for *
 const pack_layer *pack_at(const pack *p, size_t i); /* ascending layer */
 size_t pack_n_experts(const pack *p);
 size_t pack_bytes(const pack *p); /* of all its tensors */
+/* One of its tensors was read: its pages of the file leave this process (checkpoint_forget). */
+void pack_forget(const pack *p, const checkpoint_tensor *t);
 /* What tells an expert from all others: SHA-256 of "conclave-expert 1", the hash of its pack in hex, its layer, and its
  * place among the pack's experts of that layer, a line each. */
 void pack_expert_hash(const char *pack_hash, uint32_t layer, uint32_t place, unsigned char out[32]);

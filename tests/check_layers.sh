@@ -4,7 +4,7 @@
 set -eu
 cd "${1:-$(dirname "$0")/..}"
 
-rooms="base compute checkpoint template tokenizer router sampling model pack catalogue proto transport exchange engine api/http api cluster member expert_node/program
+rooms="base compute checkpoint template tokenizer router sampling model pack catalogue export proto transport exchange engine api/http api cluster member expert_node/program
   expert_node coordinator cli bench"
 
 allowed() {
@@ -16,6 +16,7 @@ allowed() {
     model) echo "base compute checkpoint router sampling" ;;
     pack) echo "base compute checkpoint model" ;;
     catalogue) echo "base router pack" ;;
+    export) echo "base compute checkpoint router model pack catalogue" ;;
     transport) echo "base proto" ;;
     exchange) echo "base compute router proto transport" ;;
     engine) echo "base compute router model sampling tokenizer exchange" ;;
@@ -25,7 +26,7 @@ allowed() {
     expert_node) echo "base compute checkpoint router model proto transport" ;;
     expert_node/program) echo "base compute checkpoint router model pack catalogue proto transport cluster member expert_node api/http" ;;
     coordinator) echo "base template compute checkpoint router model pack catalogue proto transport exchange engine api api/http cluster member expert_node tokenizer" ;;
-    cli) echo "base compute checkpoint model pack proto" ;;
+    cli) echo "base compute checkpoint model pack export proto" ;;
     bench) echo "base compute checkpoint router sampling model proto transport exchange engine expert_node coordinator" ;;
   esac
 }

@@ -7,9 +7,10 @@
                                                                      place in the layer, from 0; matrices are [n_out, n_in]
     make_pack.py difference PACK OTHER --model DIR ...               what checkpoint OTHER has more than the model, or differently
 
-The fingerprint is the model's: `conclave model` of its server has it, and `conclave fingerprint DIR` computes it; with --conclave PROGRAM
+The fingerprint is the model's: `conclave model` of its server has it, and `conclave manifest DIR` computes it; with --conclave PROGRAM
 that is asked. PACK is written whole or not at all, and must not be there."""
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -256,10 +257,10 @@ def fingerprint_of(a):
         return a.fingerprint
     if not a.conclave:
         sys.exit("--fingerprint HEX or --conclave PROGRAM: give one")
-    done = subprocess.run([a.conclave, "fingerprint", a.model], stdout=subprocess.PIPE, encoding="utf-8")
+    done = subprocess.run([a.conclave, "manifest", a.model, "--json"], stdout=subprocess.PIPE, encoding="utf-8")
     if done.returncode != 0:
         sys.exit(f"{a.conclave}: could not tell the fingerprint of {a.model}")
-    return done.stdout.strip()
+    return json.loads(done.stdout)["fingerprint"]
 
 
 def main():

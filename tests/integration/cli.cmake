@@ -7,7 +7,8 @@ add_test(NAME clients COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/clie
 set_tests_properties(clients PROPERTIES LABELS integration TIMEOUT 900)
 add_test(NAME packs COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/packs.py $<TARGET_FILE:conclave> ${PROJECT_SOURCE_DIR})
 add_test(NAME packs_made COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/packs_made.py $<TARGET_FILE:conclave> ${PROJECT_SOURCE_DIR})
-set_tests_properties(packs packs_made PROPERTIES LABELS integration TIMEOUT 300)
+add_test(NAME exported COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/exported.py $<TARGET_FILE:conclave> ${PROJECT_SOURCE_DIR})
+set_tests_properties(packs packs_made exported PROPERTIES LABELS integration TIMEOUT 300)
 if(TARGET conclave-coordinator)
   add_test(NAME cli_coordinator COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/cli_coordinator.py $<TARGET_FILE:conclave>
     $<TARGET_FILE:conclave-coordinator> ${PROJECT_SOURCE_DIR}/tools/make_checkpoint.py)
