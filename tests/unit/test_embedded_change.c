@@ -138,6 +138,7 @@ static void open_world(world *w, const char *of, bool bf16)
     o = engine_fixture_defaults(w->folder.path);
     o.micro_batches = 2;
     o.max_batch_tokens = 64;
+    o.step_timeout_ns = UINT64_C(2000000000); /* an expert that is gone is not waited for */
     o.prefill_chunk = 16;
     engine_fixture_open(&w->f, &o);
     random_prompt(w->prompt, N_PROMPT, m.vocab_size, 3);
