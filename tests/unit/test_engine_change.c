@@ -80,6 +80,7 @@ static int setup(void **state)
     random_model_write(&m, w->folder.path);
     o = engine_fixture_defaults(w->folder.path);
     o.micro_batches = 2;
+    o.max_queue = 2 * ENGINE_MAX_SETS;
     engine_fixture_open(&w->f, &o);
     w->x = embedded_exchange(w->f.embedded);
     w->base = w->f.model.set;
@@ -212,6 +213,65 @@ static void readiness_is_about_the_current_set(void **state)
     switch_to(w, w->base);
 }
 
+/* All but one expert of layer 0; i of them, then also one of layer 1. */
+static router_set *open_without(world *w, size_t i)
+{
+    router_set_layer layers[N_LAYERS];
+    int32_t ids[N_LAYERS][N_EXPERTS];
+    uint32_t columns[N_LAYERS][N_EXPERTS];
+    router_set *set;
+    moe_error err;
+
+    for (uint32_t l = 0; l < N_LAYERS; l++) {
+        size_t left_out = l == 0 ? i % N_EXPERTS : i / N_EXPERTS;
+
+        layers[l] = (router_set_layer){.expert_ids = ids[l], .columns = columns[l]};
+        for (uint32_t e = 0; e < N_EXPERTS; e++) {
+            ids[l][layers[l].n_experts] = (int32_t)e;
+            columns[l][layers[l].n_experts] = e;
+            layers[l].n_experts += e != left_out;
+        }
+    }
+    assert_ok(router_set_open(router_set_space(w->base), layers, w->f.model.config.gate.k, fingerprint, &set, &err),
+              err);
+    return set;
+}
+
+static void more_sets_than_can_live_are_refused(void **state)
+{
+    world *w = *state;
+    asked *all = calloc(ENGINE_MAX_SETS + 1, sizeof *all);
+    router_set *live[ENGINE_MAX_SETS];
+    engine_request *refused;
+    moe_error err;
+
+    for (size_t i = 0; i < ENGINE_MAX_SETS; i++) {
+        router_set *set = open_without(w, i);
+        engine_spec spec = spec_of(w, 0, set);
+        ask(&w->f, &all[i], &spec);
+        router_set_unref(set); /* the request's now */
+    }
+    assert_int_equal(engine_live_sets(w->f.engine, live), ENGINE_MAX_SETS);
+    engine_spec again = spec_of(w, 1, live[3]), another = spec_of(w, 1, w->base);
+    assert_int_equal(engine_submit(w->f.engine, &another, &refused, &err), MOE_ERR_BUSY);
+    assert_contains(err.text, "64 expert sets");
+    ask(&w->f, &all[ENGINE_MAX_SETS], &again); /* of a set that is there */
+    for (size_t i = 0; i < ENGINE_MAX_SETS; i++) {
+        router_set_unref(live[i]);
+    }
+    for (size_t i = 0; i <= ENGINE_MAX_SETS; i++) {
+        ask_finish(&w->f, &all[i]);
+        assert_int_equal(all[i].status, MOE_OK);
+    }
+    while (engine_turn(w->f.engine) != ENGINE_TURN_IDLE) {
+    }
+    assert_int_equal(engine_live_sets(w->f.engine, live), 0);
+    ask(&w->f, &all[0], &another);
+    ask_finish(&w->f, &all[0]);
+    assert_answers_equal(&all[0].choices[0], &w->alone[0][1]);
+    free(all);
+}
+
 /* ------------------------------------------------------------------------------------------------ while it runs */
 typedef struct look {
     engine *e;
@@ -329,6 +389,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_refused_changes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(a_set_of_a_later_space_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(readiness_is_about_the_current_set, setup, teardown),
+        cmocka_unit_test_setup_teardown(more_sets_than_can_live_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(changes_never_cut_a_step, setup, teardown),
         cmocka_unit_test_setup_teardown(a_step_that_waits_is_put_off_for_a_change, setup, teardown),
     };

@@ -638,6 +638,25 @@ static void what_was_lost_is_told_again(void **state)
     }
 }
 
+/* By the next PING; what is known meanwhile goes on to count. */
+static void all_is_told_again_when_it_is_asked_for(void **state)
+{
+    (void)state;
+    holding(3 * WIRE_MAX_BLOCKS);
+    tell_all();
+    assert_all_is_known();
+    tick(&coordinator, 3 * HEARTBEAT); /* a PING that knows all */
+    carry(&coordinator, &node);
+    carry(&node, &coordinator);
+    memset(coordinator.blocks, 0, sizeof coordinator.blocks); /* as if it had passed over all */
+    link_ask_again(&coordinator.end);
+    assert_true(coordinator.end.knows_all);
+    tick(&coordinator, 4 * HEARTBEAT);
+    carry(&coordinator, &node);
+    carry(&node, &coordinator);
+    assert_all_is_known();
+}
+
 static void what_is_old_or_comes_twice_changes_nothing(void **state)
 {
     unsigned char old[WIRE_SMALL_BYTES];
@@ -829,6 +848,7 @@ int main(void)
         cmocka_unit_test(all_is_told_first_and_then_what_changes),
         cmocka_unit_test(much_is_told_in_several_turns),
         cmocka_unit_test(what_was_lost_is_told_again),
+        cmocka_unit_test(all_is_told_again_when_it_is_asked_for),
         cmocka_unit_test(what_is_old_or_comes_twice_changes_nothing),
         cmocka_unit_test(a_new_connection_hears_all_anew),
         cmocka_unit_test(one_that_cannot_be_sent_now_is_sent_later),

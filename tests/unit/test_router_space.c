@@ -123,12 +123,32 @@ static void limits_are_named(void **state)
     assert_int_equal(router_space_open_base(1, UINT32_MAX, UINT32_MAX, &s, &err), MOE_ERR_INVALID_ARG);
 }
 
+static void a_later_version_continues_those_before(void **state)
+{
+    const router_addition first = addition(1, 9, 1), other = addition(1, 9, 2), second = addition(0, 7, 4);
+    router_space *a = base(2, 4, 1), *b, *c, *d, *e = base(2, 5, 0);
+    moe_error err;
+
+    (void)state;
+    assert_ok(router_space_grow(a, &first, 1, &b, &err), err);
+    assert_ok(router_space_grow(b, &second, 1, &c, &err), err);
+    assert_ok(router_space_grow(a, &other, 1, &d, &err), err);
+    assert_true(router_space_continues(a, a) && router_space_continues(c, a) && router_space_continues(c, b));
+    assert_false(router_space_continues(a, c));
+    assert_false(router_space_continues(c, d)); /* another expert under the same number */
+    assert_false(router_space_continues(e, a)); /* another of them is local */
+    router_space_unref(a);
+    router_space_unref(b);
+    router_space_unref(c);
+    router_space_unref(d);
+    router_space_unref(e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_base_space_is_dense),
-        cmocka_unit_test(what_is_added_leaves_all_slots_as_they_are),
-        cmocka_unit_test(an_id_is_never_given_twice),
+        cmocka_unit_test(a_base_space_is_dense),      cmocka_unit_test(what_is_added_leaves_all_slots_as_they_are),
+        cmocka_unit_test(an_id_is_never_given_twice), cmocka_unit_test(a_later_version_continues_those_before),
         cmocka_unit_test(limits_are_named),
     };
 
