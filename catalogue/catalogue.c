@@ -245,8 +245,18 @@ catalogue *catalogue_allocate(const catalogue_model *m, size_t n_packs)
     }
     c->model = *m;
     c->model.space = router_space_ref(m->space);
+    c->model.own = m->own == NULL ? NULL : router_set_ref(m->own);
     c->space = router_space_ref(m->space);
     return c;
+}
+
+moe_status catalogue_base(const catalogue *c, router_set **out, moe_error *err)
+{
+    if (c->model.own != NULL) {
+        *out = router_set_ref(c->model.own);
+        return MOE_OK;
+    }
+    return router_set_open_all(c->model.space, c->model.min_experts, c->model.fingerprint, out, err);
 }
 
 moe_status catalogue_open(const catalogue_model *m, catalogue **out, moe_error *err)
@@ -257,7 +267,7 @@ moe_status catalogue_open(const catalogue_model *m, catalogue **out, moe_error *
     if (c == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "catalogue: out of memory");
     }
-    status = router_set_open_all(c->space, m->min_experts, m->fingerprint, &c->set, err);
+    status = catalogue_base(c, &c->set, err);
     if (status != MOE_OK) {
         catalogue_unref(c);
         return status;
@@ -321,6 +331,7 @@ void catalogue_unref(catalogue *c)
     router_set_unref(c->set);
     router_space_unref(c->space);
     router_space_unref(c->model.space);
+    router_set_unref(c->model.own);
     free(c->packs);
     free(c->bodies);
     free(c);

@@ -1,5 +1,5 @@
 /* catalogue: what may be routed to, as one value: the packs that were ever taken in, the sets that have names, the default
- * set and those before it, the change under way, and a log. Pure: no socket, no clock, no file.
+ * set and those before it, the change under way, and a log. Pure: no socket, no clock, and no file but catalogue_read_own's.
  *
  * Nouns:
  *   catalogue           the value: immutable, shared (ref-counted). A change makes the next one
@@ -48,7 +48,17 @@ typedef struct catalogue_model {
     router_space *space;           /* version 1, of the checkpoint; a catalogue keeps a reference */
     uint32_t min_experts;          /* of a layer of any set: the family's k */
     unsigned char fingerprint[32]; /* of the checkpoint */
+    router_set *own; /* what of the space the checkpoint itself routes to (catalogue_read_own), which "base" then is; a
+                      * catalogue keeps a reference. NULL: all */
 } catalogue_model;
+
+/* Beside a checkpoint's weights, where it routes to some of its experts alone: conclave export makes layers equally wide by
+ * others. As catalogue_read_set takes it. */
+#define CATALOGUE_OWN_FILE "conclave_set.json"
+/* The set of DIR/conclave_set.json, or of all experts where there is no such file; `m` without own. Referenced.
+ * Errors: those of moe_file_read and catalogue_read_set, with the file's name. */
+MOE_NODISCARD moe_status catalogue_read_own(const catalogue_model *m, const char *dir, router_set **out,
+                                            moe_error *err);
 
 typedef struct catalogue_pack_layer {
     uint32_t layer, n_experts;

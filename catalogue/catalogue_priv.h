@@ -32,6 +32,8 @@ struct catalogue {
 /* catalogue.c */
 /* The model's space, and no default set yet. NULL: no memory. */
 catalogue *catalogue_allocate(const catalogue_model *m, size_t n_packs);
+/* What "base" is. Referenced. */
+MOE_NODISCARD moe_status catalogue_base(const catalogue *c, router_set **out, moe_error *err);
 /* A copy that may be changed until it is handed out, with room for one more pack. NULL: no memory. */
 catalogue *catalogue_copy(const catalogue *c);
 /* The index of a pack; SIZE_MAX: there is none. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define RECORD_DEPTH   8
+#define MAX_PATH       4096
 #define MAX_SETS_THERE (CATALOGUE_MAX_SETS + CATALOGUE_MAX_PREVIOUS + 1) /* with names or default, former, pending */
 
 typedef struct reading {
@@ -580,4 +581,38 @@ moe_status catalogue_read(const catalogue_model *m, const char *text, size_t n, 
     }
     *out = r.made;
     return MOE_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ the checkpoint's own set */
+static moe_status read_own(const catalogue_model *m, const char *text, size_t n, router_set **out, moe_error *err)
+{
+    catalogue *c;
+    moe_error why = {.text = ""};
+    moe_status status = catalogue_open(m, &c, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    status = text != NULL ? catalogue_read_set(c, text, n, out, &why) : catalogue_base(c, out, &why);
+    catalogue_unref(c);
+    return status == MOE_OK ? MOE_OK : moe_fail(err, status, CATALOGUE_OWN_FILE ": %.300s", why.text);
+}
+
+moe_status catalogue_read_own(const catalogue_model *m, const char *dir, router_set **out, moe_error *err)
+{
+    moe_text path;
+    char *text = NULL;
+    size_t n = 0;
+
+    moe_text_init(&path, MAX_PATH);
+    moe_text_printf(&path, "%s/" CATALOGUE_OWN_FILE, dir);
+    moe_status status =
+        path.failed ? moe_fail(err, MOE_ERR_INVALID_ARG, "%.100s...: a path of more than %d bytes", dir, MAX_PATH)
+                    : moe_file_read(moe_text_cstr(&path), CATALOGUE_MAX_TEXT, &text, &n, err);
+    moe_text_fini(&path);
+    if (status == MOE_OK || status == MOE_ERR_NOT_FOUND) {
+        status = read_own(m, text, n, out, err);
+    }
+    free(text);
+    return status;
 }

@@ -110,11 +110,25 @@ void members_put_pack(members *m, const catalogue_pack *p, bool in)
     }
 }
 
+static bool has(const router_set *set, const router_expert *e)
+{
+    const router_set_layer *layer = router_set_at(set, e->layer);
+
+    for (uint32_t i = 0; i < layer->n_experts; i++) {
+        if (layer->expert_ids[i] == e->id) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The checkpoint's experts, but for those that others in the set stand in for. */
 void members_put_base(members *m, const catalogue *c, bool in)
 {
     for (uint32_t slot = 0; slot < router_space_n_slots(c->model.space); slot++) {
-        put(m, slot, in);
+        if (!in || c->model.own == NULL || has(c->model.own, router_space_expert(c->model.space, slot))) {
+            put(m, slot, in);
+        }
     }
     for (size_t i = 0; in && i < c->n_packs; i++) {
         const catalogue_pack *p = &c->packs[i];
@@ -185,7 +199,7 @@ moe_status catalogue_find_set(const catalogue *c, const char *word, router_set *
     router_set *found = strcmp(word, "default") == 0 ? c->set : set_of_id(c, word);
 
     if (strcmp(word, "base") == 0) {
-        return router_set_open_all(c->model.space, c->model.min_experts, c->model.fingerprint, out, err);
+        return catalogue_base(c, out, err);
     }
     for (size_t i = 0; i < c->n_named && found == NULL; i++) {
         found = strcmp(c->named[i].name, word) == 0 ? c->named[i].set : NULL;

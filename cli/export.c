@@ -38,7 +38,7 @@ static void print_text(const export_options *o, const export_result *r, moe_text
         moe_text_printf(out, "%zu experts are silent: they only make the layers equally wide\n", r->n_silent);
     }
     if (r->has_set_file) {
-        moe_text_printf(out, "%s says which experts are routed to%s\n", EXPORT_SET_FILE,
+        moe_text_printf(out, "conclave_set.json says which experts are routed to%s\n",
                         r->stock_exact ? "; other programs come to the same without it"
                                        : "; other programs do not read it, and may choose the others");
     }

@@ -64,7 +64,7 @@ static moe_status open_catalogue(coordinator *c, moe_error *err)
 {
     const model_config *m = &c->files.config;
     size_t of_first[MODEL_MAX_EXPERT_TENSORS], n;
-    catalogue_model of = {.space = c->files.space, .min_experts = m->gate.k};
+    catalogue_model of = {.space = c->files.space, .min_experts = m->gate.k, .own = c->base_set};
     moe_status status = model_expert_tensors(m, c->files.tensors, 0, 0, of_first, &n, err);
 
     memcpy(of.fingerprint, c->files.manifest.fingerprint.bytes, sizeof of.fingerprint);

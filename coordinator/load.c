@@ -242,8 +242,10 @@ static moe_status open_kv(coordinator *c, size_t bytes, moe_error *err)
 
 static moe_status open_base_set(coordinator *c, moe_error *err)
 {
-    return router_set_open_all(c->files.space, c->files.config.gate.k, c->files.manifest.fingerprint.bytes,
-                               &c->base_set, err);
+    catalogue_model of = {.space = c->files.space, .min_experts = c->files.config.gate.k};
+
+    memcpy(of.fingerprint, c->files.manifest.fingerprint.bytes, sizeof of.fingerprint);
+    return catalogue_read_own(&of, c->config.model, &c->base_set, err);
 }
 
 /* ------------------------------------------------------------------------------------------------ experts and engine */
@@ -347,6 +349,9 @@ moe_status coordinator_load(coordinator *c, moe_error *err)
         status = hash_files(c, err);
     }
     if (status == MOE_OK) {
+        status = open_base_set(c, err);
+    }
+    if (status == MOE_OK) {
         status = first_packs_check(c, wall_ms(), err);
     }
     if (status == MOE_OK) {
@@ -357,9 +362,6 @@ moe_status coordinator_load(coordinator *c, moe_error *err)
     }
     if (status == MOE_OK) {
         status = open_kv(c, kv_bytes, err);
-    }
-    if (status == MOE_OK) {
-        status = open_base_set(c, err);
     }
     if (status == MOE_OK) {
         status = open_engine(c, err);

@@ -133,8 +133,8 @@ moe_status export_write_set(exporting *x)
         put_layer(x, layer, &text);
     }
     moe_text_printf(&text, "\n]}\n");
-    status = text.failed ? moe_fail(x->err, MOE_ERR_NO_MEMORY, EXPORT_SET_FILE ": out of memory")
-                         : output_write_file(&x->out, EXPORT_SET_FILE, text.data, text.size, x->err);
+    status = text.failed ? moe_fail(x->err, MOE_ERR_NO_MEMORY, CATALOGUE_OWN_FILE ": out of memory")
+                         : output_write_file(&x->out, CATALOGUE_OWN_FILE, text.data, text.size, x->err);
     moe_text_fini(&text);
     return status;
 }

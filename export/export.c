@@ -42,7 +42,11 @@ static moe_status open_packs(exporting *x)
         return status;
     }
     memcpy(of.fingerprint, base.fingerprint, sizeof of.fingerprint);
-    status = catalogue_open(&of, &x->catalogue, x->err);
+    status = catalogue_read_own(&of, x->o->model, &of.own, x->err);
+    if (status == MOE_OK) {
+        status = catalogue_open(&of, &x->catalogue, x->err);
+        router_set_unref(of.own);
+    }
     router_space_unref(of.space);
     x->packs = calloc(x->o->n_packs + 1, sizeof *x->packs);
     if (status == MOE_OK && x->packs == NULL) {

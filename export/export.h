@@ -4,7 +4,7 @@
  * The experts of the set get new numbers in each layer: the checkpoint's own in their order, then the packs', then (MoE++)
  * those without an FFN. An expert of a pack that replaces has the router's rows of the one that it replaces. All layers of a
  * checkpoint have as many experts: where the set has fewer there are *silent* ones (matrices of zeros), and
- * EXPORT_SET_FILE beside the weights says which experts are routed to, as `conclave-coordinator` reads it.
+ * conclave_set.json (catalogue_read_own) beside the weights says which experts are routed to.
  *
  * Written a tensor at a time, in pieces: memory does not grow with the model. Files stay in a folder inside of `out` until all
  * are on the disk and were opened again; then they are moved.
@@ -15,8 +15,6 @@
 
 #include "base/base.h"
 #include "compute/compute.h"
-
-#define EXPORT_SET_FILE "conclave_set.json"
 
 /* Bytes of tensors that were written, and all; often called. False stops. */
 typedef bool (*export_progress)(void *ctx, size_t done, size_t total);
@@ -48,7 +46,7 @@ typedef struct export_result {
     size_t n_tensors, n_files, n_copied, bytes; /* bytes: of tensors */
     uint32_t n_experts;                         /* FFN experts of every layer, silent ones included */
     size_t n_left_out, n_taken_back, n_silent;  /* experts of all layers: by `uniform`, and silent ones */
-    bool has_set_file; /* some experts are not routed to: EXPORT_SET_FILE names those that are */
+    bool has_set_file; /* some experts are not routed to: conclave_set.json names those that are */
     bool stock_exact;  /* whoever does not read that file routes as the set says, too */
 } export_result;
 

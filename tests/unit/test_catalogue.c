@@ -500,6 +500,37 @@ static void a_set_is_read_of_a_file(void **state)
     }
 }
 
+static void a_checkpoint_may_route_to_some_of_its_experts(void **state)
+{
+    test_folder folder;
+    catalogue_model m = base;
+    catalogue *next = NULL;
+    router_set *set = NULL;
+
+    (void)state;
+    test_folder_open(&folder);
+    assert_ok(catalogue_read_own(&base, test_folder_path(&folder, ""), &m.own, &why), why);
+    assert_set(m.own, "0-4|0-4|0-4"); /* no file: all */
+    router_set_unref(m.own);
+    test_write_text(test_folder_path(&folder, CATALOGUE_OWN_FILE), "{\"layers\":[\"0-2,4\",\"0-4\"]}");
+    assert_int_equal(catalogue_read_own(&base, test_folder_path(&folder, ""), &m.own, &why), MOE_ERR_CORRUPT);
+    assert_contains(why.text, CATALOGUE_OWN_FILE ": sets: 2 layers");
+    test_write_text(test_folder_path(&folder, CATALOGUE_OWN_FILE), "{\"layers\":[\"0-2,4\",\"0-4\",\"1-3\"]}");
+    assert_ok(catalogue_read_own(&base, test_folder_path(&folder, ""), &m.own, &why), why);
+    assert_ok(catalogue_open(&m, &next, &why), why);
+    router_set_unref(m.own);
+    become(next);
+    assert_default("0-2,4|0-4|1-3");
+    assert_ok(catalogue_find_set(now, "base", &set, &why), why);
+    assert_ptr_equal(set, catalogue_default(now));
+    router_set_unref(set);
+    add(german());
+    change((catalogue_change){.op = CATALOGUE_PRUNE, .experts = (catalogue_expert[]){{0, 1}}, .n_experts = 1});
+    change((catalogue_change){.op = CATALOGUE_RESTORE});
+    assert_default("0-2,4-6|0-4|1-3,5");
+    test_folder_close(&folder);
+}
+
 static void a_record_that_is_wrong_is_refused(void **state)
 {
     static const struct {
@@ -599,6 +630,7 @@ int main(void)
         TEST(little_used_experts_are_chosen),
         TEST(the_record_says_all),
         TEST(a_set_is_read_of_a_file),
+        TEST(a_checkpoint_may_route_to_some_of_its_experts),
         TEST(a_record_that_is_wrong_is_refused),
         TEST(a_catalogue_that_is_too_long_is_not_begun),
     };
