@@ -10,3 +10,6 @@ endforeach()
 add_test(NAME oracle
   COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/oracle.py $<TARGET_FILE:conclave> $<TARGET_FILE:conclave-coordinator> ${vectors})
 set_tests_properties(oracle PROPERTIES LABELS integration TIMEOUT 600)
+add_test(NAME packs_oracle
+  COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/packs_oracle.py $<TARGET_FILE:conclave> $<TARGET_FILE:conclave-coordinator>)
+set_tests_properties(packs_oracle PROPERTIES LABELS integration TIMEOUT 600)

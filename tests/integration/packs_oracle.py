@@ -1,0 +1,85 @@
+"""Packs against the oracle's answers: a coordinator with --pack, and one of the exported checkpoint, say what the oracle says of the checkpoint
+that numpy put together (tests/vectors/packs, made by pack_vectors.py). f32: log-probabilities within 1e-4, experts and greedy tokens equal.
+
+Usage: packs_oracle.py CONCLAVE COORDINATOR"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+import oracle
+from coordinator import Coordinator
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+VECTORS = os.path.join(ROOT, "tests", "vectors")
+# One of each family that the oracle knows, and of each gate.
+MODELS = ("olmoe-gqa", "molm-mlp", "molm-linear-kv", "molm-gmm-k4", "moe++-raw-logits", "moe++-2layer-double")
+LOCAL = 4  # of MoE++: experts without an FFN, which stand behind the others in a checkpoint and before the added ones in a server
+
+
+def ask(conclave, server, config, expected):
+    tokens = ",".join(map(str, expected["token_ids"]))
+    scored = oracle.run_json(conclave, server, "score", "--tokens", tokens, "--top", str(oracle.TOP), "--experts")[0]["tokens"]
+    chunks = oracle.run_json(conclave, server, "generate", "--tokens", tokens, "--temperature", "0", "--ignore-eos", "--max-tokens",
+                             str(len(expected["greedy"])))
+    return oracle.Figures(config, expected, scored, [id for chunk in chunks for id in chunk.get("token_ids", [])])
+
+
+def as_served(config, expected):
+    """The oracle's ids as a server numbers the experts that a pack adds."""
+    if config["model_type"] != "MoE++":
+        return expected
+    n, n_added = config["num_experts"][0], 2
+    ids = np.array([*range(n - LOCAL), *range(n, n + n_added), *range(n - LOCAL, n)])
+    return {key: np.sort(ids[values], 1) if key.startswith("experts.") else values for key, values in expected.items()}
+
+
+def compare(what, figures):
+    print(f"{what}: {figures}", flush=True)
+    assert not figures.faults(), figures.faults()
+
+
+def check(conclave, program, name, folder):
+    model, pack, out = os.path.join(VECTORS, name), os.path.join(VECTORS, "packs", name), os.path.join(folder, name)
+    with open(os.path.join(model, "config.json"), encoding="utf-8") as f:
+        config = json.load(f)
+    expected = oracle.load(os.path.join(pack, "expected.safetensors"))
+    with Coordinator(program, model, "--cache-dir", folder, "--pack", pack) as server:
+        compare(f"{name} with its pack", ask(conclave, server, config, as_served(config, expected)))
+    subprocess.run([conclave, "export", out, "--model", model, "--pack", pack], check=True, capture_output=True,
+                   env={**os.environ, "XDG_CACHE_HOME": folder})
+    with Coordinator(program, out, "--cache-dir", folder) as server:
+        compare(f"{name} exported", ask(conclave, server, config, expected))
+
+
+def check_pruned(conclave, program, folder):
+    """Experts left out, exported, against the oracle's --absent: by silent experts and the file that names the others."""
+    model, out = os.path.join(VECTORS, "olmoe-gqa"), os.path.join(folder, "pruned")
+    left = [[e for e in range(8) if e not in absent] for absent in ((1, 5), (0,))]  # tests/vectors/README.md
+    with open(os.path.join(folder, "set.json"), "w", encoding="utf-8") as f:
+        json.dump({"layers": [",".join(map(str, ids)) for ids in left]}, f)
+    subprocess.run([conclave, "export", out, "--model", model, "--set", os.path.join(folder, "set.json")], check=True, capture_output=True,
+                   env={**os.environ, "XDG_CACHE_HOME": folder})
+    expected = oracle.load(os.path.join(model, "expected_absent.safetensors"))
+    for layer, ids in enumerate(left):
+        expected[f"experts.{layer}"] = np.searchsorted(ids, expected[f"experts.{layer}"])
+    with open(os.path.join(out, "config.json"), encoding="utf-8") as f:
+        config = json.load(f)
+    with Coordinator(program, out, "--cache-dir", folder) as server:
+        compare("olmoe-gqa pruned, exported", ask(conclave, server, config, expected))
+
+
+def main():
+    conclave, program = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        for name in MODELS:
+            check(conclave, program, name, folder)
+        check_pruned(conclave, program, folder)
+    print(f"{2 * len(MODELS) + 1} servers agree with the oracle")
+
+
+if __name__ == "__main__":
+    main()
