@@ -45,6 +45,7 @@ size_t coordinator_weights_bytes(const coordinator *c); /* that this process hol
 
 /* first_packs.c: --pack. Opened and checked, with the catalogue that has them; then, with an engine that has not started,
  * loaded and in its set. now_ms: of the wall clock. */
+size_t first_packs_bytes(const coordinator *c); /* of their files, before they are checked */
 MOE_NODISCARD moe_status first_packs_check(coordinator *c, uint64_t now_ms, moe_error *err);
 MOE_NODISCARD moe_status first_packs_load(coordinator *c, checkpoint_progress progress, void *progress_ctx,
                                           moe_error *err);

@@ -35,22 +35,52 @@ static moe_status add(coordinator *c, const pack *p, uint64_t now_ms, moe_error 
     return status;
 }
 
-static moe_status read_all(coordinator *c, uint64_t now_ms, moe_error *err)
+/* The next directory of --pack; false: there is none, or (with an error in *status_out) one that no file system takes. */
+static bool next_dir(const char **at, char dir[MAX_PATH], moe_status *status_out, moe_error *err)
 {
-    const char *at = c->config.pack, *item;
-    char dir[MAX_PATH];
+    const char *item;
     size_t n;
+
+    if (!moe_list_next(at, &item, &n)) {
+        return false;
+    }
+    if (n == 0 || n >= MAX_PATH) {
+        *status_out =
+            moe_fail(err, MOE_ERR_INVALID_ARG, "--pack: a path of %zu bytes, limits 1 and %d", n, MAX_PATH - 1);
+        return false;
+    }
+    memcpy(dir, item, n);
+    dir[n] = '\0';
+    return true;
+}
+
+size_t first_packs_bytes(const coordinator *c)
+{
+    const char *at = c->config.pack;
+    char dir[MAX_PATH];
+    size_t bytes = 0;
     moe_status status = MOE_OK;
 
-    while (status == MOE_OK && moe_list_next(&at, &item, &n)) {
+    while (next_dir(&at, dir, &status, NULL)) {
+        checkpoint *files;
+
+        if (checkpoint_open(dir, &files, NULL) == MOE_OK) { /* why not is told when it is read */
+            bytes += checkpoint_total_bytes(files);
+            checkpoint_close(files);
+        }
+    }
+    return bytes;
+}
+
+static moe_status read_all(coordinator *c, uint64_t now_ms, moe_error *err)
+{
+    const char *at = c->config.pack;
+    char dir[MAX_PATH];
+    moe_status status = MOE_OK;
+
+    while (status == MOE_OK && next_dir(&at, dir, &status, err)) {
         const pack *p;
 
-        if (n == 0 || n >= sizeof dir) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "--pack: a path of %zu bytes, limits 1 and %zu", n,
-                            sizeof dir - 1);
-        }
-        memcpy(dir, item, n);
-        dir[n] = '\0';
         status = packs_read(c->packs, dir, &p, err);
         if (status == MOE_OK) {
             MOE_INFO("pack %s %s, %zu experts, %s", pack_name(p), pack_version(p), pack_n_experts(p), pack_hash(p));

@@ -192,7 +192,7 @@ size_t coordinator_weights_bytes(const coordinator *c)
 
     return member_layout(c->config.member.weights) == COMPUTE_MAPPED
                ? 0
-               : model_tensors_coordinator_bytes(c->files.tensors) + experts;
+               : model_tensors_coordinator_bytes(c->files.tensors) + experts + first_packs_bytes(c);
 }
 
 static moe_status choose_kv_memory(coordinator *c, size_t *bytes_out, moe_error *err)
