@@ -26,13 +26,13 @@ typedef struct bench_config {
 
 static const moe_option options[] = {
     {"layers", MOE_OPT_U32, offsetof(bench_config, layers), "0", 0, OLMOE_N_LAYERS, NULL, "N",
-     "layers to measure of 16; 0: as many as fit into free memory"},
+     "layers to measure of 16; 0: as many as fit into free memory", false},
     {"windows", MOE_OPT_U32, offsetof(bench_config, windows), "5", 1, MAX_WINDOWS, NULL, "N",
-     "windows of each measurement, each between two probes"},
+     "windows of each measurement, each between two probes", false},
     {"window_seconds", MOE_OPT_F64, offsetof(bench_config, window_seconds), "0.7", 0.01, 60, NULL, "S",
-     "length of a decode window"},
+     "length of a decode window", false},
     {"isa", MOE_OPT_CHOICE, offsetof(bench_config, isa), "auto", 0, 0, compute_isa_names, "ISA",
-     "instruction set, of the limits too; one that this machine has not is refused"},
+     "instruction set, of the limits too; one that this machine has not is refused", false},
 };
 static const moe_program program = {.name = "bench_model",
                                     .summary =

@@ -36,11 +36,11 @@ typedef struct bench_config {
 
 static const char *const parts[] = {"all", "zero", "dense", NULL};
 static const moe_option options[] = {
-    {"only", MOE_OPT_CHOICE, offsetof(bench_config, only), "all", 0, 0, parts, "PART", "measure one part"},
+    {"only", MOE_OPT_CHOICE, offsetof(bench_config, only), "all", 0, 0, parts, "PART", "measure one part", false},
     {"layers", MOE_OPT_U32, offsetof(bench_config, layers), "8", 1, DENSE_LAYERS, NULL, "N",
-     "layers of 24 of MoLM and Pythia; fewer if memory is short"},
+     "layers of 24 of MoLM and Pythia; fewer if memory is short", false},
     {"windows", MOE_OPT_U32, offsetof(bench_config, windows), "5", 1, MAX_WINDOWS, NULL, "N",
-     "how often each measurement is made"},
+     "how often each measurement is made", false},
 };
 static const moe_program program = {.name = "bench_savings",
                                     .summary = "bench_savings [OPTION]... [THREADS] (default: all cores)\n"
