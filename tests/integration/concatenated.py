@@ -1,5 +1,7 @@
 """A checkpoint with the experts of a pack among its own, as whoever publishes such a model would write it: base, then added. By numpy, and by
 nothing of the service: what `conclave export` and serving with the pack are compared with."""
+import contextlib
+import io
 import json
 import os
 import sys
@@ -7,9 +9,22 @@ import sys
 import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools"))
+import make_pack as make_pack_tool  # noqa: E402
 from pack_files import array, load_json, read_directory, stored, write_safetensors  # noqa: E402
 
 LOCAL = 4  # of MoE++: two constant experts, copy, zero
+
+
+def make_pack(*args):
+    """tools/make_pack.py in this process, which has numpy already: what it says when it refuses; None: it made a pack."""
+    own, sys.argv = sys.argv, ["make_pack.py", *args]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            make_pack_tool.main()
+    except SystemExit as refusal:
+        return str(refusal.code)
+    finally:
+        sys.argv = own
 
 
 def read_pack(path):

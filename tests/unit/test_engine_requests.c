@@ -612,6 +612,36 @@ static void every_row_counts_its_ffn_picks(void **state)
     free(picks);
 }
 
+/* Of every layer: the k picks of each row, and weights that are shares of a softmax. */
+static void every_pick_counts_its_weight(void **state)
+{
+    world *w = *state;
+    const model_config *c = model_get_config(w->f.model.model);
+    router_space *space = engine_current_space(w->f.engine);
+    router_expert_use *use = calloc(router_space_n_slots(space), sizeof *use);
+    engine_spec spec = plain(w, 4);
+
+    free(run(w, &spec));
+    uint64_t rows = engine_get_expert_use(w->f.engine, use, router_space_n_slots(space));
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        const router_space_layer *layer = router_space_at(space, l);
+        uint64_t picks = 0;
+        double mass = 0.0;
+
+        for (uint32_t i = 0; i < layer->n_experts; i++) {
+            const router_expert_use *u = &use[layer->slots[i]];
+
+            assert_true(u->mass >= 0.0 && u->mass <= (double)u->rows && (u->mass > 0.0) == (u->rows > 0));
+            picks += u->rows;
+            mass += u->mass;
+        }
+        assert_int_equal(picks, rows * c->gate.k);
+        assert_true(mass > 0.0 && mass < (double)rows * 1.0001);
+    }
+    free(use);
+    router_space_unref(space);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -637,6 +667,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_head_serves_its_own_kind_of_request_only, setup, teardown),
         cmocka_unit_test_setup_teardown(a_score_reports_the_time_of_its_prefill, setup, teardown),
         cmocka_unit_test_setup_teardown(every_row_counts_its_ffn_picks, setup, teardown),
+        cmocka_unit_test_setup_teardown(every_pick_counts_its_weight, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
