@@ -214,8 +214,16 @@ static Conclave__V1__ExpertKind kind_of(const model_config *c, int32_t expert_id
     return kinds[model_expert_kind_of(c, expert_id)];
 }
 
+/* What pack an expert is of; "": the checkpoint's own. */
+static char *pack_name(const catalogue *c, uint32_t layer, int32_t expert_id)
+{
+    const catalogue_pack *p = catalogue_pack_of(c, layer, expert_id, NULL);
+
+    return text(p != NULL ? p->name : "");
+}
+
 static void put_replicas(moe_text *out, const api_view_snapshot *s, size_t first, size_t end, uint32_t layer,
-                         int32_t expert_id, Conclave__V1__ExpertKind kind)
+                         int32_t expert_id, Conclave__V1__ExpertKind kind, char *pack)
 {
     Conclave__V1__ExpertPlacement m = CONCLAVE__V1__EXPERT_PLACEMENT__INIT;
     size_t n = end - first;
@@ -239,6 +247,7 @@ static void put_replicas(moe_text *out, const api_view_snapshot *s, size_t first
     m.n_replicas = n;
     m.replicas = pointers;
     m.kind = kind;
+    m.pack = pack;
     proto_put_message(out, LIST_EXPERTS, &m.base);
     free(replicas);
     free(pointers);
@@ -250,8 +259,8 @@ static bool replica_before(const api_view_replica *r, uint32_t layer, int32_t ex
 }
 
 /* Both lists ascend, so one walk joins them. */
-static void put_layers(moe_text *out, const model_config *c, const api_view_snapshot *s, const router_set *set,
-                       uint32_t begin, uint32_t end)
+static void put_layers(moe_text *out, const model_config *c, const catalogue *packs, const api_view_snapshot *s,
+                       const router_set *set, uint32_t begin, uint32_t end)
 {
     size_t at = 0;
 
@@ -268,7 +277,8 @@ static void put_layers(moe_text *out, const model_config *c, const api_view_snap
             while (at < s->n_replicas && s->replicas[at].layer == layer && s->replicas[at].expert_id == expert_id) {
                 at++;
             }
-            put_replicas(out, s, first, at, layer, expert_id, kind_of(c, expert_id));
+            put_replicas(out, s, first, at, layer, expert_id, kind_of(c, expert_id),
+                         pack_name(packs, layer, expert_id));
         }
     }
 }
@@ -281,7 +291,8 @@ static moe_status check_layer(bool given, uint32_t layer, size_t n_layers, moe_e
     return MOE_OK;
 }
 
-static void answer_list(rpc_call *call, const Conclave__V1__ListExpertsRequest *r, const router_set *set, moe_text *out)
+static void answer_list(rpc_call *call, const Conclave__V1__ListExpertsRequest *r, const catalogue *c,
+                        const router_set *set, moe_text *out)
 {
     const api_view *view = rpc_view(call);
     Conclave__V1__ListExpertsResponse m = CONCLAVE__V1__LIST_EXPERTS_RESPONSE__INIT;
@@ -292,7 +303,7 @@ static void answer_list(rpc_call *call, const Conclave__V1__ListExpertsRequest *
     m.epoch = snapshot->epoch;
     m.set_id = text(router_set_id(set));
     proto_put_fields(out, &m.base);
-    put_layers(out, engine_get_info(rpc_engine(call))->config, snapshot, set, one ? r->layer : 0,
+    put_layers(out, engine_get_info(rpc_engine(call))->config, c, snapshot, set, one ? r->layer : 0,
                one ? r->layer + 1 : n_layers);
     view->release(view->ctx, snapshot);
     if (out->failed) {
@@ -314,9 +325,10 @@ static void list_experts_start(rpc_call *call, const uint8_t *bytes, size_t n)
     if (message == NULL) {
         return;
     }
+    catalogue *c = rpc_catalogue(call)->current(rpc_catalogue(call)->ctx);
     if (r->has_set_id_case == 0) {
         set = engine_current_set(rpc_engine(call));
-    } else if (engine_find_set(rpc_engine(call), r->set_id, &set) != MOE_OK) {
+    } else if (catalogue_find_set(c, r->set_id, &set, NULL) != MOE_OK) {
         set = NULL;
         status = moe_fail(&err, MOE_ERR_NOT_FOUND, "set_id: no such expert set");
     }
@@ -327,16 +339,19 @@ static void list_experts_start(rpc_call *call, const uint8_t *bytes, size_t n)
         rpc_fail(call, status, err.text);
     } else {
         moe_text_init(&out, RPC_MAX_REPLY_BYTES);
-        answer_list(call, r, set, &out);
+        answer_list(call, r, c, set, &out);
         moe_text_fini(&out);
     }
     router_set_unref(set);
+    catalogue_unref(c);
     rpc_free(message);
 }
 
 /* ------------------------------------------------------------------------------------------------ usage counters */
-static void put_expert_stats(moe_text *out, const expert_counts *c, uint32_t layer)
+static void put_expert_stats(moe_text *out, const catalogue *packs, const expert_counts *c, uint32_t layer)
 {
+    const router_set_layer *routable = router_set_at(catalogue_default(packs), layer);
+    uint32_t at = 0;
     const model_config *m = c->info->config;
     const router_space_layer *experts = router_space_at(c->space, layer);
     Conclave__V1__ExpertStats stats = CONCLAVE__V1__EXPERT_STATS__INIT;
@@ -346,6 +361,11 @@ static void put_expert_stats(moe_text *out, const expert_counts *c, uint32_t lay
         stats.expert_id = experts->ids[i];
         stats.rows = c->rows[experts->slots[i]];
         stats.kind = kind_of(m, experts->ids[i]);
+        stats.pack = pack_name(packs, layer, experts->ids[i]);
+        while (at < routable->n_experts && routable->expert_ids[at] < experts->ids[i]) {
+            at++;
+        }
+        stats.in_default = at < routable->n_experts && routable->expert_ids[at] == experts->ids[i];
         proto_put_message(out, STATS_EXPERTS, &stats.base);
     }
 }
@@ -366,7 +386,8 @@ static void put_layer_stats(moe_text *out, const expert_counts *c, uint32_t laye
     proto_put_message(out, STATS_LAYERS, &stats.base);
 }
 
-static void put_stats(moe_text *out, engine *e, const expert_counts *c, uint32_t begin, uint32_t end)
+static void put_stats(moe_text *out, engine *e, const catalogue *packs, const expert_counts *c, uint32_t begin,
+                      uint32_t end)
 {
     Conclave__V1__GetExpertStatsResponse m = CONCLAVE__V1__GET_EXPERT_STATS_RESPONSE__INIT;
     engine_stats stats;
@@ -377,7 +398,7 @@ static void put_stats(moe_text *out, engine *e, const expert_counts *c, uint32_t
     m.attention_keys_skipped = stats.attention_keys_skipped;
     proto_put_fields(out, &m.base);
     for (uint32_t layer = begin; layer < end; layer++) {
-        put_expert_stats(out, c, layer);
+        put_expert_stats(out, packs, c, layer);
         put_layer_stats(out, c, layer);
     }
 }
@@ -393,7 +414,9 @@ static void answer_stats(rpc_call *call, bool one, uint32_t layer)
         return;
     }
     moe_text_init(&out, RPC_MAX_REPLY_BYTES);
-    put_stats(&out, rpc_engine(call), &counts, one ? layer : 0, one ? layer + 1 : n_layers);
+    catalogue *packs = rpc_catalogue(call)->current(rpc_catalogue(call)->ctx);
+    put_stats(&out, rpc_engine(call), packs, &counts, one ? layer : 0, one ? layer + 1 : n_layers);
+    catalogue_unref(packs);
     if (out.failed) {
         rpc_fail(call, MOE_ERR_NO_MEMORY, "the reply is too large; ask for one layer");
     } else {
@@ -423,7 +446,24 @@ static void expert_stats_start(rpc_call *call, const uint8_t *bytes, size_t n)
     }
 }
 
-#define ADMIN(name) "/conclave.v1.Admin/" name, .service = API_SERVE_ADMIN, .needs_token = true
+/* ------------------------------------------------------------------------------------------------ changes */
+#define CHANGES(name, op)                                                                                              \
+    static void name##_start(rpc_call *call, const uint8_t *bytes, size_t n)                                           \
+    {                                                                                                                  \
+        change_start(call, op, bytes, n);                                                                              \
+    }
+CHANGES(add, CATALOGUE_ADD)
+CHANGES(remove, CATALOGUE_REMOVE)
+CHANGES(update, CATALOGUE_UPDATE)
+CHANGES(rollback, CATALOGUE_ROLLBACK)
+CHANGES(prune, CATALOGUE_PRUNE)
+CHANGES(restore, CATALOGUE_RESTORE)
+CHANGES(define, CATALOGUE_DEFINE)
+CHANGES(use, CATALOGUE_USE)
+CHANGES(forget, CATALOGUE_FORGET)
+
+#define CHANGE(name) .start = name##_start, .poll = change_poll, .fini = change_fini
+#define ADMIN(name)  "/conclave.v1.Admin/" name, .service = API_SERVE_ADMIN, .needs_token = true, .for_all_sets = true
 
 const rpc_method admin_methods[] = {
     {ADMIN("GetCluster"), .start = get_cluster_start},
@@ -431,5 +471,18 @@ const rpc_method admin_methods[] = {
     {ADMIN("ListExperts"), .start = list_experts_start},
     {ADMIN("GetExpertStats"), .start = expert_stats_start},
     {ADMIN("SetPolicy"), .start = policy_start, .poll = policy_poll, .fini = policy_fini},
+    {ADMIN("ListPacks"), .start = list_packs_start},
+    {ADMIN("AddPack"), CHANGE(add)},
+    {ADMIN("RemovePack"), CHANGE(remove)},
+    {ADMIN("UpdatePack"), CHANGE(update)},
+    {ADMIN("Rollback"), CHANGE(rollback)},
+    {ADMIN("PruneExperts"), CHANGE(prune)},
+    {ADMIN("RestoreExperts"), CHANGE(restore)},
+    {ADMIN("ListSets"), .start = list_sets_start},
+    {ADMIN("DefineSet"), CHANGE(define)},
+    {ADMIN("UseSet"), CHANGE(use)},
+    {ADMIN("ForgetSet"), CHANGE(forget)},
+    {ADMIN("GetSetLog"), .start = set_log_start},
+    {ADMIN("DiffSets"), .start = diff_sets_start},
 };
 const size_t n_admin_methods = MOE_COUNT(admin_methods);

@@ -1,7 +1,7 @@
 /* api: what clients, operators and probes see of a coordinator: gRPC (inference, admin, health, reflection) and HTTP
  * (livez, readyz, metrics). Built on engine.h; the program links the engine and the tokenizer behind it.
  *
- * Nouns (view.h: how the program shows the cluster to both):
+ * Nouns (view.h: how the program shows the cluster to both; catalogue.h: how it shows packs and sets, and changes them):
  *   api_server     one gRPC listener: one completion queue, one thread
  *   api_http       one HTTP listener: one thread
  *   api_loading    how far the program has come that has no engine yet
@@ -17,6 +17,7 @@
 
 #include <stdatomic.h>
 
+#include "api/catalogue.h"
 #include "api/view.h"
 #include "base/base.h"
 #include "engine/engine.h"
@@ -42,9 +43,10 @@ typedef struct api_options {
     const char *listen;   /* HOST:PORT, [IPV6]:PORT; port 0: a free one */
     const char *tls_cert; /* PEM files; cert and key go together. Changed files are taken up without a restart */
     const char *tls_key;
-    const char *tls_ca;     /* given: clients must show a certificate that it signed */
-    const char *token_file; /* one token per line, several for rotation; re-read on change */
-    bool insecure;          /* allows listening beyond loopback without TLS and token, and tokens without TLS there */
+    const char *tls_ca; /* given: clients must show a certificate that it signed */
+    const char
+        *token_file; /* one token per line, several for rotation; "TOKEN sets=a,b" binds one; re-read on change */
+    bool insecure;   /* allows listening beyond loopback without TLS and token, and tokens without TLS there */
     bool reflection;
     unsigned services;          /* API_SERVE_...; 0: all */
     const char *model_name;     /* of GetModel */
@@ -69,8 +71,8 @@ MOE_NODISCARD moe_status api_options_check(const api_options *options, moe_error
  *                          certificate without key; an empty token file; an address that cannot be bound
  *   MOE_ERR_IO, _CORRUPT   a file cannot be read, or is not what it should be */
 MOE_NODISCARD moe_status api_server_open(const api_options *options, api_server **out, moe_error *err);
-/* Serves from now on; once. Both are borrowed until api_server_close. */
-void api_server_set_engine(api_server *s, engine *e, const api_view *view);
+/* Serves from now on; once. All are borrowed until api_server_close. */
+void api_server_set_engine(api_server *s, engine *e, const api_view *view, const api_catalogue *c);
 uint16_t api_server_port(const api_server *s);
 /* Health says NOT_SERVING and /readyz 503 from now on, so that nobody sends new requests here; those that come are served. */
 void api_server_announce_drain(api_server *s);

@@ -76,9 +76,9 @@ static moe_status begin(rpc_call *call, const ProtobufCMessage *request, intake 
     return MOE_OK;
 }
 
-static moe_status take(engine *e, const ProtobufCMessage *r, intake *out, moe_error *err)
+static moe_status take(const request_scope *scope, const ProtobufCMessage *r, intake *out, moe_error *err)
 {
-    return intake_classify(e, (const classify_request *)r, out, err);
+    return intake_classify(scope, (const classify_request *)r, out, err);
 }
 
 void classify_start(rpc_call *call, const uint8_t *bytes, size_t n)

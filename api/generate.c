@@ -415,9 +415,9 @@ static moe_status begin(rpc_call *call, const generate_request *r, bool stream, 
     return MOE_OK;
 }
 
-static moe_status take(engine *e, const ProtobufCMessage *r, intake *out, moe_error *err)
+static moe_status take(const request_scope *scope, const ProtobufCMessage *r, intake *out, moe_error *err)
 {
-    return intake_generate(e, (const generate_request *)r, out, err);
+    return intake_generate(scope, (const generate_request *)r, out, err);
 }
 
 static moe_status begin_stream(rpc_call *call, const ProtobufCMessage *r, intake *in, moe_error *err)

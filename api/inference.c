@@ -5,9 +5,9 @@
 
 enum { DETOKENIZE_TEXT = 1 };
 
-static moe_status take_tokenize(engine *e, const ProtobufCMessage *r, intake *out, moe_error *err)
+static moe_status take_tokenize(const request_scope *scope, const ProtobufCMessage *r, intake *out, moe_error *err)
 {
-    return intake_tokenize(e, (const tokenize_request *)r, &out->ids, &out->spec.n_prompt, err);
+    return intake_tokenize(scope->engine, (const tokenize_request *)r, &out->ids, &out->spec.n_prompt, err);
 }
 
 static moe_status answer_tokenize(rpc_call *call, const ProtobufCMessage *request, intake *in, moe_error *err)

@@ -178,27 +178,6 @@ static moe_status take_input(const engine_info *info, const input *in, intake *o
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------------ set */
-static moe_status take_set(engine *e, const set_request *r, intake *out, moe_error *err)
-{
-    if (r == NULL) {
-        return MOE_OK;
-    }
-    if (r->n_include > 0 || r->n_exclude > 0) {
-        return moe_fail(err, MOE_ERR_NOT_FOUND, "set.%s: the model has no packs",
-                        r->n_include > 0 ? "include" : "exclude");
-    }
-    if (r->has_id_case == 0) {
-        return MOE_OK;
-    }
-    if (engine_find_set(e, r->id, &out->set) != MOE_OK) {
-        out->set = NULL;
-        return moe_fail(err, MOE_ERR_NOT_FOUND, "set.id: no such expert set");
-    }
-    out->spec.set = out->set;
-    return MOE_OK;
-}
-
 /* ------------------------------------------------------------------------------------------------ sampling */
 void intake_default_sampling(const model_config *c, sampling_params *out)
 {
@@ -275,16 +254,18 @@ static moe_status take_sampling(const engine_info *info, const sampling_request 
 
 /* ------------------------------------------------------------------------------------------------ requests */
 /* What all have: the options' limits, then the set and the prompt, which alone own memory. */
-static moe_status take_rest(engine *e, const set_request *set, const input *from, intake *in, intake *out,
-                            moe_error *err)
+static moe_status take_rest(const request_scope *scope, const set_request *set, const input *from, intake *in,
+                            intake *out, moe_error *err)
 {
-    moe_status status = engine_check_options(engine_get_info(e), &in->spec, err);
+    const engine_info *info = engine_get_info(scope->engine);
+    moe_status status = engine_check_options(info, &in->spec, err);
 
     if (status == MOE_OK) {
-        status = take_set(e, set, in, err);
+        status = sets_resolve(scope, set, &in->set, err);
+        in->spec.set = in->set;
     }
     if (status == MOE_OK) {
-        status = take_input(engine_get_info(e), from, in, err);
+        status = take_input(info, from, in, err);
     }
     if (status != MOE_OK) {
         intake_fini(in);
@@ -294,9 +275,9 @@ static moe_status take_rest(engine *e, const set_request *set, const input *from
     return MOE_OK;
 }
 
-moe_status intake_generate(engine *e, const generate_request *r, intake *out, moe_error *err)
+moe_status intake_generate(const request_scope *scope, const generate_request *r, intake *out, moe_error *err)
 {
-    const engine_info *info = engine_get_info(e);
+    const engine_info *info = engine_get_info(scope->engine);
     intake in = {.spec = {.kind = ENGINE_GENERATE}};
     input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens,
                   .generation_prompt = true};
@@ -315,10 +296,10 @@ moe_status intake_generate(engine *e, const generate_request *r, intake *out, mo
     }
     in.spec.request_id = given(r->has_request_id_case, r->request_id);
     in.spec.want_progress = r->has_progress_case != 0 && r->progress;
-    return status == MOE_OK ? take_rest(e, r->set, &from, &in, out, err) : status;
+    return status == MOE_OK ? take_rest(scope, r->set, &from, &in, out, err) : status;
 }
 
-moe_status intake_score(engine *e, const score_request *r, intake *out, moe_error *err)
+moe_status intake_score(const request_scope *scope, const score_request *r, intake *out, moe_error *err)
 {
     intake in = {.spec = {.kind = ENGINE_SCORE,
                           .request_id = given(r->has_request_id_case, r->request_id),
@@ -327,7 +308,7 @@ moe_status intake_score(engine *e, const score_request *r, intake *out, moe_erro
                           .want_experts = r->has_experts_case != 0 && r->experts}};
     input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens};
 
-    intake_default_sampling(engine_get_info(e)->config, &in.spec.sampling);
+    intake_default_sampling(engine_get_info(scope->engine)->config, &in.spec.sampling);
     if (r->input_case == CONCLAVE__V1__SCORE_REQUEST__INPUT_TEXT) {
         from.text = r->text;
     } else if (r->input_case == CONCLAVE__V1__SCORE_REQUEST__INPUT_TOKEN_IDS) {
@@ -335,7 +316,7 @@ moe_status intake_score(engine *e, const score_request *r, intake *out, moe_erro
     } else if (r->input_case == CONCLAVE__V1__SCORE_REQUEST__INPUT_MESSAGES) {
         from.messages = r->messages;
     }
-    return take_rest(e, r->set, &from, &in, out, err);
+    return take_rest(scope, r->set, &from, &in, out, err);
 }
 
 /* The row that is classified is the last one that is no padding; a prompt of nothing else is taken as it is. */
@@ -349,14 +330,14 @@ static void drop_padding(const model_config *c, engine_spec *spec)
     spec->n_prompt = n > 0 ? n : spec->n_prompt;
 }
 
-moe_status intake_classify(engine *e, const classify_request *r, intake *out, moe_error *err)
+moe_status intake_classify(const request_scope *scope, const classify_request *r, intake *out, moe_error *err)
 {
     intake in = {
         .spec = {.kind = ENGINE_CLASSIFY, .request_id = given(r->has_request_id_case, r->request_id), .n_choices = 1}};
     input from = {.add_special = r->has_add_special_tokens_case == 0 || r->add_special_tokens};
     moe_status status;
 
-    intake_default_sampling(engine_get_info(e)->config, &in.spec.sampling);
+    intake_default_sampling(engine_get_info(scope->engine)->config, &in.spec.sampling);
     if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_TEXT) {
         from.text = r->text;
     } else if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_TOKEN_IDS) {
@@ -364,9 +345,9 @@ moe_status intake_classify(engine *e, const classify_request *r, intake *out, mo
     } else if (r->input_case == CONCLAVE__V1__CLASSIFY_REQUEST__INPUT_MESSAGES) {
         from.messages = r->messages;
     }
-    status = take_rest(e, r->set, &from, &in, out, err);
+    status = take_rest(scope, r->set, &from, &in, out, err);
     if (status == MOE_OK) {
-        drop_padding(engine_get_info(e)->config, &out->spec);
+        drop_padding(engine_get_info(scope->engine)->config, &out->spec);
     }
     return status;
 }

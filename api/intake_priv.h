@@ -4,6 +4,7 @@
 #define CONCLAVE_API_INTAKE_PRIV_H
 
 #include "conclave/v1/inference.pb-c.h"
+#include "api/sets_priv.h"
 #include "engine/engine.h"
 
 #define INTAKE_MAX_MESSAGES 4096
@@ -21,11 +22,12 @@ typedef struct intake {
     router_set *set; /* referenced; NULL: the current one */
 } intake;
 
-/* Errors name the field and the limit and never repeat the prompt: MOE_ERR_INVALID_ARG; MOE_ERR_NOT_FOUND for sets and
- * packs. */
-MOE_NODISCARD moe_status intake_generate(engine *e, const generate_request *r, intake *out, moe_error *err);
-MOE_NODISCARD moe_status intake_score(engine *e, const score_request *r, intake *out, moe_error *err);
-MOE_NODISCARD moe_status intake_classify(engine *e, const classify_request *r, intake *out, moe_error *err);
+/* Errors name the field and the limit and never repeat the prompt: MOE_ERR_INVALID_ARG; and those of sets_resolve. */
+MOE_NODISCARD moe_status intake_generate(const request_scope *scope, const generate_request *r, intake *out,
+                                         moe_error *err);
+MOE_NODISCARD moe_status intake_score(const request_scope *scope, const score_request *r, intake *out, moe_error *err);
+MOE_NODISCARD moe_status intake_classify(const request_scope *scope, const classify_request *r, intake *out,
+                                         moe_error *err);
 void intake_fini(intake *in);
 
 /* What a request that says nothing gets: the model's own defaults, then those of the API. The seed is left 0. */

@@ -3,6 +3,7 @@
 #define CONCLAVE_API_METHODS_PRIV_H
 
 #include "api/grpc/rpc.h"
+#include "api/sets_priv.h"
 
 void generate_start(rpc_call *call, const uint8_t *bytes, size_t n);
 void complete_start(rpc_call *call, const uint8_t *bytes, size_t n);
@@ -13,6 +14,13 @@ void generate_fini(rpc_call *call);
 void policy_start(rpc_call *call, const uint8_t *bytes, size_t n);
 void policy_poll(rpc_call *call, uint64_t now_ns);
 void policy_fini(rpc_call *call);
+void change_start(rpc_call *call, catalogue_op op, const uint8_t *bytes, size_t n);
+void change_poll(rpc_call *call, uint64_t now_ns);
+void change_fini(rpc_call *call);
+void list_packs_start(rpc_call *call, const uint8_t *bytes, size_t n);
+void list_sets_start(rpc_call *call, const uint8_t *bytes, size_t n);
+void set_log_start(rpc_call *call, const uint8_t *bytes, size_t n);
+void diff_sets_start(rpc_call *call, const uint8_t *bytes, size_t n);
 void score_start(rpc_call *call, const uint8_t *bytes, size_t n);
 void score_wake(rpc_call *call);
 void score_fini(rpc_call *call);

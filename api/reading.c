@@ -5,7 +5,8 @@
 
 typedef struct reading {
     const reading_kind *kind;
-    engine *engine;
+    request_scope scope;
+    permits permits;           /* of its token */
     ProtobufCMessage *request; /* owned */
     intake in;
     moe_status status;
@@ -16,7 +17,7 @@ static void run(void *state)
 {
     reading *r = state;
 
-    r->status = r->kind->take(r->engine, r->request, &r->in, &r->err);
+    r->status = r->kind->take(&r->scope, r->request, &r->in, &r->err);
 }
 
 static void go_on(rpc_call *call, void *state)
@@ -58,7 +59,11 @@ void reading_start(rpc_call *call, const reading_kind *kind, const uint8_t *byte
         rpc_fail(call, MOE_ERR_NO_MEMORY, "out of memory");
         return;
     }
-    *r = (reading){.kind = kind, .engine = rpc_engine(call), .request = request};
+    *r = (reading){.kind = kind,
+                   .scope = {.engine = rpc_engine(call), .catalogue = rpc_catalogue(call)},
+                   .permits = call->permits,
+                   .request = request};
+    r->scope.permits = &r->permits;
     if (n > READING_SHORT_BYTES) {
         work_begin(call, &reading_work, r, n);
         return;

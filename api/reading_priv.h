@@ -10,7 +10,8 @@
 
 typedef struct reading_kind {
     const ProtobufCMessageDescriptor *type;
-    moe_status (*take)(engine *e, const ProtobufCMessage *request, intake *out, moe_error *err); /* any thread */
+    /* Any thread. */
+    moe_status (*take)(const request_scope *scope, const ProtobufCMessage *request, intake *out, moe_error *err);
     /* in is the caller's. Sets call->state, or ends the call, or fails. */
     moe_status (*begin)(rpc_call *call, const ProtobufCMessage *request, intake *in, moe_error *err);
     void (*wake)(rpc_call *call); /* optional: after begin */

@@ -109,9 +109,9 @@ static moe_status begin(rpc_call *call, const ProtobufCMessage *request, intake 
     return MOE_OK;
 }
 
-static moe_status take(engine *e, const ProtobufCMessage *r, intake *out, moe_error *err)
+static moe_status take(const request_scope *scope, const ProtobufCMessage *r, intake *out, moe_error *err)
 {
-    return intake_score(e, (const score_request *)r, out, err);
+    return intake_score(scope, (const score_request *)r, out, err);
 }
 
 void score_start(rpc_call *call, const uint8_t *bytes, size_t n)

@@ -40,6 +40,7 @@ static const char *const names[] = {
     "insecure",
     "isa",
     "json",
+    "keep_unused_ms",
     "kv_memory",
     "layer",
     "listen",

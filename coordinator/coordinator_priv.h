@@ -9,6 +9,7 @@
 #include "coordinator/options.h"
 #include "coordinator/packs.h"
 #include "coordinator/pool.h"
+#include "coordinator/registry.h"
 #include "engine/engine.h"
 
 /* Everything that lives as long as the process; closed by coordinator_close in the order that its users need. */
@@ -28,13 +29,14 @@ typedef struct coordinator {
     moe_threads *maker_threads; /* one; embedded alone, as the next three */
     compute_device *maker;      /* makes experts and gates while the device computes */
     packs *packs;               /* that are open; of whoever changes experts */
-    catalogue *catalogue;       /* shared: with the packs that were there from the start */
+    catalogue *catalogue;       /* shared: with the packs that were there from the start; the registry begins with it */
     model *model;
     model_kv *kv;
     router_set *base_set;
     embedded *embedded; /* one of the two: experts in this process, */
     pool *pool;         /* or in a cluster */
     engine *engine;
+    registry *registry;
 } coordinator;
 
 /* load.c: in this order. */

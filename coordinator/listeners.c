@@ -114,12 +114,12 @@ void listeners_set_engine(coordinator *c)
 {
     const api_view *view = coordinator_in_cluster(c) ? pool_view(c->pool) : embedded_view(c->embedded);
 
-    api_server_set_engine(c->server, c->engine, view);
+    api_server_set_engine(c->server, c->engine, view, registry_table(c->registry));
     if (c->admin != NULL) {
-        api_server_set_engine(c->admin, c->engine, view);
+        api_server_set_engine(c->admin, c->engine, view, registry_table(c->registry));
     }
     if (c->health != NULL) {
-        api_server_set_engine(c->health, c->engine, view);
+        api_server_set_engine(c->health, c->engine, view, registry_table(c->registry));
     }
     if (c->http != NULL) {
         api_http_set_engine(c->http, c->engine, view);

@@ -333,6 +333,38 @@ static moe_status load_packs(coordinator *c, moe_error *err)
     return status;
 }
 
+static moe_status change_embedded(void *ctx, engine *e, const embedded_changes *changes, moe_error *err)
+{
+    return embedded_change(ctx, e, changes, err);
+}
+
+/* Of a cluster, whose packs and sets are not changed yet: the checkpoint's experts alone. */
+static moe_status open_plain_catalogue(coordinator *c, moe_error *err)
+{
+    catalogue_model m = {.space = c->files.space, .min_experts = c->files.config.gate.k, .own = c->base_set};
+
+    memcpy(m.fingerprint, c->files.manifest.fingerprint.bytes, sizeof m.fingerprint);
+    return catalogue_open(&m, &c->catalogue, err);
+}
+
+static moe_status open_registry(coordinator *c, moe_error *err)
+{
+    registry_options options = {.engine = c->engine,
+                                .change = change_embedded,
+                                .change_ctx = c->embedded,
+                                .packs = c->packs,
+                                .keep_unused_ms = (uint64_t)c->config.keep_unused_ms};
+    moe_status status = MOE_OK;
+
+    if (coordinator_in_cluster(c)) {
+        options.no_changes = "a cluster cannot change its packs and sets yet";
+        options.change = NULL;
+        status = open_plain_catalogue(c, err);
+    }
+    options.first = c->catalogue;
+    return status == MOE_OK ? registry_open(&options, &c->registry, err) : status;
+}
+
 moe_status coordinator_load(coordinator *c, moe_error *err)
 {
     size_t kv_bytes = 0;
@@ -366,5 +398,8 @@ moe_status coordinator_load(coordinator *c, moe_error *err)
     if (status == MOE_OK) {
         status = open_engine(c, err);
     }
-    return status == MOE_OK ? load_packs(c, err) : status;
+    if (status == MOE_OK) {
+        status = load_packs(c, err);
+    }
+    return status == MOE_OK ? open_registry(c, err) : status;
 }

@@ -176,6 +176,7 @@ static void close_all(coordinator *c)
     if (c->pool != NULL) {
         pool_leave(c->pool);
     }
+    registry_close(c->registry);
     engine_close(c->engine);
     pool_close(c->pool);
     embedded_close(c->embedded);

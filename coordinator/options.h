@@ -13,7 +13,8 @@ typedef struct coordinator_config {
     size_t kv_memory; /* 0: what fits */
     char *metrics_experts, *tls_cert, *tls_key, *tls_ca, *token_file, *admin_token_file, *chat_template;
     bool insecure, no_prefix_cache, no_early_exit, no_reflection;
-    uint32_t drain_delay_ms, drain_timeout_ms, step_timeout_ms, dispatch_timeout_ms, replication, min_nodes;
+    uint32_t keep_unused_ms, drain_delay_ms, drain_timeout_ms, step_timeout_ms, dispatch_timeout_ms, replication,
+        min_nodes;
 } coordinator_config;
 
 extern const moe_program coordinator_program;

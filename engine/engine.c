@@ -473,15 +473,3 @@ router_set *engine_current_set(engine *e)
     pthread_mutex_unlock(&e->lock);
     return s;
 }
-
-moe_status engine_find_set(engine *e, const char *id, router_set **out)
-{
-    router_set *s = engine_current_set(e);
-
-    if (strcmp(router_set_id(s), id) != 0) {
-        router_set_unref(s);
-        return MOE_ERR_NOT_FOUND;
-    }
-    *out = s;
-    return MOE_OK;
-}

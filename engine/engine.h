@@ -171,8 +171,6 @@ uint64_t engine_get_expert_use(engine *e, router_expert_use *out, size_t n);
  * counters: per layer the rows that picked 0 .. k of them. */
 void engine_get_ffn_picks(engine *e, uint64_t *out, size_t n);
 router_set *engine_current_set(engine *e); /* referenced: router_set_unref */
-/* MOE_ERR_NOT_FOUND: no such set. The result is referenced. */
-MOE_NODISCARD moe_status engine_find_set(engine *e, const char *id, router_set **out);
 /* Sets of requests that have been admitted and not ended: their experts are needed. At most ENGINE_MAX_SETS, referenced; returns
  * how many. */
 #define ENGINE_MAX_SETS 64

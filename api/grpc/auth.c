@@ -9,6 +9,7 @@
 typedef struct auth_token {
     size_t n;
     unsigned char bytes[AUTH_MAX_TOKEN_BYTES]; /* zeroes behind n */
+    permits permits;
 } auth_token;
 
 typedef struct auth_tokens {
@@ -22,9 +23,53 @@ struct auth {
     auth_tokens tokens;
 };
 
-static moe_status add_token(auth_tokens *t, const char *path, size_t line_no, const char *line, size_t n,
+/* One name of a list; n characters. */
+static bool add_set(permits *p, const char *name, size_t n)
+{
+    if (n == 0 || n > PERMITS_MAX_NAME || p->n == PERMITS_MAX_SETS) {
+        return false;
+    }
+    memcpy(p->names[p->n], name, n);
+    p->names[p->n][n] = '\0';
+    return strspn(p->names[p->n++], "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_") == n;
+}
+
+/* "sets=a,b" */
+static bool parse_sets(const char *text, size_t n, permits *out)
+{
+    static const char key[] = "sets=";
+    const char *at = text + sizeof key - 1, *end = text + n;
+
+    if (n < sizeof key || memcmp(text, key, sizeof key - 1) != 0) {
+        return false;
+    }
+    out->bound = true;
+    for (const char *comma; (comma = memchr(at, ',', (size_t)(end - at))) != NULL; at = comma + 1) {
+        if (!add_set(out, at, (size_t)(comma - at))) {
+            return false;
+        }
+    }
+    return add_set(out, at, (size_t)(end - at));
+}
+
+static size_t word_length(const char *line, size_t n)
+{
+    size_t i = 0;
+
+    while (i < n && line[i] != ' ' && line[i] != '\t') {
+        i++;
+    }
+    return i;
+}
+
+static moe_status add_token(auth_tokens *t, const char *path, size_t line_no, const char *line, size_t n_line,
                             moe_error *err)
 {
+    size_t n = word_length(line, n_line), rest = n;
+
+    while (rest < n_line && (line[rest] == ' ' || line[rest] == '\t')) {
+        rest++;
+    }
     if (n > AUTH_MAX_TOKEN_BYTES || t->n == AUTH_MAX_TOKENS) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "token file %s line %zu: at most %d tokens of at most %d bytes", path,
                         line_no, AUTH_MAX_TOKENS, AUTH_MAX_TOKEN_BYTES);
@@ -35,8 +80,16 @@ static moe_status add_token(auth_tokens *t, const char *path, size_t line_no, co
                             "token file %s line %zu: a token is printable ASCII without blanks", path, line_no);
         }
     }
-    memcpy(t->tokens[t->n].bytes, line, n);
-    t->tokens[t->n++].n = n;
+    auth_token *token = &t->tokens[t->n++];
+    if (rest < n_line && !parse_sets(line + rest, n_line - rest, &token->permits)) {
+        return moe_fail(
+            err, MOE_ERR_INVALID_ARG,
+            "token file %s line %zu: what follows the token must be sets=NAME,... of at most %d names of at "
+            "most %d characters",
+            path, line_no, PERMITS_MAX_SETS, PERMITS_MAX_NAME);
+    }
+    memcpy(token->bytes, line, n);
+    token->n = n;
     return MOE_OK;
 }
 
@@ -117,7 +170,7 @@ void auth_refresh(auth *a)
 }
 
 /* Every byte of every slot is looked at, whatever was found before. */
-bool auth_accepts(const auth *a, const void *value, size_t n)
+bool auth_accepts(const auth *a, const void *value, size_t n, permits *out)
 {
     static const char scheme[] = "Bearer ";
     unsigned char shown[AUTH_MAX_TOKEN_BYTES] = {0};
@@ -137,6 +190,7 @@ bool auth_accepts(const auth *a, const void *value, size_t n)
             difference = difference | (unsigned)(shown[i] ^ a->tokens.tokens[t].bytes[i]);
         }
         found |= difference == 0;
+        *out = difference == 0 ? a->tokens.tokens[t].permits : *out;
     }
     explicit_bzero(shown, sizeof(shown));
     return found != 0;

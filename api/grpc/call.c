@@ -94,7 +94,7 @@ static void tag_back(rpc_call *call)
     }
 }
 
-static bool token_accepted(const rpc_call *call)
+static bool token_accepted(rpc_call *call)
 {
     const auth *a = call->server->auth;
 
@@ -105,7 +105,7 @@ static bool token_accepted(const rpc_call *call)
         const grpc_metadata *m = &call->metadata.metadata[i];
 
         if (grpc_slice_str_cmp(m->key, "authorization") == 0 &&
-            auth_accepts(a, GRPC_SLICE_START_PTR(m->value), GRPC_SLICE_LENGTH(m->value))) {
+            auth_accepts(a, GRPC_SLICE_START_PTR(m->value), GRPC_SLICE_LENGTH(m->value), &call->permits)) {
             return true;
         }
     }
@@ -177,6 +177,8 @@ static void begin_call(rpc_call *call)
     rpc_watch_close(call);
     if (!token_accepted(call)) {
         rpc_fail_code(call, GRPC_STATUS_UNAUTHENTICATED, "authorization: a valid bearer token is needed");
+    } else if (call->permits.bound && call->method->for_all_sets) {
+        rpc_fail_code(call, GRPC_STATUS_PERMISSION_DENIED, "authorization: this token is bound to sets");
     } else if (call->method == &server_unknown_method) {
         refuse_unknown(call, NULL, 0);
     } else if (atomic_load(&s->n_calls) > s->max_calls) {

@@ -11,7 +11,9 @@
 #include <grpc/grpc.h>
 #include <protobuf-c/protobuf-c.h>
 
+#include "api/api.h"
 #include "api/grpc/counters.h"
+#include "api/permits.h"
 
 #define RPC_MAX_WATCHES       64
 #define RPC_MAX_REPLY_BYTES   ((size_t)64 << 20)
@@ -42,8 +44,9 @@ typedef struct rpc_method {
     const char *path;
     unsigned service; /* API_SERVE_... bit; 0: health and reflection */
     bool needs_token;
-    bool works; /* takes work for the engine: refused at once while that is not ready; logged when it ends */
-    bool watch; /* may stay open for ever: counted against RPC_MAX_WATCHES, ended by a drain */
+    bool for_all_sets; /* refused to a token that is bound to some */
+    bool works;        /* takes work for the engine: refused at once while that is not ready; logged when it ends */
+    bool watch;        /* may stay open for ever: counted against RPC_MAX_WATCHES, ended by a drain */
     /* start is called for every message; it may ask for the next by rpc_receive, and the call ends OK after the last. */
     bool client_streams;
     /* The request's bytes, borrowed. Either finishes the call or leaves it open. */
@@ -63,6 +66,7 @@ struct rpc_call {
     uint64_t last_send_ns; /* when a message was last handed over, or the call began */
     bool sending;          /* a message is in flight: rpc_send must wait for wake */
     bool headers_sent, finished;
+    permits permits;   /* of its token */
     rpc_record record; /* session.c */
     struct work *work; /* work.c: not done yet; NULL: none */
 
@@ -106,6 +110,7 @@ void rpc_free(ProtobufCMessage *message);
 
 engine *rpc_engine(const rpc_call *call);
 const api_view *rpc_view(const rpc_call *call);
+const api_catalogue *rpc_catalogue(const rpc_call *call);
 const char *rpc_model_name(const rpc_call *call);
 char **rpc_labels(const rpc_call *call, size_t *n_out); /* names of a classifier's labels; none: 0 */
 unsigned rpc_services(const rpc_call *call);

@@ -33,6 +33,11 @@ const api_view *rpc_view(const rpc_call *call)
     return call->server->view;
 }
 
+const api_catalogue *rpc_catalogue(const rpc_call *call)
+{
+    return call->server->catalogue;
+}
+
 const char *rpc_model_name(const rpc_call *call)
 {
     return call->server->model_name;
@@ -374,8 +379,9 @@ moe_status api_server_open(const api_options *options, api_server **out, moe_err
     return MOE_OK;
 }
 
-void api_server_set_engine(api_server *s, engine *e, const api_view *view)
+void api_server_set_engine(api_server *s, engine *e, const api_view *view, const api_catalogue *c)
 {
+    s->catalogue = c;
     s->view = view;
     atomic_store(&s->engine, e); /* last: who sees it sees the view */
 }

@@ -20,12 +20,13 @@
 typedef enum { SERVER_RUNNING, SERVER_STOPPING, SERVER_ENDING, SERVER_CANCELLING, SERVER_STOPPED } server_stage;
 
 struct api_server {
-    _Atomic(engine *) engine;   /* borrowed; NULL while the program loads */
-    const api_view *view;       /* borrowed; set before engine */
-    const api_loading *loading; /* borrowed; NULL: nothing to tell */
-    char *model_name;           /* owned */
-    char **labels;              /* borrowed; NULL: none */
-    grpc_server *server;        /* owned */
+    _Atomic(engine *) engine;       /* borrowed; NULL while the program loads */
+    const api_view *view;           /* borrowed; set before engine */
+    const api_catalogue *catalogue; /* the same */
+    const api_loading *loading;     /* borrowed; NULL: nothing to tell */
+    char *model_name;               /* owned */
+    char **labels;                  /* borrowed; NULL: none */
+    grpc_server *server;            /* owned */
     grpc_completion_queue *queue;
     tls *tls;   /* owned; NULL: none */
     auth *auth; /* owned; NULL: none */

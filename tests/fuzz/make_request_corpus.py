@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Writes seeds of fuzz_grpc_request: sound requests and one file per rule of the public API and of the wire form that a request
-breaks. The first byte is the message + 7 * the engine (0 whole, 1 without tokenizer, 2 without chat template).
+breaks. The first byte is the message + 12 * the engine (0 whole, 1 without tokenizer, 2 without chat template, for a
+token that is bound to the set "base").
 
 usage: make_request_corpus.py tests/fuzz/corpus"""
 import pathlib
 import struct
 import sys
 
-GENERATE, SCORE, TOKENIZE, DETOKENIZE, CLASSIFY, EXPERTS, REFLECTION = range(7)
-NO_TOKENIZER, NO_CHAT = 7, 14
+GENERATE, SCORE, TOKENIZE, DETOKENIZE, CLASSIFY, EXPERTS, REFLECTION, PRUNE, DEFINE, UPDATE, SETS, DIFF = range(12)
+NO_TOKENIZER, NO_CHAT = 12, 24
+BOUND = NO_CHAT
 SET_ID = "b52983243d9b3d07805550218c45c4221f78b2b12c242ba0cd191eb018f660c2"  # of the fake engine
 
 
@@ -71,6 +73,29 @@ INPUTS = {
     "set_empty": (GENERATE, ids(2, [1]) + part(5, b"")),
     "set_include": (GENERATE, ids(2, [1]) + part(5, part(2, "x"))),
     "set_exclude": (GENERATE, ids(2, [1]) + part(5, part(3, "x"))),
+    "set_default": (GENERATE, ids(2, [1]) + part(5, part(1, "default"))),
+    "set_base": (GENERATE, ids(2, [1]) + part(5, part(1, "base"))),
+    "set_id_and_include": (GENERATE, ids(2, [1]) + part(5, part(1, "base") + part(2, "x"))),
+    "set_include_base": (GENERATE, ids(2, [1]) + part(5, part(2, "base"))),
+    "set_exclude_base": (GENERATE, ids(2, [1]) + part(5, part(3, "base"))),
+    "set_include_many": (GENERATE, ids(2, [1]) + part(5, part(2, "x") * 65)),
+    "set_exclude_many": (GENERATE, ids(2, [1]) + part(5, part(3, "x") * 65)),
+    "bound_unset": (GENERATE + BOUND, ids(2, [1])),
+    "bound_base": (GENERATE + BOUND, ids(2, [1]) + part(5, part(1, "base"))),
+    "bound_unknown": (GENERATE + BOUND, ids(2, [1]) + part(5, part(1, "nobody"))),
+    "bound_exclude": (SCORE + BOUND, ids(2, [1]) + part(4, part(3, "x"))),
+    "prune": (PRUNE, part(1, number(1, 1) + part(2, b"\x00\x02")) + real(2, 0.5) + part(5, part(1, "who") + part(2, "why") + number(3, 1) + number(4, 9))),
+    "define": (DEFINE, part(1, "few") + part(4, number(1, 0) + part(2, b"\x00\x01")) + part(4, number(1, 1) + part(2, b"\x00\x03"))),
+    "define_plain": (DEFINE, part(1, "few")),
+    "define_base": (DEFINE, part(1, "base")),
+    "define_include": (DEFINE, part(1, "few") + part(2, "base") + part(3, "x")),
+    "define_layer_beyond": (DEFINE, part(1, "few") + part(4, number(1, 7) + part(2, b"\x00"))),
+    "define_expert_beyond": (DEFINE, part(1, "few") + part(4, part(2, b"\x09"))),
+    "define_too_few": (DEFINE, part(1, "few") + part(4, part(2, b"\x01"))),
+    "define_many_experts": (DEFINE, part(1, "few") + part(4, part(2, b"\x01" * 9))),
+    "update": (UPDATE, part(1, "german") + part(2, "packs/german")),
+    "sets": (SETS, part(1, "few") + number(2, 1)),
+    "diff": (DIFF, part(1, "base") + part(2, "default")),
     "request_id": (GENERATE, ids(2, [1]) + part(6, "Az09._:-")),
     "request_id_space": (GENERATE, ids(2, [1]) + part(6, "a b")),
     "request_id_long": (GENERATE, ids(2, [1]) + part(6, "a" * 129)),

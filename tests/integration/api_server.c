@@ -32,13 +32,14 @@ static api_loading loading;
 typedef struct parts {
     engine *engine;
     fake_cluster *cluster;
+    registry *registry;
     api_server *server;
     api_http *http;
 } parts;
 
 static void attach(const parts *p)
 {
-    api_server_set_engine(p->server, p->engine, fake_cluster_view(p->cluster));
+    api_server_set_engine(p->server, p->engine, fake_cluster_view(p->cluster), registry_table(p->registry));
     api_http_set_engine(p->http, p->engine, fake_cluster_view(p->cluster));
 }
 
@@ -108,6 +109,7 @@ int main(int argc, char **argv)
 
     signal(SIGPIPE, SIG_IGN);
     parts p = {.engine = fake_engine_open(&service_options), .cluster = fake_cluster_open()};
+    p.registry = fake_registry_open(p.engine, flag(argc, argv, "no_changes"));
     const engine_info *info = engine_get_info(p.engine);
     options.max_context = info->max_context;
     options.max_requests = info->max_queue + info->max_running;
@@ -117,6 +119,7 @@ int main(int argc, char **argv)
     }
     if (api_server_open(&options, &p.server, &err) != MOE_OK) {
         printf("REFUSED %s\n", err.text);
+        registry_close(p.registry);
         fake_engine_close(p.engine);
         fake_cluster_close(p.cluster);
         return 1;
@@ -134,6 +137,7 @@ int main(int argc, char **argv)
     api_http_close(p.http);
     api_server_close(p.server, grace_ms);
     printf("CLOSED\n");
+    registry_close(p.registry);
     fake_engine_close(p.engine);
     fake_cluster_close(p.cluster);
     return 0;

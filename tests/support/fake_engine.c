@@ -47,7 +47,9 @@ struct engine {
     model_config config;
     tokenizer tokenizer;
     engine_info info;
-    router_set *set;
+    router_set *set; /* under the mutex */
+    router_space *space;
+    catalogue *catalogue;
     atomic_bool ready, stop, frozen;
     atomic_uint_least64_t last_step_ns, tokens, admitted, cancelled;
     pthread_mutex_t mutex;
@@ -580,21 +582,48 @@ void engine_get_ffn_picks(engine *e, uint64_t *out, size_t n)
 
 router_space *engine_current_space(engine *e)
 {
-    return router_space_ref(router_set_space(e->set));
+    return router_space_ref(e->space);
 }
 
 router_set *engine_current_set(engine *e)
 {
-    return router_set_ref(e->set);
+    pthread_mutex_lock(&e->mutex);
+    router_set *set = router_set_ref(e->set);
+    pthread_mutex_unlock(&e->mutex);
+    return set;
 }
 
-moe_status engine_find_set(engine *e, const char *id, router_set **out)
+size_t engine_live_sets(engine *e, router_set *out[ENGINE_MAX_SETS])
 {
-    if (strcmp(id, router_set_id(e->set)) != 0) {
-        return MOE_ERR_NOT_FOUND;
+    size_t n = 0;
+
+    pthread_mutex_lock(&e->mutex);
+    for (const engine_request *r = e->requests; r != NULL; r = r->next) {
+        bool is_new = !r->ended && n < ENGINE_MAX_SETS;
+
+        for (size_t i = 0; i < n && is_new; i++) {
+            is_new = strcmp(router_set_id(out[i]), router_set_id(r->set)) != 0;
+        }
+        if (is_new) {
+            out[n++] = router_set_ref(r->set);
+        }
     }
-    *out = router_set_ref(e->set);
-    return MOE_OK;
+    pthread_mutex_unlock(&e->mutex);
+    return n;
+}
+
+/* Taken at once: nothing is computed. */
+moe_status engine_change(engine *e, const engine_changes *changes, moe_error *err)
+{
+    moe_status status = changes->take != NULL ? changes->take(changes->ctx, err) : MOE_OK;
+
+    if (status == MOE_OK && changes->set != NULL) {
+        pthread_mutex_lock(&e->mutex);
+        router_set_unref(e->set);
+        e->set = router_set_ref(changes->set);
+        pthread_mutex_unlock(&e->mutex);
+    }
+    return status;
 }
 
 moe_status engine_check_ready(engine *e, moe_error *err)
@@ -610,15 +639,15 @@ bool engine_ready(engine *e)
 /* ------------------------------------------------------------------------------------------------ for tests */
 static void open_set(engine *e)
 {
-    static const unsigned char fingerprint[32];
-    router_space *space = NULL;
-    moe_status status = model_config_space(&e->config, &space, NULL);
+    catalogue_model m = {.min_experts = FAKE_TOP_K};
+    moe_status status = model_config_space(&e->config, &m.space, NULL);
 
     if (status == MOE_OK) {
-        status = router_set_open_all(space, FAKE_TOP_K, fingerprint, &e->set, NULL);
-        router_space_unref(space);
+        status = catalogue_open(&m, &e->catalogue, NULL);
     }
     MOE_ASSERT(status == MOE_OK);
+    e->set = router_set_ref(catalogue_default(e->catalogue));
+    e->space = m.space;
 }
 
 engine *fake_engine_open(const fake_options *options)
@@ -665,8 +694,22 @@ void fake_engine_close(engine *e)
     pthread_join(e->thread, NULL);
     MOE_ASSERT(e->requests == NULL);
     router_set_unref(e->set);
+    router_space_unref(e->space);
+    catalogue_unref(e->catalogue);
     pthread_mutex_destroy(&e->mutex);
     free(e);
+}
+
+registry *fake_registry_open(engine *e, const char *no_changes)
+{
+    registry *r = NULL;
+    moe_error err;
+    const registry_options options = {.engine = e, .first = e->catalogue, .no_changes = no_changes};
+
+    if (registry_open(&options, &r, &err) != MOE_OK) {
+        moe_assert_failed(err.text, __FILE__, __LINE__);
+    }
+    return r;
 }
 
 void fake_engine_set_ready(engine *e, bool ready)

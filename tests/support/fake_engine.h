@@ -9,6 +9,7 @@
 #define CONCLAVE_TESTS_FAKE_ENGINE_H
 
 #include "api/api.h"
+#include "coordinator/registry.h"
 
 #define FAKE_VOCAB       300
 #define FAKE_LAYERS      2
@@ -26,6 +27,8 @@ typedef struct fake_options {
 
 engine *fake_engine_open(const fake_options *options);
 void fake_engine_close(engine *e);
+/* The real one, of this engine. no_changes: as in its options. */
+registry *fake_registry_open(engine *e, const char *no_changes);
 void fake_engine_set_ready(engine *e, bool ready);
 void fake_engine_freeze(engine *e, bool frozen); /* its loop seems to stand still */
 /* While it is held, the tokenizer does not come back from text that begins with "!hold". */

@@ -1,7 +1,7 @@
 # The engine, the tokenizer and the sets behind the API, without a model.
 add_library(moe_fake_engine STATIC ${CMAKE_CURRENT_LIST_DIR}/../support/fake_engine.c)
 target_include_directories(moe_fake_engine PUBLIC ${PROJECT_SOURCE_DIR})
-target_link_libraries(moe_fake_engine PUBLIC moe_base moe_model moe_request_limits PRIVATE moe_flags)
+target_link_libraries(moe_fake_engine PUBLIC moe_base moe_model moe_request_limits moe_registry PRIVATE moe_flags)
 
 moe_test(test_coordinator_advertise LIBS moe_advertise LABELS unit)
 moe_test(test_coordinator_labels LIBS moe_labels LABELS unit)

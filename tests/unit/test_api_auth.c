@@ -13,7 +13,9 @@ static auth *open_tokens(const test_folder *folder, const char *text)
 
 static bool accepts(const auth *a, const char *value)
 {
-    return auth_accepts(a, value, strlen(value));
+    permits p;
+
+    return auth_accepts(a, value, strlen(value), &p);
 }
 
 static void every_token_of_the_file_is_accepted(void **state)
@@ -44,7 +46,7 @@ static void a_longer_value_than_any_token_is_refused(void **state)
 
     memset(value, 'x', sizeof(value));
     memcpy(value, "Bearer ", 7);
-    assert_false(auth_accepts(a, value, sizeof(value)));
+    assert_false(auth_accepts(a, value, sizeof(value), &(permits){.bound = false}));
     auth_close(a);
 }
 
@@ -52,7 +54,7 @@ static void a_token_padded_with_zeroes_is_refused(void **state)
 {
     auth *a = open_tokens(*state, "one\n");
 
-    assert_false(auth_accepts(a, "Bearer one\0\0", 12));
+    assert_false(auth_accepts(a, "Bearer one\0\0", 12, &(permits){.bound = false}));
     auth_close(a);
 }
 
@@ -74,6 +76,33 @@ static void a_file_without_token_is_refused(void **state)
 static void a_token_with_blanks_is_refused(void **state)
 {
     assert_file_refused(*state, "one\ntw o\n", "line 2");
+}
+
+static void a_token_may_be_bound_to_sets(void **state)
+{
+    auth *a = open_tokens(*state, "one\ntwo  sets=de,fr-1\n");
+    permits p;
+
+    assert_true(auth_accepts(a, "Bearer one", 10, &p));
+    assert_false(p.bound);
+    assert_true(auth_accepts(a, "Bearer two", 10, &p));
+    assert_true(p.bound);
+    assert_int_equal(p.n, 2);
+    assert_string_equal(p.names[0], "de");
+    assert_string_equal(p.names[1], "fr-1");
+    assert_false(accepts(a, "Bearer two  sets=de,fr-1"));
+    auth_close(a);
+}
+
+static void what_follows_a_token_is_a_list_of_sets(void **state)
+{
+    static const char *const bad[] = {
+        "one sets=", "one sets=a,",  "one sets=,a",   "one sets=a b",
+        "one set=a", "one sets=a/b", "one sets=a,,b", "one sets=a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q"};
+
+    for (size_t i = 0; i < MOE_COUNT(bad); i++) {
+        assert_file_refused(*state, bad[i], "sets=NAME");
+    }
 }
 
 static void a_token_that_is_too_long_is_refused(void **state)
@@ -116,6 +145,9 @@ int main(void)
                                         test_folder_teardown),
         cmocka_unit_test_setup_teardown(a_token_padded_with_zeroes_is_refused, test_folder_setup, test_folder_teardown),
         cmocka_unit_test_setup_teardown(a_file_without_token_is_refused, test_folder_setup, test_folder_teardown),
+        cmocka_unit_test_setup_teardown(a_token_may_be_bound_to_sets, test_folder_setup, test_folder_teardown),
+        cmocka_unit_test_setup_teardown(what_follows_a_token_is_a_list_of_sets, test_folder_setup,
+                                        test_folder_teardown),
         cmocka_unit_test_setup_teardown(a_token_with_blanks_is_refused, test_folder_setup, test_folder_teardown),
         cmocka_unit_test_setup_teardown(a_token_that_is_too_long_is_refused, test_folder_setup, test_folder_teardown),
         cmocka_unit_test_setup_teardown(a_changed_file_is_taken_up, test_folder_setup, test_folder_teardown),

@@ -4,17 +4,27 @@
 #include "tests/support/fake_engine.h"
 #include "tests/support/support.h"
 
+static request_scope scope;
+static registry *sets;
+
+/* *state is the scope of a request. */
 static int open_engine(void **state)
 {
     fake_options options = {.no_tokenizer = false};
 
-    *state = fake_engine_open(&options);
+    scope.engine = fake_engine_open(&options);
+    sets = fake_registry_open(scope.engine, NULL);
+    scope.catalogue = registry_table(sets);
+    scope.permits = NULL;
+    *state = &scope;
     return 0;
 }
 
 static int close_engine(void **state)
 {
-    fake_engine_close(*state);
+    (void)state;
+    registry_close(sets);
+    fake_engine_close(scope.engine);
     return 0;
 }
 
@@ -45,7 +55,7 @@ static void unset_fields_take_the_defaults(void **state)
 
 static void the_models_own_defaults_come_first(void **state)
 {
-    model_config *c = (model_config *)(uintptr_t)engine_get_info(*state)->config;
+    model_config *c = (model_config *)(uintptr_t)engine_get_info(scope.engine)->config;
     generate_request r = text_request("ab");
     intake in;
     moe_error err;
@@ -64,7 +74,7 @@ static void the_models_own_defaults_come_first(void **state)
 
 static void a_model_that_does_not_sample_is_greedy_until_asked(void **state)
 {
-    model_config *c = (model_config *)(uintptr_t)engine_get_info(*state)->config;
+    model_config *c = (model_config *)(uintptr_t)engine_get_info(scope.engine)->config;
     generate_request r = text_request("ab");
     Conclave__V1__Sampling s = CONCLAVE__V1__SAMPLING__INIT;
     intake in;
@@ -172,7 +182,7 @@ static void a_known_set_is_taken(void **state)
 {
     generate_request r = text_request("ab");
     Conclave__V1__ExpertSet set = CONCLAVE__V1__EXPERT_SET__INIT;
-    router_set *current = engine_current_set(*state);
+    router_set *current = engine_current_set(scope.engine);
     intake in;
     moe_error err;
 
