@@ -3,6 +3,8 @@
 Run by ctest: exported.py CONCLAVE REPOSITORY"""
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,12 @@ def tensors_of(path):
     return {name: array(t) for name, t in read_directory(path).items()}
 
 
+def small_files():
+    """As on a full disk: no file may have more than 16 KiB."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
+
+
 class Exported(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -40,9 +48,9 @@ class Exported(unittest.TestCase):
         self.assertIsNone(concatenated.make_pack("random", self.path(name), "--model", os.path.join(VECTORS, model), "--conclave", CONCLAVE, *args))
         return self.path(name)
 
-    def export(self, out, model, *args, code=0):
+    def export(self, out, model, *args, code=0, before=None):
         done = subprocess.run([CONCLAVE, "export", self.path(out), "--model", os.path.join(VECTORS, model), "--json", *args], capture_output=True,
-                              text=True)
+                              text=True, preexec_fn=before)
         self.assertEqual(done.returncode, code, done.stderr)
         return json.loads(done.stdout) if code == 0 else done.stderr
 
@@ -127,6 +135,25 @@ class Exported(unittest.TestCase):
         self.equal("out", *self.pruned("olmoe-gqa", [[0, 2, 3, 4, -1, -1], [1, 2, 3, 4, 5, 6]]))
         self.assertEqual(load_json(self.path("out", "conclave_set.json")), {"layers": ["0-3", "0-5"]})
 
+    def test_an_export_of_a_ragged_one_is_the_same(self):
+        self.export("out", "olmoe-gqa", "--set", self.set_file("0,2-4", "1-6"))
+        self.export("again", self.path("out"))
+        config = load_json(self.path("out", "config.json"))
+        self.equal("again", config, tensors_of(self.path("out")))
+        self.assertEqual(load_json(self.path("again", "conclave_set.json")), {"layers": ["0-3", "0-5"]})
+
+    def test_what_is_replaced_is_not_taken_back(self):
+        pack = self.pack("fix", "olmoe-gqa", "--kind", "replace", "--experts", "1")
+        manifest, _ = concatenated.read_pack(pack)
+        replaced = [row["experts"][0]["replaces"] for row in manifest["layers"]]
+        kept = [[e for e in range(8) if e != r][:2] for r in replaced]
+        said = self.export("out", "olmoe-gqa", "--pack", pack, "--set", self.set_file(*(f"{a},{b},8" for a, b in kept)), "--uniform", "8")
+        self.assertEqual((said["taken_back"], said["silent"]), (10, 0))
+        for layer, r in enumerate(replaced):
+            want = [e for e in range(8) if e != r] + [r]  # the new one behind, with the rows of the one that it replaces
+            gate = f"model.layers.{layer}.mlp.gate.weight"
+            np.testing.assert_array_equal(tensors_of(self.path("out"))[gate], tensors_of(os.path.join(VECTORS, "olmoe-gqa"))[gate][want])
+
     def test_uniform_leaves_the_highest_out_and_takes_the_lowest_back(self):
         said = self.export("out", "olmoe-gqa", "--set", self.set_file("0,2-4", "1-7"), "--uniform", "5")
         self.assertEqual((said["left_out"], said["taken_back"], said["silent"], said["set_file"]), (2, 1, 0, False))
@@ -166,6 +193,7 @@ class Exported(unittest.TestCase):
         self.assertIn("layer 1", self.export("a", "olmoe-gqa", "--set", self.set_file("0-7", "0"), code=2))
         self.assertIn("no-such-place", self.export("no-such-place/a", "olmoe-gqa", code=1))
         self.assertIn("needed", self.export("a", "moe++-2layer-double", "--uniform", "4", code=1))
+        self.assertIn("model.safetensors: cannot be written: File too large", self.export("a", "olmoe-gqa", code=1, before=small_files))
         self.assertEqual(sorted(os.listdir(self.folder)), ["cache", "out", "set.json"])
 
 

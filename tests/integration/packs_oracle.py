@@ -10,6 +10,7 @@ import tempfile
 
 import numpy as np
 
+import concatenated
 import oracle
 from coordinator import Coordinator
 
@@ -72,12 +73,32 @@ def check_pruned(conclave, program, folder):
         compare("olmoe-gqa pruned, exported", ask(conclave, server, config, expected))
 
 
+def check_replaced(conclave, program, name, folder):
+    """Experts that replace others: with the pack, exported, and written over them by numpy, the answers are the same."""
+    model, pack, out, whole = os.path.join(VECTORS, name), *(os.path.join(folder, f"{name}-{end}".replace("+", "p")) for end in ("fix", "out", "whole"))
+    env = {**os.environ, "XDG_CACHE_HOME": folder}
+    said = concatenated.make_pack("random", pack, "--model", model, "--conclave", conclave, "--kind", "replace", "--experts", "2")
+    assert said is None, said
+    subprocess.run([conclave, "export", out, "--model", model, "--pack", pack], check=True, capture_output=True, env=env)
+    concatenated.write(whole, *concatenated.concatenate(model, pack))
+    scores = []
+    for args in ((model, "--pack", pack), (out,), (whole,), (model,)):
+        with Coordinator(program, *args, "--cache-dir", folder) as server:
+            scored = oracle.run_json(conclave, server, "score", "--tokens", ",".join(map(str, range(3, 40))), "--top", "5")[0]["tokens"]
+            scores.append([top["logprob"] for token in scored for top in token.get("top", [])])
+    differences = [float(np.abs(np.array(s) - scores[0]).max()) for s in scores[1:]]
+    print(f"{name} with replaced experts: exported {differences[0]:.2e}, in their places {differences[1]:.2e}, without {differences[2]:.2e}", flush=True)
+    assert max(differences[:2]) <= 1e-4 < differences[2]
+
+
 def main():
     conclave, program = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         for name in MODELS:
             check(conclave, program, name, folder)
         check_pruned(conclave, program, folder)
+        for name in ("qwen3-moe", "moe++-2layer-double"):
+            check_replaced(conclave, program, name, folder)
     print(f"{2 * len(MODELS) + 1} servers agree with the oracle")
 
 
