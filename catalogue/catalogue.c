@@ -338,6 +338,11 @@ void catalogue_unref(catalogue *c)
 }
 
 /* ------------------------------------------------------------------------------------------------ reading it */
+uint64_t catalogue_get_number(const catalogue *c)
+{
+    return c->number;
+}
+
 const catalogue_model *catalogue_get_model(const catalogue *c)
 {
     return &c->model;

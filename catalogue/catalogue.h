@@ -98,6 +98,7 @@ MOE_NODISCARD moe_status catalogue_read(const catalogue_model *m, const char *te
                                         catalogue **out, moe_error *err);
 
 const catalogue_model *catalogue_get_model(const catalogue *c);
+uint64_t catalogue_get_number(const catalogue *c); /* of the latest change; 0: there was none */
 router_space *
 catalogue_space(const catalogue *c); /* borrowed, as all that follows; a pending change's packs included */
 router_set *catalogue_default(const catalogue *c);

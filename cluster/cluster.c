@@ -139,6 +139,9 @@ static moe_status check_options(const cluster_options *o, moe_error *err)
     if (status == MOE_OK) {
         status = check_policy(&o->policy, err);
     }
+    if (status == MOE_OK && o->n_packs > CLUSTER_MAX_PACKS) {
+        status = moe_fail(err, MOE_ERR_INVALID_ARG, "cluster: %zu packs, limit %d", o->n_packs, CLUSTER_MAX_PACKS);
+    }
     return status == MOE_OK ? check_model(&o->model, err) : status;
 }
 
@@ -166,12 +169,32 @@ static bool copy_options(cluster *c, const cluster_options *o)
     c->o.secret = NULL;
     (void)router_space_ref(c->o.model.space);
     c->o.clock = o->clock != NULL ? o->clock : moe_clock_real();
+    c->o.keep_unused_ms = o->keep_unused_ms != 0 ? o->keep_unused_ms : CLUSTER_KEEP_MS;
+    cluster_pack *packs = calloc(o->n_packs + 1, sizeof *packs);
+    ok = ok && packs != NULL;
+    for (size_t i = 0; packs != NULL && i < o->n_packs; i++) {
+        packs[i] = o->packs[i];
+    }
+    c->o.packs = packs;
     return ok;
 }
 
 static void free_text(const char *text)
 {
     free((void *)(uintptr_t)text);
+}
+
+static void told_fini(cluster_told_bits *t)
+{
+    router_space_unref(t->space);
+    free(t->bits);
+}
+
+static bool told_init(cluster_told_bits *t, router_space *space)
+{
+    t->bits = calloc(router_space_words(space), sizeof *t->bits);
+    t->space = t->bits != NULL ? router_space_ref(space) : NULL;
+    return t->bits != NULL;
 }
 
 static void cluster_free(cluster *c)
@@ -182,6 +205,9 @@ static void cluster_free(cluster *c)
     for (size_t i = 0; i < MOE_COUNT(texts); i++) {
         free_text(texts[i]);
     }
+    free((void *)(uintptr_t)c->o.packs);
+    catalogue_unref(c->first_catalogue);
+    catalogue_unref(c->asked.catalogue);
     cluster_seal_fini(&c->seal);
     cluster_change_fini(&c->change);
     router_placement_unref(c->ctl.target);
@@ -190,8 +216,8 @@ static void cluster_free(cluster *c)
     if (c->state != NULL) {
         cluster_state_release(&c->state->s);
     }
-    free(c->told.ready);
-    free(c->told.settled);
+    told_fini(&c->told.ready);
+    told_fini(&c->told.settled);
     router_space_unref(c->o.model.space);
     pthread_mutex_destroy(&c->lock);
     free(c);
@@ -204,6 +230,15 @@ static bool keep_all(void *ctx, const cluster_node *n)
     return true;
 }
 
+/* All of the checkpoint's experts, and no packs. */
+static bool open_catalogue(cluster *c)
+{
+    catalogue_model m = {.space = c->o.model.space, .min_experts = c->o.model.k};
+
+    memcpy(m.fingerprint, c->o.model.fingerprint, sizeof m.fingerprint);
+    return catalogue_open(&m, &c->first_catalogue, NULL) == MOE_OK;
+}
+
 moe_status cluster_open(const cluster_options *options, cluster **out, moe_error *err)
 {
     moe_status status = check_options(options, err);
@@ -213,21 +248,25 @@ moe_status cluster_open(const cluster_options *options, cluster **out, moe_error
         return status != MOE_OK ? status : moe_fail(err, MOE_ERR_NO_MEMORY, "cluster");
     }
     MOE_ASSERT(pthread_mutex_init(&c->lock, NULL) == 0);
-    const cluster_state_input in = {
-        .mirror = &c->mirror, .model = &c->o.model, .keep = keep_all, .ignored = &c->stats.ignored};
     bool ok = copy_options(c, options);
-    size_t words = router_space_words(c->o.model.space);
-    c->told.ready = calloc(words, sizeof *c->told.ready);
-    c->told.settled = calloc(words, sizeof *c->told.settled);
-    c->state = cluster_state_build(&in);
+    ok = told_init(&c->told.ready, c->o.model.space) && ok;
+    ok = told_init(&c->told.settled, c->o.model.space) && ok;
+    ok = open_catalogue(c) && ok;
+    const cluster_state_input in = {.mirror = &c->mirror,
+                                    .model = &c->o.model,
+                                    .first = c->first_catalogue,
+                                    .keep = keep_all,
+                                    .ignored = &c->stats.ignored};
+    c->state = ok ? cluster_state_build(&in) : NULL;
     status = cluster_seal_init(&c->seal, options->cluster, options->secret, options->n_secret);
     if (status != MOE_OK) {
         cluster_free(c);
         return moe_fail(err, status, "cluster: secret of %zu bytes", options->n_secret);
     }
-    if (!ok || c->told.ready == NULL || c->told.settled == NULL || c->state == NULL) {
+    if (!ok || c->state == NULL) {
         cluster_free(c);
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "cluster: state of %zu words", words);
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "cluster: state of %zu words",
+                        router_space_words(options->model.space));
     }
     c->store = options->store;
     moe_random_seed(&c->random, options->seed != 0 ? options->seed : moe_random_entropy());
@@ -292,13 +331,32 @@ const cluster_state *cluster_state_acquire(cluster *c)
     return &box->s;
 }
 
-void cluster_set_ready(cluster *c, const uint64_t *bitmap, uint64_t epoch)
+/* Under the lock. True: it is another than before. Without memory for a larger space it stays what it was. */
+static bool tell_bits(cluster *c, cluster_told_bits *t, router_space *space, const uint64_t *bitmap)
 {
-    size_t bytes = router_space_words(c->o.model.space) * sizeof *bitmap;
+    space = space != NULL ? space : c->o.model.space;
+    size_t words = router_space_words(space);
 
+    if (space != t->space) {
+        uint64_t *bits = calloc(words, sizeof *bits);
+
+        if (bits == NULL) {
+            return false;
+        }
+        memcpy(bits, t->bits, MOE_MIN(words, router_space_words(t->space)) * sizeof *bits);
+        told_fini(t);
+        *t = (cluster_told_bits){router_space_ref(space), bits};
+    }
+    bool is_new = memcmp(t->bits, bitmap, words * sizeof *bitmap) != 0;
+    memcpy(t->bits, bitmap, words * sizeof *bitmap);
+    return is_new;
+}
+
+void cluster_set_ready(cluster *c, router_space *space, const uint64_t *bitmap, uint64_t epoch)
+{
     pthread_mutex_lock(&c->lock);
-    bool is_new = memcmp(c->told.ready, bitmap, bytes) != 0 || c->told.ready_epoch != epoch;
-    memcpy(c->told.ready, bitmap, bytes);
+    bool is_new = c->told.ready_epoch != epoch;
+    is_new = tell_bits(c, &c->told.ready, space, bitmap) || is_new;
     c->told.ready_epoch = epoch;
     c->told.version += is_new;
     pthread_mutex_unlock(&c->lock);
@@ -319,19 +377,63 @@ void cluster_set_applied(cluster *c, uint64_t epoch)
     }
 }
 
-void cluster_set_settled(cluster *c, uint64_t epoch, const uint64_t *bitmap)
+void cluster_set_settled(cluster *c, router_space *space, uint64_t epoch, const uint64_t *bitmap)
 {
-    size_t bytes = router_space_words(c->o.model.space) * sizeof *bitmap;
-
     pthread_mutex_lock(&c->lock);
-    bool is_new = memcmp(c->told.settled, bitmap, bytes) != 0 || c->told.settled_epoch != epoch;
-    memcpy(c->told.settled, bitmap, bytes);
+    bool is_new = c->told.settled_epoch != epoch;
+    is_new = tell_bits(c, &c->told.settled, space, bitmap) || is_new;
     c->told.settled_epoch = epoch;
     c->told.version += is_new;
     pthread_mutex_unlock(&c->lock);
     if (is_new) {
         wake(c);
     }
+}
+
+void cluster_set_prepared(cluster *c, uint64_t number, const char *why)
+{
+    uint64_t prepared = why == NULL ? number : 0, failed = why != NULL ? number : 0;
+
+    pthread_mutex_lock(&c->lock);
+    bool is_new = c->told.prepared != prepared || c->told.failed != failed;
+    c->told.prepared = prepared;
+    c->told.failed = failed;
+    (void)snprintf(c->told.failed_why, sizeof c->told.failed_why, "%s", why != NULL ? why : "");
+    c->told.failed_why[moe_utf8_valid_prefix(c->told.failed_why, strlen(c->told.failed_why))] =
+        '\0'; /* it may be cut */
+    for (char *at = c->told.failed_why; *at != '\0'; at++) {
+        *at = (unsigned char)*at < 0x20 || *at == 0x7f ? ' ' : *at;
+    }
+    c->told.version += is_new;
+    pthread_mutex_unlock(&c->lock);
+    if (is_new) {
+        wake(c);
+    }
+}
+
+moe_status cluster_change_catalogue(cluster *c, catalogue *next, uint64_t revision, moe_error *err)
+{
+    moe_status status = MOE_OK;
+
+    MOE_ASSERT(c->o.role == CLUSTER_COORDINATOR);
+    pthread_mutex_lock(&c->lock);
+    if (!c->state->s.connected || !c->state->s.registered) {
+        status = moe_fail(err, MOE_ERR_UNAVAILABLE,
+                          "the catalogue cannot be changed now: the cluster's store does not answer");
+    } else if (c->asked.catalogue != NULL) {
+        status = moe_fail(err, MOE_ERR_BUSY, "another change of the catalogue is being written");
+    } else if (c->state->s.catalogue_revision != revision) {
+        status = moe_fail(err, MOE_ERR_EXISTS, "the catalogue has changed meanwhile");
+    } else {
+        c->asked.catalogue = catalogue_ref(next);
+        c->asked.catalogue_revision = revision;
+        c->asked.catalogue_until_ns = cluster_now(c) + CLUSTER_ASKED_FOR;
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (status == MOE_OK) {
+        wake(c);
+    }
+    return status;
 }
 
 void cluster_set_draining(cluster *c, bool draining)

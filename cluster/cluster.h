@@ -11,6 +11,10 @@
  *                   when it has been silent for long:
  *                   experts that it alone had are placed at once, all else when it has not come back in a few seconds
  *   policy          how many owners each expert is to have, and how many nodes the first placement waits for
+ *   catalogue       what may be routed to: packs, sets, the default, the change under way (catalogue/catalogue.h). The space of a
+ *                   state is its: it grows with it
+ *   prepared        a coordinator has all that it needs for a change to count. The controller commits it when all are, and
+ *                   nodes have its experts ready; or gives it up
  *   desired         which experts a node is to hold: a placement
  *   ready           which experts a node has loaded and verified: a bitmap
  *
@@ -32,13 +36,15 @@
 #define CONCLAVE_CLUSTER_H
 
 #include "base/base.h"
+#include "catalogue/catalogue.h"
 #include "router/router.h"
 
 #define CLUSTER_MAX_ADDRESS      (MOE_ADDRESS_BYTES - 1) /* characters */
 #define CLUSTER_MAX_LABEL        63   /* characters of device, zone, version, family, numeric class */
 #define CLUSTER_MAX_COORDINATORS 64   /* more are ignored, and logged */
 #define CLUSTER_MAX_LAYERS       1024 /* of a model */
-#define CLUSTER_MAX_EXPERTS      4096 /* of a layer */
+#define CLUSTER_MAX_EXPERTS      4096 /* of a layer of the checkpoint */
+#define CLUSTER_MAX_PACKS        64   /* that a node offers; more are not told */
 
 typedef struct cluster cluster;
 typedef struct cluster_store cluster_store;
@@ -65,6 +71,12 @@ typedef struct cluster_policy {
     uint32_t min_nodes;   /* nothing is placed for the first time before that many nodes answer */
 } cluster_policy;
 
+/* A pack that a node has and reads to others. */
+typedef struct cluster_pack {
+    char name[CATALOGUE_MAX_NAME + 1], version[CATALOGUE_MAX_NAME + 1];
+    char hash[65]; /* 64 hex digits */
+} cluster_pack;
+
 /* NO: it does not answer now. MISSED: nor has it for long enough to be missed: it was met, has fallen silent or computes
  * nothing, and could not be met again. GONE: nobody can answer, because its address refuses connections: the process has
  * ended. */
@@ -86,10 +98,14 @@ typedef struct cluster_options {
     /* node */
     const char *device, *zone, *version; /* NULL: "" */
     uint64_t memory_bytes;               /* what experts may take; 0: no bound */
+    const cluster_pack *packs;           /* [n_packs]; copied */
+    size_t n_packs;                      /* at most CLUSTER_MAX_PACKS */
 
     /* coordinator */
     cluster_policy
         policy; /* of a cluster that has none yet; 0: 1. Where there is one, what differs here is warned of */
+    uint64_t keep_unused_ms;        /* so long experts of a former default stay placed; 0: ten minutes */
+    uint64_t (*wall_ms)(void *ctx); /* for the catalogue's log: milliseconds since 1970; NULL: of the clock */
 
     /* The cluster secret: records are written with a MAC of it, and without one are not believed. n_secret 0: there is
      * none, and everything is. A derived key is kept, not the secret. */
@@ -145,22 +161,33 @@ moe_status cluster_status(cluster *c, moe_error *err);
 bool cluster_is_displaced(cluster *c, moe_error *why);
 
 /* ------------------------------------------------------------------------------------------------ what a member tells
- * Bitmaps of experts have a bit for each slot of the model's space: [router_space_words(space)]. */
+ * Bitmaps of experts have a bit for each slot of a space, that of a state or an older one: [router_space_words(space)].
+ * space NULL: the checkpoint's. */
 
 /* A node's report: what it has loaded and verified (copied), and the newest epoch for which that is all that it is to
  * hold. */
-void cluster_set_ready(cluster *c, const uint64_t *bitmap, uint64_t epoch);
+void cluster_set_ready(cluster *c, router_space *space, const uint64_t *bitmap, uint64_t epoch);
 /* A coordinator's report: the epoch its dispatches use from now on. */
 void cluster_set_applied(cluster *c, uint64_t epoch);
 /* A coordinator's, until it has applied that epoch: the experts whose rows go only to owners in its placement already
  * (copied). Other nodes may drop them, and so have room for what they are to load. */
-void cluster_set_settled(cluster *c, uint64_t epoch, const uint64_t *bitmap);
+void cluster_set_settled(cluster *c, router_space *space, uint64_t epoch, const uint64_t *bitmap);
+/* A coordinator's: it has all that the pending change of that number needs, and would take its set at once. why not NULL: it
+ * cannot, for this reason; the change is given up. 0: neither. */
+void cluster_set_prepared(cluster *c, uint64_t number, const char *why);
 /* A node's: it wants to leave; the controller gives it nothing more and its experts to others. */
 void cluster_set_draining(cluster *c, bool draining);
 /* A coordinator's: the policy is to become this; 0: that part stays as it is. Done when cluster_state.policy says so; what
  * the store has not taken within 5 s is forgotten. Errors: MOE_ERR_INVALID_ARG names the value and the limit,
  * MOE_ERR_UNAVAILABLE: the store does not answer, or this member is not registered. */
 MOE_NODISCARD moe_status cluster_set_policy(cluster *c, const cluster_policy *policy, moe_error *err);
+
+/* A coordinator's: the catalogue is to become `next` (referenced), which was made of that of a state with that
+ * catalogue_revision. Once: whether it has is to be seen in the states that follow. With another revision than that it was
+ * made of, somebody else was faster; and what the store has not taken within 5 s is forgotten. Errors: MOE_ERR_BUSY: another is
+ * asked for already; MOE_ERR_EXISTS: the revision is no longer that; MOE_ERR_UNAVAILABLE: the store does not answer, or this member is
+ * not registered. */
+MOE_NODISCARD moe_status cluster_change_catalogue(cluster *c, catalogue *next, uint64_t revision, moe_error *err);
 
 /* ------------------------------------------------------------------------------------------------ state */
 typedef struct cluster_node {
@@ -174,6 +201,8 @@ typedef struct cluster_node {
     uint64_t ready_epoch;  /* of its report */
     uint32_t n_ready;      /* experts in it */
     const uint64_t *ready; /* bitmap; never NULL */
+    size_t n_packs;
+    const cluster_pack *packs; /* that it offers [n_packs] */
 } cluster_node;
 
 typedef struct cluster_coordinator {
@@ -184,13 +213,18 @@ typedef struct cluster_coordinator {
     uint64_t epoch_settled;  /* of settled; 0: there is none */
     const uint64_t *settled; /* bitmap; NULL: none */
     router_nodes missed;     /* indices of nodes of the state: it misses those */
+    uint64_t prepared;       /* for the change of that number; 0: for none */
+    uint64_t failed;         /* it cannot prepare that change; 0: none */
+    char why[CATALOGUE_MAX_WHY + 1];
 } cluster_coordinator;
 
 typedef struct cluster_state {
-    bool connected;      /* the store answers; false: all below is what was last known */
-    bool registered;     /* this member is */
-    uint64_t revision;   /* of the store */
-    router_space *space; /* of the model; borrowed */
+    bool connected;              /* the store answers; false: all below is what was last known */
+    bool registered;             /* this member is */
+    uint64_t revision;           /* of the store */
+    router_space *space;         /* of the catalogue; borrowed */
+    catalogue *catalogue;        /* never NULL; borrowed */
+    uint64_t catalogue_revision; /* of its key; 0: there is none. For cluster_change_catalogue */
     size_t n_nodes, n_coordinators;
     const cluster_node *nodes;               /* [n_nodes] ascending id */
     const cluster_coordinator *coordinators; /* [n_coordinators] ascending id */
@@ -208,17 +242,18 @@ void cluster_state_release(const cluster_state *s);                             
 const cluster_node *cluster_state_node(const cluster_state *s, const char *id); /* NULL: unknown */
 
 /* What node i of the state has ready. told: NULL, or for each node of the state a bitmap of what it has told us itself,
- * which counts instead of its report here; NULL: nothing. */
+ * which counts instead of its report here; NULL: nothing. Over the slots of the state's space or an older one. */
 static inline const uint64_t *cluster_state_ready(const cluster_state *s, const uint64_t *const *told, size_t i)
 {
     return told != NULL && told[i] != NULL ? told[i] : s->nodes[i].ready;
 }
-/* What dispatches are planned with: all ready replicas of each expert; those that are not in the desired placement are
+/* What dispatches are planned with: all ready replicas of each expert of a space, that of the state (NULL) or the older one
+ * that `told` is of; those that are not in the desired placement are
  * spare. The nodes are those of the state, the epoch is the desired one. *out is owned
  * (router_placement_unref). Errors: MOE_ERR_NO_MEMORY. */
-MOE_NODISCARD moe_status cluster_state_routing(const cluster_state *s, const uint64_t *const *told,
+MOE_NODISCARD moe_status cluster_state_routing(const cluster_state *s, router_space *space, const uint64_t *const *told,
                                                router_placement **out, moe_error *err);
-/* How many experts no node has reported ready; 0: all can be served. The first of them goes into *first,
+/* How many experts of the default set no node has reported ready; 0: all can be served. The first of them goes into *first,
  * which may be NULL. */
 size_t cluster_state_missing(const cluster_state *s, router_expert *first);
 /* Which experts a node is to hold; bitmap is overwritten. Returns how many. */

@@ -29,7 +29,8 @@
  *   UNMET      the same for a node that has experts, but has never answered this controller: it may have been restarted
  *              with a wrong address or secret, and a connect that can succeed does so within a second or two
  *   MEET_WARN  connecting and HELLO take milliseconds, a busy coordinator's turn perhaps a second
- *   ASKED_FOR  a policy that a person asked for is tried to be written: he has been told by then that it failed */
+ *   ASKED_FOR  a policy or catalogue that a person asked for is tried to be written: he has been told by then that it failed
+ *   KEEP       experts that left the default set stay loaded: an undo within it takes no load, their memory is not free */
 #define CLUSTER_LEASE_S   15
 #define CLUSTER_OFFICE_S  5
 #define CLUSTER_RELIST    (30 * CLUSTER_SECOND) /* everything is read again */
@@ -42,6 +43,7 @@
 #define CLUSTER_UNMET     (10 * CLUSTER_SECOND)
 #define CLUSTER_MEET_WARN (2 * CLUSTER_SECOND)
 #define CLUSTER_ASKED_FOR (5 * CLUSTER_SECOND)
+#define CLUSTER_KEEP_MS   600000
 #define CLUSTER_MAX_KEYS  4096
 #define CLUSTER_MAX_EPOCH ((uint64_t)1 << 53)
 /* How far above all that was known an epoch may be that a single key names. At one placement a second a member would
@@ -60,12 +62,13 @@ void cluster_seal_fini(cluster_seal *s);
 /* Adds the mac to a whole record, if there is a secret. key: without the prefix. */
 void cluster_seal_write(const cluster_seal *s, const char *key, moe_text *record);
 bool cluster_seal_holds(const cluster_seal *s, const char *key, const char *value, size_t n);
-bool cluster_seal_is_there(const char *value, size_t n); /* right or wrong */
+bool cluster_seal_is_there(const char *value, size_t n);    /* right or wrong */
+const char *cluster_seal_find(const char *value, size_t n); /* where its field begins; NULL: there is none */
 
 /* ------------------------------------------------------------------------------------------------ keys */
 typedef enum {
     CLUSTER_KEY_FOREIGN, /* nobody of a cluster writes or reads it */
-    CLUSTER_KEY_LASTING, /* model, policy, placement, placement/{layer} */
+    CLUSTER_KEY_LASTING, /* model, policy, catalogue, placement, placement/{layer} */
     CLUSTER_KEY_LEASED   /* nodes/{id}, ready/{id}, coordinators/{id}, controller */
 } cluster_key_kind;
 cluster_key_kind cluster_key_kind_of(const char *key, uint32_t n_layers);
@@ -112,17 +115,19 @@ void cluster_write_model(moe_text *t, const cluster_model *m);
 MOE_NODISCARD moe_status cluster_check_model(const char *value, size_t bytes, const cluster_model *mine,
                                              moe_error *err);
 void cluster_write_node(moe_text *t, const cluster_node *n);
-MOE_NODISCARD moe_status cluster_read_node(const char *value, size_t bytes, cluster_node *out, moe_error *err);
+/* packs: of at most CLUSTER_MAX_PACKS, that out->packs then points to; NULL: they are not read. */
+MOE_NODISCARD moe_status cluster_read_node(const char *value, size_t bytes, cluster_pack *packs, cluster_node *out,
+                                           moe_error *err);
 typedef struct cluster_ids {
     size_t n;
     char at[ROUTER_MAX_NODES][ROUTER_MAX_NODE_ID + 1];
 } cluster_ids;
 /* missed: nodes; in place of the indices of that name. */
-void cluster_write_coordinator(moe_text *t, const cluster_model *m, const cluster_coordinator *c,
+void cluster_write_coordinator(moe_text *t, const router_space *space, const cluster_coordinator *c,
                                const cluster_ids *missed);
 /* bitmap [words of the space] is overwritten, and out->settled points to it if there is one. bitmap and missed NULL: they
  * are not read. */
-MOE_NODISCARD moe_status cluster_read_coordinator(const char *value, size_t bytes, const cluster_model *m,
+MOE_NODISCARD moe_status cluster_read_coordinator(const char *value, size_t bytes, const router_space *space,
                                                   uint64_t *bitmap, cluster_ids *missed, cluster_coordinator *out,
                                                   moe_error *err);
 void cluster_write_controller(moe_text *t, const char *id, uint64_t incarnation);
@@ -136,8 +141,8 @@ typedef struct cluster_ready_record {
     uint64_t *bitmap; /* borrowed [words of the space]; overwritten */
     uint32_t n_ready;
 } cluster_ready_record;
-void cluster_write_ready(moe_text *t, const cluster_model *m, const cluster_ready_record *r);
-MOE_NODISCARD moe_status cluster_read_ready(const char *value, size_t bytes, const cluster_model *m,
+void cluster_write_ready(moe_text *t, const router_space *space, const cluster_ready_record *r);
+MOE_NODISCARD moe_status cluster_read_ready(const char *value, size_t bytes, const router_space *space,
                                             cluster_ready_record *out, moe_error *err);
 typedef struct cluster_placement_record {
     uint64_t epoch;
@@ -162,15 +167,20 @@ struct cluster_state_box {
     uint64_t highest_epoch;  /* believed, of anybody, ever */
     bool placement_is_torn;  /* the store's tables are not all of the published epoch */
     bool placement_is_there; /* the store has one */
+    bool
+        catalogue_is_refused; /* what the store has is not what is in force: it is malformed, older, or of other packs */
     /* Within the box's own memory. */
     cluster_node *nodes;               /* [capacity] */
     cluster_coordinator *coordinators; /* as many as there are keys, at most the limit */
     uint64_t *bitmaps;                 /* [nodes of capacity, then coordinators][words of the space] */
+    cluster_pack *packs;               /* owned [n_packs]: of all nodes */
+    size_t n_packs;
 };
 
 typedef struct cluster_state_input {
     cluster_mirror *mirror;
     const cluster_model *model;
+    catalogue *first;                                  /* while none is known; borrowed */
     const cluster_state_box *previous;                 /* NULL: none */
     bool (*keep)(void *ctx, const cluster_node *node); /* a vanished node stays */
     void *ctx;
@@ -220,6 +230,12 @@ typedef struct cluster_heard {
     bool is_gone;   /* nobody is at its address; for good, unless it answers all the same */
 } cluster_heard;
 
+/* A bitmap as it was told last. */
+typedef struct cluster_told_bits {
+    router_space *space; /* owned */
+    uint64_t *bits;      /* owned [words of the space] */
+} cluster_told_bits;
+
 struct cluster {
     /* constant after open */
     cluster_options o; /* strings owned */
@@ -264,7 +280,9 @@ struct cluster {
         bool is_repair;           /* what was published last is not home */
         uint32_t target_replication, next_layer;
         bool has_complained;
+        uint64_t change, change_ns; /* the pending change, and since when this controller has known it */
     } ctl;
+    catalogue *first_catalogue; /* owned: of a cluster that has none */
 
     /* listening.c */
     struct {
@@ -281,16 +299,18 @@ struct cluster {
     cluster_stats stats;
     struct {
         uint64_t version; /* counts changes */
-        uint64_t *ready;  /* owned bitmap */
-        uint64_t ready_epoch, applied;
-        uint64_t *settled; /* owned bitmap */
-        uint64_t settled_epoch;
+        cluster_told_bits ready, settled;
+        uint64_t ready_epoch, applied, settled_epoch;
+        uint64_t prepared, failed; /* numbers of changes */
+        char failed_why[CATALOGUE_MAX_WHY + 1];
         bool draining;
         cluster_ids missed; /* by this coordinator */
     } told;
     struct {
         cluster_policy policy; /* 0: stays; both 0: nothing is asked for */
         uint64_t until_ns;
+        catalogue *catalogue; /* owned; NULL: nothing is asked for */
+        uint64_t catalogue_revision, catalogue_until_ns;
     } asked;
     bool leaving, has_left, displaced;
     pthread_t thread;
@@ -330,6 +350,14 @@ void cluster_change_fini(cluster_change *h);
 /* The store's policy; while it is not known, that of our options. */
 cluster_policy cluster_policy_in_force(const cluster *c);
 bool cluster_settle_policy(cluster *c, uint64_t now); /* true: a change was sent */
+
+/* catalogue.c */
+void cluster_read_catalogue(const cluster_state_input *in, cluster_state_box *box); /* first of all: the space is its */
+bool cluster_settle_catalogue(cluster *c, uint64_t now); /* writes what was asked for; true: a change was sent */
+/* The controller's: what was lost is written again, a pending change committed or given up. True: a change was sent. */
+bool cluster_control_catalogue(cluster *c, const cluster_entry *office, uint64_t now, uint64_t *due_ns);
+/* The slots of the state's space that are to have owners; the caller frees it. NULL: no memory. */
+uint64_t *cluster_wanted(const cluster *c);
 
 /* vanished.c */
 bool cluster_keep_vanished(void *ctx, const cluster_node *n); /* cluster_state_input.keep; ctx is the cluster */

@@ -1,5 +1,6 @@
 /* Controller: what the elected coordinator does in its turn.
  *
+ *   change    a pending change of the catalogue is ended (catalogue.c)
  *   repair    when experts have lost all of their owners: those alone are placed, at once
  *   aim       when membership has changed and then been quiet, or the tables need repair: solves who should own what
  *   publish   writes the result, a few layers in a transaction, the key `placement` with the epoch last
@@ -13,6 +14,7 @@
  * controller sees that the tables are torn and writes all of them again, with an epoch above all that was ever seen. */
 #include "cluster/cluster_priv.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Values of one transaction, at most one layer more. etcd takes requests of 1.5 MiB (--max-request-bytes), the
@@ -37,13 +39,14 @@ static bool counts(const cluster *c, const cluster_node *n)
     return !n->draining && !cluster_is_lost(c, n) && (cluster_is_met(c, n) || cluster_is_placed(&c->state->s, n->id));
 }
 
-/* What the placement depends on. Not the incarnation: a node that comes back under its id is given what it had. */
-static uint64_t hash_membership(cluster *c)
+/* What the placement depends on: who is there, and what is wanted. Not the incarnation: a node that comes back under its id is given what it had. */
+static uint64_t hash_membership(cluster *c, const uint64_t *wanted)
 {
     const cluster_state *s = &c->state->s;
     const cluster_policy policy = cluster_policy_in_force(c);
     uint64_t h = hash(0xcbf29ce484222325u, &policy.replication, sizeof policy.replication);
 
+    h = hash(h, wanted, router_space_words(s->space) * sizeof *wanted);
     for (size_t i = 0; i < s->n_nodes; i++) {
         const cluster_node *n = &s->nodes[i];
 
@@ -74,6 +77,18 @@ static size_t gather(cluster *c, router_solver_node nodes[ROUTER_MAX_NODES], siz
     return n;
 }
 
+static uint32_t count_placed(const router_placement *p)
+{
+    uint32_t n_placed = 0;
+    size_t n;
+
+    for (uint32_t slot = 0; slot < router_space_n_slots(router_placement_space(p)); slot++) {
+        (void)router_placement_owners(p, slot, &n);
+        n_placed += n > 0;
+    }
+    return n_placed;
+}
+
 /* The most owners that an expert has; *n_fewer: how many experts have fewer than `wanted`. */
 static uint32_t count_copies(const router_placement *p, uint32_t wanted, size_t *n_fewer)
 {
@@ -83,7 +98,7 @@ static uint32_t count_copies(const router_placement *p, uint32_t wanted, size_t 
     for (uint32_t slot = 0; slot < router_space_n_slots(router_placement_space(p)); slot++) {
         (void)router_placement_owners(p, slot, &n);
         most = MOE_MAX(most, n);
-        *n_fewer += n < wanted && !router_space_expert(router_placement_space(p), slot)->is_local;
+        *n_fewer += n > 0 && n < wanted; /* what has none is not wanted */
     }
     return (uint32_t)most;
 }
@@ -95,8 +110,8 @@ static bool is_home(const cluster *c)
 }
 
 /* Fewer copies than asked for are better than none; it is said once. */
-static router_placement *solve(cluster *c, const router_solver_node *nodes, size_t n, bool only_lost,
-                               uint32_t *replication)
+static router_placement *solve(cluster *c, const router_solver_node *nodes, size_t n, const uint64_t *bits,
+                               bool only_lost, uint32_t *replication)
 {
     const uint32_t wanted = cluster_policy_in_force(c).replication;
     size_t n_fewer;
@@ -104,7 +119,8 @@ static router_placement *solve(cluster *c, const router_solver_node *nodes, size
     moe_error err;
     const router_solver_input in = {.nodes = nodes,
                                     .n_nodes = n,
-                                    .space = c->o.model.space,
+                                    .space = c->state->s.space,
+                                    .wanted = bits,
                                     .replication = wanted,
                                     .previous = is_home(c) ? c->ctl.home : c->state->s.desired,
                                     .only_lost = only_lost,
@@ -121,7 +137,7 @@ static router_placement *solve(cluster *c, const router_solver_node *nodes, size
     if (n_fewer > 0 && !c->ctl.has_complained && !only_lost) {
         MOE_WARN("cluster: controller: the memory of %zu nodes does not suffice for %u copies: %zu of %zu experts have "
                  "fewer",
-                 n, MOE_MIN(wanted, (uint32_t)n), n_fewer, (size_t)router_space_n_node_experts(in.space));
+                 n, MOE_MIN(wanted, (uint32_t)n), n_fewer, (size_t)count_placed(p));
     }
     c->ctl.has_complained = n_fewer > 0 && !only_lost;
     return p;
@@ -191,19 +207,21 @@ static bool has_owner(const router_placement *p, uint32_t slot, const bool servi
     return false;
 }
 
-static bool any_is_lost(const router_placement *p, const bool serving[ROUTER_MAX_NODES])
+/* Also of those that have never had one: the experts of a change are placed as soon as it is there. */
+static bool any_is_lost(const cluster *c, const uint64_t *wanted, const bool serving[ROUTER_MAX_NODES])
 {
-    const router_space *space = router_placement_space(p);
+    const router_space *space = c->state->s.space;
 
     for (uint32_t slot = 0; slot < router_space_n_slots(space); slot++) {
-        if (!router_space_expert(space, slot)->is_local && !has_owner(p, slot, serving)) {
+        if (!router_space_expert(space, slot)->is_local && router_bit(wanted, slot) &&
+            !has_owner(c->state->s.desired, slot, serving)) {
             return true;
         }
     }
     return false;
 }
 
-static void aim(cluster *c, bool only_lost)
+static void aim(cluster *c, const uint64_t *wanted, bool only_lost)
 {
     const cluster_state_box *box = c->state;
     router_solver_node nodes[ROUTER_MAX_NODES];
@@ -215,7 +233,7 @@ static void aim(cluster *c, bool only_lost)
         box->highest_epoch + 1 >= CLUSTER_MAX_EPOCH) {
         return;
     }
-    router_placement *p = solve(c, nodes, n, only_lost, &replication);
+    router_placement *p = solve(c, nodes, n, wanted, only_lost, &replication);
     if (only_lost) {
         c->ctl.repaired = c->ctl.membership;
     } else {
@@ -237,14 +255,14 @@ static void aim(cluster *c, bool only_lost)
     c->ctl.next_layer = 0;
 }
 
-static void aim_when_due(cluster *c, uint64_t now, uint64_t *due_ns)
+static void aim_when_due(cluster *c, const uint64_t *wanted, uint64_t now, uint64_t *due_ns)
 {
     const router_placement *desired = c->state->s.desired;
     bool serving[ROUTER_MAX_NODES];
     bool all = desired == NULL || find_serving(c, serving);
 
-    if (!all && c->ctl.repaired != c->ctl.membership && any_is_lost(desired, serving)) {
-        aim(c, true);
+    if (desired != NULL && c->ctl.repaired != c->ctl.membership && any_is_lost(c, wanted, serving)) {
+        aim(c, wanted, true);
         return;
     }
     bool is_solved = c->ctl.solved == c->ctl.membership;
@@ -256,7 +274,7 @@ static void aim_when_due(cluster *c, uint64_t now, uint64_t *due_ns)
         *due_ns = MOE_MIN(*due_ns, c->ctl.changed_ns + quiet);
         return;
     }
-    aim(c, false);
+    aim(c, wanted, false);
 }
 
 /* One transaction of the publication: as many layers as it takes, and after the last one the epoch. */
@@ -278,9 +296,8 @@ static void publish_part(cluster *c, uint64_t create_revision)
     if (c->ctl.next_layer == n_layers) {
         cluster_write_placement(cluster_change_put(c, "placement", 0), c->ctl.target, c->ctl.target_replication);
         MOE_INFO("cluster: controller %s places %u experts of %u layers on %zu nodes, up to %u of each, epoch %llu",
-                 c->o.id, router_space_n_node_experts(c->o.model.space), n_layers,
-                 router_placement_n_nodes(c->ctl.target), c->ctl.target_replication,
-                 (unsigned long long)router_placement_epoch(c->ctl.target));
+                 c->o.id, count_placed(c->ctl.target), n_layers, router_placement_n_nodes(c->ctl.target),
+                 c->ctl.target_replication, (unsigned long long)router_placement_epoch(c->ctl.target));
         router_placement_unref(c->ctl.target);
         c->ctl.target = NULL;
         pthread_mutex_lock(&c->lock);
@@ -294,15 +311,22 @@ bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns)
 {
     const cluster_entry *e = cluster_mirror_find(&c->mirror, "controller");
 
-    uint64_t membership = hash_membership(c);
-
+    if (c->ctl.target == NULL && cluster_control_catalogue(c, e, now, due_ns)) {
+        return true;
+    }
+    uint64_t *wanted = cluster_wanted(c);
+    if (wanted == NULL) {
+        return false;
+    }
+    uint64_t membership = hash_membership(c, wanted);
     if (membership != c->ctl.membership || c->ctl.changed_ns == 0) {
         c->ctl.membership = membership;
         c->ctl.changed_ns = now;
     }
     if (c->ctl.target == NULL) {
-        aim_when_due(c, now, due_ns);
+        aim_when_due(c, wanted, now, due_ns);
     }
+    free(wanted);
     if (c->ctl.target == NULL) {
         return false;
     }
@@ -317,5 +341,5 @@ void cluster_control_reset(cluster *c)
     c->ctl.target = c->ctl.home = NULL;
     c->ctl.solved = c->ctl.repaired = 0;
     c->ctl.is_repair = false;
-    c->ctl.changed_ns = 0;
+    c->ctl.changed_ns = c->ctl.change = 0;
 }

@@ -33,6 +33,7 @@ cluster_key_kind cluster_key_kind_of(const char *key, uint32_t n_layers)
         cluster_key_kind kind;
     } fixed[] = {{"model", CLUSTER_KEY_LASTING},
                  {"policy", CLUSTER_KEY_LASTING},
+                 {"catalogue", CLUSTER_KEY_LASTING},
                  {"placement", CLUSTER_KEY_LASTING},
                  {"controller", CLUSTER_KEY_LEASED}};
 

@@ -228,7 +228,44 @@ void cluster_write_node(moe_text *t, const cluster_node *n)
     put_text(t, "version", n->version);
     put_number(t, "memory_bytes", n->memory_bytes);
     put_number(t, "expert_bytes", n->expert_bytes);
-    moe_text_printf(t, ",\"draining\":%s,\"packs\":[]}", n->draining ? "true" : "false");
+    moe_text_printf(t, ",\"draining\":%s,\"packs\":[", n->draining ? "true" : "false");
+    for (size_t i = 0; i < n->n_packs; i++) {
+        moe_text_printf(t, "%s{\"hash\":\"%s\"", i > 0 ? "," : "", n->packs[i].hash);
+        put_text(t, "name", n->packs[i].name);
+        put_text(t, "version", n->packs[i].version);
+        moe_text_printf(t, "}");
+    }
+    moe_text_printf(t, "]}");
+}
+
+static moe_status read_pack(const moe_json *json, cluster_pack *p, moe_error *err)
+{
+    moe_status status = get_text(json, "hash", sizeof p->hash - 1, true, p->hash, err);
+
+    if (status == MOE_OK && (strspn(p->hash, "0123456789abcdef") != 64 || p->hash[64] != '\0')) {
+        status = moe_fail(err, MOE_ERR_CORRUPT, "packs: a hash must be 64 hex digits");
+    }
+    if (status == MOE_OK) {
+        status = get_text(json, "name", CATALOGUE_MAX_NAME, true, p->name, err);
+    }
+    return status == MOE_OK ? get_text(json, "version", CATALOGUE_MAX_NAME, true, p->version, err) : status;
+}
+
+/* What a node offers; of more than the limit, the first. */
+static moe_status read_packs(const moe_json *json, cluster_pack *packs, cluster_node *n, moe_error *err)
+{
+    const json_t *list = json_object_get(json, "packs");
+
+    n->packs = packs;
+    for (size_t i = 0; i < json_array_size(list) && i < CLUSTER_MAX_PACKS; i++) {
+        moe_status status = read_pack(json_array_get(list, i), &packs[i], err);
+
+        if (status != MOE_OK) {
+            return status;
+        }
+        n->n_packs++;
+    }
+    return MOE_OK;
 }
 
 static moe_status read_node(const moe_json *json, cluster_node *n, moe_error *err)
@@ -261,7 +298,7 @@ static moe_status read_node(const moe_json *json, cluster_node *n, moe_error *er
     return status == MOE_OK ? moe_json_bool(json, "draining", &n->draining, NULL, err) : status;
 }
 
-moe_status cluster_read_node(const char *value, size_t bytes, cluster_node *out, moe_error *err)
+moe_status cluster_read_node(const char *value, size_t bytes, cluster_pack *packs, cluster_node *out, moe_error *err)
 {
     moe_json *json;
     cluster_node node = {0};
@@ -271,6 +308,9 @@ moe_status cluster_read_node(const char *value, size_t bytes, cluster_node *out,
         return status;
     }
     status = read_node(json, &node, err);
+    if (status == MOE_OK && packs != NULL) {
+        status = read_packs(json, packs, &node, err);
+    }
     moe_json_free(json);
     if (status == MOE_OK) {
         *out = node;
@@ -462,7 +502,7 @@ static moe_status read_names(const moe_json *json, const char *key, cluster_ids 
 }
 
 /* ------------------------------------------------------------------------------------------------ coordinator */
-void cluster_write_coordinator(moe_text *t, const cluster_model *m, const cluster_coordinator *c,
+void cluster_write_coordinator(moe_text *t, const router_space *space, const cluster_coordinator *c,
                                const cluster_ids *missed)
 {
     moe_text_printf(t, "{\"v\":1");
@@ -471,15 +511,22 @@ void cluster_write_coordinator(moe_text *t, const cluster_model *m, const cluste
     put_number(t, "epoch_applied", c->epoch_applied);
     if (c->settled != NULL) {
         put_number(t, "epoch_settled", c->epoch_settled);
-        put_bitmap(t, "settled", m->space, c->settled);
+        put_bitmap(t, "settled", space, c->settled);
     }
     if (missed->n > 0) {
         put_names(t, "missed", missed);
     }
+    if (c->prepared != 0) {
+        put_number(t, "prepared", c->prepared);
+    }
+    if (c->failed != 0) {
+        put_number(t, "failed", c->failed);
+        put_text(t, "why", c->why);
+    }
     moe_text_printf(t, "}");
 }
 
-moe_status cluster_read_coordinator(const char *value, size_t bytes, const cluster_model *m, uint64_t *bitmap,
+moe_status cluster_read_coordinator(const char *value, size_t bytes, const router_space *space, uint64_t *bitmap,
                                     cluster_ids *missed, cluster_coordinator *out, moe_error *err)
 {
     moe_json *json;
@@ -500,8 +547,17 @@ moe_status cluster_read_coordinator(const char *value, size_t bytes, const clust
     if (status == MOE_OK) {
         status = get_number(json, "epoch_settled", (int64_t)CLUSTER_MAX_EPOCH, false, &c.epoch_settled, err);
     }
+    if (status == MOE_OK) {
+        status = get_number(json, "prepared", MAX_NUMBER, false, &c.prepared, err);
+    }
+    if (status == MOE_OK) {
+        status = get_number(json, "failed", MAX_NUMBER, false, &c.failed, err);
+    }
+    if (status == MOE_OK) {
+        status = get_text(json, "why", CATALOGUE_MAX_WHY, false, c.why, err);
+    }
     if (status == MOE_OK && c.epoch_settled != 0 && bitmap != NULL) {
-        status = read_bitmap(json, "settled", m->space, bitmap, &n_set, err);
+        status = read_bitmap(json, "settled", space, bitmap, &n_set, err);
         c.settled = bitmap;
     }
     if (missed != NULL) {
@@ -518,16 +574,16 @@ moe_status cluster_read_coordinator(const char *value, size_t bytes, const clust
 }
 
 /* ------------------------------------------------------------------------------------------------ ready */
-void cluster_write_ready(moe_text *t, const cluster_model *m, const cluster_ready_record *r)
+void cluster_write_ready(moe_text *t, const router_space *space, const cluster_ready_record *r)
 {
     moe_text_printf(t, "{\"v\":1");
     put_incarnation(t, r->incarnation);
     put_number(t, "epoch", r->epoch);
-    put_bitmap(t, "experts", m->space, r->bitmap);
+    put_bitmap(t, "experts", space, r->bitmap);
     moe_text_printf(t, "}");
 }
 
-moe_status cluster_read_ready(const char *value, size_t bytes, const cluster_model *m, cluster_ready_record *out,
+moe_status cluster_read_ready(const char *value, size_t bytes, const router_space *space, cluster_ready_record *out,
                               moe_error *err)
 {
     moe_json *json;
@@ -541,7 +597,7 @@ moe_status cluster_read_ready(const char *value, size_t bytes, const cluster_mod
         status = get_number(json, "epoch", (int64_t)CLUSTER_MAX_EPOCH, false, &out->epoch, err);
     }
     if (status == MOE_OK) {
-        status = read_bitmap(json, "experts", m->space, out->bitmap, &out->n_ready, err);
+        status = read_bitmap(json, "experts", space, out->bitmap, &out->n_ready, err);
     }
     moe_json_free(json);
     return status;

@@ -43,7 +43,9 @@ static void write_node(cluster *c, moe_text *t)
     cluster_node n = {.incarnation = c->o.incarnation,
                       .memory_bytes = c->o.memory_bytes,
                       .expert_bytes = c->o.model.expert_bytes,
-                      .draining = c->told.draining};
+                      .draining = c->told.draining,
+                      .packs = c->o.packs,
+                      .n_packs = c->o.n_packs};
 
     (void)snprintf(n.address, sizeof n.address, "%s", c->o.address);
     (void)snprintf(n.device, sizeof n.device, "%s", c->o.device);
@@ -58,11 +60,13 @@ static void write_coordinator(cluster *c, moe_text *t)
 
     if (c->told.settled_epoch > c->told.applied) { /* else it says nothing more */
         k.epoch_settled = c->told.settled_epoch;
-        k.settled = c->told.settled;
+        k.settled = c->told.settled.bits;
     }
-
+    k.prepared = c->told.prepared;
+    k.failed = c->told.failed;
+    (void)snprintf(k.why, sizeof k.why, "%s", c->told.failed_why);
     (void)snprintf(k.address, sizeof k.address, "%s", c->o.address);
-    cluster_write_coordinator(t, &c->o.model, &k, &c->told.missed);
+    cluster_write_coordinator(t, c->told.settled.space, &k, &c->told.missed);
 }
 
 /* Own key (and a node's report), if the key is still as it was. */
@@ -76,9 +80,9 @@ static void send_registration(cluster *c, cluster_compare_kind kind, uint64_t re
     c->sent_version = c->told.version;
     if (ready != NULL) {
         const cluster_ready_record r = {
-            .incarnation = c->o.incarnation, .epoch = c->told.ready_epoch, .bitmap = c->told.ready};
+            .incarnation = c->o.incarnation, .epoch = c->told.ready_epoch, .bitmap = c->told.ready.bits};
         write_node(c, record);
-        cluster_write_ready(ready, &c->o.model, &r);
+        cluster_write_ready(ready, c->told.ready.space, &r);
     } else {
         write_coordinator(c, record);
     }
@@ -93,13 +97,13 @@ static bool read_holder(cluster *c, const cluster_entry *e, uint64_t *incarnatio
     cluster_node n;
     cluster_coordinator k;
 
-    if (c->o.role == CLUSTER_NODE && cluster_read_node(e->value, e->value_bytes, &n, &err) == MOE_OK) {
+    if (c->o.role == CLUSTER_NODE && cluster_read_node(e->value, e->value_bytes, NULL, &n, &err) == MOE_OK) {
         *incarnation = n.incarnation;
         memcpy(address, n.address, sizeof n.address);
         return true;
     }
     if (c->o.role == CLUSTER_COORDINATOR &&
-        cluster_read_coordinator(e->value, e->value_bytes, &c->o.model, NULL, NULL, &k, &err) == MOE_OK) {
+        cluster_read_coordinator(e->value, e->value_bytes, NULL, NULL, NULL, &k, &err) == MOE_OK) {
         *incarnation = k.incarnation;
         memcpy(address, k.address, sizeof k.address);
         return true;
@@ -302,7 +306,7 @@ static bool is_usurped(const cluster *c, const cluster_entry *e)
     (void)snprintf(key, sizeof key, "coordinators/%s", id);
     const cluster_entry *holder = cluster_mirror_read(&c->mirror, key);
     return holder == NULL ||
-           cluster_read_coordinator(holder->value, holder->value_bytes, &c->o.model, NULL, NULL, &k, &err) != MOE_OK ||
+           cluster_read_coordinator(holder->value, holder->value_bytes, NULL, NULL, NULL, &k, &err) != MOE_OK ||
            k.incarnation != incarnation || incarnation == c->o.incarnation;
 }
 
@@ -342,6 +346,7 @@ static void publish(cluster *c)
     uint64_t ignored = 0;
     const cluster_state_input in = {.mirror = &c->mirror,
                                     .model = &c->o.model,
+                                    .first = c->first_catalogue,
                                     .previous = c->state,
                                     .keep = cluster_keep_vanished,
                                     .ctx = c,
@@ -394,7 +399,8 @@ static void act(cluster *c, uint64_t now, uint64_t *due)
     if (!c->is_watching) {
         cluster_watch_begin(c);
     }
-    if (settle_model(c) || settle_registration(c, now) || cluster_settle_policy(c, now) || campaign(c)) {
+    if (settle_model(c) || settle_registration(c, now) || cluster_settle_policy(c, now) ||
+        cluster_settle_catalogue(c, now) || campaign(c)) {
         *due = MOE_MIN(*due, c->ask_due_ns > now ? c->ask_due_ns : *due);
         return;
     }

@@ -88,8 +88,7 @@ void cluster_seal_write(const cluster_seal *s, const char *key, moe_text *record
     moe_text_append(record, "\"}", 2);
 }
 
-/* Where the mac's field begins; NULL: there is none. */
-static const char *tail_of(const char *value, size_t n)
+const char *cluster_seal_find(const char *value, size_t n)
 {
     const char *tail = n > TAIL_BYTES ? value + n - TAIL_BYTES : NULL;
 
@@ -100,12 +99,12 @@ static const char *tail_of(const char *value, size_t n)
 
 bool cluster_seal_is_there(const char *value, size_t n)
 {
-    return tail_of(value, n) != NULL;
+    return cluster_seal_find(value, n) != NULL;
 }
 
 bool cluster_seal_holds(const cluster_seal *s, const char *key, const char *value, size_t n)
 {
-    const char *tail = tail_of(value, n);
+    const char *tail = cluster_seal_find(value, n);
     unsigned char mac[MAC_BYTES];
     char hex[2 * MAC_BYTES];
 

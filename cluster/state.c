@@ -7,7 +7,7 @@
 typedef struct build {
     const cluster_state_input *in;
     cluster_state_box *box;
-    router_space *space; /* of the model */
+    router_space *space; /* of the catalogue */
     size_t n_words;      /* of one bitmap */
     size_t capacity;     /* nodes that the box has bitmaps for */
     uint64_t believable; /* the highest epoch that a key may name */
@@ -71,7 +71,7 @@ static void read_ready(build *b, cluster_node *n, uint64_t *bitmap)
     if (e == NULL) {
         return;
     }
-    if (cluster_read_ready(e->value, e->value_bytes, b->in->model, &r, &err) != MOE_OK ||
+    if (cluster_read_ready(e->value, e->value_bytes, b->space, &r, &err) != MOE_OK ||
         note_epoch(b, r.epoch, &err) != MOE_OK) {
         memset(bitmap, 0, b->n_words * sizeof *bitmap);
         complain(b, e, &err);
@@ -85,18 +85,47 @@ static void read_ready(build *b, cluster_node *n, uint64_t *bitmap)
     n->n_ready = r.n_ready;
 }
 
+/* Moves a node's packs into the box, which has room for all that anybody tells: a place in it, since the box may move. */
+static void keep_packs(build *b, cluster_node *n)
+{
+    cluster_state_box *box = b->box;
+    cluster_pack *grown = n->n_packs == 0 ? NULL : realloc(box->packs, (box->n_packs + n->n_packs) * sizeof *grown);
+
+    if (grown == NULL) {
+        n->n_packs = 0; /* without memory it offers none, for now */
+        n->packs = NULL;
+        return;
+    }
+    memcpy(grown + box->n_packs, n->packs, n->n_packs * sizeof *grown);
+    box->packs = grown;
+    box->n_packs += n->n_packs;
+}
+
+/* The nodes' packs lie in the box in the order of the nodes. */
+static void point_to_packs(build *b)
+{
+    size_t at = 0;
+
+    for (size_t i = 0; i < b->box->s.n_nodes; i++) {
+        b->box->nodes[i].packs = b->box->nodes[i].n_packs > 0 ? b->box->packs + at : NULL;
+        at += b->box->nodes[i].n_packs;
+    }
+}
+
 static void read_node(build *b, cluster_entry *e, const char *id)
 {
     cluster_node *n = &b->box->nodes[b->box->s.n_nodes];
+    cluster_pack packs[CLUSTER_MAX_PACKS];
     moe_error err;
 
     if (b->box->s.n_nodes == b->capacity) {
         (void)moe_fail(&err, MOE_ERR_BUSY, "more than %d nodes", ROUTER_MAX_NODES);
         complain(b, e, &err);
-    } else if (cluster_read_node(e->value, e->value_bytes, n, &err) != MOE_OK) {
+    } else if (cluster_read_node(e->value, e->value_bytes, packs, n, &err) != MOE_OK) {
         complain(b, e, &err);
     } else {
         memcpy(n->id, id, strlen(id) + 1);
+        keep_packs(b, n);
         n->registered = true;
         read_ready(b, n, new_bitmap(b));
         b->box->s.n_nodes++;
@@ -129,7 +158,7 @@ static void read_coordinator(build *b, cluster_entry *e, const char *id)
     if (b->box->s.n_coordinators == CLUSTER_MAX_COORDINATORS) { /* the box has room for as many as there are keys */
         (void)moe_fail(&err, MOE_ERR_BUSY, "more than %d coordinators", CLUSTER_MAX_COORDINATORS);
         complain(b, e, &err);
-    } else if (cluster_read_coordinator(e->value, e->value_bytes, b->in->model, bitmap, &missed, c, &err) != MOE_OK ||
+    } else if (cluster_read_coordinator(e->value, e->value_bytes, b->space, bitmap, &missed, c, &err) != MOE_OK ||
                note_epoch(b, c->epoch_applied, &err) != MOE_OK || note_epoch(b, c->epoch_settled, &err) != MOE_OK) {
         complain(b, e, &err);
     } else {
@@ -219,8 +248,10 @@ static void carry_vanished(build *b)
             continue;
         }
         uint64_t *bitmap = new_bitmap(b);
-        memcpy(bitmap, old->ready, b->n_words * sizeof *bitmap);
+        memcpy(bitmap, old->ready,
+               router_space_words(p->s.space) * sizeof *bitmap); /* the space has grown since, at most */
         *n = *old;
+        keep_packs(b, n);
         n->ready = bitmap;
         n->registered = false;
         b->box->s.n_nodes++;
@@ -246,6 +277,7 @@ static void read_members(build *b)
     read_some(b, "nodes/", is_known_node, true, read_node);
     carry_vanished(b);
     read_some(b, "nodes/", is_known_node, false, read_node);
+    point_to_packs(b); /* before they are sorted */
     qsort(b->box->nodes, s->n_nodes, sizeof *b->box->nodes, compare_nodes);
     read_some(b, "coordinators/", is_known_coordinator, true, read_coordinator);
     read_some(b, "coordinators/", is_known_coordinator, false, read_coordinator);
@@ -401,7 +433,9 @@ static void read_placement(build *b)
                        (unsigned long long)r->epoch, (unsigned long long)p->s.epoch);
         complain(b, e, &err);
     }
-    if (r->epoch == 0 || !b->is_whole || is_older || (p != NULL && p->s.epoch == r->epoch)) {
+    bool is_known =
+        p != NULL && p->s.epoch == r->epoch && p->s.space == b->space; /* a later space may have more of it */
+    if (r->epoch == 0 || !b->is_whole || is_older || is_known) {
         keep_placement(b);
         return;
     }
@@ -436,7 +470,7 @@ static cluster_state_box *open_box(const build *b, size_t n_coordinators)
 
 cluster_state_box *cluster_state_build(const cluster_state_input *in)
 {
-    build b = {.in = in, .space = in->model->space, .n_words = router_space_words(in->model->space)};
+    build b = {.in = in};
     size_t wanted = in->previous != NULL ? in->previous->s.n_nodes : 0, n_coordinators = 0;
 
     for (size_t i = 0; i < in->mirror->n; i++) {
@@ -444,11 +478,19 @@ cluster_state_box *cluster_state_build(const cluster_state_input *in)
         n_coordinators += id_in(&in->mirror->entries[i], "coordinators/") != NULL;
     }
     b.capacity = MOE_MIN(wanted, (size_t)ROUTER_MAX_NODES);
+    cluster_state_box found = {.packs = NULL};
+    cluster_read_catalogue(in, &found);
+    b.space = found.s.space;
+    b.n_words = router_space_words(b.space);
     b.box = open_box(&b, MOE_MIN(n_coordinators, (size_t)CLUSTER_MAX_COORDINATORS));
     if (b.box == NULL) {
+        catalogue_unref(found.s.catalogue);
         return NULL;
     }
-    b.box->s.space = router_space_ref(in->model->space);
+    b.box->s.catalogue = found.s.catalogue;
+    b.box->s.catalogue_revision = found.s.catalogue_revision;
+    b.box->catalogue_is_refused = found.catalogue_is_refused;
+    b.box->s.space = router_space_ref(b.space);
     b.box->s.nodes = b.box->nodes;
     b.box->s.coordinators = b.box->coordinators;
     b.box->highest_epoch = in->previous != NULL ? in->previous->highest_epoch : 0;
@@ -468,6 +510,8 @@ void cluster_state_release(const cluster_state *s)
     if (box != NULL && atomic_fetch_sub_explicit(&box->refs, 1, memory_order_acq_rel) == 1) {
         router_placement_unref(box->s.desired);
         router_space_unref(box->s.space);
+        catalogue_unref(box->s.catalogue);
+        free(box->packs);
         free(box);
     }
 }
@@ -512,7 +556,7 @@ static void mark_desired(const cluster_state *s, const size_t index[ROUTER_MAX_N
 static size_t add_ready(const cluster_state *s, const uint64_t *const *told, uint32_t slot, const bool *desired,
                         router_replica *replicas)
 {
-    const router_expert *e = router_space_expert(s->space, slot);
+    const router_expert *e = router_space_expert(s->space, slot); /* as in every older space that has the slot */
     size_t n = 0;
 
     for (uint32_t i = 0; i < s->n_nodes; i++) {
@@ -533,16 +577,17 @@ static size_t count_bits(const uint64_t *bitmap, size_t n_words)
     return n;
 }
 
-moe_status cluster_state_routing(const cluster_state *s, const uint64_t *const *told, router_placement **out,
-                                 moe_error *err)
+moe_status cluster_state_routing(const cluster_state *s, router_space *space, const uint64_t *const *told,
+                                 router_placement **out, moe_error *err)
 {
     size_t index[ROUTER_MAX_NODES], n = 0, total = 0;
     bool desired[ROUTER_MAX_NODES + 1];
     const char *ids[ROUTER_MAX_NODES];
 
+    space = space != NULL ? space : s->space;
     for (size_t i = 0; i < s->n_nodes; i++) {
         ids[i] = s->nodes[i].id;
-        total += count_bits(cluster_state_ready(s, told, i), router_space_words(s->space));
+        total += count_bits(cluster_state_ready(s, told, i), router_space_words(space));
     }
     router_replica *replicas = calloc(total + 1, sizeof *replicas);
     if (replicas == NULL) {
@@ -551,11 +596,11 @@ moe_status cluster_state_routing(const cluster_state *s, const uint64_t *const *
     if (s->desired != NULL) {
         match_nodes(s, s->desired, index);
     }
-    for (uint32_t slot = 0; slot < router_space_n_slots(s->space); slot++) {
+    for (uint32_t slot = 0; slot < router_space_n_slots(space); slot++) {
         mark_desired(s, index, slot, desired);
         n += add_ready(s, told, slot, desired, replicas + n);
     }
-    moe_status status = router_placement_open(s->epoch, s->space, ids, s->n_nodes, replicas, n, out, err);
+    moe_status status = router_placement_open(s->epoch, space, ids, s->n_nodes, replicas, n, out, err);
     free(replicas);
     return status;
 }
@@ -570,6 +615,23 @@ static bool is_ready_anywhere(const cluster_state *s, uint32_t slot)
     return false;
 }
 
+static bool is_in_default(const cluster_state *s, const router_expert *e)
+{
+    const router_set_layer *l = router_set_at(catalogue_default(s->catalogue), e->layer);
+    uint32_t low = 0, high = l->n_experts;
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+
+        if (l->expert_ids[middle] < e->id) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low < l->n_experts && l->expert_ids[low] == e->id;
+}
+
 size_t cluster_state_missing(const cluster_state *s, router_expert *first)
 {
     size_t n = 0;
@@ -577,7 +639,7 @@ size_t cluster_state_missing(const cluster_state *s, router_expert *first)
     for (uint32_t slot = 0; slot < router_space_n_slots(s->space); slot++) {
         const router_expert *e = router_space_expert(s->space, slot);
 
-        if (e->is_local || is_ready_anywhere(s, slot)) {
+        if (e->is_local || is_ready_anywhere(s, slot) || !is_in_default(s, e)) {
             continue;
         }
         if (n++ == 0 && first != NULL) {

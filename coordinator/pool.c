@@ -108,19 +108,41 @@ static bool expert_has_its_owner(const cluster_state *s, const uint64_t *const *
 
 /* The experts of which no row goes to a replica outside the placement: their former owners may drop them. Returns whether
  * that is all of them. */
-static bool find_settled(const cluster_state *s, const uint64_t *const *told, uint64_t *bitmap)
+static bool find_settled(const cluster_state *s, const router_space *space, const uint64_t *const *told,
+                         uint64_t *bitmap)
 {
     bool all = true;
+    size_t n;
 
-    memset(bitmap, 0, router_space_words(s->space) * sizeof *bitmap);
-    for (uint32_t slot = 0; slot < router_space_n_slots(s->space); slot++) {
-        if (expert_has_its_owner(s, told, slot)) {
+    memset(bitmap, 0, router_space_words(space) * sizeof *bitmap);
+    for (uint32_t slot = 0; slot < router_space_n_slots(space); slot++) {
+        (void)router_placement_owners(s->desired, slot, &n);
+        if (n == 0 || expert_has_its_owner(s, told, slot)) { /* without owners: no set has it, or it is local */
             router_bit_set(bitmap, slot);
         } else {
-            all = all && router_space_expert(s->space, slot)->is_local;
+            all = false;
         }
     }
     return all;
+}
+
+/* The engine has grown: so does what is sized by the space. False: no memory. */
+static bool follow_space(pool *p)
+{
+    router_space *space = exchange_get_space(p->exchange);
+
+    if (space == p->space) {
+        return true;
+    }
+    uint64_t *settled = calloc(router_space_words(space), sizeof *settled);
+    if (settled == NULL) {
+        return false;
+    }
+    free(p->settled);
+    router_space_unref(p->space);
+    p->settled = settled;
+    p->space = router_space_ref(space);
+    return true;
 }
 
 /* Full nodes wait for this: what they may drop makes room for what they are to load. */
@@ -129,7 +151,7 @@ static void tell_settled(pool *p, uint64_t epoch, uint64_t now)
     if (now - p->settled_ns >= SETTLED_NS) {
         p->settled_ns = now;
         p->settled_epoch = 0;
-        cluster_set_settled(p->cluster, epoch, p->settled);
+        cluster_set_settled(p->cluster, p->space, epoch, p->settled);
     } else {
         p->settled_epoch = epoch; /* on_turn */
     }
@@ -145,7 +167,7 @@ static void apply_placement(pool *p, const cluster_state *s)
         return;
     }
     ask_nodes(p, s, told);
-    if (cluster_state_routing(s, told, &routing, &err) != MOE_OK) {
+    if (!follow_space(p) || cluster_state_routing(s, p->space, told, &routing, &err) != MOE_OK) {
         MOE_ERROR("placement epoch %llu is not applied: %s", (unsigned long long)s->epoch, err.text);
         atomic_store(&p->changed, true); /* again at the next turn */
         return;
@@ -155,7 +177,7 @@ static void apply_placement(pool *p, const cluster_state *s)
     if (s->epoch == p->epoch_applied) {
         return;
     }
-    if (!find_settled(s, told, p->settled)) {
+    if (!find_settled(s, p->space, told, p->settled)) {
         tell_settled(p, s->epoch, moe_now_ns(p->o.clock));
     } else {
         p->epoch_applied = s->epoch;
@@ -329,7 +351,8 @@ moe_status pool_open(const pool_options *options, pool **out, moe_error *err)
     p->incarnation = options->incarnation != 0 ? options->incarnation : moe_random_entropy() | 1;
     pthread_mutex_init(&p->lock, NULL);
     pool_view_open(p);
-    p->settled = calloc(router_space_words(options->files->space), sizeof *p->settled);
+    p->space = router_space_ref(options->files->space);
+    p->settled = calloc(router_space_words(p->space), sizeof *p->settled);
     moe_status status = p->settled != NULL ? member_id(options->member, p->id, err)
                                            : moe_fail(err, MOE_ERR_NO_MEMORY, "pool: out of memory");
     if (status == MOE_OK && moe_resolver_open(&(moe_resolver_options){0}, &p->names) != MOE_OK) {
@@ -474,5 +497,6 @@ void pool_close(pool *p)
     exchange_close(p->exchange);
     pthread_mutex_destroy(&p->lock);
     free(p->settled);
+    router_space_unref(p->space);
     free(p);
 }

@@ -37,6 +37,7 @@ struct pool {
     /* the engine's thread */
     pool_node nodes[ROUTER_MAX_NODES];
     uint64_t epoch_applied, shown_ns;
+    router_space *space;                /* owned: the exchange's, as settled is sized */
     uint64_t *settled;                  /* owned bitmap: of the newest epoch, until it is applied */
     uint64_t settled_epoch, settled_ns; /* still to be told, 0: nothing; when it was last told */
 

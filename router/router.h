@@ -259,6 +259,7 @@ typedef struct router_solver_input {
     const router_solver_node *nodes;  /* [n_nodes] */
     size_t n_nodes;                   /* 1 .. ROUTER_MAX_NODES */
     router_space *space;              /* its experts are placed, but for local ones */
+    const uint64_t *wanted;           /* by slot: only these are; NULL: all */
     uint32_t replication;             /* owners wanted per expert, >= 1; more than there are nodes: one on each */
     const router_placement *previous; /* NULL: none. What need not move stays */
     /* What has an owner left among the nodes stays as it is; only the other experts are given owners: those that they have

@@ -39,7 +39,7 @@ typedef struct solver {
 
     uint32_t *quota; /* owned [n_nodes, n_layers], step 2 */
 
-    /* of the layer under work. Experts are counted by their place among those of the layer that are not local */
+    /* of the layer under work. Experts are counted by their place among those of the layer that are to be placed */
     uint32_t n;   /* experts */
     int32_t *ids; /* owned [widest] */
     uint32_t room[ROUTER_MAX_NODES];
@@ -57,16 +57,31 @@ static uint8_t *held(solver *s, uint32_t node, uint32_t expert)
     return &s->on[(size_t)node * s->widest + expert];
 }
 
+static bool is_placed(const router_solver_input *in, uint32_t slot)
+{
+    return !router_space_expert(in->space, slot)->is_local && (in->wanted == NULL || router_bit(in->wanted, slot));
+}
+
+static uint64_t count_wanted(const router_solver_input *in)
+{
+    uint64_t n = 0;
+
+    for (uint32_t slot = 0; slot < router_space_n_slots(in->space); slot++) {
+        n += is_placed(in, slot);
+    }
+    return n;
+}
+
 static moe_status check_input(const router_solver_input *in, moe_error *err)
 {
     if (in->n_nodes == 0 || in->n_nodes > ROUTER_MAX_NODES) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "solver: %zu nodes, limits 1 and %d", in->n_nodes, ROUTER_MAX_NODES);
     }
     uint32_t r = MOE_MIN(in->replication, (uint32_t)in->n_nodes);
-    uint32_t n = router_space_n_node_experts(in->space);
-    if (r == 0 || n > SOLVER_MAX_COPIES / r) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "solver: %u experts, replication %u: limit %u copies", n,
-                        in->replication, SOLVER_MAX_COPIES);
+    uint64_t n = count_wanted(in);
+    if (r == 0 || n == 0 || n > SOLVER_MAX_COPIES / r) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "solver: %llu experts, replication %u: limit %u copies",
+                        (unsigned long long)n, in->replication, SOLVER_MAX_COPIES);
     }
     for (size_t i = 0; i < in->n_nodes; i++) {
         if (in->nodes[i].memory_bytes != 0 && in->nodes[i].expert_bytes == 0) {
@@ -159,7 +174,7 @@ static uint32_t layer_size(const solver *s, uint32_t layer)
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < l->n_experts; i++) {
-        n += !router_space_expert(s->space, l->slots[i])->is_local;
+        n += is_placed(s->in, l->slots[i]);
     }
     return n;
 }
@@ -511,7 +526,7 @@ static void begin_layer(solver *s, uint32_t layer)
 
     s->n = 0;
     for (uint32_t i = 0; i < l->n_experts; i++) {
-        if (!router_space_expert(s->space, l->slots[i])->is_local) {
+        if (is_placed(s->in, l->slots[i])) {
             s->ids[s->n++] = l->ids[i];
         }
     }
@@ -709,7 +724,7 @@ moe_status router_solve(const router_solver_input *input, router_placement **out
                 .n_nodes = (uint32_t)input->n_nodes,
                 .n_layers = router_space_n_layers(input->space),
                 .widest = router_space_widest(input->space),
-                .n_experts = router_space_n_node_experts(input->space),
+                .n_experts = count_wanted(input),
                 .replication = MOE_MIN(input->replication, (uint32_t)input->n_nodes)};
     status = solve_all(&s, out, err);
     free(s.extra);

@@ -43,14 +43,15 @@ struct assignment {
     loader *loader;
     const moe_clock *clock;
     char id[ROUTER_MAX_NODE_ID + 1];
-    const router_space *space;
-    size_t n_words;   /* of one bitmap */
-    uint64_t *wanted; /* owned, as the next */
+    router_space *space; /* owned; as the next are sized */
+    size_t n_words;      /* of one bitmap */
+    uint64_t *wanted;    /* owned, as the next */
     uint64_t *held;
     uint64_t *failed; /* could not be loaded; until retry_ns */
     uint64_t *settled, *covered;
     size_t cursor; /* of two rounds over all experts: everything before it is loaded, asked for, or has failed */
     bool full;     /* said: there is no room before something is dropped */
+    bool follow;   /* the cluster's space, at retry_ns */
     uint64_t retry_ns, report_ns;
     uint64_t absent_ns; /* from when on who is absent is not waited for; UINT64_MAX: all have followed */
     uint64_t look_ns;   /* when it is looked next who that is */
@@ -69,8 +70,8 @@ struct assignment {
     atomic_bool complete;
 };
 
-moe_status assignment_open(expert_node *node, loader *from, const char *id, const router_space *space,
-                           const moe_clock *clock, assignment **out)
+moe_status assignment_open(expert_node *node, loader *from, const char *id, router_space *space, const moe_clock *clock,
+                           assignment **out)
 {
     assignment *a = calloc(1, sizeof *a);
 
@@ -81,7 +82,7 @@ moe_status assignment_open(expert_node *node, loader *from, const char *id, cons
     a->loader = from;
     a->clock = clock;
     (void)snprintf(a->id, sizeof a->id, "%s", id);
-    a->space = space;
+    a->space = router_space_ref(space);
     a->n_words = router_space_words(space);
     a->wanted = calloc(a->n_words, sizeof *a->wanted);
     a->held = calloc(a->n_words, sizeof *a->held);
@@ -106,6 +107,7 @@ void assignment_close(assignment *a)
         free(a->failed);
         free(a->settled);
         free(a->covered);
+        router_space_unref(a->space);
         free(a);
     }
 }
@@ -172,13 +174,56 @@ static uint64_t find_absent(assignment *a, const cluster_state *s, bool is_new, 
     return ~p.connected;
 }
 
+/* The cluster's space has grown: the node follows, and what is sized by it here. False: no memory; it is tried again. */
+static bool follow_space(assignment *a, router_space *space)
+{
+    uint64_t **const bitmaps[] = {&a->wanted, &a->held, &a->failed, &a->settled, &a->covered};
+    uint64_t *grown[MOE_COUNT(bitmaps)] = {NULL};
+    size_t n_words = router_space_words(space);
+    expert_node_growth *growth = NULL;
+    moe_error err = {""};
+    bool ok = true;
+
+    if (space == a->space) {
+        return true;
+    }
+    for (size_t i = 0; i < MOE_COUNT(bitmaps); i++) {
+        grown[i] = calloc(n_words, sizeof *grown[i]);
+        ok = ok && grown[i] != NULL;
+    }
+    moe_status status = ok ? expert_node_growth_open(a->node, space, &growth, &err)
+                           : moe_fail(&err, MOE_ERR_NO_MEMORY, "%zu words", n_words);
+    for (size_t i = 0; i < MOE_COUNT(bitmaps); i++) {
+        if (status == MOE_OK) {
+            memcpy(grown[i], *bitmaps[i], a->n_words * sizeof *grown[i]);
+            free(*bitmaps[i]);
+            *bitmaps[i] = grown[i];
+        } else {
+            free(grown[i]);
+        }
+    }
+    if (status != MOE_OK) {
+        MOE_ERROR("the node's experts cannot follow the catalogue: %s", err.text);
+        return false;
+    }
+    expert_node_grow(a->node, growth);
+    expert_node_growth_close(growth);
+    router_space_unref(a->space);
+    a->space = router_space_ref(space);
+    a->n_words = n_words;
+    return true;
+}
+
 /* Starts over from the first expert with what the cluster wants now. */
 static void take_state(assignment *a, cluster *c, uint64_t now)
 {
     const cluster_state *s = cluster_state_acquire(c);
     uint64_t before = a->epoch;
 
-    if (s->desired != NULL) {
+    if (!follow_space(a, s->space)) {
+        a->retry_ns = now + RETRY_NS;
+        a->follow = true;
+    } else if (s->desired != NULL) {
         uint64_t absent = find_absent(a, s, s->epoch != before, now);
         a->n_wanted = (uint32_t)cluster_state_wanted(s, a->id, a->wanted);
         cluster_state_settled(s, absent, a->settled);
@@ -367,7 +412,7 @@ static void report(assignment *a, cluster *c, bool idle, uint64_t now)
 
     if (a->report && (idle || now >= a->report_ns)) {
         a->reported_epoch = complete ? a->epoch : a->reported_epoch;
-        cluster_set_ready(c, a->held, a->reported_epoch);
+        cluster_set_ready(c, a->space, a->held, a->reported_epoch);
         if (complete) {
             say_loaded(a);
         }
@@ -387,6 +432,10 @@ unsigned assignment_turn(assignment *a, cluster *c)
         a->look_ns = now + LOOK_NS;
     }
     if (a->retry_ns != 0 && now >= a->retry_ns) {
+        if (a->follow) {
+            a->follow = false;
+            assignment_notify(a);
+        }
         memset(a->failed, 0, a->n_words * sizeof *a->failed);
         a->retry_ns = 0;
         a->cursor = 0;

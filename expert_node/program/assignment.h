@@ -13,9 +13,9 @@
 
 typedef struct assignment assignment;
 
-/* node, loader, space and clock are borrowed; id is copied. The loader works for this assignment alone; the space is the
- * cluster's. */
-MOE_NODISCARD moe_status assignment_open(expert_node *node, loader *from, const char *id, const router_space *space,
+/* node, loader and clock are borrowed; id is copied. The loader works for this assignment alone; the space is the node's, and
+ * both follow the cluster's when that grows. */
+MOE_NODISCARD moe_status assignment_open(expert_node *node, loader *from, const char *id, router_space *space,
                                          const moe_clock *clock, assignment **out);
 void assignment_close(assignment *a); /* NULL is fine */
 /* The cluster's state has changed: for cluster_options.changed. Any thread. */

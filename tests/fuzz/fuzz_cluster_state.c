@@ -14,15 +14,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 static cluster_model model = {
     .family = "olmoe", .numeric_class = "cpu-f32-1", .k = 2, .d_model = 16, .expert_bytes = 4096};
 
-/* In every layer the experts 0 .. EXPERTS - 1 and a local one; in the first one 9, too, which was added. */
+static catalogue *base;
+
+/* In every layer the experts 0 .. EXPERTS - 1 and a local one; the catalogues of the corpus add 6 to 9 in the first one. */
 static void open_space(void)
 {
-    const router_addition added = {.layer = 0, .id = 9};
-    router_space *base;
+    catalogue_model m = {.min_experts = 2};
 
-    MOE_ASSERT(router_space_open_base(LAYERS, EXPERTS, 1, &base, NULL) == MOE_OK);
-    MOE_ASSERT(router_space_grow(base, &added, 1, &model.space, NULL) == MOE_OK);
-    router_space_unref(base);
+    MOE_ASSERT(router_space_open_base(LAYERS, EXPERTS, 1, &model.space, NULL) == MOE_OK);
+    m.space = model.space;
+    MOE_ASSERT(catalogue_open(&m, &base, NULL) == MOE_OK);
 }
 
 static bool keep(void *ctx, const cluster_node *node)
@@ -53,9 +54,11 @@ static void enter(cluster_mirror *m, char *line, uint64_t revision, const cluste
 static void question(const cluster_state *s)
 {
     router_placement *p = NULL;
-    uint64_t bitmap[LAYERS];
+    uint64_t *bitmap = calloc(router_space_words(s->space), sizeof *bitmap);
     moe_error err;
 
+    MOE_ASSERT(bitmap != NULL && s->space == catalogue_space(s->catalogue));
+    MOE_ASSERT(router_space_continues(s->space, model.space));
     MOE_ASSERT((s->policy.replication == 0) == (s->policy.min_nodes == 0));
     MOE_ASSERT(s->policy.replication <= ROUTER_MAX_NODES && s->policy.min_nodes <= ROUTER_MAX_NODES);
     (void)cluster_state_missing(s, NULL);
@@ -65,25 +68,31 @@ static void question(const cluster_state *s)
     for (size_t i = 0; i < s->n_nodes; i++) {
         (void)cluster_state_wanted(s, s->nodes[i].id, bitmap);
         MOE_ASSERT(cluster_state_node(s, s->nodes[i].id) == &s->nodes[i]);
+        for (size_t p_idx = 0; p_idx < s->nodes[i].n_packs; p_idx++) {
+            MOE_ASSERT(strlen(s->nodes[i].packs[p_idx].hash) == 64 && s->nodes[i].packs[p_idx].name[0] != '\0');
+        }
     }
     for (size_t i = 0; i < s->n_coordinators; i++) {
         for (uint32_t n = (uint32_t)s->n_nodes; n < ROUTER_MAX_NODES; n++) {
             MOE_ASSERT(!router_nodes_has(&s->coordinators[i].missed, n));
         }
     }
-    MOE_ASSERT(cluster_state_routing(s, NULL, &p, &err) == MOE_OK);
+    MOE_ASSERT(cluster_state_routing(s, NULL, NULL, &p, &err) == MOE_OK);
     router_placement_unref(p);
+    free(bitmap);
 }
 
 static cluster_state_box *build(cluster_mirror *m, const cluster_state_box *previous)
 {
     uint64_t ignored = 0;
     const cluster_state_input in = {
-        .mirror = m, .model = &model, .previous = previous, .keep = keep, .ignored = &ignored};
+        .mirror = m, .model = &model, .first = base, .previous = previous, .keep = keep, .ignored = &ignored};
     cluster_state_box *box = cluster_state_build(&in);
 
     MOE_ASSERT(box != NULL);
     question(&box->s);
+    /* What is in force never goes back, and no number of an expert is given anew. */
+    MOE_ASSERT(previous == NULL || router_space_continues(box->s.space, previous->s.space));
     return box;
 }
 

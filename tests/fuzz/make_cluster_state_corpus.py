@@ -52,11 +52,40 @@ def signed(lines, secret=b"the secret of a fuzzer", cluster="fuzz", key_of=lambd
     return out
 
 
+PACK = "a" * 64
+
+
+def expert_set(*layers):
+    """As docs/catalogue.md has it; 6 to 9 of the first layer are the pack's."""
+    text = "conclave-set 1\n" + "0" * 64 + "\n"
+    for number, ids in enumerate(layers):
+        added = {i: hashlib.sha256(f"conclave-expert 1\n{PACK}\n0\n{i - 6}\n".encode()).hexdigest() for i in ids if number == 0 and i > 5}
+        text += ",".join(f"{i}:{added[i]}" if i in added else str(i) for i in ids) + "\n"
+    return {"id": hashlib.sha256(text.encode()).hexdigest(), "layers": [f"{ids[0]}-{ids[-1]}" for ids in layers]}
+
+
+BASE = expert_set(range(6), range(6))
+MORE = expert_set(range(10), range(6))
+
+
+def catalogue(number=1, default=MORE, pending=None, **more):
+    packs = [{"kind": "add", "name": "german", "version": "1", "hash": PACK, "since": 5, "by": "ann", "layers": [[0, 4, 6]]}]
+    entry = {"number": number, "at": 5, "who": "ann", "what": "add german 1", "before": BASE["id"], "after": MORE["id"]}
+    value = {"v": 1, "number": number, "packs": packs, "sets": [BASE, MORE], "names": [], "default": default["id"], "former": [
+        {"set": (BASE if default is MORE else MORE)["id"], "until": 5}], "log": [entry] if pending is None else []}
+    if pending is not None:
+        value["pending"] = {"number": number, "begun": 8, "deadline": 9, "who": "bob", "what": "add german 1", "target": MORE["id"]}
+        value["former"] = []
+        value["sets"] = [BASE, MORE]
+    return record("catalogue", {**value, **more})
+
+
+BEGUN = catalogue(default=BASE, pending=True)
 COORDINATOR = record("coordinators/c", {"v": 1, "incarnation": INC, "address": "h:2", "epoch_applied": 1})
 SETTLED = {"v": 1, "incarnation": INC, "address": "h:2", "epoch_applied": 0, "epoch_settled": 1}
 CONTROLLER = record("controller", {"v": 1, "id": "c", "incarnation": INC})
 NODES = node("a") + node("b", draining=True)
-WHOLE = model() + policy() + NODES + ready("a") + ready("b", ["1-3", "0,4"]) + COORDINATOR + CONTROLLER + layer(0) + layer(1) + placement()
+WHOLE = model() + policy() + catalogue() + NODES + ready("a") + ready("b", ["1-3", "0,4"]) + COORDINATOR + CONTROLLER + layer(0) + layer(1) + placement()
 SEEDS = {
     "whole": WHOLE,
     "vanished": WHOLE + "--\nnodes/a\nnodes/b\nready/a\n",
@@ -135,6 +164,25 @@ SEEDS = {
     "epoch_absurd": WHOLE + "--\n" + layer(0, (1 << 53) - 1),
     "no_key_of_ours": WHOLE + "placement/2 {}\nnodes/a/b {}\nunknown {}\n",
     "policy_no_json": "policy {\n",
+    "catalogue_begun": BEGUN + NODES + COORDINATOR + "--\n" + record("coordinators/c", {**SETTLED, "epoch_settled": 0, "prepared": 1}),
+    "catalogue_done": BEGUN + NODES + layer(0) + layer(1) + placement() + "--\n" + catalogue(),
+    "catalogue_of_a_placement": NODES + layer(0) + layer(1) + placement() + "--\n" + BEGUN,
+    "catalogue_gone": WHOLE + "--\ncatalogue\n",
+    "catalogue_no_json": WHOLE + "--\ncatalogue {\n",
+    "catalogue_older": catalogue(number=7) + "--\n" + catalogue(number=6),
+    "catalogue_begun_again": catalogue() + "--\n" + BEGUN,
+    "catalogue_of_others": catalogue() + "--\n" + catalogue(number=2).replace(PACK, "b" * 64),
+    "catalogue_other_experts": catalogue() + "--\n" + record("catalogue", {"v": 1, "number": 2, "packs": [], "sets": [BASE], "names": [],
+                                                                          "default": BASE["id"], "former": [], "log": []}),
+    "coordinator_failed": record("coordinators/c", {**SETTLED, "epoch_settled": 0, "failed": 1, "why": "no memory"}),
+    "coordinator_failed_long": record("coordinators/c", {**SETTLED, "epoch_settled": 0, "failed": 1, "why": "x" * 256}),
+    "coordinator_prepared_text": record("coordinators/c", {**SETTLED, "epoch_settled": 0, "prepared": "1"}),
+    "node_packs": node("a", packs=[{"hash": PACK, "name": "german", "version": "1"}, {"hash": "b" * 64, "name": "fix", "version": "2"}])
+                  + node("b", packs=[{"hash": "c" * 64, "name": "fix", "version": "3"}]) + "--\nnodes/b\n",
+    "node_packs_hash": node("a", packs=[{"hash": "A" * 64, "name": "german", "version": "1"}]),
+    "node_packs_name": node("a", packs=[{"hash": PACK, "version": "1"}]),
+    "node_packs_many": node("a", packs=[{"hash": PACK, "name": "g", "version": "1"}] * 70),
+    "node_packs_text": node("a", packs="german") + node("b", packs=["german"]),
     "many_nodes": "".join(node(f"n{i}") for i in range(258)),
     "many_coordinators": "".join(COORDINATOR.replace("/c", f"/c{i}") for i in range(66)),
 }

@@ -23,7 +23,7 @@ static void everything_is_placed_and_reported_ready(void **state)
     run_for(&w, SECOND);
     assert_int_equal(missing_of(coordinator), 0);
     const cluster_state *s = cluster_state_acquire(coordinator->c);
-    assert_ok(cluster_state_routing(s, NULL, &routing, &err), err);
+    assert_ok(cluster_state_routing(s, NULL, NULL, &routing, &err), err);
     for (uint32_t l = 0; l < LAYERS; l++) {
         for (int32_t e = 0; e < EXPERTS; e++) {
             size_t n;
@@ -45,7 +45,7 @@ static size_t fewest_routed(member *m)
     moe_error err;
     const cluster_state *s = cluster_state_acquire(m->c);
 
-    assert_ok(cluster_state_routing(s, NULL, &routing, &err), err);
+    assert_ok(cluster_state_routing(s, NULL, NULL, &routing, &err), err);
     for (uint32_t l = 0; l < LAYERS; l++) {
         for (int32_t e = 0; e < EXPERTS; e++) {
             size_t n;
@@ -66,7 +66,7 @@ static size_t count_routed(member *m, const char *id, bool preferred)
     moe_error err;
     const cluster_state *s = cluster_state_acquire(m->c);
 
-    assert_ok(cluster_state_routing(s, NULL, &routing, &err), err);
+    assert_ok(cluster_state_routing(s, NULL, NULL, &routing, &err), err);
     for (uint32_t l = 0; l < LAYERS; l++) {
         for (int32_t e = 0; e < EXPERTS; e++) {
             size_t n;

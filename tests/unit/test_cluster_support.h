@@ -204,7 +204,7 @@ static inline void load_wanted(member *m, const char *id)
     const cluster_state *s = cluster_state_acquire(m->c);
 
     (void)cluster_state_wanted(s, id, bitmap);
-    cluster_set_ready(m->c, bitmap, s->epoch);
+    cluster_set_ready(m->c, NULL, bitmap, s->epoch);
     cluster_state_release(s);
 }
 

@@ -433,8 +433,8 @@ static void b_reports(uint64_t layer_0, uint64_t layer_1, uint64_t settled_0, ui
     const uint64_t settled = bits_of(settled_0, settled_1);
 
     last = bits_of(layer_0, layer_1);
-    cluster_set_ready(other, &last, 0);
-    cluster_set_settled(coordinator, epoch(), &settled);
+    cluster_set_ready(other, NULL, &last, 0);
+    cluster_set_settled(coordinator, NULL, epoch(), &settled);
     run(2);
 }
 
@@ -487,12 +487,12 @@ static void what_was_settled_before_is_not_settled_now(void **state)
     run(3);
     place(50, "0-3", "", "", "0-3");
     run(3);
-    cluster_set_settled(coordinator, 50, &all);
+    cluster_set_settled(coordinator, NULL, 50, &all);
     run(3);
     place(51, "", "0-3", "", "0-3");
     run(3);
     assert_int_equal(held(0), 0xf);
-    cluster_set_settled(coordinator, 51, &all);
+    cluster_set_settled(coordinator, NULL, 51, &all);
     run(3);
     assert_int_equal(held(0), 0);
 }

@@ -1,0 +1,662 @@
+/* Changes of what may be routed to, in a cluster: both phases, whoever dies or loses the store meanwhile. */
+#include "tests/unit/test_cluster_support.h"
+
+#include "catalogue/catalogue.h"
+
+enum { WORDS = 4, GERMAN = 4 };
+
+static world w;
+static member *a, *b, *n1, *n2; /* coordinators; nodes */
+static moe_error err;
+
+static const catalogue_pack_layer german_layers[] = {{.layer = 0, .n_experts = 3}, {.layer = 2, .n_experts = 1}};
+
+static catalogue_pack german(void)
+{
+    catalogue_pack p = {.name = "german", .version = "1", .n_layers = 2, .layers = german_layers, .n_experts = GERMAN};
+
+    memset(p.hash, 'a', 64);
+    return p;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    world_open(&w, 7);
+    a = add(&w, CLUSTER_COORDINATOR, "a");
+    b = add(&w, CLUSTER_COORDINATOR, "b");
+    n1 = add(&w, CLUSTER_NODE, "n1");
+    n2 = add(&w, CLUSTER_NODE, "n2");
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    world_close(&w);
+    return 0;
+}
+
+/* ------------------------------------------------------------------------------------------------ what members do */
+static void load(member *m, const char *id)
+{
+    uint64_t bitmap[WORDS];
+    const cluster_state *s = m->c != NULL ? cluster_state_acquire(m->c) : NULL;
+
+    if (s != NULL) {
+        assert_true(router_space_words(s->space) <= WORDS);
+        (void)cluster_state_wanted(s, id, bitmap);
+        cluster_set_ready(m->c, s->space, bitmap, s->epoch);
+    }
+    cluster_state_release(s);
+}
+
+/* Nodes load what they are to hold. */
+static void run_loading(uint64_t ns)
+{
+    for (uint64_t t = 0; t < ns; t += 200 * MS) {
+        run_for(&w, 200 * MS);
+        load(n1, "n1");
+        load(n2, "n2");
+    }
+}
+
+static uint64_t pending_of(member *m)
+{
+    const cluster_state *s = cluster_state_acquire(m->c);
+    const catalogue_pending *p = catalogue_get_pending(s->catalogue);
+    uint64_t number = p != NULL ? p->number : 0;
+
+    cluster_state_release(s);
+    return number;
+}
+
+static void prepare(member *m)
+{
+    cluster_set_prepared(m->c, pending_of(m), NULL);
+}
+
+static moe_status ask_by(member *m, const catalogue_change *change)
+{
+    const cluster_state *s = cluster_state_acquire(m->c);
+    catalogue *next = NULL;
+    moe_status status = catalogue_begin(s->catalogue, change, &next, &err);
+
+    if (status == MOE_OK) {
+        status = cluster_change_catalogue(m->c, next, s->catalogue_revision, &err);
+    }
+    catalogue_unref(next);
+    cluster_state_release(s);
+    return status;
+}
+
+static moe_status ask_for_german(member *m)
+{
+    const catalogue_pack p = german();
+    const catalogue_change change = {
+        .op = CATALOGUE_ADD, .pack = &p, .who = "ann", .now_ms = 1000, .deadline_ms = 61000};
+
+    return ask_by(m, &change);
+}
+
+static void begin_german(void)
+{
+    run_loading(5 * SECOND);
+    assert_ok(ask_for_german(a), err);
+    run_loading(5 * SECOND);
+    assert_int_equal(pending_of(b), 1);
+}
+
+static size_t default_experts(member *m)
+{
+    const cluster_state *s = cluster_state_acquire(m->c);
+    size_t n = 0;
+
+    for (size_t l = 0; l < LAYERS; l++) {
+        n += router_set_at(catalogue_default(s->catalogue), l)->n_experts;
+    }
+    cluster_state_release(s);
+    return n;
+}
+
+/* Why the last change was given up; "": it was done. */
+static const char *end_of(member *m)
+{
+    static char text[CATALOGUE_MAX_WHY + 1];
+    const cluster_state *s = cluster_state_acquire(m->c);
+    size_t n = catalogue_n_entries(s->catalogue);
+
+    (void)snprintf(text, sizeof text, "%s",
+                   n > 0 ? catalogue_entry_at(s->catalogue, n - 1)->undone : "nothing was asked");
+    cluster_state_release(s);
+    return text;
+}
+
+static void assert_done(bool done)
+{
+    member *const all[] = {a, b, n1, n2};
+
+    for (size_t i = 0; i < MOE_COUNT(all); i++) {
+        if (all[i]->c != NULL) {
+            assert_int_equal(pending_of(all[i]), 0);
+            assert_int_equal(default_experts(all[i]), LAYERS * EXPERTS + (done ? GERMAN : 0));
+        }
+    }
+}
+
+/* Owners of the experts that were added, in the newest placement. */
+static size_t placed_german(member *m)
+{
+    const cluster_state *s = cluster_state_acquire(m->c);
+    size_t total = 0, n;
+
+    for (uint32_t slot = LAYERS * EXPERTS; slot < router_space_n_slots(s->space); slot++) {
+        (void)router_placement_owners(s->desired, slot, &n);
+        total += n > 0;
+    }
+    cluster_state_release(s);
+    return total;
+}
+
+/* ------------------------------------------------------------------------------------------------ done */
+static void a_change_is_done_when_all_are_prepared_and_covered(void **state)
+{
+    (void)state;
+    begin_german();
+    assert_int_equal(placed_german(b), GERMAN);
+    prepare(a);
+    run_loading(5 * SECOND);
+    assert_int_equal(default_experts(a), LAYERS * EXPERTS); /* b has not said so */
+    prepare(b);
+    run_loading(2 * SECOND);
+    assert_done(true);
+    assert_string_equal(end_of(b), "");
+}
+
+static void it_waits_until_its_experts_are_there(void **state)
+{
+    (void)state;
+    run_loading(5 * SECOND);
+    assert_ok(ask_for_german(b), err);
+    run_for(&w, 3 * SECOND);
+    prepare(a);
+    prepare(b);
+    run_for(&w, 10 * SECOND); /* nodes load nothing */
+    assert_int_equal(pending_of(a), 1);
+    run_loading(2 * SECOND);
+    assert_done(true);
+}
+
+static void what_needs_no_experts_needs_the_coordinators_alone(void **state)
+{
+    const catalogue_expert one = {.layer = 1, .id = 3};
+    const catalogue_change prune = {
+        .op = CATALOGUE_PRUNE, .experts = &one, .n_experts = 1, .now_ms = 1, .deadline_ms = 60001};
+
+    (void)state;
+    run_loading(5 * SECOND);
+    assert_ok(ask_by(a, &prune), err);
+    run_for(&w, SECOND);
+    prepare(a);
+    prepare(b);
+    run_for(&w, SECOND);
+    assert_int_equal(default_experts(b), LAYERS * EXPERTS - 1);
+}
+
+static void what_no_set_has_any_more_loses_its_owners_in_the_end(void **state)
+{
+    const catalogue_change remove = {.op = CATALOGUE_REMOVE, .word = "german", .now_ms = 1, .deadline_ms = 60001};
+    const catalogue_change rollback = {.op = CATALOGUE_ROLLBACK, .now_ms = 1, .deadline_ms = 60001};
+
+    (void)state;
+    begin_german();
+    prepare(a);
+    prepare(b);
+    run_loading(2 * SECOND);
+    assert_ok(ask_by(a, &remove), err);
+    run_loading(SECOND);
+    prepare(a);
+    prepare(b);
+    run_loading(10 * SECOND);
+    assert_int_equal(default_experts(a), LAYERS * EXPERTS);
+    assert_int_equal(placed_german(a), GERMAN); /* an undo takes no load */
+    assert_ok(ask_by(a, &rollback), err);
+    run_for(&w, 100 * MS);
+    prepare(a);
+    prepare(b);
+    run_for(&w, 200 * MS);
+    assert_done(true);
+    assert_ok(ask_by(b, &remove), err);
+    run_loading(SECOND);
+    prepare(a);
+    prepare(b);
+    run_loading(700 * SECOND);
+    assert_int_equal(placed_german(a), 0);
+    load(n1, "n1");
+    assert_int_equal(missing_of(a), 0);
+}
+
+/* ------------------------------------------------------------------------------------------------ undone */
+static void a_coordinator_that_cannot_undoes_it_with_its_reason(void **state)
+{
+    (void)state;
+    begin_german();
+    prepare(a);
+    cluster_set_prepared(b->c, pending_of(b), "no\nmemory");
+    run_loading(2 * SECOND);
+    assert_done(false);
+    assert_string_equal(end_of(a), "coordinator b: no memory");
+    run_loading(5 * SECOND);
+    assert_ok(ask_for_german(a), err); /* its reason was for that change alone */
+    run_loading(SECOND);
+    prepare(a);
+    prepare(b);
+    run_loading(2 * SECOND);
+    assert_done(true);
+}
+
+static void the_time_ends_and_it_is_said_who_was_waited_for(void **state)
+{
+    (void)state;
+    begin_german();
+    prepare(a);
+    run_loading(50 * SECOND);
+    assert_int_equal(pending_of(a), 1);
+    run_loading(15 * SECOND);
+    assert_done(false);
+    assert_string_equal(end_of(a), "coordinator b has not prepared");
+}
+
+static void an_expert_that_no_node_loads_undoes_it(void **state)
+{
+    (void)state;
+    run_loading(5 * SECOND);
+    assert_ok(ask_for_german(a), err);
+    run_for(&w, 3 * SECOND);
+    prepare(a);
+    prepare(b);
+    run_for(&w, 62 * SECOND);
+    assert_done(false);
+    assert_string_equal(end_of(a), "no node has layer 0 expert 10 ready");
+}
+
+/* ------------------------------------------------------------------------------------------------ members */
+static void a_coordinator_that_joins_must_prepare_too(void **state)
+{
+    (void)state;
+    begin_german();
+    member *c = add(&w, CLUSTER_COORDINATOR, "c");
+    run_loading(2 * SECOND);
+    prepare(a);
+    prepare(b);
+    run_loading(5 * SECOND);
+    assert_int_equal(pending_of(c), 1);
+    prepare(c);
+    run_loading(SECOND);
+    assert_done(true);
+    assert_int_equal(default_experts(c), LAYERS * EXPERTS + GERMAN);
+}
+
+static void a_coordinator_that_has_died_is_not_waited_for(void **state)
+{
+    (void)state;
+    begin_german();
+    member *dies = state_is(a, is_controller) ? b : a, *stays = dies == a ? b : a;
+    kill_member(dies);
+    prepare(stays);
+    run_loading(25 * SECOND);
+    assert_done(true);
+}
+
+static void the_next_controller_ends_what_the_last_one_began(void **state)
+{
+    (void)state;
+    for (int fails = 0; fails < 2; fails++) {
+        begin_german();
+        member *dies = state_is(a, is_controller) ? a : b, *stays = dies == a ? b : a;
+        kill_member(dies);
+        if (fails == 0) {
+            prepare(stays);
+        }
+        run_loading(90 * SECOND);
+        assert_done(fails == 0);
+        (void)teardown(NULL);
+        (void)setup(NULL);
+    }
+}
+
+static void a_node_that_dies_with_the_only_copies_holds_it_up(void **state)
+{
+    (void)state;
+    begin_german();
+    kill_process(n1);
+    kill_process(n2);
+    run_for(&w, 3 * SECOND);
+    prepare(a);
+    prepare(b);
+    run_for(&w, 62 * SECOND);
+    assert_int_equal(pending_of(a), 0);
+    assert_int_equal(default_experts(a), LAYERS * EXPERTS);
+    assert_contains(end_of(a), "no node has layer");
+}
+
+static void of_two_who_ask_at_once_one_is_heard(void **state)
+{
+    const catalogue_change define = {.op = CATALOGUE_DEFINE, .word = "plain", .now_ms = 1, .deadline_ms = 60001};
+
+    (void)state;
+    run_loading(5 * SECOND);
+    assert_ok(ask_for_german(a), err);
+    assert_ok(ask_by(b, &define), err);
+    assert_int_equal(ask_for_german(a), MOE_ERR_BUSY);
+    run_loading(3 * SECOND);
+    assert_int_equal(pending_of(a), pending_of(b));
+    assert_int_not_equal(ask_by(b, &define), MOE_OK); /* one at a time */
+    prepare(a);
+    prepare(b);
+    run_loading(3 * SECOND);
+    assert_int_equal(pending_of(a), 0);
+}
+
+/* ------------------------------------------------------------------------------------------------ the store */
+static void do_german(void)
+{
+    begin_german();
+    prepare(a);
+    prepare(b);
+    run_loading(2 * SECOND);
+    assert_done(true);
+}
+
+static void a_store_that_was_wiped_is_filled_again(void **state)
+{
+    (void)state;
+    do_german();
+    cluster_memory_wipe(w.memory);
+    run_loading(60 * SECOND);
+    assert_non_null(stored(&w, "catalogue"));
+    assert_done(true);
+    member *c = add(&w, CLUSTER_COORDINATOR, "c");
+    run_loading(2 * SECOND);
+    assert_int_equal(default_experts(c), LAYERS * EXPERTS + GERMAN);
+}
+
+static void a_store_that_was_restored_takes_nothing_back(void **state)
+{
+    for (int phase = 0; phase < 2; phase++) {
+        (void)state;
+        run_loading(5 * SECOND);
+        if (phase == 0) {
+            cluster_memory_save(w.memory); /* there is none yet */
+        }
+        assert_ok(ask_for_german(a), err);
+        run_loading(SECOND);
+        if (phase == 1) {
+            cluster_memory_save(w.memory); /* it is pending */
+        }
+        prepare(a);
+        prepare(b);
+        run_loading(3 * SECOND);
+        assert_done(true);
+        cluster_memory_restore(w.memory);
+        run_loading(60 * SECOND);
+        assert_done(true);
+        assert_contains(stored(&w, "catalogue"), "\"number\":1");
+        (void)teardown(NULL);
+        (void)setup(NULL);
+    }
+}
+
+static void what_is_malformed_changes_nothing_and_is_written_anew(void **state)
+{
+    (void)state;
+    do_german();
+    cluster_memory_put(w.memory, PREFIX "catalogue", "{\"v\":1,\"number\":9}");
+    run_for(&w, 2 * SECOND);
+    assert_done(true);
+    assert_contains(stored(&w, "catalogue"), "german");
+}
+
+static void a_stranger_without_the_secret_changes_nothing(void **state)
+{
+    char *copy;
+
+    (void)state;
+    world_close(&w);
+    world_open(&w, 7);
+    w.secret = "secret";
+    a = add(&w, CLUSTER_COORDINATOR, "a");
+    b = add(&w, CLUSTER_COORDINATOR, "b");
+    n1 = add(&w, CLUSTER_NODE, "n1");
+    n2 = add(&w, CLUSTER_NODE, "n2");
+    do_german();
+    copy = strdup(stored(&w, "catalogue"));
+    *strstr(copy, "\"who\":\"ann\"") = ' ';
+    cluster_memory_put(w.memory, PREFIX "catalogue", copy);
+    free(copy);
+    run_for(&w, 2 * SECOND);
+    assert_done(true);
+    assert_contains(stored(&w, "catalogue"), "\"who\":\"ann\"");
+    assert_contains(stored(&w, "catalogue"), "\"mac\":\"");
+}
+
+static void a_member_without_the_store_keeps_what_it_knows(void **state)
+{
+    (void)state;
+    do_german();
+    cluster_memory_set_faults(w.memory, &(cluster_memory_faults){.down = true});
+    run_for(&w, 40 * SECOND);
+    assert_done(true);
+    assert_int_equal(ask_for_german(a), MOE_ERR_EXISTS); /* the catalogue's own word: it is active */
+    const catalogue_change remove = {.op = CATALOGUE_REMOVE, .word = "german", .now_ms = 1, .deadline_ms = 60001};
+    assert_int_equal(ask_by(a, &remove), MOE_ERR_UNAVAILABLE);
+}
+
+/* ------------------------------------------------------------------------------------------------ seeds
+ * Members come, go and lose the store while changes are asked for, by seed. Each coordinator prepares after a while, or says
+ * that it cannot, and takes every new default that it sees. Whatever happens: what a coordinator takes was the default in
+ * that order, nobody takes what it has not prepared for, and in the end each change is done or undone, for all alike. */
+typedef struct history {
+    char ids[64][65]; /* of default sets, as they were committed */
+    size_t n;
+} history;
+
+typedef struct follower {
+    member *m;
+    const char *name;
+    size_t taken; /* index in the history */
+    uint64_t prepared, due;
+} follower;
+
+static size_t find_default(const history *h, const char *id, size_t from)
+{
+    for (size_t i = from; i < h->n; i++) {
+        if (strcmp(h->ids[i], id) == 0) {
+            return i;
+        }
+    }
+    return h->n;
+}
+
+/* What the store has is the history: written down before anybody can have seen it. */
+static void note(history *h)
+{
+    const char *value = stored(&w, "catalogue"), *at = value != NULL ? strstr(value, "\"default\":\"") : NULL;
+
+    if (at != NULL && (h->n == 0 || strncmp(h->ids[h->n - 1], at + 11, 64) != 0)) {
+        assert_true(h->n < MOE_COUNT(h->ids));
+        memcpy(h->ids[h->n], at + 11, 64);
+        h->ids[h->n++][64] = '\0';
+    }
+}
+
+static void follow(follower *f, const history *h, moe_random *r)
+{
+    const cluster_state *s = cluster_state_acquire(f->m->c);
+    const catalogue_pending *p = catalogue_get_pending(s->catalogue);
+    size_t at = find_default(h, router_set_id(catalogue_default(s->catalogue)), f->taken);
+
+    if (s->catalogue_revision != 0 || f->taken > 0) {
+        assert_true(at < h->n); /* in order, none that was not committed */
+        f->taken = at;
+    }
+    if (p != NULL && p->number != f->prepared) {
+        f->prepared = p->number;
+        f->due = moe_now_ns(&w.clock.clock) + moe_random_below(r, 5) * SECOND;
+    }
+    if (p != NULL && f->due != 0 && moe_now_ns(&w.clock.clock) >= f->due) {
+        f->due = 0;
+        cluster_set_prepared(f->m->c, p->number, moe_random_below(r, 10) == 0 ? "no memory" : NULL);
+    }
+    cluster_state_release(s);
+}
+
+static void revive(follower *f)
+{
+    if (f->m->c == NULL) {
+        *f = (follower){.m = add(&w, CLUSTER_COORDINATOR, f->name), .name = f->name};
+    }
+}
+
+static void make_trouble(moe_random *r, follower f[2])
+{
+    const cluster_memory_faults faults = {.down = moe_random_below(r, 4) == 0,
+                                          .fail_percent = (uint32_t)moe_random_below(r, 20),
+                                          .lose_percent = (uint32_t)moe_random_below(r, 3),
+                                          .max_delay_ns = moe_random_below(r, 300) * MS};
+    size_t i = (size_t)moe_random_below(r, 2);
+
+    switch (moe_random_below(r, 8)) {
+    case 0:
+        cluster_memory_set_faults(w.memory, &faults);
+        break;
+    case 1:
+        cluster_memory_expire_leases(w.memory);
+        break;
+    case 2:
+        if (f[i].m->c != NULL && f[1 - i].m->c != NULL) {
+            kill_process(f[i].m);
+        }
+        break;
+    case 3:
+        if (w.n < MAX) {
+            revive(&f[i]);
+        }
+        break;
+    case 4:
+        cluster_memory_mute_watches(w.memory);
+        break;
+    default:
+        cluster_memory_set_faults(w.memory, &(cluster_memory_faults){0});
+    }
+}
+
+static void ask_something(moe_random *r, member *m)
+{
+    const catalogue_expert one = {.layer = (uint32_t)moe_random_below(r, LAYERS),
+                                  .id = (int32_t)moe_random_below(r, 8)};
+    const catalogue_pack p = german();
+    const catalogue_change changes[] = {
+        {.op = CATALOGUE_ADD, .pack = &p, .now_ms = 1, .deadline_ms = 20001},
+        {.op = CATALOGUE_REMOVE, .word = "german", .now_ms = 1, .deadline_ms = 20001},
+        {.op = CATALOGUE_PRUNE, .experts = &one, .n_experts = 1, .now_ms = 1, .deadline_ms = 20001},
+        {.op = CATALOGUE_RESTORE, .now_ms = 1, .deadline_ms = 20001},
+        {.op = CATALOGUE_ROLLBACK, .now_ms = 1, .deadline_ms = 20001}};
+
+    (void)!ask_by(m, &changes[moe_random_below(r, MOE_COUNT(changes))]); /* it may make no sense */
+}
+
+static size_t run_seed(uint64_t seed) /* returns how many defaults there were */
+{
+    history h = {.n = 0};
+    moe_random r;
+
+    moe_random_seed(&r, seed);
+    world_open(&w, seed);
+    a = add(&w, CLUSTER_COORDINATOR, "a");
+    b = add(&w, CLUSTER_COORDINATOR, "b");
+    n1 = add(&w, CLUSTER_NODE, "n1");
+    n2 = add(&w, CLUSTER_NODE, "n2");
+    follower f[2] = {{.m = a, .name = "a"}, {.m = b, .name = "b"}};
+    for (int turn = 0; turn < 400; turn++) {
+        bool calm = turn >= 240; /* then all come back, and there is a minute for the last change */
+
+        if (turn == 240) {
+            cluster_memory_set_faults(w.memory, &(cluster_memory_faults){0});
+            cluster_memory_lose_watches(w.memory);
+            for (size_t i = 0; i < 2 && w.n < MAX; i++) {
+                revive(&f[i]);
+            }
+        } else if (!calm && moe_random_below(&r, 6) == 0) {
+            make_trouble(&r, f);
+        } else if (!calm && moe_random_below(&r, 6) == 0) {
+            size_t i = f[0].m->c != NULL ? 0 : 1;
+            ask_something(&r, f[i].m);
+        }
+        for (uint64_t t = 0; t < 400 * MS; t += 20 * MS) {
+            run_for(&w, 20 * MS);
+            note(&h);
+        }
+        for (size_t i = 0; i < 2; i++) {
+            if (f[i].m->c != NULL) {
+                follow(&f[i], &h, &r);
+            }
+        }
+        load(n1, "n1");
+        load(n2, "n2");
+    }
+    for (size_t i = 0; i < 2; i++) {
+        if (f[i].m->c != NULL) {
+            assert_int_equal(pending_of(f[i].m), 0);
+            assert_true(h.n == 0 || strcmp(h.ids[f[i].taken], h.ids[h.n - 1]) == 0);
+            assert_int_equal(missing_of(f[i].m), 0);
+        }
+    }
+    world_close(&w);
+    return h.n;
+}
+
+static void by_seed_it_is_done_or_undone_and_never_half(void **state)
+{
+    const char *asked =
+        getenv("CATALOGUE_SEEDS"); /* more of them; make test takes few, as each is minutes of the clock */
+    uint64_t n_seeds = asked != NULL ? strtoull(asked, NULL, 10) : 12;
+    size_t n_defaults = 0;
+
+    (void)state;
+    moe_log_set_level(MOE_LOG_ERROR);
+    for (uint64_t seed = 1; seed <= n_seeds; seed++) {
+        print_message("seed %llu\n", (unsigned long long)seed);
+        n_defaults += run_seed(seed);
+    }
+    moe_log_set_level(MOE_LOG_INFO);
+    assert_true(n_defaults > 2 * n_seeds); /* it was not all given up */
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_change_is_done_when_all_are_prepared_and_covered),
+        TEST(it_waits_until_its_experts_are_there),
+        TEST(what_needs_no_experts_needs_the_coordinators_alone),
+        TEST(what_no_set_has_any_more_loses_its_owners_in_the_end),
+        TEST(a_coordinator_that_cannot_undoes_it_with_its_reason),
+        TEST(the_time_ends_and_it_is_said_who_was_waited_for),
+        TEST(an_expert_that_no_node_loads_undoes_it),
+        TEST(a_coordinator_that_joins_must_prepare_too),
+        TEST(a_coordinator_that_has_died_is_not_waited_for),
+        TEST(the_next_controller_ends_what_the_last_one_began),
+        TEST(a_node_that_dies_with_the_only_copies_holds_it_up),
+        TEST(of_two_who_ask_at_once_one_is_heard),
+        TEST(a_store_that_was_wiped_is_filled_again),
+        TEST(a_store_that_was_restored_takes_nothing_back),
+        TEST(what_is_malformed_changes_nothing_and_is_written_anew),
+        TEST(a_stranger_without_the_secret_changes_nothing),
+        TEST(a_member_without_the_store_keeps_what_it_knows),
+        cmocka_unit_test(by_seed_it_is_done_or_undone_and_never_half),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
