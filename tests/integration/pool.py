@@ -791,26 +791,40 @@ class Pool(unittest.TestCase):
             self.assertEqual(self.answers(coordinator), self.expected)
         self.stop_nodes()
 
-    def test_nodes_that_are_restarted_one_after_the_other_lose_no_answer(self):
-        """As an upgrade does it: one leaves, is started again under its name, is ready; then the next. No node is to spare."""
+    def restart_nodes(self, *ids):
+        """As a StatefulSet's upgrade does: one leaves, is started again under its name, is ready; then the next."""
+        for id in ids:
+            leaving = next(node for node in self.nodes if id in node.process.args)
+            self.nodes.remove(leaving)
+            leaving.process.send_signal(signal.SIGTERM)
+            code, log = leaving.end()
+            self.assertEqual(code, 0, log)
+            self.node(id, "--drain-timeout-ms", "600000").ready()
+
+    def test_an_upgrade_that_restarts_every_member_loses_no_answer(self):
+        """Nodes one after the other, none to spare; coordinators beside them: a new one is ready, then the old one leaves."""
         self.start_nodes(2, "--drain-timeout-ms", "600000")
-        with self.coordinator("--min-nodes", "2") as coordinator:
-            askers = [Asker(coordinator, self.expected_long) for _ in range(2)]
+        with contextlib.ExitStack() as all, concurrent.futures.ThreadPoolExecutor() as threads:
+            old = all.enter_context(self.coordinator("--min-nodes", "2", "--drain-timeout-ms", "600000", id="old"))
+            askers = [Asker(old, self.expected_long) for _ in range(2)]
             try:
-                for id in ("node-1", "node-0"):
-                    leaving = next(node for node in self.nodes if id in node.process.args)
-                    self.nodes.remove(leaving)
-                    leaving.process.send_signal(signal.SIGTERM)
-                    code, log = leaving.end()
-                    self.assertEqual(code, 0, log)
-                    self.node(id, "--drain-timeout-ms", "600000").ready()
-                    for asker in askers:
-                        asker.goes_on()
+                for asker in askers:
+                    asker.goes_on()
+                nodes = threads.submit(self.restart_nodes, "node-1", "node-0")
+                new = all.enter_context(self.coordinator("--min-nodes", "2", "--drain-timeout-ms", "600000", id="new"))
+                for asker in askers:
+                    asker.coordinator = new
+                for asker in askers:
+                    asker.goes_on()
+                self.assertEqual(old.stop(), (0, ""))
+                nodes.result()
+                for asker in askers:
+                    asker.goes_on()
             finally:
                 for asker in askers:
                     asker.stop()
-            self.assert_all_answered_by(coordinator, 2)
-            print(f"{sum(asker.n for asker in askers)} equal answers while two nodes were restarted")
+            self.assert_all_answered_by(new, 2)
+            print(f"{sum(asker.n for asker in askers)} equal answers while all members were restarted")
         self.stop_nodes()
 
     def test_members_with_another_secret_or_none_are_refused(self):
