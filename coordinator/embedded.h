@@ -60,7 +60,8 @@ typedef struct embedded_changes {
 } embedded_changes;
 
 /* Returns when it is taken; the placement's epoch is one more then. Requests go on meanwhile.
- * Errors: those of engine_change, model_gates_open and of making experts; MOE_ERR_NOT_FOUND: an expert has no tensors. */
+ * Errors: those of engine_change, model_gates_open and of making experts; MOE_ERR_NOT_FOUND: an expert has no tensors;
+ * MOE_ERR_BUSY: more memory than is free. */
 MOE_NODISCARD moe_status embedded_change(embedded *e, engine *of, const embedded_changes *changes, moe_error *err);
 /* Whether an expert is held: for the thread that makes changes. */
 bool embedded_holds(const embedded *e, uint32_t layer, int32_t expert_id);

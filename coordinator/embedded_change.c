@@ -120,10 +120,22 @@ static moe_status make_expert(const change *x, moved_expert *m)
     return source.open(source.ctx, m->who.layer, m->who.id, &m->expert, x->err);
 }
 
+/* The kernel promises memory that it has not; whoever runs out of it is killed. */
+static moe_status check_memory(const change *x)
+{
+    size_t needed = x->e->o.layout == COMPUTE_MAPPED ? 0 : x->n_comes * x->e->expert_bytes;
+    size_t available = needed == 0 ? 0 : moe_memory_available();
+    char more[MOE_SIZE_TEXT], free_now[MOE_SIZE_TEXT];
+
+    return needed <= available ? MOE_OK
+                               : moe_fail(x->err, MOE_ERR_BUSY, "%zu experts take %s, and %s are free", x->n_comes,
+                                          moe_size_text(needed, more), moe_size_text(available, free_now));
+}
+
 static moe_status make_experts(change *x)
 {
     size_t each = x->e->expert_bytes;
-    moe_status status = MOE_OK;
+    moe_status status = check_memory(x);
 
     for (size_t i = 0; i < x->n_comes && status == MOE_OK; i++) {
         status = make_expert(x, &x->comes[i]);
