@@ -161,7 +161,8 @@ MOE_NODISCARD moe_status catalogue_resolve(const catalogue *c, const char *const
                                            const char *const *exclude, size_t n_exclude, router_set **out,
                                            moe_error *err);
 /* A set of the catalogue's space out of JSON: {"layers": ["0-15,64", ...]}, or {"layer": 0, "experts": "0-15,64"} in place of a
- * layer's text; other keys are left alone. Referenced. Errors: MOE_ERR_CORRUPT and MOE_ERR_INVALID_ARG say what is wrong;
+ * layer's text; or one set as the API lists it, {"experts": [{"layer": 0, "ids": [0, 64]}, ...]}, also within {"sets": [...]}.
+ * Other keys are left alone. Referenced. Errors: MOE_ERR_CORRUPT and MOE_ERR_INVALID_ARG say what is wrong;
  * MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status catalogue_read_set(const catalogue *c, const char *text, size_t n, router_set **out,
                                             moe_error *err);

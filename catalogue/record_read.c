@@ -304,24 +304,45 @@ static moe_status keep_set(reading *r, router_set *set, const char *id, moe_erro
     return MOE_OK;
 }
 
-/* Of a layer: text, or {"layer": l, "experts": text}. NULL: neither. */
-static const char *ids_of(const json_t *json, uint32_t l)
+/* As the API lists them: [0, 1, 64] */
+static moe_status read_id_list(members *m, uint32_t layer, const json_t *list, moe_error *err)
 {
-    const json_t *layer = json_object_get(json, "layer");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        int64_t id;
+        uint32_t slot =
+            item(list, i, INT32_MAX, &id) ? router_space_slot(m->space, layer, (int32_t)id) : ROUTER_NO_SLOT;
 
-    if (json_is_object(json) && (!json_is_integer(layer) || json_integer_value(layer) != (json_int_t)l)) {
-        return NULL;
+        if (slot == ROUTER_NO_SLOT) {
+            return moe_fail(err, MOE_ERR_CORRUPT, "sets: layer %u: ids[%zu] is no expert that there is", layer, i);
+        }
+        router_bit_set(m->bits, slot);
     }
-    return json_string_value(json_is_object(json) ? json_object_get(json, "experts") : json);
+    return MOE_OK;
 }
 
-/* "layers" of an object: the ids of each layer. *out is a reference. */
-static moe_status read_members(const catalogue *c, const json_t *json, router_set **out, moe_error *err)
+/* Of a layer: text; {"layer": l, "experts": text}; {"layer": l, "ids": list}. */
+static moe_status read_one_layer(members *m, uint32_t l, const json_t *json, moe_error *err)
+{
+    const json_t *layer = json_object_get(json, "layer"), *ids = json_object_get(json, "ids");
+    const char *text = json_string_value(json_is_object(json) ? json_object_get(json, "experts") : json);
+
+    if (json_is_object(json) && (!json_is_integer(layer) || json_integer_value(layer) != (json_int_t)l)) {
+        return moe_fail(err, MOE_ERR_CORRUPT, "sets: layer %u is not where it is expected", l);
+    }
+    if (json_is_array(ids)) {
+        return read_id_list(m, l, ids, err);
+    }
+    return text != NULL ? read_ids(m, l, text, err) : moe_fail(err, MOE_ERR_CORRUPT, "sets: layer %u is no text", l);
+}
+
+/* A list of an object: the ids of each layer. *out is a reference. */
+static moe_status read_members(const catalogue *c, const json_t *json, const char *key, router_set **out,
+                               moe_error *err)
 {
     uint32_t n_layers = router_space_n_layers(c->space);
     const json_t *layers = NULL;
     members m;
-    moe_status status = get_list(json, "layers", n_layers, &layers, err);
+    moe_status status = get_list(json, key, n_layers, &layers, err);
 
     if (status == MOE_OK && json_array_size(layers) != n_layers) {
         status =
@@ -334,10 +355,7 @@ static moe_status read_members(const catalogue *c, const json_t *json, router_se
         return moe_fail(err, MOE_ERR_NO_MEMORY, "catalogue: out of memory");
     }
     for (uint32_t l = 0; l < n_layers && status == MOE_OK; l++) {
-        const char *ids = ids_of(json_array_get(layers, l), l);
-
-        status =
-            ids != NULL ? read_ids(&m, l, ids, err) : moe_fail(err, MOE_ERR_CORRUPT, "sets: layer %u is no text", l);
+        status = read_one_layer(&m, l, json_array_get(layers, l), err);
     }
     if (status == MOE_OK) {
         status = members_to_set(&m, c, out, err);
@@ -353,7 +371,7 @@ static moe_status read_set(reading *r, const json_t *json, moe_error *err)
     moe_status status = get_text(json, "id", id, sizeof id, err);
 
     if (status == MOE_OK) {
-        status = read_members(r->made, json, &set, err);
+        status = read_members(r->made, json, "layers", &set, err);
     }
     return status == MOE_OK ? keep_set(r, set, id, err) : status;
 }
@@ -366,7 +384,9 @@ moe_status catalogue_read_set(const catalogue *c, const char *text, size_t n, ro
     if (status != MOE_OK) {
         return status;
     }
-    status = read_members(c, json, out, err);
+    const json_t *sets = json_object_get(json, "sets"),
+                 *set = json_array_size(sets) == 1 ? json_array_get(sets, 0) : json;
+    status = read_members(c, set, json_object_get(set, "layers") == NULL ? "experts" : "layers", out, err);
     moe_json_free(json);
     return status;
 }

@@ -106,7 +106,8 @@ SEEDS = {
     "pending_name_many": {**pending(name="other"), "names": [{"name": f"n{i:02}", "set": BASE["id"]} for i in range(63)]},
     "pending_name_again": {**pending(name="n62"), "names": [{"name": f"n{i:02}", "set": BASE["id"]} for i in range(63)]},
     "file": {"layers": ["0-1,3", {"layer": 1, "experts": "0-4"}]}, "file_layer": {"layers": ["0-4", {"layer": 0, "experts": "0-4"}]},
-    "file_text": {"layers": [{"layer": 0, "experts": 1}, "0-4"]}, "file_few": {"layers": ["0", "0-4"]},
+    "file_text": {"layers": [{"layer": 0, "experts": 1}, "0-4"]}, "file_ids": {"experts": [{"layer": 0, "ids": [0, 1]}, {"layer": 1, "ids": [2, 4]}]},
+    "file_sets": {"sets": [{"id": "x", "experts": [{"layer": 0, "ids": [0, 5]}, {"layer": 1, "ids": [2, 4]}]}]}, "file_few": {"layers": ["0", "0-4"]},
     "pending_rollback_to_none": {**pending(rollback=True), "former": []}, "pending_list": whole(pending=[]),
 }
 TEXTS = {"empty": "", "cut": json.dumps(WHOLE)[:-1], "deep": "[" * 100, "twice": '{"v":1,"v":1}', "nul": '{"v":1,"number":0,"packs":[{"name":"a\\u0000"}]}'}

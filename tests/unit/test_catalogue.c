@@ -481,11 +481,16 @@ static void a_set_is_read_of_a_file(void **state)
 {
     static const struct {
         const char *text, *says;
-    } wrong[] = {{"{}", "layers: must be a list"},
+    } wrong[] = {{"{}", "experts: must be a list"},
                  {"{\"layers\":[\"0-4\",\"0-4\"]}", "2 layers; the model has 3"},
                  {"{\"layers\":[\"0-4\",\"0\",\"0-4\"]}", "layer 1"},
                  {"{\"layers\":[\"0-4\",\"0-7\",\"0-4\"]}", "of experts that there are"},
-                 {"{\"layers\":[\"0-4\",{\"layer\":2,\"experts\":\"0-4\"},\"0-4\"]}", "layer 1 is no text"}};
+                 {"{\"layers\":[\"0-4\",{\"layer\":2,\"experts\":\"0-4\"},\"0-4\"]}", "layer 1 is not where"},
+                 {"{\"layers\":[\"0-4\",7,\"0-4\"]}", "layer 1 is no text"},
+                 {"{\"experts\":[{\"layer\":0,\"ids\":[0,7]},\"0-4\",\"0-4\"]}", "layer 0: ids[1]"}};
+    const char listed[] =
+        "{\"sets\":[{\"id\":\"x\",\"experts\":[{\"layer\":0,\"ids\":[0,5,6]},{\"layer\":1,\"ids\":[1,2]},"
+        "{\"layer\":2,\"ids\":[4,5]}]}],\"pending\":\"\"}";
     const char text[] = "{\"id\":\"x\",\"layers\":[\"0-1,5\",{\"layer\":1,\"experts\":\"2-4\"},\"0,4\"]}";
     router_set *set = NULL;
 
@@ -493,6 +498,9 @@ static void a_set_is_read_of_a_file(void **state)
     add(german());
     assert_ok(catalogue_read_set(now, text, strlen(text), &set, &why), why);
     assert_set(set, "0-1,5|2-4|0,4");
+    router_set_unref(set);
+    assert_ok(catalogue_read_set(now, listed, strlen(listed), &set, &why), why);
+    assert_set(set, "0,5-6|1-2|4-5");
     router_set_unref(set);
     for (size_t i = 0; i < MOE_COUNT(wrong); i++) {
         assert_int_not_equal(catalogue_read_set(now, wrong[i].text, strlen(wrong[i].text), &set, &why), MOE_OK);
