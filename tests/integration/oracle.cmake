@@ -13,3 +13,8 @@ set_tests_properties(oracle PROPERTIES LABELS integration TIMEOUT 600)
 add_test(NAME packs_oracle
   COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/packs_oracle.py $<TARGET_FILE:conclave> $<TARGET_FILE:conclave-coordinator>)
 set_tests_properties(packs_oracle PROPERTIES LABELS integration TIMEOUT 600)
+if(TARGET api_python_descriptors)
+  add_test(NAME packs_live COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/packs_live.py $<TARGET_FILE:conclave>
+    $<TARGET_FILE:conclave-coordinator> ${CMAKE_CURRENT_BINARY_DIR}/api_python/api.bin)
+  set_tests_properties(packs_live PROPERTIES LABELS integration TIMEOUT 600 SKIP_RETURN_CODE 77)
+endif()
