@@ -129,6 +129,14 @@ moe_status cli_print_json(void *ctx, const ProtobufCMessage *reply, moe_error *e
 /* One line per field; ctx is not used. */
 moe_status cli_print_lines(void *ctx, const ProtobufCMessage *reply, moe_error *err);
 
+/* What a command's first argument says is to be done; without one it is the first of them. */
+typedef struct cli_word {
+    const char *word;
+    size_t min_args, max_args; /* after it */
+    moe_status (*run)(cli_run *run, moe_error *err);
+} cli_word;
+MOE_NODISCARD moe_status cli_run_word(cli_run *run, const cli_word *words, size_t n, moe_error *err);
+
 /* The folder's commands. */
 moe_status cli_generate_run(cli_run *run, moe_error *err);
 moe_status cli_chat_run(cli_run *run, moe_error *err);
@@ -143,6 +151,7 @@ moe_status cli_nodes_run(cli_run *run, moe_error *err);
 moe_status cli_placement_run(cli_run *run, moe_error *err);
 moe_status cli_convert_run(cli_run *run, moe_error *err);
 moe_status cli_packs_run(cli_run *run, moe_error *err);
+moe_status cli_sets_run(cli_run *run, moe_error *err);
 moe_status cli_manifest_run(cli_run *run, moe_error *err);
 moe_status cli_export_run(cli_run *run, moe_error *err);
 

@@ -48,6 +48,19 @@ static moe_status read_pem(const char *flag, const char *path, char **out, moe_e
 }
 
 /* The first line that says something. What HTTP/2 could not carry is refused here. */
+/* The server's file says behind a token which sets it is bound to: "TOKEN sets=a,b". */
+static size_t without_sets(const char *line, size_t n)
+{
+    size_t end = 0, rest;
+
+    while (end < n && line[end] != ' ' && line[end] != '\t') {
+        end++;
+    }
+    for (rest = end; rest < n && (line[rest] == ' ' || line[rest] == '\t'); rest++) {
+    }
+    return n - rest > 5 && strncmp(line + rest, "sets=", 5) == 0 ? end : n;
+}
+
 static moe_status find_token(const char *text, const char *path, const char **token_out, size_t *n_out, moe_error *err)
 {
     const char *at = text;
@@ -56,6 +69,7 @@ static moe_status find_token(const char *text, const char *path, const char **to
     if (!moe_file_next_line(&at, text + strlen(text), token_out, n_out, &line_no)) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "--token-file %s: no token in it", path);
     }
+    *n_out = without_sets(*token_out, *n_out);
     for (size_t i = 0; i < *n_out; i++) {
         if ((*token_out)[i] <= ' ' || (*token_out)[i] > '~') {
             return moe_fail(err, MOE_ERR_INVALID_ARG,

@@ -5,6 +5,7 @@
 
 #include <conclave/v1/admin.pb-c.h>
 
+#include "cli/changes.h"
 #include "cli/cluster.h"
 
 /* ---------------------------------------------------------------------------------------------------------- experts */
@@ -94,10 +95,13 @@ static void put_folded(const Conclave__V1__GetExpertStatsResponse *stats, moe_te
 
 static void put_table(const Conclave__V1__GetExpertStatsResponse *stats, moe_text *out)
 {
-    moe_text_printf(out, "%5s %6s %8s %14s\n", "layer", "expert", "kind", "rows");
+    moe_text_printf(out, "%5s %6s %8s %14s %12s %9s  %s\n", "layer", "expert", "kind", "rows", "mass", "rows/s", "of");
     for (size_t i = 0; i < stats->n_experts; i++) {
-        moe_text_printf(out, "%5" PRIu32 " %6" PRId32 " %8s %14" PRIu64 "\n", stats->experts[i]->layer,
-                        stats->experts[i]->expert_id, cli_kind_name(stats->experts[i]->kind), stats->experts[i]->rows);
+        const Conclave__V1__ExpertStats *e = stats->experts[i];
+
+        moe_text_printf(out, "%5" PRIu32 " %6" PRId32 " %8s %14" PRIu64 " %12.1f %9.2f  %s%s\n", e->layer, e->expert_id,
+                        cli_kind_name(e->kind), e->rows, e->gate_mass, e->rate, e->pack[0] != '\0' ? e->pack : "base",
+                        e->in_default ? "" : ", not in the default set");
     }
 }
 
@@ -117,15 +121,88 @@ static moe_status print_stats(void *ctx, const ProtobufCMessage *reply, moe_erro
     return cli_print_text(&out, err);
 }
 
-moe_status cli_experts_run(cli_run *run, moe_error *err)
+static moe_status run_stats(cli_run *run, moe_error *err)
 {
-    moe_status status = cli_placement_run(run, err);
-
-    if (status != MOE_OK) {
-        return status;
-    }
     return cli_run_print(run, "/conclave.v1.Admin/GetExpertStats", &conclave__v1__get_expert_stats_request__descriptor,
                          &conclave__v1__get_expert_stats_response__descriptor, print_stats, err);
+}
+
+static moe_status run_list(cli_run *run, moe_error *err)
+{
+    moe_status status = cli_placement_experts(run, err);
+
+    return status == MOE_OK ? run_stats(run, err) : status;
+}
+
+/* "0.2%" or "0.002" */
+static moe_status fill_below(const char *text, ProtobufCMessage *m, moe_error *err)
+{
+    size_t n = strlen(text);
+    char value[32];
+    char *end = NULL;
+    double share = strtod(text, &end);
+    bool is_percent = n > 0 && text[n - 1] == '%';
+
+    if (n == 0 || end != text + n - is_percent || !(share > 0)) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "--below \"%.32s\": a share as 0.2%% or 0.002", text);
+    }
+    (void)snprintf(value, sizeof value, "%.17g", is_percent ? share / 100 : share);
+    return cli_message_set(m, "below", value, err);
+}
+
+static moe_status run_prune(cli_run *run, moe_error *err)
+{
+    static const char *const names[] = {"keep_at_least", "pack"};
+    const char *below = cli_run_value(run, "below");
+    ProtobufCMessage *m = NULL;
+    moe_status status = cli_change_request(&conclave__v1__prune_experts_request__descriptor, "", NULL, &m, err);
+
+    if (status == MOE_OK && (run->n_args > 1) == (below != NULL)) {
+        status = moe_fail(err, MOE_ERR_INVALID_ARG, "experts prune: give either LAYER:EXPERT,... or --below SHARE");
+    }
+    if (status == MOE_OK && run->n_args > 1) {
+        status = cli_change_experts("experts prune", run->args[1], m, err);
+    }
+    if (status == MOE_OK && below != NULL) {
+        status = fill_below(below, m, err);
+    }
+    for (size_t i = 0; i < MOE_COUNT(names) && status == MOE_OK; i++) {
+        status = cli_run_fill_given(run, names[i], m, err);
+    }
+    if (status == MOE_OK) {
+        status = cli_change_call(run, "PruneExperts", m, err);
+    }
+    cli_message_free(m);
+    return status;
+}
+
+static moe_status run_restore(cli_run *run, moe_error *err)
+{
+    bool all = cli_run_flag(run, "all");
+    ProtobufCMessage *m = NULL;
+    moe_status status = cli_change_request(&conclave__v1__restore_experts_request__descriptor, "", NULL, &m, err);
+
+    if (status == MOE_OK && (run->n_args > 1) == all) {
+        status = moe_fail(err, MOE_ERR_INVALID_ARG, "experts restore: give either LAYER:EXPERT,... or --all");
+    }
+    if (status == MOE_OK && !all) {
+        status = cli_change_experts("experts restore", run->args[1], m, err);
+    }
+    if (status == MOE_OK) {
+        status = cli_change_call(run, "RestoreExperts", m, err);
+    }
+    cli_message_free(m);
+    return status;
+}
+
+moe_status cli_experts_run(cli_run *run, moe_error *err)
+{
+    static const cli_word words[] = {{"list", 0, 0, run_list},
+                                     {"stats", 0, 0, run_stats},
+                                     {"prune", 0, 1, run_prune},
+                                     {"restore", 0, 1, run_restore}};
+
+    return cli_run_word(run, words, MOE_COUNT(words), err);
 }
 
 /* ------------------------------------------------------------------------------------------------------------ nodes */

@@ -9,6 +9,9 @@
 /* "ffn"; nothing from a server that does not tell. */
 const char *cli_kind_name(Conclave__V1__ExpertKind kind);
 
+/* Who owns which expert, printed. */
+MOE_NODISCARD moe_status cli_placement_experts(cli_run *run, moe_error *err);
+
 /* Writes "experts 0-3,7" from ids that come one by one, ascending; "expert 7" for one alone. */
 typedef struct cli_ranges {
     moe_text *out;

@@ -19,7 +19,10 @@ static const cli_option text_options[] = {
 };
 
 static const cli_option request_options[] = {
-    {"set", "set.id", CLI_VALUE, "ID", "use this expert set (default: the current one)"},
+    {"set", "set.id", CLI_VALUE, "NAME|ID",
+     "use this expert set; base: the checkpoint's own (default: the current one)"},
+    {"set_include", "set.include", CLI_REPEAT, "PACK", "put the experts of this pack into the current set; several"},
+    {"set_exclude", "set.exclude", CLI_REPEAT, "PACK", "leave the experts of this pack out of it; several"},
     {"request_id", "request_id", CLI_VALUE, "ID",
      "name the request in the logs of the server (default: the server draws a name)"},
 };
@@ -86,7 +89,7 @@ static const cli_option layer_options[] = {
 };
 
 static const cli_option placement_options[] = {
-    {"set", "set_id", CLI_VALUE, "ID", "show this expert set (default: the current one)"},
+    {"set", "set_id", CLI_VALUE, "NAME|ID", "show this expert set (default: the current one)"},
     {"replication", NULL, CLI_VALUE, "N", "policy: owners of every expert, as far as nodes and memory allow"},
     {"min_nodes", NULL, CLI_VALUE, "N", "policy: nothing is placed for the first time before N nodes answer"},
 };
@@ -94,6 +97,25 @@ static const cli_option placement_options[] = {
 static const cli_option packs_options[] = {
     {"model", NULL, CLI_VALUE, "DIR", "the checkpoint that the pack is for"},
     {"pack_key", NULL, CLI_VALUE, "FILE", "Ed25519 public key (PEM): pack.sig must be its signature"},
+};
+
+static const cli_option change_options[] = {
+    {"dry_run", NULL, CLI_FLAG, NULL, "only say what would change"},
+    {"why", NULL, CLI_VALUE, "TEXT", "a reason, for the log"},
+    {"by", NULL, CLI_VALUE, "NAME", "who changes it, for the log (default: USER@HOST)"},
+};
+
+static const cli_option experts_options[] = {
+    {"below", NULL, CLI_VALUE, "SHARE", "prune: what got less of its layer's rows since the start, as 0.2% or 0.002"},
+    {"keep_at_least", NULL, CLI_VALUE, "N", "prune --below: leave N experts in every layer"},
+    {"pack", NULL, CLI_VALUE, "NAME", "prune --below: only experts of this pack; base: of the checkpoint"},
+};
+
+static const cli_option sets_options[] = {
+    {"include", NULL, CLI_REPEAT, "PACK", "define: with the experts of this pack; several"},
+    {"exclude", NULL, CLI_REPEAT, "PACK", "define: without the experts of this pack; several"},
+    {"experts", NULL, CLI_VALUE, "L:E,L:E-E", "define: just these experts in the layers that are named"},
+    {"limit", NULL, CLI_VALUE, "N", "log: the latest N entries"},
 };
 
 static const cli_option manifest_options[] = {
@@ -184,9 +206,14 @@ const cli_command cli_commands[] = {
      .groups = {NULL},
      .run = cli_model_run},
     {.name = "experts",
-     .summary = "Who owns which expert, rows routed to each since start, and what each layer's picks were",
+     .usage = "[list|stats|prune|restore] [L:E,L:E-E]",
+     .arguments = "list: who owns which expert, and what stats prints; stats: rows routed to each since start; prune: "
+                  "take experts\n"
+                  "out of the default set, those that are named or --below; restore: put them in again, or --all",
+     .summary = "Who owns which expert and how much it is used; prune and restore",
      .timeout = QUICK,
-     .groups = {ROWS(layer_options), ROWS(all_options)},
+     .groups = {ROWS(layer_options), ROWS(all_options), ROWS(experts_options), ROWS(change_options)},
+     .max_args = 2,
      .run = cli_experts_run},
     {.name = "nodes",
      .summary = "The members of the cluster",
@@ -223,13 +250,24 @@ const cli_command cli_commands[] = {
      .run = cli_manifest_run,
      .local = true},
     {.name = "packs",
-     .usage = "check PACK",
-     .arguments = "check: whether PACK, a directory with pack.json and safetensors, is sound and for this model",
-     .summary = "Check a pack of new experts, here, without a server",
-     .groups = {ROWS(packs_options)},
-     .max_args = 2,
-     .run = cli_packs_run,
-     .local = true},
+     .usage = "[list] | add PACK | remove PACK | update PACK NEW | rollback | check DIR",
+     .arguments =
+         "PACK: a name, NAME@VERSION or hash that list shows; to add, also a directory of the server, with a / in it.\n"
+         "rollback: the default set before this one. check: whether DIR is sound and for --model, here, without a "
+         "server",
+     .summary = "Packs of new experts: list, add, remove, update, roll back; check one",
+     .timeout = QUICK,
+     .groups = {ROWS(packs_options), ROWS(change_options)},
+     .max_args = 3,
+     .run = cli_packs_run},
+    {.name = "sets",
+     .usage = "[list [SET]] | define NAME | use SET | forget NAME | log | diff A B",
+     .arguments = "SET: a name or an id; default: the default set; base: the checkpoint's own experts",
+     .summary = "Sets of experts: list, name, make one the default; the log of changes",
+     .timeout = QUICK,
+     .groups = {ROWS(sets_options), ROWS(change_options)},
+     .max_args = 3,
+     .run = cli_sets_run},
     {.name = "export",
      .usage = "OUT",
      .arguments = "OUT: a new or empty directory",

@@ -1,8 +1,9 @@
-/* conclave packs check PACK --model DIR */
+/* conclave packs [list] | add | remove | update | rollback, of a server; packs check PACK --model DIR, here */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/changes.h"
 #include "pack/pack.h"
 
 /* ------------------------------------------------------------------------------------------------ what is printed */
@@ -77,14 +78,11 @@ static moe_status open_model(const char *dir, pack_model *out, moe_error *err)
     return pack_model_open(dir, NULL, cli_progress_show, &shown, out, err);
 }
 
-moe_status cli_packs_run(cli_run *run, moe_error *err)
+static moe_status run_check(cli_run *run, moe_error *err)
 {
     const char *dir = cli_run_value(run, "model");
     pack_model m;
 
-    if (run->n_args != 2 || strcmp(run->args[0], "check") != 0) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "say: packs check PACK, PACK being a directory with pack.json");
-    }
     if (dir == NULL) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "--model DIR: give the model that the pack is for");
     }
@@ -94,4 +92,96 @@ moe_status cli_packs_run(cli_run *run, moe_error *err)
         pack_model_close(&m);
     }
     return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ of a server */
+static moe_status print_packs(void *ctx, const ProtobufCMessage *reply, moe_error *err)
+{
+    const Conclave__V1__ListPacksResponse *r = (const Conclave__V1__ListPacksResponse *)reply;
+    moe_text out;
+
+    (void)ctx;
+    moe_text_init(&out, CLI_MAX_PRINT);
+    for (size_t i = 0; i < r->n_packs; i++) {
+        const Conclave__V1__Pack *p = r->packs[i];
+
+        moe_text_printf(&out, "%s %s, %s, %" PRIu32 " experts, %s", p->name, p->version,
+                        p->kind == CONCLAVE__V1__PACK_KIND__PACK_KIND_REPLACE ? "replace" : "add", p->n_experts,
+                        !p->taken_in ? "offered"
+                        : p->active  ? "active"
+                                     : "removed");
+        if (p->active && p->n_in_default < p->n_experts) {
+            moe_text_printf(&out, " with %" PRIu32 " of them", p->n_in_default);
+        }
+        if (p->taken_in) {
+            moe_text_printf(&out, " since ");
+            cli_put_time(p->since_ms, &out);
+            moe_text_printf(&out, " by %s", p->by[0] != '\0' ? p->by : "-");
+        }
+        moe_text_printf(&out, ", %.*s", CLI_SET_DIGITS, p->hash);
+        moe_text_printf(&out, p->source[0] != '\0' ? ", %s\n" : "%s\n", p->source);
+    }
+    if (r->n_packs == 0) {
+        moe_text_printf(&out, "no packs\n");
+    }
+    return cli_print_text(&out, err);
+}
+
+static moe_status run_list(cli_run *run, moe_error *err)
+{
+    ProtobufCMessage *m = NULL;
+    moe_status status = cli_change_request(&conclave__v1__list_packs_request__descriptor, "", NULL, &m, err);
+
+    if (status == MOE_OK) {
+        status = cli_run_call(run, "/conclave.v1.Admin/ListPacks", m, &conclave__v1__list_packs_response__descriptor,
+                              run->json ? cli_print_json : print_packs, run, err);
+        cli_message_free(m);
+    }
+    return status;
+}
+
+/* field, to: the fields of the first and of the second word; NULL: there is none. */
+static moe_status run_change(cli_run *run, const char *method, const ProtobufCMessageDescriptor *type,
+                             const char *field, const char *to, moe_error *err)
+{
+    ProtobufCMessage *m = NULL;
+    moe_status status = cli_change_request(type, field, field != NULL ? run->args[1] : NULL, &m, err);
+
+    if (status == MOE_OK && to != NULL) {
+        status = cli_message_set(m, to, run->args[2], err);
+    }
+    if (status == MOE_OK) {
+        status = cli_change_call(run, method, m, err);
+    }
+    cli_message_free(m);
+    return status;
+}
+
+static moe_status run_add(cli_run *run, moe_error *err)
+{
+    return run_change(run, "AddPack", &conclave__v1__add_pack_request__descriptor, "pack", NULL, err);
+}
+
+static moe_status run_remove(cli_run *run, moe_error *err)
+{
+    return run_change(run, "RemovePack", &conclave__v1__remove_pack_request__descriptor, "pack", NULL, err);
+}
+
+static moe_status run_update(cli_run *run, moe_error *err)
+{
+    return run_change(run, "UpdatePack", &conclave__v1__update_pack_request__descriptor, "pack", "to", err);
+}
+
+static moe_status run_rollback(cli_run *run, moe_error *err)
+{
+    return run_change(run, "Rollback", &conclave__v1__rollback_request__descriptor, NULL, NULL, err);
+}
+
+moe_status cli_packs_run(cli_run *run, moe_error *err)
+{
+    static const cli_word words[] = {{"list", 0, 0, run_list},         {"add", 1, 1, run_add},
+                                     {"remove", 1, 1, run_remove},     {"update", 2, 2, run_update},
+                                     {"rollback", 0, 0, run_rollback}, {"check", 1, 1, run_check}};
+
+    return cli_run_word(run, words, MOE_COUNT(words), err);
 }

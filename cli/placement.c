@@ -198,6 +198,12 @@ static moe_status run_policy(cli_run *run, moe_error *err)
     return status;
 }
 
+moe_status cli_placement_experts(cli_run *run, moe_error *err)
+{
+    return cli_run_print(run, "/conclave.v1.Admin/ListExperts", &conclave__v1__list_experts_request__descriptor,
+                         &conclave__v1__list_experts_response__descriptor, print_placement, err);
+}
+
 moe_status cli_placement_run(cli_run *run, moe_error *err)
 {
     if (run->n_args > 0 && strcmp(run->args[0], "policy") == 0) {
@@ -209,6 +215,5 @@ moe_status cli_placement_run(cli_run *run, moe_error *err)
     if (cli_run_given(run, "replication") || cli_run_given(run, "min_nodes")) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "--replication and --min-nodes are the policy's: placement policy");
     }
-    return cli_run_print(run, "/conclave.v1.Admin/ListExperts", &conclave__v1__list_experts_request__descriptor,
-                         &conclave__v1__list_experts_response__descriptor, print_placement, err);
+    return cli_placement_experts(run, err);
 }

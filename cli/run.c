@@ -539,3 +539,40 @@ moe_status cli_flush(moe_error *err)
     }
     return moe_output_flush(err);
 }
+
+/* ------------------------------------------------------------------------------------------------ words */
+static const cli_word *find_word(const cli_run *run, const cli_word *words, size_t n, moe_error *err)
+{
+    moe_text all;
+
+    if (run->n_args == 0) {
+        return &words[0];
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(run->args[0], words[i].word) == 0) {
+            return &words[i];
+        }
+    }
+    moe_text_init(&all, 1 << 10);
+    for (size_t i = 0; i < n; i++) {
+        moe_text_printf(&all, "%s%s", i == 0 ? "" : i + 1 < n ? ", " : " or ", words[i].word);
+    }
+    (void)moe_fail(err, MOE_ERR_INVALID_ARG, "\"%.64s\": say %s", run->args[0], moe_text_cstr(&all));
+    moe_text_fini(&all);
+    return NULL;
+}
+
+moe_status cli_run_word(cli_run *run, const cli_word *words, size_t n, moe_error *err)
+{
+    const cli_word *word = find_word(run, words, n, err);
+    size_t given = run->n_args > 0 ? run->n_args - 1 : 0;
+
+    if (word == NULL) {
+        return MOE_ERR_INVALID_ARG;
+    }
+    if (given < word->min_args || given > word->max_args) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s %s: %zu arguments; it takes %zu to %zu: see --help",
+                        run->command->name, word->word, given, word->min_args, word->max_args);
+    }
+    return word->run(run, err);
+}

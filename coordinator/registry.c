@@ -10,9 +10,11 @@
 struct registry {
     registry_options options;
     api_catalogue table;
-    api_offer *offers;  /* owned: packs whose directories are known */
-    size_t n_offers;    /* under the lock */
-    uint64_t unload_ms; /* of the wall clock: when something is to be unloaded; 0: never */
+    api_offer *offers; /* owned: packs whose directories are known */
+    size_t n_offers;   /* under the lock */
+    uint64_t
+        unload_ms; /* of the wall clock: when something is to be unloaded; 0: never. The thread's, as the next two */
+    uint64_t changed_ms, swept_ms; /* of the last change, and of the last unloading */
     pthread_t thread;
     bool has_thread;
 
@@ -128,25 +130,27 @@ static moe_status carry_out(registry *r, job *j, const catalogue *plan, moe_erro
     return MOE_OK;
 }
 
-/* When the next expert may go: as soon as a former default set is kept no longer. */
+/* When the next expert may go: keep_unused_ms after each change, and after each former default set was the default for the last
+ * time. swept_ms: until when that was seen to. */
 static void plan_unloading(registry *r)
 {
-    uint64_t now = now_ms();
+    uint64_t keep = r->options.keep_unused_ms, next = r->changed_ms + keep + 1;
 
-    r->unload_ms = 0;
-    for (size_t i = 0; r->options.change != NULL && i < catalogue_n_former(r->current); i++) {
-        uint64_t until = catalogue_former_at(r->current, i)->until_ms + r->options.keep_unused_ms;
-
-        if (until >= now && (r->unload_ms == 0 || until < r->unload_ms)) {
-            r->unload_ms = until + 1;
+    r->unload_ms = next > r->swept_ms ? next : 0;
+    for (size_t i = 0; i < catalogue_n_former(r->current); i++) {
+        next = catalogue_former_at(r->current, i)->until_ms + keep + 1;
+        if (next > r->swept_ms && (r->unload_ms == 0 || next < r->unload_ms)) {
+            r->unload_ms = next;
         }
     }
+    r->unload_ms = r->options.change != NULL ? r->unload_ms : 0;
 }
 
 static void unload(registry *r)
 {
     moe_error err;
 
+    r->swept_ms = now_ms();
     if (take_plan(r, NULL, r->current, NULL, &err) != MOE_OK) {
         MOE_WARN("experts that are not needed stay loaded: %s", err.text);
     }
@@ -260,6 +264,7 @@ static moe_status do_job(registry *r, job *j, moe_error *err)
     if (status != MOE_OK) {
         undo(r, j->before, plan, err);
     }
+    r->changed_ms = now_ms();
     plan_unloading(r);
     return status;
 }

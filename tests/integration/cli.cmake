@@ -15,6 +15,9 @@ if(TARGET conclave-coordinator)
   add_test(NAME packs_served COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/packs_served.py $<TARGET_FILE:conclave>
     $<TARGET_FILE:conclave-coordinator> ${PROJECT_SOURCE_DIR})
   set_tests_properties(packs_served PROPERTIES LABELS integration TIMEOUT 600)
+  add_test(NAME changes COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/changes.py $<TARGET_FILE:conclave>
+    $<TARGET_FILE:conclave-coordinator> ${PROJECT_SOURCE_DIR})
+  set_tests_properties(changes PROPERTIES LABELS integration TIMEOUT 600)
   set_tests_properties(cli_coordinator PROPERTIES LABELS integration TIMEOUT 600)
   add_test(NAME cli_options COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/cli_options.py $<TARGET_FILE:conclave>
     $<TARGET_FILE:conclave-coordinator> $<TARGET_FILE:conclave-node> ${PROJECT_SOURCE_DIR})

@@ -1,0 +1,27 @@
+/* changes: what the commands that change packs and sets share. */
+#ifndef CONCLAVE_CLI_CHANGES_H
+#define CONCLAVE_CLI_CHANGES_H
+
+#include <conclave/v1/admin.pb-c.h>
+
+#include "cli/cli.h"
+
+#define CLI_SET_DIGITS 12 /* of a set's id, for people */
+
+/* Calls Admin's method with the request, into whose `options` go --why, --by and --dry-run; tells how far it is on standard
+ * error, and prints the result. */
+MOE_NODISCARD moe_status cli_change_call(cli_run *run, const char *method, ProtobufCMessage *request, moe_error *err);
+/* Experts as "L:E,L:E-E,..." into a repeated field `experts` of ExpertList. what: begins the error. */
+MOE_NODISCARD moe_status cli_change_experts(const char *what, const char *text, ProtobufCMessage *request,
+                                            moe_error *err);
+/* A new request of a type; fills a text field where there is a text. */
+MOE_NODISCARD moe_status cli_change_request(const ProtobufCMessageDescriptor *type, const char *field, const char *text,
+                                            ProtobufCMessage **out, moe_error *err);
+/* The values of a repeatable option into the field of that name. */
+MOE_NODISCARD moe_status cli_change_repeated(const cli_run *run, const char *name, ProtobufCMessage *request,
+                                             moe_error *err);
+/* A line per layer: "mark layer 3: experts 0-4,7". */
+void cli_put_expert_lists(Conclave__V1__ExpertList *const *lists, size_t n, const char *mark, moe_text *out);
+void cli_put_time(uint64_t ms, moe_text *out); /* of this machine's zone; "-": 0 */
+
+#endif
