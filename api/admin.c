@@ -360,6 +360,8 @@ static void put_expert_stats(moe_text *out, const catalogue *packs, const expert
     for (uint32_t i = 0; i < experts->n_experts; i++) {
         stats.expert_id = experts->ids[i];
         stats.rows = c->rows[experts->slots[i]];
+        stats.gate_mass = c->use[experts->slots[i]].mass;
+        stats.rate = c->use[experts->slots[i]].rate;
         stats.kind = kind_of(m, experts->ids[i]);
         stats.pack = pack_name(packs, layer, experts->ids[i]);
         while (at < routable->n_experts && routable->expert_ids[at] < experts->ids[i]) {

@@ -9,13 +9,19 @@ moe_status expert_counts_init(expert_counts *c, engine *e)
     router_space *space = engine_current_space(e);
     size_t n_rows = router_space_n_slots(space), n_picks = (size_t)m->n_layers * (m->gate.k + 1);
     uint64_t *all = calloc(n_rows + n_picks, sizeof(all[0]));
+    router_expert_use *use = calloc(n_rows + 1, sizeof(use[0]));
 
-    if (all == NULL) {
+    if (all == NULL || use == NULL) {
+        free(all);
+        free(use);
         router_space_unref(space);
         return MOE_ERR_NO_MEMORY;
     }
-    *c = (expert_counts){.info = info, .space = space, .rows = all, .ffn_picks = all + n_rows};
-    c->tokens = engine_get_expert_rows(e, all, n_rows);
+    *c = (expert_counts){.info = info, .space = space, .rows = all, .use = use, .ffn_picks = all + n_rows};
+    c->tokens = engine_get_expert_use(e, use, n_rows);
+    for (size_t i = 0; i < n_rows; i++) {
+        all[i] = use[i].rows;
+    }
     engine_get_ffn_picks(e, all + n_rows, n_picks);
     return MOE_OK;
 }
@@ -24,6 +30,7 @@ void expert_counts_fini(expert_counts *c)
 {
     router_space_unref(c->space);
     free(c->rows);
+    free(c->use);
 }
 
 layer_counts expert_counts_of(const expert_counts *c, uint32_t layer)

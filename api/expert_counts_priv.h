@@ -5,10 +5,11 @@
 #include "engine/engine.h"
 
 typedef struct expert_counts {
-    const engine_info *info;   /* borrowed */
-    uint64_t tokens;           /* rows that went through the layers */
-    router_space *space;       /* shared */
-    uint64_t *rows;            /* owned [slots of the space] */
+    const engine_info *info; /* borrowed */
+    uint64_t tokens;         /* rows that went through the layers */
+    router_space *space;     /* shared */
+    uint64_t *rows;          /* owned [slots of the space], as the next */
+    router_expert_use *use;
     const uint64_t *ffn_picks; /* [n_layers, k + 1]: rows by the number of FFN experts they picked */
 } expert_counts;
 

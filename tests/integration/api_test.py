@@ -505,6 +505,8 @@ def admin_shows_the_cluster():
         assert len(admin.call("ListExperts", M("ListExpertsRequest")).experts) == 8
         stats = admin.call("GetExpertStats", M("GetExpertStatsRequest"))
         assert stats.tokens == 7 and [e.rows for e in stats.experts] == [i * 10 for i in range(8)]
+        assert [e.gate_mass for e in stats.experts] == [i * 2.5 for i in range(8)] and [e.rate for e in stats.experts] == [i / 2 for i in range(8)]
+        assert all(e.in_default and not e.pack for e in stats.experts)
         assert [e.kind for e in stats.experts] == [1, 1, 2, 4] * 2 and (stats.attention_keys_seen, stats.attention_keys_skipped) == (12, 34)
         layer = stats.layers[1]
         assert len(stats.layers) == 2 and layer.layer == 1 and list(layer.rows_by_ffn_picks) == [3, 4, 5]

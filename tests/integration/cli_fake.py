@@ -487,7 +487,8 @@ class Cluster(Case):
     def test_experts_are_listed_in_order_with_their_rows(self):
         out = self.ok("experts", "--layer", "0", "--all")
         self.assertEqual([line.split() for line in out.splitlines()[-3:]],
-                         [["layer", "expert", "kind", "rows"], ["0", "0", "7"], ["0", "1", "ffn", str(2**40)]])
+                         [["layer", "expert", "kind", "rows", "mass", "rows/s", "of"], ["0", "0", "7", "0.0", "0.00", "base,", "not", "in", "the", "default", "set"],
+                          ["0", "1", "ffn", str(2**40), "0.0", "0.00", "base,", "not", "in", "the", "default", "set"]])
         self.assertEqual(self.server.requests, [v1("ListExpertsRequest", layer=0), v1("GetExpertStatsRequest", layer=0)])
 
     def test_experts_are_folded_by_layer(self):

@@ -563,11 +563,11 @@ void engine_get_stats(engine *e, engine_stats *out)
                           .last_step_ns = atomic_load(&e->frozen) ? 1 : atomic_load(&e->last_step_ns)};
 }
 
-uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n)
+uint64_t engine_get_expert_use(engine *e, router_expert_use *out, size_t n)
 {
     (void)e;
     for (size_t i = 0; i < n; i++) {
-        out[i] = i * 10;
+        out[i] = (router_expert_use){.rows = i * 10, .mass = (double)i * 2.5, .rate = (double)i / 2};
     }
     return 7;
 }
