@@ -13,6 +13,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "coordinator/pool_priv.h"
 
@@ -369,6 +370,15 @@ moe_status pool_open(const pool_options *options, pool **out, moe_error *err)
     return MOE_OK;
 }
 
+static uint64_t wall_ms(void *ctx)
+{
+    struct timespec now = {0};
+
+    (void)ctx;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 moe_status pool_join(pool *p, const char *address, moe_error *err)
 {
     const member_files *f = p->o.files;
@@ -391,6 +401,7 @@ moe_status pool_join(pool *p, const char *address, moe_error *err)
                          .policy = {p->o.replication, p->o.min_nodes},
                          .clock = p->o.clock,
                          .seed = p->incarnation,
+                         .wall_ms = p->is_stepped ? NULL : wall_ms,
                          .ctx = p,
                          .alive = on_alive,
                          .changed = on_changed};

@@ -63,7 +63,12 @@ extern const char *const member_dtypes[], *const member_weights[];
          .value = "N",                                                                                                 \
          .help = "compute threads; 0: the cores this process may use"},                                                \
         MEMBER_TEXT(at, cache_dir, NULL, "DIR",                                                                        \
-                    "where the manifest is cached; default: $XDG_CACHE_HOME/conclave or ~/.cache/conclave")
+                    "where the manifest is cached, and packs that were read from other nodes are; default: "           \
+                    "$XDG_CACHE_HOME/conclave or ~/.cache/conclave")
+
+#define MEMBER_MAX_PATH 4096
+/* Where packs of other members are kept: below --cache-dir; "": there is no such directory. */
+void member_pack_dir(const member_config *m, char out[MEMBER_MAX_PATH]);
 
 #define MEMBER_EXIT_DISPLACED 4 /* another process has taken the member's name (cluster_is_displaced) */
 

@@ -62,7 +62,7 @@ struct assignment {
     size_t n_registered;
     bool report; /* held has changed since the last report */
     uint64_t reported_epoch;
-    atomic_bool changed;
+    atomic_bool changed, again; /* again: what has failed is tried at once */
     _Atomic uint64_t epoch;
     _Atomic uint64_t epoch_registered; /* the lowest that one of them applies, without those who are absent */
     _Atomic uint32_t n_wanted, n_missing;
@@ -115,6 +115,11 @@ void assignment_close(assignment *a)
 void assignment_notify(assignment *a)
 {
     atomic_store(&a->changed, true);
+}
+
+void assignment_retry(assignment *a)
+{
+    atomic_store(&a->again, true);
 }
 
 static uint32_t count_missing(const assignment *a)
@@ -254,11 +259,15 @@ static bool has_surplus(const assignment *a)
     return false;
 }
 
-static void failed(assignment *a, uint32_t slot, const char *why)
+static void failed(assignment *a, uint32_t slot, moe_status status, const char *why)
 {
     const router_expert *e = router_space_expert(a->space, slot);
 
-    MOE_ERROR("layer %u expert %d is not served: %s", e->layer, e->id, why);
+    if (status == MOE_ERR_UNAVAILABLE) { /* it is on its way, or will be */
+        MOE_INFO("layer %u expert %d is not there yet: %s", e->layer, e->id, why);
+    } else {
+        MOE_ERROR("layer %u expert %d is not served: %s", e->layer, e->id, why);
+    }
     router_bit_set(a->failed, slot);
     a->retry_ns = moe_now_ns(a->clock) + RETRY_NS;
 }
@@ -279,7 +288,7 @@ static bool take_one(assignment *a)
         expert_node_load_abandon(a->node, e.layer, e.expert_id);
     }
     if (e.status != MOE_OK) {
-        failed(a, slot, e.err.text);
+        failed(a, slot, e.status, e.err.text);
     } else if (router_bit(a->wanted, slot)) {
         router_bit_set(a->held, slot);
         a->n_missing--;
@@ -362,7 +371,7 @@ static bool ask_for(assignment *a, uint32_t slot)
         MOE_ASSERT(loader_ask(a->loader, e->layer, e->id));
         a->n_asked++;
     } else if (status != MOE_ERR_EXISTS) { /* it exists when it was asked for before the placement changed */
-        failed(a, slot, err.text);
+        failed(a, slot, status, err.text);
     }
     a->full = false;
     return true;
@@ -431,7 +440,8 @@ unsigned assignment_turn(assignment *a, cluster *c)
         take_state(a, c, now);
         a->look_ns = now + LOOK_NS;
     }
-    if (a->retry_ns != 0 && now >= a->retry_ns) {
+    bool again = atomic_load_explicit(&a->again, memory_order_relaxed) && atomic_exchange(&a->again, false);
+    if (a->retry_ns != 0 && (again || now >= a->retry_ns)) {
         if (a->follow) {
             a->follow = false;
             assignment_notify(a);

@@ -20,6 +20,8 @@ MOE_NODISCARD moe_status assignment_open(expert_node *node, loader *from, const 
 void assignment_close(assignment *a); /* NULL is fine */
 /* The cluster's state has changed: for cluster_options.changed. Any thread. */
 void assignment_notify(assignment *a);
+/* What could not be loaded can be, perhaps: it is tried again at once. Any thread. */
+void assignment_retry(assignment *a);
 /* One turn: takes a new state if there is one; takes from the loader, drops or asks for at most one expert; reports.
  * Returns what it did, 0 if there was nothing to do: then the loader's `done` says when to turn again. */
 unsigned assignment_turn(assignment *a, cluster *c);

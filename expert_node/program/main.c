@@ -165,9 +165,90 @@ static void on_loaded(void *ctx)
     p->transport->ops->wake(p->transport);
 }
 
+/* ------------------------------------------------------------------------------------------------ packs */
+/* The dtype is that of the checkpoint's experts, whatever this node computes in. */
+static moe_status describe_base(const node_program_state *p, pack_base *out, moe_error *err)
+{
+    size_t of_first[MODEL_MAX_EXPERT_TENSORS], n;
+    moe_status status = model_expert_tensors(&p->files.config, p->files.tensors, 0, 0, of_first, &n, err);
+
+    if (status == MOE_OK) {
+        *out = (pack_base){.config = &p->files.config,
+                           .fingerprint = p->files.manifest.fingerprint.bytes,
+                           .dtype = model_tensors_all(p->files.tensors)[of_first[0]].dtype};
+    }
+    return status;
+}
+
+static moe_status open_packs(node_program_state *p, moe_error *err)
+{
+    const pack_options options = {.key_file = p->config.pack_key};
+    pack_base base;
+    moe_status status = describe_base(p, &base, err);
+
+    return status == MOE_OK ? shelf_open_all(&p->shelf, p->config.pack, &base, &options, err) : status;
+}
+
+static size_t list_packs(const node_program_state *p, cluster_pack out[CLUSTER_MAX_PACKS])
+{
+    size_t n = MOE_MIN((size_t)p->shelf.n, (size_t)CLUSTER_MAX_PACKS);
+
+    for (size_t i = 0; i < n; i++) {
+        const pack *of = p->shelf.packs[i];
+
+        (void)snprintf(out[i].name, sizeof out[i].name, "%s", pack_name(of));
+        (void)snprintf(out[i].version, sizeof out[i].version, "%s", pack_version(of));
+        (void)snprintf(out[i].hash, sizeof out[i].hash, "%s", pack_hash(of));
+    }
+    return n;
+}
+
+static moe_status open_caller(const node_program_state *p, transport **out, wire_key *key, moe_error *err);
+
+static moe_status dial(void *ctx, transport **out, moe_error *err)
+{
+    return open_caller(ctx, out, NULL, err);
+}
+
+static void on_pack(void *ctx)
+{
+    node_program_state *p = ctx;
+
+    assignment_retry(p->assignment);
+    p->transport->ops->wake(p->transport);
+}
+
+static void probe_hello(const node_program_state *p, wire_hello *out);
+
+static moe_status open_supply(node_program_state *p, const char *secret, size_t n_secret, moe_error *err)
+{
+    supply_options o = {.experts = &p->experts,
+                        .shelf = &p->shelf,
+                        .id = p->id,
+                        .pack = {.key_file = p->config.pack_key},
+                        .dir = p->pack_dir,
+                        .clock = moe_clock_real(),
+                        .max_bytes = SUPPLY_MAX_BYTES,
+                        .bytes_per_second = p->config.load_bandwidth,
+                        .key = &p->key,
+                        .dial = dial,
+                        .dial_ctx = p,
+                        .done = on_pack,
+                        .done_ctx = p};
+    moe_status status = describe_base(p, &o.base, err);
+
+    member_pack_dir(&p->config.member, p->pack_dir);
+    probe_hello(p, &o.hello);
+    o.hello.role = WIRE_READER;
+    if (status == MOE_OK && wire_key_init(&p->key, secret, n_secret) != MOE_OK) {
+        status = moe_fail(err, MOE_ERR_INTERNAL, "no key of the secret");
+    }
+    return status == MOE_OK ? supply_open(&o, &p->supply, err) : status;
+}
+
 static moe_status open_loader(node_program_state *p, moe_error *err)
 {
-    const loader_options o = {.source = expert_source_checkpoint(&p->experts),
+    const loader_options o = {.source = supply_source(p->supply),
                               .device = p->loader_device,
                               .clock = moe_clock_real(),
                               .bytes_per_second = p->config.load_bandwidth,
@@ -175,13 +256,8 @@ static moe_status open_loader(node_program_state *p, moe_error *err)
                               .ctx = p};
     moe_status status = loader_open(&o, &p->loader, err);
 
-    p->experts = (expert_checkpoint){.config = &p->files.config,
-                                     .tensors = p->files.tensors,
-                                     .device = p->loader_device,
-                                     .layout = member_layout(p->config.member.weights),
-                                     .manifest = &p->files.manifest,
-                                     .more = loader_pace,
-                                     .more_ctx = p->loader};
+    p->experts.more = loader_pace;
+    p->experts.more_ctx = p->loader;
     return status;
 }
 
@@ -193,6 +269,7 @@ static moe_status open_node(node_program_state *p, const char *secret, size_t n_
                              .incarnation = p->incarnation,
                              .transport = p->transport,
                              .device = p->device,
+                             .packs = shelf_reads(&p->shelf),
                              .space = p->files.space,
                              .d_model = m->d_model,
                              .secret = secret,
@@ -207,6 +284,14 @@ static moe_status open_node(node_program_state *p, const char *secret, size_t n_
 
     memcpy(o.fingerprint, p->files.manifest.fingerprint.bytes, sizeof o.fingerprint);
     moe_status status = expert_node_open(&o, &p->node, err);
+    p->experts = (expert_checkpoint){.config = m,
+                                     .tensors = p->files.tensors,
+                                     .device = p->loader_device,
+                                     .layout = member_layout(p->config.member.weights),
+                                     .manifest = &p->files.manifest};
+    if (status == MOE_OK) {
+        status = open_supply(p, secret, n_secret, err);
+    }
     if (status == MOE_OK) {
         status = open_loader(p, err);
     }
@@ -232,26 +317,34 @@ static void probe_hello(const node_program_state *p, wire_hello *out)
     memcpy(out->fingerprint, p->files.manifest.fingerprint.bytes, sizeof out->fingerprint);
 }
 
-static cluster_alive ask_at(const node_program_state *p, const char *address, uint64_t incarnation)
+/* An endpoint that calls another node. key NULL: it is known. */
+static moe_status open_caller(const node_program_state *p, transport **out, wire_key *key, moe_error *err)
 {
     transport_net_options options = {
         .lane = member_lane(&p->config.member), .max_message = p->transport->max_message, .max_peers = 1};
+    char *secret;
+    moe_status status = member_secret(&p->config.member, &secret, &options.n_secret, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    options.secret = secret;
+    status = key != NULL ? wire_key_init(key, secret, options.n_secret) : MOE_OK;
+    if (status == MOE_OK) {
+        status = transport_net_open(&options, out, err);
+    }
+    member_secret_free(secret, options.n_secret);
+    return status;
+}
+
+static cluster_alive ask_at(const node_program_state *p, const char *address, uint64_t incarnation)
+{
     cluster_alive answer = CLUSTER_ALIVE_UNKNOWN;
     wire_hello hello;
     wire_key key = {.present = false};
     transport *t = NULL;
-    char *secret;
 
-    if (member_secret(&p->config.member, &secret, &options.n_secret, NULL) != MOE_OK) {
-        return answer;
-    }
-    options.secret = secret;
-    moe_status status = wire_key_init(&key, secret, options.n_secret);
-    if (status == MOE_OK) {
-        status = transport_net_open(&options, &t, NULL);
-    }
-    member_secret_free(secret, options.n_secret);
-    if (status == MOE_OK) {
+    if (open_caller(p, &t, &key, NULL) == MOE_OK) {
         probe_hello(p, &hello);
         answer = alive_node(t, &hello, &key, address, incarnation);
     }
@@ -296,6 +389,7 @@ static void on_changed(void *ctx)
 
 static moe_status open_cluster(node_program_state *p, const char *secret, size_t n_secret, moe_error *err)
 {
+    cluster_pack packs[CLUSTER_MAX_PACKS];
     cluster_options o = {.role = CLUSTER_NODE,
                          .cluster = p->config.member.cluster,
                          .id = p->id,
@@ -306,6 +400,8 @@ static moe_status open_cluster(node_program_state *p, const char *secret, size_t
                          .zone = p->config.zone,
                          .version = MOE_VERSION,
                          .memory_bytes = p->memory_bytes,
+                         .packs = packs,
+                         .n_packs = list_packs(p, packs),
                          .secret = secret,
                          .n_secret = n_secret,
                          .ctx = p,
@@ -320,6 +416,7 @@ static moe_status open_cluster(node_program_state *p, const char *secret, size_t
     if (status == MOE_OK) {
         status = cluster_open(&o, &p->cluster, err);
     }
+    supply_set_cluster(p->supply, p->cluster);
     return status == MOE_OK ? cluster_start(p->cluster, err) : status;
 }
 
@@ -347,6 +444,8 @@ static void close_member(node_program_state *p)
 {
     node_pages_detach(p);
     loader_close(p->loader);
+    supply_close(p->supply);
+    wire_key_fini(&p->key);
     if (p->cluster != NULL) {
         cluster_stop(p->cluster, LEAVE_NS);
         cluster_close(p->cluster);
@@ -359,6 +458,7 @@ static void close_member(node_program_state *p)
     compute_close(p->device);
     compute_close(p->loader_device);
     p->loader = NULL;
+    p->supply = NULL;
     p->cluster = NULL;
     p->store = NULL;
     p->names = NULL;
@@ -443,6 +543,9 @@ static moe_status start(node_program_state *p, moe_error *err)
     if (status == MOE_OK) {
         status = member_files_hash(&p->files, p->threads, o->member.cache_dir, report_progress, &h, err);
     }
+    if (status == MOE_OK) {
+        status = open_packs(p, err);
+    }
     p->memory_bytes = o->memory != 0 ? o->memory : default_memory();
     if (status == MOE_OK) {
         status = become_member(p, err);
@@ -456,6 +559,7 @@ static void close_all(node_program_state *p)
 {
     close_member(p);
     http_server_close(p->http);
+    shelf_fini(&p->shelf);
     member_files_close(&p->files);
     moe_threads_close(p->loader_threads);
     moe_threads_close(p->threads);

@@ -9,6 +9,14 @@
 
 static const moe_option options[] = {
     TEXT(model, NULL, "DIR", "checkpoint directory: config.json, safetensors"),
+    {.name = "pack",
+     .kind = MOE_OPT_STRING,
+     .is_list = true,
+     .offset = FIELD(pack),
+     .value = "DIR[,DIR]",
+     .help = "packs of new experts that this node brings: it offers them, and other members read them from it "
+             "(docs/packs.md)"},
+    TEXT(pack_key, NULL, "FILE", "an Ed25519 public key in PEM: packs are taken with its signature alone"),
     MEMBER_OPTIONS(FIELD(member)),
     TEXT(listen, "127.0.0.1:0", "HOST:PORT", "where coordinators connect; port 0: a free one, printed by READY"),
     TEXT(advertise, NULL, "HOST[:PORT]",

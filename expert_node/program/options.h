@@ -6,7 +6,7 @@
 
 typedef struct node_config {
     member_config member;
-    char *model, *listen, *advertise, *http, *zone;
+    char *model, *pack, *pack_key, *listen, *advertise, *http, *zone;
     uint32_t drain_timeout_ms;
     size_t memory, load_bandwidth;
     bool insecure;

@@ -12,6 +12,7 @@
 #include "expert_node/program/assignment.h"
 #include "expert_node/program/options.h"
 #include "expert_node/program/standing.h"
+#include "expert_node/program/supply.h"
 #include "api/http/http.h"
 
 /* Copied by the loop now and then, under its lock. */
@@ -34,6 +35,10 @@ typedef struct node_program_state {
     compute_device *loader_device; /* that makes experts; of the same class */
     transport *transport;
     expert_checkpoint experts;
+    shelf shelf; /* --pack, and what was read from others */
+    char pack_dir[MEMBER_MAX_PATH];
+    wire_key key; /* the supply's */
+    supply *supply;
     loader *loader;
     expert_node *node;
     assignment *assignment;

@@ -38,7 +38,8 @@ moe_status shelf_add(shelf *s, pack *p, moe_error *err)
         return status;
     }
     memcpy(s->hashes[s->n], hash.bytes, sizeof hash.bytes);
-    s->packs[s->n++] = p;
+    s->packs[s->n] = p;
+    s->n++; /* now others see it */
     return MOE_OK;
 }
 

@@ -1,8 +1,10 @@
 /* shelf: the packs that a node has on its disks, checked whole, and reads to others (docs/wire.md, FETCH).
  *
- * Threads: opened and filled on one thread; reads on the node's. */
+ * Threads: packs are added by one thread at a time, and found and read by others meanwhile: what is there stays. */
 #ifndef CONCLAVE_EXPERT_NODE_PROGRAM_SHELF_H
 #define CONCLAVE_EXPERT_NODE_PROGRAM_SHELF_H
+
+#include <stdatomic.h>
 
 #include "expert_node/expert_node.h"
 #include "pack/pack.h"
@@ -12,8 +14,8 @@
 typedef struct shelf {
     pack *packs[SHELF_MAX_PACKS]; /* owned */
     unsigned char hashes[SHELF_MAX_PACKS][32];
-    size_t n;
-    unsigned n_later; /* times that a piece was not there, one after the other */
+    atomic_size_t n;
+    unsigned n_later; /* the node's: times that a piece was not there, one after the other */
 } shelf;
 
 /* Takes the pack, which is closed with the shelf. Errors: MOE_ERR_EXISTS (it is there; the pack is closed), MOE_ERR_BUSY. */

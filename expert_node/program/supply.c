@@ -1,0 +1,287 @@
+/* Where a node's experts come from. */
+#include "expert_node/program/supply.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* Chosen, not measured. WANTED: packs that wait to be read; those beyond are asked for again. READ: of one pack: more than a change
+ * has, so that the next try finds it on the disk. */
+#define MAX_WANTED 8
+#define READ_NS    UINT64_C(600000000000)
+
+struct supply {
+    supply_options o;
+    model_expert_parts parts; /* the loader's: of the expert that is being opened */
+    _Atomic(cluster *) cluster;
+    pthread_t thread;
+    bool has_thread;
+    atomic_bool stop;
+    pthread_mutex_t lock; /* of the next; a leaf */
+    pthread_cond_t more;
+    struct {
+        char hash[65];
+    } wanted[MAX_WANTED]; /* the first one is being read */
+    size_t n_wanted;
+    char failed[65]; /* the pack that could not be read last, and why */
+    moe_error why;
+    uint64_t second_ns, n_bytes; /* the thread's: what was read since then */
+};
+
+/* ------------------------------------------------------------------------------------------------ reading */
+static bool may_go_on(void *ctx, size_t bytes)
+{
+    supply *s = ctx;
+    const struct timespec nap = {.tv_nsec = 5000000};
+    uint64_t now = moe_now_ns(s->o.clock);
+
+    if (now - s->second_ns >= UINT64_C(1000000000)) {
+        s->second_ns = now;
+        s->n_bytes = 0;
+    }
+    s->n_bytes += bytes;
+    while (s->o.bytes_per_second != 0 && s->n_bytes > s->o.bytes_per_second && !atomic_load(&s->stop) &&
+           moe_now_ns(s->o.clock) - s->second_ns < UINT64_C(1000000000)) {
+        (void)nanosleep(&nap, NULL);
+    }
+    return !atomic_load(&s->stop);
+}
+
+static bool offers(const cluster_node *n, const char *hash)
+{
+    for (size_t i = 0; i < n->n_packs; i++) {
+        if (strcmp(n->packs[i].hash, hash) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool read_digest(const char *hex, checkpoint_digest *out)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    for (size_t i = 0; i < 64; i++) {
+        const char *digit = hex[i] == '\0' ? NULL : strchr(digits, hex[i]);
+
+        if (digit == NULL) {
+            return false;
+        }
+        out->bytes[i / 2] = (unsigned char)(out->bytes[i / 2] << 4 | (digit - digits));
+    }
+    return true;
+}
+
+static moe_status read_from(supply *s, const char *hash, transport *t, const cluster_state *state, moe_error *err)
+{
+    const char *nodes[ROUTER_MAX_NODES];
+    pack_fetch f = {.transport = t,
+                    .hello = &s->o.hello,
+                    .key = s->o.key,
+                    .clock = s->o.clock,
+                    .deadline_ns = moe_now_ns(s->o.clock) + READ_NS,
+                    .nodes = nodes,
+                    .base = &s->o.base,
+                    .options = &s->o.pack,
+                    .dir = s->o.dir,
+                    .max_bytes = s->o.max_bytes,
+                    .more = may_go_on,
+                    .more_ctx = s};
+    pack *p;
+
+    for (size_t i = 0; i < state->n_nodes; i++) {
+        if (offers(&state->nodes[i], hash) && strcmp(state->nodes[i].id, s->o.id) != 0) {
+            nodes[f.n_nodes++] = state->nodes[i].address;
+        }
+    }
+    if (!read_digest(hash, &f.hash)) {
+        return moe_fail(err, MOE_ERR_CORRUPT, "a pack's hash is none");
+    }
+    moe_status status = pack_fetch_run(&f, &p, err);
+    if (status == MOE_OK) {
+        MOE_INFO("pack %s %s was read from another node: %s", pack_name(p), pack_version(p), hash);
+        status = shelf_add(s->o.shelf, p, err);
+    }
+    return status;
+}
+
+static moe_status read_pack(supply *s, const char *hash, moe_error *err)
+{
+    transport *t = NULL;
+    moe_status status = s->o.dir[0] != '\0'
+                            ? s->o.dial(s->o.dial_ctx, &t, err)
+                            : moe_fail(err, MOE_ERR_UNAVAILABLE, "there is no directory for packs of other nodes");
+
+    if (status == MOE_OK) {
+        const cluster_state *state = cluster_state_acquire(atomic_load(&s->cluster));
+
+        status = read_from(s, hash, t, state, err);
+        cluster_state_release(state);
+        transport_close(t);
+    }
+    return status;
+}
+
+static void *run(void *arg)
+{
+    supply *s = arg;
+    char hash[65];
+
+    pthread_mutex_lock(&s->lock);
+    while (!atomic_load(&s->stop)) {
+        if (s->n_wanted == 0) {
+            pthread_cond_wait(&s->more, &s->lock);
+            continue;
+        }
+        memcpy(hash, s->wanted[0].hash, sizeof hash);
+        pthread_mutex_unlock(&s->lock);
+        moe_error err = {""};
+        moe_status status = read_pack(s, hash, &err);
+        if (status == MOE_OK) {
+            s->o.done(s->o.done_ctx);
+        }
+        pthread_mutex_lock(&s->lock);
+        s->n_wanted--;
+        memmove(s->wanted, s->wanted + 1, s->n_wanted * sizeof *s->wanted);
+        if (status != MOE_OK) {
+            memcpy(s->failed, hash, sizeof hash);
+            s->why = err;
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+/* Puts the pack into the line, unless it stands there. err: what there is to say meanwhile. */
+static moe_status want(supply *s, const catalogue_pack *p, moe_error *err)
+{
+    bool is_there = false;
+
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; i < s->n_wanted; i++) {
+        is_there = is_there || strcmp(s->wanted[i].hash, p->hash) == 0;
+    }
+    bool has_failed = !is_there && strcmp(s->failed, p->hash) == 0;
+    if (has_failed) {
+        (void)moe_fail(err, MOE_ERR_UNAVAILABLE, "pack %s %s could not be read from another node: %s", p->name,
+                       p->version, s->why.text);
+        s->failed[0] = '\0';
+    } else {
+        (void)moe_fail(err, MOE_ERR_UNAVAILABLE, "pack %s %s is being read from another node", p->name, p->version);
+    }
+    if (!is_there && s->n_wanted < MAX_WANTED) {
+        memcpy(s->wanted[s->n_wanted++].hash, p->hash, sizeof p->hash);
+        pthread_cond_signal(&s->more);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return MOE_ERR_UNAVAILABLE;
+}
+
+/* ------------------------------------------------------------------------------------------------ the source */
+static bool find_in(supply *s, const pack *p, uint32_t layer, uint32_t place)
+{
+    for (size_t i = 0; i < pack_n_layers(p); i++) {
+        const pack_layer *l = pack_at(p, i);
+
+        if (l->layer == layer && place < l->n_experts) {
+            const pack_expert *e = &l->experts[place];
+
+            s->parts = (model_expert_parts){.gate = e->gate, .up = e->up, .down = e->down};
+            return true;
+        }
+    }
+    return false;
+}
+
+static const model_expert_parts *find_parts(void *ctx, uint32_t layer, int32_t expert_id)
+{
+    supply *s = ctx;
+
+    (void)layer, (void)expert_id;
+    return s->parts.up != NULL ? &s->parts : NULL;
+}
+
+/* s->parts is that of the expert afterwards: empty, if it is the checkpoint's. */
+static moe_status look_up(supply *s, uint32_t layer, int32_t expert_id, moe_error *err)
+{
+    cluster *c = atomic_load(&s->cluster);
+    const cluster_state *state = c != NULL ? cluster_state_acquire(c) : NULL;
+    uint32_t place = 0;
+    const catalogue_pack *of = state != NULL ? catalogue_pack_of(state->catalogue, layer, expert_id, &place) : NULL;
+    checkpoint_digest hash = {{0}};
+    moe_status status = MOE_OK;
+
+    s->parts = (model_expert_parts){.up = NULL};
+    if (of != NULL) {
+        const pack *p = read_digest(of->hash, &hash) ? shelf_find(s->o.shelf, hash.bytes) : NULL;
+
+        if (p == NULL) {
+            status = want(s, of, err);
+        } else if (!find_in(s, p, layer, place)) {
+            status = moe_fail(err, MOE_ERR_CORRUPT, "pack %s %s has no expert %u in layer %u", of->name, of->version,
+                              place, layer);
+        }
+    }
+    cluster_state_release(state);
+    return status;
+}
+
+static moe_status open_expert(void *ctx, uint32_t layer, int32_t expert_id, compute_expert **out, moe_error *err)
+{
+    supply *s = ctx;
+    const expert_source source = expert_source_checkpoint(s->o.experts);
+    moe_status status = look_up(s, layer, expert_id, err);
+
+    return status == MOE_OK ? source.open(source.ctx, layer, expert_id, out, err) : status;
+}
+
+expert_source supply_source(supply *s)
+{
+    return (expert_source){s, open_expert};
+}
+
+void supply_set_cluster(supply *s, cluster *c)
+{
+    atomic_store(&s->cluster, c);
+}
+
+/* ------------------------------------------------------------------------------------------------ life */
+moe_status supply_open(const supply_options *options, supply **out, moe_error *err)
+{
+    supply *s = calloc(1, sizeof *s);
+
+    if (s == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "supply of experts");
+    }
+    s->o = *options;
+    s->o.experts->find = find_parts;
+    s->o.experts->find_ctx = s;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->more, NULL);
+    s->has_thread = pthread_create(&s->thread, NULL, run, s) == 0;
+    if (!s->has_thread) {
+        supply_close(s);
+        return moe_fail(err, MOE_ERR_UNAVAILABLE, "supply of experts: no thread");
+    }
+    *out = s;
+    return MOE_OK;
+}
+
+void supply_close(supply *s)
+{
+    if (s == NULL) {
+        return;
+    }
+    if (s->has_thread) {
+        pthread_mutex_lock(&s->lock);
+        atomic_store(&s->stop, true);
+        pthread_cond_signal(&s->more);
+        pthread_mutex_unlock(&s->lock);
+        pthread_join(s->thread, NULL);
+    }
+    pthread_cond_destroy(&s->more);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
