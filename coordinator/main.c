@@ -157,12 +157,12 @@ static bool wait_for_requests(coordinator *c, const sigset_t *signals, uint32_t 
     return true;
 }
 
-/* First whoever sends requests may notice; then running ones may end, unless a second signal comes; then the listeners
- * close, cancelling what is left. */
-static void drain(coordinator *c, const sigset_t *signals)
+/* First whoever sends requests may notice (no delay where another has our place already); then running ones may end, unless
+ * a second signal comes; then the listeners close, cancelling what is left. */
+static void drain(coordinator *c, const sigset_t *signals, uint32_t delay_ms)
 {
     listeners_announce_drain(c);
-    bool patient = wait_for_requests(c, signals, c->config.drain_delay_ms, false);
+    bool patient = wait_for_requests(c, signals, delay_ms, false);
     engine_begin_drain(c->engine);
     listeners_begin_drain(c);
     if (patient) {
@@ -233,7 +233,7 @@ int main(int argc, char **argv)
     if (status == MOE_OK) {
         print_ready(&c);
         result = wait_for_end(&c, &signals);
-        drain(&c, &signals);
+        drain(&c, &signals, result == MEMBER_EXIT_DISPLACED ? 0 : c.config.drain_delay_ms);
     } else if (status != MOE_ERR_CANCELLED) {
         result = fail(status, &err);
         result = pool_is_displaced(c.pool, &err) ? MEMBER_EXIT_DISPLACED : result;

@@ -650,7 +650,7 @@ class Pool(unittest.TestCase):
     def test_a_coordinator_that_another_has_displaced_says_so_and_ends(self):
         """The other one is its key and a port where somebody listens; it has outlived a lease."""
         self.start_nodes(1)
-        with socket.create_server(("127.0.0.1", 0)) as other, self.coordinator() as coordinator:
+        with socket.create_server(("127.0.0.1", 0)) as other, self.coordinator("--drain-delay-ms", "3600000") as coordinator:
             value = {"v": 1, "incarnation": "00000000000000ff", "address": f"127.0.0.1:{other.getsockname()[1]}", "epoch_applied": 1}
             self.etcd.put(f"/conclave/{self.cluster}/coordinators/coordinator", json.dumps(value))
             coordinator.log_match("this coordinator is displaced, and drains: id coordinator is held by incarnation 00000000000000ff")
