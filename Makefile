@@ -4,7 +4,7 @@ JOBS    ?= $(shell nproc)
 PRESETS := release
 SAN_ENV := UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1
 
-.PHONY: help build demo cluster-demo test sim mutants chaos bench fuzz coverage check-peers format format-check clean packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers packages-train packages-image test-train image image-test chart-test
+.PHONY: help build demo cluster-demo packs-demo test sim mutants chaos bench fuzz coverage check-peers format format-check clean packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers packages-train packages-image test-train image image-test chart-test
 
 help:           ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -23,6 +23,9 @@ demo: build     ## a model answers a prompt (MODEL=DIR for a checkpoint of yours
 
 cluster-demo: build packages-cluster   ## etcd, three nodes and a coordinator give the same answer as one process (MODEL, FAMILY as for demo)
 	@FAMILY="$(FAMILY)" tools/cluster_demo.sh "$(MODEL)"
+
+packs-demo: build packages-test   ## a pack of new experts is added, pruned, restored and removed while streams run that notice nothing (MODEL, FAMILY as for demo)
+	@FAMILY="$(FAMILY)" tools/packs_demo.py $(MODEL)
 
 test: packages-test packages-cluster   ## everything: unit, simulator, integration, fuzz corpora; plain, then ASan+UBSan, then TSan
 	@$(SAN_ENV) tools/test.sh $(JOBS)
