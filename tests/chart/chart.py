@@ -89,6 +89,7 @@ MATRIX = {
     "dns": {"advertise": "dns"},
     "pools": {"experts": {"replicas": 0, "pools": {"big": {"replicas": 2, "memory": "40G", "nodeSelector": {"pool": "big"}, "options": {"zone": "b"}},
                                                    "small": {"replicas": 3, "drainSeconds": 30}}}, "advertise": "dns"},
+    "packs": {"packs": {"german": {"existingClaim": "german"}, "law": {"existingClaim": "packs", "subPath": "law", "replicas": 2, "memory": "2G"}}},
     "pools-and-hpa": merged(SCALED, {"experts": {"pools": {"big": {"replicas": 2}}}, "placement": {"minNodes": 4}}),
     "three-coordinators": {"coordinator": {"replicas": 3, "options": {"max-running": 1048, "kv-memory": "4G", "no-prefix-cache": True}}},
     "volume": {"model": {"existingClaim": "", "volume": {"nfs": {"server": "files", "path": "/models"}}, "subPath": "olmoe"}},
@@ -136,6 +137,9 @@ WRONG = [
     ({"experts": {"pools": {"Big": {"replicas": 1}}}}, "Big"),
     ({"experts": {"pools": {"big": {"replica": 1}}}}, "replica"),
     ({"experts": {"pools": {"big": {"autoscaling": {"enabled": True}}}}}, "autoscaling"),
+    ({"packs": {"german": {"replicas": 1}}}, "existingClaim"),
+    ({"packs": {"german": {"existingClaim": "g", "autoscaling": {}}}}, "autoscaling"),
+    ({"packs": {"big": {"existingClaim": "g"}}, "experts": {"pools": {"big": {"replicas": 1}}}}, "there is a pool of that name"),
     (merged(SCALED, at("experts.autoscaling.maxReplicas", 1)), "less than minReplicas"),
     (merged(SCALED, at("experts.autoscaling.kind", "keda")), "keda needs the URL of Prometheus"),
     (merged(SCALED, at("experts.autoscaling.kind", "vpa")), "/experts/autoscaling/kind"),
@@ -253,6 +257,13 @@ class Chart(unittest.TestCase):
         self.assertLessEqual({"--zone=b", "--isa=avx2", "--drain-timeout-ms=120000"}, set(words["c-expert-big"]))
         self.assertLessEqual({"--isa=avx2", "--drain-timeout-ms=30000"}, set(words["c-expert-small"]))
         self.assertFalse([w for w in words["c-expert-small"] if w.startswith(("--memory", "--zone"))])
+
+    def test_a_pack_is_a_pool_that_offers_it(self):
+        pools = {d["metadata"]["name"]: d for d in self.renders["packs"] if d["kind"] == "StatefulSet"}
+        self.assertEqual({name: d["spec"]["replicas"] for name, d in pools.items()}, {"c-expert": 2, "c-expert-german": 1, "c-expert-law": 2})
+        for name, d in pools.items():
+            offered = [word for word in containers(d)[-1]["args"] if word.startswith("--pack=")]
+            self.assertEqual(offered, [] if name == "c-expert" else ["--pack=/packs/" + name.rpartition("-")[2]])
 
     def test_every_argument_is_an_option_of_the_program(self):
         known = {}

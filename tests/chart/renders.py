@@ -163,7 +163,7 @@ class Checks:
                                 v["tls"]["existingSecret"], v["tls"]["clientCASecret"], v["auth"]["existingSecret"], v["test"]["tokenSecret"],
                                 v["test"]["clientSecret"]) if s}
         external |= {d["spec"]["secretName"] for d in self.of_kind("Certificate")}
-        claims = {v["model"]["existingClaim"], v["model"]["cache"]["existingClaim"]} - {""}
+        claims = {v["model"]["existingClaim"], v["model"]["cache"]["existingClaim"], *(pack["existingClaim"] for pack in v["packs"].values())} - {""}
         for d in self.objects:
             pod = pod_of(d)
             if pod is None:

@@ -139,7 +139,7 @@ annotations:
   {{- if .Values.model.cache.existingClaim }}
   persistentVolumeClaim: {claimName: {{ .Values.model.cache.existingClaim }}}
   {{- else }}
-  emptyDir: {sizeLimit: 256Mi}
+  emptyDir: {sizeLimit: {{ .Values.model.cache.sizeLimit }}}
   {{- end }}
 - name: peer
   secret: {secretName: {{ include "conclave.peerSecret" . }}, defaultMode: 288}
@@ -273,12 +273,16 @@ runtimeClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* The pools as YAML: the one of experts.*, under the name "default", and experts.pools. */}}
+{{/* The pools as YAML: the one of experts.*, under the name "default", experts.pools, and one per pack. */}}
 {{- define "conclave.pools" -}}
 {{- $base := omit .Values.experts "pools" "autoscaling" -}}
 {{- $pools := dict "default" $base -}}
 {{- range $name, $pool := .Values.experts.pools -}}
 {{- $_ := set $pools $name (merge (deepCopy $pool) (deepCopy $base)) -}}
+{{- end -}}
+{{- range $name, $pack := .Values.packs -}}
+{{- $place := dict "pack" (pick $pack "existingClaim" "subPath") "replicas" 1 -}}
+{{- $_ := set $pools $name (merge (omit (deepCopy $pack) "existingClaim" "subPath") $place (deepCopy $base)) -}}
 {{- end -}}
 {{- toYaml $pools -}}
 {{- end -}}
