@@ -126,7 +126,8 @@ static moe_status carry_out(registry *r, job *j, const catalogue *plan, moe_erro
         return status;
     }
     publish(r, next);
-    MOE_INFO("change %s: done by %s, set %.12s", p->what, p->who, router_set_id(p->target));
+    MOE_INFO("change %s: done by %s, set %.12s", p->what, p->who[0] != '\0' ? p->who : "nobody that is named",
+             router_set_id(p->target));
     return MOE_OK;
 }
 

@@ -132,7 +132,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     unsigned kind = data[0] % MOE_COUNT(types), which = data[0] / MOE_COUNT(types) % MOE_COUNT(options);
     if (engines[which] == NULL) {
         engines[which] = fake_engine_open(&options[which]);
-        registries[which] = fake_registry_open(engines[which], NULL);
+        registries[which] = fake_registry_open(engines[which], NULL, NULL);
     }
     /* The engine without chat template serves a token that is bound to a set. */
     const request_scope scope = {.engine = engines[which],

@@ -109,7 +109,7 @@ int main(int argc, char **argv)
 
     signal(SIGPIPE, SIG_IGN);
     parts p = {.engine = fake_engine_open(&service_options), .cluster = fake_cluster_open()};
-    p.registry = fake_registry_open(p.engine, flag(argc, argv, "no_changes"));
+    p.registry = fake_registry_open(p.engine, flag(argc, argv, "no_changes"), NULL);
     const engine_info *info = engine_get_info(p.engine);
     options.max_context = info->max_context;
     options.max_requests = info->max_queue + info->max_running;

@@ -50,6 +50,7 @@ struct engine {
     router_set *set; /* under the mutex */
     router_space *space;
     catalogue *catalogue;
+    packs *packs; /* NULL: none were asked for */
     atomic_bool ready, stop, frozen;
     atomic_uint_least64_t last_step_ns, tokens, admitted, cancelled;
     pthread_mutex_t mutex;
@@ -696,16 +697,24 @@ void fake_engine_close(engine *e)
     router_set_unref(e->set);
     router_space_unref(e->space);
     catalogue_unref(e->catalogue);
+    packs_close(e->packs);
     pthread_mutex_destroy(&e->mutex);
     free(e);
 }
 
-registry *fake_registry_open(engine *e, const char *no_changes)
+registry *fake_registry_open(engine *e, const char *no_changes,
+                             moe_status (*change)(void *ctx, engine *e, const embedded_changes *c, moe_error *err))
 {
+    static const unsigned char fingerprint[32];
+    const pack_base base = {.config = &e->config, .fingerprint = fingerprint};
+    registry_options options = {.engine = e, .first = e->catalogue, .no_changes = no_changes, .change = change};
     registry *r = NULL;
-    moe_error err;
-    const registry_options options = {.engine = e, .first = e->catalogue, .no_changes = no_changes};
+    moe_error err = {""};
 
+    if (change != NULL && e->packs == NULL && packs_open(&base, NULL, &e->packs, &err) != MOE_OK) {
+        moe_assert_failed(err.text, __FILE__, __LINE__);
+    }
+    options.packs = e->packs;
     if (registry_open(&options, &r, &err) != MOE_OK) {
         moe_assert_failed(err.text, __FILE__, __LINE__);
     }

@@ -27,8 +27,10 @@ typedef struct fake_options {
 
 engine *fake_engine_open(const fake_options *options);
 void fake_engine_close(engine *e);
-/* The real one, of this engine. no_changes: as in its options. */
-registry *fake_registry_open(engine *e, const char *no_changes);
+/* The real one, of this engine. no_changes and change: as in its options; with change it has packs, but none is open, and keeps
+ * nothing that is not used. */
+registry *fake_registry_open(engine *e, const char *no_changes,
+                             moe_status (*change)(void *ctx, engine *e, const embedded_changes *c, moe_error *err));
 void fake_engine_set_ready(engine *e, bool ready);
 void fake_engine_freeze(engine *e, bool frozen); /* its loop seems to stand still */
 /* While it is held, the tokenizer does not come back from text that begins with "!hold". */

@@ -13,7 +13,7 @@ static int open_engine(void **state)
     fake_options options = {.no_tokenizer = false};
 
     scope.engine = fake_engine_open(&options);
-    sets = fake_registry_open(scope.engine, NULL);
+    sets = fake_registry_open(scope.engine, NULL, NULL);
     scope.catalogue = registry_table(sets);
     scope.permits = NULL;
     *state = &scope;
@@ -195,6 +195,24 @@ static void a_known_set_is_taken(void **state)
     router_set_unref(current);
 }
 
+static void a_bound_token_gets_its_sets_alone(void **state)
+{
+    static const permits base_alone = {.bound = true, .n = 1, .names = {"base"}};
+    static const permits other = {.bound = true, .n = 1, .names = {"few"}};
+    generate_request r = text_request("ab");
+    intake in;
+    moe_error err;
+
+    (void)state;
+    scope.permits = &base_alone;
+    assert_ok(intake_generate(&scope, &r, &in, &err), err); /* the default set is the base */
+    assert_non_null(in.spec.set);
+    intake_fini(&in);
+    scope.permits = &other;
+    assert_int_equal(intake_generate(&scope, &r, &in, &err), MOE_ERR_DENIED);
+    assert_contains(err.text, "bound to other sets");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -206,6 +224,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(tools_and_arguments_reach_the_chat_template, open_engine, close_engine),
         cmocka_unit_test_setup_teardown(a_role_that_does_not_exist_is_refused, open_engine, close_engine),
         cmocka_unit_test_setup_teardown(a_known_set_is_taken, open_engine, close_engine),
+        cmocka_unit_test_setup_teardown(a_bound_token_gets_its_sets_alone, open_engine, close_engine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
