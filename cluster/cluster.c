@@ -168,6 +168,7 @@ static bool copy_options(cluster *c, const cluster_options *o)
     c->o.model.numeric_class = copy_text(o->model.numeric_class, &ok);
     c->o.secret = NULL;
     (void)router_space_ref(c->o.model.space);
+    c->o.model.own = NULL; /* the first catalogue has it */
     c->o.clock = o->clock != NULL ? o->clock : moe_clock_real();
     c->o.keep_unused_ms = o->keep_unused_ms != 0 ? o->keep_unused_ms : CLUSTER_KEEP_MS;
     cluster_pack *packs = calloc(o->n_packs + 1, sizeof *packs);
@@ -230,10 +231,10 @@ static bool keep_all(void *ctx, const cluster_node *n)
     return true;
 }
 
-/* All of the checkpoint's experts, and no packs. */
-static bool open_catalogue(cluster *c)
+/* What the checkpoint routes to, and no packs. */
+static bool open_catalogue(cluster *c, router_set *own)
 {
-    catalogue_model m = {.space = c->o.model.space, .min_experts = c->o.model.k};
+    catalogue_model m = {.space = c->o.model.space, .min_experts = c->o.model.k, .own = own};
 
     memcpy(m.fingerprint, c->o.model.fingerprint, sizeof m.fingerprint);
     return catalogue_open(&m, &c->first_catalogue, NULL) == MOE_OK;
@@ -251,7 +252,7 @@ moe_status cluster_open(const cluster_options *options, cluster **out, moe_error
     bool ok = copy_options(c, options);
     ok = told_init(&c->told.ready, c->o.model.space) && ok;
     ok = told_init(&c->told.settled, c->o.model.space) && ok;
-    ok = open_catalogue(c) && ok;
+    ok = open_catalogue(c, options->model.own) && ok;
     const cluster_state_input in = {.mirror = &c->mirror,
                                     .model = &c->o.model,
                                     .first = c->first_catalogue,

@@ -58,6 +58,7 @@ typedef struct cluster_model {
     unsigned char fingerprint[32];
     const char *family, *numeric_class; /* 1..63 characters */
     router_space *space;                /* shared: its layers, and the experts that nodes may have */
+    router_set *own; /* what the checkpoint itself routes to, as catalogue_model has it; shared; NULL: all */
     uint32_t k, d_model;
     uint64_t expert_bytes;
 } cluster_model;

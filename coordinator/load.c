@@ -242,10 +242,12 @@ static moe_status open_kv(coordinator *c, size_t bytes, moe_error *err)
 
 static moe_status open_base_set(coordinator *c, moe_error *err)
 {
-    catalogue_model of = {.space = c->files.space, .min_experts = c->files.config.gate.k};
+    moe_status status = member_files_read_own(&c->files, c->config.model, err);
 
-    memcpy(of.fingerprint, c->files.manifest.fingerprint.bytes, sizeof of.fingerprint);
-    return catalogue_read_own(&of, c->config.model, &c->base_set, err);
+    if (status == MOE_OK) {
+        c->base_set = router_set_ref(c->files.own);
+    }
+    return status;
 }
 
 /* ------------------------------------------------------------------------------------------------ experts and engine */

@@ -241,8 +241,17 @@ moe_status member_files_hash(member_files *f, moe_threads *threads, const char *
     return model_tensors_manifest(f->tensors, threads, cache_dir, report, report_ctx, &f->manifest, err);
 }
 
+moe_status member_files_read_own(member_files *f, const char *dir, moe_error *err)
+{
+    catalogue_model of = {.space = f->space, .min_experts = f->config.gate.k};
+
+    memcpy(of.fingerprint, f->manifest.fingerprint.bytes, sizeof of.fingerprint);
+    return catalogue_read_own(&of, dir, &f->own, err);
+}
+
 void member_files_close(member_files *f)
 {
+    router_set_unref(f->own);
     router_space_unref(f->space);
     checkpoint_manifest_fini(&f->manifest);
     model_tensors_close(f->tensors);
@@ -254,6 +263,7 @@ cluster_model member_model(const member_files *f, compute_class numeric_class)
     cluster_model m = {.family = f->config.model_type,
                        .numeric_class = compute_class_name(numeric_class),
                        .space = f->space,
+                       .own = f->own,
                        .k = f->config.gate.k,
                        .d_model = f->config.d_model,
                        .expert_bytes = model_expert_bytes(&f->config, f->tensors)};

@@ -6,6 +6,7 @@
 #define CONCLAVE_MEMBER_H
 
 #include "base/base.h"
+#include "catalogue/catalogue.h"
 #include "cluster/cluster.h"
 #include "model/model.h"
 #include "transport/transport.h"
@@ -105,12 +106,15 @@ typedef struct member_files {
     model_tensors *tensors;
     checkpoint_manifest manifest;
     router_space *space; /* of the checkpoint's experts; shared */
+    router_set *own;     /* what the checkpoint itself routes to; shared; NULL: it was not read, all */
 } member_files;
 
 MOE_NODISCARD moe_status member_files_open(member_files *f, const char *dir, moe_error *err);
 /* Hashes, or takes the cached manifest. */
 MOE_NODISCARD moe_status member_files_hash(member_files *f, moe_threads *threads, const char *cache_dir,
                                            checkpoint_progress report, void *report_ctx, moe_error *err);
+/* Reads `own` (catalogue_read_own), when the manifest is there. */
+MOE_NODISCARD moe_status member_files_read_own(member_files *f, const char *dir, moe_error *err);
 void member_files_close(member_files *f);
 /* What the cluster compares; strings are the config's. */
 cluster_model member_model(const member_files *f, compute_class numeric_class);

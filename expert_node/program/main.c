@@ -544,6 +544,9 @@ static moe_status start(node_program_state *p, moe_error *err)
         status = member_files_hash(&p->files, p->threads, o->member.cache_dir, report_progress, &h, err);
     }
     if (status == MOE_OK) {
+        status = member_files_read_own(&p->files, o->model, err);
+    }
+    if (status == MOE_OK) {
         status = open_packs(p, err);
     }
     p->memory_bytes = o->memory != 0 ? o->memory : default_memory();
