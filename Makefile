@@ -38,7 +38,7 @@ mutants: packages-test packages-cluster   ## plants known bugs, one at a time, a
 	@/usr/bin/python3 -B tests/mutants/run.py --jobs $(JOBS) $(NAMES)
 
 chaos: packages-test packages-cluster   ## kills, stops and cuts off real members while streams run; every token is compared (SCENARIOS="kill-2 etcd", SEED=7, SHORT=1)
-	@tools/configure.sh release && cmake --build --preset release -j $(JOBS) --target conclave-coordinator conclave-node
+	@tools/configure.sh release && cmake --build --preset release -j $(JOBS) --target conclave-coordinator conclave-node conclave
 	@/usr/bin/python3 tests/chaos/chaos.py --bin build/release/bin --gaps $(if $(SHORT),--short) $(if $(SEED),--seed "$(SEED)") $(if $(SCENARIOS),--scenarios "$(SCENARIOS)")
 
 bench: packages-build    ## speed against the limits of this machine

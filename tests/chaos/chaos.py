@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Kills, stops, slows and cuts off real members of a cluster while streams run, and compares every token with one process's.
+"""Kills, stops, slows and cuts off real members of a cluster, and changes its packs, while streams run, and compares every token with one process's.
 
     chaos.py --bin build/release/bin                            all scenarios in full
     chaos.py --bin build/release/bin --short                    what make test runs
@@ -38,11 +38,16 @@ from coordinator import Coordinator  # noqa: E402
 from faults import Partition, Slowed, stopped  # noqa: E402
 from members import Forwarder, Hosts  # noqa: E402
 from python_client import lay_out  # noqa: E402
-from streams import Streams, Stub, make_questions, percentiles, reference, said  # noqa: E402
+from streams import Streams, Stub, Unjudged, make_questions, percentiles, reference, said  # noqa: E402
 
 MAKE_CHECKPOINT = os.path.join(ROOT, "tools", "make_checkpoint.py")
+MAKE_PACK = os.path.join(ROOT, "tools", "make_pack.py")
 N_STREAMS = 16
 N_TOKENS = {"short": 200, "full": 600}
+N_TOKENS_UNDER_A_SET = 40  # of answers under whatever set is the default: short, so that each set has some that begin
+PRUNED = (((0, (1, 5)), (1, (0,))), ((2, (3, 16)),), ((0, (2,)), (3, (7, 8, 17))))  # experts of layers; 16 and 17 are a pack's
+WARM_CYCLES = 8  # of packs that come and go, until the KV cache and the buffers have been written once
+RESIDENT_SLACK_KIB = 8 * 1024  # what an allocator may keep beyond; the experts of 200 cycles would be some 50 MiB
 # "some" of /proc/pressure/cpu before the streams begin, as a share of the time: above it a gap tells of others' work. Chosen.
 QUIET_PRESSURE = 0.10
 
@@ -56,7 +61,7 @@ class Site:
 
     def __init__(self, args, folder):
         self.folder, self.seed, self.short = folder, args.seed, args.short
-        self.coordinator, self.node = (os.path.join(args.bin, name) for name in ("conclave-coordinator", "conclave-node"))
+        self.coordinator, self.node, self.conclave = (os.path.join(args.bin, name) for name in ("conclave-coordinator", "conclave-node", "conclave"))
         self.model, self.secret, client = (os.path.join(folder, name) for name in ("model", "secret", "client"))
         lay_out(client)
         sys.path.insert(0, client)
@@ -79,21 +84,26 @@ class Run:
         self.site, self.name, self.stack = site, name, stack
         self.random = random.Random(f"{site.seed}/{name}")
         self.n_injections = self.n_effective = 0
-        self.notes, self.cluster, self.streams, self.pressure = [], None, None, []
+        self.notes, self.faults, self.cluster, self.streams, self.others, self.pressure = [], [], None, None, None, []
 
     def begin(self, n_nodes, replication, *coordinators, hosts=None, may_go_on=False):
         self.cluster = Cluster(self.site, self.name, self.stack, hosts)
         self.flow(self.cluster.start(n_nodes, replication, *coordinators), may_go_on)
         return self.cluster
 
-    def flow(self, stubs, may_go_on=False):
+    def flow(self, stubs, may_go_on=False, questions=None, others=None):
+        """others: what further streams ask, of whatever set is the default."""
         self.pressure.append(cpu_pressure())
-        self.streams = Streams(stubs, self.site.questions, self.site.expected, N_STREAMS, may_go_on)
+        if others:
+            self.others = Unjudged(stubs, others, N_STREAMS)
+            self.stack.callback(self.others.cancel)
+        self.streams = Streams(stubs, questions or self.site.questions, self.site.expected, N_STREAMS, may_go_on)
         self.stack.callback(self.streams.cancel)
         self.streams.undisturbed(1 if self.site.short else 10)
 
     def end(self):
-        self.streams.finish()
+        for streams in filter(None, (self.streams, self.others)):
+            streams.finish()
         self.pressure.append(cpu_pressure())
 
     @contextlib.contextmanager
@@ -101,7 +111,8 @@ class Run:
         with self.streams.injection():
             self.n_injections += 1
             yield
-            self.cluster.step_on()
+            if self.cluster:
+                self.cluster.step_on()
 
     def note_gap(self, what):
         """The longest of the last injection, for scenarios whose injections differ."""
@@ -282,6 +293,64 @@ def partition(run, seconds):
     run.end()
 
 
+def packs(run, cycles):
+    """Packs come and go in a coordinator that has its experts in its own process. The streams are pinned to the checkpoint's own experts; as
+    many others take the default set of the moment, and a server that has the packs from its start tells what each of their answers is."""
+    site = run.site
+    paths = [make_pack(site, run.name, *args) for args in (("first", "--experts", "2"), ("second", "--experts", "1", "--seed", "5"))]
+    server = Coordinator(site.coordinator, site.model, "--threads", "1", "--cache-dir", site.folder, "--keep-unused-ms", "100")
+    run.stack.enter_context(server)
+    stub = Stub(site.v1, server.address)
+    run.stack.callback(stub.close)
+    others = make_questions(N_STREAMS, N_TOKENS_UNDER_A_SET)
+    stub.change("DefineSet", name="pinned", include=["base"])  # a name keeps experts loaded that the default set leaves out
+    run.flow([stub], questions=[question._replace(set="pinned") for question in site.questions], others=others)
+    lists, sets, resident = site.v1.admin_pb2.ExpertList, {}, []
+
+    def change(method, **fields):
+        with run.injection():
+            result = stub.change(method, **fields)
+            wait_for("an answer under the new set", lambda: result.set_after in list(run.others.set_ids))
+            run.took(result.set_before != result.set_after)
+        if result.set_after not in sets:
+            sets[result.set_after] = stub.admin("ListSets", "ListSetsResponse", set=result.set_after, experts=True).sets[0].experts
+
+    sets[run.others.set_ids[0]] = stub.admin("ListSets", "ListSetsResponse", set="default", experts=True).sets[0].experts
+    for i in range(cycles):
+        change("AddPack", pack=paths[0])
+        change("PruneExperts", experts=[lists(layer=layer, ids=ids) for layer, ids in PRUNED[i % len(PRUNED)]])
+        change("RestoreExperts" if run.random.random() < 0.5 else "Rollback")
+        change("UpdatePack", pack="first", to=paths[1])
+        change("RemovePack", pack="second")
+        resident.append(server.resident_kib())
+    run.end()
+    with Coordinator(site.coordinator, site.model, "--threads", "1", "--cache-dir", site.folder, "--pack", ",".join(paths)) as fresh:
+        run.others.judge({id: answers_of(site, fresh, others, id, experts) for id, experts in sets.items()})
+    run.notes.append(f"{run.others.counts['tokens']} of the tokens under {len(sets)} default sets, the others pinned; resident "
+                     f"{', '.join(f'{resident[n - 1] / 1024:.1f} MiB after {n}' for n in sorted({1, min(WARM_CYCLES, cycles), cycles}))} cycles")
+    if cycles > WARM_CYCLES and resident[-1] > resident[WARM_CYCLES - 1] + RESIDENT_SLACK_KIB:
+        run.faults.append("resident memory grew")
+
+
+def make_pack(site, folder, name, *args):
+    path = os.path.join(site.folder, f"{folder}-{name}")
+    subprocess.run(["/usr/bin/python3", "-B", MAKE_PACK, "random", path, "--name", name, "--model", site.model, "--conclave", site.conclave, *args],
+                   check=True, capture_output=True, env={**os.environ, "XDG_CACHE_HOME": site.folder})
+    return path
+
+
+def answers_of(site, server, questions, id, experts):
+    """What a server says under a set of just these experts, which must be the one of that id."""
+    stub = Stub(site.v1, server.address)
+    try:
+        same = stub.change("DefineSet", name="asked", experts=experts).set_after
+        if same != id:
+            raise RuntimeError(f"experts of set {id} are set {same} elsewhere")
+        return reference(stub, [question._replace(set=id) for question in questions])
+    finally:
+        stub.close()
+
+
 # Of each: in full; in make test (None: not there); what the longest gap may be beyond the healthy one, in seconds: p99 and max.
 Scenario = collections.namedtuple("Scenario", "work full short gaps", defaults=(None,))
 SCENARIOS = {
@@ -294,6 +363,7 @@ SCENARIOS = {
     "coordinators": Scenario(coordinators, (10,), (2,)),
     "alone": Scenario(alone, (60,), (5,)),
     "partition": Scenario(partition, (20,), (1,)),
+    "packs": Scenario(packs, (200,), (3,)),
 }
 
 
@@ -318,8 +388,9 @@ def judge_gaps(run, bounds):
 
 def report(run, seconds, bounds, why):
     """Prints the line; whether all is well."""
-    counts = run.streams.counts if run.streams else collections.Counter()
-    faults = [why] if why else []
+    streams = [s for s in (run.streams, run.others) if s]
+    counts = sum((s.counts for s in streams), collections.Counter())
+    faults = ([why] if why else []) + run.faults
     faults += [f"{counts[name]} {name}" for name in ("lost", "repeated", "different", "failed") if counts[name]]
     if run.n_effective < run.n_injections:
         faults.append(f"{run.n_injections - run.n_effective} injections without effect")
@@ -327,11 +398,11 @@ def report(run, seconds, bounds, why):
     gaps, too_long = judge_gaps(run, bounds) if run.streams and run.streams.faults and not why else ("not judged", False)
     faults += ["gaps too long"] if too_long else []
     print(f"{run.name}: {'FAILED: ' + '; '.join(faults) if faults else 'ok'} | injections {run.n_injections}, took effect {run.n_effective} | "
-          f"{N_STREAMS} streams, requests {counts['requests']}, tokens compared {counts['tokens']}, lost {counts['lost']}, repeated "
+          f"{N_STREAMS * len(streams)} streams, requests {counts['requests']}, tokens compared {counts['tokens']}, lost {counts['lost']}, repeated "
           f"{counts['repeated']}, different {counts['different']}, failed {counts['failed']}, refused at first {counts['refused']}, resumed "
           f"{counts['resumed']} | longest gap {milliseconds(run.streams.faults if run.streams else [])}, healthy "
           f"{milliseconds(run.streams.quiet if run.streams else [])}; {gaps} | {'; '.join(run.notes + [f'{seconds:.0f} s'])}", flush=True)
-    for text, n in run.streams.errors.most_common(5) if run.streams else []:
+    for text, n in sum((s.errors for s in streams), collections.Counter()).most_common(5):
         print(f"    {n} x {text}")
     if faults and run.cluster:
         for id, coordinator in run.cluster.coordinators.items():
@@ -352,8 +423,8 @@ def perform(site, name, scenario, args):
             why = said(error) if isinstance(error, grpc.RpcError) else f"{type(error).__name__}: {error}"
             if not isinstance(error, TimeoutError):
                 traceback.print_exc()
-            if run.streams:
-                run.streams.cancel()
+            for streams in filter(None, (run.streams, run.others)):
+                streams.cancel()
         return report(run, time.monotonic() - started, scenario.gaps if args.gaps else None, why)
 
 

@@ -12,14 +12,14 @@ import grpc
 HUNG_S = 180  # without a token for so long a stream counts as failed; a step may wait a minute for an expert (--step-timeout-ms)
 CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
 
-Question = collections.namedtuple("Question", "prompt sampling")
+Question = collections.namedtuple("Question", "prompt sampling set", defaults=("",))
 
 
-def make_questions(n, n_tokens):
+def make_questions(n, n_tokens, set=""):
     """One greedy in four; the others draw. Always the same ones: a seed of the program orders faults, not requests."""
     drawn = random.Random(0)
     return [Question([drawn.randrange(3, 300) for _ in range(drawn.randrange(4, 40))],
-                     dict(max_tokens=n_tokens, ignore_eos=True, seed=i, temperature=0 if i % 4 == 0 else 1.2)) for i in range(n)]
+                     dict(max_tokens=n_tokens, ignore_eos=True, seed=i, temperature=0 if i % 4 == 0 else 1.2), set) for i in range(n)]
 
 
 class Stub:
@@ -32,15 +32,25 @@ class Stub:
         """got: the tokens of this answer that are there already."""
         pb = self.v1.inference_pb2
         ask = pb.GenerateRequest(token_ids=pb.TokenIds(ids=question.prompt), sampling=pb.Sampling(**question.sampling))
+        if question.set:
+            ask.set.id = question.set
         if got:
             ask.resume_from.ids.extend(got)
         return self.channel.unary_stream("/conclave.v1.Inference/Generate", request_serializer=pb.GenerateRequest.SerializeToString,
                                          response_deserializer=pb.GenerateResponse.FromString)(ask)
 
-    def admin(self, name, reply):
+    def admin(self, name, reply, /, **fields):
         pb = self.v1.admin_pb2
         return self.channel.unary_unary("/conclave.v1.Admin/" + name, request_serializer=lambda m: m.SerializeToString(),
-                                        response_deserializer=getattr(pb, reply).FromString)(getattr(pb, name + "Request")(), timeout=HUNG_S)
+                                        response_deserializer=getattr(pb, reply).FromString)(getattr(pb, name + "Request")(**fields), timeout=HUNG_S)
+
+    def change(self, name, /, **fields):
+        """The result of a change of packs or sets."""
+        pb = self.v1.admin_pb2
+        told = self.channel.unary_stream("/conclave.v1.Admin/" + name, request_serializer=lambda m: m.SerializeToString(),
+                                         response_deserializer=pb.ChangeProgress.FromString)(getattr(pb, name + "Request")(**fields),
+                                                                                             timeout=HUNG_S)
+        return list(told)[-1].result
 
     def close(self):
         self.channel.close()
@@ -65,7 +75,7 @@ class Answer:
     """One answer as it comes. Every token has an index: what is missing, there twice and wrong is told apart."""
 
     def __init__(self, expected):
-        self.expected, self.got = expected, []
+        self.expected, self.got, self.set_id = expected, [], ""
         self.lost = self.repeated = self.different = 0
 
     def take(self, first_index, ids):
@@ -81,6 +91,23 @@ class Answer:
 
     def finish(self):
         self.lost += max(0, len(self.expected) - len(self.got))
+
+
+class Heard:
+    """An answer of which it is not known yet what it must be: kept as it came, for an Answer later."""
+
+    def __init__(self):
+        self.got, self.pieces, self.set_id = [], [], ""
+
+    def take(self, first_index, ids):
+        self.got += ids
+        if self.pieces and first_index == self.pieces[-1][0] + len(self.pieces[-1][1]):
+            self.pieces[-1][1].extend(ids)
+        else:
+            self.pieces.append((first_index, list(ids)))
+
+    def as_key(self):
+        return self.set_id, tuple((first, tuple(ids)) for first, ids in self.pieces)
 
 
 class Streams:
@@ -99,7 +126,7 @@ class Streams:
         self.n_tokens = [0] * n
         self.asked = itertools.count()
         self.ending = self.cancelled = False
-        self.calls, self.served_by = [None] * n, [None] * n
+        self.calls, self.served_by, self.set_ids = [None] * n, [None] * n, [""] * n
         self.faults, self.quiet = [], []  # longest gaps, one per stream and injection, or stretch without one
         self.threads = [threading.Thread(target=self.work, args=(i,), daemon=True) for i in range(n)]
         for thread in self.threads:
@@ -109,13 +136,20 @@ class Streams:
     def work(self, me):
         while not self.ending:
             i = next(self.asked) % len(self.questions)
-            answer = Answer(self.expected[i])
+            answer = self.answer_to(i)
             whole = self.ask(me, self.questions[i], answer)
-            if whole:
-                answer.finish()
             with self.lock:
-                self.counts.update(requests=1, tokens=len(answer.got), lost=answer.lost, repeated=answer.repeated, different=answer.different,
-                                   failed=not whole)
+                self.count(i, answer, whole)
+
+    def answer_to(self, i):
+        return Answer(self.expected[i])
+
+    def count(self, _, answer, whole, times=1):
+        """times: so many answers are just this one."""
+        if whole:
+            answer.finish()
+        self.counts.update(requests=times, tokens=times * len(answer.got), lost=times * answer.lost, repeated=times * answer.repeated,
+                           different=times * answer.different, failed=times * (not whole))
 
     def ask(self, me, question, answer):
         """False: it failed. A refusal before the first token is documented; it is asked again as the API wants it."""
@@ -125,6 +159,8 @@ class Streams:
             try:
                 self.calls[me] = self.targets[target % len(self.targets)].generate(question, answer.got)
                 for chunk in self.calls[me]:
+                    if chunk.set_id:
+                        answer.set_id = self.set_ids[me] = chunk.set_id
                     if chunk.token_ids:
                         now = time.monotonic()
                         self.gaps[me].append((last, now))
@@ -192,6 +228,28 @@ class Streams:
                 if call is not None:
                     call.cancel()
             time.sleep(0.01)
+
+
+class Unjudged(Streams):
+    """Streams of the default set while that changes: every answer is kept with the set that it says it has, until judge()."""
+
+    def __init__(self, targets, questions, n):
+        self.heard = collections.Counter()  # (question, (set, what came), whole): so many times
+        super().__init__(targets, questions, None, n)
+
+    def answer_to(self, i):
+        return Heard()
+
+    def count(self, i, answer, whole):
+        self.heard[i, answer.as_key(), whole] += 1
+
+    def judge(self, expected):
+        """expected: by the set's id, as Streams has it."""
+        for (i, (set_id, pieces), whole), times in self.heard.items():
+            answer = Answer(expected[set_id][i] if set_id else [])
+            for first_index, ids in pieces:
+                answer.take(first_index, ids)
+            Streams.count(self, i, answer, whole, times)
 
 
 def reversed_until(gaps, start):

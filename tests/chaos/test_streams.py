@@ -11,10 +11,10 @@ except ImportError:
     sys.exit(77)
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-from streams import Answer, Streams, make_questions, percentiles  # noqa: E402
+from streams import Answer, Streams, Unjudged, make_questions, percentiles  # noqa: E402
 
 EXPECTED = list(range(100, 110))
-Chunk = collections.namedtuple("Chunk", "first_index token_ids")
+Chunk = collections.namedtuple("Chunk", "first_index token_ids set_id", defaults=("",))
 
 
 class Broken(grpc.RpcError):
@@ -31,7 +31,7 @@ class Fake:
 
     def generate(self, _, got):
         self.asked.append(list(got))
-        script = self.scripts.pop(0) if self.scripts else [Chunk(len(got), EXPECTED[len(got):])]
+        script = self.scripts.pop(0) if self.scripts else [Chunk(len(got), EXPECTED[len(got):], "a")]
         return Call(script)
 
 
@@ -53,7 +53,7 @@ class Counts(unittest.TestCase):
     def check(self, chunks, **wanted):
         answer = Answer(EXPECTED)
         for chunk in chunks:
-            answer.take(*chunk)
+            answer.take(chunk.first_index, chunk.token_ids)
         answer.finish()
         found = {name: getattr(answer, name) for name in ("lost", "repeated", "different") if getattr(answer, name)}
         self.assertEqual(found, wanted)
@@ -108,6 +108,21 @@ class Flow(unittest.TestCase):
 
     def test_a_wrong_answer_is_counted(self):
         self.assertEqual(self.run_one(Fake([Chunk(0, EXPECTED[:9])])).counts["lost"], 1)
+
+    def test_answers_are_judged_by_the_set_that_they_say(self):
+        def judged(*scripts):
+            streams = Unjudged([Fake(*scripts)], make_questions(1, 10), 1)
+            streams.advance(len(scripts) * len(EXPECTED))
+            streams.finish()
+            streams.judge({"a": [EXPECTED], "b": [EXPECTED[::-1]]})
+            return {name: n for name, n in streams.counts.items() if n and name not in ("requests", "tokens")}
+
+        right, other = [Chunk(0, EXPECTED[:3], "a"), Chunk(3, EXPECTED[3:])], [Chunk(0, EXPECTED[::-1], "b")]
+        self.assertEqual(judged(right, other), {})
+        self.assertEqual(judged(right, [Chunk(0, EXPECTED, "b")]), {"different": 10})
+        self.assertEqual(judged(right, [Chunk(0, EXPECTED[:4], "a"), Chunk(5, EXPECTED[5:])]), {"lost": 1})
+        self.assertEqual(judged([Chunk(0, EXPECTED, "a"), Chunk(8, EXPECTED[8:])]), {"repeated": 2})
+        self.assertEqual(judged(right, [Chunk(0, EXPECTED[:4], "a"), Broken(grpc.StatusCode.INTERNAL)]), {"failed": 1})
 
 
 if __name__ == "__main__":
