@@ -41,6 +41,9 @@ echo "== families"
 echo
 echo "== transport"
 "$bin/bench_transport"
+echo
+echo "== packs and sets that change"
+/usr/bin/python3 bench/bench_changes.py "$bin" --layers "${BENCH_LAYERS:-8}"
 if command -v etcd > /dev/null; then
     echo
     echo "== pool"

@@ -1,0 +1,180 @@
+#!/usr/bin/python3
+"""What packs and sets that change cost the streams of one process, on this machine, beside the goals. Nothing is asserted.
+
+Usage: bench_changes.py BIN_DIR [--layers N] [--experts N] [--rounds N] [--streams N]
+
+Makes a checkpoint of OLMoE-1B-7B's shape with N layers (8; random weights) and a pack with --experts (4) new experts for each layer, and serves
+it with 2 threads. Then, while --streams (16) answers are under way:
+
+  gaps    between two tokens of a stream, as its client sees them: of --rounds (5) additions and removals of the pack, each from the command to
+          the second token of every stream after it, beside those of the seconds before. Every addition loads the experts anew.
+  undo    from the rollback's request to the first token of an answer under the set that it leads back to. A client asks for one token after
+          the other meanwhile, so up to a step of this is the answer before it. With the streams and without, of an addition and of a removal.
+  sets    tokens per second of all streams over 8 sets, each without another expert of each layer, against all under one of them, by turns;
+          medians of --rounds. By the server's own clock of each stream's decode.
+"""
+import argparse
+import concurrent.futures
+import importlib
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+try:
+    import grpc  # noqa: F401
+except ImportError:
+    print("skipped: python3-grpcio is not installed")
+    sys.exit(0)
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+sys.path[:0] = [os.path.join(ROOT, "tests", name) for name in ("integration", "chaos")]
+sys.dont_write_bytecode = True
+from coordinator import Coordinator  # noqa: E402
+from python_client import lay_out  # noqa: E402
+from streams import Question, Stub, Unjudged, percentiles  # noqa: E402
+
+N_PROMPT, N_SETS = 16, 8
+KEEP_UNUSED_S = 2  # experts that went are loaded anew when the next round adds them; a rollback comes sooner
+HEALTHY_S = 3
+GAP_GOAL, UNDO_GOAL_S, SETS_GOAL = 2, 0.1, 0.95
+
+
+class Bench:
+    def __init__(self, a, folder):
+        self.a, self.folder = a, folder
+        self.model, self.pack = os.path.join(folder, "model"), os.path.join(folder, "bench")
+        self.make("make_checkpoint.py", self.model, "--shape", "olmoe-1b-7b", "--layers", str(a.layers), "--no-tokenizer")
+        self.make("make_pack.py", "random", self.pack, "--model", self.model, "--conclave", self.program("conclave"), "--experts", str(a.experts))
+        lay_out(os.path.join(folder, "client"))
+        sys.path.insert(0, os.path.join(folder, "client"))
+        self.v1 = importlib.import_module("conclave")
+
+    def make(self, tool, *args):
+        subprocess.run(["/usr/bin/python3", "-B", os.path.join(ROOT, "tools", tool), *args], check=True, capture_output=True,
+                       env={**os.environ, "XDG_CACHE_HOME": self.folder})
+
+    def program(self, name):
+        return os.path.join(self.a.bin, name)
+
+    def question(self, i, n_tokens, set=""):
+        return Question(random.Random(i).sample(range(50000), N_PROMPT), dict(max_tokens=n_tokens, ignore_eos=True, seed=i, temperature=1), set)
+
+    # ------------------------------------------------------------------------------------------ gaps
+    def streams(self):
+        """Answers that are longer than what is measured of them: none begins meanwhile."""
+        streams = Unjudged([self.stub], [self.question(i, 3500) for i in range(self.a.streams)], self.a.streams)
+        streams.advance()
+        return streams
+
+    def gaps_during(self, streams, work):
+        begun = time.monotonic()
+        work()
+        streams.advance(2)
+        return [b - a for gaps in streams.gaps for a, b in list(gaps) if b > begun]
+
+    def gaps(self):
+        changes = {"packs add": lambda: self.stub.change("AddPack", pack=self.pack), "packs remove": lambda: self.stub.change("RemovePack", pack="bench")}
+        found, healthy, streams = {name: [] for name in changes}, [], self.streams()
+        try:
+            for _ in range(self.a.rounds):
+                for name, change in changes.items():
+                    time.sleep(KEEP_UNUSED_S + 1)
+                    healthy += self.gaps_during(streams, lambda: time.sleep(HEALTHY_S))
+                    found[name] += self.gaps_during(streams, change)
+        finally:
+            streams.cancel()
+        p50, p99, longest = percentiles(healthy)
+        print(f"{'gaps, healthy':26s} p50 {1e3 * p50:.1f} p99 {1e3 * p99:.1f} longest {1e3 * longest:.1f} ms, {len(healthy)} gaps of {self.a.streams} streams")
+        for name, these in found.items():
+            _, p99_now, longest_now = percentiles(these)
+            print(f"{'gaps, ' + name:26s} p99 {1e3 * p99_now:.1f} longest {1e3 * longest_now:.1f} ms, {len(these)} gaps in {self.a.rounds} changes: the longest is"
+                  f" {longest_now / p99:.2f} of the healthy p99 (goal: at most {GAP_GOAL})", flush=True)
+
+    # ------------------------------------------------------------------------------------------ undo
+    def undo(self, wanted):
+        """Seconds from the rollback's request to an answer under that set, and to the rollback's own."""
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            begun = time.monotonic()
+            rollback = thread.submit(lambda: (self.stub.change("Rollback"), time.monotonic())[1])
+            probe, set_id = self.question(0, 1)._replace(prompt=[0]), None
+            while set_id != wanted:
+                set_id = [chunk.set_id for chunk in self.stub.generate(probe, []) if chunk.set_id][0]
+            answered = time.monotonic()
+            return answered - begun, rollback.result() - begun
+
+    def undos(self, what):
+        taken = {"an addition": [], "a removal": []}
+        for _ in range(self.a.rounds):
+            added = self.stub.change("AddPack", pack=self.pack)
+            taken["an addition"].append(self.undo(added.set_before))
+            self.stub.change("AddPack", pack=self.pack)
+            removed = self.stub.change("RemovePack", pack="bench")
+            taken["a removal"].append(self.undo(removed.set_before))
+            self.stub.change("RemovePack", pack="bench")
+        for name, these in taken.items():
+            first, told = zip(*these)
+            print(f"{'undo of ' + name:26s} {what}: {1e3 * statistics.median(first):.1f} ms to the first token under the old set, longest {1e3 * max(first):.1f}"
+                  f" (goal: at most {1e3 * UNDO_GOAL_S:.0f}); {1e3 * statistics.median(told):.1f} ms to the rollback's own answer", flush=True)
+
+    def undos_while_streaming(self):
+        streams = self.streams()
+        try:
+            self.undos(f"{self.a.streams} streams")
+        finally:
+            streams.cancel()
+
+    # ------------------------------------------------------------------------------------------ sets
+    def define_sets(self):
+        experts, = self.stub.admin("ListSets", "ListSetsResponse", set="base", experts=True).sets
+        expert_list = self.v1.admin_pb2.ExpertList
+        for i in range(N_SETS):
+            self.stub.change("DefineSet", name=f"without-{i}", experts=[expert_list(layer=l.layer, ids=[id for id in l.ids if id != i]) for l in experts.experts])
+
+    def decode(self, n_sets, n_tokens):
+        def rate(i):
+            *_, last = self.stub.generate(self.question(i, n_tokens, f"without-{i % n_sets}"), [])
+            return (n_tokens - 1) / last.timings.decode_seconds
+
+        with concurrent.futures.ThreadPoolExecutor(self.a.streams) as threads:
+            return sum(threads.map(rate, range(self.a.streams)))
+
+    def sets(self):
+        self.define_sets()
+        rates = {1: [], N_SETS: []}
+        for n_sets in rates:
+            self.decode(n_sets, 6)
+        for _ in range(self.a.rounds):
+            for n_sets, these in rates.items():
+                these.append(self.decode(n_sets, 32))
+        one, many = (statistics.median(these) for these in rates.values())
+        print(f"{'sets':26s} {self.a.streams} streams over {N_SETS} sets {many:.1f} tokens/s ({min(rates[N_SETS]):.1f} to {max(rates[N_SETS]):.1f}), under one {one:.1f}"
+              f" ({min(rates[1]):.1f} to {max(rates[1]):.1f}): {many / one:.3f} of it (goal: at least {SETS_GOAL})", flush=True)
+
+    def run(self):
+        with Coordinator(self.program("conclave-coordinator"), self.model, "--threads", "2", "--cache-dir", self.folder, "--keep-unused-ms",
+                         str(1000 * KEEP_UNUSED_S)) as server:
+            self.stub = Stub(self.v1, server.address)
+            self.gaps()
+            self.undos("idle")
+            self.undos_while_streaming()
+            self.sets()
+            self.stub.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bin")
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--experts", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--streams", type=int, default=16)
+    a = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        Bench(a, folder).run()
+
+
+main()
