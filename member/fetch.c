@@ -394,6 +394,7 @@ static moe_status read_manifest(fetching *g, moe_error *err)
 
 /* ------------------------------------------------------------------------------------------------ the signature */
 typedef struct signature {
+    const fetching *g;
     unsigned char bytes[PACK_SIGNATURE_SIZE];
     bool is_there;
 } signature;
@@ -407,20 +408,27 @@ static moe_status begin_signature(void *ctx, uint64_t size, moe_error *err)
                        : moe_fail(err, MOE_ERR_UNAVAILABLE, "a signature of %llu bytes", (unsigned long long)size);
 }
 
+/* Where it matters whose it is, that is seen before the tensors are read; another node may have the one that is right. */
 static moe_status put_signature(void *ctx, uint64_t offset, const void *bytes, size_t n, moe_error *err)
 {
     signature *s = ctx;
+    const char *key_file = s->g->f->options->key_file;
 
-    (void)err;
     memcpy(s->bytes + offset, bytes, n);
-    return MOE_OK;
+    if (key_file == NULL || offset + n < sizeof s->bytes) {
+        return MOE_OK;
+    }
+    moe_status status =
+        pack_check_signature(key_file, s->bytes, sizeof s->bytes, s->g->manifest, s->g->n_manifest, err);
+    return status == MOE_ERR_DENIED ? MOE_ERR_UNAVAILABLE : status;
 }
 
-/* Whose it is says pack_open, if it matters here; it is kept for those to whom it does. */
+/* Without a key it is kept for those who have one. */
 static moe_status read_signature(fetching *g, moe_error *err)
 {
-    signature s = {.is_there = false};
-    const sink to = {.begin = begin_signature, .put = put_signature, .ctx = &s, .is_optional = true};
+    signature s = {.g = g, .is_there = false};
+    const sink to = {
+        .begin = begin_signature, .put = put_signature, .ctx = &s, .is_optional = g->f->options->key_file == NULL};
     moe_status status = read_part(g, PACK_PART_SIGNATURE, &to, err);
 
     return status == MOE_OK && s.is_there ? save(g->work, file_names[1], s.bytes, sizeof s.bytes, err) : status;

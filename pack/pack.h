@@ -91,6 +91,10 @@ MOE_NODISCARD moe_status pack_open(const char *dir, const pack_base *base, const
 MOE_NODISCARD moe_status pack_open_memory(const char *manifest, size_t n, checkpoint *tensors, const pack_base *base,
                                           const pack_options *options, pack **out, moe_error *err);
 void pack_close(pack *p); /* NULL is fine */
+/* Whether it is the key's signature of a manifest: as pack_open asks with options.key_file.
+ * Errors: MOE_ERR_DENIED: it is not; MOE_ERR_NOT_FOUND, MOE_ERR_INVALID_ARG: the file is no key. */
+MOE_NODISCARD moe_status pack_check_signature(const char *key_file, const void *signature, size_t n_signature,
+                                              const void *manifest, size_t n, moe_error *err);
 
 pack_kind pack_get_kind(const pack *p);
 const char *pack_name(const pack *p);

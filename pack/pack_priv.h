@@ -37,8 +37,4 @@ bool pack_read_digest(const char *hex, checkpoint_digest *out);
 
 #define PACK_MANIFEST_DEPTH 16
 
-/* signature.c */
-MOE_NODISCARD moe_status pack_check_signature(const char *key_file, const void *signature, size_t n_signature,
-                                              const void *manifest, size_t n, moe_error *err);
-
 #endif

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+
 enum { WIDTH = 64, D_FF = 600, N_LAYERS = 2, N_NODES = 3 };
 
 static const unsigned char fingerprint[32] = {0xab};
@@ -29,9 +32,12 @@ static checkpoint_digest hash;
 static moe_error err;
 /* What goes wrong, and when. */
 static size_t n_read, kill_after; /* pieces given; node-0 dies after so many (0: never) */
-static bool is_flipped;           /* a bit of every piece of node-0 */
-static bool is_silent;            /* nobody answers, and time passes */
-static size_t stop_after;         /* bytes; 0: never */
+static size_t n_unsigned; /* who is asked for the signature first says so often that there is none, or another */
+static bool is_forged;
+static const char *key_file; /* of the fetch; NULL: none */
+static bool is_flipped;      /* a bit of every piece of node-0 */
+static bool is_silent;       /* nobody answers, and time passes */
+static size_t stop_after;    /* bytes; 0: never */
 
 /* ------------------------------------------------------------------------------------------------ the pack */
 static void add_tensor(test_tensors *t, moe_text *listed, const char *name, const char *dtype, size_t rows,
@@ -112,6 +118,13 @@ static expert_pack_answer read_part(void *ctx, const unsigned char pack_hash[32]
     expert_pack_answer is = honest.read(honest.ctx, pack_hash, part, offset, length, bytes_out, size_out);
 
     n_read += is == EXPERT_PACK_HERE;
+    if (part == PACK_PART_SIGNATURE && n_unsigned > 0) {
+        static const unsigned char forged[PACK_SIGNATURE_SIZE] = {1};
+
+        n_unsigned--;
+        *bytes_out = forged;
+        return is_forged ? is : EXPERT_PACK_NONE;
+    }
     if (is == EXPERT_PACK_HERE && is_flipped && part >= PACK_PART_TENSORS && offset < *size_out &&
         w.nodes[0].t != NULL) {
         size_t n = (size_t)MOE_MIN(*size_out - offset, (uint64_t)length);
@@ -153,8 +166,9 @@ static int setup_of(const char *kind)
                              .packs = {shelves, read_part}};
     pack *p;
 
-    n_read = kill_after = stop_after = 0;
-    is_flipped = is_silent = false;
+    n_read = kill_after = stop_after = n_unsigned = 0;
+    is_flipped = is_silent = is_forged = false;
+    key_file = NULL;
     test_folder_open(&folder);
     make_pack(test_folder_path(&folder, "origin"), kind);
     assert_ok(pack_open(test_folder_path(&folder, "origin"), &base, NULL, &p, &err), err);
@@ -204,7 +218,7 @@ static bool more(void *ctx, size_t bytes)
 
 static moe_status fetch_from(const char *const *nodes, size_t n_nodes, bool router_only, uint64_t max_bytes, pack **out)
 {
-    const pack_options options = {.router_only = router_only};
+    const pack_options options = {.router_only = router_only, .key_file = key_file};
     size_t total = 0;
     const pack_fetch f = {.transport = endpoint,
                           .hello = &hello,
@@ -412,6 +426,69 @@ static void bytes_with_another_hash_are_not_taken(void **state)
     assert_false(exists("", "") || exists(".new", ""));
 }
 
+/* The nodes have the signature of a new key, whose public half is key_file. */
+static void sign(void)
+{
+    static char path[512];
+    const unsigned char *manifest;
+    unsigned char signature[PACK_SIGNATURE_SIZE];
+    size_t n_manifest, n = sizeof signature;
+    EVP_PKEY *pair = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    pack *p;
+
+    assert_true(pack_part(shelves[0].packs[0], PACK_PART_MANIFEST, &manifest, &n_manifest));
+    assert_int_equal(EVP_DigestSignInit(ctx, NULL, NULL, NULL, pair), 1);
+    assert_int_equal(EVP_DigestSign(ctx, signature, &n, manifest, n_manifest), 1);
+    test_write_file(test_folder_path(&folder, "origin/pack.sig"), signature, n);
+    (void)snprintf(path, sizeof path, "%s", test_folder_path(&folder, "key.pem"));
+    key_file = path;
+    FILE *f = fopen(key_file, "we");
+    assert_non_null(f);
+    assert_int_equal(PEM_write_PUBKEY(f, pair), 1);
+    assert_int_equal(fclose(f), 0);
+    EVP_MD_CTX_free(ctx);
+    EVP_PKEY_free(pair);
+    assert_ok(pack_open(test_folder_path(&folder, "origin"), &base, NULL, &p, &err), err);
+    shelf_fini(shelves);
+    assert_ok(shelf_add(shelves, p, &err), err);
+}
+
+static void a_node_without_the_signature_is_passed_over(void **state)
+{
+    pack *p;
+
+    (void)state;
+    sign();
+    for (int i = 0; i < 2; i++) {
+        is_forged = i == 1;
+        n_unsigned = 2;
+        assert_ok(fetch(false, &p), err);
+        assert_equal(p, false);
+        pack_close(p);
+        (void)teardown(NULL);
+        (void)setup(NULL);
+        sign();
+    }
+}
+
+static void what_nobody_has_signed_is_not_read(void **state)
+{
+    pack *p;
+
+    (void)state;
+    sign();
+    n_unsigned = SIZE_MAX;
+    for (int i = 0; i < 2; i++) {
+        is_forged = i == 1;
+        n_read = 0;
+        assert_int_equal(fetch(false, &p), MOE_ERR_UNAVAILABLE);
+        assert_true(n_read <= 1 + 2 * N_NODES); /* the manifest, and each node's signature twice */
+        assert_false(exists("", "") || exists(".new", ""));
+    }
+    assert_contains(err.text, "is not the signature");
+}
+
 static void a_wrong_secret_reads_nothing(void **state)
 {
     pack *p;
@@ -464,6 +541,8 @@ int main(void)
         TEST(a_node_that_is_not_there_costs_nothing),
         TEST(nobody_who_has_it_is_said),
         TEST(bytes_with_another_hash_are_not_taken),
+        TEST(a_node_without_the_signature_is_passed_over),
+        TEST(what_nobody_has_signed_is_not_read),
         TEST(a_wrong_secret_reads_nothing),
         TEST(too_much_is_not_read),
         TEST(nodes_that_say_nothing_are_given_up),
