@@ -75,6 +75,7 @@ static const char *const names[] = {
     "no_prefix_cache",
     "no_reflection",
     "pack",
+    "pack_dir",
     "pack_key",
     "prefill_chunk",
     "presence_penalty",

@@ -252,7 +252,8 @@ const cli_command cli_commands[] = {
     {.name = "packs",
      .usage = "[list] | add PACK | remove PACK | update PACK NEW | rollback | check DIR",
      .arguments =
-         "PACK: a name, NAME@VERSION or hash that list shows; to add, also a directory of the server, with a / in it.\n"
+         "PACK: a name, NAME@VERSION or hash that list shows; to add, also a directory with a / in it, below "
+         "--pack-dir of the server.\n"
          "rollback: the default set before this one. check: whether DIR is sound and for --model, here, without a "
          "server",
      .summary = "Packs of new experts: list, add, remove, update, roll back; check one",

@@ -1,5 +1,6 @@
-/* --pack: packs that are there from the start, in an embedded coordinator. */
+/* --pack: packs that are there from the start, in an embedded coordinator; and what --pack-dir names. */
 #include <string.h>
+#include <sys/stat.h>
 
 #include "coordinator/coordinator_priv.h"
 
@@ -35,8 +36,8 @@ static moe_status add(coordinator *c, const pack *p, uint64_t now_ms, moe_error 
     return status;
 }
 
-/* The next directory of --pack; false: there is none, or (with an error in *status_out) one that no file system takes. */
-static bool next_dir(const char **at, char dir[MAX_PATH], moe_status *status_out, moe_error *err)
+/* The next directory of --pack or --pack-dir; false: there is none, or (with an error in *status_out) one that no file system takes. */
+static bool next_dir(const char *option, const char **at, char dir[MAX_PATH], moe_status *status_out, moe_error *err)
 {
     const char *item;
     size_t n;
@@ -46,7 +47,7 @@ static bool next_dir(const char **at, char dir[MAX_PATH], moe_status *status_out
     }
     if (n == 0 || n >= MAX_PATH) {
         *status_out =
-            moe_fail(err, MOE_ERR_INVALID_ARG, "--pack: a path of %zu bytes, limits 1 and %d", n, MAX_PATH - 1);
+            moe_fail(err, MOE_ERR_INVALID_ARG, "%s: a path of %zu bytes, limits 1 and %d", option, n, MAX_PATH - 1);
         return false;
     }
     memcpy(dir, item, n);
@@ -61,7 +62,7 @@ size_t first_packs_bytes(const coordinator *c)
     size_t bytes = 0;
     moe_status status = MOE_OK;
 
-    while (next_dir(&at, dir, &status, NULL)) {
+    while (next_dir("--pack", &at, dir, &status, NULL)) {
         checkpoint *files;
 
         if (checkpoint_open(dir, &files, NULL) == MOE_OK) { /* why not is told when it is read */
@@ -78,7 +79,7 @@ static moe_status read_all(coordinator *c, uint64_t now_ms, moe_error *err)
     char dir[MAX_PATH];
     moe_status status = MOE_OK;
 
-    while (status == MOE_OK && next_dir(&at, dir, &status, err)) {
+    while (status == MOE_OK && next_dir("--pack", &at, dir, &status, err)) {
         const pack *p;
 
         status = packs_read(c->packs, dir, &p, err);
@@ -106,16 +107,36 @@ static moe_status open_catalogue(coordinator *c, moe_error *err)
     return status == MOE_OK ? catalogue_open(&of, &c->catalogue, err) : status;
 }
 
+/* They are needed later; a typing mistake is to be seen now. */
+static moe_status check_pack_dirs(const coordinator *c, moe_error *err)
+{
+    const char *at = c->config.pack_dir;
+    char dir[MAX_PATH];
+    struct stat is;
+    moe_status status = MOE_OK;
+
+    while (next_dir("--pack-dir", &at, dir, &status, err)) {
+        if (stat(dir, &is) != 0 || !S_ISDIR(is.st_mode)) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "--pack-dir %.400s: is no directory", dir);
+        }
+    }
+    return status;
+}
+
 moe_status first_packs_check(coordinator *c, uint64_t now_ms, moe_error *err)
 {
     moe_status status;
 
     if (coordinator_in_cluster(c)) {
-        return c->config.pack == NULL ? MOE_OK
-                                      : moe_fail(err, MOE_ERR_INVALID_ARG,
-                                                 "--pack: with --etcd, packs are given to the nodes (conclave-node)");
+        return c->config.pack == NULL && c->config.pack_dir == NULL
+                   ? MOE_OK
+                   : moe_fail(err, MOE_ERR_INVALID_ARG, "%s: with --etcd, packs are given to the nodes (conclave-node)",
+                              c->config.pack != NULL ? "--pack" : "--pack-dir");
     }
-    status = open_catalogue(c, err);
+    status = check_pack_dirs(c, err);
+    if (status == MOE_OK) {
+        status = open_catalogue(c, err);
+    }
     return status == MOE_OK ? read_all(c, now_ms, err) : status;
 }
 

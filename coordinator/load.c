@@ -355,6 +355,7 @@ static moe_status open_registry(coordinator *c, moe_error *err)
                                 .change = change_embedded,
                                 .change_ctx = c->embedded,
                                 .packs = c->packs,
+                                .pack_dirs = c->config.pack_dir,
                                 .keep_unused_ms = (uint64_t)c->config.keep_unused_ms};
     moe_status status = MOE_OK;
 

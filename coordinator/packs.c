@@ -132,6 +132,60 @@ moe_status packs_read(packs *p, const char *dir, const pack **out, moe_error *er
     return MOE_OK;
 }
 
+/* dir, or root/dir, without links; NULL: there is none. */
+static char *join(const char *root, const char *dir)
+{
+    char *joined = NULL, *path;
+
+    if (asprintf(&joined, "%s/%s", root, dir) < 0) {
+        return NULL;
+    }
+    path = realpath(dir[0] == '/' ? dir : joined, NULL);
+    free(joined);
+    return path;
+}
+
+static bool is_below(const char *root, const char *path)
+{
+    size_t n = strcmp(root, "/") == 0 ? 0 : strlen(root);
+
+    return strncmp(path, root, n) == 0 && path[n] == '/';
+}
+
+static char *locate_in(const char *item, size_t n, const char *dir)
+{
+    char *name = strndup(item, n), *root = name != NULL ? realpath(name, NULL) : NULL;
+    char *path = root != NULL ? join(root, dir) : NULL;
+
+    if (path != NULL && !is_below(root, path)) {
+        free(path);
+        path = NULL;
+    }
+    free(root);
+    free(name);
+    return path;
+}
+
+moe_status packs_locate(const char *roots, const char *dir, char **out, moe_error *err)
+{
+    const char *at = roots, *item;
+    char *path = NULL;
+    size_t n;
+
+    if (roots == NULL) {
+        return moe_fail(err, MOE_ERR_DENIED,
+                        "pack: the server takes no directories: it was started without --pack-dir");
+    }
+    while (path == NULL && moe_list_next(&at, &item, &n)) {
+        path = locate_in(item, n, dir);
+    }
+    if (path == NULL) {
+        return moe_fail(err, MOE_ERR_DENIED, "pack: \"%.200s\" is no directory below the server's --pack-dir", dir);
+    }
+    *out = path;
+    return MOE_OK;
+}
+
 static moe_status number(open_pack *o, const catalogue_pack *as, moe_error *err)
 {
     bool fits = as->n_layers == pack_n_layers(o->p);

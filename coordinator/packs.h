@@ -20,6 +20,12 @@ void packs_close(packs *p); /* NULL is fine */
 MOE_NODISCARD moe_status packs_read(packs *p, const char *dir, const pack **out, moe_error *err);
 const pack *packs_find(const packs *p, const char *hash); /* NULL: it is not open */
 
+/* Where a directory is that a client names, if it is below one of `roots` (directories with commas; NULL: none), wherever links
+ * lead; a relative one is looked for in each of them. *out is the caller's to free. What lies elsewhere is not told from what is
+ * not there: nobody learns of the server's disks.
+ * Errors: MOE_ERR_DENIED. */
+MOE_NODISCARD moe_status packs_locate(const char *roots, const char *dir, char **out, moe_error *err);
+
 /* The experts have the ids that the catalogue says; those of packs that it has not have none. Errors: MOE_ERR_CORRUPT: the
  * catalogue has another pack of that hash; MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status packs_number(packs *p, const catalogue *c, moe_error *err);

@@ -204,6 +204,7 @@ static moe_status read_pack(registry *r, job *j, catalogue_pack *described, moe_
     const bool is_dir = strchr(j->pack, '/') != NULL;
     const telling t = {r, j, "checking the pack"};
     const pack *p = NULL;
+    char *dir = NULL;
     moe_status status = MOE_OK;
 
     if (r->options.change == NULL) {
@@ -211,17 +212,19 @@ static moe_status read_pack(registry *r, job *j, catalogue_pack *described, moe_
     }
     tell((void *)(uintptr_t)&t, 0, 0);
     if (is_dir) {
-        status = packs_read(r->options.packs, j->pack, &p, err);
+        status = packs_locate(r->options.pack_dirs, j->pack, &dir, err);
+        status = status == MOE_OK ? packs_read(r->options.packs, dir, &p, err) : status;
     } else if ((p = find_open(r, j->pack)) == NULL) {
         status = moe_fail(err, MOE_ERR_NOT_FOUND,
-                          "pack: nobody offers \"%.80s\"; a directory of the server has a / in it", j->pack);
+                          "pack: nobody offers \"%.80s\"; a directory below --pack-dir has a / in it", j->pack);
     }
     if (status == MOE_OK) {
         status = catalogue_describe(p, described, err);
     }
     if (status == MOE_OK && is_dir) {
-        add_offer(r, described, j->pack);
+        add_offer(r, described, dir);
     }
+    free(dir);
     return status;
 }
 

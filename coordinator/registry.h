@@ -27,7 +27,8 @@ typedef struct registry_options {
     /* How the engine takes experts and a set: embedded_change. NULL: it takes sets alone, and packs are refused. */
     moe_status (*change)(void *ctx, engine *e, const embedded_changes *changes, moe_error *err);
     void *change_ctx;
-    packs *packs; /* borrowed: the registry's thread alone opens more */
+    packs *packs;          /* borrowed: the registry's thread alone opens more */
+    const char *pack_dirs; /* borrowed: as roots of packs_locate, for directories that clients name */
     uint64_t keep_unused_ms;
 } registry_options;
 

@@ -30,9 +30,9 @@ def make_pack(model, folder):
     return os.path.join(folder, "demo")
 
 
-def start(model):
+def start(model, folder):
     log = tempfile.TemporaryFile("w+")
-    server = subprocess.Popen(["bin/conclave-coordinator", "--model", model, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=log,
+    server = subprocess.Popen(["bin/conclave-coordinator", "--model", model, "--pack-dir", folder, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=log,
                               encoding="utf-8")
     line = server.stdout.readline().split()
     if len(line) != 2 or line[0] != "READY":
@@ -98,7 +98,7 @@ def main():
     model = run("tools/demo_model.sh", *sys.argv[1:2]).strip()
     with tempfile.TemporaryDirectory() as folder:
         pack = make_pack(model, folder)
-        server, address = start(model)
+        server, address = start(model, folder)
         try:
             rows, pinned = play(model, pack, address)
         finally:

@@ -66,7 +66,7 @@ class Changes(unittest.TestCase):
         german, better = self.make("german", "--experts", "2", "--name", "german"), self.make("better", "--experts", "1", "--seed", "5", "--name", "german",
                                                                                               "--version", "2")
         with_german, with_better = (self.score(self.serve("--pack", p))[0] for p in (german, better))
-        self.server = self.serve()
+        self.server = self.serve("--pack-dir", self.folder)
         base, base_id = self.score(self.server)
         alone, going, wrong = self.stream("--set", "base"), threading.Event(), []
         self.assertEqual(len(alone), 48)
@@ -111,7 +111,7 @@ class Changes(unittest.TestCase):
     def test_a_pack_that_replaces_and_what_cannot_be(self):
         pack, other = self.make("fix", "--kind", "replace", "--experts", "1", "--name", "fix"), self.make("new", "--experts", "2", "--name", "new")
         with_fix = self.score(self.serve("--pack", pack))[0]
-        self.server = self.serve()
+        self.server = self.serve("--pack-dir", self.folder)
         base = self.score(self.server)
         self.assertIn("would be", self.ask("packs", "add", pack, "--dry-run"))
         self.assertEqual(self.score(self.server), base)
@@ -120,7 +120,7 @@ class Changes(unittest.TestCase):
         with open(os.path.join(other, "model.safetensors"), "r+b") as f:
             f.seek(-1, os.SEEK_END)
             f.write(b"\x55")
-        for words, says in ((("packs", "add", other), "SHA-256"), (("packs", "add", "nobody"), "nobody"), (("packs", "add", "fix"), "nothing would change"),
+        for words, says in ((("packs", "add", other), "SHA-256"), (("packs", "add", "nobody"), "nobody"), (("packs", "add", "/etc/"), "--pack-dir"), (("packs", "add", self.folder + "/../x"), "--pack-dir"), (("packs", "add", "fix"), "nothing would change"),
                             (("packs", "remove", "new"), "new"), (("packs", "update", "fix", other), "SHA-256"),
                             (("experts", "prune", "0:0-99"), "expert"), (("sets", "use", "nobody"), "nobody")):
             self.assertIn(says, self.ask(*words, code=1), words)
@@ -138,7 +138,7 @@ class Changes(unittest.TestCase):
     def test_unused_experts_go_and_come_back(self):
         pack = self.make("german", "--experts", "2", "--name", "german")
         with_german = self.score(self.serve("--pack", pack))[0]
-        self.server = self.serve("--keep-unused-ms", "0")
+        self.server = self.serve("--keep-unused-ms", "0", "--pack-dir", self.folder)
         held = lambda: json.loads(self.ask("nodes", "--json"))["nodes"][0]["n_experts"]
         first = held()
         for _ in range(3):

@@ -90,7 +90,7 @@ def main():
         for name in MODELS:
             with open(os.path.join(VECTORS, name, "config.json"), encoding="utf-8") as f:
                 config = json.load(f)
-            with Coordinator(program, os.path.join(VECTORS, name), "--cache-dir", folder) as server:
+            with Coordinator(program, os.path.join(VECTORS, name), "--cache-dir", folder, "--pack-dir", os.path.join(VECTORS, "packs")) as server:
                 admin = Admin(server.address, descriptors)
                 check_added(conclave, server, admin, name, config)
                 if name == "olmoe-gqa":

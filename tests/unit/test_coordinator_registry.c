@@ -3,6 +3,9 @@
 #include "tests/support/support.h"
 
 #include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static engine *e;
@@ -185,6 +188,64 @@ static void a_set_that_is_not_loaded_is_not_held(void **state)
     router_set_unref(base);
 }
 
+static void a_pack_is_taken_from_no_directory_that_a_client_names(void **state)
+{
+    const api_ask add = {.change = {.op = CATALOGUE_ADD}, .pack = "/nowhere/german"};
+    void *ticket = NULL;
+    moe_error err;
+
+    (void)state;
+    assert_ok(table->ask(table->ctx, &add, &ticket, &err), err);
+    api_told told = wait_for(ticket);
+    assert_int_equal(told.status, MOE_ERR_DENIED);
+    assert_non_null(strstr(told.error.text, "--pack-dir"));
+    assert_default(before);
+}
+
+static void make_dir(const char *path)
+{
+    assert_int_equal(mkdir(path, 0700), 0);
+}
+
+/* Of three directories only what is below the second and the third may be named, however it is written. */
+static void a_directory_must_be_below_one_of_those_given(void **state)
+{
+    const char *here[] = {"b/pack", "b/../b/pack/", "b/back/pack", "c/pack", "./pack", "pack/"};
+    const char *elsewhere[] = {"a/pack", "b/../a/pack", "b/out/pack", "b/none", "a/none", "b", "b/", "bb/pack"};
+    char root[] = "/tmp/test_registry_XXXXXX", roots[256], text[512], *out = NULL;
+    moe_error err, first_err;
+
+    (void)state;
+    assert_non_null(mkdtemp(root));
+    assert_int_equal(chdir(root), 0);
+    for (const char *at = "a b bb c "; *at != '\0'; at += strcspn(at, " ") + 1) {
+        (void)snprintf(text, sizeof text, "%.*s", (int)strcspn(at, " "), at);
+        make_dir(text);
+        (void)snprintf(text, sizeof text, "%.*s/pack", (int)strcspn(at, " "), at);
+        make_dir(text);
+    }
+    assert_int_equal(symlink("../a", "b/out"), 0);
+    assert_int_equal(symlink(".", "b/back"), 0);
+    (void)snprintf(roots, sizeof roots, "%s/b,%s/c/", root, root);
+    for (size_t i = 0; i < MOE_COUNT(here); i++) {
+        const bool is_relative = i >= 4;
+
+        (void)snprintf(text, sizeof text, "%s%s%s", is_relative ? "" : root, is_relative ? "" : "/", here[i]);
+        assert_ok(packs_locate(roots, text, &out, &err), err);
+        (void)snprintf(text, sizeof text, "%s/%s", root, i == 3 ? "c/pack" : "b/pack");
+        assert_string_equal(out, text);
+        free(out);
+    }
+    for (size_t i = 0; i < MOE_COUNT(elsewhere); i++) {
+        (void)snprintf(text, sizeof text, "%s/%s", root, elsewhere[i]);
+        assert_int_equal(packs_locate(roots, text, &out, &err), MOE_ERR_DENIED);
+    }
+    assert_int_equal(packs_locate(NULL, text, &out, &first_err), MOE_ERR_DENIED);
+    assert_int_equal(chdir("/"), 0);
+    (void)snprintf(text, sizeof text, "rm -r %s", root);
+    assert_int_equal(system(text), 0);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -197,6 +258,8 @@ int main(void)
         TEST(changes_wait_for_each_other),
         TEST(who_leaves_does_not_stop_a_change),
         TEST(a_set_that_is_not_loaded_is_not_held),
+        TEST(a_pack_is_taken_from_no_directory_that_a_client_names),
+        cmocka_unit_test(a_directory_must_be_below_one_of_those_given),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
