@@ -156,7 +156,7 @@ class Bench:
 
     def run(self):
         with Coordinator(self.program("conclave-coordinator"), self.model, "--threads", "2", "--cache-dir", self.folder, "--keep-unused-ms",
-                         str(1000 * KEEP_UNUSED_S)) as server:
+                         str(1000 * KEEP_UNUSED_S), "--pack-dir", self.folder) as server:
             self.stub = Stub(self.v1, server.address)
             self.gaps()
             self.undos("idle")

@@ -298,7 +298,8 @@ def packs(run, cycles):
     many others take the default set of the moment, and a server that has the packs from its start tells what each of their answers is."""
     site = run.site
     paths = [make_pack(site, run.name, *args) for args in (("first", "--experts", "2"), ("second", "--experts", "1", "--seed", "5"))]
-    server = Coordinator(site.coordinator, site.model, "--threads", "1", "--cache-dir", site.folder, "--keep-unused-ms", "100")
+    server = Coordinator(site.coordinator, site.model, "--threads", "1", "--cache-dir", site.folder, "--keep-unused-ms", "100", "--pack-dir",
+                         site.folder)
     run.stack.enter_context(server)
     stub = Stub(site.v1, server.address)
     run.stack.callback(stub.close)
