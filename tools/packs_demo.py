@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """make packs-demo: a coordinator with a small model; streams run that are pinned to its own experts, while a pack is switched on, used, pruned,
-restored and removed. A table says how long each change took, what it did to an answer of the default set, and to the pinned streams: nothing.
+restored, removed, and the removal rolled back. A table says how long each change took, what it did to an answer of the default set, and to the
+pinned streams, which go on through all of it: nothing. They are asked again at the end, with nothing else going on, to compare.
 
     packs_demo.py [MODEL]        a checkpoint; by default a small one with random weights (FAMILY, as for make demo)"""
 import json
@@ -12,21 +13,23 @@ import threading
 import time
 
 os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-CONCLAVE, TOKENS = "bin/conclave", "96"
+CONCLAVE, TOKENS, STREAMS = "bin/conclave", "96", 16
 PROMPT = os.environ.get("PROMPT", "A mixture of experts is")
-CHANGES = (("a pack is added", ("packs", "add", "{pack}")), ("two experts of each layer are pruned", ("experts", "prune", "{pruned}")),
-           ("they are restored", ("experts", "restore", "--all")), ("the pack is removed", ("packs", "remove", "demo")))
+CHANGES = (("a pack is added", "packs add {pack}"), ("two experts of each layer are pruned", "experts prune {pruned}"),
+           ("they are restored", "experts restore --all"), ("the pack is removed", "packs remove demo"), ("the removal is rolled back", "packs rollback"))
 
 
-def run(*args):
-    done = subprocess.run(args, stdout=subprocess.PIPE, encoding="utf-8")
+def run(*args, **options):
+    done = subprocess.run(args, stdout=subprocess.PIPE, encoding="utf-8", **options)
     if done.returncode != 0:
-        sys.exit(f"{' '.join(args)}: exit code {done.returncode}")
+        sys.exit(f"{' '.join(args)}: exit code {done.returncode}\n{done.stderr or ''}")
     return done.stdout
 
 
 def make_pack(model, folder):
-    run("tools/make_pack.py", "random", os.path.join(folder, "demo"), "--model", model, "--conclave", CONCLAVE, "--experts", "2", "--scale", "1.5")
+    print("== making a pack of two new experts for each layer, with random weights", flush=True)
+    run("tools/make_pack.py", "random", os.path.join(folder, "demo"), "--model", model, "--conclave", CONCLAVE, "--experts", "2", "--scale", "1.5",
+        stderr=subprocess.PIPE)
     return os.path.join(folder, "demo")
 
 
@@ -41,29 +44,59 @@ def start(model, folder):
     return server, line[1]
 
 
-def answer(address, *args):
-    return run(CONCLAVE, "generate", "--server", address, "--seed", "1", "--max-tokens", TOKENS, "--quiet", *args, PROMPT)
+def answer(address):
+    return run(CONCLAVE, "generate", "--server", address, "--seed", "1", "--max-tokens", TOKENS, "--quiet", PROMPT)
 
 
 class Pinned:
-    """One stream of the checkpoint's own experts after the other, each compared with the first."""
+    """STREAMS answers of the checkpoint's own experts, as long as the context allows; each token is kept with the change that it came in."""
 
     def __init__(self, address):
-        self.address, self.wanted, self.ends = address, answer(address, "--set", "base"), False
-        self.n = self.n_other = 0
-        self.thread = threading.Thread(target=self.stream)
+        self.address, self.tokens, self.change = address, [[] for _ in range(STREAMS)], 0
+        context = json.loads(run(CONCLAVE, "model", "--server", address, "--json"))["max_context"]
+        n_prompt = len(json.loads(run(CONCLAVE, "tokenize", "--server", address, "--json", PROMPT))["ids"])
+        self.process = subprocess.Popen(self.command(context - n_prompt), stdout=subprocess.PIPE, encoding="utf-8")
+        self.thread = threading.Thread(target=self.read)
         self.thread.start()
 
-    def stream(self):
-        while not self.ends:
-            self.n_other += answer(self.address, "--set", "base") != self.wanted
-            self.n += 1
+    def command(self, n_tokens):
+        return [CONCLAVE, "generate", "--server", self.address, "--set", "base", "--n", str(STREAMS), "--seed", "1", "--ignore-eos", "--max-tokens",
+                str(n_tokens), "--json", PROMPT]
 
-    def wait_for_one(self):
-        """Until a whole stream has begun and ended from now on."""
-        n = self.n
-        while self.thread.is_alive() and self.n < n + 2:
-            time.sleep(0.01)
+    def read(self):
+        for index, ids in pieces(self.process.stdout):
+            self.tokens[index] += [(id, self.change) for id in ids]
+
+    def go_on(self):
+        """Until each stream has two more tokens."""
+        before = [len(tokens) for tokens in self.tokens]
+        while any(len(tokens) < n + 2 for tokens, n in zip(self.tokens, before)):
+            if not self.thread.is_alive():
+                sys.exit(f"the pinned streams ended before the demo did, exit code {self.process.wait()}; 0: the context did, take a model of a longer one")
+            time.sleep(0.005)
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait()
+        self.thread.join()
+
+    def compare(self):
+        """For each change: how many tokens came in it, and how many of them are others than without any change."""
+        wanted, counts = [[] for _ in range(STREAMS)], [[0, 0] for _ in range(len(CHANGES) + 1)]
+        for index, ids in pieces(run(*self.command(max(len(tokens) for tokens in self.tokens))).splitlines(keepends=True)):
+            wanted[index] += ids
+        for tokens, right in zip(self.tokens, wanted):
+            for (id, change), other in zip(tokens, right):
+                counts[change][0] += 1
+                counts[change][1] += id != other
+        return counts
+
+
+def pieces(lines):
+    for line in lines:
+        if line.endswith("\n"):  # the last one of a client that was ended may be cut
+            chunk = json.loads(line)
+            yield chunk["index"], chunk.get("token_ids", [])
 
 
 def play(model, pack, address):
@@ -71,21 +104,23 @@ def play(model, pack, address):
     answers, rows = [answer(address)], []
     pinned = Pinned(address)
     try:
-        for what, words in CHANGES:
-            n, other = pinned.n, pinned.n_other
+        pinned.go_on()
+        for number, (what, words) in enumerate(CHANGES, 1):
+            pinned.change = number
+            words = words.format(**names)
+            print(f"== conclave {words}", flush=True)
             begun = time.monotonic()
-            run(CONCLAVE, *(word.format(**names) for word in words), "--server", address)
+            run(CONCLAVE, *words.split(), "--server", address)
             taken = time.monotonic() - begun
             now = answer(address)
             before = next((i for i, text in enumerate(answers) if text == now), None)
             answers.append(now)
-            pinned.wait_for_one()
-            rows.append((what, f"{taken * 1e3:.0f} ms", "another" if before is None else "as at first" if before == 0 else f"as after change {before}",
-                         f"{pinned.n - n} run, {pinned.n_other - other} different"))
+            pinned.go_on()
+            rows.append((what, f"{taken * 1e3:.0f} ms", "another" if before is None else "as at first" if before == 0 else f"as after change {before}"))
     finally:
-        pinned.ends = True
-        pinned.thread.join()
-    return rows, pinned
+        pinned.end()
+    counts = pinned.compare()
+    return [(*row, f"{n} tokens, {different} different") for row, (n, different) in zip(rows, counts[1:])], [sum(column) for column in zip(*counts)]
 
 
 def count_layers(model):
@@ -100,17 +135,17 @@ def main():
         pack = make_pack(model, folder)
         server, address = start(model, folder)
         try:
-            rows, pinned = play(model, pack, address)
+            rows, (n, n_different) = play(model, pack, address)
         finally:
             server.terminate()
             server.wait()
-    heads = ("change", "command took", "answer of the default set", "streams pinned to the base")
+    heads = ("change", "command took", "answer of the default set", f"{STREAMS} streams pinned to the base")
     widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
     print()
     for i, row in enumerate([heads, *rows]):
         print(f"{i or '':>2} " + "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
-    print(f"\n{pinned.n} pinned streams of {TOKENS} tokens, {pinned.n_other} of them different")
-    return pinned.n_other > 0
+    print(f"\n{STREAMS} pinned streams ran through all of it: {n} tokens compared, {n_different} of them different")
+    return n_different > 0
 
 
 if __name__ == "__main__":
