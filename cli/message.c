@@ -145,15 +145,20 @@ static moe_status parse_unsigned(const char *text, uint64_t max, uint64_t *out, 
     return MOE_OK;
 }
 
-static moe_status parse_float(const char *text, void *slot, moe_error *err)
+static moe_status parse_real(const ProtobufCFieldDescriptor *field, const char *text, void *slot, moe_error *err)
 {
     char *end;
-    float v = strtof(text, &end);
+    float narrow = strtof(text, &end); /* rounded once: not that of the double */
+    double v = strtod(text, &end);
 
     if (end == text || *end != '\0') {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "'%s' is not a number", text);
     }
-    *(float *)slot = v;
+    if (field->type == PROTOBUF_C_TYPE_FLOAT) {
+        *(float *)slot = narrow;
+    } else {
+        *(double *)slot = v;
+    }
     return MOE_OK;
 }
 
@@ -210,7 +215,8 @@ static moe_status parse_value(const ProtobufCFieldDescriptor *field, const char 
     case PROTOBUF_C_TYPE_FIXED64:
         return parse_unsigned(text, UINT64_MAX, slot, err);
     case PROTOBUF_C_TYPE_FLOAT:
-        return parse_float(text, slot, err);
+    case PROTOBUF_C_TYPE_DOUBLE:
+        return parse_real(field, text, slot, err);
     case PROTOBUF_C_TYPE_BOOL:
         return parse_bool(text, slot, err);
     case PROTOBUF_C_TYPE_ENUM:

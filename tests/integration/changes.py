@@ -131,6 +131,10 @@ class Changes(unittest.TestCase):
         self.assertEqual(len(json.loads(self.ask("sets", "log", "--json"))["entries"]), 1)
         self.change("packs", "remove", "fix")
         self.assertEqual(self.score(self.server), base)
+        pruned = self.change("experts", "prune", "--below", "99.9%", "--keep-at-least", "3", "--pack", "base")
+        self.assertEqual({len(l["ids"]) for l in pruned["removed"]}, {5})
+        self.change("experts", "restore", "--all")
+        self.assertEqual(self.score(self.server), base)
         for words, says in ((("packs",), "fix 1"), (("sets",), "default"), (("sets", "list", "base"), "layer 0: experts 0-"), (("sets", "log"), "remove fix"),
                             (("sets", "diff", "base", "default"), "the same"), (("experts", "stats", "--all"), "base"), (("experts",), "epoch")):
             self.assertIn(says, self.ask(*words), words)
