@@ -207,6 +207,12 @@ static moe_status grow(const catalogue *c, pack_body *body, const catalogue_pack
 moe_status catalogue_take_in(catalogue *c, const catalogue_pack *from, moe_error *err)
 {
     router_space *space = NULL;
+    size_t n_added = router_space_n_slots(c->space) - router_space_n_slots(c->model.space);
+
+    if (from->n_experts > CATALOGUE_MAX_ADDED - n_added) {
+        return moe_fail(err, MOE_ERR_BUSY, "pack %s: %zu experts, after %zu of other packs; the limit is %d in all",
+                        from->name, from->n_experts, n_added, CATALOGUE_MAX_ADDED);
+    }
     pack_body *body = body_of(from);
     moe_status status = body != NULL ? grow(c, body, from, &space, err)
                                      : moe_fail(err, MOE_ERR_NO_MEMORY, "pack %s: out of memory", from->name);

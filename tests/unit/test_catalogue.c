@@ -612,6 +612,29 @@ static void a_catalogue_that_is_too_long_is_not_begun(void **state)
     free(text);
 }
 
+static void the_experts_of_all_packs_are_bounded(void **state)
+{
+    static catalogue_pack_layer layers[LAYERS];
+    const size_t each = (size_t)LAYERS * CATALOGUE_MAX_EXPERTS;
+
+    (void)state;
+    for (uint32_t l = 0; l < LAYERS; l++) {
+        layers[l] = (catalogue_pack_layer){.layer = l, .n_experts = CATALOGUE_MAX_EXPERTS};
+    }
+    for (size_t i = 0; i <= CATALOGUE_MAX_ADDED / each; i++) {
+        catalogue_pack p = pack_of("p", "1", 'a', layers, LAYERS, each);
+
+        (void)snprintf(p.hash, sizeof p.hash, "%064zx", i);
+        moe_status status = begin(i == 0 ? (catalogue_change){.op = CATALOGUE_ADD, .pack = &p}
+                                         : (catalogue_change){.op = CATALOGUE_UPDATE, .word = "p", .pack = &p});
+        assert_int_equal(status, i < CATALOGUE_MAX_ADDED / each ? MOE_OK : MOE_ERR_BUSY);
+        if (status == MOE_OK) {
+            commit();
+        }
+    }
+    assert_contains(why.text, "the limit is 65536");
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -641,6 +664,7 @@ int main(void)
         TEST(a_checkpoint_may_route_to_some_of_its_experts),
         TEST(a_record_that_is_wrong_is_refused),
         TEST(a_catalogue_that_is_too_long_is_not_begun),
+        TEST(the_experts_of_all_packs_are_bounded),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
