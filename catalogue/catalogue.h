@@ -33,7 +33,7 @@
 #define CATALOGUE_MAX_NAME     63                /* characters of a set's name, a pack's name and version */
 #define CATALOGUE_MAX_EXPERTS  1024              /* of a pack in a layer: as pack/pack.h has it, as the next */
 #define CATALOGUE_MAX_PACK     16384             /* experts of a pack */
-#define CATALOGUE_MAX_ADDED    65536             /* experts of all packs: a reader copies the space once for each pack */
+#define CATALOGUE_MAX_ADDED    65536             /* experts of all packs: a reader copies the space for each */
 #define CATALOGUE_MAX_PREVIOUS 16                /* default sets that a rollback can reach */
 #define CATALOGUE_MAX_LOG      128               /* the latest entries are kept */
 #define CATALOGUE_MAX_WHO      63
