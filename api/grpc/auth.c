@@ -93,6 +93,23 @@ static moe_status add_token(auth_tokens *t, const char *path, size_t line_no, co
     return MOE_OK;
 }
 
+/* A token that is there twice has one meaning: what binds it must not be lost because a line below does not. */
+static moe_status check_twice(const auth_tokens *t, const char *path, moe_error *err)
+{
+    const auth_token *last = &t->tokens[t->n - 1];
+
+    for (size_t i = 0; i + 1 < t->n; i++) {
+        const auth_token *one = &t->tokens[i];
+
+        if (one->n == last->n && memcmp(one->bytes, last->bytes, one->n) == 0 &&
+            memcmp(&one->permits, &last->permits, sizeof one->permits) != 0) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG,
+                            "token file %s: a token is there twice, and bound to other sets the second time", path);
+        }
+    }
+    return MOE_OK;
+}
+
 static moe_status parse_tokens(const char *path, const char *text, size_t bytes, auth_tokens *out, moe_error *err)
 {
     const char *at = text, *end = text + bytes, *line;
@@ -102,6 +119,7 @@ static moe_status parse_tokens(const char *path, const char *text, size_t bytes,
     memset(out, 0, sizeof(*out));
     while (status == MOE_OK && moe_file_next_line(&at, end, &line, &n, &line_no)) {
         status = add_token(out, path, line_no, line, n, err);
+        status = status == MOE_OK ? check_twice(out, path, err) : status;
     }
     if (status == MOE_OK && out->n == 0) {
         status = moe_fail(err, MOE_ERR_INVALID_ARG, "token file %s: no token in it", path);

@@ -94,6 +94,14 @@ static void a_token_may_be_bound_to_sets(void **state)
     auth_close(a);
 }
 
+static void a_token_is_bound_in_one_way(void **state)
+{
+    assert_file_refused(*state, "two\none sets=de\none\n", "twice");
+    assert_file_refused(*state, "one\none sets=de\n", "twice");
+    assert_file_refused(*state, "one sets=de\none sets=de,fr\n", "twice");
+    auth_close(open_tokens(*state, "one sets=de\ntwo\none sets=de\ntwo\n"));
+}
+
 static void what_follows_a_token_is_a_list_of_sets(void **state)
 {
     static const char *const bad[] = {
@@ -146,6 +154,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_token_padded_with_zeroes_is_refused, test_folder_setup, test_folder_teardown),
         cmocka_unit_test_setup_teardown(a_file_without_token_is_refused, test_folder_setup, test_folder_teardown),
         cmocka_unit_test_setup_teardown(a_token_may_be_bound_to_sets, test_folder_setup, test_folder_teardown),
+        cmocka_unit_test_setup_teardown(a_token_is_bound_in_one_way, test_folder_setup, test_folder_teardown),
         cmocka_unit_test_setup_teardown(what_follows_a_token_is_a_list_of_sets, test_folder_setup,
                                         test_folder_teardown),
         cmocka_unit_test_setup_teardown(a_token_with_blanks_is_refused, test_folder_setup, test_folder_teardown),
