@@ -16,7 +16,8 @@ os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 CONCLAVE, TOKENS, STREAMS = "bin/conclave", "96", 16
 PROMPT = os.environ.get("PROMPT", "A mixture of experts is")
 CHANGES = (("a pack is added", "packs add {pack}"), ("two experts of each layer are pruned", "experts prune {pruned}"),
-           ("they are restored", "experts restore --all"), ("the pack is removed", "packs remove demo"), ("the removal is rolled back", "packs rollback"))
+           ("they are restored", "experts restore --all"), ("the pack is removed", "packs remove demo"),
+           ("the removal is rolled back", "packs rollback"))
 
 
 def run(*args, **options):
@@ -35,8 +36,8 @@ def make_pack(model, folder):
 
 def start(model, folder):
     log = tempfile.TemporaryFile("w+")
-    server = subprocess.Popen(["bin/conclave-coordinator", "--model", model, "--pack-dir", folder, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=log,
-                              encoding="utf-8")
+    server = subprocess.Popen(["bin/conclave-coordinator", "--model", model, "--pack-dir", folder, "--listen", "127.0.0.1:0"],
+                              stdout=subprocess.PIPE, stderr=log, encoding="utf-8")
     line = server.stdout.readline().split()
     if len(line) != 2 or line[0] != "READY":
         log.seek(0)
@@ -72,7 +73,7 @@ class Pinned:
         before = [len(tokens) for tokens in self.tokens]
         while any(len(tokens) < n + 2 for tokens, n in zip(self.tokens, before)):
             if not self.thread.is_alive():
-                sys.exit(f"the pinned streams ended before the demo did, exit code {self.process.wait()}; 0: the context did, take a model of a longer one")
+                sys.exit(f"the pinned streams ended before the demo did, exit code {self.process.wait()}; 0: at the end of the context")
             time.sleep(0.005)
 
     def end(self):
