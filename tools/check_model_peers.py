@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Compares final log-probabilities with those of the `transformers` package's own model classes, computed in float32.
 
-    tools/check_model_peers.py                        small random models: OLMoE, Mixtral, Qwen3-MoE
+    tools/check_model_peers.py                        small random models: OLMoE, Mixtral, Qwen3-MoE; alone, and served with a pack
+                                                      of new experts against the package's model of what `conclave export` writes
     tools/check_model_peers.py --model DIR ...        checkpoints of yours (--text "...", or --tokens N random ids)
     tools/check_model_peers.py --only NAME --write DIR   keeps one of the random models with its answers, as in tests/vectors
 
@@ -22,6 +23,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "tests", "integration"))
 from coordinator import Coordinator, run_json  # noqa: E402
 
+MAKE_PACK = os.path.join(ROOT, "tools", "make_pack.py")
 PACKAGES = ("torch", "transformers", "numpy")
 TOP = 50
 N_GREEDY = 32
@@ -65,6 +67,8 @@ RANDOM = {
                                                       original_max_position_embeddings=64)),
     "qwen3-dynamic": dict(QWEN3, **scaled("dynamic", factor=2.0)),
 }
+
+EXPORTED = ("olmoe", "olmoe-norm-clip", "mixtral", "qwen3")
 
 
 def enter_venv():
@@ -154,10 +158,10 @@ def write_answers(folder, model, ids):
     return min(margin.min(), fed.min(), min(gaps))
 
 
-def compare(args, name, folder, model, ids):
+def compare(args, name, folder, model, ids, *options):
     logits, _, margin = answer(model, ids)
     want = log_softmax(logits)
-    with Coordinator(args.coordinator, folder, "--dtype", "f32", "--cache-dir", "", *args.option) as coordinator:
+    with Coordinator(args.coordinator, folder, "--dtype", "f32", "--cache-dir", "", *args.option, *options) as coordinator:
         scored = run_json(args.conclave, coordinator, "score", "--tokens", ",".join(map(str, ids)), "--top", str(min(TOP, want.shape[1])))
     worst, n = 0.0, 0
     for t, token in enumerate(scored[0]["tokens"][1:], 1):
@@ -182,8 +186,27 @@ def check_random(args, name, seed):
         return compare(args, f"{name}, seed {seed}", folder, model, ids)
 
 
+def check_exported(args, name, seed):
+    """A model served with a pack, and exported with it: the package reads the export as a model of its own, with the same answers."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, pack, out = (os.path.join(folder, part) for part in ("model", "pack", "out"))
+        made = make_model(RANDOM[name], seed)
+        n_experts = made.config.num_experts if hasattr(made.config, "num_experts") else made.config.num_local_experts
+        made.save_pretrained(model)
+        for command in ([sys.executable, "-B", MAKE_PACK, "random", pack, "--model", model, "--conclave", args.conclave, "--experts", "3", "--seed",
+                         str(seed)], [args.conclave, "export", out, "--model", model, "--pack", pack, "--uniform", str(n_experts + 3)]):
+            subprocess.run(command, check=True, capture_output=True, env={**os.environ, "XDG_CACHE_HOME": folder})
+        exported = read_model(out)
+        ids = random_ids(args.tokens, exported.config.vocab_size, seed)
+        return compare(args, f"{name}, seed {seed}, with a pack, exported", model, exported, ids, "--pack", pack)
+
+
+def read_model(folder):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+
 def check_given(args, folder):
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = read_model(folder)
     ids = random_ids(args.tokens, model.config.vocab_size, args.seed)
     if args.text:
         ids = transformers.AutoTokenizer.from_pretrained(folder)(args.text)["input_ids"]
@@ -226,7 +249,8 @@ def main():
     if args.model:
         results = [check_given(args, folder) for folder in args.model]
     else:
-        results = [check_random(args, name, seed) for name in names for seed in range(args.seed, args.seed + args.seeds)]
+        checks = [(check_random, name) for name in names] + [(check_exported, name) for name in names if name in EXPORTED]
+        results = [check(args, name, seed) for check, name in checks for seed in range(args.seed, args.seed + args.seeds)]
     print(f"{sum(results)} of {len(results)} agree within {args.limit:g}")
     return 0 if all(results) else 1
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # make check-peers: our answers beside those of public Python packages (installed into build/peers-venv if they are not there).
-#   models      final log-probabilities of small random OLMoE, Mixtral and Qwen3-MoE against `transformers`; MODEL=DIR for one of yours
+#   models      final log-probabilities of small random OLMoE, Mixtral and Qwen3-MoE against `transformers`, with a pack against what
+#               `conclave export` writes of both; MODEL=DIR for one of yours
 #   sentencepiece  random strings and ids through SentencePiece (Debian's package) on models trained for it
 #   templates   chat templates beside jinja2: constructions, 20,000 conversations; CONCLAVE_TEMPLATES names a folder with real ones
 #   tokenizers  random strings through `tokenizers` on small tokenizers with the pipelines of published checkpoints, and on real
