@@ -320,7 +320,7 @@ def packs(run, cycles):
     for i in range(cycles):
         change("AddPack", pack=paths[0])
         change("PruneExperts", experts=[lists(layer=layer, ids=ids) for layer, ids in PRUNED[i % len(PRUNED)]])
-        change("RestoreExperts" if run.random.random() < 0.5 else "Rollback")
+        change("Rollback" if i % 2 else "RestoreExperts")
         change("UpdatePack", pack="first", to=paths[1])
         change("RemovePack", pack="second")
         resident.append(server.resident_kib())
@@ -364,7 +364,7 @@ SCENARIOS = {
     "coordinators": Scenario(coordinators, (10,), (2,)),
     "alone": Scenario(alone, (60,), (5,)),
     "partition": Scenario(partition, (20,), (1,)),
-    "packs": Scenario(packs, (200,), (3,)),
+    "packs": Scenario(packs, (200,), (2,)),
 }
 
 
