@@ -214,6 +214,8 @@ static moe_status read_pack(registry *r, job *j, catalogue_pack *described, moe_
     if (is_dir) {
         status = packs_locate(r->options.pack_dirs, j->pack, &dir, err);
         status = status == MOE_OK ? packs_read(r->options.packs, dir, &p, err) : status;
+        /* The server's data is sound: it is what the caller named that is not. */
+        status = status == MOE_ERR_CORRUPT ? MOE_ERR_INVALID_ARG : status;
     } else if ((p = find_open(r, j->pack)) == NULL) {
         status = moe_fail(err, MOE_ERR_NOT_FOUND,
                           "pack: nobody offers \"%.80s\"; a directory below --pack-dir has a / in it", j->pack);

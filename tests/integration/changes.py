@@ -36,6 +36,13 @@ class Changes(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         return path
 
+    def broken(self):
+        """A pack whose manifest is no JSON."""
+        path = self.make("broken")
+        with open(os.path.join(path, "pack.json"), "w", encoding="utf-8") as f:
+            f.write("{")
+        return path
+
     def serve(self, *args):
         server = Coordinator(COORDINATOR, MODEL, "--dtype", "f32", "--threads", "1", "--cache-dir", "", *args)
         self.addCleanup(server.stop)
@@ -120,7 +127,8 @@ class Changes(unittest.TestCase):
         with open(os.path.join(other, "model.safetensors"), "r+b") as f:
             f.seek(-1, os.SEEK_END)
             f.write(b"\x55")
-        for words, says in ((("packs", "add", other), "SHA-256"), (("packs", "add", "nobody"), "nobody"), (("packs", "add", "/etc/"), "--pack-dir"), (("packs", "add", self.folder + "/../x"), "--pack-dir"), (("packs", "add", "fix"), "nothing would change"),
+        for words, says in ((("packs", "add", other), "SHA-256"), (("packs", "add", other), "INVALID_ARGUMENT: pack"), (("packs", "add", self.broken()), "INVALID_ARGUMENT: pack"),
+                            (("packs", "add", "nobody"), "nobody"), (("packs", "add", "/etc/"), "--pack-dir"), (("packs", "add", self.folder + "/../x"), "--pack-dir"), (("packs", "add", "fix"), "nothing would change"),
                             (("packs", "remove", "new"), "new"), (("packs", "update", "fix", other), "SHA-256"),
                             (("experts", "prune", "0:0-99"), "expert"), (("sets", "use", "nobody"), "nobody")):
             self.assertIn(says, self.ask(*words, code=1), words)
