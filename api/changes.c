@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_TIMEOUT_MS 86400000u /* a day */
+#define MAX_TIMEOUT_MS 86400000u           /* a day */
+#define MAX_USAGE_ROWS (UINT64_C(1) << 48) /* of one expert; a layer's sum stays within 64 bits */
 
 /* ------------------------------------------------------------------------------------------------ what is asked */
 typedef struct asked {
@@ -81,17 +82,46 @@ static moe_status take_rollback(rpc_call *call, const ProtobufCMessage *m, asked
     return MOE_OK;
 }
 
-/* The experts that live usage says are hardly needed. */
+/* The rows that the caller has counted, in place of those of this server. */
+static moe_status take_usage(const Conclave__V1__PruneExpertsRequest *r, expert_counts *counts, moe_error *err)
+{
+    memset(counts->rows, 0, router_space_n_slots(counts->space) * sizeof counts->rows[0]);
+    for (size_t i = 0; i < r->n_usage; i++) {
+        const Conclave__V1__ExpertUsage *u = r->usage[i];
+
+        if (u->n_ids != u->n_rows || u->layer >= router_space_n_layers(counts->space)) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "usage: layer %u, %zu ids, %zu rows; the model has %u layers",
+                            u->layer, u->n_ids, u->n_rows, router_space_n_layers(counts->space));
+        }
+        for (size_t e = 0; e < u->n_ids; e++) {
+            uint32_t slot = router_space_slot(counts->space, u->layer, u->ids[e]);
+
+            if (slot == ROUTER_NO_SLOT || u->rows[e] > MAX_USAGE_ROWS) {
+                return moe_fail(err, MOE_ERR_INVALID_ARG, "usage: layer %u, expert %d: %s", u->layer, u->ids[e],
+                                slot == ROUTER_NO_SLOT ? "there is none" : "more rows than anybody can have counted");
+            }
+            counts->rows[slot] = u->rows[e];
+        }
+    }
+    return MOE_OK;
+}
+
+/* The experts that live usage, or what the caller has counted, says are hardly needed. */
 static moe_status choose(rpc_call *call, const Conclave__V1__PruneExpertsRequest *r, asked *a, moe_error *err)
 {
     const api_catalogue *from = rpc_catalogue(call);
     expert_counts counts;
 
-    if (!(r->below > 0 && r->below <= 1)) {
+    if (!(r->below <= 1 && (r->n_usage > 0 ? r->below >= 0 : r->below > 0))) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "below: %g; with no experts named, a share of (0, 1]", r->below);
     }
     if (expert_counts_init(&counts, rpc_engine(call)) != MOE_OK) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory");
+    }
+    moe_status status = r->n_usage > 0 ? take_usage(r, &counts, err) : MOE_OK;
+    if (status != MOE_OK) {
+        expert_counts_fini(&counts);
+        return status;
     }
     catalogue *c = from->current(from->ctx);
     const catalogue_prune_rule rule = {.below = r->below,
@@ -99,12 +129,12 @@ static moe_status choose(rpc_call *call, const Conclave__V1__PruneExpertsRequest
                                        .pack = r->pack[0] != '\0' ? r->pack : NULL,
                                        .rows = counts.rows,
                                        .n_slots = router_space_n_slots(counts.space)};
-    moe_status status = catalogue_choose(c, &rule, &a->experts, &a->ask.change.n_experts, err);
+    status = catalogue_choose(c, &rule, &a->experts, &a->ask.change.n_experts, err);
     catalogue_unref(c);
     expert_counts_fini(&counts);
     if (status == MOE_OK && a->ask.change.n_experts == 0) {
-        status = moe_fail(err, MOE_ERR_NOT_FOUND, "below: no expert that may go has less than %g of its layer's rows",
-                          r->below);
+        status = moe_fail(err, MOE_ERR_NOT_FOUND,
+                          "below: no expert that may go has no row, or less than %g of its layer's", r->below);
     }
     a->ask.change.experts = a->experts;
     return status;
@@ -117,10 +147,11 @@ static moe_status take_prune(rpc_call *call, const ProtobufCMessage *m, asked *a
     if (r->n_experts == 0) {
         return choose(call, r, a, err);
     }
-    if (r->below != 0 || r->keep_at_least != 0 || r->pack[0] != '\0') {
+    if (r->below != 0 || r->keep_at_least != 0 || r->n_usage > 0 || r->pack[0] != '\0') {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: does not go with experts",
                         r->below != 0           ? "below"
                         : r->keep_at_least != 0 ? "keep_at_least"
+                        : r->n_usage > 0        ? "usage"
                                                 : "pack");
     }
     return take_experts(call, r->experts, r->n_experts, a, err);

@@ -67,27 +67,51 @@ void expert_lists_fini(expert_lists *l)
     *l = (expert_lists){.n = 0};
 }
 
+/* What is asked for is taken in two goes: how many there are, which bounds the memory, and then each. */
+static moe_status open_experts(size_t n, size_t limit, catalogue_expert **out, moe_error *err)
+{
+    if (n > limit) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "experts: %zu ids; there are %zu experts", n, limit);
+    }
+    *out = calloc(n + 1, sizeof(**out));
+    return *out != NULL ? MOE_OK : moe_fail(err, MOE_ERR_NO_MEMORY, "experts: out of memory");
+}
+
+static void append(catalogue_expert *to, size_t *n, uint32_t layer, const int32_t *ids, size_t n_ids)
+{
+    for (size_t e = 0; e < n_ids; e++) {
+        to[(*n)++] = (catalogue_expert){.layer = layer, .id = ids[e]};
+    }
+}
+
 moe_status expert_lists_take(Conclave__V1__ExpertList *const *lists, size_t n_lists, size_t limit,
                              catalogue_expert **out, size_t *n_out, moe_error *err)
 {
-    size_t n = 0, at = 0;
+    size_t n = 0;
 
     for (size_t i = 0; i < n_lists; i++) {
         n += lists[i]->n_ids;
     }
-    if (n > limit) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "experts: %zu ids; there are %zu experts", n, limit);
+    moe_status status = open_experts(n, limit, out, err);
+    *n_out = 0;
+    for (size_t i = 0; i < n_lists && status == MOE_OK; i++) {
+        append(*out, n_out, lists[i]->layer, lists[i]->ids, lists[i]->n_ids);
     }
-    catalogue_expert *experts = calloc(n + 1, sizeof *experts);
-    if (experts == NULL) {
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "experts: out of memory");
+    return status;
+}
+
+moe_status layer_experts_take(Conclave__V1__LayerExperts *const *layers, size_t n_layers, size_t limit,
+                              catalogue_expert **out, size_t *n_out, moe_error *err)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < n_layers; i++) {
+        n += layers[i]->n_ids;
     }
-    for (size_t i = 0; i < n_lists; i++) {
-        for (size_t e = 0; e < lists[i]->n_ids; e++) {
-            experts[at++] = (catalogue_expert){.layer = lists[i]->layer, .id = lists[i]->ids[e]};
-        }
+    moe_status status = open_experts(n, limit, out, err);
+    *n_out = 0;
+    for (size_t i = 0; i < n_layers && status == MOE_OK; i++) {
+        append(*out, n_out, layers[i]->layer, layers[i]->ids, layers[i]->n_ids);
     }
-    *out = experts;
-    *n_out = n;
-    return MOE_OK;
+    return status;
 }

@@ -1,5 +1,7 @@
 #include "api/sets_priv.h"
+#include "api/lists_priv.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const denied = "set: this token is bound to other sets";
@@ -38,6 +40,8 @@ static moe_status choose(const request_scope *scope, const catalogue *c, const C
                          router_set **out, moe_error *err)
 {
     moe_error why = {""};
+    catalogue_expert *without = NULL;
+    size_t n_without = 0;
 
     if (r->n_include > SETS_MAX_WORDS || r->n_exclude > SETS_MAX_WORDS) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "set.%s: %zu packs; the limit is %d",
@@ -45,18 +49,23 @@ static moe_status choose(const request_scope *scope, const catalogue *c, const C
                         SETS_MAX_WORDS);
     }
     if (r->has_id_case != 0) {
-        return r->n_include + r->n_exclude > 0
-                   ? moe_fail(err, MOE_ERR_INVALID_ARG, "set: id goes neither with include nor with exclude")
+        return r->n_include + r->n_exclude + r->n_without > 0
+                   ? moe_fail(err, MOE_ERR_INVALID_ARG, "set: id goes with none of include, exclude and without")
                    : find(scope, c, r->id, out, err);
     }
-    moe_status status = catalogue_resolve(c, (const char *const *)r->include, r->n_include,
-                                          (const char *const *)r->exclude, r->n_exclude, out, &why);
+    moe_status status = layer_experts_take(r->without, r->n_without, router_space_n_slots(catalogue_space(c)), &without,
+                                           &n_without, &why);
+    if (status == MOE_OK) {
+        status = catalogue_resolve(c, (const char *const *)r->include, r->n_include, (const char *const *)r->exclude,
+                                   r->n_exclude, without, n_without, out, &why);
+    }
+    free(without);
     return status == MOE_OK ? MOE_OK : moe_fail(err, status, "set.%s", why.text);
 }
 
 static bool says_nothing(const Conclave__V1__ExpertSet *r)
 {
-    return r == NULL || (r->has_id_case == 0 && r->n_include + r->n_exclude == 0);
+    return r == NULL || (r->has_id_case == 0 && r->n_include + r->n_exclude + r->n_without == 0);
 }
 
 moe_status sets_resolve(const request_scope *scope, const Conclave__V1__ExpertSet *r, router_set **out, moe_error *err)

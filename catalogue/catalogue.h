@@ -155,11 +155,13 @@ typedef struct catalogue_expert {
 /* A set in the words above; ids are those of the default, of sets with names and of former defaults. Referenced.
  * Errors: MOE_ERR_NOT_FOUND; MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status catalogue_find_set(const catalogue *c, const char *word, router_set **out, moe_error *err);
-/* The default with the experts of some packs put in, then those of others left out. An expert that a pack replaces leaves
+/* The default with the experts of some packs put in, then those of others left out, then `without`. An expert that a pack replaces leaves
  * with the pack's coming, and is there again with its leaving. Referenced.
- * Errors: MOE_ERR_NOT_FOUND: no such pack; MOE_ERR_INVALID_ARG: a layer would have too few; MOE_ERR_NO_MEMORY. */
+ * Errors: MOE_ERR_NOT_FOUND: no such pack; MOE_ERR_INVALID_ARG: a layer would have too few, `without`
+ * names what is not in the set; MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status catalogue_resolve(const catalogue *c, const char *const *include, size_t n_include,
-                                           const char *const *exclude, size_t n_exclude, router_set **out,
+                                           const char *const *exclude, size_t n_exclude,
+                                           const catalogue_expert *without, size_t n_without, router_set **out,
                                            moe_error *err);
 /* A set of the catalogue's space out of JSON: {"layers": ["0-15,64", ...]}, or {"layer": 0, "experts": "0-15,64"} in place of a
  * layer's text; or one set as the API lists it, {"experts": [{"layer": 0, "ids": [0, 64]}, ...]}, also within {"sets": [...]}.
@@ -224,7 +226,7 @@ MOE_NODISCARD moe_status catalogue_undo(const catalogue *c, uint64_t number, uin
 
 /* ------------------------------------------------------------------------------------------------ choosing what to prune */
 typedef struct catalogue_prune_rule {
-    double below;           /* of its layer's rows that went to experts of the set: less than that share; [0, 1] */
+    double below; /* of its layer's rows that went to experts of the set: less than that share, or none; [0, 1] */
     uint32_t keep_at_least; /* experts of every layer; min_experts at least */
     const char *pack;       /* only of that pack, or "base"; NULL: of all */
     const uint64_t *rows;   /* [n_slots] by slot of the catalogue's space */

@@ -56,6 +56,11 @@ MOE_NODISCARD moe_status members_to_set(const members *m, const catalogue *c, ro
 void members_put_base(members *m, const catalogue *c, bool in); /* but for what packs in it stand in for */
 /* And what it replaces the other way. Out: only where some of it is in. */
 void members_put_pack(members *m, const catalogue_pack *p, bool in);
+/* Experts that are in it leave it. */
+MOE_NODISCARD moe_status members_leave_out(members *m, const catalogue *c, const catalogue_expert *experts, size_t n,
+                                           moe_error *err);
+MOE_NODISCARD moe_status catalogue_slot_of(const catalogue *c, const catalogue_expert *e, uint32_t *out,
+                                           moe_error *err);
 bool members_have_pack(const members *m, const catalogue_pack *p);   /* an expert of it */
 bool catalogue_uses(const router_set *set, const catalogue_pack *p); /* the same of a set */
 MOE_NODISCARD moe_status members_put_packs(members *m, const catalogue *c, const char *const *words, size_t n, bool in,

@@ -236,19 +236,6 @@ static moe_status do_update(work *w, moe_error *err)
 }
 
 /* The slot of an expert that somebody names. */
-static moe_status slot_of(const catalogue *c, const catalogue_expert *e, uint32_t *out, moe_error *err)
-{
-    uint32_t n_layers = router_space_n_layers(c->space);
-
-    if (e->layer >= n_layers) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "experts: layer %u; the model has %u", e->layer, n_layers);
-    }
-    *out = router_space_slot(c->space, e->layer, e->id);
-    return *out != ROUTER_NO_SLOT
-               ? MOE_OK
-               : moe_fail(err, MOE_ERR_INVALID_ARG, "experts: layer %u has no expert %d", e->layer, e->id);
-}
-
 static moe_status do_prune(work *w, moe_error *err)
 {
     moe_status status = MOE_OK;
@@ -256,18 +243,7 @@ static moe_status do_prune(work *w, moe_error *err)
     if (!open_members(w, err)) {
         return MOE_ERR_NO_MEMORY;
     }
-    for (size_t i = 0; i < w->change->n_experts && status == MOE_OK; i++) {
-        uint32_t slot = 0;
-
-        status = slot_of(w->next, &w->change->experts[i], &slot, err);
-        if (status == MOE_OK && !router_bit(w->m.bits, slot)) {
-            status = moe_fail(err, MOE_ERR_INVALID_ARG, "experts: layer %u expert %d is not in the default set",
-                              w->change->experts[i].layer, w->change->experts[i].id);
-        }
-        if (status == MOE_OK) {
-            router_bit_clear(w->m.bits, slot);
-        }
-    }
+    status = members_leave_out(&w->m, w->next, w->change->experts, w->change->n_experts, err);
     (void)snprintf(what(w), CATALOGUE_MAX_WHAT + 1, "prune %zu experts", w->change->n_experts);
     return status;
 }
@@ -306,7 +282,7 @@ static moe_status do_restore(work *w, moe_error *err)
     for (size_t i = 0; i < change->n_experts && status == MOE_OK; i++) {
         uint32_t slot = 0;
 
-        status = slot_of(w->next, &change->experts[i], &slot, err);
+        status = catalogue_slot_of(w->next, &change->experts[i], &slot, err);
         if (status == MOE_OK) {
             status = check_restored(w, all.bits, &change->experts[i], slot, err);
         }
@@ -355,14 +331,14 @@ static moe_status put_listed(work *w, moe_error *err)
     uint32_t slot = 0;
 
     for (size_t i = 0; i < change->n_experts && status == MOE_OK; i++) {
-        status = slot_of(w->next, &change->experts[i], &slot, err);
+        status = catalogue_slot_of(w->next, &change->experts[i], &slot, err);
         for (uint32_t p = 0;
              status == MOE_OK && p < router_space_at(w->next->space, change->experts[i].layer)->n_experts; p++) {
             router_bit_clear(w->m.bits, router_space_at(w->next->space, change->experts[i].layer)->slots[p]);
         }
     }
     for (size_t i = 0; i < change->n_experts && status == MOE_OK; i++) {
-        status = slot_of(w->next, &change->experts[i], &slot, err);
+        status = catalogue_slot_of(w->next, &change->experts[i], &slot, err);
         router_bit_set(w->m.bits, slot);
     }
     return status;

@@ -58,7 +58,8 @@ static size_t choose_layer(const catalogue *c, const catalogue_prune_rule *rule,
         return 0; /* nothing is known of this layer */
     }
     qsort(scratch, n, sizeof *scratch, by_rows);
-    while (chosen < n && layer->n_experts - chosen > keep && (double)scratch[chosen].rows < rule->below * (double)all) {
+    while (chosen < n && layer->n_experts - chosen > keep &&
+           (scratch[chosen].rows == 0 || (double)scratch[chosen].rows < rule->below * (double)all)) {
         out[chosen] = (catalogue_expert){.layer = l, .id = scratch[chosen].id};
         chosen++;
     }

@@ -161,6 +161,38 @@ moe_status members_put_packs(members *m, const catalogue *c, const char *const *
     return MOE_OK;
 }
 
+moe_status catalogue_slot_of(const catalogue *c, const catalogue_expert *e, uint32_t *out, moe_error *err)
+{
+    uint32_t n_layers = router_space_n_layers(c->space);
+
+    if (e->layer >= n_layers) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "experts: layer %u; the model has %u", e->layer, n_layers);
+    }
+    *out = router_space_slot(c->space, e->layer, e->id);
+    return *out != ROUTER_NO_SLOT
+               ? MOE_OK
+               : moe_fail(err, MOE_ERR_INVALID_ARG, "experts: layer %u has no expert %d", e->layer, e->id);
+}
+
+moe_status members_leave_out(members *m, const catalogue *c, const catalogue_expert *experts, size_t n, moe_error *err)
+{
+    moe_status status = MOE_OK;
+
+    for (size_t i = 0; i < n && status == MOE_OK; i++) {
+        uint32_t slot = 0;
+
+        status = catalogue_slot_of(c, &experts[i], &slot, err);
+        if (status == MOE_OK && !router_bit(m->bits, slot)) {
+            status = moe_fail(err, MOE_ERR_INVALID_ARG, "experts: layer %u expert %d is not in the set",
+                              experts[i].layer, experts[i].id);
+        }
+        if (status == MOE_OK) {
+            router_bit_clear(m->bits, slot);
+        }
+    }
+    return status;
+}
+
 bool catalogue_uses(const router_set *set, const catalogue_pack *p)
 {
     for (size_t i = 0; i < p->n_layers; i++) {
@@ -212,7 +244,8 @@ moe_status catalogue_find_set(const catalogue *c, const char *word, router_set *
 }
 
 moe_status catalogue_resolve(const catalogue *c, const char *const *include, size_t n_include,
-                             const char *const *exclude, size_t n_exclude, router_set **out, moe_error *err)
+                             const char *const *exclude, size_t n_exclude, const catalogue_expert *without,
+                             size_t n_without, router_set **out, moe_error *err)
 {
     members m;
     moe_status status = members_init(&m, c, c->set) ? members_put_packs(&m, c, include, n_include, true, err)
@@ -220,6 +253,9 @@ moe_status catalogue_resolve(const catalogue *c, const char *const *include, siz
 
     if (status == MOE_OK) {
         status = members_put_packs(&m, c, exclude, n_exclude, false, err);
+    }
+    if (status == MOE_OK) {
+        status = members_leave_out(&m, c, without, n_without, err);
     }
     if (status == MOE_OK) {
         status = members_to_set(&m, c, out, err);

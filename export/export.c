@@ -72,7 +72,7 @@ static moe_status choose_set(exporting *x)
     if (o->set != NULL) {
         return catalogue_read_set(x->catalogue, o->set, o->set_bytes, &x->set, x->err);
     }
-    return catalogue_resolve(x->catalogue, NULL, 0, o->exclude, o->n_exclude, &x->set, x->err);
+    return catalogue_resolve(x->catalogue, NULL, 0, o->exclude, o->n_exclude, NULL, 0, &x->set, x->err);
 }
 
 /* ------------------------------------------------------------------------------------------------ what comes out */

@@ -577,7 +577,7 @@ def the_default_set_is_pruned_restored_and_rolled_back():
         assert [e.in_default for e in stats] == [True, False, True, True, False, True, True, False]
         assert answer(client, set=M("ExpertSet", id="base")).set_id == SET_ID and answer(client, set=M("ExpertSet", id=SET_ID)).set_id == SET_ID
         fails(CODE.INVALID_ARGUMENT, lambda: change(admin, "PruneExperts", experts=experts(l1=[1])), "layer 1 has 1 experts, at least 2")
-        fails(CODE.INVALID_ARGUMENT, lambda: change(admin, "PruneExperts", experts=experts(l0=[1])), "not in the default set")
+        fails(CODE.INVALID_ARGUMENT, lambda: change(admin, "PruneExperts", experts=experts(l0=[1])), "not in the set")
         fails(CODE.INVALID_ARGUMENT, lambda: change(admin, "PruneExperts", experts=experts(l0=[9])), "layer 0 has no expert 9")
         assert lists(change(admin, "RestoreExperts", experts=experts(l1=[3])).added) == {1: [3]}
         assert change(admin, "RestoreExperts").set_after == SET_ID

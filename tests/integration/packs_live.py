@@ -82,6 +82,20 @@ def check_pruned(conclave, server, admin, config):
     same(scores(conclave, server, alone, "--set", "whole"), before)
     admin.change("RestoreExperts")
     same(scores(conclave, server, alone), before)
+    check_refused(admin)
+
+
+def check_refused(admin):
+    """Rows that a caller has counted are checked like all that it says."""
+    used = admin.message("ExpertUsage")
+    for usage, says in (([used(layer=9, ids=[0], rows=[1])], "layers"), ([used(layer=0, ids=[0, 1], rows=[1])], "2 ids, 1 rows"),
+                        ([used(layer=0, ids=[99], rows=[1])], "there is none"), ([used(layer=0, ids=[0], rows=[2**63])], "more rows")):
+        try:
+            admin.change("PruneExperts", usage=usage)
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT and says in error.details(), error
+        else:
+            raise AssertionError(f"{usage} was taken")
 
 
 def main():

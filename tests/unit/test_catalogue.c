@@ -264,7 +264,7 @@ static void pruned_experts_come_back(void **state)
     assert_default("0,2-4,6|0-4|0-2,4-5");
     assert_int_equal(begin((catalogue_change){.op = CATALOGUE_PRUNE, .experts = &one, .n_experts = 1}),
                      MOE_ERR_INVALID_ARG);
-    assert_contains(why.text, "layer 0 expert 5 is not in the default set");
+    assert_contains(why.text, "layer 0 expert 5 is not in the set");
     change((catalogue_change){.op = CATALOGUE_RESTORE, .experts = &one, .n_experts = 1});
     assert_default("0,2-6|0-4|0-2,4-5");
     change((catalogue_change){.op = CATALOGUE_RESTORE});
@@ -389,19 +389,39 @@ static void requests_put_packs_in_and_leave_them_out(void **state)
 
     (void)state;
     add(german());
-    assert_ok(catalogue_resolve(now, NULL, 0, with, 1, &set, &why), why);
+    assert_ok(catalogue_resolve(now, NULL, 0, with, 1, NULL, 0, &set, &why), why);
     assert_set(set, "0-4|0-4|0-4");
     assert_ok(catalogue_check_wanted(now, set, clock_ms, 0, &why), why);
     router_set_unref(set);
-    assert_int_equal(catalogue_resolve(now, none, 1, NULL, 0, &set, &why), MOE_ERR_NOT_FOUND);
-    assert_int_equal(catalogue_resolve(now, NULL, 0, all, 1, &set, &why), MOE_ERR_INVALID_ARG);
+    assert_int_equal(catalogue_resolve(now, none, 1, NULL, 0, NULL, 0, &set, &why), MOE_ERR_NOT_FOUND);
+    assert_int_equal(catalogue_resolve(now, NULL, 0, all, 1, NULL, 0, &set, &why), MOE_ERR_INVALID_ARG);
     change((catalogue_change){.op = CATALOGUE_REMOVE, .word = "german"});
-    assert_ok(catalogue_resolve(now, with, 1, NULL, 0, &set, &why), why);
+    assert_ok(catalogue_resolve(now, with, 1, NULL, 0, NULL, 0, &set, &why), why);
     assert_set(set, "0-6|0-4|0-5");
     assert_ok(catalogue_check_wanted(now, set, clock_ms, 10, &why), why);
     assert_int_equal(catalogue_check_wanted(now, set, clock_ms + 11, 10, &why), MOE_ERR_NOT_FOUND);
     assert_contains(why.text, "expert 5 of layer 0");
     router_set_unref(set);
+}
+
+static void requests_leave_single_experts_out(void **state)
+{
+    const char *const german_[] = {"german"};
+    const catalogue_expert without[] = {{0, 1}, {2, 5}}, gone[] = {{0, 99}}, all[] = {{0, 0}, {0, 1}, {0, 2}, {0, 3}};
+    router_set *set = NULL;
+
+    (void)state;
+    add(german());
+    assert_ok(catalogue_resolve(now, NULL, 0, NULL, 0, without, 2, &set, &why), why);
+    assert_set(set, "0,2-6|0-4|0-4");
+    change((catalogue_change){.op = CATALOGUE_PRUNE, .experts = without, .n_experts = 2});
+    assert_string_equal(router_set_id(catalogue_default(now)), router_set_id(set)); /* scored before it is pruned */
+    router_set_unref(set);
+    assert_int_equal(catalogue_resolve(now, NULL, 0, NULL, 0, without, 1, &set, &why), MOE_ERR_INVALID_ARG);
+    assert_int_equal(catalogue_resolve(now, NULL, 0, NULL, 0, gone, 1, &set, &why), MOE_ERR_INVALID_ARG);
+    assert_int_equal(catalogue_resolve(now, NULL, 0, german_, 1, all + 2, 2, &set, &why), MOE_OK);
+    router_set_unref(set);
+    assert_int_equal(catalogue_resolve(now, NULL, 0, german_, 1, all, 4, &set, &why), MOE_ERR_INVALID_ARG);
 }
 
 static void experts_know_their_pack(void **state)
@@ -439,6 +459,12 @@ static void little_used_experts_are_chosen(void **state)
     rule.keep_at_least = 6;
     assert_ok(catalogue_choose(now, &rule, &chosen, &n, &why), why);
     assert_int_equal(n, 1);
+    free(chosen);
+    rule.below = 0;
+    rule.keep_at_least = 0;
+    assert_ok(catalogue_choose(now, &rule, &chosen, &n, &why), why);
+    assert_int_equal(n, 1); /* what had no row goes whatever the share */
+    assert_int_equal(chosen[0].id, 3);
     free(chosen);
     rule.below = 2;
     assert_int_equal(catalogue_choose(now, &rule, &chosen, &n, &why), MOE_ERR_INVALID_ARG);
@@ -657,6 +683,7 @@ int main(void)
         TEST(rollbacks_go_back_as_far_as_is_kept),
         TEST(the_log_keeps_the_latest),
         TEST(requests_put_packs_in_and_leave_them_out),
+        TEST(requests_leave_single_experts_out),
         TEST(experts_know_their_pack),
         TEST(little_used_experts_are_chosen),
         TEST(the_record_says_all),
