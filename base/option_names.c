@@ -79,6 +79,7 @@ static const char *const names[] = {
     "pack_key",
     "prefill_chunk",
     "presence_penalty",
+    "profile",
     "progress",
     "quiet",
     "repetition_penalty",

@@ -108,6 +108,10 @@ MOE_NODISCARD moe_status cli_run_fill_prompt(const cli_run *run, ProtobufCMessag
 MOE_NODISCARD moe_status cli_run_call(cli_run *run, const char *path, const ProtobufCMessage *request,
                                       const ProtobufCMessageDescriptor *reply_type, cli_reply_fn fn, void *ctx,
                                       moe_error *err);
+/* The last reply of a call, owned: cli_message_free. Errors: also MOE_ERR_DATA_LOSS: there was none. */
+MOE_NODISCARD moe_status cli_run_fetch(cli_run *run, const char *path, const ProtobufCMessage *request,
+                                       const ProtobufCMessageDescriptor *reply_type, ProtobufCMessage **out,
+                                       moe_error *err);
 /* Makes the request from the options, calls, and prints each reply: as JSON with --json, else by `print` (ctx: the
  * run). */
 MOE_NODISCARD moe_status cli_run_print(cli_run *run, const char *path, const ProtobufCMessageDescriptor *request_type,

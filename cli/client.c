@@ -257,10 +257,10 @@ static moe_status call_outcome(const cli_client *client, const call_state *s)
     if (s->result != MOE_OK) {
         return s->result;
     }
-    if (s->code == GRPC_STATUS_OK) {
+    if (s->code == GRPC_STATUS_OK && !interrupted) {
         return MOE_OK;
     }
-    if (s->cancelled) {
+    if (s->cancelled || s->code == GRPC_STATUS_OK) { /* the reply was faster, and more calls may be to come */
         return moe_fail(s->err, MOE_ERR_CANCELLED, "CANCELLED: interrupted");
     }
     if (s->code == GRPC_STATUS_DEADLINE_EXCEEDED && s->past_deadline) {

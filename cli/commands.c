@@ -107,8 +107,14 @@ static const cli_option change_options[] = {
 
 static const cli_option experts_options[] = {
     {"below", NULL, CLI_VALUE, "SHARE", "prune: what got less of its layer's rows since the start, as 0.2% or 0.002"},
-    {"keep_at_least", NULL, CLI_VALUE, "N", "prune --below: leave N experts in every layer"},
-    {"pack", NULL, CLI_VALUE, "NAME", "prune --below: only experts of this pack; base: of the checkpoint"},
+    {"profile", NULL, CLI_VALUE, "FILE",
+     "prune: by the rows that the texts of this file take, one JSON object with text or token_ids a line; without "
+     "--below, what takes none"},
+    {"keep_at_least", NULL, CLI_VALUE, "N", "prune by --below or --profile: leave N experts in every layer"},
+    {"pack", NULL, CLI_VALUE, "NAME",
+     "prune by --below or --profile: only experts of this pack; base: of the checkpoint"},
+    {"by", NULL, CLI_VALUE, "pack|layer|set", "stats: the sums over the experts of each"},
+    {"watch", NULL, CLI_FLAG, NULL, "stats: print again every 2 seconds, until Ctrl-C"},
 };
 
 static const cli_option sets_options[] = {
@@ -207,9 +213,10 @@ const cli_command cli_commands[] = {
      .run = cli_model_run},
     {.name = "experts",
      .usage = "[list|stats|prune|restore] [L:E,L:E-E]",
-     .arguments = "list: who owns which expert, and what stats prints; stats: rows routed to each since start; prune: "
-                  "take experts\n"
-                  "out of the default set, those that are named or --below; restore: put them in again, or --all",
+     .arguments =
+         "list: who owns which expert, and what stats prints; stats: rows routed to each since start; prune: "
+         "take experts\n"
+         "out of the default set, those that are named, --below or --profile; restore: put them in again, or --all",
      .summary = "Who owns which expert and how much it is used; prune and restore",
      .timeout = QUICK,
      .groups = {ROWS(layer_options), ROWS(all_options), ROWS(experts_options), ROWS(change_options)},

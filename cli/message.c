@@ -23,6 +23,19 @@ void cli_message_free(ProtobufCMessage *message)
     }
 }
 
+moe_status cli_message_copy(const ProtobufCMessage *message, ProtobufCMessage **out, moe_error *err)
+{
+    size_t n = protobuf_c_message_get_packed_size(message);
+    uint8_t *bytes = malloc(n + 1);
+
+    if (bytes != NULL) {
+        protobuf_c_message_pack(message, bytes);
+        *out = protobuf_c_message_unpack(message->descriptor, NULL, n, bytes);
+    }
+    free(bytes);
+    return bytes != NULL && *out != NULL ? MOE_OK : moe_fail(err, MOE_ERR_NO_MEMORY, "message: out of memory");
+}
+
 static void *at(ProtobufCMessage *message, unsigned offset)
 {
     return (char *)message + offset;

@@ -12,6 +12,8 @@
 /* NULL: out of memory. */
 ProtobufCMessage *cli_message_new(const ProtobufCMessageDescriptor *type);
 void cli_message_free(ProtobufCMessage *message);
+/* Owned. Errors: MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status cli_message_copy(const ProtobufCMessage *message, ProtobufCMessage **out, moe_error *err);
 
 /* Sets the field at `path` ("sampling.top_p") from what the user wrote; makes the messages on the way, and marks the
  * members of oneofs. A repeated field gets one more element. Enums are given by name, booleans as true or false.

@@ -478,6 +478,32 @@ moe_status cli_run_call(cli_run *run, const char *path, const ProtobufCMessage *
     return status == MOE_OK ? cli_client_call(run->client, path, request, reply_type, fn, ctx, err) : status;
 }
 
+static moe_status keep_reply(void *ctx, const ProtobufCMessage *reply, moe_error *err)
+{
+    ProtobufCMessage **last = ctx;
+
+    cli_message_free(*last);
+    *last = NULL;
+    return cli_message_copy(reply, last, err);
+}
+
+moe_status cli_run_fetch(cli_run *run, const char *path, const ProtobufCMessage *request,
+                         const ProtobufCMessageDescriptor *reply_type, ProtobufCMessage **out, moe_error *err)
+{
+    ProtobufCMessage *last = NULL;
+    moe_status status = cli_run_call(run, path, request, reply_type, keep_reply, &last, err);
+
+    if (status == MOE_OK && last == NULL) {
+        status = moe_fail(err, MOE_ERR_DATA_LOSS, "the server ended without a reply");
+    }
+    if (status != MOE_OK) {
+        cli_message_free(last);
+        return status;
+    }
+    *out = last;
+    return MOE_OK;
+}
+
 static moe_status print_replies(cli_run *run, bool has_prompt, const char *path,
                                 const ProtobufCMessageDescriptor *request_type,
                                 const ProtobufCMessageDescriptor *reply_type, cli_reply_fn print, moe_error *err)

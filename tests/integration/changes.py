@@ -137,6 +137,11 @@ class Changes(unittest.TestCase):
             self.ask(*words, code=2)
         self.assertEqual(self.score(self.server)[0], with_fix)
         self.assertEqual(len(json.loads(self.ask("sets", "log", "--json"))["entries"]), 1)
+        for by, names in (("pack", {"base", "fix"}), ("layer", {"0", "1"}), ("set", {"default"})):
+            told = json.loads(self.ask("experts", "stats", "--by", by, "--json"))
+            self.assertEqual({g["name"] for g in told["groups"]}, names)
+            if by != "set":
+                self.assertAlmostEqual(sum(g["share"] for g in told["groups"]), 1, 6)
         self.change("packs", "remove", "fix")
         self.assertEqual(self.score(self.server), base)
         pruned = self.change("experts", "prune", "--below", "99.9%", "--keep-at-least", "3", "--pack", "base")
@@ -146,6 +151,63 @@ class Changes(unittest.TestCase):
         for words, says in ((("packs",), "fix 1"), (("sets",), "default"), (("sets", "list", "base"), "layer 0: experts 0-"), (("sets", "log"), "remove fix"),
                             (("sets", "diff", "base", "default"), "the same"), (("experts", "stats", "--all"), "base"), (("experts",), "epoch")):
             self.assertIn(says, self.ask(*words), words)
+
+    def profile(self, *lines):
+        path = os.path.join(self.folder, "profile.jsonl")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+        return path
+
+    def used(self, lines):
+        """Of each layer: the rows of each expert that has any, and the mean log-probability."""
+        rows, logprobs = {}, []
+        for line in lines:
+            done = run(CONCLAVE, "score", "--server", self.server.address, "--tokens", ",".join(map(str, line["token_ids"])), "--experts", "--json")
+            for token in json.loads(done.stdout)["tokens"]:
+                logprobs += [token["logprob"]] if "logprob" in token else []
+                for layer in token["experts"]:
+                    for i in layer["ids"]:
+                        rows.setdefault(layer["layer"], {}).setdefault(i, 0)
+                        rows[layer["layer"]][i] += 1
+        return rows, sum(logprobs) / len(logprobs)
+
+    def test_experts_that_a_file_does_not_need_are_pruned(self):
+        self.server = self.serve()
+        lines = [{"token_ids": [1, 2, 3], "note": ["not ours"]}, {"token_ids": [9, 9, 4, 1]}]
+        path = self.profile(lines[0], "", lines[1], " ")
+        base, (rows, before) = self.score(self.server), self.used(lines)
+        n = json.loads(self.ask("model", "--json"))["n_experts"]
+        unused = {l: [i for i in range(n[l]) if i not in rows[l]] for l in range(len(n))}
+        self.assertTrue(any(unused.values()))
+        plan = [json.loads(line) for line in self.ask("experts", "prune", "--profile", path, "--dry-run", "--json").splitlines()]
+        self.assertEqual({l["layer"]: l["ids"] for l in plan[0]["result"]["removed"]}, {l: ids for l, ids in unused.items() if ids})
+        self.assertTrue(plan[0]["result"]["dry_run"])
+        told = plan[1]["profile"]
+        self.assertEqual((told["texts"], told["tokens"], len(plan)), (2, 5, 2))
+        self.assertAlmostEqual(told["mean_logprob_before"], before, 6)
+        self.assertEqual(self.score(self.server), base)
+        self.assertNotIn("entries", {k: v for k, v in json.loads(self.ask("sets", "log", "--json")).items() if v})
+        said = self.ask("experts", "prune", "--profile", path, "--below", "20%", "--keep-at-least", "3", "--why", "a test").splitlines()
+        kept = [json.loads(self.ask("model", "--json"))["n_experts"][l] for l in range(len(n))]
+        self.assertTrue(any(f"layer {l}: {n[l]} -> {kept[l]} experts, without expert" in line for l in range(len(n)) for line in said), said)
+        self.assertTrue(min(kept) >= 3 and sum(kept) < sum(n))
+        mean = next(line for line in said if line.startswith("5 tokens of 2 texts: mean log-probability"))
+        was, is_ = (float(x.strip(",")) for x in (mean.split()[7], mean.split()[9]))
+        self.assertAlmostEqual(was, before, 5)
+        self.assertAlmostEqual(is_, self.used(lines)[1], 5)  # what was told before is what it is now
+        self.assertIn("prune ", said[next(i for i, line in enumerate(said) if line == mean) + 1])
+        self.assertEqual([(e["what"].split()[0], e["why"]) for e in json.loads(self.ask("sets", "log", "--json"))["entries"]], [("prune", "a test")])
+
+    def test_a_file_that_is_no_profile_is_refused(self):
+        self.server = self.serve()
+        good = {"token_ids": [1, 2]}
+        for lines, says in (([good, "{"], "line 2: "), ([good, {}], "line 2: must have either text or token_ids"), ([good, [1]], "line 2: must be an object"),
+                            ([{"text": "a", "token_ids": [1]}], "line 1: must have either"), ([{"token_ids": ["1"]}], "line 1: token_ids[0]: is no whole number"),
+                            ([{"token_ids": {}}], "line 1: token_ids: is no list"), ([], "no text of two tokens"), ([{"token_ids": [1]}], "no text of two tokens")):
+            self.assertIn(says, self.ask("experts", "prune", "--profile", self.profile(*lines), code=2))
+        self.assertIn("line 2: INVALID_ARGUMENT", self.ask("experts", "prune", "--profile", self.profile(good, {"token_ids": [1 << 30]}), code=1))
+        self.ask("experts", "prune", "0:1", "--profile", self.profile(good), code=2)
+        self.assertIn("absent.jsonl", self.ask("experts", "prune", "--profile", os.path.join(self.folder, "absent.jsonl"), code=1))
 
     def test_unused_experts_go_and_come_back(self):
         pack = self.make("german", "--experts", "2", "--name", "german")

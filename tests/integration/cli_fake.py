@@ -491,6 +491,73 @@ class Cluster(Case):
                           ["0", "1", "ffn", str(2**40), "0.0", "0.00", "base,", "not", "in", "the", "default", "set"]])
         self.assertEqual(self.server.requests, [v1("ListExpertsRequest", layer=0), v1("GetExpertStatsRequest", layer=0)])
 
+    def test_experts_are_summed_by_pack_layer_and_set(self):
+        made = lambda layer, i, rows, **more: v1("ExpertStats", layer=layer, expert_id=i, rows=rows, gate_mass=rows / 2, rate=0.25, **more)
+        self.server.replies["GetExpertStats"] = [v1("GetExpertStatsResponse", tokens=10, experts=[
+            made(1, 1, 0), made(0, 0, 6), made(0, 1, 2), made(1, 0, 4), made(1, 64, 8, pack="german")])]
+        lists = lambda *layers: [v1("ExpertList", layer=layer, ids=ids) for layer, ids in enumerate(layers)]
+        self.server.replies["ListSets"] = [v1("ListSetsResponse", sets=[
+            v1("SetInfo", id="a" * 64, is_default=True, names=["all"], experts=lists([0, 1], [0, 1, 64])),
+            v1("SetInfo", id="b" * 64, names=["x", "y"], experts=lists([1, 7], [64])),
+            v1("SetInfo", id="c" * 64, default_until_ms=5, experts=lists([0], [0]))])]
+        table = lambda by: [line.split() for line in self.ok("experts", "stats", "--by", by).splitlines()]
+        self.assertEqual(table("pack"), [["tokens", "10"], ["experts", "rows", "share", "mass", "rows/s", "pack"],
+                                         ["4", "12", "60.00%", "6.0", "1.00", "base"], ["1", "8", "40.00%", "4.0", "0.25", "german"]])
+        self.assertEqual(table("layer")[2:], [["2", "8", "40.00%", "4.0", "0.50", "0"], ["3", "12", "60.00%", "6.0", "0.75", "1"]])
+        self.assertEqual(table("set")[2:], [["5", "20", "100.00%", "10.0", "1.25", "default,all"], ["2", "10", "50.00%", "5.0", "0.50", "x,y"]])
+        self.assertEqual(self.ok("experts", "stats", "--by", "layer", "--json"),
+                         '{"by":"layer","tokens":"10","groups":[{"name":"0","experts":2,"rows":"8","share":0.4,"gate_mass":4,"rate":0.5},'
+                         '{"name":"1","experts":3,"rows":"12","share":0.6,"gate_mass":6,"rate":0.75}]}\n')
+        self.fails(2, '--by "token": pack, layer or set', "experts", "stats", "--by", "token")
+        self.fails(2, "--by: does not go with --all", "experts", "stats", "--by", "set", "--all")
+
+    def test_statistics_are_printed_until_an_interrupt(self):
+        seen = queue.Queue()
+
+        def answer(_, context):
+            seen.put(True)
+            yield v1("GetExpertStatsResponse", tokens=7)
+
+        self.server.replies["GetExpertStats"] = answer
+        with subprocess.Popen(self.argv("experts", "stats", "--watch"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            for _ in range(2):
+                seen.get(timeout=WAIT_S)
+            self.assertEqual([process.stdout.readline() for _ in range(2)], [b"tokens 7\n"] * 2)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=WAIT_S)
+        self.assertEqual(process.returncode, 130)
+        self.assertIn(b"interrupted\n", err)
+
+    def test_a_profile_is_scored_with_and_without_before_it_prunes(self):
+        tokens = [v1("ScoredToken", id=1, experts=[v1("LayerExperts", layer=0, ids=[0, 2])]),
+                  v1("ScoredToken", id=2, logprob=-1, experts=[v1("LayerExperts", layer=0, ids=[2, 3])])]
+        result = lambda dry: v1("ChangeProgress", result=v1("ChangeResult", what="prune 1 experts", number=4, dry_run=dry, set_before="s", set_after="t",
+                                                            removed=[v1("ExpertList", layer=0, ids=[1])],
+                                                            savings=[v1("NodeSavings", node_id="a", n_experts=1, bytes=4096)]))
+        score = lambda r, _: [v1("ScoreResponse", set_id="t" if r.set.without else "s", tokens=tokens)]
+        self.server.replies.update(Score=score, PruneExperts=lambda r, _: [v1("ChangeProgress", phase="x"), result(r.options.dry_run)],
+                                   GetModel=[v1("GetModelResponse", n_experts=[4])])
+        with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as f:
+            f.write('{"text": "one"}\n{"token_ids": [1, 2]}\n')
+            f.flush()
+            done = self.run_cli("experts", "prune", "--profile", f.name, "--below", "5%", "--pack", "base")
+            self.assertEqual(done.code, 0, done.err)
+            self.assertEqual(done.out.splitlines()[:3], ["layer 0: 4 -> 3 experts, without expert 1", "node a could drop 1 experts, 4.0 KiB",
+                                                         "2 tokens of 2 texts: mean log-probability -1.000000 -> -1.000000, +0.000000"])
+            names = [r.DESCRIPTOR.name for r in self.server.requests]
+            self.assertEqual(names, ["ScoreRequest"] * 2 + ["PruneExpertsRequest"] + ["ScoreRequest"] * 2 + ["GetModelRequest", "PruneExpertsRequest"])
+            ask, change = self.server.requests[2], self.server.requests[-1]
+            self.assertEqual((ask.below, ask.pack, ask.options.dry_run), (0.05, "base", True))
+            self.assertEqual([(u.layer, list(u.ids), list(u.rows)) for u in ask.usage], [(0, [0, 2, 3], [2, 4, 2])])
+            self.assertEqual(([(l.layer, list(l.ids)) for l in change.experts], change.options.dry_run, len(change.usage)), ([(0, [1])], False, 0))
+            self.assertEqual([list(l.ids) for l in self.server.requests[3].set.without], [[1]])
+            # The default set is another one by the time of the plan, or when it is scored again.
+            for other in ("u", "v"):
+                self.server.requests.clear()
+                self.server.replies["Score"] = lambda r, _: [v1("ScoreResponse", set_id=other if bool(r.set.without) == (other == "v") else "s", tokens=tokens)]
+                self.fails(1, "the default set has changed meanwhile; nothing was pruned", "experts", "prune", "--profile", f.name)
+                self.assertFalse([r for r in self.server.requests if r.DESCRIPTOR.name == "PruneExpertsRequest" and not r.options.dry_run])
+
     def test_experts_are_folded_by_layer(self):
         stats = [v1("ExpertStats", layer=0, expert_id=i, rows=rows, kind=1) for i, rows in enumerate((5, 0, 9, 0, 0))]
         stats += [v1("ExpertStats", layer=0, expert_id=5, rows=4, kind=4), v1("ExpertStats", layer=1, expert_id=0, kind=1)]
