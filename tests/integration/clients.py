@@ -80,6 +80,15 @@ class Python(Case):
         self.assertEqual(self.client.complete("hi"), "Hello €")
         again = self.server.requests[1]
         self.assertEqual((list(again.resume_from.ids), again.sampling.seed), ([5, 6], 2**63))
+        self.assertEqual(again.set.id, "s")
+
+    def test_a_set_is_named_or_made_of_packs(self):
+        self.server.replies.update(Generate=CHUNKS, Score=[v1("ScoreResponse")])
+        made = self.conclave.inference_pb2.ExpertSet(include=["german"])
+        self.client.complete("hi", expert_set="plain")
+        self.client.score("hi", expert_set=made)
+        self.client.complete("hi")
+        self.assertEqual([(r.set.id, list(r.set.include)) for r in self.server.requests], [("plain", []), ("", ["german"]), ("", [])])
 
     def test_only_unavailable_is_tried_again(self):
         self.fails_first(CHUNKS[0], grpc.StatusCode.DATA_LOSS)

@@ -39,6 +39,13 @@ def _set_prompt(request: Any, prompt: Prompt) -> None:
         request.token_ids.ids.extend(prompt)  # type: ignore[arg-type]
 
 
+def _choose_set(request: Any, expert_set: Union[str, inference_pb2.ExpertSet, None]) -> None:
+    if isinstance(expert_set, str):
+        request.set.id = expert_set
+    elif expert_set is not None:
+        request.set.CopyFrom(expert_set)
+
+
 def _pause_s(error: grpc.RpcError, attempt: int) -> float:
     """What the server asks for, else longer each time."""
     for key, value in error.trailing_metadata() or ():
@@ -91,10 +98,11 @@ class Client:
         ask.CopyFrom(request)
         call = self._method(self._channel.unary_stream, "Inference", "Generate", inference_pb2.GenerateResponse)
         tokens: List[int] = list(request.resume_from.ids)
-        n_came, attempt = 0, 0
+        n_came, attempt, set_id = 0, 0, ""
         while True:
             try:
                 for chunk in call(ask, metadata=self._metadata):
+                    set_id = chunk.set_id or set_id
                     if chunk.HasField("seed"):
                         ask.sampling.seed = chunk.seed
                     if not chunk.echo:
@@ -110,13 +118,18 @@ class Client:
                     raise
                 time.sleep(_pause_s(error, attempt))
                 attempt += 1
+                if set_id:  # the default set may be another one by now
+                    ask.set.CopyFrom(inference_pb2.ExpertSet(id=set_id))
                 if tokens:
                     ask.resume_from.ids[:] = tokens
 
-    def generate(self, prompt: Prompt, *, echo: bool = False, **sampling: Any) -> Iterator[inference_pb2.GenerateResponse]:
-        """Streams an answer; sampling: the fields of Sampling, as max_tokens=40, temperature=0, stop=["\\n"]."""
+    def generate(self, prompt: Prompt, *, echo: bool = False, expert_set: Union[str, inference_pb2.ExpertSet, None] = None,
+                 **sampling: Any) -> Iterator[inference_pb2.GenerateResponse]:
+        """Streams an answer; sampling: the fields of Sampling, as max_tokens=40, temperature=0, stop=["\\n"]. expert_set: a name or
+        an id, or an ExpertSet of packs that are put in or left out; None: the server's default."""
         request = inference_pb2.GenerateRequest(echo=echo or None, sampling=inference_pb2.Sampling(**sampling))
         _set_prompt(request, prompt)
+        _choose_set(request, expert_set)
         return self.stream(request)
 
     def complete(self, prompt: Prompt, **sampling: Any) -> str:
@@ -124,10 +137,13 @@ class Client:
         return "".join(chunk.text for chunk in self.generate(prompt, **sampling) if chunk.index == 0)
 
     # ------------------------------------------------------------------------------------------------ other calls
-    def score(self, prompt: Prompt, *, top: int = 0, experts: bool = False) -> inference_pb2.ScoreResponse:
-        """The log-probability of every token of a text or of token ids, given those before it; top: the best N at each place."""
+    def score(self, prompt: Prompt, *, top: int = 0, experts: bool = False,
+              expert_set: Union[str, inference_pb2.ExpertSet, None] = None) -> inference_pb2.ScoreResponse:
+        """The log-probability of every token of a text or of token ids, given those before it; top: the best N at each place;
+        expert_set: as generate's."""
         request = inference_pb2.ScoreRequest(top=top or None, experts=experts or None)
         _set_prompt(request, prompt)
+        _choose_set(request, expert_set)
         return self._call("Inference", "Score", request, inference_pb2.ScoreResponse)
 
     def tokenize(self, text: str) -> List[int]:
