@@ -102,6 +102,9 @@ static const cli_option packs_options[] = {
 static const cli_option change_options[] = {
     {"dry_run", NULL, CLI_FLAG, NULL, "only say what would change"},
     {"why", NULL, CLI_VALUE, "TEXT", "a reason, for the log"},
+};
+
+static const cli_option by_options[] = {
     {"by", NULL, CLI_VALUE, "NAME", "who changes it, for the log (default: USER@HOST)"},
 };
 
@@ -113,7 +116,9 @@ static const cli_option experts_options[] = {
     {"keep_at_least", NULL, CLI_VALUE, "N", "prune by --below or --profile: leave N experts in every layer"},
     {"pack", NULL, CLI_VALUE, "NAME",
      "prune by --below or --profile: only experts of this pack; base: of the checkpoint"},
-    {"by", NULL, CLI_VALUE, "pack|layer|set", "stats: the sums over the experts of each"},
+    {"by", NULL, CLI_VALUE, "NAME|pack|layer|set",
+     "of a change: who makes it, for the log (default: USER@HOST); of stats: the sums over the experts of each pack, "
+     "layer or set"},
     {"watch", NULL, CLI_FLAG, NULL, "stats: print again every 2 seconds, until Ctrl-C"},
 };
 
@@ -265,7 +270,7 @@ const cli_command cli_commands[] = {
          "server",
      .summary = "Packs of new experts: list, add, remove, update, roll back; check one",
      .timeout = QUICK,
-     .groups = {ROWS(packs_options), ROWS(change_options)},
+     .groups = {ROWS(packs_options), ROWS(change_options), ROWS(by_options)},
      .max_args = 3,
      .run = cli_packs_run},
     {.name = "sets",
@@ -273,7 +278,7 @@ const cli_command cli_commands[] = {
      .arguments = "SET: a name or an id; default: the default set; base: the checkpoint's own experts",
      .summary = "Sets of experts: list, name, make one the default; the log of changes",
      .timeout = QUICK,
-     .groups = {ROWS(sets_options), ROWS(change_options)},
+     .groups = {ROWS(sets_options), ROWS(change_options), ROWS(by_options)},
      .max_args = 3,
      .run = cli_sets_run},
     {.name = "export",

@@ -111,7 +111,8 @@ static moe_status print_stats(void *ctx, const ProtobufCMessage *reply, moe_erro
 
 static moe_status print_once(cli_run *run, moe_error *err)
 {
-    const char *by = cli_run_value(run, "by");
+    /* Of changes it is a name, which an environment may have for them. */
+    const char *by = cli_run_given(run, "by") ? cli_run_value(run, "by") : NULL;
 
     if (by != NULL) {
         return cli_run_flag(run, "all") ? moe_fail(err, MOE_ERR_INVALID_ARG, "--by: does not go with --all")

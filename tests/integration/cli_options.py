@@ -50,6 +50,11 @@ class Variables(unittest.TestCase):
         self.assertEqual(listed, sorted(set(listed)), "base/option_names.c: in the order of the alphabet, each once")
         self.assertEqual(set(listed), {"config"}.union(*self.options), "base/option_names.c and the tables of options differ")
 
+    def test_an_option_is_one_option(self):
+        for argv in self.programs:
+            shown = [line.split()[0] for line in run([*argv, "--help"]).stdout.splitlines() if line.startswith("  --")]
+            self.assertEqual(sorted(shown), sorted(set(shown)), argv)
+
     def test_every_program_tolerates_the_variables_of_the_others(self):
         all_names = set().union(*self.options)
         for argv, own in zip(self.programs, self.options):
