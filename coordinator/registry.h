@@ -9,14 +9,10 @@
 #ifndef CONCLAVE_COORDINATOR_REGISTRY_H
 #define CONCLAVE_COORDINATOR_REGISTRY_H
 
-#include "api/catalogue.h"
+#include "coordinator/ledger.h"
 #include "coordinator/embedded.h"
 #include "coordinator/packs.h"
 #include "engine/engine.h"
-
-#define REGISTRY_MAX_ASKED  16      /* changes that wait; beyond, MOE_ERR_BUSY */
-#define REGISTRY_TIMEOUT_MS 600000u /* of a change that names none */
-#define REGISTRY_MAX_OFFERS 64      /* directories of packs that were read, to be added by name */
 
 typedef struct registry registry;
 

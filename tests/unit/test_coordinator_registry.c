@@ -149,13 +149,13 @@ static void a_name_changes_no_default(void **state)
 static void changes_wait_for_each_other(void **state)
 {
     const catalogue_change restore = {.op = CATALOGUE_RESTORE};
-    void *tickets[REGISTRY_MAX_ASKED];
+    void *tickets[LEDGER_MAX_ASKED];
 
     (void)state;
-    for (size_t i = 0; i < REGISTRY_MAX_ASKED; i++) {
+    for (size_t i = 0; i < LEDGER_MAX_ASKED; i++) {
         tickets[i] = ask(i % 2 == 0 ? &prune : &restore, false);
     }
-    for (size_t i = 0; i < REGISTRY_MAX_ASKED; i++) {
+    for (size_t i = 0; i < LEDGER_MAX_ASKED; i++) {
         assert_int_equal(wait_for(tickets[i]).status, MOE_OK);
     }
     assert_default(before);

@@ -1,4 +1,4 @@
-#include "coordinator/registry_priv.h"
+#include "coordinator/ledger.h"
 
 #include <stdlib.h>
 #include <string.h>
