@@ -112,6 +112,29 @@ static moe_status keep(packs *p, pack *fresh)
     return MOE_OK;
 }
 
+moe_status packs_take(packs *p, pack *fresh, const pack **out, moe_error *err)
+{
+    const pack *known = packs_find(p, pack_hash(fresh));
+
+    if (known != NULL) {
+        pack_close(fresh);
+    } else if (keep(p, fresh) != MOE_OK) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "packs: out of memory");
+    }
+    *out = known != NULL ? known : fresh;
+    return MOE_OK;
+}
+
+const pack_base *packs_base(const packs *p)
+{
+    return &p->base;
+}
+
+const char *packs_key_file(const packs *p)
+{
+    return p->key_file;
+}
+
 moe_status packs_read(packs *p, const char *dir, const pack **out, moe_error *err)
 {
     const pack_options options = {.key_file = p->key_file};
@@ -122,14 +145,7 @@ moe_status packs_read(packs *p, const char *dir, const pack **out, moe_error *er
     if (status != MOE_OK) {
         return moe_fail(err, status, "pack %.300s: %.600s", dir, why.text);
     }
-    const pack *known = packs_find(p, pack_hash(fresh));
-    if (known != NULL) {
-        pack_close(fresh);
-    } else if (keep(p, fresh) != MOE_OK) {
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "pack %.300s: out of memory", dir);
-    }
-    *out = known != NULL ? known : fresh;
-    return MOE_OK;
+    return packs_take(p, fresh, out, err);
 }
 
 /* dir, or root/dir, without links; NULL: there is none. */

@@ -18,6 +18,10 @@ void packs_close(packs *p); /* NULL is fine */
 /* Opens DIR and checks all of it; a pack that is open already (by its hash) is the same one. *out is borrowed from p.
  * Errors: those of pack_open, with the directory's name. */
 MOE_NODISCARD moe_status packs_read(packs *p, const char *dir, const pack **out, moe_error *err);
+/* The same of a pack that was opened, which is p's from now on, also when it fails. Errors: MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status packs_take(packs *p, pack *fresh, const pack **out, moe_error *err);
+const pack_base *packs_base(const packs *p);              /* what it was opened with, as the next */
+const char *packs_key_file(const packs *p);               /* NULL: none */
 const pack *packs_find(const packs *p, const char *hash); /* NULL: it is not open */
 
 /* Where a directory is that a client names, if it is below one of `roots` (directories with commas; NULL: none), wherever links

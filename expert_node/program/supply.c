@@ -49,40 +49,13 @@ static bool may_go_on(void *ctx, size_t bytes)
     return !atomic_load(&s->stop);
 }
 
-static bool offers(const cluster_node *n, const char *hash)
-{
-    for (size_t i = 0; i < n->n_packs; i++) {
-        if (strcmp(n->packs[i].hash, hash) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool read_digest(const char *hex, checkpoint_digest *out)
-{
-    static const char digits[] = "0123456789abcdef";
-
-    for (size_t i = 0; i < 64; i++) {
-        const char *digit = hex[i] == '\0' ? NULL : strchr(digits, hex[i]);
-
-        if (digit == NULL) {
-            return false;
-        }
-        out->bytes[i / 2] = (unsigned char)(out->bytes[i / 2] << 4 | (digit - digits));
-    }
-    return true;
-}
-
 static moe_status read_from(supply *s, const char *hash, transport *t, const cluster_state *state, moe_error *err)
 {
-    const char *nodes[ROUTER_MAX_NODES];
     pack_fetch f = {.transport = t,
                     .hello = &s->o.hello,
                     .key = s->o.key,
                     .clock = s->o.clock,
                     .deadline_ns = moe_now_ns(s->o.clock) + READ_NS,
-                    .nodes = nodes,
                     .base = &s->o.base,
                     .options = &s->o.pack,
                     .dir = s->o.dir,
@@ -90,16 +63,7 @@ static moe_status read_from(supply *s, const char *hash, transport *t, const clu
                     .more = may_go_on,
                     .more_ctx = s};
     pack *p;
-
-    for (size_t i = 0; i < state->n_nodes; i++) {
-        if (offers(&state->nodes[i], hash) && strcmp(state->nodes[i].id, s->o.id) != 0) {
-            nodes[f.n_nodes++] = state->nodes[i].address;
-        }
-    }
-    if (!read_digest(hash, &f.hash)) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "a pack's hash is none");
-    }
-    moe_status status = pack_fetch_run(&f, &p, err);
+    moe_status status = pack_fetch_from(&f, state, hash, s->o.id, &p, err);
     if (status == MOE_OK) {
         MOE_INFO("pack %s %s was read from another node: %s", pack_name(p), pack_version(p), hash);
         status = shelf_add(s->o.shelf, p, err);
@@ -215,7 +179,7 @@ static moe_status look_up(supply *s, uint32_t layer, int32_t expert_id, moe_erro
 
     s->parts = (model_expert_parts){.up = NULL};
     if (of != NULL) {
-        const pack *p = read_digest(of->hash, &hash) ? shelf_find(s->o.shelf, hash.bytes) : NULL;
+        const pack *p = pack_fetch_digest(of->hash, &hash) ? shelf_find(s->o.shelf, hash.bytes) : NULL;
 
         if (p == NULL) {
             status = want(s, of, err);
