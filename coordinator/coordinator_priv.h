@@ -6,6 +6,7 @@
 
 #include "api/api.h"
 #include "coordinator/embedded.h"
+#include "coordinator/follower.h"
 #include "coordinator/options.h"
 #include "coordinator/packs.h"
 #include "coordinator/pool.h"
@@ -26,17 +27,18 @@ typedef struct coordinator {
     api_http *http;     /* NULL: off */
     moe_threads *threads;
     compute_device *device;
-    moe_threads *maker_threads; /* one; embedded alone, as the next three */
+    moe_threads *maker_threads; /* one */
     compute_device *maker;      /* makes experts and gates while the device computes */
     packs *packs;               /* that are open; of whoever changes experts */
-    catalogue *catalogue;       /* shared: with the packs that were there from the start; the registry begins with it */
+    catalogue *catalogue;       /* shared: with the packs that were there from the start */
     model *model;
     model_kv *kv;
     router_set *base_set;
     embedded *embedded; /* one of the two: experts in this process, */
     pool *pool;         /* or in a cluster */
     engine *engine;
-    registry *registry;
+    registry *registry; /* one of the two: the catalogue of this process, */
+    follower *follower; /* or of a cluster */
 } coordinator;
 
 /* load.c: in this order. */

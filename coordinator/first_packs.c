@@ -125,15 +125,13 @@ static moe_status check_pack_dirs(const coordinator *c, moe_error *err)
 
 moe_status first_packs_check(coordinator *c, uint64_t now_ms, moe_error *err)
 {
-    moe_status status;
+    const bool is_given = c->config.pack != NULL || c->config.pack_dir != NULL;
 
-    if (coordinator_in_cluster(c)) {
-        return c->config.pack == NULL && c->config.pack_dir == NULL
-                   ? MOE_OK
-                   : moe_fail(err, MOE_ERR_INVALID_ARG, "%s: with --etcd, packs are given to the nodes (conclave-node)",
-                              c->config.pack != NULL ? "--pack" : "--pack-dir");
+    if (coordinator_in_cluster(c) && is_given) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: with --etcd, packs are given to the nodes (conclave-node)",
+                        c->config.pack != NULL ? "--pack" : "--pack-dir");
     }
-    status = check_pack_dirs(c, err);
+    moe_status status = check_pack_dirs(c, err);
     if (status == MOE_OK) {
         status = open_catalogue(c, err);
     }

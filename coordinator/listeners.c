@@ -113,13 +113,14 @@ moe_status listeners_open(coordinator *c, moe_error *err)
 void listeners_set_engine(coordinator *c)
 {
     const api_view *view = coordinator_in_cluster(c) ? pool_view(c->pool) : embedded_view(c->embedded);
+    const api_catalogue *table = coordinator_in_cluster(c) ? follower_table(c->follower) : registry_table(c->registry);
 
-    api_server_set_engine(c->server, c->engine, view, registry_table(c->registry));
+    api_server_set_engine(c->server, c->engine, view, table);
     if (c->admin != NULL) {
-        api_server_set_engine(c->admin, c->engine, view, registry_table(c->registry));
+        api_server_set_engine(c->admin, c->engine, view, table);
     }
     if (c->health != NULL) {
-        api_server_set_engine(c->health, c->engine, view, registry_table(c->registry));
+        api_server_set_engine(c->health, c->engine, view, table);
     }
     if (c->http != NULL) {
         api_http_set_engine(c->http, c->engine, view);

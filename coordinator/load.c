@@ -175,10 +175,8 @@ static moe_status open_maker(coordinator *c, moe_error *err)
                                       .max_d_ff = c->files.config.d_ff,
                                       .max_context = 1};
 
-    if (coordinator_in_cluster(c)) {
-        return MOE_OK;
-    }
     moe_status status = moe_threads_open(1, compute_thread_init, &c->maker_threads);
+
     options.threads = c->maker_threads;
     return status == MOE_OK ? compute_cpu_open(&options, &c->maker, err) : status;
 }
@@ -282,7 +280,8 @@ static moe_status open_pool(coordinator *c, moe_error *err)
                             .micro_batches = c->config.micro_batches,
                             .dispatch_timeout_ms = c->config.dispatch_timeout_ms,
                             .replication = c->config.replication,
-                            .min_nodes = c->config.min_nodes};
+                            .min_nodes = c->config.min_nodes,
+                            .keep_unused_ms = MOE_MAX((uint64_t)c->config.keep_unused_ms, UINT64_C(1))};
 
     return pool_open(&options, &c->pool, err);
 }
@@ -340,32 +339,34 @@ static moe_status change_embedded(void *ctx, engine *e, const embedded_changes *
     return embedded_change(ctx, e, changes, err);
 }
 
-/* Of a cluster, whose packs and sets are not changed yet: the checkpoint's experts alone. */
-static moe_status open_plain_catalogue(coordinator *c, moe_error *err)
+static moe_status open_follower(coordinator *c, moe_error *err)
 {
-    catalogue_model m = {.space = c->files.space, .min_experts = c->files.config.gate.k, .own = c->base_set};
+    char dir[MEMBER_MAX_PATH];
+    const follower_options options = {.engine = c->engine,
+                                      .model = c->model,
+                                      .tensors = c->files.tensors,
+                                      .maker = c->maker,
+                                      .packs = c->packs,
+                                      .pool = c->pool,
+                                      .first = c->catalogue,
+                                      .dir = dir,
+                                      .keep_unused_ms = (uint64_t)c->config.keep_unused_ms};
 
-    memcpy(m.fingerprint, c->files.manifest.fingerprint.bytes, sizeof m.fingerprint);
-    return catalogue_open(&m, &c->catalogue, err);
+    member_pack_dir(&c->config.member, dir);
+    return follower_open(&options, &c->follower, err);
 }
 
 static moe_status open_registry(coordinator *c, moe_error *err)
 {
-    registry_options options = {.engine = c->engine,
-                                .change = change_embedded,
-                                .change_ctx = c->embedded,
-                                .packs = c->packs,
-                                .pack_dirs = c->config.pack_dir,
-                                .keep_unused_ms = (uint64_t)c->config.keep_unused_ms};
-    moe_status status = MOE_OK;
+    const registry_options options = {.engine = c->engine,
+                                      .first = c->catalogue,
+                                      .change = change_embedded,
+                                      .change_ctx = c->embedded,
+                                      .packs = c->packs,
+                                      .pack_dirs = c->config.pack_dir,
+                                      .keep_unused_ms = (uint64_t)c->config.keep_unused_ms};
 
-    if (coordinator_in_cluster(c)) {
-        options.no_changes = "a cluster cannot change its packs and sets yet";
-        options.change = NULL;
-        status = open_plain_catalogue(c, err);
-    }
-    options.first = c->catalogue;
-    return status == MOE_OK ? registry_open(&options, &c->registry, err) : status;
+    return registry_open(&options, &c->registry, err);
 }
 
 moe_status coordinator_load(coordinator *c, moe_error *err)
@@ -404,5 +405,8 @@ moe_status coordinator_load(coordinator *c, moe_error *err)
     if (status == MOE_OK) {
         status = load_packs(c, err);
     }
-    return status == MOE_OK ? open_registry(c, err) : status;
+    if (status != MOE_OK) {
+        return status;
+    }
+    return coordinator_in_cluster(c) ? open_follower(c, err) : open_registry(c, err);
 }

@@ -31,12 +31,22 @@ static void say_once(char said[sizeof(moe_error)], const moe_error *err)
     }
 }
 
+/* The API gets the engine when that has the cluster's default set: before, it would serve another one than all others. */
+static bool is_served(coordinator *c, bool *served, moe_error *err)
+{
+    if (!*served && follower_caught_up(c->follower, err)) {
+        *served = true;
+        listeners_set_engine(c);
+    }
+    return *served;
+}
+
 /* The engine turns the exchange, and sends a token through all layers once every expert has a live owner. A cluster that
  * does not want us ends it, before we were ever in it. */
 static moe_status wait_until_ready(coordinator *c, const sigset_t *signals, moe_error *err)
 {
     char said[sizeof(moe_error)] = "";
-    bool registered = false;
+    bool registered = false, served = false;
 
     while (!signalled(signals)) {
         moe_status status = pool_status(c->pool, err);
@@ -46,7 +56,8 @@ static moe_status wait_until_ready(coordinator *c, const sigset_t *signals, moe_
             return status;
         }
         registered = registered || status == MOE_OK;
-        if (status == MOE_OK && pool_covered(c->pool, err) && engine_check_ready(c->engine, err) == MOE_OK) {
+        if (status == MOE_OK && is_served(c, &served, err) && pool_covered(c->pool, err) &&
+            engine_check_ready(c->engine, err) == MOE_OK) {
             return MOE_OK;
         }
         say_once(said, err);
@@ -61,6 +72,10 @@ static moe_status get_ready_in_cluster(coordinator *c, const char *address, cons
     if (status == MOE_OK) {
         status = engine_start(c->engine, err);
     }
+    if (status == MOE_OK) {
+        api_loading_set(&c->loading, "waiting for the cluster's catalogue", 0, 1);
+        status = follower_start(c->follower, err);
+    }
     return status == MOE_OK ? wait_until_ready(c, signals, err) : status;
 }
 
@@ -72,6 +87,7 @@ static moe_status get_ready(coordinator *c, const sigset_t *signals, moe_error *
     if (coordinator_in_cluster(c)) {
         return get_ready_in_cluster(c, address, signals, err);
     }
+    listeners_set_engine(c);
     embedded_set_address(c->embedded, address);
     moe_status status = engine_warm_up(c->engine, err);
     return status == MOE_OK ? engine_start(c->engine, err) : status;
@@ -93,7 +109,6 @@ static moe_status start(coordinator *c, const sigset_t *signals, moe_error *err)
     if (status != MOE_OK) {
         return status;
     }
-    listeners_set_engine(c);
     return get_ready(c, signals, err);
 }
 
@@ -176,6 +191,7 @@ static void close_all(coordinator *c)
     if (c->pool != NULL) {
         pool_leave(c->pool);
     }
+    follower_close(c->follower);
     registry_close(c->registry);
     engine_close(c->engine);
     pool_close(c->pool);

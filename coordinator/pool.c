@@ -244,6 +244,9 @@ static void on_changed(void *ctx)
     if (p->transport->ops->wake != NULL) {
         p->transport->ops->wake(p->transport);
     }
+    if (p->changed_of != NULL) {
+        p->changed_of(p->changed_ctx);
+    }
 }
 
 /* Our own connections tell of nodes; of another coordinator under our id its API's port does. */
@@ -399,6 +402,7 @@ moe_status pool_join(pool *p, const char *address, moe_error *err)
                          .secret = secret,
                          .n_secret = n_secret,
                          .policy = {p->o.replication, p->o.min_nodes},
+                         .keep_unused_ms = p->o.keep_unused_ms,
                          .clock = p->o.clock,
                          .seed = p->incarnation,
                          .wall_ms = p->is_stepped ? NULL : wall_ms,
@@ -481,6 +485,17 @@ bool pool_covered(pool *p, moe_error *err)
 exchange *pool_exchange(pool *p)
 {
     return p->exchange;
+}
+
+cluster *pool_cluster(pool *p)
+{
+    return p->cluster;
+}
+
+void pool_on_changed(pool *p, void (*changed)(void *ctx), void *ctx)
+{
+    p->changed_of = changed;
+    p->changed_ctx = ctx;
 }
 
 const api_view *pool_view(pool *p)

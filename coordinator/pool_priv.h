@@ -33,6 +33,8 @@ struct pool {
     cluster_store *store;
     cluster *cluster; /* NULL until join */
     api_view view;
+    void (*changed_of)(void *ctx); /* who else is told of a new state; NULL: nobody */
+    void *changed_ctx;
 
     /* the engine's thread */
     pool_node nodes[ROUTER_MAX_NODES];

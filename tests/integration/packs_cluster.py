@@ -1,27 +1,31 @@
-"""A node that brings a pack: it offers it, another node reads it from there, and both hold its experts while a change to them is under way.
+"""Packs in a cluster: a node brings one, another reads it from there, coordinators read its part of the router; and the default set changes for
+all of them, to what one process with the same pack gives, while streams that are pinned to the base go on with the same tokens.
 
-Usage: packs_cluster.py COORDINATOR NODE VECTORS"""
+Usage: packs_cluster.py CONCLAVE COORDINATOR NODE VECTORS"""
 import base64
 import contextlib
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
-from coordinator import WAIT_S, Coordinator
+from coordinator import WAIT_S, Coordinator, clean_env
 from members import Etcd, Process
 
 if shutil.which("etcd") is None:
     print("skipped: etcd-server is not installed")
     sys.exit(77)
 
-COORDINATOR, NODE, VECTORS = sys.argv[1:4]
+CONCLAVE, COORDINATOR, NODE, VECTORS = sys.argv[1:5]
 MODEL, PACK = os.path.join(VECTORS, "olmoe-gqa"), os.path.join(VECTORS, "packs", "olmoe-gqa")
+IDS = ",".join(str((7 * i) % 60) for i in range(1, 25))
 
 
 def stored(etcd, key):
@@ -72,6 +76,99 @@ class PacksOfACluster(unittest.TestCase):
         self.stack.callback(node.stop)
         return node.registered()
 
+    def coordinator(self, name, *args):
+        return self.stack.enter_context(Coordinator(COORDINATOR, MODEL, "--threads", "1", "--etcd", self.etcd.url, "--id", name, "--replication", "2",
+                                                    "--cache-dir", os.path.join(self.folder, name), *args))
+
+    def ask(self, server, command, *args, code=0):
+        done = subprocess.run([CONCLAVE, command, "--server", server.address, "--json", *args], capture_output=True, encoding="utf-8",
+                              timeout=WAIT_S, env=clean_env(), check=False)
+        self.assertEqual(done.returncode, code, done.stderr)
+        return [json.loads(line) for line in done.stdout.splitlines()] if code == 0 else done.stderr
+
+    def change(self, server, *args):
+        return self.ask(server, *args, "--why", "a test", "--by", "tester")[-1]["result"]
+
+    def score(self, server, *args):
+        reply = self.ask(server, "score", "--tokens", IDS, "--experts", *args)[-1]
+        return json.dumps(reply["tokens"]), reply["set_id"]
+
+    def all_serve(self, servers, tokens, set_id):
+        for server in servers:
+            wait_for(lambda server=server: self.score(server)[1] == set_id)
+            self.assertEqual(self.score(server), (tokens, set_id))
+
+    def alone(self):
+        """What one process answers, with the pack and without it."""
+        with Coordinator(COORDINATOR, MODEL, "--threads", "1", "--cache-dir", os.path.join(self.folder, "alone"), "--pack", PACK) as server:
+            return self.score(server), self.score(server, "--set", "base")
+
+    def test_the_default_changes_for_all(self):
+        served, base = self.alone()
+        self.node("a", "--pack", PACK)
+        self.node("b")
+        servers = [self.coordinator("c"), self.coordinator("d")]
+        self.all_serve(servers, *base)
+
+        def stream():
+            replies = self.ask(servers[1], "generate", "--tokens", IDS, "--max-tokens", "48", "--ignore-eos", "--seed", "3", "--set", "base")
+            return [t for reply in replies for t in reply.get("token_ids", [])]
+
+        expected, going, seen = stream(), threading.Event(), []
+
+        def pinned():
+            while not going.is_set():
+                seen.append(stream() == expected)
+
+        self.assertEqual(len(expected), 48)
+        thread = threading.Thread(target=pinned)
+        thread.start()
+        try:
+            for words, says in (("nobody", "no node offers"), (PACK, "nodes bring packs")):
+                self.assertIn(says, self.ask(servers[0], "packs", "add", words, code=1))
+            [offered] = self.ask(servers[1], "packs")[0]["packs"]
+            self.assertEqual((offered["name"], offered.get("active", False), offered["source"]), ("olmoe-gqa", False, "node a"))
+            self.ask(servers[0], "packs", "add", "olmoe-gqa", "--dry-run")
+            self.all_serve(servers, *base)
+            self.assertEqual(self.change(servers[0], "packs", "add", "olmoe-gqa")["set_after"], served[1])
+            self.assertEqual(self.score(servers[0]), served)  # whoever asked need not wait
+            self.all_serve(servers, *served)
+            pruned = self.change(servers[1], "experts", "prune", "0:1")["set_after"]
+            self.assertEqual(self.score(servers[1])[1], pruned)
+            wait_for(lambda: self.score(servers[0])[1] == pruned)
+            self.assertEqual(self.score(servers[0]), self.score(servers[1]))
+            self.change(servers[0], "experts", "restore", "--all")
+            self.all_serve(servers, *served)
+            self.change(servers[1], "packs", "remove", "olmoe-gqa")
+            self.all_serve(servers, *base)
+            self.change(servers[0], "packs", "rollback")
+            self.all_serve(servers, *served)
+            late = self.coordinator("e")
+            self.assertEqual(self.score(late), served)  # from its first answer on
+            self.change(late, "sets", "use", "base")
+            self.all_serve([*servers, late], *base)
+        finally:
+            going.set()
+            thread.join()
+        self.assertTrue(seen and all(seen))
+        entries = self.ask(servers[1], "sets", "log")[0]["entries"]
+        self.assertEqual([e["who"] for e in entries if not e.get("undone")], ["tester"] * 6)
+
+    def test_a_node_that_dies_leaves_no_half(self):
+        served, base = self.alone()
+        a = self.node("a", "--pack", PACK)
+        self.node("b")
+        servers = [self.coordinator("c"), self.coordinator("d")]
+        self.all_serve(servers, *base)
+        adding = subprocess.Popen([CONCLAVE, "packs", "add", "olmoe-gqa", "--server", servers[0].address, "--timeout", "10"], env=clean_env(),
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda: stored(self.etcd, "catalogue") is not None or adding.poll() is not None)
+        a.stop(signal.SIGKILL)
+        adding.wait()
+        self.node("a", "--pack", PACK)
+        catalogue = wait_for(lambda: (c := stored(self.etcd, "catalogue")) and not c.get("pending") and c)
+        self.all_serve(servers, *{served[1]: served, base[1]: base}[catalogue["default"]])
+
     def test_a_pack_of_another_model_is_refused_at_the_start(self):
         other = os.path.join(VECTORS, "packs", "molm-mlp")
         done = subprocess.run([NODE, "--model", MODEL, "--etcd", self.etcd.url, "--cache-dir", self.folder, "--pack", other], check=False,
@@ -101,4 +198,4 @@ class PacksOfACluster(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[4:]])
+    unittest.main(argv=[sys.argv[0], *sys.argv[5:]])

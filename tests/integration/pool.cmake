@@ -11,6 +11,6 @@ add_test(NAME pool_threads COMMAND ${pool} Pool.test_two_nodes_with_replicas_ans
   Pool.test_a_node_may_die_while_its_replicas_go_on Pool.test_etcd_may_be_restarted_while_serving
   Pool.test_nodes_work_for_those_alone_who_know_the_secret)
 set_tests_properties(pool_threads PROPERTIES LABELS threads TIMEOUT 1800 COST 900 SKIP_RETURN_CODE 77 ENVIRONMENT "UCX_MEM_EVENTS=n")
-add_test(NAME packs_cluster COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/packs_cluster.py $<TARGET_FILE:conclave-coordinator>
-  $<TARGET_FILE:conclave-node> ${PROJECT_SOURCE_DIR}/tests/vectors)
+add_test(NAME packs_cluster COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/packs_cluster.py $<TARGET_FILE:conclave>
+  $<TARGET_FILE:conclave-coordinator> $<TARGET_FILE:conclave-node> ${PROJECT_SOURCE_DIR}/tests/vectors)
 set_tests_properties(packs_cluster PROPERTIES LABELS integration TIMEOUT 300 SKIP_RETURN_CODE 77 ENVIRONMENT "UCX_MEM_EVENTS=n")
