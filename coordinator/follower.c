@@ -8,11 +8,13 @@
 
 /* Chosen, not measured. READ: of one pack's router, for the set in force. BYTES: of the same; it only keeps a wrong manifest from
  * filling a disk. AGAIN: a node that did not answer may come back, or another offer the pack. TRIES: then the cluster is told that
- * it cannot be done: others need not wait for the deadline. */
+ * it cannot be done: others need not wait for the deadline. FORMER: of a pack that only requests may name; when it could not be
+ * read, the next try is so much later. */
 #define READ_MS   600000u
 #define MAX_BYTES ((uint64_t)16 << 30)
 #define AGAIN_MS  500u
 #define MAX_TRIES 4
+#define FORMER_MS 10000u
 
 /* ------------------------------------------------------------------------------------------------ reading packs */
 typedef struct reading {
@@ -55,7 +57,7 @@ moe_status follower_read_pack(follower *f, const cluster_state *s, const char *h
         return MOE_OK;
     }
     if (f->dir[0] == '\0') {
-        return moe_fail(err, MOE_ERR_UNAVAILABLE, "there is no directory for packs of nodes (--cache-dir)");
+        return moe_fail(err, MOE_ERR_UNSUPPORTED, "there is no directory for packs of nodes (--cache-dir)");
     }
     moe_status status = pool_fetch_pack(f->o.pool, &fetch, s, hash, &fresh, err);
     if (status != MOE_OK) {
@@ -212,6 +214,25 @@ static void follow_pending(follower *f, const cluster_state *s, uint64_t *bitmap
     }
 }
 
+/* Packs of former defaults, which requests may still name, as they may where they were served: for one that joined since. Whoever
+ * cannot have them refuses such requests. */
+static void follow_former(follower *f, const cluster_state *s, uint64_t *bitmap)
+{
+    static const uint64_t none = 0;
+    uint64_t now = ledger_now_ms();
+    moe_error err = {""};
+
+    if (catalogue_get_pending(s->catalogue) != NULL || now < f->former_ms) {
+        return;
+    }
+    catalogue_wanted(s->catalogue, now, f->o.keep_unused_ms, bitmap);
+    if (make_ready(f, s, bitmap, &none, FORMER_MS, &err) != MOE_OK) {
+        MOE_DEBUG("requests cannot name what is no longer the default: %s", err.text);
+        f->former_ms = now + FORMER_MS;
+        follower_try_again(f, FORMER_MS);
+    }
+}
+
 /* Packs that nodes bring, each once. */
 static void list_offers(follower *f, const cluster_state *s)
 {
@@ -253,6 +274,7 @@ static void follow(follower *f, const cluster_state *s)
 
     if (status == MOE_OK) {
         follow_pending(f, s, bitmap);
+        follow_former(f, s, bitmap);
     } else if (status != MOE_ERR_CANCELLED) {
         MOE_WARN("the cluster's default set is not served: %s", err.text);
         set_why(f, &err);

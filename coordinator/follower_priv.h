@@ -37,7 +37,8 @@ struct follower {
     uint64_t told;                     /* the number of the pending change that the cluster was answered for */
     uint64_t failing;                  /* the number of the one that could not be prepared yet, and how often */
     unsigned n_failed;
-    uint64_t again_ms; /* of the wall clock: when something is tried again; 0: when there is news */
+    uint64_t former_ms; /* of the wall clock: before it packs of former defaults are not tried again */
+    uint64_t again_ms;  /* of the wall clock: when something is tried again; 0: when there is news */
     follower_asked asked;
 };
 

@@ -98,6 +98,10 @@ class PacksOfACluster(unittest.TestCase):
             wait_for(lambda server=server: self.score(server)[1] == set_id)
             self.assertEqual(self.score(server), (tokens, set_id))
 
+    def may_include(self, server):
+        return subprocess.run([CONCLAVE, "score", "--server", server.address, "--tokens", IDS, "--set-include", "olmoe-gqa"], env=clean_env(),
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=WAIT_S, check=False).returncode == 0
+
     def alone(self):
         """What one process answers, with the pack and without it."""
         with Coordinator(COORDINATOR, MODEL, "--threads", "1", "--cache-dir", os.path.join(self.folder, "alone"), "--pack", PACK) as server:
@@ -141,9 +145,13 @@ class PacksOfACluster(unittest.TestCase):
             self.all_serve(servers, *served)
             self.change(servers[1], "packs", "remove", "olmoe-gqa")
             self.all_serve(servers, *base)
+            servers.append(self.coordinator("e"))
+            self.assertEqual(self.score(servers[2]), base)
+            wait_for(lambda: self.may_include(servers[2]))
+            self.assertEqual(self.score(servers[2], "--set-include", "olmoe-gqa"), served)
             self.change(servers[0], "packs", "rollback")
             self.all_serve(servers, *served)
-            late = self.coordinator("e")
+            late = self.coordinator("f")
             self.assertEqual(self.score(late), served)  # from its first answer on
             self.change(late, "sets", "use", "base")
             self.all_serve([*servers, late], *base)
@@ -153,6 +161,30 @@ class PacksOfACluster(unittest.TestCase):
         self.assertTrue(seen and all(seen))
         entries = self.ask(servers[1], "sets", "log")[0]["entries"]
         self.assertEqual([e["who"] for e in entries if not e.get("undone")], ["tester"] * 6)
+
+    def test_what_one_cannot_prepare_is_undone_for_all(self):
+        self.node("a", "--pack", PACK)
+        servers = [self.coordinator("c"), self.coordinator("d", "--cache-dir", "")]
+        base = self.score(servers[0])
+        self.assertIn("is undone: coordinator d: pack olmoe-gqa 1: there is no directory", self.ask(servers[0], "packs", "add", "olmoe-gqa", code=1))
+        self.assertIn("there is no directory", self.ask(servers[1], "packs", "add", "olmoe-gqa", code=1))
+        self.all_serve(servers, *base)
+        self.assertEqual(len(self.ask(servers[0], "sets", "log")[0]["entries"]), 1)
+        # Whoever is second is refused, or comes after: none is lost, and none is done in part.
+        asked = [subprocess.Popen([CONCLAVE, "experts", "prune", f"0:{i + 1}", "--server", server.address, "--by", str(i)], env=clean_env(),
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8") for i, server in enumerate(servers)]
+        errors = [p.communicate()[1] for p in asked]
+        done = [str(i) for i, p in enumerate(asked) if p.returncode == 0]
+        for i in {"0", "1"} - set(done):
+            self.assertRegex(errors[int(i)], "under way|faster|pending")
+        self.assertTrue(done)
+        entries = self.ask(servers[0], "sets", "log")[0]["entries"]
+        self.assertEqual(sorted(e["who"] for e in entries if not e.get("undone")), done)
+        catalogue = stored(self.etcd, "catalogue")
+        default = next(s for s in catalogue["sets"] if s["id"] == catalogue["default"])
+        self.assertTrue(default["layers"][0].startswith({"0": "0,2-", "1": "0-1,3-", "01": "0,3-"}["".join(done)]))
+        wait_for(lambda: {self.score(server)[1] for server in servers} == {catalogue["default"]})
+        self.assertEqual(self.score(servers[0]), self.score(servers[1]))
 
     def test_a_node_that_dies_leaves_no_half(self):
         served, base = self.alone()
