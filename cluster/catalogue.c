@@ -151,6 +151,43 @@ static bool is_covered(const cluster *c, uint32_t slot)
     return false;
 }
 
+/* An owner that has not loaded it yet; NULL: there is none. Whoever is lost or leaves is not waited for. */
+static const cluster_node *find_loading(const cluster *c, uint32_t slot)
+{
+    const cluster_state *s = &c->state->s;
+    size_t n = 0;
+    const uint32_t *owners = s->desired == NULL ? NULL : router_placement_owners(s->desired, slot, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        const cluster_node *node = cluster_state_node(s, router_placement_node_id(s->desired, owners[i]));
+
+        if (node != NULL && !node->draining && !router_bit(node->ready, slot) && !cluster_is_lost(c, node)) {
+            return node;
+        }
+    }
+    return NULL;
+}
+
+/* An expert that is new to the default must have all its owners, so that the loss of one costs no more than that of any
+ * other; what the default has already may be on its way from one node to another. */
+static bool is_awaited(const cluster *c, const router_expert *e, uint32_t slot, moe_error *why)
+{
+    const cluster_state *s = &c->state->s;
+    const cluster_node *loading = NULL;
+
+    if (!is_covered(c, slot)) {
+        (void)moe_fail(why, MOE_ERR_TIMEOUT, "no node has layer %u expert %d ready", e->layer, e->id);
+        return true;
+    }
+    if (!router_set_layer_has(router_set_at(catalogue_default(s->catalogue), e->layer), e->id)) {
+        loading = find_loading(c, slot);
+    }
+    if (loading != NULL) {
+        (void)moe_fail(why, MOE_ERR_TIMEOUT, "node %s has not loaded layer %u expert %d", loading->id, e->layer, e->id);
+    }
+    return loading != NULL;
+}
+
 /* What the change still waits for; false: nothing. */
 static bool is_waiting(const cluster *c, const catalogue_pending *p, moe_error *why)
 {
@@ -167,9 +204,9 @@ static bool is_waiting(const cluster *c, const catalogue_pending *p, moe_error *
 
         for (uint32_t i = 0; i < layer->n_experts; i++) {
             uint32_t slot = router_space_slot(s->space, l, layer->expert_ids[i]);
+            const router_expert *e = router_space_expert(s->space, slot);
 
-            if (!router_space_expert(s->space, slot)->is_local && !is_covered(c, slot)) {
-                (void)moe_fail(why, MOE_ERR_TIMEOUT, "no node has layer %u expert %d ready", l, layer->expert_ids[i]);
+            if (!e->is_local && is_awaited(c, e, slot, why)) {
                 return true;
             }
         }

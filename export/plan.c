@@ -156,16 +156,6 @@ static void set_config(exporting *x, uint32_t n_ffn)
     }
 }
 
-static bool set_has(const router_set_layer *set, int32_t id)
-{
-    for (uint32_t i = 0; i < set->n_experts; i++) {
-        if (set->expert_ids[i] == id) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static moe_status fill_layer(exporting *x, uint32_t layer, const choice *c)
 {
     const model_config *from = &x->model.config;
@@ -176,8 +166,8 @@ static moe_status fill_layer(exporting *x, uint32_t layer, const choice *c)
         to[i] = i < c->n ? column_of(x, layer, c->ids[i]) : (export_column){.base = -1};
     }
     for (uint32_t i = from->n_ffn_experts; i < from->n_experts; i++) {
-        to[i - from->n_ffn_experts + x->config.n_ffn_experts] =
-            (export_column){.base = (int32_t)i, .routable = set_has(router_set_at(x->set, layer), (int32_t)i)};
+        to[i - from->n_ffn_experts + x->config.n_ffn_experts] = (export_column){
+            .base = (int32_t)i, .routable = router_set_layer_has(router_set_at(x->set, layer), (int32_t)i)};
     }
     for (uint32_t i = 0; i < x->config.n_experts; i++) {
         x->result.has_set_file |= !to[i].routable;

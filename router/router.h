@@ -133,6 +133,7 @@ const char *router_set_id(const router_set *s);      /* 64 hex digits */
 router_space *router_set_space(const router_set *s); /* borrowed */
 size_t router_set_n_layers(const router_set *s);
 const router_set_layer *router_set_at(const router_set *s, size_t layer);
+bool router_set_layer_has(const router_set_layer *layer, int32_t expert_id);
 /* Whether a version of the set's space has all of its experts; it may be earlier than the one that the set was made of. */
 bool router_set_is_in(const router_set *s, const router_space *space);
 

@@ -225,6 +225,22 @@ const router_set_layer *router_set_at(const router_set *s, size_t layer)
     return &s->layers[layer];
 }
 
+bool router_set_layer_has(const router_set_layer *layer, int32_t expert_id)
+{
+    uint32_t low = 0, high = layer->n_experts;
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+
+        if (layer->expert_ids[middle] < expert_id) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low < layer->n_experts && layer->expert_ids[low] == expert_id;
+}
+
 /* An earlier space has all of a layer up to its highest id. */
 bool router_set_is_in(const router_set *s, const router_space *space)
 {

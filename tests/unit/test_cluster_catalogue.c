@@ -187,6 +187,47 @@ static void it_waits_until_its_experts_are_there(void **state)
     assert_done(true);
 }
 
+static void replicate(uint32_t n)
+{
+    run_loading(5 * SECOND);
+    assert_ok(cluster_set_policy(a->c, &(cluster_policy){.replication = n}, &err), err);
+    run_loading(10 * SECOND);
+}
+
+static void it_waits_until_they_have_all_their_owners(void **state)
+{
+    (void)state;
+    replicate(2);
+    assert_ok(ask_for_german(b), err);
+    run_for(&w, 3 * SECOND);
+    prepare(a);
+    prepare(b);
+    for (int i = 0; i < 50; i++) { /* the other node takes its time */
+        run_for(&w, 200 * MS);
+        load(n1, "n1");
+    }
+    assert_int_equal(pending_of(a), 1);
+    run_loading(2 * SECOND);
+    assert_done(true);
+}
+
+static void an_owner_that_dies_is_not_waited_for(void **state)
+{
+    (void)state;
+    replicate(2);
+    assert_ok(ask_for_german(b), err);
+    run_for(&w, 3 * SECOND);
+    prepare(a);
+    prepare(b);
+    load(n1, "n1");
+    kill_process(n2);
+    for (int i = 0; i < 200 && pending_of(a) != 0; i++) {
+        run_for(&w, 200 * MS);
+        load(n1, "n1");
+    }
+    assert_done(true);
+}
+
 static void what_needs_no_experts_needs_the_coordinators_alone(void **state)
 {
     const catalogue_expert one = {.layer = 1, .id = 3};
@@ -642,6 +683,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_change_is_done_when_all_are_prepared_and_covered),
         TEST(it_waits_until_its_experts_are_there),
+        TEST(it_waits_until_they_have_all_their_owners),
+        TEST(an_owner_that_dies_is_not_waited_for),
         TEST(what_needs_no_experts_needs_the_coordinators_alone),
         TEST(what_no_set_has_any_more_loses_its_owners_in_the_end),
         TEST(a_coordinator_that_cannot_undoes_it_with_its_reason),
