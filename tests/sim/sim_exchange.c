@@ -9,6 +9,8 @@
 
 #if defined(__SANITIZE_THREAD__)
 #define LAST_SEED 199 /* ten times slower, and only one thread to look at */
+#elif defined(__SANITIZE_ADDRESS__)
+#define LAST_SEED 499
 #else
 #define LAST_SEED 1999
 #endif

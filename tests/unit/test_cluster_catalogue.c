@@ -659,11 +659,17 @@ static size_t run_seed(uint64_t seed) /* returns how many defaults there were */
     return h.n;
 }
 
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define N_SEEDS 3
+#else
+#define N_SEEDS 12
+#endif
+
 static void by_seed_it_is_done_or_undone_and_never_half(void **state)
 {
     const char *asked =
         getenv("CATALOGUE_SEEDS"); /* more of them; make test takes few, as each is minutes of the clock */
-    uint64_t n_seeds = asked != NULL ? strtoull(asked, NULL, 10) : 12;
+    uint64_t n_seeds = asked != NULL ? strtoull(asked, NULL, 10) : N_SEEDS;
     size_t n_defaults = 0;
 
     (void)state;
