@@ -105,11 +105,12 @@ static moe_status print_packs(void *ctx, const ProtobufCMessage *reply, moe_erro
     for (size_t i = 0; i < r->n_packs; i++) {
         const Conclave__V1__Pack *p = r->packs[i];
 
-        moe_text_printf(&out, "%s %s, %s, %" PRIu32 " experts, %s", p->name, p->version,
-                        p->kind == CONCLAVE__V1__PACK_KIND__PACK_KIND_REPLACE ? "replace" : "add", p->n_experts,
-                        !p->taken_in ? "offered"
-                        : p->active  ? "active"
-                                     : "removed");
+        moe_text_printf(&out, "%s %s, ", p->name, p->version);
+        if (p->n_experts > 0) { /* a node tells no more than name and hash of what nobody has taken in */
+            moe_text_printf(&out, "%s, %" PRIu32 " experts, ",
+                            p->kind == CONCLAVE__V1__PACK_KIND__PACK_KIND_REPLACE ? "replace" : "add", p->n_experts);
+        }
+        moe_text_printf(&out, "%s", !p->taken_in ? "offered" : p->active ? "active" : "removed");
         if (p->active && p->n_in_default < p->n_experts) {
             moe_text_printf(&out, " with %" PRIu32 " of them", p->n_in_default);
         }
