@@ -225,43 +225,15 @@ static moe_status read_packs(reading *r, const json_t *json, moe_error *err)
 }
 
 /* ------------------------------------------------------------------------------------------------ sets */
-/* A decimal number without leading zeros; where it ends. NULL: there is none. */
-static const char *take_id(const char *at, int32_t *out)
-{
-    int64_t v = 0;
-    const char *end = at;
-
-    for (; *end >= '0' && *end <= '9' && v <= INT32_MAX; end++) {
-        v = v * 10 + (*end - '0');
-    }
-    *out = (int32_t)v;
-    return end == at || v > INT32_MAX || (*at == '0' && end - at > 1) ? NULL : end;
-}
-
-/* The next range of a list, above `floor`; where it ends. NULL: it is malformed. */
-static const char *take_range(const char *at, int32_t floor, int32_t *first, int32_t *last)
-{
-    const char *end = take_id(at, first);
-
-    if (end == NULL || *first <= floor) {
-        return NULL;
-    }
-    *last = *first;
-    if (*end == '-' && ((end = take_id(end + 1, last)) == NULL || *last <= *first)) {
-        return NULL;
-    }
-    return *end == '\0' || (*end == ',' && end[1] != '\0') ? end : NULL;
-}
-
 static moe_status read_ids(members *m, uint32_t layer, const char *at, moe_error *err)
 {
     const router_space_layer *experts = router_space_at(m->space, layer);
     int32_t first = 0, last = -1;
 
     while (*at != '\0') {
-        const char *end = take_range(at, last, &first, &last);
+        const char *next = router_ids_take(at, &first, &last);
 
-        if (end == NULL || last > experts->ids[experts->n_experts - 1]) {
+        if (next == NULL || last > experts->ids[experts->n_experts - 1]) {
             return moe_fail(
                 err, MOE_ERR_CORRUPT,
                 "sets: layer %u: \"%.24s\" must be ascending ids and ranges of ids, of experts that there are", layer,
@@ -270,7 +242,7 @@ static moe_status read_ids(members *m, uint32_t layer, const char *at, moe_error
         for (int32_t id = first; id <= last; id++) {
             router_bit_set(m->bits, router_space_slot(m->space, layer, id)); /* ids of a layer have no gaps */
         }
-        at = *end == ',' ? end + 1 : end;
+        at = next;
     }
     return MOE_OK;
 }

@@ -366,34 +366,6 @@ static void put_ids(moe_text *t, const router_space_layer *layer, is_in in, cons
     moe_text_append(t, "\"", 1);
 }
 
-/* A decimal number without leading zeros; where it ends. NULL: there is none. */
-static const char *take_id(const char *at, int32_t *out)
-{
-    int64_t v = 0;
-    const char *end = at;
-
-    for (; *end >= '0' && *end <= '9' && v <= INT32_MAX; end++) {
-        v = v * 10 + (*end - '0');
-    }
-    *out = (int32_t)v;
-    return end == at || v > INT32_MAX || (*at == '0' && end - at > 1) ? NULL : end;
-}
-
-/* The next range of a list; where it ends. NULL: it is malformed, or not above `floor`. */
-static const char *take_range(const char *at, int32_t floor, int32_t *first, int32_t *last)
-{
-    const char *end = take_id(at, first);
-
-    if (end == NULL || *first <= floor) {
-        return NULL;
-    }
-    *last = *first;
-    if (*end == '-' && ((end = take_id(end + 1, last)) == NULL || *last <= *first)) {
-        return NULL;
-    }
-    return *end == '\0' || (*end == ',' && end[1] != '\0') ? end : NULL;
-}
-
 /* Hands every slot of a list of one layer to `each`; false from it ends the reading. */
 static moe_status read_ids(const json_t *list, const char *key, const router_space_layer *layer,
                            bool (*each)(void *ctx, uint32_t slot), void *ctx, moe_error *err)
@@ -406,9 +378,9 @@ static moe_status read_ids(const json_t *list, const char *key, const router_spa
         return moe_fail(err, MOE_ERR_CORRUPT, "%s: a layer's experts must be a string of ids and ranges", key);
     }
     while (*at != '\0') {
-        const char *end = take_range(at, last, &first, &last);
+        const char *next = router_ids_take(at, &first, &last);
 
-        if (end == NULL) {
+        if (next == NULL) {
             return moe_fail(err, MOE_ERR_CORRUPT, "%s: \"%.24s\" must be ascending ids and ranges of ids", key, at);
         }
         for (; place < layer->n_experts && layer->ids[place] <= last; place++) {
@@ -417,7 +389,7 @@ static moe_status read_ids(const json_t *list, const char *key, const router_spa
                                 layer->ids[place]);
             }
         }
-        at = *end == ',' ? end + 1 : end;
+        at = next;
     }
     return MOE_OK;
 }

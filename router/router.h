@@ -104,6 +104,11 @@ static inline void router_bit_clear(uint64_t *bitmap, uint32_t slot)
     bitmap[slot / 64] &= ~((uint64_t)1 << (slot % 64));
 }
 
+/* Takes the next item of a list of ids as records have it, "0-15,64": decimal, ascending, ids and ranges of ids. It is *first to
+ * *last; before the first one *last is -1, then what it was left as. Returns where the next one begins, or the list ends; NULL:
+ * the list is malformed. */
+const char *router_ids_take(const char *at, int32_t *first, int32_t *last);
+
 /* ------------------------------------------------------------------------------------------------ expert sets */
 typedef struct router_set router_set;
 

@@ -144,12 +144,33 @@ static void a_later_version_continues_those_before(void **state)
     router_space_unref(e);
 }
 
+static void a_list_of_ids_is_ranges_that_ascend(void **state)
+{
+    static const char *const wrong[] = {"",   ",",  "-1", "3,3", "5-5",        "5-4",
+                                        "01", "1,", "1-", "1 ",  "2147483648", "0-3,2"};
+    const char *at = "0-15,64";
+    int32_t first, last = -1;
+
+    (void)state;
+    at = router_ids_take(at, &first, &last);
+    assert_true(at != NULL && first == 0 && last == 15);
+    at = router_ids_take(at, &first, &last);
+    assert_true(at != NULL && first == 64 && last == 64 && *at == '\0');
+    for (size_t i = 0; i < MOE_COUNT(wrong); i++) {
+        last = -1;
+        for (at = wrong[i]; at != NULL && (at == wrong[i] || *at != '\0');) {
+            at = router_ids_take(at, &first, &last);
+        }
+        assert_null(at);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_base_space_is_dense),      cmocka_unit_test(what_is_added_leaves_all_slots_as_they_are),
         cmocka_unit_test(an_id_is_never_given_twice), cmocka_unit_test(a_later_version_continues_those_before),
-        cmocka_unit_test(limits_are_named),
+        cmocka_unit_test(limits_are_named),           cmocka_unit_test(a_list_of_ids_is_ranges_that_ascend),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
