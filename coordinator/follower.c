@@ -169,9 +169,10 @@ static moe_status follow_default(follower *f, const cluster_state *s, uint64_t *
 {
     const catalogue *c = s->catalogue;
 
-    catalogue_members(s->space, catalogue_default(c), bitmap);
+    memset(bitmap, 0, router_space_words(s->space) * sizeof *bitmap);
+    router_set_mark(catalogue_default(c), s->space, bitmap);
     for (size_t i = 0; i < catalogue_n_named(c); i++) {
-        catalogue_members(s->space, catalogue_named_at(c, i)->set, bitmap);
+        router_set_mark(catalogue_named_at(c, i)->set, s->space, bitmap);
     }
     moe_status status = make_ready(f, s, bitmap, NULL, READ_MS, err);
     if (status == MOE_OK) {
@@ -194,7 +195,8 @@ static void follow_pending(follower *f, const cluster_state *s, uint64_t *bitmap
     if (p == NULL || p->number == f->told) {
         return;
     }
-    catalogue_members(s->space, p->target, bitmap);
+    memset(bitmap, 0, router_space_words(s->space) * sizeof *bitmap);
+    router_set_mark(p->target, s->space, bitmap);
     moe_status status =
         make_ready(f, s, bitmap, &p->number, p->deadline_ms - MOE_MIN(p->begun_ms, p->deadline_ms), &err);
     if (status == MOE_OK) {
@@ -318,7 +320,7 @@ static moe_status check_set(void *ctx, const catalogue *c, const router_set *set
         return moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory");
     }
     if (status == MOE_OK) {
-        catalogue_members(catalogue_space(c), set, bitmap);
+        router_set_mark(set, catalogue_space(c), bitmap);
     }
     for (size_t i = 0; i < catalogue_n_packs(c) && status == MOE_OK; i++) {
         const catalogue_pack *p = catalogue_pack_at(c, i);

@@ -139,6 +139,8 @@ router_space *router_set_space(const router_set *s); /* borrowed */
 size_t router_set_n_layers(const router_set *s);
 const router_set_layer *router_set_at(const router_set *s, size_t layer);
 bool router_set_layer_has(const router_set_layer *layer, int32_t expert_id);
+/* Sets the bits of its experts, by their slots in a version of its space; what that has not is left out. */
+void router_set_mark(const router_set *s, const router_space *space, uint64_t *bitmap);
 /* Whether a version of the set's space has all of its experts; it may be earlier than the one that the set was made of. */
 bool router_set_is_in(const router_set *s, const router_space *space);
 

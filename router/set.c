@@ -241,6 +241,20 @@ bool router_set_layer_has(const router_set_layer *layer, int32_t expert_id)
     return low < layer->n_experts && layer->expert_ids[low] == expert_id;
 }
 
+void router_set_mark(const router_set *s, const router_space *space, uint64_t *bitmap)
+{
+    for (uint32_t l = 0; l < router_set_n_layers(s); l++) {
+        const router_set_layer *layer = router_set_at(s, l);
+
+        for (uint32_t i = 0; i < layer->n_experts; i++) {
+            uint32_t slot = router_space_slot(space, l, layer->expert_ids[i]);
+            if (slot != ROUTER_NO_SLOT) {
+                router_bit_set(bitmap, slot);
+            }
+        }
+    }
+}
+
 /* An earlier space has all of a layer up to its highest id. */
 bool router_set_is_in(const router_set *s, const router_space *space)
 {
