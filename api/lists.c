@@ -2,22 +2,6 @@
 
 #include <stdlib.h>
 
-static bool has(const router_set_layer *layer, int32_t id)
-{
-    uint32_t low = 0, high = layer->n_experts;
-
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-
-        if (layer->expert_ids[middle] < id) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low < layer->n_experts && layer->expert_ids[low] == id;
-}
-
 static size_t count(const router_set *set)
 {
     size_t n = 0;
@@ -47,7 +31,7 @@ bool expert_lists_init(expert_lists *l, const router_set *set, const router_set 
         to->layer = layer;
         to->ids = l->ids + at;
         for (uint32_t i = 0; i < from->n_experts; i++) {
-            if (without == NULL || !has(router_set_at(without, layer), from->expert_ids[i])) {
+            if (without == NULL || !router_set_layer_has(router_set_at(without, layer), from->expert_ids[i])) {
                 to->ids[to->n_ids++] = from->expert_ids[i];
             }
         }

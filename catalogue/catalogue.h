@@ -176,8 +176,6 @@ void catalogue_wanted(const catalogue *c, uint64_t now_ms, uint64_t keep_ms, uin
  * MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status catalogue_check_wanted(const catalogue *c, const router_set *set, uint64_t now_ms,
                                                 uint64_t keep_ms, moe_error *err);
-/* The slots of a set's experts in a space that has them. */
-void catalogue_members(const router_space *space, const router_set *set, uint64_t *bitmap);
 /* The expert ids of a layer of a set as text: "0-15,64". */
 void catalogue_put_ids(moe_text *out, const router_set_layer *layer);
 

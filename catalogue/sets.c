@@ -5,24 +5,12 @@
 #include <string.h>
 
 /* ------------------------------------------------------------------------------------------------ members */
-void catalogue_members(const router_space *space, const router_set *set, uint64_t *bitmap)
-{
-    memset(bitmap, 0, router_space_words(space) * sizeof *bitmap);
-    for (uint32_t l = 0; l < router_set_n_layers(set); l++) {
-        const router_set_layer *layer = router_set_at(set, l);
-
-        for (uint32_t i = 0; i < layer->n_experts; i++) {
-            router_bit_set(bitmap, router_space_slot(space, l, layer->expert_ids[i]));
-        }
-    }
-}
-
 bool members_init(members *m, const catalogue *c, const router_set *set)
 {
     m->space = c->space;
     m->bits = calloc(router_space_words(c->space) + 1, sizeof *m->bits);
     if (m->bits != NULL && set != NULL) {
-        catalogue_members(c->space, set, m->bits);
+        router_set_mark(set, c->space, m->bits);
     }
     return m->bits != NULL;
 }
@@ -110,23 +98,16 @@ void members_put_pack(members *m, const catalogue_pack *p, bool in)
     }
 }
 
-static bool has(const router_set *set, const router_expert *e)
+static bool is_own(const catalogue *c, const router_expert *e)
 {
-    const router_set_layer *layer = router_set_at(set, e->layer);
-
-    for (uint32_t i = 0; i < layer->n_experts; i++) {
-        if (layer->expert_ids[i] == e->id) {
-            return true;
-        }
-    }
-    return false;
+    return c->model.own == NULL || router_set_layer_has(router_set_at(c->model.own, e->layer), e->id);
 }
 
 /* The checkpoint's experts, but for those that others in the set stand in for. */
 void members_put_base(members *m, const catalogue *c, bool in)
 {
     for (uint32_t slot = 0; slot < router_space_n_slots(c->model.space); slot++) {
-        if (!in || c->model.own == NULL || has(c->model.own, router_space_expert(c->model.space, slot))) {
+        if (!in || is_own(c, router_space_expert(c->model.space, slot))) {
             put(m, slot, in);
         }
     }
@@ -265,30 +246,19 @@ moe_status catalogue_resolve(const catalogue *c, const char *const *include, siz
 }
 
 /* ------------------------------------------------------------------------------------------------ what is wanted */
-static void want(const catalogue *c, const router_set *set, uint64_t *bitmap)
-{
-    for (uint32_t l = 0; l < router_set_n_layers(set); l++) {
-        const router_set_layer *layer = router_set_at(set, l);
-
-        for (uint32_t i = 0; i < layer->n_experts; i++) {
-            router_bit_set(bitmap, router_space_slot(c->space, l, layer->expert_ids[i]));
-        }
-    }
-}
-
 void catalogue_wanted(const catalogue *c, uint64_t now_ms, uint64_t keep_ms, uint64_t *bitmap)
 {
     memset(bitmap, 0, router_space_words(c->space) * sizeof *bitmap);
-    want(c, c->set, bitmap);
+    router_set_mark(c->set, c->space, bitmap);
     for (size_t i = 0; i < c->n_named; i++) {
-        want(c, c->named[i].set, bitmap);
+        router_set_mark(c->named[i].set, c->space, bitmap);
     }
     if (c->has_pending) {
-        want(c, c->pending.target, bitmap);
+        router_set_mark(c->pending.target, c->space, bitmap);
     }
     for (size_t i = 0; i < c->n_former; i++) {
         if (c->former[i].until_ms + keep_ms >= now_ms) {
-            want(c, c->former[i].set, bitmap);
+            router_set_mark(c->former[i].set, c->space, bitmap);
         }
     }
 }

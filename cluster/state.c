@@ -617,19 +617,7 @@ static bool is_ready_anywhere(const cluster_state *s, uint32_t slot)
 
 static bool is_in_default(const cluster_state *s, const router_expert *e)
 {
-    const router_set_layer *l = router_set_at(catalogue_default(s->catalogue), e->layer);
-    uint32_t low = 0, high = l->n_experts;
-
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-
-        if (l->expert_ids[middle] < e->id) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low < l->n_experts && l->expert_ids[low] == e->id;
+    return router_set_layer_has(router_set_at(catalogue_default(s->catalogue), e->layer), e->id);
 }
 
 size_t cluster_state_missing(const cluster_state *s, router_expert *first)

@@ -37,22 +37,6 @@ bool embedded_holds(const embedded *e, uint32_t layer, int32_t expert_id)
 }
 
 /* ------------------------------------------------------------------------------------------------ what comes and goes */
-static void hold_set(const change *x, const router_set *set)
-{
-    const router_space *space = x->c->space;
-
-    for (uint32_t l = 0; l < router_space_n_layers(space); l++) {
-        const router_set_layer *layer = router_set_at(set, l);
-
-        for (uint32_t i = 0; i < layer->n_experts; i++) {
-            uint32_t slot = router_space_slot(space, l, layer->expert_ids[i]);
-            if (slot != ROUTER_NO_SLOT) {
-                router_bit_set(x->hold, slot);
-            }
-        }
-    }
-}
-
 /* What is wanted, what the current set and live requests need; no local experts. */
 static void choose_held(const change *x)
 {
@@ -65,9 +49,9 @@ static void choose_held(const change *x)
             router_bit_set(x->hold, slot);
         }
     }
-    hold_set(x, x->c->set != NULL ? x->c->set : current);
+    router_set_mark(x->c->set != NULL ? x->c->set : current, space, x->hold);
     for (size_t i = 0; i < n; i++) {
-        hold_set(x, live[i]);
+        router_set_mark(live[i], space, x->hold);
         router_set_unref(live[i]);
     }
     router_set_unref(current);
