@@ -93,15 +93,13 @@ static moe_status read_all(coordinator *c, uint64_t now_ms, moe_error *err)
 
 static moe_status open_catalogue(coordinator *c, moe_error *err)
 {
-    const model_config *m = &c->files.config;
-    size_t of_first[MODEL_MAX_EXPERT_TENSORS], n;
-    catalogue_model of = {.space = c->files.space, .min_experts = m->gate.k, .own = c->base_set};
-    moe_status status = model_expert_tensors(m, c->files.tensors, 0, 0, of_first, &n, err);
+    const member_files *f = &c->files;
+    catalogue_model of = {.space = f->space, .min_experts = f->config.gate.k, .own = c->base_set};
+    pack_base base;
+    moe_status status = pack_base_of(&f->config, f->tensors, &f->manifest, &base, err);
 
-    memcpy(of.fingerprint, c->files.manifest.fingerprint.bytes, sizeof of.fingerprint);
+    memcpy(of.fingerprint, f->manifest.fingerprint.bytes, sizeof of.fingerprint);
     if (status == MOE_OK) {
-        const pack_base base = {m, c->files.manifest.fingerprint.bytes,
-                                model_tensors_all(c->files.tensors)[of_first[0]].dtype};
         status = packs_open(&base, c->config.pack_key, &c->packs, err);
     }
     return status == MOE_OK ? catalogue_open(&of, &c->catalogue, err) : status;

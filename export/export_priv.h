@@ -52,8 +52,6 @@ static inline bool export_is_silent(const export_column *c)
 {
     return c->base < 0 && c->pack == NULL;
 }
-/* NULL: the pack has no experts there. */
-const pack_layer *export_pack_layer(const pack *p, uint32_t layer);
 
 /* plan.c: which experts there are: config, columns, hushed, the counts of result. */
 MOE_NODISCARD moe_status export_plan(exporting *x);

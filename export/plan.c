@@ -6,16 +6,6 @@
 
 #define GATE_WIDTH 8 /* MoE++: units inside of a gate of two layers, per expert */
 
-const pack_layer *export_pack_layer(const pack *p, uint32_t layer)
-{
-    for (size_t i = 0; i < pack_n_layers(p); i++) {
-        if (pack_at(p, i)->layer == layer) {
-            return pack_at(p, i);
-        }
-    }
-    return NULL;
-}
-
 /* The FFN experts of a layer, while they are chosen; ids are the catalogue's. */
 typedef struct choice {
     int32_t *ids; /* owned [capacity] ascending */
@@ -47,7 +37,7 @@ static export_column column_of(const exporting *x, uint32_t layer, int32_t id)
         out.pack = pack_by_hash(x, p->hash);
         out.place = place;
         if (pack_get_kind(out.pack) == PACK_REPLACE) {
-            out.base = export_pack_layer(out.pack, layer)->experts[place].replaces;
+            out.base = pack_layer_of(out.pack, layer)->experts[place].replaces;
         }
     }
     return out;

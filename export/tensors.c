@@ -20,7 +20,7 @@ static compute_dtype dtype_of(const exporting *x, model_role role, uint32_t laye
 
     for (uint32_t i = 0; i < x->config.n_experts && (role == MODEL_ROLE_GATE || role == MODEL_ROLE_GATE_MAP); i++) {
         const pack *p = export_columns(x, layer)[i].pack;
-        const pack_layer *parts = p != NULL && pack_get_kind(p) == PACK_ADD ? export_pack_layer(p, layer) : NULL;
+        const pack_layer *parts = p != NULL && pack_get_kind(p) == PACK_ADD ? pack_layer_of(p, layer) : NULL;
         const checkpoint_tensor *t = parts == NULL ? NULL : role == MODEL_ROLE_GATE ? parts->router : parts->map_rows;
 
         if (t != NULL) {

@@ -135,7 +135,7 @@ static void put_own(writer *w, model_role role, uint32_t layer, uint32_t expert)
 
 static void put_added(writer *w, model_role role, const pack *p, uint32_t layer, uint32_t place)
 {
-    const pack_expert *e = &export_pack_layer(p, layer)->experts[place];
+    const pack_expert *e = &pack_layer_of(p, layer)->experts[place];
     const checkpoint_tensor *t = role == MODEL_ROLE_EXPERT_GATE ? e->gate
                                  : role == MODEL_ROLE_EXPERT_UP ? e->up
                                                                 : e->down;
@@ -174,7 +174,7 @@ static void put_gate(writer *w, uint32_t layer)
         if (c->base >= 0) {
             put_items(w, t->data + (size_t)c->base * width * compute_dtype_bytes(t->dtype), t->dtype, width);
         } else if (c->pack != NULL) {
-            const checkpoint_tensor *rows = export_pack_layer(c->pack, layer)->router;
+            const checkpoint_tensor *rows = pack_layer_of(c->pack, layer)->router;
             put_items(w, rows->data + c->place * width * compute_dtype_bytes(rows->dtype), rows->dtype, width);
         } else {
             put_zeros(w, width);
@@ -213,7 +213,7 @@ static void put_map_entry(writer *w, uint32_t layer, const export_column *row, c
 {
     const checkpoint_logical *t = own(w, MODEL_ROLE_GATE_MAP, layer, 0);
     size_t n = t->shape[1];
-    const pack_layer *of_row = row->pack != NULL ? export_pack_layer(row->pack, layer) : NULL;
+    const pack_layer *of_row = row->pack != NULL ? pack_layer_of(row->pack, layer) : NULL;
 
     if (export_is_silent(row) || export_is_silent(column) ||
         (row->pack != NULL && column->pack != NULL && row->pack != column->pack)) {
@@ -224,7 +224,7 @@ static void put_map_entry(writer *w, uint32_t layer, const export_column *row, c
         size_t at = column->base >= 0 ? (size_t)column->base : n + column->place;
         put_item(w, of_row->map_rows->data, of_row->map_rows->dtype, row->place * of_row->map_rows->shape[1] + at);
     } else { /* an added column: the pack says it, if it has a layer here */
-        const pack_layer *here = export_pack_layer(column->pack, layer);
+        const pack_layer *here = pack_layer_of(column->pack, layer);
         const checkpoint_tensor *m = here != NULL ? here->map_columns : NULL;
 
         if (m != NULL) {

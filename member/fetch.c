@@ -645,7 +645,7 @@ moe_status pack_fetch_run(const pack_fetch *f, pack **out, moe_error *err)
     return status;
 }
 
-bool pack_fetch_offers(const cluster_node *n, const char *hash)
+static bool offers(const cluster_node *n, const char *hash)
 {
     for (size_t i = 0; i < n->n_packs; i++) {
         if (strcmp(n->packs[i].hash, hash) == 0) {
@@ -653,21 +653,6 @@ bool pack_fetch_offers(const cluster_node *n, const char *hash)
         }
     }
     return false;
-}
-
-bool pack_fetch_digest(const char *hash, checkpoint_digest *out)
-{
-    static const char digits[] = "0123456789abcdef";
-
-    for (size_t i = 0; i < 64; i++) {
-        const char *digit = hash[i] == '\0' ? NULL : strchr(digits, hash[i]);
-
-        if (digit == NULL) {
-            return false;
-        }
-        out->bytes[i / 2] = (unsigned char)(out->bytes[i / 2] << 4 | (digit - digits));
-    }
-    return true;
 }
 
 moe_status pack_fetch_from(pack_fetch *f, const cluster_state *s, const char *hash, const char *but_id, pack **out,
@@ -679,12 +664,12 @@ moe_status pack_fetch_from(pack_fetch *f, const cluster_state *s, const char *ha
     f->nodes = nodes;
     f->n_nodes = 0;
     for (size_t i = 0; i < s->n_nodes; i++) {
-        if (pack_fetch_offers(&s->nodes[i], hash) && (but_id == NULL || strcmp(s->nodes[i].id, but_id) != 0)) {
+        if (offers(&s->nodes[i], hash) && (but_id == NULL || strcmp(s->nodes[i].id, but_id) != 0)) {
             nodes[f->n_nodes++] = s->nodes[i].address;
         }
     }
-    moe_status status = pack_fetch_digest(hash, &f->hash) ? pack_fetch_run(f, out, err)
-                                                          : moe_fail(err, MOE_ERR_CORRUPT, "a pack's hash is none");
+    moe_status status = pack_read_digest(hash, &f->hash) ? pack_fetch_run(f, out, err)
+                                                         : moe_fail(err, MOE_ERR_CORRUPT, "a pack's hash is none");
     f->nodes = NULL;
     return status;
 }

@@ -15,11 +15,24 @@ static moe_status hash(pack_model *m, const char *cache_dir, checkpoint_progress
     return status;
 }
 
+/* The dtype is that of the checkpoint's experts, whatever they are computed in. */
+moe_status pack_base_of(const model_config *c, const model_tensors *t, const checkpoint_manifest *manifest,
+                        pack_base *out, moe_error *err)
+{
+    size_t of_first[MODEL_MAX_EXPERT_TENSORS], n;
+    moe_status status = model_expert_tensors(c, t, 0, 0, of_first, &n, err);
+
+    if (status == MOE_OK) {
+        *out = (pack_base){c, manifest->fingerprint.bytes, model_tensors_all(t)[of_first[0]].dtype};
+    }
+    return status;
+}
+
 moe_status pack_model_open(const char *dir, const char *cache_dir, checkpoint_progress progress, void *progress_ctx,
                            pack_model *out, moe_error *err)
 {
-    size_t of_first[MODEL_MAX_EXPERT_TENSORS], n;
     pack_model m = {.files = NULL};
+    pack_base base;
     moe_status status = model_config_load(dir, &m.config, err);
 
     if (status == MOE_OK) {
@@ -29,10 +42,10 @@ moe_status pack_model_open(const char *dir, const char *cache_dir, checkpoint_pr
         status = model_tensors_open(&m.config, m.files, &m.tensors, err);
     }
     if (status == MOE_OK) {
-        status = model_expert_tensors(&m.config, m.tensors, 0, 0, of_first, &n, err);
+        status = pack_base_of(&m.config, m.tensors, &m.manifest, &base, err);
     }
     if (status == MOE_OK) {
-        m.dtype = model_tensors_all(m.tensors)[of_first[0]].dtype;
+        m.dtype = base.dtype;
         status = hash(&m, cache_dir, progress, progress_ctx, err);
     }
     if (status != MOE_OK) {

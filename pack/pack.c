@@ -218,6 +218,16 @@ const pack_layer *pack_at(const pack *p, size_t i)
     return &p->layers[i];
 }
 
+const pack_layer *pack_layer_of(const pack *p, uint32_t layer)
+{
+    for (size_t i = 0; i < pack_n_layers(p); i++) {
+        if (pack_at(p, i)->layer == layer) {
+            return pack_at(p, i);
+        }
+    }
+    return NULL;
+}
+
 size_t pack_n_experts(const pack *p)
 {
     return p->n_experts;

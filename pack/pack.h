@@ -34,6 +34,10 @@ typedef struct pack_base {
     compute_dtype dtype;              /* of its experts' matrices */
 } pack_base;
 
+/* Of a checkpoint that is open; borrowed from all three. Errors: those of model_expert_tensors. */
+MOE_NODISCARD moe_status pack_base_of(const model_config *c, const model_tensors *t,
+                                      const checkpoint_manifest *manifest, pack_base *out, moe_error *err);
+
 /* The same opened from a directory, with its fingerprint: from the cache that the servers use, or hashed. cache_dir: as of
  * checkpoint_manifest_build. */
 typedef struct pack_model {
@@ -98,11 +102,14 @@ MOE_NODISCARD moe_status pack_check_signature(const char *key_file, const void *
 
 pack_kind pack_get_kind(const pack *p);
 const char *pack_name(const pack *p);
-const char *pack_version(const pack *p);            /* 1 to PACK_MAX_NAME characters, as the name's */
-const char *pack_licence(const pack *p);            /* "": not given */
-const char *pack_hash(const pack *p);               /* 64 hex digits */
-size_t pack_n_layers(const pack *p);                /* that it has experts for */
-const pack_layer *pack_at(const pack *p, size_t i); /* ascending layer */
+const char *pack_version(const pack *p); /* 1 to PACK_MAX_NAME characters, as the name's */
+const char *pack_licence(const pack *p); /* "": not given */
+const char *pack_hash(const pack *p);    /* 64 hex digits */
+/* Such a text as bytes, into 32 zeros. False: it is something else. */
+bool pack_read_digest(const char *hex, checkpoint_digest *out);
+size_t pack_n_layers(const pack *p);                            /* that it has experts for */
+const pack_layer *pack_at(const pack *p, size_t i);             /* ascending layer */
+const pack_layer *pack_layer_of(const pack *p, uint32_t layer); /* NULL: it has no experts there */
 size_t pack_n_experts(const pack *p);
 size_t pack_bytes(const pack *p); /* of all its tensors */
 /* One of its tensors was read: its pages of the file leave this process (checkpoint_forget). */

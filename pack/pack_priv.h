@@ -32,8 +32,6 @@ MOE_NODISCARD moe_status pack_read_manifest(pack_reading *r, const moe_json *jso
 
 /* Family and fingerprint of a manifest are those of the base. */
 MOE_NODISCARD moe_status pack_check_base(const pack_base *base, const moe_json *json, moe_error *err);
-/* 64 lower-case hex digits; false: it is something else. */
-bool pack_read_digest(const char *hex, checkpoint_digest *out);
 
 #define PACK_MANIFEST_DEPTH 16
 

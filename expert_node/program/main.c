@@ -166,25 +166,11 @@ static void on_loaded(void *ctx)
 }
 
 /* ------------------------------------------------------------------------------------------------ packs */
-/* The dtype is that of the checkpoint's experts, whatever this node computes in. */
-static moe_status describe_base(const node_program_state *p, pack_base *out, moe_error *err)
-{
-    size_t of_first[MODEL_MAX_EXPERT_TENSORS], n;
-    moe_status status = model_expert_tensors(&p->files.config, p->files.tensors, 0, 0, of_first, &n, err);
-
-    if (status == MOE_OK) {
-        *out = (pack_base){.config = &p->files.config,
-                           .fingerprint = p->files.manifest.fingerprint.bytes,
-                           .dtype = model_tensors_all(p->files.tensors)[of_first[0]].dtype};
-    }
-    return status;
-}
-
 static moe_status open_packs(node_program_state *p, moe_error *err)
 {
     const pack_options options = {.key_file = p->config.pack_key};
     pack_base base;
-    moe_status status = describe_base(p, &base, err);
+    moe_status status = pack_base_of(&p->files.config, p->files.tensors, &p->files.manifest, &base, err);
 
     return status == MOE_OK ? shelf_open_all(&p->shelf, p->config.pack, &base, &options, err) : status;
 }
@@ -235,7 +221,7 @@ static moe_status open_supply(node_program_state *p, const char *secret, size_t 
                         .dial_ctx = p,
                         .done = on_pack,
                         .done_ctx = p};
-    moe_status status = describe_base(p, &o.base, err);
+    moe_status status = pack_base_of(&p->files.config, p->files.tensors, &p->files.manifest, &o.base, err);
 
     member_pack_dir(&p->config.member, p->pack_dir);
     probe_hello(p, &o.hello);

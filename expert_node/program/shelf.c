@@ -23,11 +23,9 @@ const pack *shelf_find(const shelf *s, const unsigned char hash[32])
 
 moe_status shelf_add(shelf *s, pack *p, moe_error *err)
 {
-    const unsigned char *manifest;
-    size_t n;
+    checkpoint_digest hash = {{0}};
 
-    MOE_ASSERT(pack_part(p, PACK_PART_MANIFEST, &manifest, &n));
-    checkpoint_digest hash = checkpoint_sha256(manifest, n);
+    MOE_ASSERT(pack_read_digest(pack_hash(p), &hash));
     moe_status status = shelf_find(s, hash.bytes) != NULL
                             ? moe_fail(err, MOE_ERR_EXISTS, "pack %s %s is there twice", pack_name(p), pack_version(p))
                         : s->n == SHELF_MAX_PACKS ? moe_fail(err, MOE_ERR_BUSY, "more than %d packs", SHELF_MAX_PACKS)

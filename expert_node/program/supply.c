@@ -144,21 +144,6 @@ static moe_status want(supply *s, const catalogue_pack *p, moe_error *err)
 }
 
 /* ------------------------------------------------------------------------------------------------ the source */
-static bool find_in(supply *s, const pack *p, uint32_t layer, uint32_t place)
-{
-    for (size_t i = 0; i < pack_n_layers(p); i++) {
-        const pack_layer *l = pack_at(p, i);
-
-        if (l->layer == layer && place < l->n_experts) {
-            const pack_expert *e = &l->experts[place];
-
-            s->parts = (model_expert_parts){.gate = e->gate, .up = e->up, .down = e->down};
-            return true;
-        }
-    }
-    return false;
-}
-
 static const model_expert_parts *find_parts(void *ctx, uint32_t layer, int32_t expert_id)
 {
     supply *s = ctx;
@@ -179,11 +164,15 @@ static moe_status look_up(supply *s, uint32_t layer, int32_t expert_id, moe_erro
 
     s->parts = (model_expert_parts){.up = NULL};
     if (of != NULL) {
-        const pack *p = pack_fetch_digest(of->hash, &hash) ? shelf_find(s->o.shelf, hash.bytes) : NULL;
+        const pack *p = pack_read_digest(of->hash, &hash) ? shelf_find(s->o.shelf, hash.bytes) : NULL;
+        const pack_layer *l = p != NULL ? pack_layer_of(p, layer) : NULL;
 
         if (p == NULL) {
             status = want(s, of, err);
-        } else if (!find_in(s, p, layer, place)) {
+        } else if (l != NULL && place < l->n_experts) {
+            const pack_expert *e = &l->experts[place];
+            s->parts = (model_expert_parts){.gate = e->gate, .up = e->up, .down = e->down};
+        } else {
             status = moe_fail(err, MOE_ERR_CORRUPT, "pack %s %s has no expert %u in layer %u", of->name, of->version,
                               place, layer);
         }
