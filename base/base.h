@@ -110,6 +110,7 @@ static inline uint64_t moe_now_ns(const moe_clock *clock)
 }
 
 const moe_clock *moe_clock_real(void);          /* CLOCK_MONOTONIC; static storage */
+uint64_t moe_wall_ms(void);                     /* milliseconds since 1970, for people and logs; it may jump */
 void moe_log_set_clock(const moe_clock *clock); /* which counts the 30 s; NULL: the real one. For tests */
 
 /* A virtual clock for tests and the simulator: stands still until it is advanced. One thread. */
@@ -367,6 +368,8 @@ const char *moe_text_cstr(const moe_text *t); /* "" when empty */
 
 /* Length of the valid UTF-8 prefix; == n when all of it is valid (no surrogates, no overlong forms, <= U+10FFFF). */
 size_t moe_utf8_valid_prefix(const void *bytes, size_t n);
+/* What a person wrote, as one line that is UTF-8 and fits: control characters become blanks. text NULL: "". */
+void moe_copy_line(char *out, size_t size, const char *text);
 /* The code point that begins at text, which is valid UTF-8; returns its length, 1 to 4 bytes. */
 size_t moe_utf8_get(const char *text, int32_t *char_out);
 

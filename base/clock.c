@@ -19,6 +19,14 @@ const moe_clock *moe_clock_real(void)
     return &real;
 }
 
+uint64_t moe_wall_ms(void)
+{
+    struct timespec now;
+
+    MOE_ASSERT(clock_gettime(CLOCK_REALTIME, &now) == 0);
+    return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
+}
+
 static uint64_t virtual_now_ns(void *ctx)
 {
     return ((const moe_clock_virtual *)ctx)->time_ns;

@@ -207,3 +207,15 @@ size_t moe_utf8_get(const char *text, int32_t *char_out)
     *char_out = (p[0] & 0x07) << 18 | (p[1] & 0x3f) << 12 | (p[2] & 0x3f) << 6 | (p[3] & 0x3f);
     return 4;
 }
+
+void moe_copy_line(char *out, size_t size, const char *text)
+{
+    (void)snprintf(out, size, "%s", text != NULL ? text : "");
+    size_t n = moe_utf8_valid_prefix(out, strlen(out));
+    out[n] = '\0';
+    for (size_t i = 0; i < n; i++) {
+        if ((unsigned char)out[i] < 0x20 || out[i] == 0x7f) {
+            out[i] = ' ';
+        }
+    }
+}

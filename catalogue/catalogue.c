@@ -94,7 +94,8 @@ void catalogue_pack_fini(catalogue_pack *p)
 }
 
 /* ------------------------------------------------------------------------------------------------ words */
-bool catalogue_is_word(const char *word)
+/* 1 to 63 characters of A-Z a-z 0-9 . - _ */
+static bool is_word(const char *word)
 {
     size_t n = strspn(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_");
 
@@ -103,7 +104,7 @@ bool catalogue_is_word(const char *word)
 
 bool catalogue_name_is_valid(const char *name)
 {
-    return catalogue_is_word(name) && strcmp(name, "default") != 0 && strcmp(name, "base") != 0;
+    return is_word(name) && strcmp(name, "default") != 0 && strcmp(name, "base") != 0;
 }
 
 static bool is_hash(const char *text)
@@ -144,7 +145,7 @@ moe_status catalogue_check_pack(const catalogue *c, const catalogue_pack *p, moe
 {
     moe_status status = MOE_OK;
 
-    if (!catalogue_name_is_valid(p->name) || !catalogue_is_word(p->version)) {
+    if (!catalogue_name_is_valid(p->name) || !is_word(p->version)) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "pack %.80s version %.80s: no name for a pack", p->name, p->version);
     }
     if (!is_hash(p->hash)) {
@@ -375,8 +376,7 @@ const catalogue_pack *catalogue_pack_at(const catalogue *c, size_t i)
     return &c->packs[i];
 }
 
-/* NAME, NAME@VERSION or the hash. */
-static bool is_called(const catalogue_pack *p, const char *word)
+bool catalogue_pack_is_called(const catalogue_pack *p, const char *word)
 {
     size_t n = strlen(p->name);
 
@@ -390,7 +390,7 @@ const catalogue_pack *catalogue_find_pack(const catalogue *c, const char *word)
     const catalogue_pack *found = NULL;
 
     for (size_t i = 0; i < c->n_packs; i++) {
-        if (is_called(&c->packs[i], word) && (found == NULL || !found->active || c->packs[i].active)) {
+        if (catalogue_pack_is_called(&c->packs[i], word) && (found == NULL || !found->active || c->packs[i].active)) {
             found = &c->packs[i];
         }
     }
@@ -399,6 +399,9 @@ const catalogue_pack *catalogue_find_pack(const catalogue *c, const char *word)
 
 const catalogue_pack *catalogue_pack_of(const catalogue *c, uint32_t layer, int32_t expert_id, uint32_t *place)
 {
+    if (router_space_slot(c->model.space, layer, expert_id) != ROUTER_NO_SLOT) {
+        return NULL; /* the checkpoint's, as most are that are asked for */
+    }
     for (size_t i = 0; i < c->n_packs; i++) {
         const catalogue_pack *p = &c->packs[i];
 

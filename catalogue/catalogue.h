@@ -106,6 +106,8 @@ router_set *catalogue_default(const catalogue *c);
 
 size_t catalogue_n_packs(const catalogue *c);
 const catalogue_pack *catalogue_pack_at(const catalogue *c, size_t i); /* in the order in which they were taken in */
+/* Whether a word of the list above but "base" is for it. */
+bool catalogue_pack_is_called(const catalogue_pack *p, const char *word);
 /* By a word of the list above but "base". NULL: there is none. */
 const catalogue_pack *catalogue_find_pack(const catalogue *c, const char *word);
 /* Which pack an expert is of; NULL: the checkpoint's, or nobody's. place: its place in the pack's layer; may be NULL. */
@@ -192,7 +194,6 @@ typedef enum {
     CATALOGUE_FORGET,   /* no name `word` any more: done at once */
     CATALOGUE_N_OPS
 } catalogue_op;
-const char *catalogue_op_name(catalogue_op op); /* "add" */
 
 /* All borrowed for the call. who and why go into the log: cut to their limits, without control characters. */
 typedef struct catalogue_change {
@@ -221,6 +222,11 @@ MOE_NODISCARD moe_status catalogue_commit(const catalogue *c, uint64_t number, u
                                           moe_error *err);
 MOE_NODISCARD moe_status catalogue_undo(const catalogue *c, uint64_t number, uint64_t now_ms, const char *reason,
                                         catalogue **out, moe_error *err);
+
+/* The next catalogue with a pack in its default set: begun and done at once, where nobody else waits for it.
+ * Errors: those of catalogue_describe, _begin and _commit. */
+MOE_NODISCARD moe_status catalogue_with_pack(const catalogue *c, const struct pack *p, const char *who, uint64_t now_ms,
+                                             catalogue **out, moe_error *err);
 
 /* ------------------------------------------------------------------------------------------------ choosing what to prune */
 typedef struct catalogue_prune_rule {

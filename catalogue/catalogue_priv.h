@@ -41,9 +41,12 @@ size_t catalogue_find_hash(const catalogue *c, const char *hash);
 /* Takes a pack in, behind all others and with ids of its own. The catalogue has room for it. */
 MOE_NODISCARD moe_status catalogue_take_in(catalogue *c, const catalogue_pack *from, moe_error *err);
 MOE_NODISCARD moe_status catalogue_check_pack(const catalogue *c, const catalogue_pack *p, moe_error *err);
-/* 1 to 63 characters of A-Z a-z 0-9 . - _ */
-bool catalogue_is_word(const char *word);
 pack_body *pack_body_ref(pack_body *b);
+
+/* change.c */
+size_t catalogue_find_name(const catalogue *c, const char *name); /* its index; SIZE_MAX: there is none */
+/* Whether a set may get this name: it has it, or one more has room beside the default set. */
+bool catalogue_has_room_for(const catalogue *c, const char *name);
 
 /* sets.c */
 typedef struct members {

@@ -9,33 +9,8 @@
  * which JSON may write as two, and a former default. */
 #define ROOM_FOR_THE_END ((size_t)4096)
 
-static const char *const op_names[CATALOGUE_N_OPS] = {
-    [CATALOGUE_ADD] = "add",           [CATALOGUE_REMOVE] = "remove",   [CATALOGUE_UPDATE] = "update",
-    [CATALOGUE_PRUNE] = "prune",       [CATALOGUE_RESTORE] = "restore", [CATALOGUE_USE] = "use",
-    [CATALOGUE_ROLLBACK] = "rollback", [CATALOGUE_DEFINE] = "define",   [CATALOGUE_FORGET] = "forget"};
-
-const char *catalogue_op_name(catalogue_op op)
-{
-    return op_names[op];
-}
-
-/* What people wrote, as one line that is UTF-8. */
-static void copy_line(char *out, size_t size, const char *text)
-{
-    size_t n = 0;
-
-    (void)snprintf(out, size, "%s", text != NULL ? text : "");
-    n = moe_utf8_valid_prefix(out, strlen(out));
-    out[n] = '\0';
-    for (size_t i = 0; i < n; i++) {
-        if ((unsigned char)out[i] < 0x20 || out[i] == 0x7f) {
-            out[i] = ' ';
-        }
-    }
-}
-
 /* ------------------------------------------------------------------------------------------------ names */
-static size_t find_name(const catalogue *c, const char *name)
+size_t catalogue_find_name(const catalogue *c, const char *name)
 {
     for (size_t i = 0; i < c->n_named; i++) {
         if (strcmp(c->named[i].name, name) == 0) {
@@ -45,10 +20,15 @@ static size_t find_name(const catalogue *c, const char *name)
     return SIZE_MAX;
 }
 
+bool catalogue_has_room_for(const catalogue *c, const char *name)
+{
+    return c->n_named + 1 < CATALOGUE_MAX_SETS || catalogue_find_name(c, name) != SIZE_MAX;
+}
+
 /* The name is there: another set. Otherwise it is put where it belongs. */
 static void give_name(catalogue *c, const char *name, router_set *set)
 {
-    size_t at = find_name(c, name);
+    size_t at = catalogue_find_name(c, name);
 
     if (at == SIZE_MAX) {
         for (at = 0; at < c->n_named && strcmp(c->named[at].name, name) < 0; at++) {
@@ -235,7 +215,6 @@ static moe_status do_update(work *w, moe_error *err)
     return put_in(w->next, &w->m, to, err);
 }
 
-/* The slot of an expert that somebody names. */
 static moe_status do_prune(work *w, moe_error *err)
 {
     moe_status status = MOE_OK;
@@ -351,11 +330,11 @@ static moe_status check_name(const catalogue *c, const char *name, moe_error *er
                         "name: \"%.80s\"; of 1 to %d characters A-Z a-z 0-9 . - _, and neither default nor base", name,
                         CATALOGUE_MAX_NAME);
     }
-    return find_name(c, name) == SIZE_MAX && c->n_named + 1 >= CATALOGUE_MAX_SETS
-               ? moe_fail(err, MOE_ERR_BUSY,
+    return catalogue_has_room_for(c, name)
+               ? MOE_OK
+               : moe_fail(err, MOE_ERR_BUSY,
                           "name: %zu sets have names; with the default one the limit is %d: forget one", c->n_named,
-                          CATALOGUE_MAX_SETS)
-               : MOE_OK;
+                          CATALOGUE_MAX_SETS);
 }
 
 static moe_status do_define(work *w, moe_error *err)
@@ -387,7 +366,7 @@ static moe_status (*const operations[CATALOGUE_N_OPS])(work *w, moe_error *err) 
 /* The set that the pending one takes the place of; NULL: a new name. */
 static const router_set *place_of(const catalogue *c)
 {
-    size_t at = find_name(c, c->pending.name);
+    size_t at = catalogue_find_name(c, c->pending.name);
 
     if (c->pending.name[0] == '\0') {
         return c->set;
@@ -447,7 +426,7 @@ static moe_status make_short(catalogue *c, moe_error *err)
 static moe_status do_forget(work *w, moe_error *err)
 {
     catalogue *next = w->next;
-    size_t at = find_name(next, w->change->word);
+    size_t at = catalogue_find_name(next, w->change->word);
 
     if (at == SIZE_MAX) {
         return moe_fail(err, MOE_ERR_NOT_FOUND, "there is no set with the name \"%.80s\"", w->change->word);
@@ -492,8 +471,8 @@ moe_status catalogue_begin(const catalogue *c, const catalogue_change *change, c
     p->number = ++w.next->number;
     p->begun_ms = change->now_ms;
     p->deadline_ms = change->deadline_ms;
-    copy_line(p->who, sizeof p->who, change->who);
-    copy_line(p->why, sizeof p->why, change->why);
+    moe_copy_line(p->who, sizeof p->who, change->who);
+    moe_copy_line(p->why, sizeof p->why, change->why);
     status = change->op == CATALOGUE_FORGET ? do_forget(&w, err) : find_target(&w, err);
     if (status == MOE_OK) {
         status = make_short(w.next, err);
@@ -588,11 +567,32 @@ moe_status catalogue_undo(const catalogue *c, uint64_t number, uint64_t now_ms, 
         return status;
     }
     catalogue_entry entry = entry_of(&next->pending, place_of(next), place_of(next), now_ms);
-    copy_line(entry.undone, sizeof entry.undone, reason != NULL && reason[0] != '\0' ? reason : "undone");
+    moe_copy_line(entry.undone, sizeof entry.undone, reason != NULL && reason[0] != '\0' ? reason : "undone");
     put_entry(next, &entry);
     router_set_unref(next->pending.target);
     next->pending = (catalogue_pending){0};
     next->has_pending = false;
     *out = next;
     return MOE_OK;
+}
+
+moe_status catalogue_with_pack(const catalogue *c, const struct pack *p, const char *who, uint64_t now_ms,
+                               catalogue **out, moe_error *err)
+{
+    catalogue_pack described;
+    catalogue *begun = NULL;
+    moe_status status = catalogue_describe(p, &described, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    const catalogue_change add = {
+        .op = CATALOGUE_ADD, .who = who, .now_ms = now_ms, .deadline_ms = now_ms, .pack = &described};
+    status = catalogue_begin(c, &add, &begun, err);
+    if (status == MOE_OK) {
+        status = catalogue_commit(begun, begun->pending.number, now_ms, out, err);
+    }
+    catalogue_pack_fini(&described);
+    catalogue_unref(begun);
+    return status;
 }

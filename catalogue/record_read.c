@@ -466,13 +466,8 @@ static moe_status read_log(reading *r, const json_t *json, moe_error *err)
 /* What a change that is pending can be: the latest, and one that catalogue_begin takes. */
 static bool is_possible(const catalogue *c, const catalogue_pending *p)
 {
-    bool has_room = c->n_named + 1 < CATALOGUE_MAX_SETS;
-
-    for (size_t i = 0; i < c->n_named; i++) {
-        has_room = has_room || strcmp(c->named[i].name, p->name) == 0;
-    }
     return p->number > 0 && p->number == c->number &&
-           (p->name[0] == '\0' || (catalogue_name_is_valid(p->name) && has_room)) &&
+           (p->name[0] == '\0' || (catalogue_name_is_valid(p->name) && catalogue_has_room_for(c, p->name))) &&
            (!p->is_rollback || c->n_former > 0);
 }
 

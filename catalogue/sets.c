@@ -214,8 +214,9 @@ moe_status catalogue_find_set(const catalogue *c, const char *word, router_set *
     if (strcmp(word, "base") == 0) {
         return catalogue_base(c, out, err);
     }
-    for (size_t i = 0; i < c->n_named && found == NULL; i++) {
-        found = strcmp(c->named[i].name, word) == 0 ? c->named[i].set : NULL;
+    size_t at = catalogue_find_name(c, word);
+    if (found == NULL && at != SIZE_MAX) {
+        found = c->named[at].set;
     }
     if (found == NULL) {
         return moe_fail(err, MOE_ERR_NOT_FOUND, "there is no expert set \"%.80s\"", word);

@@ -399,12 +399,7 @@ void cluster_set_prepared(cluster *c, uint64_t number, const char *why)
     bool is_new = c->told.prepared != prepared || c->told.failed != failed;
     c->told.prepared = prepared;
     c->told.failed = failed;
-    (void)snprintf(c->told.failed_why, sizeof c->told.failed_why, "%s", why != NULL ? why : "");
-    c->told.failed_why[moe_utf8_valid_prefix(c->told.failed_why, strlen(c->told.failed_why))] =
-        '\0'; /* it may be cut */
-    for (char *at = c->told.failed_why; *at != '\0'; at++) {
-        *at = (unsigned char)*at < 0x20 || *at == 0x7f ? ' ' : *at;
-    }
+    moe_copy_line(c->told.failed_why, sizeof c->told.failed_why, why);
     c->told.version += is_new;
     pthread_mutex_unlock(&c->lock);
     if (is_new) {

@@ -6,36 +6,6 @@
 
 #define MAX_PATH 4096
 
-/* The next catalogue in the place of the one before. */
-static void become(coordinator *c, catalogue *next)
-{
-    catalogue_unref(c->catalogue);
-    c->catalogue = next;
-}
-
-static moe_status add(coordinator *c, const pack *p, uint64_t now_ms, moe_error *err)
-{
-    catalogue_pack described;
-    catalogue *next = NULL;
-    moe_status status = catalogue_describe(p, &described, err);
-
-    if (status != MOE_OK) {
-        return status;
-    }
-    const catalogue_change change = {
-        .op = CATALOGUE_ADD, .who = "--pack", .now_ms = now_ms, .deadline_ms = now_ms, .pack = &described};
-    status = catalogue_begin(c->catalogue, &change, &next, err);
-    catalogue_pack_fini(&described);
-    if (status == MOE_OK) {
-        become(c, next);
-        status = catalogue_commit(c->catalogue, catalogue_get_pending(c->catalogue)->number, now_ms, &next, err);
-    }
-    if (status == MOE_OK) {
-        become(c, next);
-    }
-    return status;
-}
-
 /* The next directory of --pack or --pack-dir; false: there is none, or (with an error in *status_out) one that no file system takes. */
 static bool next_dir(const char *option, const char **at, char dir[MAX_PATH], moe_status *status_out, moe_error *err)
 {
@@ -80,12 +50,17 @@ static moe_status read_all(coordinator *c, uint64_t now_ms, moe_error *err)
     moe_status status = MOE_OK;
 
     while (status == MOE_OK && next_dir("--pack", &at, dir, &status, err)) {
+        catalogue *next = NULL;
         const pack *p;
 
         status = packs_read(c->packs, dir, &p, err);
         if (status == MOE_OK) {
             MOE_INFO("pack %s %s, %zu experts, %s", pack_name(p), pack_version(p), pack_n_experts(p), pack_hash(p));
-            status = add(c, p, now_ms, err);
+            status = catalogue_with_pack(c->catalogue, p, "--pack", now_ms, &next, err);
+        }
+        if (status == MOE_OK) {
+            catalogue_unref(c->catalogue);
+            c->catalogue = next;
         }
     }
     return status;

@@ -145,7 +145,7 @@ static void set_why(follower *f, const moe_error *why)
 
 void follower_try_again(follower *f, uint64_t in_ms)
 {
-    uint64_t at = ledger_now_ms() + in_ms;
+    uint64_t at = moe_wall_ms() + in_ms;
 
     f->again_ms = f->again_ms == 0 ? at : MOE_MIN(f->again_ms, at);
 }
@@ -221,7 +221,7 @@ static void follow_pending(follower *f, const cluster_state *s, uint64_t *bitmap
 static void follow_former(follower *f, const cluster_state *s, uint64_t *bitmap)
 {
     static const uint64_t none = 0;
-    uint64_t now = ledger_now_ms();
+    uint64_t now = moe_wall_ms();
     moe_error err = {""};
 
     if (catalogue_get_pending(s->catalogue) != NULL || now < f->former_ms) {

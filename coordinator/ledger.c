@@ -8,14 +8,6 @@
 /* A request that was let in reaches the engine within this time; until then nothing may go that it needs. */
 #define ADMISSION_MS 10000u
 
-uint64_t ledger_now_ms(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_REALTIME, &t);
-    return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
-}
-
 /* ------------------------------------------------------------------------------------------------ the table */
 static catalogue *current(void *ctx)
 {
@@ -173,7 +165,7 @@ moe_status ledger_check_wanted(const catalogue *c, const router_set *set, uint64
 {
     uint64_t keep = keep_unused_ms > ADMISSION_MS ? keep_unused_ms - ADMISSION_MS : 0;
 
-    return catalogue_check_wanted(c, set, ledger_now_ms(), keep, err);
+    return catalogue_check_wanted(c, set, moe_wall_ms(), keep, err);
 }
 
 /* ------------------------------------------------------------------------------------------------ the owner's side */
@@ -279,22 +271,13 @@ void ledger_set_offers(ledger *l, const api_offer *offers, size_t n)
     pthread_mutex_unlock(&l->lock);
 }
 
-static bool is_called(const catalogue_pack *p, const char *word)
-{
-    size_t n = strlen(p->name);
-
-    return strcmp(p->hash, word) == 0 ||
-           (strncmp(p->name, word, n) == 0 &&
-            (word[n] == '\0' || (word[n] == '@' && strcmp(word + n + 1, p->version) == 0)));
-}
-
 bool ledger_find_offer(ledger *l, const char *word, char hash[65])
 {
     pthread_mutex_lock(&l->lock);
     const catalogue_pack *p = catalogue_find_pack(l->current, word);
 
     for (size_t i = 0; i < l->n_offers && p == NULL; i++) {
-        p = is_called(&l->offers[i].pack, word) ? &l->offers[i].pack : NULL;
+        p = catalogue_pack_is_called(&l->offers[i].pack, word) ? &l->offers[i].pack : NULL;
     }
     if (p != NULL) {
         memcpy(hash, p->hash, sizeof p->hash);

@@ -71,6 +71,5 @@ bool ledger_find_offer(ledger *l, const char *word, char hash[65]);
 
 /* catalogue_check_wanted, with time for a request to reach the engine. */
 moe_status ledger_check_wanted(const catalogue *c, const router_set *set, uint64_t keep_unused_ms, moe_error *err);
-uint64_t ledger_now_ms(void); /* of the wall clock */
 
 #endif

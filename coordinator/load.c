@@ -2,7 +2,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "coordinator/coordinator_priv.h"
@@ -155,14 +154,6 @@ static moe_status open_device(coordinator *c, moe_error *err)
                                       .full_scan = c->config.no_early_exit};
 
     return compute_cpu_open(&options, &c->device, err);
-}
-
-static uint64_t wall_ms(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_REALTIME, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
 static moe_status open_maker(coordinator *c, moe_error *err)
@@ -388,7 +379,7 @@ moe_status coordinator_load(coordinator *c, moe_error *err)
         status = open_base_set(c, err);
     }
     if (status == MOE_OK) {
-        status = first_packs_check(c, wall_ms(), err);
+        status = first_packs_check(c, moe_wall_ms(), err);
     }
     if (status == MOE_OK) {
         status = load_model(c, err);

@@ -13,7 +13,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "coordinator/pool_priv.h"
 
@@ -375,11 +374,8 @@ moe_status pool_open(const pool_options *options, pool **out, moe_error *err)
 
 static uint64_t wall_ms(void *ctx)
 {
-    struct timespec now = {0};
-
     (void)ctx;
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return moe_wall_ms();
 }
 
 moe_status pool_join(pool *p, const char *address, moe_error *err)

@@ -36,7 +36,7 @@ static void undo(registry *r, catalogue *before, const catalogue *plan, const mo
     catalogue *next = NULL;
     moe_error err;
 
-    if (catalogue_undo(plan, catalogue_get_pending(plan)->number, ledger_now_ms(), why->text, &next, &err) != MOE_OK) {
+    if (catalogue_undo(plan, catalogue_get_pending(plan)->number, moe_wall_ms(), why->text, &next, &err) != MOE_OK) {
         MOE_WARN("change %s: undone, and not in the log: %s", catalogue_get_pending(plan)->what, err.text);
         next = catalogue_ref(before);
     }
@@ -68,7 +68,7 @@ static moe_status take_plan(registry *r, job *j, const catalogue *plan, router_s
                                     .progress_ctx = &t};
 
         changes.packs = packs_gates(o->packs, &changes.n_packs);
-        catalogue_wanted(plan, ledger_now_ms(), o->keep_unused_ms, wanted);
+        catalogue_wanted(plan, moe_wall_ms(), o->keep_unused_ms, wanted);
         status = o->change(o->change_ctx, o->engine, &changes, err);
     }
     free(wanted);
@@ -81,10 +81,10 @@ static moe_status carry_out(registry *r, job *j, const catalogue *plan, moe_erro
     catalogue *next = NULL;
     moe_status status;
 
-    if (ledger_now_ms() > p->deadline_ms) {
+    if (moe_wall_ms() > p->deadline_ms) {
         return moe_fail(err, MOE_ERR_TIMEOUT, "%s: the time is over", p->what);
     }
-    status = catalogue_commit(plan, p->number, ledger_now_ms(), &next, err);
+    status = catalogue_commit(plan, p->number, moe_wall_ms(), &next, err);
     if (status == MOE_OK) {
         status = take_plan(r, j, plan, p->name[0] == '\0' ? p->target : NULL, err);
     }
@@ -118,7 +118,7 @@ static void unload(registry *r)
 {
     moe_error err;
 
-    r->swept_ms = ledger_now_ms();
+    r->swept_ms = moe_wall_ms();
     if (take_plan(r, NULL, r->ledger.current, NULL, &err) != MOE_OK) {
         MOE_WARN("experts that are not needed stay loaded: %s", err.text);
     }
@@ -163,7 +163,7 @@ static moe_status begin(registry *r, job *j, catalogue **plan, moe_error *err)
     catalogue_pack described = {.n_layers = 0};
     moe_status status = MOE_OK;
 
-    change->now_ms = ledger_now_ms();
+    change->now_ms = moe_wall_ms();
     change->deadline_ms = change->now_ms + (j->ask.timeout_ms != 0 ? j->ask.timeout_ms : LEDGER_TIMEOUT_MS);
     if (change->op == CATALOGUE_ADD || change->op == CATALOGUE_UPDATE) {
         status = read_pack(r, j, &described, err);
@@ -198,7 +198,7 @@ static moe_status do_job(registry *r, job *j, moe_error *err)
     if (status != MOE_OK) {
         undo(r, j->before, plan, err);
     }
-    r->changed_ms = ledger_now_ms();
+    r->changed_ms = moe_wall_ms();
     plan_unloading(r);
     return status;
 }

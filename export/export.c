@@ -10,23 +10,12 @@
 /* ------------------------------------------------------------------------------------------------ what goes in */
 static moe_status take_in(exporting *x, const pack *p)
 {
-    catalogue_pack described;
-    catalogue *begun = NULL, *done = NULL;
-    moe_status status = catalogue_describe((const struct pack *)p, &described, x->err);
+    catalogue *next = NULL;
+    moe_status status = catalogue_with_pack(x->catalogue, p, NULL, 0, &next, x->err);
 
-    if (status != MOE_OK) {
-        return status;
-    }
-    const catalogue_change add = {.op = CATALOGUE_ADD, .pack = &described};
-    status = catalogue_begin(x->catalogue, &add, &begun, x->err);
-    if (status == MOE_OK) {
-        status = catalogue_commit(begun, catalogue_get_pending(begun)->number, 0, &done, x->err);
-    }
-    catalogue_pack_fini(&described);
-    catalogue_unref(begun);
     if (status == MOE_OK) {
         catalogue_unref(x->catalogue);
-        x->catalogue = done;
+        x->catalogue = next;
     }
     return status;
 }
