@@ -91,19 +91,29 @@ static const char *take_item(const char *at, int64_t *layer, int64_t *first, int
     return end != NULL && (*end == '\0' || *end == ',') && *last >= *first && *last - *first < 1 << 16 ? end : NULL;
 }
 
+moe_status cli_change_put_number(ProtobufCMessage *m, const char *field, uint64_t number, moe_error *err)
+{
+    char text[24];
+
+    (void)snprintf(text, sizeof text, "%" PRIu64, number);
+    return cli_message_set(m, field, text, err);
+}
+
+moe_status cli_change_add_layer(ProtobufCMessage *request, const char *field, uint64_t layer, ProtobufCMessage **out,
+                                moe_error *err)
+{
+    moe_status status = cli_message_add(request, field, out, err);
+
+    return status == MOE_OK ? cli_change_put_number(*out, "layer", layer, err) : status;
+}
+
 static moe_status add_item(ProtobufCMessage *request, int64_t layer, int64_t first, int64_t last, moe_error *err)
 {
     ProtobufCMessage *list = NULL;
-    char text[24];
-    moe_status status = cli_message_add(request, "experts", &list, err);
+    moe_status status = cli_change_add_layer(request, "experts", (uint64_t)layer, &list, err);
 
-    (void)snprintf(text, sizeof text, "%" PRId64, layer);
-    if (status == MOE_OK) {
-        status = cli_message_set(list, "layer", text, err);
-    }
     for (int64_t id = first; id <= last && status == MOE_OK; id++) {
-        (void)snprintf(text, sizeof text, "%" PRId64, id);
-        status = cli_message_set(list, "ids", text, err);
+        status = cli_change_put_number(list, "ids", (uint64_t)id, err);
     }
     return status;
 }
@@ -183,22 +193,27 @@ static void show_progress(telling *t, const Conclave__V1__ChangeProgress *p)
     fputc('\n', stderr);
 }
 
-static void put_result(const Conclave__V1__ChangeResult *r, moe_text *out)
+void cli_put_savings(const Conclave__V1__ChangeResult *r, moe_text *out)
 {
     char size[MOE_SIZE_TEXT];
 
-    moe_text_printf(out, "%s%s, change %" PRIu64 ": %s%s %.*s -> %.*s\n", r->dry_run ? "would be: " : "", r->what,
-                    r->number, r->name[0] != '\0' ? "set " : "the default set", r->name, CLI_SET_DIGITS,
-                    r->set_before[0] != '\0' ? r->set_before : "none", CLI_SET_DIGITS,
-                    r->set_after[0] != '\0' ? r->set_after : "none");
-    cli_put_expert_lists(r->added, r->n_added, "+", out);
-    cli_put_expert_lists(r->removed, r->n_removed, "-", out);
     for (size_t i = 0; i < r->n_savings; i++) {
         if (r->savings[i]->n_experts > 0) {
             moe_text_printf(out, "node %s could drop %" PRIu32 " experts, %s\n", r->savings[i]->node_id,
                             r->savings[i]->n_experts, moe_size_text((size_t)r->savings[i]->bytes, size));
         }
     }
+}
+
+static void put_result(const Conclave__V1__ChangeResult *r, moe_text *out)
+{
+    moe_text_printf(out, "%s%s, change %" PRIu64 ": %s%s %.*s -> %.*s\n", r->dry_run ? "would be: " : "", r->what,
+                    r->number, r->name[0] != '\0' ? "set " : "the default set", r->name, CLI_SET_DIGITS,
+                    r->set_before[0] != '\0' ? r->set_before : "none", CLI_SET_DIGITS,
+                    r->set_after[0] != '\0' ? r->set_after : "none");
+    cli_put_expert_lists(r->added, r->n_added, "+", out);
+    cli_put_expert_lists(r->removed, r->n_removed, "-", out);
+    cli_put_savings(r, out);
 }
 
 static moe_status print_progress(void *ctx, const ProtobufCMessage *reply, moe_error *err)
@@ -234,4 +249,20 @@ moe_status cli_change_call(cli_run *run, const char *method, ProtobufCMessage *r
     status = cli_run_call(run, path, request, &conclave__v1__change_progress__descriptor, print_progress, &t, err);
     return status == MOE_OK && !t.has_result ? moe_fail(err, MOE_ERR_DATA_LOSS, "the server ended without a result")
                                              : status;
+}
+
+moe_status cli_change_words(cli_run *run, const char *method, const ProtobufCMessageDescriptor *type, const char *field,
+                            const char *to, moe_error *err)
+{
+    ProtobufCMessage *m = NULL;
+    moe_status status = cli_change_request(type, field, field != NULL ? run->args[1] : NULL, &m, err);
+
+    if (status == MOE_OK && to != NULL) {
+        status = cli_message_set(m, to, run->args[2], err);
+    }
+    if (status == MOE_OK) {
+        status = cli_change_call(run, method, m, err);
+    }
+    cli_message_free(m);
+    return status;
 }

@@ -17,11 +17,21 @@ MOE_NODISCARD moe_status cli_change_experts(const char *what, const char *text, 
 /* A new request of a type; fills a text field where there is a text. */
 MOE_NODISCARD moe_status cli_change_request(const ProtobufCMessageDescriptor *type, const char *field, const char *text,
                                             ProtobufCMessage **out, moe_error *err);
+/* The whole of such a command: a request of a type, with the first argument in one field and the second in another (NULL: none),
+ * and its call. */
+MOE_NODISCARD moe_status cli_change_words(cli_run *run, const char *method, const ProtobufCMessageDescriptor *type,
+                                          const char *field, const char *to, moe_error *err);
+MOE_NODISCARD moe_status cli_change_put_number(ProtobufCMessage *m, const char *field, uint64_t number, moe_error *err);
+/* One more of a repeated field of messages about a layer each; *out is the request's. */
+MOE_NODISCARD moe_status cli_change_add_layer(ProtobufCMessage *request, const char *field, uint64_t layer,
+                                              ProtobufCMessage **out, moe_error *err);
 /* The values of a repeatable option into the field of that name. */
 MOE_NODISCARD moe_status cli_change_repeated(const cli_run *run, const char *name, ProtobufCMessage *request,
                                              moe_error *err);
 /* A line per layer: "mark layer 3: experts 0-4,7". */
 void cli_put_expert_lists(Conclave__V1__ExpertList *const *lists, size_t n, const char *mark, moe_text *out);
+/* What nodes could drop, a line each. */
+void cli_put_savings(const Conclave__V1__ChangeResult *r, moe_text *out);
 void cli_put_time(uint64_t ms, moe_text *out); /* of this machine's zone; "-": 0 */
 
 #endif

@@ -47,7 +47,6 @@ static moe_status read_pem(const char *flag, const char *path, char **out, moe_e
     return status;
 }
 
-/* The first line that says something. What HTTP/2 could not carry is refused here. */
 /* The server's file says behind a token which sets it is bound to: "TOKEN sets=a,b". */
 static size_t without_sets(const char *line, size_t n)
 {
@@ -61,6 +60,7 @@ static size_t without_sets(const char *line, size_t n)
     return n - rest > 5 && strncmp(line + rest, "sets=", 5) == 0 ? end : n;
 }
 
+/* The first line that says something. What HTTP/2 could not carry is refused here. */
 static moe_status find_token(const char *text, const char *path, const char **token_out, size_t *n_out, moe_error *err)
 {
     const char *at = text;

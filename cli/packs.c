@@ -142,40 +142,24 @@ static moe_status run_list(cli_run *run, moe_error *err)
 }
 
 /* field, to: the fields of the first and of the second word; NULL: there is none. */
-static moe_status run_change(cli_run *run, const char *method, const ProtobufCMessageDescriptor *type,
-                             const char *field, const char *to, moe_error *err)
-{
-    ProtobufCMessage *m = NULL;
-    moe_status status = cli_change_request(type, field, field != NULL ? run->args[1] : NULL, &m, err);
-
-    if (status == MOE_OK && to != NULL) {
-        status = cli_message_set(m, to, run->args[2], err);
-    }
-    if (status == MOE_OK) {
-        status = cli_change_call(run, method, m, err);
-    }
-    cli_message_free(m);
-    return status;
-}
-
 static moe_status run_add(cli_run *run, moe_error *err)
 {
-    return run_change(run, "AddPack", &conclave__v1__add_pack_request__descriptor, "pack", NULL, err);
+    return cli_change_words(run, "AddPack", &conclave__v1__add_pack_request__descriptor, "pack", NULL, err);
 }
 
 static moe_status run_remove(cli_run *run, moe_error *err)
 {
-    return run_change(run, "RemovePack", &conclave__v1__remove_pack_request__descriptor, "pack", NULL, err);
+    return cli_change_words(run, "RemovePack", &conclave__v1__remove_pack_request__descriptor, "pack", NULL, err);
 }
 
 static moe_status run_update(cli_run *run, moe_error *err)
 {
-    return run_change(run, "UpdatePack", &conclave__v1__update_pack_request__descriptor, "pack", "to", err);
+    return cli_change_words(run, "UpdatePack", &conclave__v1__update_pack_request__descriptor, "pack", "to", err);
 }
 
 static moe_status run_rollback(cli_run *run, moe_error *err)
 {
-    return run_change(run, "Rollback", &conclave__v1__rollback_request__descriptor, NULL, NULL, err);
+    return cli_change_words(run, "Rollback", &conclave__v1__rollback_request__descriptor, NULL, NULL, err);
 }
 
 moe_status cli_packs_run(cli_run *run, moe_error *err)

@@ -87,17 +87,11 @@ static moe_status fill_without(const reading *r, ProtobufCMessage *request, moe_
     moe_status status = MOE_OK;
 
     for (size_t l = 0; l < r->n_without && status == MOE_OK; l++) {
-        ProtobufCMessage *element = NULL;
-        char text[24];
+        ProtobufCMessage *list = NULL;
 
-        status = cli_message_add(request, "set.without", &element, err);
-        (void)snprintf(text, sizeof text, "%" PRIu32, r->without[l]->layer);
-        if (status == MOE_OK) {
-            status = cli_message_set(element, "layer", text, err);
-        }
+        status = cli_change_add_layer(request, "set.without", r->without[l]->layer, &list, err);
         for (size_t i = 0; i < r->without[l]->n_ids && status == MOE_OK; i++) {
-            (void)snprintf(text, sizeof text, "%" PRId32, r->without[l]->ids[i]);
-            status = cli_message_set(element, "ids", text, err);
+            status = cli_change_put_number(list, "ids", (uint64_t)r->without[l]->ids[i], err);
         }
     }
     return status;
@@ -229,23 +223,16 @@ static moe_status fill_usage(const profile *p, ProtobufCMessage *request, moe_er
     moe_status status = MOE_OK;
 
     for (size_t l = 0; l < p->n_layers && status == MOE_OK; l++) {
-        ProtobufCMessage *element = NULL;
-        char text[24];
+        const uint64_t *rows = p->layers[l].rows;
+        ProtobufCMessage *usage = NULL;
 
-        status = cli_message_add(request, "usage", &element, err);
-        (void)snprintf(text, sizeof text, "%zu", l);
-        if (status == MOE_OK) {
-            status = cli_message_set(element, "layer", text, err);
-        }
+        status = cli_change_add_layer(request, "usage", l, &usage, err);
         for (size_t id = 0; id < p->layers[l].n && status == MOE_OK; id++) {
-            if (p->layers[l].rows[id] == 0) {
-                continue;
+            if (rows[id] > 0) {
+                status = cli_change_put_number(usage, "ids", id, err);
             }
-            (void)snprintf(text, sizeof text, "%zu", id);
-            status = cli_message_set(element, "ids", text, err);
-            (void)snprintf(text, sizeof text, "%" PRIu64, p->layers[l].rows[id]);
-            if (status == MOE_OK) {
-                status = cli_message_set(element, "rows", text, err);
+            if (rows[id] > 0 && status == MOE_OK) {
+                status = cli_change_put_number(usage, "rows", rows[id], err);
             }
         }
     }
@@ -277,8 +264,6 @@ static uint32_t experts_of(const Conclave__V1__GetModelResponse *m, uint32_t lay
 
 static void put_plan(const Conclave__V1__ChangeResult *r, const Conclave__V1__GetModelResponse *m, moe_text *out)
 {
-    char size[MOE_SIZE_TEXT];
-
     for (size_t i = 0; i < r->n_removed; i++) {
         const Conclave__V1__ExpertList *l = r->removed[i];
         const uint32_t before = experts_of(m, l->layer);
@@ -292,12 +277,7 @@ static void put_plan(const Conclave__V1__ChangeResult *r, const Conclave__V1__Ge
         cli_ranges_end(&ranges);
         moe_text_printf(out, "\n");
     }
-    for (size_t i = 0; i < r->n_savings; i++) {
-        if (r->savings[i]->n_experts > 0) {
-            moe_text_printf(out, "node %s could drop %" PRIu32 " experts, %s\n", r->savings[i]->node_id,
-                            r->savings[i]->n_experts, moe_size_text((size_t)r->savings[i]->bytes, size));
-        }
-    }
+    cli_put_savings(r, out);
 }
 
 static moe_status fetch_model(profile *p, ProtobufCMessage **out, moe_error *err)

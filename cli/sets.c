@@ -146,27 +146,14 @@ static moe_status run_define(cli_run *run, moe_error *err)
     return status;
 }
 
-static moe_status run_word(cli_run *run, const char *method, const ProtobufCMessageDescriptor *type, const char *field,
-                           moe_error *err)
-{
-    ProtobufCMessage *m = NULL;
-    moe_status status = cli_change_request(type, field, run->args[1], &m, err);
-
-    if (status == MOE_OK) {
-        status = cli_change_call(run, method, m, err);
-        cli_message_free(m);
-    }
-    return status;
-}
-
 static moe_status run_use(cli_run *run, moe_error *err)
 {
-    return run_word(run, "UseSet", &conclave__v1__use_set_request__descriptor, "set", err);
+    return cli_change_words(run, "UseSet", &conclave__v1__use_set_request__descriptor, "set", NULL, err);
 }
 
 static moe_status run_forget(cli_run *run, moe_error *err)
 {
-    return run_word(run, "ForgetSet", &conclave__v1__forget_set_request__descriptor, "name", err);
+    return cli_change_words(run, "ForgetSet", &conclave__v1__forget_set_request__descriptor, "name", NULL, err);
 }
 
 moe_status cli_sets_run(cli_run *run, moe_error *err)
