@@ -1,4 +1,4 @@
-/* How a program lets the API see its catalogue, and ask for changes. The API knows neither files nor a cluster; registry.c of
+/* How a program lets the API see its catalogue, and ask for changes. The API knows neither files nor a cluster; ledger.c of
  * coordinator/ fills the table.
  *
  * Threads: all may be called from any thread. */
@@ -28,6 +28,7 @@ typedef struct api_told {
     const catalogue *before, *plan;
 } api_told;
 
+#define API_MAX_OFFERS 64
 /* A pack that could be added, and its place. */
 typedef struct api_offer {
     catalogue_pack pack; /* its layers may be NULL */

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_OFFERS 64 /* told of */
-
 enum { LIST_PACKS = 1, LIST_SETS = 1, LOG_ENTRIES = 1 };
 
 static char *text(const char *s)
@@ -116,7 +114,7 @@ void list_packs_start(rpc_call *call, const uint8_t *bytes, size_t n)
 {
     ProtobufCMessage *r = rpc_unpack(call, &conclave__v1__list_packs_request__descriptor, bytes, n);
     const api_catalogue *from = rpc_catalogue(call);
-    api_offer *offers = r != NULL ? calloc(MAX_OFFERS, sizeof offers[0]) : NULL;
+    api_offer *offers = r != NULL ? calloc(API_MAX_OFFERS, sizeof offers[0]) : NULL;
     moe_text out;
 
     if (r == NULL) {
@@ -124,7 +122,8 @@ void list_packs_start(rpc_call *call, const uint8_t *bytes, size_t n)
     }
     rpc_free(r);
     moe_text_init(&out, RPC_MAX_REPLY_BYTES);
-    size_t n_offers = offers != NULL ? MOE_MIN(from->offers(from->ctx, offers, MAX_OFFERS), (size_t)MAX_OFFERS) : 0;
+    size_t n_offers =
+        offers != NULL ? MOE_MIN(from->offers(from->ctx, offers, API_MAX_OFFERS), (size_t)API_MAX_OFFERS) : 0;
     catalogue *c = current(call);
     for (size_t i = 0; i < catalogue_n_packs(c); i++) {
         const catalogue_pack *p = catalogue_pack_at(c, i);
@@ -178,7 +177,7 @@ static void put_set(moe_text *out, const catalogue *c, const router_set *set, bo
         m.size += router_set_at(set, l)->n_experts;
     }
     for (size_t i = 0; packs != NULL && i < catalogue_n_packs(c); i++) {
-        if (count_in(set, catalogue_pack_at(c, i)) > 0) {
+        if (catalogue_uses(set, catalogue_pack_at(c, i))) {
             packs[m.n_packs++] = text(catalogue_pack_at(c, i)->name);
         }
     }

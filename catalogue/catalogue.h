@@ -110,6 +110,8 @@ const catalogue_pack *catalogue_pack_at(const catalogue *c, size_t i); /* in the
 bool catalogue_pack_is_called(const catalogue_pack *p, const char *word);
 /* By a word of the list above but "base". NULL: there is none. */
 const catalogue_pack *catalogue_find_pack(const catalogue *c, const char *word);
+/* Whether a set has an expert of a pack that was taken in. */
+bool catalogue_uses(const router_set *set, const catalogue_pack *p);
 /* Which pack an expert is of; NULL: the checkpoint's, or nobody's. place: its place in the pack's layer; may be NULL. */
 const catalogue_pack *catalogue_pack_of(const catalogue *c, uint32_t layer, int32_t expert_id, uint32_t *place);
 

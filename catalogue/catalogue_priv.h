@@ -64,8 +64,7 @@ MOE_NODISCARD moe_status members_leave_out(members *m, const catalogue *c, const
                                            moe_error *err);
 MOE_NODISCARD moe_status catalogue_slot_of(const catalogue *c, const catalogue_expert *e, uint32_t *out,
                                            moe_error *err);
-bool members_have_pack(const members *m, const catalogue_pack *p);   /* an expert of it */
-bool catalogue_uses(const router_set *set, const catalogue_pack *p); /* the same of a set */
+bool members_have_pack(const members *m, const catalogue_pack *p); /* an expert of it */
 MOE_NODISCARD moe_status members_put_packs(members *m, const catalogue *c, const char *const *words, size_t n, bool in,
                                            moe_error *err);
 

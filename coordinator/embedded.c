@@ -104,17 +104,10 @@ static void release(void *ctx, const api_view_snapshot *s)
     }
 }
 
-static moe_status fill_view(embedded *e, const router_space *space)
+static moe_status fill_view(embedded *e)
 {
     e->view = (api_view){.acquire = acquire, .release = release, .ctx = e};
-    e->held = calloc(router_space_words(space), sizeof *e->held);
-    for (uint32_t slot = 0; e->held != NULL && slot < router_space_n_slots(space); slot++) {
-        if (!router_space_expert(space, slot)->is_local) {
-            router_bit_set(e->held, slot);
-        }
-    }
-    e->n_words = router_space_words(space);
-    return e->held == NULL ? MOE_ERR_NO_MEMORY : embedded_shown_open(e->placement, &e->shown);
+    return embedded_shown_open(e->placement, &e->shown);
 }
 
 /* ------------------------------------------------------------------------------------------------ the node */
@@ -279,7 +272,7 @@ moe_status embedded_open(const embedded_options *options, embedded **out, moe_er
     if (status == MOE_OK) {
         status = meet(e, err);
     }
-    if (status == MOE_OK && (status = fill_view(e, options->space)) != MOE_OK) {
+    if (status == MOE_OK && (status = fill_view(e)) != MOE_OK) {
         (void)moe_fail(err, status, "embedded node: out of memory");
     }
     if (status != MOE_OK) {
@@ -302,7 +295,6 @@ void embedded_close(embedded *e)
     transport_loopback_net_close(e->net);
     router_placement_unref(e->placement);
     embedded_shown_unref(e->shown);
-    free(e->held);
     pthread_mutex_destroy(&e->lock);
     free(e);
 }

@@ -26,7 +26,10 @@ typedef struct change {
 
 static bool is_held(const embedded *e, uint32_t slot)
 {
-    return slot / 64 < e->n_words && router_bit(e->held, slot);
+    size_t n;
+
+    (void)router_placement_owners(e->placement, slot, &n);
+    return n > 0;
 }
 
 bool embedded_holds(const embedded *e, uint32_t layer, int32_t expert_id)
@@ -236,16 +239,12 @@ static void keep(change *x)
     embedded *e = x->e;
     router_placement *placement = e->placement;
     embedded_shown *shown = e->shown;
-    uint64_t *held = e->held;
 
     e->placement = x->placement;
-    e->held = x->hold;
-    e->n_words = router_space_words(x->c->space);
     pthread_mutex_lock(&e->lock);
     e->shown = x->shown;
     pthread_mutex_unlock(&e->lock);
     x->placement = placement;
-    x->hold = held;
     x->shown = shown;
 }
 

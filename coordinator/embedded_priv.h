@@ -26,9 +26,7 @@ struct embedded {
     expert_checkpoint checkpoint;
     expert_node *node;
     exchange *exchange;
-    router_placement *placement; /* shared; of whoever makes changes */
-    uint64_t *held;              /* owned [n_words] by slot; of whoever makes changes */
-    size_t n_words;
+    router_placement *placement; /* shared; of whoever makes changes: its experts are those that are held */
     const char *device_name;
     size_t expert_bytes;
 

@@ -238,7 +238,7 @@ static void follow_former(follower *f, const cluster_state *s, uint64_t *bitmap)
 /* Packs that nodes bring, each once. */
 static void list_offers(follower *f, const cluster_state *s)
 {
-    api_offer *all = calloc(LEDGER_MAX_OFFERS, sizeof *all);
+    api_offer *all = calloc(API_MAX_OFFERS, sizeof *all);
     size_t n = 0;
 
     for (size_t i = 0; i < s->n_nodes && all != NULL; i++) {
@@ -249,7 +249,7 @@ static void list_offers(follower *f, const cluster_state *s)
             while (at < n && strcmp(all[at].pack.hash, from->hash) != 0) {
                 at++;
             }
-            if (at == LEDGER_MAX_OFFERS) {
+            if (at == API_MAX_OFFERS) {
                 continue;
             }
             if (at == n) {
@@ -314,22 +314,14 @@ static moe_status check_set(void *ctx, const catalogue *c, const router_set *set
 {
     follower *f = ctx;
     moe_status status = ledger_check_wanted(c, set, f->o.keep_unused_ms, err);
-    uint64_t *bitmap = status == MOE_OK ? calloc(router_space_words(catalogue_space(c)), sizeof *bitmap) : NULL;
 
-    if (status == MOE_OK && bitmap == NULL) {
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory");
-    }
-    if (status == MOE_OK) {
-        router_set_mark(set, catalogue_space(c), bitmap);
-    }
     for (size_t i = 0; i < catalogue_n_packs(c) && status == MOE_OK; i++) {
         const catalogue_pack *p = catalogue_pack_at(c, i);
 
-        if (!atomic_load(&f->has_rows[i]) && has_expert_of(c, p, bitmap)) {
+        if (!atomic_load(&f->has_rows[i]) && catalogue_uses(set, p)) {
             status = moe_fail(err, MOE_ERR_NOT_FOUND, "set: pack %s %s is not here", p->name, p->version);
         }
     }
-    free(bitmap);
     return status;
 }
 

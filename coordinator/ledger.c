@@ -252,7 +252,7 @@ void ledger_offer(ledger *l, const catalogue_pack *p, const char *source)
     for (size_t i = 0; i < l->n_offers; i++) {
         is_new = is_new && strcmp(l->offers[i].pack.hash, p->hash) != 0;
     }
-    if (is_new && l->n_offers < LEDGER_MAX_OFFERS) {
+    if (is_new && l->n_offers < API_MAX_OFFERS) {
         api_offer *to = &l->offers[l->n_offers++];
 
         to->pack = *p;
@@ -266,7 +266,7 @@ void ledger_offer(ledger *l, const catalogue_pack *p, const char *source)
 void ledger_set_offers(ledger *l, const api_offer *offers, size_t n)
 {
     pthread_mutex_lock(&l->lock);
-    l->n_offers = MOE_MIN(n, (size_t)LEDGER_MAX_OFFERS);
+    l->n_offers = MOE_MIN(n, (size_t)API_MAX_OFFERS);
     memcpy(l->offers, offers, l->n_offers * sizeof *offers);
     pthread_mutex_unlock(&l->lock);
 }
@@ -291,7 +291,7 @@ moe_status ledger_open(ledger *l, engine *e, catalogue *first, const char *no_ch
                        void *check_ctx, moe_error *err)
 {
     *l = (ledger){.engine = e, .no_changes = no_changes, .check = check, .check_ctx = check_ctx};
-    l->offers = calloc(LEDGER_MAX_OFFERS, sizeof *l->offers);
+    l->offers = calloc(API_MAX_OFFERS, sizeof *l->offers);
     if (l->offers == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "the catalogue: out of memory");
     }

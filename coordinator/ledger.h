@@ -12,7 +12,6 @@
 
 #define LEDGER_MAX_ASKED  16      /* changes that wait; beyond, MOE_ERR_BUSY */
 #define LEDGER_TIMEOUT_MS 600000u /* of a change that names none */
-#define LEDGER_MAX_OFFERS 64      /* packs to be added by name */
 
 /* A change that somebody asked for: a copy of what was asked, and how it stands. */
 typedef struct job {
@@ -65,7 +64,7 @@ void ledger_end(ledger *l, job *j, moe_status status, const moe_error *err);
 void ledger_publish(ledger *l, catalogue *next); /* whose reference is the ledger's */
 /* A pack that can be added, unless it is told of already. */
 void ledger_offer(ledger *l, const catalogue_pack *p, const char *source);
-void ledger_set_offers(ledger *l, const api_offer *offers, size_t n); /* these alone; at most LEDGER_MAX_OFFERS */
+void ledger_set_offers(ledger *l, const api_offer *offers, size_t n); /* these alone; at most API_MAX_OFFERS */
 /* The hash of a pack by NAME, NAME@VERSION or hash: of one that the catalogue has, or that is offered. */
 bool ledger_find_offer(ledger *l, const char *word, char hash[65]);
 

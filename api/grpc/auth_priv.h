@@ -1,5 +1,5 @@
 /* auth: bearer tokens from a file, one per line, blank lines and lines that begin with # left out. "TOKEN sets=a,b" binds
- * a token to sets by their names; of a token that is there twice the last line counts.
+ * a token to sets by their names; a token that is there twice with other sets is refused.
  * Threads: one. */
 #ifndef CONCLAVE_API_GRPC_AUTH_PRIV_H
 #define CONCLAVE_API_GRPC_AUTH_PRIV_H
