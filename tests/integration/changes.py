@@ -4,13 +4,12 @@ they gave alone, whatever happens to the default set; and what was changed gives
 Run by ctest: changes.py CONCLAVE COORDINATOR REPOSITORY"""
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import threading
 import unittest
 
-from coordinator import WAIT_S, Coordinator, clean_env
+from coordinator import Coordinator
+from pack_case import PackCase, run
 
 CONCLAVE, COORDINATOR, ROOT = sys.argv[1:4]
 MODEL = os.path.join(ROOT, "tests", "vectors", "olmoe-gqa")
@@ -18,17 +17,7 @@ IDS = ",".join(str((7 * i) % 60) for i in range(1, 25))
 CYCLES, STREAMS = 3, 3
 
 
-def run(*args):
-    return subprocess.run(args, capture_output=True, text=True, timeout=WAIT_S, env=clean_env())
-
-
-class Changes(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-        os.environ["XDG_CACHE_HOME"] = os.path.join(self.folder, "cache")
-
+class Changes(PackCase):
     def make(self, out, *args):
         path = os.path.join(self.folder, out)
         done = run("/usr/bin/python3", "-B", os.path.join(ROOT, "tools", "make_pack.py"), "random", path, "--model", MODEL, "--conclave",

@@ -7,19 +7,17 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import unittest
 
 import numpy as np
 
 import concatenated
 from checkpoint_experts import open_model as experts_of
+from pack_case import MODELS, PackCase
 from pack_files import array, load_json, read_directory
 
 CONCLAVE, ROOT = sys.argv[1:3]
 VECTORS = os.path.join(ROOT, "tests", "vectors")
-# One of each family and gate.
-MODELS = ("olmoe-gqa", "mixtral", "qwen3-moe", "molm-mlp", "molm-linear-kv", "molm-gmm-k4", "moe++-raw-logits", "moe++-2layer-double")
 FIRST_MAP = "model.layers.0.mlp.moe.gate.gate_map.weight"  # nothing reads it
 COUNTS = ("num_experts", "num_local_experts", "n_mlp_experts")
 
@@ -34,16 +32,7 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
 
 
-class Exported(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-        os.environ["XDG_CACHE_HOME"] = os.path.join(self.folder, "cache")
-
-    def path(self, *names):
-        return os.path.join(self.folder, *names)
-
+class Exported(PackCase):
     def pack(self, name, model, *args):
         self.assertIsNone(concatenated.make_pack("random", self.path(name), "--model", os.path.join(VECTORS, model), "--conclave", CONCLAVE, *args))
         return self.path(name)

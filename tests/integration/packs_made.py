@@ -3,34 +3,18 @@
 Run by ctest: packs_made.py CONCLAVE REPOSITORY"""
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import unittest
 
 import concatenated
-from pack_files import read_directory, write_safetensors
+from pack_case import MODELS, PackCase, run
+from pack_files import read_directory
 
 CONCLAVE, ROOT = sys.argv[1:3]
 VECTORS = os.path.join(ROOT, "tests", "vectors")
-# One of each family and gate.
-MODELS = ("olmoe-gqa", "mixtral", "qwen3-moe", "molm-mlp", "molm-linear-kv", "molm-gmm-k4", "moe++-raw-logits", "moe++-2layer-double")
 
 
-def run(*args):
-    return subprocess.run(args, capture_output=True, text=True)
-
-
-class MakePack(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-        os.environ["XDG_CACHE_HOME"] = os.path.join(self.folder, "cache")
-
-    def path(self, *names):
-        return os.path.join(self.folder, *names)
-
+class MakePack(PackCase):
     def make(self, command, out, *args, model):
         """None, or what it was refused with."""
         return concatenated.make_pack(command, self.path(out), *args, "--model", model, "--conclave", CONCLAVE)

@@ -4,13 +4,12 @@ expert stands where the checkpoint's writer would have put it.
 Run by ctest: packs_served.py CONCLAVE COORDINATOR REPOSITORY"""
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import unittest
 
 import concatenated
-from coordinator import WAIT_S, Coordinator, clean_env, parse_reply
+from coordinator import Coordinator, parse_reply
+from pack_case import PackCase, run
 
 CONCLAVE, COORDINATOR, ROOT = sys.argv[1:4]
 VECTORS = os.path.join(ROOT, "tests", "vectors")
@@ -18,24 +17,9 @@ EQUAL = ("olmoe-gqa", "mixtral", "qwen3-moe", "molm-mlp", "molm-gmm-k4")
 IDS = [(7 * i) % 60 for i in range(1, 25)]
 
 
-def run(*args):
-    return subprocess.run(args, capture_output=True, text=True, timeout=WAIT_S, env=clean_env())
-
-
-class Served(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-        os.environ["XDG_CACHE_HOME"] = os.path.join(self.folder, "cache")
-
-    def path(self, *names):
-        return os.path.join(self.folder, *names)
-
+class Served(PackCase):
     def make(self, name, out, *args):
-        done = run("/usr/bin/python3", "-B", os.path.join(ROOT, "tools", "make_pack.py"), "random", self.path(out), "--model",
-                   os.path.join(VECTORS, name), "--conclave", CONCLAVE, *args)
-        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIsNone(concatenated.make_pack("random", self.path(out), "--model", os.path.join(VECTORS, name), "--conclave", CONCLAVE, *args))
         return self.path(out)
 
     def serve(self, model, *args):

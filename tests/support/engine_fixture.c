@@ -19,22 +19,6 @@ engine_fixture_options engine_fixture_defaults(const char *dir)
     return o;
 }
 
-static void open_maker(engine_fixture *f, const model_fixture_options *m)
-{
-    compute_device_options o = {.numeric_class = f->model.device->numeric_class,
-                                .isa = m->isa,
-                                .max_rows = 1,
-                                .max_ffn_rows = 1,
-                                .max_routed_rows = 1,
-                                .max_d_ff = f->model.config.d_ff,
-                                .max_context = 1};
-    moe_error err;
-
-    assert_int_equal(moe_threads_open(1, compute_thread_init, &f->one), MOE_OK);
-    o.threads = f->one;
-    assert_ok(compute_cpu_open(&o, &f->maker, &err), err);
-}
-
 void engine_fixture_open(engine_fixture *f, const engine_fixture_options *o)
 {
     static const unsigned char no_fingerprint[32];
@@ -47,7 +31,7 @@ void engine_fixture_open(engine_fixture *f, const engine_fixture_options *o)
     if (o->tokenizer_dir != NULL) {
         assert_ok(tokenizer_open(o->tokenizer_dir, f->model.config.vocab_size, NULL, &f->tokenizer, &err), err);
     }
-    open_maker(f, &m);
+    model_fixture_maker(&f->model, m.isa, &f->one, &f->maker);
     embedded_options e = {.config = &f->model.config,
                           .space = router_set_space(f->model.set),
                           .tensors = f->model.tensors,

@@ -60,6 +60,22 @@ void model_fixture_open(model_fixture *f, const model_fixture_options *o)
     router_space_unref(space);
 }
 
+void model_fixture_maker(const model_fixture *f, compute_isa isa, moe_threads **one, compute_device **maker)
+{
+    compute_device_options o = {.numeric_class = f->device->numeric_class,
+                                .isa = isa,
+                                .max_rows = 1,
+                                .max_ffn_rows = 1,
+                                .max_routed_rows = 1,
+                                .max_d_ff = f->config.d_ff,
+                                .max_context = 1};
+    moe_error err;
+
+    assert_int_equal(moe_threads_open(1, compute_thread_init, one), MOE_OK);
+    o.threads = *one;
+    assert_ok(compute_cpu_open(&o, maker, &err), err);
+}
+
 void model_fixture_load_experts(model_fixture *f)
 {
     moe_error err;

@@ -33,6 +33,8 @@ typedef struct model_fixture {
 model_fixture_options model_fixture_defaults(const char *dir);
 void model_fixture_open(model_fixture *f, const model_fixture_options *o);
 void model_fixture_close(model_fixture *f);
+/* A device beside it that makes experts and gates on one thread: *maker, then *one, are closed by the caller. */
+void model_fixture_maker(const model_fixture *f, compute_isa isa, moe_threads **one, compute_device **maker);
 void model_fixture_load_experts(model_fixture *f);
 /* Computes all picks of a routed batch in place: what the exchange does over nodes. */
 void model_fixture_compute(model_fixture *f, model_batch *batch);

@@ -84,20 +84,6 @@ static void join_packs(world *w, uint64_t seed)
     }
 }
 
-static void open_maker(world *w)
-{
-    compute_device_options o = {.numeric_class = w->f.device->numeric_class,
-                                .max_rows = 1,
-                                .max_ffn_rows = 1,
-                                .max_d_ff = w->f.config.d_ff,
-                                .max_context = 1};
-    moe_error err;
-
-    assert_int_equal(moe_threads_open(1, compute_thread_init, &w->one), MOE_OK);
-    o.threads = w->one;
-    assert_ok(compute_cpu_open(&o, &w->maker, &err), err);
-}
-
 static void open_world(world *w, const char *kind, bool bf16, bool guarded, uint64_t seed)
 {
     random_model m = random_model_defaults(kind);
@@ -113,7 +99,7 @@ static void open_world(world *w, const char *kind, bool bf16, bool guarded, uint
     o = model_fixture_defaults(w->folder.path);
     o.guarded = guarded;
     model_fixture_open(&w->f, &o);
-    open_maker(w);
+    model_fixture_maker(&w->f, COMPUTE_ISA_PORTABLE, &w->one, &w->maker);
     join_packs(w, seed);
     for (size_t p = 0; p < N_PACKS; p++) {
         gates[p] = w->packs[(p + seed / 2) % N_PACKS].gates; /* their order means nothing either */
