@@ -47,9 +47,8 @@ typedef struct embedded_changes {
      * when the space is a later version. */
     const model_gate_pack *packs;
     size_t n_packs;
-    /* The tensors of an added expert (checked by whoever opened its pack), or NULL: there are none. With mapped weights they
-     * stay as they are while the expert is held. */
-    const model_expert_parts *(*find)(void *ctx, uint32_t layer, int32_t expert_id);
+    /* As expert_checkpoint.find: what it gives stays while the expert is held. */
+    moe_status (*find)(void *ctx, uint32_t layer, int32_t expert_id, model_expert_parts *out, moe_error *err);
     void *find_ctx;
     /* Experts that are held from then on, by slot of the space: those that are not yet are made, others are unloaded. Those that
      * the current set or a live request needs stay in any case. NULL: all of the space. */

@@ -92,18 +92,12 @@ static moe_status list_moves(change *x)
 /* ------------------------------------------------------------------------------------------------ making */
 static moe_status make_expert(const change *x, moved_expert *m)
 {
-    const router_space *space = x->c->space;
     expert_checkpoint from = x->e->checkpoint;
     const expert_source source = expert_source_checkpoint(&from);
-    bool is_added = router_space_hash(space, router_space_slot(space, m->who.layer, m->who.id)) != NULL;
 
     from.device = x->e->o.maker;
     from.find = x->c->find;
     from.find_ctx = x->c->find_ctx;
-    if (is_added && (from.find == NULL || from.find(from.find_ctx, m->who.layer, m->who.id) == NULL)) {
-        return moe_fail(x->err, MOE_ERR_NOT_FOUND, "layer %u expert %d: there is no pack that has it", m->who.layer,
-                        m->who.id);
-    }
     return source.open(source.ctx, m->who.layer, m->who.id, &m->expert, x->err);
 }
 

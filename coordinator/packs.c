@@ -243,10 +243,11 @@ const model_gate_pack *packs_gates(const packs *p, size_t *n_out)
     return p->gates;
 }
 
-const model_expert_parts *packs_expert(void *ctx, uint32_t layer, int32_t expert_id)
+moe_status packs_expert(void *ctx, uint32_t layer, int32_t expert_id, model_expert_parts *out, moe_error *err)
 {
     const packs *p = ctx;
 
+    (void)err;
     for (size_t i = 0; i < p->n; i++) {
         const open_pack *o = &p->all[i];
         size_t first = 0;
@@ -255,10 +256,11 @@ const model_expert_parts *packs_expert(void *ctx, uint32_t layer, int32_t expert
             const model_gate_part *part = &o->parts[l];
             if (part->layer == layer && expert_id >= part->ids[0] &&
                 expert_id - part->ids[0] < (int32_t)part->n_experts) {
-                return &o->experts[first + (size_t)(expert_id - part->ids[0])];
+                *out = o->experts[first + (size_t)(expert_id - part->ids[0])];
+                return MOE_OK;
             }
             first += part->n_experts;
         }
     }
-    return NULL;
+    return MOE_OK;
 }

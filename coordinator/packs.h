@@ -34,7 +34,7 @@ MOE_NODISCARD moe_status packs_locate(const char *roots, const char *dir, char *
  * catalogue has another pack of that hash; MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status packs_number(packs *p, const catalogue *c, moe_error *err);
 const model_gate_pack *packs_gates(const packs *p, size_t *n_out);
-/* As embedded_changes.find: p is a packs. NULL: of no pack that is open. */
-const model_expert_parts *packs_expert(void *p, uint32_t layer, int32_t expert_id);
+/* As expert_checkpoint.find: p is a packs. It never fails. */
+moe_status packs_expert(void *p, uint32_t layer, int32_t expert_id, model_expert_parts *out, moe_error *err);
 
 #endif

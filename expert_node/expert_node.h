@@ -44,11 +44,13 @@ typedef struct expert_checkpoint {
     bool (*more)(void *ctx, size_t bytes);
     void *more_ctx;
     size_t piece_bytes;
-    /* The tensors of an expert that is a pack's, or NULL: it is the checkpoint's. Their bytes were checked when the pack was opened
-     * (pack_open), and are not again. With COMPUTE_MAPPED they stay as long as the expert. NULL: there are no packs. */
-    const model_expert_parts *(*find)(void *ctx, uint32_t layer, int32_t expert_id);
+    /* The tensors of an expert that is a pack's; *out is empty, and stays so for others. Their bytes were checked when the pack was
+     * opened (pack_open), and are not again. With COMPUTE_MAPPED they stay as long as the expert. NULL: there are no packs. */
+    moe_status (*find)(void *ctx, uint32_t layer, int32_t expert_id, model_expert_parts *out, moe_error *err);
     void *find_ctx;
 } expert_checkpoint;
+/* Errors of its open: find's; MOE_ERR_NOT_FOUND: an id that the model has not, and no pack; MOE_ERR_CANCELLED (more);
+ * MOE_ERR_CORRUPT: not the manifest's bytes; those of model_expert_open. */
 expert_source expert_source_checkpoint(expert_checkpoint *c);
 
 /* Packs that the node reads to others (docs/wire.md, FETCH). */

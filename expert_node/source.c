@@ -60,21 +60,33 @@ static moe_status open_added(const expert_checkpoint *c, const model_expert_part
     return model_expert_open_parts(c->config, parts, c->device, c->layout, out, err);
 }
 
+static moe_status open_own(const expert_checkpoint *c, uint32_t layer, int32_t expert_id, compute_expert **out,
+                           moe_error *err)
+{
+    moe_status status = MOE_OK;
+
+    if (expert_id >= (int32_t)c->config->n_experts) {
+        return moe_fail(err, MOE_ERR_NOT_FOUND, "layer %u expert %d: there is no pack that has it", layer, expert_id);
+    }
+    if (c->manifest != NULL) {
+        status = verify(c, layer, expert_id, err);
+    }
+    return status == MOE_OK ? model_expert_open(c->config, c->tensors, c->device, c->layout, layer, expert_id, out, err)
+                            : status;
+}
+
 static moe_status checkpoint_open_expert(void *ctx, uint32_t layer, int32_t expert_id, compute_expert **out,
                                          moe_error *err)
 {
     const expert_checkpoint *c = ctx;
-    const model_expert_parts *added = c->find == NULL ? NULL : c->find(c->find_ctx, layer, expert_id);
-
-    if (added != NULL) {
-        return open_added(c, added, layer, expert_id, out, err);
-    }
-    moe_status status = c->manifest == NULL ? MOE_OK : verify(c, layer, expert_id, err);
+    model_expert_parts added = {.up = NULL};
+    moe_status status = c->find == NULL ? MOE_OK : c->find(c->find_ctx, layer, expert_id, &added, err);
 
     if (status != MOE_OK) {
         return status;
     }
-    return model_expert_open(c->config, c->tensors, c->device, c->layout, layer, expert_id, out, err);
+    return added.up != NULL ? open_added(c, &added, layer, expert_id, out, err)
+                            : open_own(c, layer, expert_id, out, err);
 }
 
 expert_source expert_source_checkpoint(expert_checkpoint *c)

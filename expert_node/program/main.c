@@ -234,7 +234,7 @@ static moe_status open_supply(node_program_state *p, const char *secret, size_t 
 
 static moe_status open_loader(node_program_state *p, moe_error *err)
 {
-    const loader_options o = {.source = supply_source(p->supply),
+    const loader_options o = {.source = expert_source_checkpoint(&p->experts),
                               .device = p->loader_device,
                               .clock = moe_clock_real(),
                               .bytes_per_second = p->config.load_bandwidth,

@@ -14,7 +14,6 @@
 
 struct supply {
     supply_options o;
-    model_expert_parts parts; /* the loader's: of the expert that is being opened */
     _Atomic(cluster *) cluster;
     pthread_t thread;
     bool has_thread;
@@ -144,17 +143,10 @@ static moe_status want(supply *s, const catalogue_pack *p, moe_error *err)
 }
 
 /* ------------------------------------------------------------------------------------------------ the source */
-static const model_expert_parts *find_parts(void *ctx, uint32_t layer, int32_t expert_id)
+/* expert_checkpoint.find */
+static moe_status find(void *ctx, uint32_t layer, int32_t expert_id, model_expert_parts *out, moe_error *err)
 {
     supply *s = ctx;
-
-    (void)layer, (void)expert_id;
-    return s->parts.up != NULL ? &s->parts : NULL;
-}
-
-/* s->parts is that of the expert afterwards: empty, if it is the checkpoint's. */
-static moe_status look_up(supply *s, uint32_t layer, int32_t expert_id, moe_error *err)
-{
     cluster *c = atomic_load(&s->cluster);
     const cluster_state *state = c != NULL ? cluster_state_acquire(c) : NULL;
     uint32_t place = 0;
@@ -162,7 +154,6 @@ static moe_status look_up(supply *s, uint32_t layer, int32_t expert_id, moe_erro
     checkpoint_digest hash = {{0}};
     moe_status status = MOE_OK;
 
-    s->parts = (model_expert_parts){.up = NULL};
     if (of != NULL) {
         const pack *p = pack_read_digest(of->hash, &hash) ? shelf_find(s->o.shelf, hash.bytes) : NULL;
         const pack_layer *l = p != NULL ? pack_layer_of(p, layer) : NULL;
@@ -171,7 +162,7 @@ static moe_status look_up(supply *s, uint32_t layer, int32_t expert_id, moe_erro
             status = want(s, of, err);
         } else if (l != NULL && place < l->n_experts) {
             const pack_expert *e = &l->experts[place];
-            s->parts = (model_expert_parts){.gate = e->gate, .up = e->up, .down = e->down};
+            *out = (model_expert_parts){.gate = e->gate, .up = e->up, .down = e->down};
         } else {
             status = moe_fail(err, MOE_ERR_CORRUPT, "pack %s %s has no expert %u in layer %u", of->name, of->version,
                               place, layer);
@@ -179,20 +170,6 @@ static moe_status look_up(supply *s, uint32_t layer, int32_t expert_id, moe_erro
     }
     cluster_state_release(state);
     return status;
-}
-
-static moe_status open_expert(void *ctx, uint32_t layer, int32_t expert_id, compute_expert **out, moe_error *err)
-{
-    supply *s = ctx;
-    const expert_source source = expert_source_checkpoint(s->o.experts);
-    moe_status status = look_up(s, layer, expert_id, err);
-
-    return status == MOE_OK ? source.open(source.ctx, layer, expert_id, out, err) : status;
-}
-
-expert_source supply_source(supply *s)
-{
-    return (expert_source){s, open_expert};
 }
 
 void supply_set_cluster(supply *s, cluster *c)
@@ -209,7 +186,7 @@ moe_status supply_open(const supply_options *options, supply **out, moe_error *e
         return moe_fail(err, MOE_ERR_NO_MEMORY, "supply of experts");
     }
     s->o = *options;
-    s->o.experts->find = find_parts;
+    s->o.experts->find = find;
     s->o.experts->find_ctx = s;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->more, NULL);

@@ -1,8 +1,8 @@
-/* supply: where the experts that a node loads come from: its checkpoint, the packs on its shelf, and packs of other nodes. These
+/* supply: the packs of the experts that a node loads: those on its shelf, and those of other nodes. These
  * are read on a thread of the supply's own, into a directory and onto the shelf; until then their experts cannot be loaded, and the
  * loader is told so at once: it goes on with others, and asks again.
  *
- * Threads: the source is the loader's; all else belongs to the thread that opened the supply. */
+ * Threads: what finds an expert (expert_checkpoint.find) is the loader's; all else belongs to the thread that opened the supply. */
 #ifndef CONCLAVE_EXPERT_NODE_PROGRAM_SUPPLY_H
 #define CONCLAVE_EXPERT_NODE_PROGRAM_SUPPLY_H
 
@@ -38,6 +38,5 @@ MOE_NODISCARD moe_status supply_open(const supply_options *options, supply **out
 void supply_close(supply *s); /* after the loader, before shelf and cluster; NULL is fine */
 /* What the packs are is known by this member's catalogue; none are before. */
 void supply_set_cluster(supply *s, cluster *c);
-expert_source supply_source(supply *s);
 
 #endif

@@ -74,17 +74,16 @@ static router_set *open_set(const world *w, const bool with[N_PACKS])
     return set;
 }
 
-static const model_expert_parts *find(void *ctx, uint32_t layer, int32_t expert_id)
+static moe_status find(void *ctx, uint32_t layer, int32_t expert_id, model_expert_parts *out, moe_error *err)
 {
     const world *w = ctx;
 
+    (void)err;
     for (size_t p = 0; p < N_PACKS; p++) {
         const model_expert_parts *parts = random_pack_find(&w->packs[p], layer, expert_id);
-        if (parts != NULL) {
-            return parts;
-        }
+        *out = parts != NULL ? *parts : *out;
     }
-    return NULL;
+    return MOE_OK;
 }
 
 /* The experts of some of the sets, by slot. */
@@ -316,9 +315,9 @@ static void pruned_experts_are_unloaded_and_restored(void **state)
 }
 
 /* ------------------------------------------------------------------------------------------------ refusals */
-static const model_expert_parts *find_nothing(void *ctx, uint32_t layer, int32_t expert_id)
+static moe_status find_nothing(void *ctx, uint32_t layer, int32_t expert_id, model_expert_parts *out, moe_error *err)
 {
-    return layer < 2 ? find(ctx, layer, expert_id) : NULL;
+    return layer < 2 ? find(ctx, layer, expert_id, out, err) : MOE_OK;
 }
 
 static void what_fails_changes_nothing(void **state)

@@ -13,6 +13,7 @@ static expert_checkpoint experts;
 static expert_source source;
 static compute_expert *expert;
 static size_t n_pieces, n_bytes, stop_at;
+static bool is_away;
 
 static bool more(void *ctx, size_t bytes)
 {
@@ -109,9 +110,15 @@ static void bytes_that_are_not_the_manifests_are_refused(void **state)
 #define SOURCE_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 /* ------------------------------------------------------------------------------------------------ of packs */
-static const model_expert_parts *find(void *ctx, uint32_t layer, int32_t expert_id)
+static moe_status find(void *ctx, uint32_t layer, int32_t expert_id, model_expert_parts *out, moe_error *err)
 {
-    return random_pack_find(ctx, layer, expert_id);
+    const model_expert_parts *parts = random_pack_find(ctx, layer, expert_id);
+
+    if (is_away) {
+        return moe_fail(err, MOE_ERR_UNAVAILABLE, "the pack is on its way");
+    }
+    *out = parts != NULL ? *parts : *out;
+    return MOE_OK;
 }
 
 /* Beside the checkpoint's, and one that nobody has. */
@@ -121,7 +128,7 @@ static void experts_of_packs_come_from_their_tensors(void **state)
     const random_pack_options o = {.n_experts = n_experts, .seed = 3};
     random_pack added;
     compute_expert *other = NULL;
-    moe_error err;
+    moe_error err = {""};
 
     (void)state;
     assert_true(f.config.n_layers <= MOE_COUNT(n_experts));
@@ -136,6 +143,10 @@ static void experts_of_packs_come_from_their_tensors(void **state)
     assert_ok(source.open(source.ctx, 0, 1, &other, &err), err);
     f.device->ops->expert_close(f.device, other);
     assert_int_equal(source.open(source.ctx, 1, id, &other, &err), MOE_ERR_NOT_FOUND);
+    assert_contains(err.text, "layer 1 expert 9: there is no pack that has it");
+    is_away = true; /* then it is for none to guess whose expert that is */
+    assert_int_equal(source.open(source.ctx, 1, id, &other, &err), MOE_ERR_UNAVAILABLE);
+    is_away = false;
     n_pieces = 0;
     stop_at = 3;
     assert_int_equal(source.open(source.ctx, 0, id, &other, &err), MOE_ERR_CANCELLED);
