@@ -8,6 +8,7 @@
 
 /* Options, in the order of the alphabet. */
 static const char *const names[] = {
+    "accept_packs",
     "add_special_tokens",
     "admin_listen",
     "admin_token_file",

@@ -16,6 +16,7 @@
 /* Everything that lives as long as the process; closed by coordinator_close in the order that its users need. */
 typedef struct coordinator {
     coordinator_config config;
+    accept_rules accept;
     api_loading loading;
     member_files files;
     tokenizer *tokenizer; /* NULL: token ids only */

@@ -298,6 +298,7 @@ static void *run(void *ctx)
             list_offers(f, s);
             follow(f, s);
             follower_go_on(f, s);
+            follower_accept(f, s, moe_wall_ms());
         }
         cluster_state_release(s);
         job *j = ledger_wait(&f->ledger, f->again_ms, f->asked.j == NULL && atomic_load(&f->caught_up));
@@ -385,6 +386,7 @@ void follower_close(follower *f)
         const moe_error why = {"the server is shutting down"};
         ledger_end(&f->ledger, j, MOE_ERR_UNAVAILABLE, &why);
     }
+    follower_accept_close(f);
     ledger_fini(&f->ledger);
     free(f);
 }

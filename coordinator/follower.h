@@ -5,6 +5,7 @@
  *              takes them between two steps; then the cluster is told that this coordinator is prepared, or why it cannot be
  *   default    the engine gets each new one
  *   asking     the next catalogue is written, made of the one that is there; the cluster decides what comes of it
+ *   accepting  a pack that a node offers and the rules are for is asked for, as if somebody had (coordinator/accept.h)
  *
  * Fills the table by which the API sees packs and sets and asks for changes.
  *
@@ -13,6 +14,7 @@
 #define CONCLAVE_COORDINATOR_FOLLOWER_H
 
 #include "api/catalogue.h"
+#include "coordinator/accept.h"
 #include "coordinator/packs.h"
 #include "coordinator/pool.h"
 #include "engine/engine.h"
@@ -29,6 +31,7 @@ typedef struct follower_options {
     catalogue *first;      /* of the checkpoint alone */
     const char *dir;       /* where packs of nodes are kept (copied); "": nowhere, and there can be none */
     uint64_t keep_unused_ms;
+    accept_rules accept; /* what is switched on when a node offers it */
 } follower_options;
 
 /* Errors: MOE_ERR_NO_MEMORY. */

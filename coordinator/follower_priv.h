@@ -23,6 +23,21 @@ typedef struct follower_asked {
     uint64_t until_ms; /* of the wall clock: when the stage is given up */
 } follower_asked;
 
+/* An offer that --accept-packs is for and that is not switched on yet. */
+typedef struct follower_tried {
+    char hash[65];
+    unsigned n_failed;
+    bool said; /* that another pack of its name is active */
+    uint64_t again_ms;
+} follower_tried;
+
+typedef struct follower_accepting {
+    void *ticket; /* of the change that was asked for; NULL: none */
+    char hash[65];
+    size_t n_tried;
+    follower_tried tried[API_MAX_OFFERS];
+} follower_accepting;
+
 struct follower {
     follower_options o;
     ledger ledger;
@@ -40,6 +55,7 @@ struct follower {
     uint64_t former_ms; /* of the wall clock: before it packs of former defaults are not tried again */
     uint64_t again_ms;  /* of the wall clock: when something is tried again; 0: when there is news */
     follower_asked asked;
+    follower_accepting accepting;
 };
 
 /* Reads the pack's part of the router, or finds it open. pending: the number of the change that it is for: when that is not
@@ -50,5 +66,8 @@ MOE_NODISCARD moe_status follower_read_pack(follower *f, const cluster_state *s,
 void follower_try_again(follower *f, uint64_t in_ms);
 /* follower_ask.c: goes on with what was asked for as far as this state allows. */
 void follower_go_on(follower *f, const cluster_state *s);
+/* follower_accept.c: asks for what is offered and --accept-packs names. */
+void follower_accept(follower *f, const cluster_state *s, uint64_t now_ms);
+void follower_accept_close(follower *f);
 
 #endif

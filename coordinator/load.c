@@ -341,7 +341,8 @@ static moe_status open_follower(coordinator *c, moe_error *err)
                                       .pool = c->pool,
                                       .first = c->catalogue,
                                       .dir = dir,
-                                      .keep_unused_ms = (uint64_t)c->config.keep_unused_ms};
+                                      .keep_unused_ms = (uint64_t)c->config.keep_unused_ms,
+                                      .accept = c->accept};
 
     member_pack_dir(&c->config.member, dir);
     return follower_open(&options, &c->follower, err);

@@ -93,10 +93,33 @@ static moe_status get_ready(coordinator *c, const sigset_t *signals, moe_error *
     return status == MOE_OK ? engine_start(c->engine, err) : status;
 }
 
+/* What the option says; nothing is opened yet. */
+static moe_status read_accepted(coordinator *c, moe_error *err)
+{
+    moe_status status = accept_read(c->config.accept_packs, &c->accept, err);
+
+    if (status == MOE_OK && c->config.accept_packs != NULL && !coordinator_in_cluster(c)) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "--accept-packs %.200s: packs are offered by the nodes of a cluster: --etcd is needed; without "
+                        "one, --pack DIR "
+                        "has packs switched on from the start",
+                        c->config.accept_packs);
+    }
+    if (status == MOE_OK && c->accept.all && c->config.pack_key == NULL) {
+        MOE_WARN("--accept-packs offered without --pack-key: EVERY pack that any node offers is switched on for all "
+                 "requests, whoever made "
+                 "it; --pack-key FILE demands a signature");
+    }
+    return status;
+}
+
 static moe_status start(coordinator *c, const sigset_t *signals, moe_error *err)
 {
     moe_status status = listeners_check(&c->config, err);
 
+    if (status == MOE_OK) {
+        status = read_accepted(c, err);
+    }
     if (status == MOE_OK) {
         status = coordinator_open_files(c, err);
     }

@@ -29,6 +29,13 @@ static const moe_option options[] = {
      .offset = FIELD(pack_key),
      .value = "FILE",
      .help = "an Ed25519 public key in PEM: packs are taken with its signature alone"},
+    {.name = "accept_packs",
+     .kind = MOE_OPT_STRING,
+     .is_list = true,
+     .offset = FIELD(accept_packs),
+     .value = "NAME@SHA256[,...]",
+     .help = "packs that are switched on by themselves when a node offers them, each known by the SHA-256 of its "
+             "pack.json; offered: whatever nodes offer (then give --pack-key). Needs --etcd"},
     {.name = "model_name",
      .kind = MOE_OPT_STRING,
      .offset = FIELD(model_name),

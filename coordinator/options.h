@@ -8,6 +8,7 @@
 typedef struct coordinator_config {
     member_config member;             /* etcd NULL: an expert node in this process */
     char *pack, *pack_dir, *pack_key; /* pack, pack_dir: directories, with commas */
+    char *accept_packs;
     char *model, *model_name, *listen, *advertise, *http, *health, *admin_listen;
     uint32_t max_batch_tokens, prefill_chunk, max_context, max_running, max_queue, default_max_tokens, micro_batches;
     size_t kv_memory; /* 0: what fits */

@@ -41,6 +41,11 @@ def wait_for(what):
     return value
 
 
+def digest_of(pack):
+    with open(os.path.join(pack, "pack.json"), "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()
+
+
 def begun(model, manifest):
     """The catalogue of a cluster that had none, with the addition of the pack under way (docs/catalogue.md)."""
     digest = hashlib.sha256(manifest).hexdigest()
@@ -162,6 +167,36 @@ class PacksOfACluster(unittest.TestCase):
         self.assertTrue(seen and all(seen))
         entries = self.ask(servers[1], "sets", "log")[0]["entries"]
         self.assertEqual([e["who"] for e in entries if not e.get("undone")], ["tester"] * 7)
+
+    def done_by(self, server):
+        return [e["who"] for e in self.ask(server, "sets", "log")[0]["entries"] if not e.get("undone")]
+
+    def test_what_joins_is_switched_on_by_itself(self):
+        served, base = self.alone()
+        rules = ("--accept-packs", f"other@{'0' * 64},olmoe-gqa@{digest_of(PACK)}")
+        self.node("b")
+        servers = [self.coordinator("c", *rules), self.coordinator("d", *rules)]
+        self.all_serve(servers, *base)
+        a = self.node("a", "--pack", PACK)
+        self.all_serve(servers, *served)
+        self.assertEqual(self.done_by(servers[0]), ["accept-packs"])
+        self.change(servers[1], "packs", "remove", "olmoe-gqa")
+        self.all_serve(servers, *base)
+        a.stop()  # what people took out does not come again: not with the node, nor with a coordinator
+        self.node("a", "--pack", PACK)
+        servers.append(self.coordinator("e", "--accept-packs", "offered"))
+        self.change(servers[0], "sets", "define", "plain")
+        self.all_serve(servers, *base)
+        self.change(servers[2], "packs", "add", "olmoe-gqa")
+        self.all_serve(servers, *served)
+        self.assertEqual(self.done_by(servers[2]), ["accept-packs"] + ["tester"] * 3)
+
+    def test_wrong_rules_are_refused_at_the_start(self):
+        for rule, etcd, says in (("german", self.etcd.url, '"german": must be NAME@SHA256'), ("german@12", self.etcd.url, '"german@12": after @ must be'),
+                                 ("offered", None, "--accept-packs offered: packs are offered by the nodes of a cluster: --etcd is needed")):
+            done = subprocess.run([COORDINATOR, "--model", MODEL, "--cache-dir", self.folder, "--accept-packs", rule, *(("--etcd", etcd) if etcd else ())],
+                                  check=False, capture_output=True, encoding="utf-8", timeout=WAIT_S)
+            self.assertEqual((done.returncode, says in done.stderr), (2, True), done.stderr)
 
     def test_what_one_cannot_prepare_is_undone_for_all(self):
         self.node("a", "--pack", PACK)

@@ -4,6 +4,7 @@ target_include_directories(moe_fake_engine PUBLIC ${PROJECT_SOURCE_DIR})
 target_link_libraries(moe_fake_engine PUBLIC moe_base moe_model moe_request_limits moe_registry PRIVATE moe_flags)
 
 moe_test(test_coordinator_advertise LIBS moe_advertise LABELS unit)
+moe_test(test_coordinator_accept LIBS moe_accept LABELS unit)
 moe_test(test_coordinator_labels LIBS moe_labels LABELS unit)
 moe_test(test_coordinator_kv_memory LIBS moe_kv_memory LABELS unit)
 moe_test(test_api_proto LIBS moe_proto_api LABELS unit)
