@@ -24,7 +24,7 @@ demo: build     ## a model answers a prompt (MODEL=DIR for a checkpoint of yours
 cluster-demo: build packages-cluster   ## etcd, three nodes and a coordinator give the same answer as one process (MODEL, FAMILY as for demo)
 	@FAMILY="$(FAMILY)" tools/cluster_demo.sh "$(MODEL)"
 
-packs-demo: build packages-test   ## a pack of new experts is added, pruned, restored and removed while streams run that notice nothing (MODEL, FAMILY as for demo)
+packs-demo: build packages-test packages-cluster   ## a node brings a pack of new experts: added, pruned, restored and removed while streams run that notice nothing (MODEL, FAMILY as for demo)
 	@FAMILY="$(FAMILY)" tools/packs_demo.py $(MODEL)
 
 test: packages-test packages-cluster   ## everything: unit, simulator, integration, fuzz corpora; plain, then ASan+UBSan, then TSan

@@ -1,23 +1,33 @@
 #!/usr/bin/python3
-"""make packs-demo: a coordinator with a small model; streams run that are pinned to its own experts, while a pack is switched on, used, pruned,
-restored, removed, and the removal rolled back. A table says how long each change took, what it did to an answer of the default set, and to the
-pinned streams, which go on through all of it: nothing. They are asked again at the end, with nothing else going on, to compare.
+"""make packs-demo: a cluster on this machine, of etcd, two nodes and a coordinator, with a small model. Streams run that are pinned to the model's own
+experts, while a third node joins with a pack, which is switched on, used, pruned, restored, removed, and the removal rolled back. A table says how long
+each change took, what it did to an answer of the default set, how many rows the pack's experts computed for it, and what it did to the pinned streams,
+which go on through all of it: nothing. They are asked again at the end, with nothing else going on, to compare.
 
-    packs_demo.py [MODEL]        a checkpoint; by default a small one with random weights (FAMILY, as for make demo)"""
+    packs_demo.py [MODEL] [--bin DIR] [--short]     MODEL: a checkpoint; by default a small one with random weights (FAMILY, as for make demo)"""
+import argparse
+import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-CONCLAVE, TOKENS, STREAMS = "bin/conclave", "96", 16
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+sys.path.insert(0, os.path.join(ROOT, "tests", "integration"))
+from coordinator import Coordinator  # noqa: E402
+from members import Etcd, Process  # noqa: E402
+
 PROMPT = os.environ.get("PROMPT", "A mixture of experts is")
-CHANGES = (("a pack is added", "packs add {pack}"), ("two experts of each layer are pruned", "experts prune {pruned}"),
-           ("they are restored", "experts restore --all"), ("the pack is removed", "packs remove demo"),
-           ("the removal is rolled back", "packs rollback"))
+JOINS = "a node joins, with a pack"
+# What happens, its command, and after which change the answer must be this one again (0: before any; None: it may be another).
+CHANGES = ((JOINS, None, 0), ("the pack is added", "packs add demo", None), ("two experts of each layer are pruned", "experts prune {pruned}", None),
+           ("they are restored", "experts restore --all", 2), ("the pack is removed", "packs remove demo", 0),
+           ("the removal is rolled back", "packs rollback", 2))
 
 
 def run(*args, **options):
@@ -27,69 +37,145 @@ def run(*args, **options):
     return done.stdout
 
 
-def make_pack(model, folder):
-    print("== making a pack of two new experts for each layer, with random weights", flush=True)
-    run("tools/make_pack.py", "random", os.path.join(folder, "demo"), "--model", model, "--conclave", CONCLAVE, "--experts", "2", "--scale", "1.5",
-        stderr=subprocess.PIPE)
-    return os.path.join(folder, "demo")
+class Demo:
+    def __init__(self, stack, folder, args):
+        self.stack, self.folder, self.bin = stack, folder, args.bin
+        self.n_streams, self.n_tokens = (4, "24") if args.short else (16, "96")
+        self.conclave = os.path.join(args.bin, "conclave")
+        self.model = self.make_model(args)
+        print("== making a pack of two new experts for each layer, with random weights", flush=True)
+        self.pack = os.path.join(folder, "demo")
+        run(os.path.join(ROOT, "tools", "make_pack.py"), "random", self.pack, "--model", self.model, "--conclave", self.conclave, "--experts", "2",
+            "--scale", "1.5", stderr=subprocess.PIPE, env={**os.environ, "XDG_CACHE_HOME": folder})
+
+    def make_model(self, args):
+        if not args.short or args.model:
+            return run(os.path.join(ROOT, "tools", "demo_model.sh"), *([args.model] if args.model else [])).strip()
+        model = os.path.join(self.folder, "model")
+        run(os.path.join(ROOT, "tools", "make_checkpoint.py"), model, "--shape", "tiny", stderr=subprocess.PIPE)
+        return model
+
+    def start(self):
+        self.etcd = Etcd(os.path.join(self.folder, "etcd"))
+        self.stack.callback(self.etcd.stop)
+        print("== etcd, two nodes and a coordinator", flush=True)
+        for node in [self.node("a"), self.node("b")]:
+            node.registered()
+        self.server = self.stack.enter_context(Coordinator(os.path.join(self.bin, "conclave-coordinator"), self.model, *self.member("coordinator"),
+                                                           "--min-nodes", "2", "--threads", "1"))
+
+    def member(self, name):
+        return "--etcd", self.etcd.url, "--id", name, "--cache-dir", self.folder
+
+    def node(self, name, *args):
+        node = Process(os.path.join(self.bin, "conclave-node"), "--model", self.model, *self.member(name), *args)
+        self.stack.callback(node.stop, signal.SIGKILL)  # nobody waits for a drain
+        return node
+
+    def ask(self, *args):
+        return run(self.conclave, *args, "--server", self.server.address)
+
+    def answer(self):
+        return self.ask("generate", "--seed", "1", "--max-tokens", self.n_tokens, "--quiet", PROMPT)
+
+    def used(self, by):
+        """The rows of each pack's, or each layer's experts."""
+        return {group["name"]: int(group["rows"]) for group in json.loads(self.ask("experts", "stats", "--by", by, "--json"))["groups"]}
+
+    def join(self):
+        self.node("c", "--pack", self.pack)
+        while not json.loads(self.ask("packs", "--json")).get("packs"):
+            time.sleep(0.01)
+
+    def change(self, command):
+        if command is None:
+            print("== conclave-node --id c --pack demo/", flush=True)
+            self.join()
+        else:
+            print(f"== conclave {command}", flush=True)
+            self.ask(*command.split())
+
+    def play(self):
+        """A row of the table for each change, how many tokens were compared, and what was not as it must be."""
+        pruned = ",".join(f"{layer}:0-1" for layer in range(len(self.used("layer"))))
+        answers, rows, wrong, used = [self.answer()], [], [], 0
+        pinned = Pinned(self)
+        try:
+            pinned.go_on()
+            for number, (what, command, same) in enumerate(CHANGES, 1):
+                pinned.change = number
+                begun = time.monotonic()
+                self.change(command and command.format(pruned=pruned))
+                taken = time.monotonic() - begun
+                answers.append(self.answer())
+                before, used = used, self.used("pack").get("demo", 0)
+                pinned.go_on()
+                if same is not None and answers[-1] != answers[same]:
+                    wrong.append(f"{what}: the answer is not that after change {same}")
+                rows.append((what, f"{taken * 1e3:.0f} ms", name_answer(answers), str(used - before)))
+        finally:
+            pinned.end()
+        counts = pinned.compare()
+        rows = [(*row, f"{n} tokens, {different} different") for row, (n, different) in zip(rows, counts[1:])]
+        n, n_different = (sum(column) for column in zip(*counts))
+        return rows, n, wrong + [f"{n_different} tokens of pinned streams are different"] * (n_different > 0)
 
 
-def start(model, folder):
-    log = tempfile.TemporaryFile("w+")
-    server = subprocess.Popen(["bin/conclave-coordinator", "--model", model, "--pack-dir", folder, "--listen", "127.0.0.1:0"],
-                              stdout=subprocess.PIPE, stderr=log, encoding="utf-8")
-    line = server.stdout.readline().split()
-    if len(line) != 2 or line[0] != "READY":
-        log.seek(0)
-        sys.exit(f"the coordinator stopped:\n{log.read()}")
-    return server, line[1]
-
-
-def answer(address):
-    return run(CONCLAVE, "generate", "--server", address, "--seed", "1", "--max-tokens", TOKENS, "--quiet", PROMPT)
+def name_answer(answers):
+    first = answers.index(answers[-1])
+    return "another" if first == len(answers) - 1 else "as at first" if first == 0 else f"as after change {first}"
 
 
 class Pinned:
-    """STREAMS answers of the checkpoint's own experts, as long as the context allows; each token is kept with the change that it came in."""
+    """Answers of the checkpoint's own experts, over and over; each token is kept with the change that it came in."""
 
-    def __init__(self, address):
-        self.address, self.tokens, self.change = address, [[] for _ in range(STREAMS)], 0
-        context = json.loads(run(CONCLAVE, "model", "--server", address, "--json"))["max_context"]
-        n_prompt = len(json.loads(run(CONCLAVE, "tokenize", "--server", address, "--json", PROMPT))["ids"])
-        self.process = subprocess.Popen(self.command(context - n_prompt), stdout=subprocess.PIPE, encoding="utf-8")
+    def __init__(self, demo):
+        self.demo, self.n, self.change, self.ended, self.tokens = demo, demo.n_streams, 0, False, []
+        context = json.loads(demo.ask("model", "--json"))["max_context"]
+        self.most = min(192, context - len(json.loads(demo.ask("tokenize", "--json", PROMPT))["ids"]))  # what is asked again at the end
+        self.process = None
         self.thread = threading.Thread(target=self.read)
         self.thread.start()
 
     def command(self, n_tokens):
-        return [CONCLAVE, "generate", "--server", self.address, "--set", "base", "--n", str(STREAMS), "--seed", "1", "--ignore-eos", "--max-tokens",
-                str(n_tokens), "--json", PROMPT]
+        return ["generate", "--set", "base", "--n", str(self.n), "--seed", "1", "--ignore-eos", "--max-tokens", str(n_tokens), "--json", PROMPT]
 
     def read(self):
-        for index, ids in pieces(self.process.stdout):
-            self.tokens[index] += [(id, self.change) for id in ids]
+        while not self.ended:
+            rounds = [[] for _ in range(self.n)]
+            self.tokens = self.tokens + rounds
+            self.process = subprocess.Popen([self.demo.conclave, *self.command(self.most), "--server", self.demo.server.address],
+                                            stdout=subprocess.PIPE, encoding="utf-8")
+            for index, ids in pieces(self.process.stdout):
+                rounds[index] += [(id, self.change) for id in ids]
+            if self.process.wait() != 0:
+                return
+
+    def count(self):
+        return sum(map(len, self.tokens))
 
     def go_on(self):
-        """Until each stream has two more tokens."""
-        before = [len(tokens) for tokens in self.tokens]
-        while any(len(tokens) < n + 2 for tokens, n in zip(self.tokens, before)):
+        """Until there are some more tokens of each stream."""
+        before = self.count()
+        while self.count() < before + 2 * self.n:
             if not self.thread.is_alive():
-                sys.exit(f"the pinned streams ended before the demo did, exit code {self.process.wait()}; 0: at the end of the context")
+                sys.exit(f"the pinned streams ended before the demo did, exit code {self.process.wait()}")
             time.sleep(0.005)
 
     def end(self):
+        self.ended = True
         self.process.terminate()
-        self.process.wait()
         self.thread.join()
 
     def compare(self):
         """For each change: how many tokens came in it, and how many of them are others than without any change."""
-        wanted, counts = [[] for _ in range(STREAMS)], [[0, 0] for _ in range(len(CHANGES) + 1)]
-        for index, ids in pieces(run(*self.command(max(len(tokens) for tokens in self.tokens))).splitlines(keepends=True)):
+        wanted, counts = [[] for _ in range(self.n)], [[0, 0] for _ in range(len(CHANGES) + 1)]
+        for index, ids in pieces(self.demo.ask(*self.command(max(map(len, self.tokens)))).splitlines(keepends=True)):
             wanted[index] += ids
-        for tokens, right in zip(self.tokens, wanted):
-            for (id, change), other in zip(tokens, right):
+        for i, tokens in enumerate(self.tokens):
+            for (id, change), right in zip(tokens, wanted[i % self.n]):
                 counts[change][0] += 1
-                counts[change][1] += id != other
+                counts[change][1] += id != right
         return counts
 
 
@@ -100,53 +186,29 @@ def pieces(lines):
             yield chunk["index"], chunk.get("token_ids", [])
 
 
-def play(model, pack, address):
-    names = {"pack": pack, "pruned": ",".join(f"{layer}:0-1" for layer in range(count_layers(model)))}
-    answers, rows = [answer(address)], []
-    pinned = Pinned(address)
-    try:
-        pinned.go_on()
-        for number, (what, words) in enumerate(CHANGES, 1):
-            pinned.change = number
-            words = words.format(**names)
-            print(f"== conclave {words}", flush=True)
-            begun = time.monotonic()
-            run(CONCLAVE, *words.split(), "--server", address)
-            taken = time.monotonic() - begun
-            now = answer(address)
-            before = next((i for i, text in enumerate(answers) if text == now), None)
-            answers.append(now)
-            pinned.go_on()
-            rows.append((what, f"{taken * 1e3:.0f} ms", "another" if before is None else "as at first" if before == 0 else f"as after change {before}"))
-    finally:
-        pinned.end()
-    counts = pinned.compare()
-    return [(*row, f"{n} tokens, {different} different") for row, (n, different) in zip(rows, counts[1:])], [sum(column) for column in zip(*counts)]
-
-
-def count_layers(model):
-    with open(os.path.join(model, "config.json"), encoding="utf-8") as f:
-        config = json.load(f)
-    return config.get("num_hidden_layers", config.get("n_layer"))
+def show(rows):
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    print()
+    for i, row in enumerate(rows):
+        print(f"{i or '':>2} " + "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
 
 
 def main():
-    model = run("tools/demo_model.sh", *sys.argv[1:2]).strip()
-    with tempfile.TemporaryDirectory() as folder:
-        pack = make_pack(model, folder)
-        server, address = start(model, folder)
-        try:
-            rows, (n, n_different) = play(model, pack, address)
-        finally:
-            server.terminate()
-            server.wait()
-    heads = ("change", "command took", "answer of the default set", f"{STREAMS} streams pinned to the base")
-    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
-    print()
-    for i, row in enumerate([heads, *rows]):
-        print(f"{i or '':>2} " + "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
-    print(f"\n{STREAMS} pinned streams ran through all of it: {n} tokens compared, {n_different} of them different")
-    return n_different > 0
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", metavar="MODEL")
+    parser.add_argument("--bin", default=os.path.join(ROOT, "bin"), help="where the programs are")
+    parser.add_argument("--short", action="store_true", help="a smaller model, and fewer and shorter answers: for the tests")
+    args = parser.parse_args()
+    if shutil.which("etcd") is None:
+        print("etcd is missing: apt-get install etcd-server", file=sys.stderr)
+        return 77
+    with contextlib.ExitStack() as stack:
+        demo = Demo(stack, stack.enter_context(tempfile.TemporaryDirectory()), args)
+        demo.start()
+        rows, n, wrong = demo.play()
+    show([("change", "it took", "answer of the default set", "rows of the pack", f"{demo.n_streams} streams pinned to the base"), *rows])
+    print(f"\n{demo.n_streams} pinned streams ran through all of it: {n} tokens compared; " + ("; ".join(wrong) or "none of them different"))
+    return len(wrong) > 0
 
 
 if __name__ == "__main__":
