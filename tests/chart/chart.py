@@ -70,6 +70,8 @@ MATRIX = {
     "pools": {"experts": {"replicas": 0, "pools": {"big": {"replicas": 2, "memory": "40G", "nodeSelector": {"pool": "big"}, "options": {"zone": "b"}},
                                                    "small": {"replicas": 3, "drainSeconds": 30}}}, "advertise": "dns"},
     "packs": {"packs": {"german": {"existingClaim": "german"}, "law": {"existingClaim": "packs", "subPath": "law", "replicas": 2, "memory": "2G"}}},
+    "accepted-packs": {"acceptPacks": ["german@" + "a" * 64, "law@" + "b" * 64], "packKey": {"existingSecret": "pack-key", "key": "k.pem"}},
+    "all-packs": {"acceptPacks": ["offered"]},
     "pools-and-hpa": merged(SCALED, {"experts": {"pools": {"big": {"replicas": 2}}}, "placement": {"minNodes": 4}}),
     "three-coordinators": {"coordinator": {"replicas": 3, "options": {"max-running": 1048, "kv-memory": "4G", "no-prefix-cache": True}}},
     "volume": {"model": {"existingClaim": "", "volume": {"nfs": {"server": "files", "path": "/models"}}, "subPath": "olmoe"}},
@@ -260,8 +262,8 @@ class Chart(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             return done.stdout.partition("NOTES:")[2]
 
-        loose = notes(RDMA)
-        for words in ("no TLS", "no tokens", "etcd without TLS", "transport rdma", "no NetworkPolicy"):
+        loose = notes(RDMA, {"acceptPacks": ["offered"]})
+        for words in ("acceptPacks: offered, without packKey", "no TLS", "no tokens", "etcd without TLS", "transport rdma", "no NetworkPolicy"):
             self.assertIn("WARNING: " + words, loose)
         self.assertIn("WARNING: the embedded etcd is for trials", notes({"etcd": {"embedded": {"enabled": True}}}))
         self.assertIn("knows no ServiceMonitor", notes({"metrics": {"serviceMonitor": {"enabled": True}}}))

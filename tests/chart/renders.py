@@ -159,7 +159,7 @@ class Checks:
         """What pods name is made here, or by somebody whom the values name."""
         made = {kind: {d["metadata"]["name"] for d in self.of_kind(kind)} for kind in ("Secret", "ServiceAccount", "ConfigMap")}
         v = self.values
-        external = {s for s in (v["peerSecret"]["existingSecret"], v["etcd"]["auth"]["existingSecret"], v["etcd"]["tls"]["existingSecret"],
+        external = {s for s in (v["peerSecret"]["existingSecret"], v["packKey"]["existingSecret"], v["etcd"]["auth"]["existingSecret"], v["etcd"]["tls"]["existingSecret"],
                                 v["tls"]["existingSecret"], v["tls"]["clientCASecret"], v["auth"]["existingSecret"], v["test"]["tokenSecret"],
                                 v["test"]["clientSecret"]) if s}
         external |= {d["spec"]["secretName"] for d in self.of_kind("Certificate")}

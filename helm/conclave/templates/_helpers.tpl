@@ -92,6 +92,9 @@ annotations:
 - --http={{ include "conclave.any" . }}:8080
 - --log-level={{ .Values.log.level }}
 - --log-format={{ .Values.log.format }}
+{{- if .Values.packKey.existingSecret }}
+- --pack-key=/etc/conclave/pack-key/{{ .Values.packKey.key }}
+{{- end }}
 {{- if not .Values.etcd.embedded.enabled }}
 {{- with .Values.etcd.user }}
 - {{ printf "--etcd-user=%s" . | quote }}
@@ -115,6 +118,9 @@ annotations:
 - {name: peer, mountPath: /etc/conclave/peer, readOnly: true}
 - {name: shm, mountPath: /dev/shm}
 - {name: tmp, mountPath: /tmp}
+{{- if .Values.packKey.existingSecret }}
+- {name: pack-key, mountPath: /etc/conclave/pack-key, readOnly: true}
+{{- end }}
 {{- if not .Values.etcd.embedded.enabled }}
 {{- if .Values.etcd.auth.existingSecret }}
 - {name: etcd-auth, mountPath: /etc/conclave/etcd-auth, readOnly: true}
@@ -147,6 +153,10 @@ annotations:
   emptyDir: {medium: Memory, sizeLimit: {{ .Values.transport.shmSize }}}
 - name: tmp
   emptyDir: {sizeLimit: 64Mi}
+{{- with .Values.packKey.existingSecret }}
+- name: pack-key
+  secret: {secretName: {{ . }}, defaultMode: 288}
+{{- end }}
 {{- if not .Values.etcd.embedded.enabled }}
 {{- with .Values.etcd.auth.existingSecret }}
 - name: etcd-auth
