@@ -53,7 +53,7 @@ coverage: packages-fuzz  ## line coverage of the parsers by the fuzz corpora
 	@tools/configure.sh coverage && cmake --build --preset coverage -j $(JOBS) --target fuzzers
 	@tools/fuzz_coverage.sh build/coverage/bin
 
-check-peers: packages-peers  ## models against Python's `transformers` (MODEL=DIR for one of yours), tokenizers against SentencePiece and `tokenizers` (CONCLAVE_TOKENIZERS=DIR for real files too), chat templates against `jinja2` (CONCLAVE_TEMPLATES=DIR)
+check-peers: packages-peers packages-cluster  ## models against Python's `transformers` (MODEL=DIR for one of yours), tokenizers against SentencePiece and `tokenizers` (CONCLAVE_TOKENIZERS=DIR for real files too), chat templates against `jinja2` (CONCLAVE_TEMPLATES=DIR)
 	@tools/configure.sh release && cmake --build --preset release -j $(JOBS) --target programs tokenizer_probe template_probe
 	@MODEL="$(MODEL)" tools/check_peers.sh build/release/bin
 
