@@ -45,7 +45,7 @@ static void project_q(model_batch *b, const layer_weights *w)
     const model_config *c = &b->m->config;
     size_t n = b->n_rows;
 
-    d->ops->matmul(d, b->q, b->in, w->q[0], w->q_bias, n);
+    d->ops->matmul(d, b->q, b->in, w->q, w->q_bias, n);
     norm_heads(b, b->q, w->q_norm, c->n_heads);
     if (c->clip_qkv) {
         d->ops->clamp(d, b->q, c->clip_qkv_bound, n * c->n_heads * c->head_dim);
@@ -56,20 +56,20 @@ static void project_q(model_batch *b, const layer_weights *w)
 }
 
 /* The picks of the attention experts, and the rows of each: pick j of row i is row i * a + j of q. */
-static moe_status pick_experts(model_batch *b, const layer_weights *w)
+static moe_status pick_experts(model_batch *b, const attention_experts *experts)
 {
     const model_config *c = &b->m->config;
     const router_set_layer *all = router_set_at(b->m->att_experts, 0);
     uint32_t a = c->att_gate.k;
-    moe_status status = model_gate_logits(b, &w->att_gate, c->n_att_experts);
+    moe_status status = model_gate_logits(b, &experts->gate, experts->n);
 
     if (status != MOE_OK) {
         return status;
     }
     for (size_t i = 0; i < b->n_rows; i++) {
-        if (b->failed[i] || router_gate_select(&c->att_gate, all, b->room->gate_logits + i * c->n_att_experts,
-                                               b->att_experts.ids + i * a, b->att_experts.weights + i * a,
-                                               b->room->gate_scratch) != MOE_OK) {
+        if (b->failed[i] ||
+            router_gate_select(&c->att_gate, all, b->room->gate_logits + i * experts->n, b->att_experts.ids + i * a,
+                               b->att_experts.weights + i * a, b->room->gate_scratch) != MOE_OK) {
             model_batch_fail(b, i, all, a, &b->att_experts);
         }
         for (size_t j = i * a; j < (i + 1) * a; j++) {
@@ -81,40 +81,38 @@ static moe_status pick_experts(model_batch *b, const layer_weights *w)
 
 /* Sorts the picks by expert: from_rows are rows of x, pick_rows rows of q, an expert's picks
  * group_ends[e - 1] and on. */
-static void sort_picks(model_batch *b)
+static void sort_picks(model_batch *b, uint32_t n_experts)
 {
-    const model_config *c = &b->m->config;
-    size_t n = b->n_rows * c->att_gate.k;
-    uint32_t *ends = b->group_ends, start = 0;
+    size_t a = b->m->config.att_gate.k, n = b->n_rows * a;
+    uint32_t *ends = b->room->group_ends, start = 0;
 
-    memset(ends, 0, c->n_att_experts * sizeof *ends);
+    memset(ends, 0, n_experts * sizeof *ends);
     for (size_t i = 0; i < n; i++) {
         ends[b->att_experts.ids[i]]++;
     }
-    for (uint32_t e = 0; e < c->n_att_experts; e++) {
+    for (uint32_t e = 0; e < n_experts; e++) {
         uint32_t count = ends[e];
         ends[e] = start; /* for now where the next pick goes */
         start += count;
     }
     for (size_t i = 0; i < n; i++) {
         uint32_t at = ends[b->att_experts.ids[i]]++;
-        b->from_rows[at] = (uint32_t)(i / c->att_gate.k);
+        b->from_rows[at] = (uint32_t)(i / a);
         b->pick_rows[at] = (uint32_t)i;
     }
 }
 
 /* The sorted picks as products of rows with their experts' matrices. Returns their number. */
-static size_t route_picks(model_batch *b, compute_matrix *const *experts, const uint32_t *rows)
+static size_t route_picks(model_batch *b, compute_matrix *const *matrices, uint32_t n_experts, const uint32_t *rows)
 {
+    const uint32_t *ends = b->room->group_ends;
     size_t n_groups = 0;
 
-    for (uint32_t e = 0; e < b->m->config.n_att_experts; e++) {
-        uint32_t start = e == 0 ? 0 : b->group_ends[e - 1];
-        if (b->group_ends[e] > start) {
-            b->routed[n_groups++] = (compute_routed){.w = experts[e],
-                                                     .rows = rows + start,
-                                                     .out_rows = b->pick_rows + start,
-                                                     .n_rows = b->group_ends[e] - start};
+    for (uint32_t e = 0; e < n_experts; e++) {
+        uint32_t start = e == 0 ? 0 : ends[e - 1];
+        if (ends[e] > start) {
+            b->room->routed[n_groups++] = (compute_routed){
+                .w = matrices[e], .rows = rows + start, .out_rows = b->pick_rows + start, .n_rows = ends[e] - start};
         }
     }
     return n_groups;
@@ -125,22 +123,22 @@ static moe_status attend_with_experts(model_batch *b, uint32_t layer)
     compute_device *d = b->m->device;
     const compute_ops *ops = d->ops;
     const model_config *c = &b->m->config;
-    const layer_weights *w = &b->m->layers[layer];
+    const attention_experts *experts = &b->room->gates->layers[layer].att;
     size_t n = b->n_rows, a = c->att_gate.k, width = (size_t)c->n_heads * c->head_dim;
-    moe_status status = pick_experts(b, w);
+    moe_status status = pick_experts(b, experts);
 
     if (status != MOE_OK) {
         return status;
     }
-    sort_picks(b);
-    ops->matmul_routed(d, b->q, b->in, b->routed, route_picks(b, w->q, b->from_rows));
+    sort_picks(b, experts->n);
+    ops->matmul_routed(d, b->q, b->in, b->room->routed, route_picks(b, experts->q, experts->n, b->from_rows));
     ops->kv_store(d, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, c->shared_kv ? b->norm : b->k,
                   c->shared_kv ? NULL : b->v, b->places, n);
     ops->to_class(d, b->q_class, b->q, n * a * width);
     ops->stick_attention(d, b->q, b->q_class, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, a * c->n_heads,
                          b->places, n);
     ops->to_class(d, b->q_class, b->q, n * a * width);
-    ops->matmul_routed(d, b->out, b->q_class, b->routed, route_picks(b, w->o, b->pick_rows));
+    ops->matmul_routed(d, b->out, b->q_class, b->room->routed, route_picks(b, experts->o, experts->n, b->pick_rows));
     ops->combine(d, b->x, b->out, COMPUTE_F32, b->att_experts.picks, NULL, a, c->d_model, n);
     return MOE_OK;
 }
@@ -158,7 +156,7 @@ static void attend_plainly(model_batch *b, uint32_t layer)
     ops->to_class(d, b->q_class, b->q, n * width);
     ops->attention(d, b->q, b->q_class, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, c->n_heads, b->places, n);
     ops->to_class(d, b->q_class, b->q, n * width);
-    ops->matmul(d, b->out, b->q_class, w->o[0], w->o_bias, n);
+    ops->matmul(d, b->out, b->q_class, w->o, w->o_bias, n);
     ops->add(d, b->x, b->out, n * c->d_model);
 }
 

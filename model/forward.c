@@ -27,13 +27,10 @@ static bool alloc_host(model_batch *b, const model_config *c)
     b->failed = calloc(n, sizeof *b->failed);
     b->remote_ids = calloc(n * k, sizeof *b->remote_ids);
     b->n_picks = calloc(n, sizeof *b->n_picks);
-    b->routed = calloc(c->n_att_experts + 1, sizeof *b->routed);
-    b->group_ends = calloc(c->n_att_experts + 1, sizeof *b->group_ends);
     b->from_rows = calloc(most, sizeof *b->from_rows);
     b->pick_rows = calloc(most, sizeof *b->pick_rows);
     return alloc_picks(&b->experts, n * k) && alloc_picks(&b->att_experts, n * att_picks(c)) && b->places &&
-           b->token_ids && b->logit_rows && b->failed && b->remote_ids && b->n_picks && b->routed && b->group_ends &&
-           b->from_rows && b->pick_rows;
+           b->token_ids && b->logit_rows && b->failed && b->remote_ids && b->n_picks && b->from_rows && b->pick_rows;
 }
 
 static bool alloc_device(model_batch *b, const model_config *c)
@@ -95,10 +92,9 @@ void model_batch_close(model_batch *b)
     compute_mem *device[] = {b->x,   b->norm,  b->in,      b->q,    b->k,       b->v,     b->q_class,
                              b->out, b->inner, b->results, b->last, b->last_in, b->logits};
     void *host[] = {
-        b->places,           b->token_ids,       b->logit_rows,    b->failed,          b->remote_ids,
-        b->n_picks,          b->routed,          b->from_rows,     b->pick_rows,       b->group_ends,
-        b->experts.ids,      b->experts.weights, b->experts.picks, b->att_experts.ids, b->att_experts.weights,
-        b->att_experts.picks};
+        b->places,        b->token_ids,       b->logit_rows,          b->failed,           b->remote_ids,
+        b->n_picks,       b->from_rows,       b->pick_rows,           b->experts.ids,      b->experts.weights,
+        b->experts.picks, b->att_experts.ids, b->att_experts.weights, b->att_experts.picks};
 
     for (size_t i = 0; i < MOE_COUNT(device); i++) {
         b->m->device->ops->free(b->m->device, device[i]);

@@ -26,12 +26,27 @@ moe_status model_gates_alloc(compute_device *d, router_space *space, model_gates
     g->n_layers = n;
     g->widest = router_space_widest(space);
     for (uint32_t l = 0; l < n; l++) {
-        g->layers[l].w = own == NULL ? (gate_weights){.inner = NULL} : own->layers[l].w;
+        if (own != NULL) {
+            g->layers[l] = own->layers[l];
+        }
         g->layers[l].owns_out = g->layers[l].owns_map = own == NULL;
         g->layers[l].n_columns = router_space_at(space, l)->n_experts;
     }
     *out = g;
     return MOE_OK;
+}
+
+static void close_attention_experts(compute_device *d, attention_experts *a)
+{
+    d->ops->matrix_close(d, a->gate.inner);
+    d->ops->free(d, a->gate.bias);
+    d->ops->matrix_close(d, a->gate.out);
+    for (uint32_t i = 0; i < a->n; i++) {
+        d->ops->matrix_close(d, a->q != NULL ? a->q[i] : NULL);
+        d->ops->matrix_close(d, a->o != NULL ? a->o[i] : NULL);
+    }
+    free(a->q);
+    free(a->o);
 }
 
 static void close_layer(model_gates *g, gate_layer *l)
@@ -41,6 +56,7 @@ static void close_layer(model_gates *g, gate_layer *l)
     if (g->own == NULL) {
         d->ops->matrix_close(d, l->w.inner);
         d->ops->free(d, l->w.bias);
+        close_attention_experts(d, &l->att);
     }
     d->ops->matrix_close(d, l->owns_out ? l->w.out : NULL);
     d->ops->matrix_close(d, l->owns_map ? l->w.map : NULL);
@@ -374,7 +390,8 @@ moe_status model_gates_open(model *m, const model_tensors *t, compute_device *ma
 moe_status model_room_open(model *m, model_gates *g, size_t max_rows, model_room **out)
 {
     compute_device *d = m->device;
-    size_t widest = MOE_MAX(g->widest, m->config.n_att_experts), n = max_rows * widest, bytes = n * sizeof(float);
+    size_t n_att = m->config.n_att_experts, widest = MOE_MAX(g->widest, n_att), n = max_rows * widest;
+    size_t bytes = n * sizeof(float);
     model_room *r = calloc(1, sizeof *r);
 
     if (r == NULL) {
@@ -383,11 +400,13 @@ moe_status model_room_open(model *m, model_gates *g, size_t max_rows, model_room
     *r = (model_room){.device = d, .gates = model_gates_ref(g), .max_rows = max_rows};
     r->gate_logits = calloc(n, sizeof *r->gate_logits);
     r->gate_scratch = calloc(2 * widest, sizeof *r->gate_scratch);
+    r->group_ends = calloc(n_att + 1, sizeof *r->group_ends);
+    r->routed = calloc(n_att + 1, sizeof *r->routed);
     r->router = d->ops->alloc(d, bytes);
     r->before = m->config.gate_map ? d->ops->alloc(d, bytes) : NULL;
     r->mapped = m->config.gate_map ? d->ops->alloc(d, bytes) : NULL;
-    if (r->gate_logits == NULL || r->gate_scratch == NULL || r->router == NULL ||
-        (m->config.gate_map && (r->before == NULL || r->mapped == NULL))) {
+    if (r->gate_logits == NULL || r->gate_scratch == NULL || r->router == NULL || r->group_ends == NULL ||
+        r->routed == NULL || (m->config.gate_map && (r->before == NULL || r->mapped == NULL))) {
         model_room_close(r);
         return MOE_ERR_NO_MEMORY;
     }
@@ -405,6 +424,8 @@ void model_room_close(model_room *r)
     r->device->ops->free(r->device, r->mapped);
     free(r->gate_logits);
     free(r->gate_scratch);
+    free(r->group_ends);
+    free(r->routed);
     model_gates_unref(r->gates);
     free(r);
 }

@@ -173,25 +173,31 @@ static gate_weights load_gate(loader *l, model_role inner, uint32_t layer)
                                            : load_gate_matrix(l, inner + 2, layer)};
 }
 
-/* One q and o, or those of all attention experts. */
-static compute_matrix **load_heads(loader *l, model_role plain, model_role expert, uint32_t layer)
+static compute_matrix **load_heads(loader *l, model_role role, uint32_t layer, uint32_t n)
 {
-    uint32_t n = l->m->config.n_att_experts;
-    compute_matrix **all = calloc(MOE_MAX(n, 1), sizeof(*all));
+    compute_matrix **all = calloc(n, sizeof(*all));
 
     if (all == NULL) {
         l->status = moe_fail(l->err, MOE_ERR_NO_MEMORY, "layer %u: out of memory", layer);
         return NULL;
     }
-    if (n == 0) {
-        all[0] = load_matrix(l, plain, layer);
-        return all;
-    }
     for (uint32_t e = 0; e < n; e++) {
-        all[e] = open_matrix(l, expert, layer, e, false);
+        all[e] = open_matrix(l, role, layer, e, false);
     }
-    l->m->bytes += find(l, expert, layer, 0)->bytes * l->m->config.att_gate.k;
+    l->m->bytes += find(l, role, layer, 0)->bytes * l->m->config.att_gate.k;
     return all;
+}
+
+static void load_attention_experts(loader *l, attention_experts *a, uint32_t layer)
+{
+    uint32_t n = l->m->config.n_att_experts;
+
+    if (n > 0) {
+        a->gate = load_gate(l, MODEL_ROLE_ATTENTION_GATE_INNER, layer);
+        a->q = load_heads(l, MODEL_ROLE_ATTENTION_EXPERT_Q, layer, n);
+        a->o = load_heads(l, MODEL_ROLE_ATTENTION_EXPERT_O, layer, n);
+        a->n = n;
+    }
 }
 
 static constant_weights *load_constants(loader *l, uint32_t layer)
@@ -218,17 +224,15 @@ static void load_layer(loader *l, uint32_t layer)
     w->post_norm = load_norm(l, MODEL_ROLE_POST_NORM, layer);
     w->q_norm = load_vector(l, MODEL_ROLE_Q_NORM, layer);
     w->k_norm = load_vector(l, MODEL_ROLE_K_NORM, layer);
-    w->q = load_heads(l, MODEL_ROLE_Q, MODEL_ROLE_ATTENTION_EXPERT_Q, layer);
+    w->q = load_matrix(l, MODEL_ROLE_Q, layer);
     w->k = load_matrix(l, MODEL_ROLE_K, layer);
     w->v = load_matrix(l, MODEL_ROLE_V, layer);
-    w->o = load_heads(l, MODEL_ROLE_O, MODEL_ROLE_ATTENTION_EXPERT_O, layer);
+    w->o = load_matrix(l, MODEL_ROLE_O, layer);
     w->q_bias = load_vector(l, MODEL_ROLE_Q_BIAS, layer);
     w->k_bias = load_vector(l, MODEL_ROLE_K_BIAS, layer);
     w->v_bias = load_vector(l, MODEL_ROLE_V_BIAS, layer);
     w->o_bias = load_vector(l, MODEL_ROLE_O_BIAS, layer);
-    if (l->m->config.n_att_experts > 0) {
-        w->att_gate = load_gate(l, MODEL_ROLE_ATTENTION_GATE_INNER, layer);
-    }
+    load_attention_experts(l, &gate->att, layer);
     gate->w = load_gate(l, MODEL_ROLE_GATE_INNER, layer);
     gate->w.map = load_gate_matrix(l, MODEL_ROLE_GATE_MAP, layer);
     w->constants = load_constants(l, layer);
@@ -349,20 +353,11 @@ moe_status model_open(const model_config *c, const model_tensors *t, compute_dev
     return MOE_OK;
 }
 
-static void close_heads(compute_device *d, compute_matrix **all, uint32_t n_att_experts)
-{
-    for (uint32_t i = 0; all != NULL && i < MOE_MAX(n_att_experts, 1); i++) {
-        d->ops->matrix_close(d, all[i]);
-    }
-    free(all);
-}
-
 static void close_layer(compute_device *d, const model_config *c, layer_weights *w)
 {
-    compute_mem *vectors[] = {w->input_norm.gain, w->input_norm.bias, w->post_norm.gain, w->post_norm.bias,
-                              w->q_norm,          w->k_norm,          w->q_bias,         w->k_bias,
-                              w->v_bias,          w->o_bias,          w->att_gate.bias};
-    compute_matrix *matrices[] = {w->k, w->v, w->att_gate.inner, w->att_gate.out};
+    compute_mem *vectors[] = {w->input_norm.gain, w->input_norm.bias, w->post_norm.gain, w->post_norm.bias, w->q_norm,
+                              w->k_norm,          w->q_bias,          w->k_bias,         w->v_bias,         w->o_bias};
+    compute_matrix *matrices[] = {w->q, w->k, w->v, w->o};
 
     for (size_t i = 0; i < MOE_COUNT(vectors); i++) {
         d->ops->free(d, vectors[i]);
@@ -370,8 +365,6 @@ static void close_layer(compute_device *d, const model_config *c, layer_weights 
     for (size_t i = 0; i < MOE_COUNT(matrices); i++) {
         d->ops->matrix_close(d, matrices[i]);
     }
-    close_heads(d, w->q, c->n_att_experts);
-    close_heads(d, w->o, c->n_att_experts);
     for (uint32_t i = 0; w->constants != NULL && i < c->n_constant_experts; i++) {
         d->ops->free(d, w->constants[i].value);
         d->ops->free(d, w->constants[i].gate);

@@ -21,11 +21,20 @@ typedef struct gate_weights {
     compute_matrix *map;   /* [experts, experts of the layer before] of their logits; NULL: none */
 } gate_weights;
 
-/* The MLP's gate of one layer. Later versions of the space share what has not grown with the first. */
+/* The attention experts of one layer, and their gate. None: n is 0. */
+typedef struct attention_experts {
+    gate_weights gate;
+    compute_matrix **q, **o; /* [n] */
+    uint32_t n;
+} attention_experts;
+
+/* The gates of one layer, and what stays in the coordinator of the experts behind them. Later versions of the space share what has
+ * not grown with the first. */
 typedef struct gate_layer {
-    gate_weights w;
+    gate_weights w;          /* the MLP's */
     uint32_t n_columns;      /* the layer's experts */
     bool owns_out, owns_map; /* else the model's own gates do; inner and bias are always theirs */
+    attention_experts att;   /* the model's own gates' */
 } gate_layer;
 
 struct model_gates {
@@ -41,11 +50,13 @@ struct model_room {
     compute_device *device; /* borrowed */
     model_gates *gates;     /* shared */
     size_t max_rows;
-    float *gate_logits;  /* owned [R, W], W the most columns that a gate has, of attention experts too */
+    float *gate_logits;  /* owned [R, W], W the most columns that a gate has, A of attention experts too */
     float *gate_scratch; /* owned [2 * W] */
     compute_mem *router; /* f32 [R, W] */
     compute_mem *before; /* f32 [R, W]: the router logits of the layer before, where a gate map reads them; else NULL */
     compute_mem *mapped; /* f32 [R, W] */
+    uint32_t *group_ends;   /* owned [A]: of the picks sorted by attention expert */
+    compute_routed *routed; /* owned [A]: rows by attention expert */
 };
 
 typedef struct constant_weights {
@@ -55,11 +66,10 @@ typedef struct constant_weights {
 typedef struct layer_weights {
     norm_weights input_norm, post_norm;
     compute_mem *q_norm, *k_norm;                   /* f32 [H], [G] or [head_dim]; NULL: none */
-    compute_matrix **q, **o;                        /* owned [A] */
+    compute_matrix *q, *o;                          /* NULL where there are attention experts */
     compute_matrix *k, *v;                          /* NULL with shared_kv */
     compute_mem *q_bias, *k_bias, *v_bias, *o_bias; /* f32; NULL: none */
-    gate_weights att_gate;
-    constant_weights *constants; /* owned [n_constant_experts] */
+    constant_weights *constants;                    /* owned [n_constant_experts] */
 } layer_weights;
 
 struct model {
@@ -103,8 +113,6 @@ struct model_batch {
     row_picks experts, att_experts;
     int32_t *remote_ids;             /* owned [R, k]: ids, -1 where the coordinator evaluates */
     uint32_t *n_picks;               /* owned [R]: picks that combine adds */
-    uint32_t *group_ends;            /* owned [A]: of the picks sorted by attention expert */
-    compute_routed *routed;          /* owned [A]: rows by attention expert */
     uint32_t *from_rows, *pick_rows; /* owned [R * max(k, a)] */
 
     /* device memory, owned */
