@@ -113,6 +113,9 @@ static void end_all(engine *e)
     while (e->oldest != NULL) {
         engine_fail_request(e, e->oldest, MOE_ERR_UNAVAILABLE, "the server is shutting down");
     }
+    if (atomic_load(&e->background) != NULL) {
+        engine_fail_request(e, atomic_load(&e->background), MOE_ERR_UNAVAILABLE, "the server is shutting down");
+    }
 }
 
 void engine_close(engine *e)
@@ -194,13 +197,35 @@ static bool id_is_live(const engine *e, const char *id)
     return false;
 }
 
+static void make_live(engine *e, engine_request *r)
+{
+    r->next_id = e->live_ids;
+    e->live_ids = r;
+}
+
+static moe_status admit_in_background(engine *e, engine_request *r, moe_error *err)
+{
+    if (atomic_load(&e->background) != NULL) {
+        return moe_fail(err, MOE_ERR_BUSY, "a request is in the background already");
+    }
+    moe_status status = engine_sets_take(e, r->set, err);
+    if (status == MOE_OK) {
+        make_live(e, r);
+        atomic_store(&e->background, r);
+    }
+    return status;
+}
+
 static moe_status admit_locked(engine *e, engine_request *r, moe_error *err)
 {
-    if (atomic_load(&e->n_waiting) >= e->options.max_queue) {
+    if (!r->background && atomic_load(&e->n_waiting) >= e->options.max_queue) {
         return moe_fail(err, MOE_ERR_BUSY, "the queue is full: %u requests wait (max_queue)", e->options.max_queue);
     }
     if (id_is_live(e, r->id)) {
         return moe_fail(err, MOE_ERR_EXISTS, "request_id: a request with this id is running");
+    }
+    if (r->background) {
+        return admit_in_background(e, r, err);
     }
     moe_status status = engine_sets_take(e, r->set, err);
     if (status == MOE_OK && moe_queue_push(e->arrivals, r) != MOE_OK) {
@@ -210,8 +235,7 @@ static moe_status admit_locked(engine *e, engine_request *r, moe_error *err)
     if (status != MOE_OK) {
         return status;
     }
-    r->next_id = e->live_ids;
-    e->live_ids = r;
+    make_live(e, r);
     atomic_fetch_add(&e->n_waiting, 1);
     atomic_fetch_add(&e->n_live, 1);
     return MOE_OK;
@@ -238,7 +262,7 @@ moe_status engine_submit(engine *e, const engine_spec *spec, engine_request **ou
     }
     if (status != MOE_OK) {
         pthread_mutex_lock(&e->lock);
-        e->published.requests_refused++;
+        e->published.requests_refused += !spec->background;
         pthread_mutex_unlock(&e->lock);
         return status;
     }
@@ -293,15 +317,30 @@ void engine_release_choice(engine *e, choice *c)
     model_kv_seq_release(e->options.kv, &c->kv);
 }
 
+/* It is in no figures any more. */
+static void uncount(engine *e, const engine_request *r)
+{
+    engine_observe(&e->stats.request, engine_seconds(r->submitted_ns, moe_now_ns(e->options.clock)));
+    if (!r->started) {
+        atomic_fetch_sub(&e->n_waiting, 1);
+    }
+    atomic_fetch_sub(&e->n_live, 1);
+}
+
 /* Pages back, off the lists, the engine's reference given up. The last event has been given out. */
 static void retire(engine *e, engine_request *r)
 {
     for (uint32_t i = 0; i < r->n_choices; i++) {
         engine_release_choice(e, &r->choices[i]);
     }
-    *(r->older != NULL ? &r->older->newer : &e->oldest) = r->newer;
-    *(r->newer != NULL ? &r->newer->older : &e->newest) = r->older;
+    if (!r->background) {
+        *(r->older != NULL ? &r->older->newer : &e->oldest) = r->newer;
+        *(r->newer != NULL ? &r->newer->older : &e->newest) = r->older;
+    }
     pthread_mutex_lock(&e->lock);
+    if (r->background) {
+        atomic_store(&e->background, NULL);
+    }
     for (engine_request **link = &e->live_ids; *link != NULL; link = &(*link)->next_id) {
         if (*link == r) {
             *link = r->next_id;
@@ -311,11 +350,9 @@ static void retire(engine *e, engine_request *r)
     engine_sets_leave(e, r->set);
     pthread_mutex_unlock(&e->lock);
     atomic_store(&r->paused, false);
-    engine_observe(&e->stats.request, engine_seconds(r->submitted_ns, moe_now_ns(e->options.clock)));
-    if (!r->started) {
-        atomic_fetch_sub(&e->n_waiting, 1);
+    if (!r->background) {
+        uncount(e, r);
     }
-    atomic_fetch_sub(&e->n_live, 1);
     request_unref(r);
 }
 
@@ -339,7 +376,7 @@ void engine_fail_request(engine *e, engine_request *r, moe_status status, const 
         }
     }
     r->n_done = r->n_choices;
-    e->stats.requests_failed++;
+    e->stats.requests_failed += !r->background;
     request_emit_failed(r, status, why);
     leave(e, r);
 }
@@ -357,30 +394,39 @@ static void look_at_blocked(engine *e, engine_request *r, uint64_t now)
     e->n_blocked += r->blocked.is;
 }
 
+/* One that has ended leaves; others may have to end. */
+static void look_at(engine *e, engine_request *r, uint64_t now)
+{
+    if (r->ended) {
+        if (!r->in_step) {
+            e->stats.requests_done += !r->left && !r->background;
+            retire(e, r);
+        }
+    } else if (atomic_load(&r->cancelled)) {
+        e->stats.requests_cancelled += !r->background;
+        request_emit_cancelled(r);
+        leave(e, r);
+    } else if (r->deadline_ns != 0 && now >= r->deadline_ns) {
+        engine_fail_request(e, r, MOE_ERR_TIMEOUT, "the request's deadline has passed");
+    } else if (r->blocked.is) {
+        look_at_blocked(e, r, now);
+    }
+}
+
 void engine_intake(engine *e)
 {
     uint64_t now = moe_now_ns(e->options.clock);
-    engine_request *next;
+    engine_request *next, *last = atomic_load(&e->background);
 
     e->intake_ns = now;
     e->n_blocked = 0;
     take_arrivals(e);
     for (engine_request *r = e->oldest; r != NULL; r = next) {
         next = r->newer;
-        if (r->ended) {
-            if (!r->in_step) {
-                e->stats.requests_done += !r->left;
-                retire(e, r);
-            }
-        } else if (atomic_load(&r->cancelled)) {
-            e->stats.requests_cancelled++;
-            request_emit_cancelled(r);
-            leave(e, r);
-        } else if (r->deadline_ns != 0 && now >= r->deadline_ns) {
-            engine_fail_request(e, r, MOE_ERR_TIMEOUT, "the request's deadline has passed");
-        } else if (r->blocked.is) {
-            look_at_blocked(e, r, now);
-        }
+        look_at(e, r, now);
+    }
+    if (last != NULL) {
+        look_at(e, last, now);
     }
 }
 

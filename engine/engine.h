@@ -60,6 +60,13 @@ typedef struct engine_spec {
 
     /* score */
     bool want_experts;
+    uint32_t
+        score_from; /* tokens before this position are read and not scored; below n_prompt. What the prefix cache has of
+                          * them is not computed again */
+    /* For what nobody waits for: read in small steps of its own while no other request has a row to compute, with pages
+     * that others get when they need them. One at a time. It is in no figures of requests, tokens and experts, and neither
+     * engine_idle nor a drain waits for it. */
+    bool background;
 
     void (*wake)(void *ctx); /* an event is there; called on the engine thread */
     void *wake_ctx;
@@ -89,9 +96,9 @@ typedef struct engine_usage {
  *   TOKEN        one token was generated               choice; index among the generated tokens, resumed ones included;
  *                                                      token_id; text that it completed, often ""; logprob and top
  *                                                      [n_top] if asked for
- *   SCORED       one prompt token was scored           index: its position; token_id; logprob, not for the first;
- *                                                      top [n_top]; experts [n_layers * k] if asked for, ascending
- *                                                      within a layer
+ *   SCORED       one prompt token was scored           index: its position, from score_from on; token_id; logprob, not
+ *                                                      for the first; top [n_top]; experts [n_layers * k] if asked for,
+ *                                                      ascending within a layer
  *   CLASSIFIED   the classifier's head has read the    scores and score_logprobs [n_scores]
  *                prompt's last token
  *   PROGRESS     the request waits or is read          queue_position, prompt_tokens_done
@@ -192,7 +199,8 @@ MOE_NODISCARD moe_status engine_check_ids(const engine_info *info, const char *f
 /* Admits a request. On success *out holds a reference of the caller's: engine_release.
  * Errors, with the reason in err:
  *   MOE_ERR_INVALID_ARG   names the field and the limit
- *   MOE_ERR_BUSY          the queue is full; or live requests have ENGINE_MAX_SETS other sets already
+ *   MOE_ERR_BUSY          the queue is full; live requests have ENGINE_MAX_SETS other sets already; or another one
+ *                         lives in the background
  *   MOE_ERR_UNAVAILABLE   as engine_check_ready; or the set has experts that the engine's space has not
  *   MOE_ERR_EXISTS        a request of this id lives
  *   MOE_ERR_UNSUPPORTED   the model's head is for another kind of request */
@@ -200,6 +208,9 @@ MOE_NODISCARD moe_status engine_submit(engine *e, const engine_spec *spec, engin
 const char *engine_request_id(const engine_request *r);
 uint64_t engine_request_seed(const engine_request *r);
 const char *engine_request_set_id(const engine_request *r);
+uint32_t engine_request_n_choices(const engine_request *r);
+/* The prompt's tokens and those of a choice behind it, once DONE has come; borrowed until engine_release. */
+const int32_t *engine_request_tokens(const engine_request *r, uint32_t index, size_t *n_prompt, size_t *n);
 /* The next event; false when there is none now. */
 MOE_NODISCARD bool engine_next(engine_request *r, engine_event *event);
 /* Ends it at once, also while a step waits for experts; pages and slot are free when the step has ended, or soon after if

@@ -17,6 +17,8 @@ typedef struct micro_batch {
  * the layer is routed. */
 typedef struct step_run {
     bool active, proving; /* proving: its row is a token of our own */
+    bool background;      /* its rows are of the request in the background */
+    uint64_t n_admitted;  /* requests, when it began */
     uint32_t n_mb, layer, b;
     micro_batch mb[ENGINE_MAX_MICRO_BATCHES];
     uint64_t waits_ns;          /* since when it waits for experts; 0: it does not */
@@ -34,20 +36,21 @@ struct engine {
     step_run run;
     model_batch *batches[ENGINE_MAX_MICRO_BATCHES];
     sampler *sampler;
-    float *logits; /* owned [max_logit_rows, width of the head] */
-    engine_request *oldest, *newest;
-    uint64_t intake_ns;          /* when arrivals were last taken */
-    uint32_t n_blocked;          /* requests that are left out, as an expert has nobody who computes it */
-    model_kv_seq proof;          /* page of a token of our own */
-    moe_status proof_status;     /* how it ended */
-    compute_counters before_own; /* when it was sent */
-    compute_counters own_tokens; /* what such tokens have added: they are nobody's */
-    router_set *set;             /* the current set; referenced */
-    router_space *space;         /* shared, under the lock as the set: all experts that there are */
-    engine_stats stats;          /* published under the lock after every step */
+    float *logits;                   /* owned [max_logit_rows, width of the head] */
+    engine_request *oldest, *newest; /* but for the one in the background */
+    uint64_t intake_ns;              /* when arrivals were last taken */
+    uint32_t n_blocked;              /* requests that are left out, as an expert has nobody who computes it */
+    model_kv_seq proof;              /* page of a token of our own */
+    moe_status proof_status;         /* how it ended */
+    compute_counters before_own;     /* when it was sent */
+    compute_counters own_tokens;     /* what such tokens have added: they are nobody's */
+    router_set *set;                 /* the current set; referenced */
+    router_space *space;             /* shared, under the lock as the set: all experts that there are */
+    engine_stats stats;              /* published under the lock after every step */
 
     /* any thread */
     moe_queue *arrivals;
+    _Atomic(engine_request *) background; /* set under the lock; taken away by the engine's thread. NULL: none */
     moe_waiter *waiter;
     router_use *use; /* owned; the engine thread counts, and folds and replaces it under the lock */
     _Atomic uint64_t rows_done;

@@ -112,6 +112,13 @@ static moe_status check_counts(const engine_spec *spec, moe_error *err)
                         spec->kind == ENGINE_SCORE ? "top" : "sampling.logprobs", spec->n_top,
                         SAMPLING_MAX_TOP_LOGPROBS);
     }
+    if (spec->score_from > 0 && (spec->kind != ENGINE_SCORE || spec->score_from >= spec->n_prompt)) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "score_from: %u; of a score, below its %zu tokens", spec->score_from,
+                        spec->n_prompt);
+    }
+    if (spec->background && spec->kind != ENGINE_SCORE) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "background: only of a score");
+    }
     if (spec->kind != ENGINE_GENERATE) {
         return MOE_OK;
     }

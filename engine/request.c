@@ -93,6 +93,8 @@ static void copy_fields(engine_request *r, const engine_spec *spec, uint32_t max
     r->want_logprobs = spec->want_logprobs;
     r->want_progress = spec->want_progress;
     r->want_experts = spec->want_experts;
+    r->background = spec->background;
+    r->score_from = r->n_read = spec->score_from;
     r->sampling = spec->sampling;
     r->n_choices = spec->kind == ENGINE_GENERATE ? spec->n_choices : 1;
     r->n_resume = (uint32_t)spec->n_resume;
@@ -207,6 +209,19 @@ uint64_t engine_request_seed(const engine_request *r)
 const char *engine_request_set_id(const engine_request *r)
 {
     return router_set_id(r->set);
+}
+
+uint32_t engine_request_n_choices(const engine_request *r)
+{
+    return r->n_choices;
+}
+
+const int32_t *engine_request_tokens(const engine_request *r, uint32_t index, size_t *n_prompt, size_t *n)
+{
+    MOE_ASSERT(index < r->n_choices);
+    *n_prompt = r->n_prompt;
+    *n = r->choices[index].n_tokens;
+    return r->choices[index].tokens;
 }
 
 void engine_release(engine_request *r)

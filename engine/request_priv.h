@@ -37,7 +37,8 @@ struct engine_request {
     uint64_t deadline_ns;
     sampling_params sampling;
     uint32_t n_prompt, max_tokens, min_tokens, n_top, n_labels;
-    bool want_logprobs, want_progress, want_experts;
+    bool want_logprobs, want_progress, want_experts, background;
+    uint32_t score_from;
     char *stop[ENGINE_MAX_STOP_STRINGS]; /* owned */
     size_t stop_bytes[ENGINE_MAX_STOP_STRINGS];
     size_t n_stop;

@@ -14,6 +14,10 @@
 
 #include <stdlib.h>
 
+/* Rows of a step in the background: whoever arrives while it runs waits for it, and reading so few at a time costs no more than
+ * a weight is read for anyway. Chosen, not measured. */
+#define BACKGROUND_ROWS 16u
+
 moe_status step_init(step *s, const scheduler_limits *limits)
 {
     *s = (step){.n_rows = 0};
@@ -32,7 +36,7 @@ void step_fini(step *s)
 typedef struct planner {
     const scheduler_limits *limits;
     model_kv *kv;
-    engine_request *newest;
+    const scheduler_queue *queue;
     void (*admit)(void *ctx, choice *c);
     void *ctx;
     step *out;
@@ -51,13 +55,28 @@ static void put_back(planner *p, choice *c)
     c->n_computed = 0;
     choice_move(c, CHOICE_WAITING);
     c->request->usage.preemptions++;
-    p->out->n_running--;
-    p->out->n_preempted++;
+    if (!c->request->background) {
+        p->out->n_running--;
+        p->out->n_preempted++;
+    }
+}
+
+/* NULL: nobody is in the background, or it holds no pages. */
+static choice *running_in_background(const planner *p)
+{
+    engine_request *r = p->queue->background;
+
+    return r != NULL && is_running(&r->choices[0]) ? &r->choices[0] : NULL;
 }
 
 static choice *youngest_running(const planner *p)
 {
-    for (engine_request *r = p->newest; r != NULL; r = r->older) {
+    choice *last = running_in_background(p);
+
+    if (last != NULL) {
+        return last;
+    }
+    for (engine_request *r = p->queue->newest; r != NULL; r = r->older) {
         for (uint32_t i = r->n_choices; i-- > 0;) {
             if (is_running(&r->choices[i])) {
                 return &r->choices[i];
@@ -83,11 +102,12 @@ static bool reserve(planner *p, choice *c, uint32_t n_tokens)
     return true;
 }
 
-/* A score reads the logits of each prompt row but the last, for the token after it. Everything else reads those of the
- * last known token alone, which give the next one. */
+/* A score reads the logits of each row whose next token is scored. Everything else reads those of the last known token
+ * alone, which give the next one. */
 static bool wants_logits(const choice *c, uint32_t position)
 {
-    return c->request->kind == ENGINE_SCORE ? position + 1 < c->n_tokens : position + 1 == c->n_tokens;
+    return c->request->kind == ENGINE_SCORE ? position + 1 < c->n_tokens && position + 1 >= c->request->score_from
+                                            : position + 1 == c->n_tokens;
 }
 
 static void add_rows(planner *p, choice *c, uint32_t n)
@@ -150,10 +170,27 @@ static bool must_wait_for_first(const choice *c)
  * running it starts in any case. */
 static bool pages_for_all(const planner *p, const choice *c)
 {
+    const choice *last = running_in_background(p);
+    size_t n_taken = last != NULL ? last->kv.n_pages : 0; /* which it gives up */
     model_kv_stats stats;
 
     model_kv_get_stats(p->kv, &stats);
-    return p->out->n_running == 0 || (size_t)c->n_tokens + 1 <= (stats.n_free + stats.n_cached) * MODEL_KV_PAGE_TOKENS;
+    return p->out->n_running == 0 ||
+           (size_t)c->n_tokens + 1 <= (stats.n_free + stats.n_cached + n_taken) * MODEL_KV_PAGE_TOKENS;
+}
+
+/* What the prefix cache has is not computed again, but for rows whose logits the choice is here for: of a score those from the one
+ * before its first token on, otherwise the last one's. */
+static void start(planner *p, choice *c)
+{
+    const engine_request *r = c->request;
+    uint32_t first_logit = r->kind != ENGINE_SCORE ? c->n_tokens - 1 : MOE_MAX(r->score_from, 1u) - 1;
+
+    if (first_logit > 0) {
+        c->n_computed = (uint32_t)model_kv_seq_adopt(p->kv, &c->kv, r->set, c->tokens, first_logit);
+    }
+    choice_move(c, CHOICE_PREFILL);
+    p->admit(p->ctx, c);
 }
 
 static void plan_waiting(planner *p, choice *c)
@@ -165,14 +202,8 @@ static void plan_waiting(planner *p, choice *c)
         p->admitting = false;
         return;
     }
-    /* The last known token is always computed: its logits are what the choice is here for. A score
-     * needs every row's. */
-    if (c->request->kind != ENGINE_SCORE) {
-        c->n_computed = (uint32_t)model_kv_seq_adopt(p->kv, &c->kv, c->request->set, c->tokens, c->n_tokens - 1);
-    }
-    choice_move(c, CHOICE_PREFILL);
+    start(p, c);
     p->out->n_running++;
-    p->admit(p->ctx, c);
     plan_prefill(p, c);
 }
 
@@ -213,24 +244,40 @@ static void plan_choice(planner *p, choice *c)
     }
 }
 
-void scheduler_plan(const scheduler_limits *limits, model_kv *kv, engine_request *oldest, engine_request *newest,
+/* Nobody else has a row. */
+static void plan_background(planner *p, engine_request *r)
+{
+    choice *c = &r->choices[0];
+
+    p->prefill_budget = MOE_MIN(p->limits->max_batch_tokens, BACKGROUND_ROWS);
+    if (c->state == CHOICE_WAITING) {
+        start(p, c);
+    }
+    if (c->state == CHOICE_PREFILL && has_room(r)) {
+        plan_prefill(p, c);
+    }
+}
+
+void scheduler_plan(const scheduler_limits *limits, model_kv *kv, const scheduler_queue *queue,
                     void (*admit)(void *ctx, choice *c), void *ctx, step *out)
 {
-    planner p = {
-        .limits = limits, .kv = kv, .newest = newest, .admit = admit, .ctx = ctx, .out = out, .admitting = true};
+    planner p = {.limits = limits, .kv = kv, .queue = queue, .admit = admit, .ctx = ctx, .out = out, .admitting = true};
     uint32_t n_decode = 0;
 
     out->n_rows = out->n_work = out->n_logits = out->n_running = out->n_preempted = 0;
-    for (engine_request *r = oldest; r != NULL; r = r->newer) {
+    for (engine_request *r = queue->oldest; r != NULL; r = r->newer) {
         for (uint32_t i = 0; i < r->n_choices; i++) {
             out->n_running += is_running(&r->choices[i]);
             n_decode += r->choices[i].state == CHOICE_DECODE && !r->blocked.is;
         }
     }
     p.prefill_budget = limits->max_batch_tokens - MOE_MIN(n_decode, limits->max_batch_tokens);
-    for (engine_request *r = oldest; r != NULL; r = r->newer) {
+    for (engine_request *r = queue->oldest; r != NULL; r = r->newer) {
         for (uint32_t i = 0; i < r->n_choices; i++) {
             plan_choice(&p, &r->choices[i]);
         }
+    }
+    if (out->n_rows == 0 && queue->background != NULL && !queue->background->ended && !queue->background->blocked.is) {
+        plan_background(&p, queue->background);
     }
 }

@@ -41,9 +41,11 @@ static void on_admit(void *ctx, choice *c)
     r->started = true;
     r->started_ns = moe_now_ns(e->options.clock);
     r->usage.queue_seconds = engine_seconds(r->submitted_ns, r->started_ns);
-    engine_observe(&e->stats.queue, r->usage.queue_seconds);
     r->usage.cached_tokens = MOE_MIN(c->n_computed, r->n_prompt);
-    atomic_fetch_sub(&e->n_waiting, 1);
+    if (!r->background) {
+        engine_observe(&e->stats.queue, r->usage.queue_seconds);
+        atomic_fetch_sub(&e->n_waiting, 1);
+    }
     request_emit_started(r);
 }
 
@@ -99,7 +101,7 @@ static moe_status route(engine *e, uint32_t b, const micro_batch *mb, uint32_t l
     if (status != MOE_OK) {
         return status;
     }
-    if (!e->run.proving) { /* a token of our own is nobody's */
+    if (!e->run.proving && !e->run.background) { /* a token of our own is nobody's */
         router_use_count(e->use, layer, model_batch_ids(batch), model_batch_weights(batch), mb->n_rows);
     }
     keep_experts(e, mb, model_batch_ids(batch), layer);
@@ -124,7 +126,10 @@ void engine_begin_step(engine *e, bool proving)
 {
     step_run *run = &e->run;
 
-    *run = (step_run){.active = true, .proving = proving};
+    *run = (step_run){.active = true,
+                      .proving = proving,
+                      .background = e->step.n_work > 0 && e->step.work[0].choice->request->background,
+                      .n_admitted = e->stats.requests_admitted};
     run->n_mb = split(e, run->mb);
     exchange_get_coverage(e->options.exchange, &run->at_begin);
     for (uint32_t b = 0; b < run->n_mb; b++) {
@@ -237,6 +242,10 @@ static void fail_marked(engine *e, const char *why)
             engine_fail_request(e, r, r->failed, why);
         }
     }
+    engine_request *last = atomic_load(&e->background);
+    if (last != NULL && last->failed != MOE_OK && !last->ended) {
+        engine_fail_request(e, last, last->failed, why);
+    }
 }
 
 static void fail_step(engine *e, moe_status status, const char *why)
@@ -287,7 +296,7 @@ void engine_abandon_step(engine *e, const char *why)
         return;
     }
     drop_jobs(e);
-    e->stats.abandoned_steps += !e->run.proving;
+    e->stats.abandoned_steps += !e->run.proving && !e->run.background;
     end_run(e);
     if (e->run.proving) {
         engine_end_proof(e, MOE_ERR_UNAVAILABLE, why);
@@ -380,6 +389,9 @@ static void look_at_wait(engine *e, uint64_t now)
             engine_abandon_step(e, "");
         }
     }
+    if (run->active && run->background && e->stats.requests_admitted != run->n_admitted) {
+        engine_abandon_step(e, ""); /* somebody has come who is not to wait for it */
+    }
     if (run->active && run->left_behind && now - run->waits_ns >= HOLD_NS) {
         engine_abandon_step(e, "");
     }
@@ -392,7 +404,9 @@ static void look_at_wait(engine *e, uint64_t now)
 /* Fills and begins a step; false: there is no row. */
 static bool begin_step(engine *e)
 {
-    scheduler_plan(&e->limits, e->options.kv, e->oldest, e->newest, on_admit, e, &e->step);
+    const scheduler_queue queue = {e->oldest, e->newest, atomic_load(&e->background)};
+
+    scheduler_plan(&e->limits, e->options.kv, &queue, on_admit, e, &e->step);
     e->stats.preemptions += e->step.n_preempted;
     emit_progress(e);
     if (e->step.n_rows > 0) {
@@ -410,7 +424,9 @@ static void end_step(engine *e, moe_status status, const char *why)
         return;
     }
     /* Before a token is handed out: a client that has its last token finds all rows counted, as the experts have. */
-    atomic_fetch_add_explicit(&e->rows_done, e->step.n_rows, memory_order_relaxed);
+    if (!e->run.background) {
+        atomic_fetch_add_explicit(&e->rows_done, e->step.n_rows, memory_order_relaxed);
+    }
     if (status != MOE_OK) {
         drop_jobs(e);
         MOE_ERROR("step of %u rows failed: %s", e->step.n_rows, why);

@@ -21,26 +21,29 @@ float *engine_logits_at(engine *e, uint32_t logit)
 }
 
 /* Log-probabilities of the scored rows. n_scored is published last, with release order: the consumer reads the arrays
- * below it without a lock. */
+ * below it without a lock. So what was published before the choice was put back stays as it is. */
 static moe_status score_rows(engine *e, const step_work *w)
 {
     choice *c = w->choice;
     engine_request *r = c->request;
-    uint32_t logit = w->first_logit;
+    uint32_t logit = w->first_logit, published = atomic_load_explicit(&r->n_scored, memory_order_relaxed);
 
     for (uint32_t i = 0; i < w->n_rows; i++) {
         const model_row *row = &e->step.rows[w->first_row + i];
+        const float *logits = engine_logits_at(e, logit);
         uint32_t next = row->position + 1;
-        if (row->want_logits) {
-            moe_status status = sampler_logprobs(e->sampler, engine_logits_at(e, logit++), c->tokens[next],
-                                                 &r->logprobs[next], r->n_top, r->top + (size_t)next * r->n_top);
+
+        logit += row->want_logits;
+        if (row->want_logits && next >= published) {
+            moe_status status = sampler_logprobs(e->sampler, logits, c->tokens[next], &r->logprobs[next], r->n_top,
+                                                 r->top + (size_t)next * r->n_top);
             if (status != MOE_OK) {
                 return status;
             }
             r->n_tops[next] = MOE_MIN(r->n_top, e->info.config->vocab_size);
         }
     }
-    atomic_store_explicit(&r->n_scored, c->n_computed, memory_order_release);
+    atomic_store_explicit(&r->n_scored, MOE_MAX(c->n_computed, published), memory_order_release);
     return MOE_OK;
 }
 
@@ -153,10 +156,12 @@ moe_status engine_finish_work(engine *e, const step_work *w)
         }
     }
     c->n_computed += w->n_rows;
-    if (c->state == CHOICE_PREFILL) {
+    if (c->state == CHOICE_PREFILL && !r->background) {
         e->stats.prompt_tokens += w->n_rows;
     }
-    model_kv_seq_register(e->options.kv, &c->kv, r->set, c->tokens, c->n_computed);
+    if (!r->background) { /* nobody asks for it again, and it would drive out what others may ask for */
+        model_kv_seq_register(e->options.kv, &c->kv, r->set, c->tokens, c->n_computed);
+    }
     if (r->kind == ENGINE_SCORE) {
         return finish_score(e, w);
     }

@@ -93,6 +93,7 @@ void ask(engine_fixture *f, asked *a, const engine_spec *spec)
     moe_error err;
 
     memset(a, 0, sizeof *a);
+    a->n_scored = spec->score_from;
     for (size_t i = 0; i < MOE_COUNT(a->first_index); i++) {
         a->first_index[i] = (uint32_t)spec->n_resume;
     }
