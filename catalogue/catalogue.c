@@ -306,6 +306,8 @@ catalogue *catalogue_copy(const catalogue *from)
         c->former[c->n_former] = from->former[c->n_former];
         set_take(&c->former[c->n_former].set, from->former[c->n_former].set);
     }
+    c->shadow = from->shadow;
+    set_take(&c->shadow.set, from->shadow.set);
     c->n_entries = from->n_entries;
     memcpy(c->entries, from->entries, from->n_entries * sizeof from->entries[0]);
     c->has_pending = from->has_pending;
@@ -335,6 +337,7 @@ void catalogue_unref(catalogue *c)
         router_set_unref(c->former[i].set);
     }
     router_set_unref(c->pending.target);
+    router_set_unref(c->shadow.set);
     router_set_unref(c->set);
     router_space_unref(c->space);
     router_space_unref(c->model.space);
@@ -444,6 +447,11 @@ const catalogue_former *catalogue_former_at(const catalogue *c, size_t i)
 const catalogue_pending *catalogue_get_pending(const catalogue *c)
 {
     return c->has_pending ? &c->pending : NULL;
+}
+
+bool catalogue_pending_is_default(const catalogue_pending *p)
+{
+    return p->name[0] == '\0' && p->shadow[0] == '\0';
 }
 
 size_t catalogue_n_entries(const catalogue *c)

@@ -14,6 +14,8 @@
  * The space follows from the packs in the order in which they were taken in: an expert of a pack has the id after the
  * layer's highest, for good. So a pack that comes back has the ids that it had, and one that is undone keeps them.
  *
+ * A pack may be on trial (catalogue_shadow): the default with it lives as another set, with which a share of the requests is scored too.
+ *
  * A pack is active while the default set has an expert of it. Words for packs: a name (of the active pack of that name,
  * else the one of that name taken in last), NAME@VERSION, or its hash; "base" is the checkpoint's own experts. Words for sets: a
  * name, an id, "default", or "base", all of the checkpoint's experts.
@@ -29,7 +31,8 @@
 
 #define CATALOGUE_MAX_TEXT     ((size_t)1 << 20) /* bytes of JSON: what etcd takes of one value, with room for others */
 #define CATALOGUE_MAX_PACKS    1024              /* ever taken in: their ids are never given back */
-#define CATALOGUE_MAX_SETS     64                /* with a name, and the default one */
+#define CATALOGUE_MAX_SETS     64                /* with a name, the default one, and one on trial */
+#define CATALOGUE_ALL_REQUESTS 10000             /* shares of requests are parts of so many */
 #define CATALOGUE_MAX_NAME     63                /* characters of a set's name, a pack's name and version */
 #define CATALOGUE_MAX_EXPERTS  1024              /* of a pack in a layer: as pack/pack.h has it, as the next */
 #define CATALOGUE_MAX_PACK     16384             /* experts of a pack */
@@ -130,6 +133,16 @@ typedef struct catalogue_former {
 size_t catalogue_n_former(const catalogue *c);
 const catalogue_former *catalogue_former_at(const catalogue *c, size_t i); /* 0: what a rollback goes to */
 
+/* The default with a pack that is on trial. When the default changes, so does this one; it is gone when the default has the pack. */
+typedef struct catalogue_shadow {
+    char pack[65];  /* its hash */
+    uint32_t share; /* of CATALOGUE_ALL_REQUESTS: which requests are scored with the set too */
+    uint64_t since_ms;
+    char by[CATALOGUE_MAX_WHO + 1];
+    router_set *set;
+} catalogue_shadow;
+const catalogue_shadow *catalogue_get_shadow(const catalogue *c); /* NULL: no pack is on trial */
+
 typedef struct catalogue_pending {
     uint64_t number; /* of changes: ascending, never given twice */
     uint64_t begun_ms, deadline_ms;
@@ -137,9 +150,12 @@ typedef struct catalogue_pending {
         what[CATALOGUE_MAX_WHAT + 1];  /* what: "add german 1.2" */
     char name[CATALOGUE_MAX_NAME + 1]; /* the set gets this name; "": it becomes the default */
     bool is_rollback;                  /* the default goes back to the former one */
+    char shadow[65];                   /* the set becomes the one on trial, with that pack; "": it does not */
+    uint32_t share;                    /* of the requests then */
     router_set *target;
 } catalogue_pending;
 const catalogue_pending *catalogue_get_pending(const catalogue *c); /* NULL: none */
+bool catalogue_pending_is_default(const catalogue_pending *p);      /* what it makes becomes the default set */
 
 typedef struct catalogue_entry {
     uint64_t number, at_ms; /* at_ms: when it was committed or undone */
@@ -156,7 +172,7 @@ typedef struct catalogue_expert {
     int32_t id;
 } catalogue_expert;
 
-/* A set in the words above; ids are those of the default, of sets with names and of former defaults. Referenced.
+/* A set in the words above; ids are those of the default, of sets with names, of the one on trial and of former defaults. Referenced.
  * Errors: MOE_ERR_NOT_FOUND; MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status catalogue_find_set(const catalogue *c, const char *word, router_set **out, moe_error *err);
 /* The default with the experts of some packs put in, then those of others left out, then `without`. An expert that a pack replaces leaves
@@ -173,7 +189,7 @@ MOE_NODISCARD moe_status catalogue_resolve(const catalogue *c, const char *const
  * MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status catalogue_read_set(const catalogue *c, const char *text, size_t n, router_set **out,
                                             moe_error *err);
-/* What has to be loaded: the experts of the default, of the sets with names, of the pending one, and of those that were the
+/* What has to be loaded: the experts of the default, of the sets with names, of the one on trial, of the pending one, and of those that were the
  * default within the last keep_ms before now_ms. bitmap [router_space_words(space)], by slot. */
 void catalogue_wanted(const catalogue *c, uint64_t now_ms, uint64_t keep_ms, uint64_t *bitmap);
 /* Whether all of a set are wanted, so that a request may have it. Errors: MOE_ERR_NOT_FOUND names the first that is not;
@@ -185,8 +201,9 @@ void catalogue_put_ids(moe_text *out, const router_set_layer *layer);
 
 /* ------------------------------------------------------------------------------------------------ changes */
 typedef enum {
-    CATALOGUE_ADD,      /* default + pack, - what it replaces. pack */
-    CATALOGUE_REMOVE,   /* default - pack, + what it replaces. word: a pack */
+    CATALOGUE_ADD, /* default + pack, - what it replaces. pack. is_shadow: that is on trial, and the default stays */
+    CATALOGUE_PROMOTE, /* default := the set on trial. word: its pack */
+    CATALOGUE_REMOVE, /* default - pack, + what it replaces. word: a pack. Of the one on trial: the trial ends, at once */
     CATALOGUE_UPDATE,   /* remove and add in one. word: the old pack; pack: the new one */
     CATALOGUE_PRUNE,    /* default - experts */
     CATALOGUE_RESTORE,  /* default + experts; none: all of base and of the active packs */
@@ -203,6 +220,8 @@ typedef struct catalogue_change {
     const char *who, *why;        /* NULL: "" */
     uint64_t now_ms, deadline_ms; /* of the wall clock */
     const catalogue_pack *pack;
+    bool is_shadow; /* of ADD */
+    uint32_t share; /* then: of CATALOGUE_ALL_REQUESTS; of the pack that is on trial already: another share */
     const char *word;
     const catalogue_expert *experts; /* in any order, each once */
     size_t n_experts;
@@ -210,11 +229,11 @@ typedef struct catalogue_change {
     size_t n_include, n_exclude;
 } catalogue_change;
 
-/* The next catalogue, with the change pending in it (FORGET: done). Errors, naming the field, value and limit:
+/* The next catalogue, with the change pending in it (FORGET, and REMOVE of what is on trial: done). Errors, naming the field, value and limit:
  *   MOE_ERR_INVALID_ARG   no such layer or expert; a layer would have too few; a name or pack that is none
  *   MOE_ERR_NOT_FOUND     no such pack, set, or former default
  *   MOE_ERR_EXISTS        nothing would change; an active pack of that name
- *   MOE_ERR_BUSY          another change is pending; a limit: CATALOGUE_MAX_...
+ *   MOE_ERR_BUSY          another change is pending; another pack is on trial; a limit: CATALOGUE_MAX_...
  *   MOE_ERR_NO_MEMORY */
 MOE_NODISCARD moe_status catalogue_begin(const catalogue *c, const catalogue_change *change, catalogue **out,
                                          moe_error *err);

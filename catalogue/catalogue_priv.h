@@ -25,9 +25,16 @@ struct catalogue {
     catalogue_named named[CATALOGUE_MAX_SETS];
     catalogue_former former[CATALOGUE_MAX_PREVIOUS];
     catalogue_entry entries[CATALOGUE_MAX_LOG];
+    catalogue_shadow shadow; /* set NULL: no pack is on trial */
     bool has_pending;
     catalogue_pending pending;
 };
+
+/* A set that is being made. */
+typedef struct members {
+    uint64_t *bits; /* owned: by slot of `space` */
+    const router_space *space;
+} members;
 
 /* catalogue.c */
 /* The model's space, and no default set yet. NULL: no memory. */
@@ -48,11 +55,21 @@ size_t catalogue_find_name(const catalogue *c, const char *name); /* its index; 
 /* Whether a set may get this name: it has it, or one more has room beside the default set. */
 bool catalogue_has_room_for(const catalogue *c, const char *name);
 
+/* A pack comes into a set of the default's, unless another version of it, or that what it replaces is not there, is in the way. */
+MOE_NODISCARD moe_status members_add_pack(const catalogue *c, members *m, const catalogue_pack *p, moe_error *err);
+
+/* shadow.c */
+/* The pack on trial, if it is called that. NULL: it is not. */
+const catalogue_pack *catalogue_shadow_called(const catalogue *c, const char *word);
+/* Whether a pack may be put on trial, or get another share. */
+MOE_NODISCARD moe_status catalogue_check_shadow(const catalogue *c, const catalogue_pack *p, uint32_t share,
+                                                moe_error *err);
+void catalogue_put_shadow(catalogue *c, const catalogue_pending *p, uint64_t now_ms);
+void catalogue_drop_shadow(catalogue *c);
+/* After the default has changed. Errors: MOE_ERR_NO_MEMORY. */
+MOE_NODISCARD moe_status catalogue_renew_shadow(catalogue *c, moe_error *err);
+
 /* sets.c */
-typedef struct members {
-    uint64_t *bits; /* owned: by slot of `space` */
-    const router_space *space;
-} members;
 bool members_init(members *m, const catalogue *c, const router_set *set); /* set NULL: none are in it */
 void members_fini(members *m);
 MOE_NODISCARD moe_status members_to_set(const members *m, const catalogue *c, router_set **out, moe_error *err);

@@ -22,7 +22,7 @@ size_t catalogue_find_name(const catalogue *c, const char *name)
 
 bool catalogue_has_room_for(const catalogue *c, const char *name)
 {
-    return c->n_named + 1 < CATALOGUE_MAX_SETS || catalogue_find_name(c, name) != SIZE_MAX;
+    return c->n_named + 1 + (c->shadow.set != NULL) < CATALOGUE_MAX_SETS || catalogue_find_name(c, name) != SIZE_MAX;
 }
 
 /* The name is there: another set. Otherwise it is put where it belongs. */
@@ -125,9 +125,9 @@ static moe_status check_free(const catalogue *c, const members *m, const catalog
     return MOE_OK;
 }
 
-static moe_status put_in(catalogue *next, members *m, const catalogue_pack *p, moe_error *err)
+moe_status members_add_pack(const catalogue *c, members *m, const catalogue_pack *p, moe_error *err)
 {
-    moe_status status = check_free(next, m, p, err);
+    moe_status status = check_free(c, m, p, err);
 
     if (status == MOE_OK) {
         members_put_pack(m, p, true);
@@ -179,8 +179,28 @@ static moe_status do_add(work *w, moe_error *err)
     if (status != MOE_OK || !open_members(w, err)) {
         return status != MOE_OK ? status : MOE_ERR_NO_MEMORY;
     }
-    (void)snprintf(what(w), CATALOGUE_MAX_WHAT + 1, "add %s %s", p->name, p->version);
-    return put_in(w->next, &w->m, p, err);
+    if (w->change->is_shadow) {
+        status = catalogue_check_shadow(w->next, p, w->change->share, err);
+        (void)snprintf(what(w), CATALOGUE_MAX_WHAT + 1, "shadow %s %s at %g%%", p->name, p->version,
+                       100.0 * w->change->share / CATALOGUE_ALL_REQUESTS);
+        memcpy(w->next->pending.shadow, p->hash, sizeof w->next->pending.shadow);
+        w->next->pending.share = w->change->share;
+    } else {
+        (void)snprintf(what(w), CATALOGUE_MAX_WHAT + 1, "add %s %s", p->name, p->version);
+    }
+    return status == MOE_OK ? members_add_pack(w->next, &w->m, p, err) : status;
+}
+
+static moe_status do_promote(work *w, moe_error *err)
+{
+    const catalogue_pack *p = catalogue_shadow_called(w->next, w->change->word);
+
+    if (p == NULL) {
+        return moe_fail(err, MOE_ERR_NOT_FOUND, "pack \"%.80s\" is not in the shadow", w->change->word);
+    }
+    (void)snprintf(what(w), CATALOGUE_MAX_WHAT + 1, "promote %s %s", p->name, p->version);
+    w->next->pending.target = router_set_ref(w->next->shadow.set);
+    return MOE_OK;
 }
 
 static moe_status do_remove(work *w, moe_error *err)
@@ -212,7 +232,7 @@ static moe_status do_update(work *w, moe_error *err)
     }
     (void)snprintf(what(w), CATALOGUE_MAX_WHAT + 1, "update %s %s to %s %s", from->name, from->version, to->name,
                    to->version);
-    return put_in(w->next, &w->m, to, err);
+    return members_add_pack(w->next, &w->m, to, err);
 }
 
 static moe_status do_prune(work *w, moe_error *err)
@@ -358,9 +378,9 @@ static moe_status do_define(work *w, moe_error *err)
 }
 
 static moe_status (*const operations[CATALOGUE_N_OPS])(work *w, moe_error *err) = {
-    [CATALOGUE_ADD] = do_add,           [CATALOGUE_REMOVE] = do_remove,   [CATALOGUE_UPDATE] = do_update,
-    [CATALOGUE_PRUNE] = do_prune,       [CATALOGUE_RESTORE] = do_restore, [CATALOGUE_USE] = do_use,
-    [CATALOGUE_ROLLBACK] = do_rollback, [CATALOGUE_DEFINE] = do_define};
+    [CATALOGUE_ADD] = do_add,       [CATALOGUE_PROMOTE] = do_promote,   [CATALOGUE_REMOVE] = do_remove,
+    [CATALOGUE_UPDATE] = do_update, [CATALOGUE_PRUNE] = do_prune,       [CATALOGUE_RESTORE] = do_restore,
+    [CATALOGUE_USE] = do_use,       [CATALOGUE_ROLLBACK] = do_rollback, [CATALOGUE_DEFINE] = do_define};
 
 /* ------------------------------------------------------------------------------------------------ begin */
 /* The set that the pending one takes the place of; NULL: a new name. */
@@ -368,6 +388,9 @@ static const router_set *place_of(const catalogue *c)
 {
     size_t at = catalogue_find_name(c, c->pending.name);
 
+    if (c->pending.shadow[0] != '\0') {
+        return c->shadow.set;
+    }
     if (c->pending.name[0] == '\0') {
         return c->set;
     }
@@ -386,7 +409,7 @@ static moe_status find_target(work *w, moe_error *err)
     if (status != MOE_OK) {
         return status;
     }
-    const router_set *now = place_of(w->next);
+    const router_set *now = p->shadow[0] == '\0' ? place_of(w->next) : NULL; /* of that, the share may change */
     if (now != NULL && strcmp(router_set_id(now), router_set_id(p->target)) == 0) {
         return moe_fail(err, MOE_ERR_EXISTS, "%s: nothing would change: %s has these experts", p->what,
                         p->name[0] != '\0' ? p->name : "the default set");
@@ -394,7 +417,7 @@ static moe_status find_target(work *w, moe_error *err)
     return MOE_OK;
 }
 
-static bool is_short_enough(const catalogue *c)
+static bool is_short(const catalogue *c)
 {
     moe_text text;
     bool ok;
@@ -403,6 +426,19 @@ static bool is_short_enough(const catalogue *c)
     catalogue_write(c, &text);
     ok = !text.failed;
     moe_text_fini(&text);
+    return ok;
+}
+
+/* With a pack on trial a commit makes one more set: the new default with it. */
+static bool is_short_enough(const catalogue *c)
+{
+    catalogue *done = NULL;
+    bool ok = is_short(c);
+
+    if (ok && c->has_pending && c->shadow.set != NULL) {
+        ok = catalogue_commit(c, c->pending.number, c->pending.begun_ms, &done, NULL) == MOE_OK && is_short(done);
+        catalogue_unref(done);
+    }
     return ok;
 }
 
@@ -423,6 +459,16 @@ static moe_status make_short(catalogue *c, moe_error *err)
     return MOE_OK;
 }
 
+/* What needs nothing is done at once: into the log, and no longer pending. */
+static void end_at_once(catalogue *next, const router_set *gone, uint64_t now_ms)
+{
+    const catalogue_entry entry = entry_of(&next->pending, gone, NULL, now_ms);
+
+    put_entry(next, &entry);
+    next->pending = (catalogue_pending){0};
+    next->has_pending = false;
+}
+
 static moe_status do_forget(work *w, moe_error *err)
 {
     catalogue *next = w->next;
@@ -432,12 +478,28 @@ static moe_status do_forget(work *w, moe_error *err)
         return moe_fail(err, MOE_ERR_NOT_FOUND, "there is no set with the name \"%.80s\"", w->change->word);
     }
     (void)snprintf(what(w), CATALOGUE_MAX_WHAT + 1, "forget %s", w->change->word);
-    const catalogue_entry entry = entry_of(&next->pending, next->named[at].set, NULL, w->change->now_ms);
-    put_entry(next, &entry);
+    end_at_once(next, next->named[at].set, w->change->now_ms);
     take_name(next, at);
-    next->pending = (catalogue_pending){0};
-    next->has_pending = false;
     return MOE_OK;
+}
+
+static moe_status end_shadow(work *w, const catalogue_pack *p)
+{
+    (void)snprintf(what(w), CATALOGUE_MAX_WHAT + 1, "remove %s %s from the shadow", p->name, p->version);
+    end_at_once(w->next, w->next->shadow.set, w->change->now_ms);
+    catalogue_drop_shadow(w->next);
+    return MOE_OK;
+}
+
+static moe_status work_out(work *w, moe_error *err)
+{
+    const catalogue_pack *p =
+        w->change->op == CATALOGUE_REMOVE ? catalogue_shadow_called(w->next, w->change->word) : NULL;
+
+    if (p != NULL) {
+        return end_shadow(w, p);
+    }
+    return w->change->op == CATALOGUE_FORGET ? do_forget(w, err) : find_target(w, err);
 }
 
 static moe_status check_begin(const catalogue *c, const catalogue_change *change, moe_error *err)
@@ -473,7 +535,7 @@ moe_status catalogue_begin(const catalogue *c, const catalogue_change *change, c
     p->deadline_ms = change->deadline_ms;
     moe_copy_line(p->who, sizeof p->who, change->who);
     moe_copy_line(p->why, sizeof p->why, change->why);
-    status = change->op == CATALOGUE_FORGET ? do_forget(&w, err) : find_target(&w, err);
+    status = work_out(&w, err);
     if (status == MOE_OK) {
         status = make_short(w.next, err);
     }
@@ -544,15 +606,22 @@ moe_status catalogue_commit(const catalogue *c, uint64_t number, uint64_t now_ms
     catalogue_pending done = next->pending;
     const catalogue_entry entry = entry_of(&done, place_of(next), done.target, now_ms);
     put_entry(next, &entry);
-    if (done.name[0] != '\0') {
+    if (done.shadow[0] != '\0') {
+        catalogue_put_shadow(next, &done, now_ms);
+    } else if (done.name[0] != '\0') {
         give_name(next, done.name, done.target);
     } else {
         set_default(next, done.target, done.is_rollback, now_ms);
         mark_active(next, done.who, now_ms);
+        status = catalogue_renew_shadow(next, err);
     }
     next->has_pending = false;
     next->pending = (catalogue_pending){0};
     router_set_unref(done.target);
+    if (status != MOE_OK) {
+        catalogue_unref(next);
+        return status;
+    }
     *out = next;
     return MOE_OK;
 }

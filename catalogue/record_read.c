@@ -6,9 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RECORD_DEPTH   8
-#define MAX_PATH       4096
-#define MAX_SETS_THERE (CATALOGUE_MAX_SETS + CATALOGUE_MAX_PREVIOUS + 1) /* with names or default, former, pending */
+#define RECORD_DEPTH 8
+#define MAX_PATH     4096
+#define MAX_SETS_THERE                                                                                                 \
+    (CATALOGUE_MAX_SETS + CATALOGUE_MAX_PREVIOUS + 1) /* with names, default or on trial; former; pending */
 
 typedef struct reading {
     catalogue *made;
@@ -428,6 +429,46 @@ static moe_status read_former(reading *r, const json_t *json, moe_error *err)
     return status;
 }
 
+/* Of a pack that there is. */
+static moe_status read_share(const reading *r, const json_t *json, const char *hash, uint32_t *out, moe_error *err)
+{
+    uint64_t share = 0;
+    moe_status status = get_number(json, "share", &share, err);
+
+    if (status == MOE_OK && (share > CATALOGUE_ALL_REQUESTS || catalogue_find_hash(r->made, hash) == SIZE_MAX)) {
+        status = moe_fail(err, MOE_ERR_CORRUPT, "shadow: share %" PRIu64 " of pack \"%s\"", share, hash);
+    }
+    *out = (uint32_t)share;
+    return status;
+}
+
+static moe_status read_shadow(reading *r, const json_t *json, moe_error *err)
+{
+    catalogue *c = r->made;
+    catalogue_shadow *s = &c->shadow;
+    const json_t *from = json_object_get(json, "shadow");
+    const text_field texts[] = {{"pack", s->pack, sizeof s->pack}, {"by", s->by, sizeof s->by}};
+    moe_status status;
+
+    if (from == NULL) {
+        return MOE_OK;
+    }
+    status = get_texts(from, texts, MOE_COUNT(texts), err);
+    if (status == MOE_OK) {
+        status = read_share(r, from, s->pack, &s->share, err);
+    }
+    if (status == MOE_OK) {
+        status = get_number(from, "since", &s->since_ms, err);
+    }
+    if (status == MOE_OK) {
+        status = get_set(r, from, "set", &s->set, err);
+    }
+    if (status == MOE_OK && c->n_named + 1 >= CATALOGUE_MAX_SETS) {
+        status = moe_fail(err, MOE_ERR_CORRUPT, "shadow: %zu sets have names; no room for one more", c->n_named);
+    }
+    return status;
+}
+
 /* ------------------------------------------------------------------------------------------------ changes */
 static moe_status read_entry(const json_t *json, catalogue_entry *e, moe_error *err)
 {
@@ -468,7 +509,9 @@ static bool is_possible(const catalogue *c, const catalogue_pending *p)
 {
     return p->number > 0 && p->number == c->number &&
            (p->name[0] == '\0' || (catalogue_name_is_valid(p->name) && catalogue_has_room_for(c, p->name))) &&
-           (!p->is_rollback || c->n_former > 0);
+           (!p->is_rollback || c->n_former > 0) &&
+           (p->shadow[0] == '\0' ||
+            (p->name[0] == '\0' && !p->is_rollback && (c->shadow.set != NULL || c->n_named + 1 < CATALOGUE_MAX_SETS)));
 }
 
 static moe_status read_pending(reading *r, const json_t *json, moe_error *err)
@@ -478,7 +521,8 @@ static moe_status read_pending(reading *r, const json_t *json, moe_error *err)
     const text_field texts[] = {{"who", p->who, sizeof p->who},
                                 {"why", p->why, sizeof p->why},
                                 {"what", p->what, sizeof p->what},
-                                {"name", p->name, sizeof p->name}};
+                                {"name", p->name, sizeof p->name},
+                                {"shadow", p->shadow, sizeof p->shadow}};
     moe_status status;
 
     if (from == NULL) {
@@ -496,6 +540,9 @@ static moe_status read_pending(reading *r, const json_t *json, moe_error *err)
     }
     if (status == MOE_OK) {
         status = moe_json_bool(from, "rollback", &p->is_rollback, NULL, err);
+    }
+    if (status == MOE_OK && p->shadow[0] != '\0') {
+        status = read_share(r, from, p->shadow, &p->share, err);
     }
     if (status == MOE_OK) {
         status = get_set(r, from, "target", &p->target, err);
@@ -515,8 +562,8 @@ static moe_status read_pending(reading *r, const json_t *json, moe_error *err)
 /* ------------------------------------------------------------------------------------------------ all of it */
 static moe_status read_all(reading *r, const json_t *json, moe_error *err)
 {
-    moe_status (*const parts[])(reading *, const json_t *, moe_error *) = {read_packs,  read_sets, read_names,
-                                                                           read_former, read_log,  read_pending};
+    moe_status (*const parts[])(reading *, const json_t *, moe_error *) = {
+        read_packs, read_sets, read_names, read_former, read_log, read_shadow, read_pending};
     int64_t v = 0;
     bool found = false;
     moe_status status = json_is_object(json) ? moe_json_int(json, "v", 1, 1, &v, &found, err)

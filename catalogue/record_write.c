@@ -78,6 +78,9 @@ static void put_sets(moe_text *t, const catalogue *c)
     for (size_t i = 0; i < c->n_former; i++) {
         put_set(t, &s, c->former[i].set);
     }
+    if (c->shadow.set != NULL) {
+        put_set(t, &s, c->shadow.set);
+    }
     if (c->has_pending) {
         put_set(t, &s, c->pending.target);
     }
@@ -117,6 +120,15 @@ static void put_log(moe_text *t, const catalogue *c)
     moe_text_printf(t, "]");
 }
 
+static void put_shadow(moe_text *t, const catalogue_shadow *s)
+{
+    moe_text_printf(t, ",\"shadow\":{\"pack\":\"%s\",\"share\":%" PRIu32, s->pack, s->share);
+    put_number(t, "since", s->since_ms);
+    put_text(t, "by", s->by);
+    put_text(t, "set", router_set_id(s->set));
+    moe_text_printf(t, "}");
+}
+
 static void put_pending(moe_text *t, const catalogue_pending *p)
 {
     moe_text_printf(t, ",\"pending\":{\"number\":%" PRIu64, p->number);
@@ -126,6 +138,10 @@ static void put_pending(moe_text *t, const catalogue_pending *p)
     put_text(t, "why", p->why);
     put_text(t, "what", p->what);
     put_text(t, "name", p->name);
+    put_text(t, "shadow", p->shadow);
+    if (p->shadow[0] != '\0') {
+        put_number(t, "share", p->share);
+    }
     put_text(t, "target", router_set_id(p->target));
     moe_text_printf(t, "%s}", p->is_rollback ? ",\"rollback\":true" : "");
 }
@@ -141,6 +157,9 @@ void catalogue_write(const catalogue *c, moe_text *out)
     put_sets(out, c);
     put_names(out, c);
     put_log(out, c);
+    if (c->shadow.set != NULL) {
+        put_shadow(out, &c->shadow);
+    }
     if (c->has_pending) {
         put_pending(out, &c->pending);
     }

@@ -199,6 +199,9 @@ static router_set *set_of_id(const catalogue *c, const char *id)
             return c->named[i].set;
         }
     }
+    if (c->shadow.set != NULL && strcmp(router_set_id(c->shadow.set), id) == 0) {
+        return c->shadow.set;
+    }
     for (size_t i = 0; i < c->n_former; i++) {
         if (strcmp(router_set_id(c->former[i].set), id) == 0) {
             return c->former[i].set;
@@ -253,6 +256,9 @@ void catalogue_wanted(const catalogue *c, uint64_t now_ms, uint64_t keep_ms, uin
     router_set_mark(c->set, c->space, bitmap);
     for (size_t i = 0; i < c->n_named; i++) {
         router_set_mark(c->named[i].set, c->space, bitmap);
+    }
+    if (c->shadow.set != NULL) {
+        router_set_mark(c->shadow.set, c->space, bitmap);
     }
     if (c->has_pending) {
         router_set_mark(c->pending.target, c->space, bitmap);

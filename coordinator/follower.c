@@ -164,7 +164,7 @@ static moe_status take_default(follower *f, const catalogue *c, moe_error *err)
     return status;
 }
 
-/* What is in force: its default set, and sets with names. */
+/* What is in force: its default set, those with names, and one on trial. */
 static moe_status follow_default(follower *f, const cluster_state *s, uint64_t *bitmap, moe_error *err)
 {
     const catalogue *c = s->catalogue;
@@ -173,6 +173,9 @@ static moe_status follow_default(follower *f, const cluster_state *s, uint64_t *
     router_set_mark(catalogue_default(c), s->space, bitmap);
     for (size_t i = 0; i < catalogue_n_named(c); i++) {
         router_set_mark(catalogue_named_at(c, i)->set, s->space, bitmap);
+    }
+    if (catalogue_get_shadow(c) != NULL) {
+        router_set_mark(catalogue_get_shadow(c)->set, s->space, bitmap);
     }
     moe_status status = make_ready(f, s, bitmap, NULL, READ_MS, err);
     if (status == MOE_OK) {

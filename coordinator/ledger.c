@@ -19,7 +19,7 @@ static catalogue *current(void *ctx)
     return c;
 }
 
-/* The sets that live, once each: the default one, those with names, and those of requests. References. */
+/* The sets that live, once each: the default one, those with names, one on trial, and those of requests. References. */
 typedef struct living {
     size_t n;
     router_set *at[CATALOGUE_MAX_SETS + ENGINE_MAX_SETS];
@@ -52,6 +52,9 @@ static void living_of(ledger *l, living *out)
     living_add(out, catalogue_default(c));
     for (size_t i = 0; i < catalogue_n_named(c); i++) {
         living_add(out, catalogue_named_at(c, i)->set);
+    }
+    if (catalogue_get_shadow(c) != NULL) {
+        living_add(out, catalogue_get_shadow(c)->set);
     }
     for (size_t i = 0; i < n; i++) {
         living_add(out, running[i]);

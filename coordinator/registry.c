@@ -86,7 +86,7 @@ static moe_status carry_out(registry *r, job *j, const catalogue *plan, moe_erro
     }
     status = catalogue_commit(plan, p->number, moe_wall_ms(), &next, err);
     if (status == MOE_OK) {
-        status = take_plan(r, j, plan, p->name[0] == '\0' ? p->target : NULL, err);
+        status = take_plan(r, j, plan, catalogue_pending_is_default(p) ? p->target : NULL, err);
     }
     if (status != MOE_OK) {
         catalogue_unref(next);

@@ -55,6 +55,9 @@ static void go_on(catalogue *c)
         catalogue_unref(next);
         MOE_ASSERT(catalogue_commit(c, p->number, 1, &next, &err) == MOE_OK);
         check_set(next, catalogue_default(next));
+        if (catalogue_get_shadow(next) != NULL) {
+            check_set(next, catalogue_get_shadow(next)->set);
+        }
         catalogue_unref(next);
     }
     for (size_t i = 0; i < MOE_COUNT(all); i++) {

@@ -43,6 +43,7 @@ PACK_GERMAN = {"kind": "add", "name": "german", "version": "1", "hash": HASHES["
 PACK_FIX = {"kind": "replace", "name": "fix", "version": "2.0", "hash": HASHES["fix"], "since": 7, "layers": [[0, 1, 7, [1]], [1, 1, 5, [2]]]}
 ENTRY = {"number": 1, "at": 5, "who": "ann", "why": "\u00e4 \"q\"", "what": "add german 1", "before": BASE["id"], "after": GERMAN["id"]}
 PENDING = {"number": 3, "begun": 8, "deadline": 9, "who": "bob", "what": "prune 2 experts", "target": PRUNED["id"]}
+SHADOW = {"pack": HASHES["german"], "share": 500, "since": 8, "by": "ann", "set": GERMAN["id"]}
 NEW = {"v": 1, "number": 0, "packs": [], "sets": [BASE], "names": [], "default": BASE["id"], "former": [], "log": []}
 WHOLE = {"v": 1, "number": 3, "packs": [PACK_GERMAN, PACK_FIX], "sets": [BOTH, GERMAN, BASE, PRUNED],
          "names": [{"name": "few", "set": PRUNED["id"]}, {"name": "mine", "set": GERMAN["id"]}], "default": BOTH["id"],
@@ -66,7 +67,18 @@ def pending(**more):
     return whole(pending={**PENDING, **more})
 
 
+def shadow(**more):
+    return whole(shadow={**SHADOW, **more})
+
+
 SEEDS = {
+    "shadow": shadow(), "shadow_pending": {**pending(shadow=HASHES["german"], share=0), "shadow": SHADOW},
+    "shadow_share": shadow(share=10001), "shadow_share_none": shadow(share=None), "shadow_pack": shadow(pack="b" * 64), "shadow_set": shadow(set=""),
+    "shadow_since": shadow(since="8"), "shadow_list": whole(shadow=[]), "shadow_by": shadow(by="b" * 64),
+    "shadow_pending_named": pending(shadow=HASHES["german"], share=1, name="other"),
+    "shadow_pending_rollback": pending(shadow=HASHES["german"], share=1, rollback=True, target=GERMAN["id"]),
+    "shadow_pending_share": pending(shadow=HASHES["german"]), "shadow_pending_pack": pending(shadow="german", share=1),
+    "shadow_many": {**shadow(), "names": [{"name": f"n{i:02}", "set": BASE["id"]} for i in range(63)]},
     "new": NEW,
     "whole": WHOLE,
     "nothing_pending": {k: v for k, v in WHOLE.items() if k != "pending"},
