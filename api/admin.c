@@ -455,6 +455,7 @@ static void expert_stats_start(rpc_call *call, const uint8_t *bytes, size_t n)
         change_start(call, op, bytes, n);                                                                              \
     }
 CHANGES(add, CATALOGUE_ADD)
+CHANGES(promote, CATALOGUE_PROMOTE)
 CHANGES(remove, CATALOGUE_REMOVE)
 CHANGES(update, CATALOGUE_UPDATE)
 CHANGES(rollback, CATALOGUE_ROLLBACK)
@@ -475,6 +476,7 @@ const rpc_method admin_methods[] = {
     {ADMIN("SetPolicy"), .start = policy_start, .poll = policy_poll, .fini = policy_fini},
     {ADMIN("ListPacks"), .start = list_packs_start},
     {ADMIN("AddPack"), CHANGE(add)},
+    {ADMIN("PromotePack"), CHANGE(promote)},
     {ADMIN("RemovePack"), CHANGE(remove)},
     {ADMIN("UpdatePack"), CHANGE(update)},
     {ADMIN("Rollback"), CHANGE(rollback)},

@@ -99,7 +99,8 @@ typedef struct api_http_options {
  * api_server_close. Errors: MOE_ERR_INVALID_ARG (an address that is none or cannot be bound), MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status api_http_open(const api_http_options *options, api_server *server, api_http **out,
                                        moe_error *err);
-void api_http_set_engine(api_http *h, engine *e, const api_view *view); /* as api_server_set_engine */
+/* As api_server_set_engine. */
+void api_http_set_engine(api_http *h, engine *e, const api_view *view, const api_catalogue *c);
 uint16_t api_http_port(const api_http *h);
 void api_http_close(api_http *h); /* NULL is fine */
 

@@ -7,6 +7,7 @@
 
 #include "base/base.h"
 #include "catalogue/catalogue.h"
+#include "engine/engine.h"
 
 /* What somebody asks for. Borrowed for the call. */
 typedef struct api_ask {
@@ -35,6 +36,15 @@ typedef struct api_offer {
     char source[256];
 } api_offer;
 
+/* What scoring delivered answers again has shown of the set on trial (catalogue_shadow), beside the default. */
+typedef struct api_compared {
+    uint64_t requests, tokens; /* compared */
+    uint64_t dropped;          /* requests of the share for which there was no room or no time */
+    double mean;  /* by how much the log-probability of a delivered token is higher under the set on trial */
+    double error; /* of that, its standard error over the requests; of one request there is none */
+    bool has_error;
+} api_compared;
+
 typedef struct api_catalogue {
     /* The catalogue as it is: catalogue_unref. Never blocks for long. */
     catalogue *(*current)(void *ctx);
@@ -51,6 +61,9 @@ typedef struct api_catalogue {
     void (*leave)(void *ctx, void *ticket);
     /* Packs that could be added; copies up to `max` of them and returns how many there are. */
     size_t (*offers)(void *ctx, api_offer *out, size_t max);
+    /* A request has ended well, and all its tokens were handed over: with a pack on trial it may be scored again. Never waits. */
+    void (*delivered)(void *ctx, const engine_request *r);
+    void (*compared)(void *ctx, api_compared *out);
     void *ctx;
 } api_catalogue;
 

@@ -5,6 +5,7 @@
 #include "api/methods_priv.h"
 
 #include <grpc/support/alloc.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,6 +54,22 @@ static moe_status take_add(rpc_call *call, const ProtobufCMessage *m, asked *a, 
 
     (void)call;
     a->ask.pack = r->pack;
+    if (r->has_shadow_case != 0) {
+        if (!(r->shadow >= 0 && r->shadow <= 1)) {
+            return moe_fail(err, MOE_ERR_INVALID_ARG, "shadow: %g; a share of [0, 1]", r->shadow);
+        }
+        a->ask.change.is_shadow = true;
+        a->ask.change.share = (uint32_t)lround(r->shadow * CATALOGUE_ALL_REQUESTS);
+    }
+    return need("pack", r->pack, err);
+}
+
+static moe_status take_promote(rpc_call *call, const ProtobufCMessage *m, asked *a, moe_error *err)
+{
+    const Conclave__V1__PromotePackRequest *r = (const void *)m;
+
+    (void)call;
+    a->ask.change.word = r->pack;
     return need("pack", r->pack, err);
 }
 
@@ -208,6 +225,8 @@ typedef struct change_kind {
 #define OPTIONS(name) offsetof(Conclave__V1__##name##Request, options)
 static const change_kind kinds[CATALOGUE_N_OPS] = {
     [CATALOGUE_ADD] = {CATALOGUE_ADD, &conclave__v1__add_pack_request__descriptor, OPTIONS(AddPack), take_add},
+    [CATALOGUE_PROMOTE] = {CATALOGUE_PROMOTE, &conclave__v1__promote_pack_request__descriptor, OPTIONS(PromotePack),
+                           take_promote},
     [CATALOGUE_REMOVE] = {CATALOGUE_REMOVE, &conclave__v1__remove_pack_request__descriptor, OPTIONS(RemovePack),
                           take_remove},
     [CATALOGUE_UPDATE] = {CATALOGUE_UPDATE, &conclave__v1__update_pack_request__descriptor, OPTIONS(UpdatePack),
@@ -325,17 +344,20 @@ static bool parts_init(result_parts *p, const api_told *told, const api_view_sna
 
     *p = (result_parts){.savings = NULL};
     conclave__v1__change_result__init(r);
-    if (pending == NULL) { /* a name that went: it was done at once, and the log has it */
+    if (pending == NULL) { /* a name that went, or a trial: it was done at once, and the log has it */
         const catalogue_entry *e = catalogue_entry_at(told->plan, catalogue_n_entries(told->plan) - 1);
 
         r->number = e->number;
         r->what = text(e->what);
-        r->name = text(strrchr(e->what, ' ') + 1);
+        r->shadow = catalogue_get_shadow(told->before) != NULL && catalogue_get_shadow(told->plan) == NULL;
+        r->name = text(r->shadow ? "" : strrchr(e->what, ' ') + 1);
         r->set_before = text(e->before);
         return true;
     }
-    const bool is_default = pending->name[0] == '\0';
-    const router_set *before = is_default ? catalogue_default(told->before) : named(told->before, pending->name);
+    const bool is_default = catalogue_pending_is_default(pending);
+    const router_set *before =
+        pending->name[0] == '\0' ? catalogue_default(told->before) : named(told->before, pending->name);
+    r->shadow = pending->name[0] == '\0' && !is_default;
     r->number = pending->number;
     r->what = text(pending->what);
     r->name = text(pending->name);

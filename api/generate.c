@@ -95,6 +95,11 @@ static void take_events(rpc_call *call, generation *g)
                      RPC_MAX_REPLY_BYTES);
             engine_cancel(g->session.request);
         }
+        if (g->ended && g->status == MOE_OK && g->choices[0].finish != ENGINE_FINISH_CANCELLED) {
+            const api_catalogue *c = rpc_catalogue(call);
+
+            c->delivered(c->ctx, g->session.request);
+        }
     }
 }
 

@@ -218,6 +218,35 @@ static void put_cluster(moe_text *out, const api_view *view, uint64_t auth_failu
     view->release(view->ctx, s);
 }
 
+/* Nothing while no pack is on trial. */
+static void put_shadow(moe_text *out, const api_catalogue *from)
+{
+    catalogue *c = from->current(from->ctx);
+    api_compared compared;
+
+    if (catalogue_get_shadow(c) != NULL) {
+        from->compared(from->ctx, &compared);
+        metrics_counter(
+            out, "conclave_shadow_requests_total",
+            "Requests that were scored again with the pack on trial, since that or the default set changed.",
+            compared.requests);
+        metrics_counter(out, "conclave_shadow_tokens_total", "Delivered tokens of these requests.", compared.tokens);
+        metrics_counter(out, "conclave_shadow_dropped_total",
+                        "Requests of the share for which there was no room or no time.", compared.dropped);
+        metrics_head(out, "conclave_shadow_logprob_difference", "gauge",
+                     "How much higher the mean log-probability of these tokens is with the pack.");
+        moe_text_printf(out, "conclave_shadow_logprob_difference %.9g\n", compared.mean);
+        metrics_head(out, "conclave_shadow_logprob_error", "gauge",
+                     "Its standard error; NaN for fewer than two requests.");
+        if (compared.has_error) {
+            moe_text_printf(out, "conclave_shadow_logprob_error %.9g\n", compared.error);
+        } else {
+            moe_text_printf(out, "conclave_shadow_logprob_error NaN\n");
+        }
+    }
+    catalogue_unref(c);
+}
+
 /* ------------------------------------------------------------------------------------------------ page */
 static void put_build(moe_text *out, const metrics_source *source)
 {
@@ -267,6 +296,9 @@ void metrics_render(const metrics_source *source, moe_text *out)
         put_calls(out, source->server);
     }
     put_cluster(out, source->view, stats.dispatch.auth_failures);
+    if (source->catalogue != NULL) {
+        put_shadow(out, source->catalogue);
+    }
     if (!source->no_experts) {
         put_experts(out, source->engine);
     }

@@ -11,7 +11,8 @@
 typedef struct metrics_source {
     engine *engine;
     const api_view *view;
-    const api_server *server; /* may be NULL */
+    const api_catalogue *catalogue; /* NULL: nothing is told of it */
+    const api_server *server;       /* may be NULL */
     const char *model_name;
     bool no_experts; /* no lines per expert: with many layers they are most of the page */
 } metrics_source;

@@ -68,8 +68,28 @@ static void fill_pack(const catalogue_pack *p, Conclave__V1__Pack *to)
     to->n_experts = (uint32_t)p->n_experts;
 }
 
-static void put_pack(moe_text *out, const catalogue *c, const catalogue_pack *p, const char *source)
+static void fill_shadow(const catalogue_shadow *s, const api_compared *compared, Conclave__V1__Shadow *to)
 {
+    conclave__v1__shadow__init(to);
+    to->share = (double)s->share / CATALOGUE_ALL_REQUESTS;
+    to->set_id = text(router_set_id(s->set));
+    to->since_ms = s->since_ms;
+    to->by = text(s->by);
+    to->requests = compared->requests;
+    to->tokens = compared->tokens;
+    to->dropped = compared->dropped;
+    to->mean_difference = compared->mean;
+    if (compared->has_error) {
+        to->has_standard_error_case = CONCLAVE__V1__SHADOW__HAS_STANDARD_ERROR_STANDARD_ERROR;
+        to->standard_error = compared->error;
+    }
+}
+
+static void put_pack(moe_text *out, const catalogue *c, const catalogue_pack *p, const char *source,
+                     const api_compared *compared)
+{
+    const catalogue_shadow *trial = catalogue_get_shadow(c);
+    Conclave__V1__Shadow shadow;
     Conclave__V1__Pack m;
     Conclave__V1__PackLayer *layers = calloc(p->n_layers + 1, sizeof layers[0]);
     Conclave__V1__PackLayer **pointers = calloc(p->n_layers + 1, sizeof(pointers[0]));
@@ -81,6 +101,10 @@ static void put_pack(moe_text *out, const catalogue *c, const catalogue_pack *p,
     m.by = text(p->by);
     m.n_in_default = count_in(catalogue_default(c), p);
     m.source = text(source);
+    if (trial != NULL && strcmp(trial->pack, p->hash) == 0) {
+        fill_shadow(trial, compared, &shadow);
+        m.shadow = &shadow;
+    }
     for (size_t i = 0; layers != NULL && pointers != NULL && i < p->n_layers; i++) {
         conclave__v1__pack_layer__init(&layers[i]);
         layers[i].layer = p->layers[i].layer;
@@ -125,10 +149,12 @@ void list_packs_start(rpc_call *call, const uint8_t *bytes, size_t n)
     size_t n_offers =
         offers != NULL ? MOE_MIN(from->offers(from->ctx, offers, API_MAX_OFFERS), (size_t)API_MAX_OFFERS) : 0;
     catalogue *c = current(call);
+    api_compared compared;
+    from->compared(from->ctx, &compared);
     for (size_t i = 0; i < catalogue_n_packs(c); i++) {
         const catalogue_pack *p = catalogue_pack_at(c, i);
 
-        put_pack(&out, c, p, source_of(offers, n_offers, p->hash));
+        put_pack(&out, c, p, source_of(offers, n_offers, p->hash), &compared);
     }
     put_offers(&out, c, offers, n_offers);
     catalogue_unref(c);
@@ -172,6 +198,7 @@ static void put_set(moe_text *out, const catalogue *c, const router_set *set, bo
     m.n_names = put_names(c, set, names);
     m.names = names;
     m.is_default = strcmp(router_set_id(catalogue_default(c)), m.id) == 0;
+    m.is_shadow = catalogue_get_shadow(c) != NULL && strcmp(router_set_id(catalogue_get_shadow(c)->set), m.id) == 0;
     m.default_until_ms = until_of(c, set);
     for (size_t l = 0; l < router_set_n_layers(set); l++) {
         m.size += router_set_at(set, l)->n_experts;
@@ -190,7 +217,7 @@ static void put_set(moe_text *out, const catalogue *c, const router_set *set, bo
     free(packs);
 }
 
-/* The first of those with this id is told of: the default one, then by name, then former ones. */
+/* The first of those with this id is told of: the default one, then by name, then the one on trial, then former ones. */
 static bool comes_first(const router_set *const *sets, size_t at)
 {
     for (size_t i = 0; i < at; i++) {
@@ -209,6 +236,9 @@ static void put_all_sets(moe_text *out, const catalogue *c, bool experts)
     sets[n++] = catalogue_default(c);
     for (size_t i = 0; i < catalogue_n_named(c); i++) {
         sets[n++] = catalogue_named_at(c, i)->set;
+    }
+    if (catalogue_get_shadow(c) != NULL) {
+        sets[n++] = catalogue_get_shadow(c)->set;
     }
     for (size_t i = 0; i < catalogue_n_former(c); i++) {
         sets[n++] = catalogue_former_at(c, i)->set;

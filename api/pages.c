@@ -7,9 +7,10 @@
 #define LIVE_TIMEOUT_MS 60000
 
 struct api_http {
-    metrics_source source;    /* without engine and view */
+    metrics_source source;    /* without those that come with the engine */
     _Atomic(engine *) engine; /* borrowed; NULL while the program loads */
-    const api_view *view;     /* borrowed; set before engine */
+    const api_view *view;     /* borrowed; set before engine, as the next */
+    const api_catalogue *catalogue;
     const api_loading *loading;
     uint64_t live_timeout_ns;
     uint64_t seen_step_ns, seen_at_ns; /* the engine's last turn as a probe with work saw it first, and when */
@@ -78,6 +79,7 @@ static void metrics(void *ctx, moe_text *page)
         return;
     }
     source.view = h->view; /* set before the engine that was seen */
+    source.catalogue = h->catalogue;
     metrics_render(&source, page);
 }
 
@@ -107,9 +109,10 @@ moe_status api_http_open(const api_http_options *options, api_server *server, ap
     return MOE_OK;
 }
 
-void api_http_set_engine(api_http *h, engine *e, const api_view *view)
+void api_http_set_engine(api_http *h, engine *e, const api_view *view, const api_catalogue *c)
 {
     h->view = view;
+    h->catalogue = c;
     atomic_store(&h->engine, e); /* last: who sees it sees the view */
 }
 

@@ -94,6 +94,7 @@ static const char *const names[] = {
     "set",
     "set_exclude",
     "set_include",
+    "shadow",
     "skip_special",
     "stats",
     "step_timeout_ms",

@@ -99,6 +99,22 @@ moe_status cli_change_put_number(ProtobufCMessage *m, const char *field, uint64_
     return cli_message_set(m, field, text, err);
 }
 
+moe_status cli_change_put_share(ProtobufCMessage *m, const char *field, const char *option, const char *text,
+                                moe_error *err)
+{
+    size_t n = strlen(text);
+    char value[32];
+    char *end = NULL;
+    double share = strtod(text, &end);
+    bool is_percent = n > 0 && text[n - 1] == '%';
+
+    if (n == (size_t)is_percent || end != text + n - is_percent || !(share >= 0)) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s \"%.32s\": a share as 0.2%% or 0.002", option, text);
+    }
+    (void)snprintf(value, sizeof value, "%.17g", is_percent ? share / 100 : share);
+    return cli_message_set(m, field, value, err);
+}
+
 moe_status cli_change_add_layer(ProtobufCMessage *request, const char *field, uint64_t layer, ProtobufCMessage **out,
                                 moe_error *err)
 {
@@ -208,8 +224,11 @@ void cli_put_savings(const Conclave__V1__ChangeResult *r, moe_text *out)
 static void put_result(const Conclave__V1__ChangeResult *r, moe_text *out)
 {
     moe_text_printf(out, "%s%s, change %" PRIu64 ": %s%s %.*s -> %.*s\n", r->dry_run ? "would be: " : "", r->what,
-                    r->number, r->name[0] != '\0' ? "set " : "the default set", r->name, CLI_SET_DIGITS,
-                    r->set_before[0] != '\0' ? r->set_before : "none", CLI_SET_DIGITS,
+                    r->number,
+                    r->shadow            ? "the default set stays; on trial"
+                    : r->name[0] != '\0' ? "set "
+                                         : "the default set",
+                    r->name, CLI_SET_DIGITS, r->set_before[0] != '\0' ? r->set_before : "none", CLI_SET_DIGITS,
                     r->set_after[0] != '\0' ? r->set_after : "none");
     cli_put_expert_lists(r->added, r->n_added, "+", out);
     cli_put_expert_lists(r->removed, r->n_removed, "-", out);

@@ -21,6 +21,9 @@ MOE_NODISCARD moe_status cli_change_request(const ProtobufCMessageDescriptor *ty
  * and its call. */
 MOE_NODISCARD moe_status cli_change_words(cli_run *run, const char *method, const ProtobufCMessageDescriptor *type,
                                           const char *field, const char *to, moe_error *err);
+/* "0.2%" or "0.002" into a field; `option` begins the error. */
+MOE_NODISCARD moe_status cli_change_put_share(ProtobufCMessage *m, const char *field, const char *option,
+                                              const char *text, moe_error *err);
 MOE_NODISCARD moe_status cli_change_put_number(ProtobufCMessage *m, const char *field, uint64_t number, moe_error *err);
 /* One more of a repeated field of messages about a layer each; *out is the request's. */
 MOE_NODISCARD moe_status cli_change_add_layer(ProtobufCMessage *request, const char *field, uint64_t layer,

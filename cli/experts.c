@@ -149,22 +149,6 @@ static moe_status run_list(cli_run *run, moe_error *err)
     return status == MOE_OK ? print_once(run, err) : status;
 }
 
-/* "0.2%" or "0.002" */
-static moe_status fill_below(const char *text, ProtobufCMessage *m, moe_error *err)
-{
-    size_t n = strlen(text);
-    char value[32];
-    char *end = NULL;
-    double share = strtod(text, &end);
-    bool is_percent = n > 0 && text[n - 1] == '%';
-
-    if (n == 0 || end != text + n - is_percent || !(share > 0)) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "--below \"%.32s\": a share as 0.2%% or 0.002", text);
-    }
-    (void)snprintf(value, sizeof value, "%.17g", is_percent ? share / 100 : share);
-    return cli_message_set(m, "below", value, err);
-}
-
 static moe_status run_prune(cli_run *run, moe_error *err)
 {
     static const char *const names[] = {"keep_at_least", "pack"};
@@ -180,7 +164,7 @@ static moe_status run_prune(cli_run *run, moe_error *err)
         status = cli_change_experts("experts prune", run->args[1], m, err);
     }
     if (status == MOE_OK && below != NULL) {
-        status = fill_below(below, m, err);
+        status = cli_change_put_share(m, "below", "--below", below, err);
     }
     for (size_t i = 0; i < MOE_COUNT(names) && status == MOE_OK; i++) {
         status = cli_run_fill_given(run, names[i], m, err);

@@ -95,6 +95,24 @@ static moe_status run_check(cli_run *run, moe_error *err)
 }
 
 /* ------------------------------------------------------------------------------------------------ of a server */
+static void put_shadow(const Conclave__V1__Shadow *s, moe_text *out)
+{
+    moe_text_printf(out, "  on trial since ");
+    cli_put_time(s->since_ms, out);
+    moe_text_printf(out, " by %s, set %.*s, %g%% of the requests: ", s->by[0] != '\0' ? s->by : "-", CLI_SET_DIGITS,
+                    s->set_id, 100 * s->share);
+    if (s->requests == 0) {
+        moe_text_printf(out, "none compared here");
+    } else {
+        moe_text_printf(out, "%" PRIu64 " compared here, %" PRIu64 " tokens, mean log-probability %+.6f", s->requests,
+                        s->tokens, s->mean_difference);
+        if (s->has_standard_error_case == CONCLAVE__V1__SHADOW__HAS_STANDARD_ERROR_STANDARD_ERROR) {
+            moe_text_printf(out, " +- %.6f", s->standard_error);
+        }
+    }
+    moe_text_printf(out, ", %" PRIu64 " dropped\n", s->dropped);
+}
+
 static moe_status print_packs(void *ctx, const ProtobufCMessage *reply, moe_error *err)
 {
     const Conclave__V1__ListPacksResponse *r = (const Conclave__V1__ListPacksResponse *)reply;
@@ -110,17 +128,24 @@ static moe_status print_packs(void *ctx, const ProtobufCMessage *reply, moe_erro
             moe_text_printf(&out, "%s, %" PRIu32 " experts, ",
                             p->kind == CONCLAVE__V1__PACK_KIND__PACK_KIND_REPLACE ? "replace" : "add", p->n_experts);
         }
-        moe_text_printf(&out, "%s", !p->taken_in ? "offered" : p->active ? "active" : "removed");
+        moe_text_printf(&out, "%s",
+                        !p->taken_in        ? "offered"
+                        : p->shadow != NULL ? "on trial"
+                        : p->active         ? "active"
+                                            : "removed");
         if (p->active && p->n_in_default < p->n_experts) {
             moe_text_printf(&out, " with %" PRIu32 " of them", p->n_in_default);
         }
-        if (p->taken_in) {
+        if (p->taken_in && p->shadow == NULL) {
             moe_text_printf(&out, " since ");
             cli_put_time(p->since_ms, &out);
             moe_text_printf(&out, " by %s", p->by[0] != '\0' ? p->by : "-");
         }
         moe_text_printf(&out, ", %.*s", CLI_SET_DIGITS, p->hash);
         moe_text_printf(&out, p->source[0] != '\0' ? ", %s\n" : "%s\n", p->source);
+        if (p->shadow != NULL) {
+            put_shadow(p->shadow, &out);
+        }
     }
     if (r->n_packs == 0) {
         moe_text_printf(&out, "no packs\n");
@@ -141,10 +166,25 @@ static moe_status run_list(cli_run *run, moe_error *err)
     return status;
 }
 
-/* field, to: the fields of the first and of the second word; NULL: there is none. */
 static moe_status run_add(cli_run *run, moe_error *err)
 {
-    return cli_change_words(run, "AddPack", &conclave__v1__add_pack_request__descriptor, "pack", NULL, err);
+    const char *share = cli_run_value(run, "shadow");
+    ProtobufCMessage *m = NULL;
+    moe_status status = cli_change_request(&conclave__v1__add_pack_request__descriptor, "pack", run->args[1], &m, err);
+
+    if (status == MOE_OK && share != NULL) {
+        status = cli_change_put_share(m, "shadow", "--shadow", share, err);
+    }
+    if (status == MOE_OK) {
+        status = cli_change_call(run, "AddPack", m, err);
+    }
+    cli_message_free(m);
+    return status;
+}
+
+static moe_status run_promote(cli_run *run, moe_error *err)
+{
+    return cli_change_words(run, "PromotePack", &conclave__v1__promote_pack_request__descriptor, "pack", NULL, err);
 }
 
 static moe_status run_remove(cli_run *run, moe_error *err)
@@ -164,9 +204,10 @@ static moe_status run_rollback(cli_run *run, moe_error *err)
 
 moe_status cli_packs_run(cli_run *run, moe_error *err)
 {
-    static const cli_word words[] = {{"list", 0, 0, run_list},         {"add", 1, 1, run_add},
-                                     {"remove", 1, 1, run_remove},     {"update", 2, 2, run_update},
-                                     {"rollback", 0, 0, run_rollback}, {"check", 1, 1, run_check}};
+    static const cli_word words[] = {{"list", 0, 0, run_list},       {"add", 1, 1, run_add},
+                                     {"promote", 1, 1, run_promote}, {"remove", 1, 1, run_remove},
+                                     {"update", 2, 2, run_update},   {"rollback", 0, 0, run_rollback},
+                                     {"check", 1, 1, run_check}};
 
     return cli_run_word(run, words, MOE_COUNT(words), err);
 }

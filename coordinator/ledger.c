@@ -164,6 +164,24 @@ static size_t offers(void *ctx, api_offer *out, size_t max)
     return n;
 }
 
+static void delivered(void *ctx, const engine_request *r)
+{
+    ledger *l = ctx;
+    catalogue *c = current(l);
+
+    shadow_offer(l->shadow, c, r);
+    catalogue_unref(c);
+}
+
+static void compared(void *ctx, api_compared *out)
+{
+    ledger *l = ctx;
+    catalogue *c = current(l);
+
+    shadow_read(l->shadow, c, out);
+    catalogue_unref(c);
+}
+
 moe_status ledger_check_wanted(const catalogue *c, const router_set *set, uint64_t keep_unused_ms, moe_error *err)
 {
     uint64_t keep = keep_unused_ms > ADMISSION_MS ? keep_unused_ms - ADMISSION_MS : 0;
@@ -298,6 +316,11 @@ moe_status ledger_open(ledger *l, engine *e, catalogue *first, const char *no_ch
     if (l->offers == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "the catalogue: out of memory");
     }
+    moe_status status = shadow_open(e, &l->shadow, err);
+    if (status != MOE_OK) {
+        free(l->offers);
+        return status;
+    }
     l->current = catalogue_ref(first);
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->more, NULL);
@@ -308,6 +331,8 @@ moe_status ledger_open(ledger *l, engine *e, catalogue *first, const char *no_ch
                                .look = look,
                                .leave = leave,
                                .offers = offers,
+                               .delivered = delivered,
+                               .compared = compared,
                                .ctx = l};
     return MOE_OK;
 }
@@ -322,6 +347,7 @@ void ledger_close(ledger *l)
 
 void ledger_fini(ledger *l)
 {
+    shadow_close(l->shadow);
     free(l->offers);
     catalogue_unref(l->current);
     pthread_cond_destroy(&l->more);

@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "api/catalogue.h"
+#include "coordinator/shadow.h"
 #include "engine/engine.h"
 
 #define LEDGER_MAX_ASKED  16      /* changes that wait; beyond, MOE_ERR_BUSY */
@@ -36,6 +37,7 @@ typedef struct ledger {
     const char *no_changes; /* why there can be none; NULL: there can */
     ledger_check check;
     void *check_ctx;
+    shadow *shadow; /* owned */
     api_catalogue table;
     api_offer *offers; /* owned */
     size_t n_offers;   /* under the lock, as all that follows */

@@ -123,7 +123,7 @@ void listeners_set_engine(coordinator *c)
         api_server_set_engine(c->health, c->engine, view, table);
     }
     if (c->http != NULL) {
-        api_http_set_engine(c->http, c->engine, view);
+        api_http_set_engine(c->http, c->engine, view, table);
     }
 }
 

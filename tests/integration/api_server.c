@@ -40,7 +40,7 @@ typedef struct parts {
 static void attach(const parts *p)
 {
     api_server_set_engine(p->server, p->engine, fake_cluster_view(p->cluster), registry_table(p->registry));
-    api_http_set_engine(p->http, p->engine, fake_cluster_view(p->cluster));
+    api_http_set_engine(p->http, p->engine, fake_cluster_view(p->cluster), registry_table(p->registry));
 }
 
 /* True: go on. "close MS" ends with that grace. */

@@ -491,6 +491,29 @@ class Cluster(Case):
                           ["0", "1", "ffn", str(2**40), "0.0", "0.00", "base,", "not", "in", "the", "default", "set"]])
         self.assertEqual(self.server.requests, [v1("ListExpertsRequest", layer=0), v1("GetExpertStatsRequest", layer=0)])
 
+    def test_a_trial_is_told_of_with_its_pack(self):
+        trial = v1("Shadow", share=0.05, set_id="c" * 64, by="ann", requests=7, tokens=90, dropped=2, mean_difference=0.25, standard_error=0.5)
+        pack = lambda **more: v1("Pack", name="german", version="1", hash="a" * 64, kind=1, n_experts=3, taken_in=True, **more)
+        self.server.replies["ListPacks"] = [v1("ListPacksResponse", packs=[pack(shadow=trial)])]
+        self.assertEqual(self.ok("packs"), "german 1, add, 3 experts, on trial, aaaaaaaaaaaa\n  on trial since - by ann, set cccccccccccc, 5% of the "
+                         "requests: 7 compared here, 90 tokens, mean log-probability +0.250000 +- 0.500000, 2 dropped\n")
+        self.server.replies["ListPacks"] = [v1("ListPacksResponse", packs=[pack(shadow=v1("Shadow", set_id="c" * 64))])]
+        self.assertIn(", 0% of the requests: none compared here, 0 dropped\n", self.ok("packs"))
+
+    def test_shares_are_percent_or_parts(self):
+        self.server.replies["AddPack"] = [v1("ChangeProgress", result=v1("ChangeResult", number=3, what="shadow german 1 at 5%", shadow=True,
+                                                                       set_before="a" * 64, set_after="b" * 64))]
+        self.assertEqual(self.ok("packs", "add", "german", "--shadow", "5%"),
+                         "shadow german 1 at 5%, change 3: the default set stays; on trial aaaaaaaaaaaa -> bbbbbbbbbbbb\n")
+        self.ok("packs", "add", "german", "--shadow", "0")
+        self.ok("packs", "add", "german")
+        self.assertEqual([(r.HasField("shadow"), r.shadow) for r in self.server.requests], [(True, 0.05), (True, 0), (False, 0)])
+        for wrong in ("", "%", "5 %", "-1", "x", "nan"):
+            self.fails(2, f'--shadow "{wrong}": a share', "packs", "add", "german", "--shadow", wrong)
+        self.server.replies["PromotePack"] = self.server.replies["AddPack"]
+        self.ok("packs", "promote", "german")
+        self.assertEqual(self.server.requests[-1].pack, "german")
+
     def test_experts_are_summed_by_pack_layer_and_set(self):
         made = lambda layer, i, rows, **more: v1("ExpertStats", layer=layer, expert_id=i, rows=rows, gate_mass=rows / 2, rate=0.25, **more)
         self.server.replies["GetExpertStats"] = [v1("GetExpertStatsResponse", tokens=10, experts=[

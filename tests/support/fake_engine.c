@@ -503,6 +503,14 @@ const char *engine_request_set_id(const engine_request *r)
     return router_set_id(r->set);
 }
 
+/* Nothing that could be scored again. */
+const int32_t *engine_request_tokens(const engine_request *r, uint32_t index, size_t *n_prompt, size_t *n)
+{
+    MOE_ASSERT(index < r->n_choices);
+    *n_prompt = *n = r->n_prompt;
+    return r->prompt;
+}
+
 bool engine_next(engine_request *r, engine_event *event)
 {
     bool any;
