@@ -139,9 +139,6 @@ static moe_status check_options(const cluster_options *o, moe_error *err)
     if (status == MOE_OK) {
         status = check_policy(&o->policy, err);
     }
-    if (status == MOE_OK && o->n_packs > CLUSTER_MAX_PACKS) {
-        status = moe_fail(err, MOE_ERR_INVALID_ARG, "cluster: %zu packs, limit %d", o->n_packs, CLUSTER_MAX_PACKS);
-    }
     return status == MOE_OK ? check_model(&o->model, err) : status;
 }
 
@@ -171,12 +168,6 @@ static bool copy_options(cluster *c, const cluster_options *o)
     c->o.model.own = NULL; /* the first catalogue has it */
     c->o.clock = o->clock != NULL ? o->clock : moe_clock_real();
     c->o.keep_unused_ms = o->keep_unused_ms != 0 ? o->keep_unused_ms : CLUSTER_KEEP_MS;
-    cluster_pack *packs = calloc(o->n_packs + 1, sizeof *packs);
-    ok = ok && packs != NULL;
-    for (size_t i = 0; packs != NULL && i < o->n_packs; i++) {
-        packs[i] = o->packs[i];
-    }
-    c->o.packs = packs;
     return ok;
 }
 
@@ -206,7 +197,6 @@ static void cluster_free(cluster *c)
     for (size_t i = 0; i < MOE_COUNT(texts); i++) {
         free_text(texts[i]);
     }
-    free((void *)(uintptr_t)c->o.packs);
     catalogue_unref(c->first_catalogue);
     catalogue_unref(c->asked.catalogue);
     cluster_seal_fini(&c->seal);
@@ -430,6 +420,22 @@ moe_status cluster_change_catalogue(cluster *c, catalogue *next, uint64_t revisi
         wake(c);
     }
     return status;
+}
+
+void cluster_set_packs(cluster *c, const cluster_pack *packs, size_t n)
+{
+    n = MOE_MIN(n, (size_t)CLUSTER_MAX_PACKS);
+    pthread_mutex_lock(&c->lock);
+    bool is_new = c->told.n_packs != n || (n > 0 && memcmp(c->told.packs, packs, n * sizeof *packs) != 0);
+    if (is_new && n > 0) {
+        memcpy(c->told.packs, packs, n * sizeof *packs);
+    }
+    c->told.n_packs = n;
+    c->told.version += is_new;
+    pthread_mutex_unlock(&c->lock);
+    if (is_new) {
+        wake(c);
+    }
 }
 
 void cluster_set_draining(cluster *c, bool draining)

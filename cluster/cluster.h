@@ -99,8 +99,6 @@ typedef struct cluster_options {
     /* node */
     const char *device, *zone, *version; /* NULL: "" */
     uint64_t memory_bytes;               /* what experts may take; 0: no bound */
-    const cluster_pack *packs;           /* [n_packs]; copied */
-    size_t n_packs;                      /* at most CLUSTER_MAX_PACKS */
 
     /* coordinator */
     cluster_policy
@@ -176,6 +174,9 @@ void cluster_set_settled(cluster *c, router_space *space, uint64_t epoch, const 
 /* A coordinator's: it has all that the pending change of that number needs, and would take its set at once. why not NULL: it
  * cannot, for this reason; the change is given up. 0: neither. */
 void cluster_set_prepared(cluster *c, uint64_t number, const char *why);
+/* A node's: it has these packs, whole and checked, and reads them to others (copied); of more than CLUSTER_MAX_PACKS the first
+ * ones are told. */
+void cluster_set_packs(cluster *c, const cluster_pack *packs, size_t n);
 /* A node's: it wants to leave; the controller gives it nothing more and its experts to others. */
 void cluster_set_draining(cluster *c, bool draining);
 /* A coordinator's: the policy is to become this; 0: that part stays as it is. Done when cluster_state.policy says so; what

@@ -304,6 +304,8 @@ struct cluster {
         uint64_t prepared, failed; /* numbers of changes */
         char failed_why[CATALOGUE_MAX_WHY + 1];
         bool draining;
+        cluster_pack packs[CLUSTER_MAX_PACKS]; /* of a node */
+        size_t n_packs;
         cluster_ids missed; /* by this coordinator */
     } told;
     struct {

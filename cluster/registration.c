@@ -44,8 +44,8 @@ static void write_node(cluster *c, moe_text *t)
                       .memory_bytes = c->o.memory_bytes,
                       .expert_bytes = c->o.model.expert_bytes,
                       .draining = c->told.draining,
-                      .packs = c->o.packs,
-                      .n_packs = c->o.n_packs};
+                      .packs = c->told.packs,
+                      .n_packs = c->told.n_packs};
 
     (void)snprintf(n.address, sizeof n.address, "%s", c->o.address);
     (void)snprintf(n.device, sizeof n.device, "%s", c->o.device);

@@ -175,18 +175,20 @@ static moe_status open_packs(node_program_state *p, moe_error *err)
     return status == MOE_OK ? shelf_open_all(&p->shelf, p->config.pack, &base, &options, err) : status;
 }
 
-static size_t list_packs(const node_program_state *p, cluster_pack out[CLUSTER_MAX_PACKS])
+/* What is on the shelf, whoever brought it: so a pack is there as long as one node that has read it is. */
+static void offer_packs(node_program_state *p)
 {
-    size_t n = MOE_MIN((size_t)p->shelf.n, (size_t)CLUSTER_MAX_PACKS);
+    cluster_pack packs[CLUSTER_MAX_PACKS] = {{.name = ""}}; /* compared byte by byte */
+    size_t n = MOE_MIN((size_t)p->shelf.n, MOE_COUNT(packs));
 
     for (size_t i = 0; i < n; i++) {
         const pack *of = p->shelf.packs[i];
 
-        (void)snprintf(out[i].name, sizeof out[i].name, "%s", pack_name(of));
-        (void)snprintf(out[i].version, sizeof out[i].version, "%s", pack_version(of));
-        (void)snprintf(out[i].hash, sizeof out[i].hash, "%s", pack_hash(of));
+        (void)snprintf(packs[i].name, sizeof packs[i].name, "%s", pack_name(of));
+        (void)snprintf(packs[i].version, sizeof packs[i].version, "%s", pack_version(of));
+        (void)snprintf(packs[i].hash, sizeof packs[i].hash, "%s", pack_hash(of));
     }
-    return n;
+    cluster_set_packs(p->cluster, packs, n);
 }
 
 static moe_status open_caller(const node_program_state *p, transport **out, wire_key *key, moe_error *err);
@@ -200,6 +202,7 @@ static void on_pack(void *ctx)
 {
     node_program_state *p = ctx;
 
+    offer_packs(p);
     assignment_retry(p->assignment);
     p->transport->ops->wake(p->transport);
 }
@@ -375,7 +378,6 @@ static void on_changed(void *ctx)
 
 static moe_status open_cluster(node_program_state *p, const char *secret, size_t n_secret, moe_error *err)
 {
-    cluster_pack packs[CLUSTER_MAX_PACKS];
     cluster_options o = {.role = CLUSTER_NODE,
                          .cluster = p->config.member.cluster,
                          .id = p->id,
@@ -386,8 +388,6 @@ static moe_status open_cluster(node_program_state *p, const char *secret, size_t
                          .zone = p->config.zone,
                          .version = MOE_VERSION,
                          .memory_bytes = p->memory_bytes,
-                         .packs = packs,
-                         .n_packs = list_packs(p, packs),
                          .secret = secret,
                          .n_secret = n_secret,
                          .ctx = p,
@@ -402,8 +402,12 @@ static moe_status open_cluster(node_program_state *p, const char *secret, size_t
     if (status == MOE_OK) {
         status = cluster_open(&o, &p->cluster, err);
     }
+    if (status != MOE_OK) {
+        return status;
+    }
+    offer_packs(p);
     supply_set_cluster(p->supply, p->cluster);
-    return status == MOE_OK ? cluster_start(p->cluster, err) : status;
+    return cluster_start(p->cluster, err);
 }
 
 static moe_status open_with_secret(node_program_state *p, moe_error *err)

@@ -237,6 +237,18 @@ class PacksOfACluster(unittest.TestCase):
         catalogue = wait_for(lambda: (c := stored(self.etcd, "catalogue")) and not c.get("pending") and c)
         self.all_serve(servers, *{served[1]: served, base[1]: base}[catalogue["default"]])
 
+    def test_a_pack_outlives_who_brought_it(self):
+        served, base = self.alone()
+        a, b = self.node("a", "--pack", PACK), self.node("b")
+        server = self.coordinator("c")
+        self.all_serve([server], *base)
+        self.change(server, "packs", "add", "olmoe-gqa")
+        wait_for(lambda: [pack["hash"] for pack in stored(self.etcd, "nodes/b")["packs"]] == [digest_of(PACK)])
+        a.stop(signal.SIGKILL)
+        b.stop()
+        self.node("b")  # what it has read it offers again
+        self.assertEqual(self.score(self.coordinator("d")), served)
+
     def test_a_pack_of_another_model_is_refused_at_the_start(self):
         other = os.path.join(VECTORS, "packs", "molm-mlp")
         done = subprocess.run([NODE, "--model", MODEL, "--etcd", self.etcd.url, "--cache-dir", self.folder, "--pack", other], check=False,
