@@ -132,8 +132,14 @@ uint64_t *cluster_wanted(const cluster *c)
     const cluster_state *s = &c->state->s;
     uint64_t *bits = calloc(router_space_words(s->space), sizeof *bits);
 
-    if (bits != NULL) {
-        catalogue_wanted(s->catalogue, wall_ms(c), c->o.keep_unused_ms, bits);
+    if (bits == NULL) {
+        return NULL;
+    }
+    catalogue_wanted(s->catalogue, wall_ms(c), c->o.keep_unused_ms, bits);
+    for (size_t i = 0; i < s->n_coordinators; i++) {
+        for (size_t w = 0; s->coordinators[i].used != NULL && w < router_space_words(s->space); w++) {
+            bits[w] |= s->coordinators[i].used[w];
+        }
     }
     return bits;
 }

@@ -209,6 +209,7 @@ static void cluster_free(cluster *c)
     }
     told_fini(&c->told.ready);
     told_fini(&c->told.settled);
+    told_fini(&c->told.used);
     router_space_unref(c->o.model.space);
     pthread_mutex_destroy(&c->lock);
     free(c);
@@ -242,6 +243,7 @@ moe_status cluster_open(const cluster_options *options, cluster **out, moe_error
     bool ok = copy_options(c, options);
     ok = told_init(&c->told.ready, c->o.model.space) && ok;
     ok = told_init(&c->told.settled, c->o.model.space) && ok;
+    ok = told_init(&c->told.used, c->o.model.space) && ok;
     ok = open_catalogue(c, options->model.own) && ok;
     const cluster_state_input in = {.mirror = &c->mirror,
                                     .model = &c->o.model,
@@ -374,6 +376,17 @@ void cluster_set_settled(cluster *c, router_space *space, uint64_t epoch, const 
     bool is_new = c->told.settled_epoch != epoch;
     is_new = tell_bits(c, &c->told.settled, space, bitmap) || is_new;
     c->told.settled_epoch = epoch;
+    c->told.version += is_new;
+    pthread_mutex_unlock(&c->lock);
+    if (is_new) {
+        wake(c);
+    }
+}
+
+void cluster_set_used(cluster *c, router_space *space, const uint64_t *bitmap)
+{
+    pthread_mutex_lock(&c->lock);
+    bool is_new = tell_bits(c, &c->told.used, space, bitmap);
     c->told.version += is_new;
     pthread_mutex_unlock(&c->lock);
     if (is_new) {

@@ -171,6 +171,9 @@ void cluster_set_applied(cluster *c, uint64_t epoch);
 /* A coordinator's, until it has applied that epoch: the experts whose rows go only to owners in its placement already
  * (copied). Other nodes may drop them, and so have room for what they are to load. */
 void cluster_set_settled(cluster *c, router_space *space, uint64_t epoch, const uint64_t *bitmap);
+/* A coordinator's: requests that run here have these experts, besides what the default set has and is to keep (copied): they keep
+ * their owners as long as it says so. */
+void cluster_set_used(cluster *c, router_space *space, const uint64_t *bitmap);
 /* A coordinator's: it has all that the pending change of that number needs, and would take its set at once. why not NULL: it
  * cannot, for this reason; the change is given up. 0: neither. */
 void cluster_set_prepared(cluster *c, uint64_t number, const char *why);
@@ -214,6 +217,7 @@ typedef struct cluster_coordinator {
     uint64_t epoch_applied;
     uint64_t epoch_settled;  /* of settled; 0: there is none */
     const uint64_t *settled; /* bitmap; NULL: none */
+    const uint64_t *used;    /* bitmap: experts that its requests have and the default need not; NULL: none */
     router_nodes missed;     /* indices of nodes of the state: it misses those */
     uint64_t prepared;       /* for the change of that number; 0: for none */
     uint64_t failed;         /* it cannot prepare that change; 0: none */

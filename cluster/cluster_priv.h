@@ -122,13 +122,14 @@ typedef struct cluster_ids {
     size_t n;
     char at[ROUTER_MAX_NODES][ROUTER_MAX_NODE_ID + 1];
 } cluster_ids;
-/* missed: nodes; in place of the indices of that name. */
-void cluster_write_coordinator(moe_text *t, const router_space *space, const cluster_coordinator *c,
-                               const cluster_ids *missed);
-/* bitmap [words of the space] is overwritten, and out->settled points to it if there is one. bitmap and missed NULL: they
- * are not read. */
+/* missed: nodes; in place of the indices of that name. Spaces: of the two bitmaps. */
+void cluster_write_coordinator(moe_text *t, const router_space *of_settled, const router_space *of_used,
+                               const cluster_coordinator *c, const cluster_ids *missed);
+/* bitmaps [CLUSTER_COORDINATOR_BITMAPS][words of the space] are overwritten, and out->settled and ->used point to them if there
+ * are any. bitmaps and missed NULL: they are not read. */
+#define CLUSTER_COORDINATOR_BITMAPS 2
 MOE_NODISCARD moe_status cluster_read_coordinator(const char *value, size_t bytes, const router_space *space,
-                                                  uint64_t *bitmap, cluster_ids *missed, cluster_coordinator *out,
+                                                  uint64_t *bitmaps, cluster_ids *missed, cluster_coordinator *out,
                                                   moe_error *err);
 void cluster_write_controller(moe_text *t, const char *id, uint64_t incarnation);
 MOE_NODISCARD moe_status cluster_read_controller(const char *value, size_t bytes, char id[ROUTER_MAX_NODE_ID + 1],
@@ -172,7 +173,7 @@ struct cluster_state_box {
     /* Within the box's own memory. */
     cluster_node *nodes;               /* [capacity] */
     cluster_coordinator *coordinators; /* as many as there are keys, at most the limit */
-    uint64_t *bitmaps;                 /* [nodes of capacity, then coordinators][words of the space] */
+    uint64_t *bitmaps;                 /* [nodes of capacity, then two for each coordinator][words of the space] */
     cluster_pack *packs;               /* owned [n_packs]: of all nodes */
     size_t n_packs;
 };
@@ -299,7 +300,7 @@ struct cluster {
     cluster_stats stats;
     struct {
         uint64_t version; /* counts changes */
-        cluster_told_bits ready, settled;
+        cluster_told_bits ready, settled, used;
         uint64_t ready_epoch, applied, settled_epoch;
         uint64_t prepared, failed; /* numbers of changes */
         char failed_why[CATALOGUE_MAX_WHY + 1];

@@ -474,8 +474,8 @@ static moe_status read_names(const moe_json *json, const char *key, cluster_ids 
 }
 
 /* ------------------------------------------------------------------------------------------------ coordinator */
-void cluster_write_coordinator(moe_text *t, const router_space *space, const cluster_coordinator *c,
-                               const cluster_ids *missed)
+void cluster_write_coordinator(moe_text *t, const router_space *of_settled, const router_space *of_used,
+                               const cluster_coordinator *c, const cluster_ids *missed)
 {
     moe_text_printf(t, "{\"v\":1");
     put_incarnation(t, c->incarnation);
@@ -483,7 +483,10 @@ void cluster_write_coordinator(moe_text *t, const router_space *space, const clu
     put_number(t, "epoch_applied", c->epoch_applied);
     if (c->settled != NULL) {
         put_number(t, "epoch_settled", c->epoch_settled);
-        put_bitmap(t, "settled", space, c->settled);
+        put_bitmap(t, "settled", of_settled, c->settled);
+    }
+    if (c->used != NULL) {
+        put_bitmap(t, "used", of_used, c->used);
     }
     if (missed->n > 0) {
         put_names(t, "missed", missed);
@@ -498,7 +501,7 @@ void cluster_write_coordinator(moe_text *t, const router_space *space, const clu
     moe_text_printf(t, "}");
 }
 
-moe_status cluster_read_coordinator(const char *value, size_t bytes, const router_space *space, uint64_t *bitmap,
+moe_status cluster_read_coordinator(const char *value, size_t bytes, const router_space *space, uint64_t *bitmaps,
                                     cluster_ids *missed, cluster_coordinator *out, moe_error *err)
 {
     moe_json *json;
@@ -528,9 +531,15 @@ moe_status cluster_read_coordinator(const char *value, size_t bytes, const route
     if (status == MOE_OK) {
         status = get_text(json, "why", CATALOGUE_MAX_WHY, false, c.why, err);
     }
-    if (status == MOE_OK && c.epoch_settled != 0 && bitmap != NULL) {
-        status = read_bitmap(json, "settled", space, bitmap, &n_set, err);
-        c.settled = bitmap;
+    if (status == MOE_OK && c.epoch_settled != 0 && bitmaps != NULL) {
+        status = read_bitmap(json, "settled", space, bitmaps, &n_set, err);
+        c.settled = bitmaps;
+    }
+    if (status == MOE_OK && bitmaps != NULL && json_object_get(json, "used") != NULL) {
+        uint64_t *used = bitmaps + router_space_words(space);
+
+        status = read_bitmap(json, "used", space, used, &n_set, err);
+        c.used = used;
     }
     if (missed != NULL) {
         missed->n = 0;

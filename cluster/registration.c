@@ -54,6 +54,16 @@ static void write_node(cluster *c, moe_text *t)
     cluster_write_node(t, &n);
 }
 
+static bool has_bits(const cluster_told_bits *t)
+{
+    uint64_t any = 0;
+
+    for (size_t w = 0; w < router_space_words(t->space); w++) {
+        any |= t->bits[w];
+    }
+    return any != 0;
+}
+
 static void write_coordinator(cluster *c, moe_text *t)
 {
     cluster_coordinator k = {.incarnation = c->o.incarnation, .epoch_applied = c->told.applied};
@@ -62,11 +72,14 @@ static void write_coordinator(cluster *c, moe_text *t)
         k.epoch_settled = c->told.settled_epoch;
         k.settled = c->told.settled.bits;
     }
+    if (has_bits(&c->told.used)) {
+        k.used = c->told.used.bits;
+    }
     k.prepared = c->told.prepared;
     k.failed = c->told.failed;
     (void)snprintf(k.why, sizeof k.why, "%s", c->told.failed_why);
     (void)snprintf(k.address, sizeof k.address, "%s", c->o.address);
-    cluster_write_coordinator(t, c->told.settled.space, &k, &c->told.missed);
+    cluster_write_coordinator(t, c->told.settled.space, c->told.used.space, &k, &c->told.missed);
 }
 
 /* Own key (and a node's report), if the key is still as it was. */

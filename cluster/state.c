@@ -151,14 +151,15 @@ static router_nodes indices_of(const cluster_state *s, const cluster_ids *ids)
 static void read_coordinator(build *b, cluster_entry *e, const char *id)
 {
     cluster_coordinator *c = &b->box->coordinators[b->box->s.n_coordinators];
-    uint64_t *bitmap = b->box->bitmaps + (b->capacity + b->box->s.n_coordinators) * b->n_words;
+    uint64_t *bitmaps =
+        b->box->bitmaps + (b->capacity + CLUSTER_COORDINATOR_BITMAPS * b->box->s.n_coordinators) * b->n_words;
     cluster_ids missed;
     moe_error err;
 
     if (b->box->s.n_coordinators == CLUSTER_MAX_COORDINATORS) { /* the box has room for as many as there are keys */
         (void)moe_fail(&err, MOE_ERR_BUSY, "more than %d coordinators", CLUSTER_MAX_COORDINATORS);
         complain(b, e, &err);
-    } else if (cluster_read_coordinator(e->value, e->value_bytes, b->space, bitmap, &missed, c, &err) != MOE_OK ||
+    } else if (cluster_read_coordinator(e->value, e->value_bytes, b->space, bitmaps, &missed, c, &err) != MOE_OK ||
                note_epoch(b, c->epoch_applied, &err) != MOE_OK || note_epoch(b, c->epoch_settled, &err) != MOE_OK) {
         complain(b, e, &err);
     } else {
@@ -454,7 +455,7 @@ static void read_placement(build *b)
 /* A box and its arrays, in one piece: the largest alignment first. */
 static cluster_state_box *open_box(const build *b, size_t n_coordinators)
 {
-    size_t n_bits = (b->capacity + n_coordinators) * b->n_words;
+    size_t n_bits = (b->capacity + CLUSTER_COORDINATOR_BITMAPS * n_coordinators) * b->n_words;
     cluster_state_box *box = calloc(1, sizeof *box + n_bits * sizeof *box->bitmaps + b->capacity * sizeof *box->nodes +
                                            n_coordinators * sizeof *box->coordinators);
 

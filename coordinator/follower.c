@@ -299,6 +299,7 @@ static void *run(void *ctx)
         f->again_ms = 0;
         if (s->registered || atomic_load(&f->caught_up)) { /* before that nothing is known of the store */
             list_offers(f, s);
+            follower_tell_used(f, s, moe_wall_ms());
             follow(f, s);
             follower_go_on(f, s);
             follower_accept(f, s, moe_wall_ms());
@@ -390,6 +391,7 @@ void follower_close(follower *f)
         ledger_end(&f->ledger, j, MOE_ERR_UNAVAILABLE, &why);
     }
     follower_accept_close(f);
+    free(f->using.told);
     ledger_fini(&f->ledger);
     free(f);
 }

@@ -38,6 +38,13 @@ typedef struct follower_accepting {
     follower_tried tried[API_MAX_OFFERS];
 } follower_accepting;
 
+/* What the cluster was told that requests use. */
+typedef struct follower_using {
+    uint64_t *told; /* owned [n_words] */
+    size_t n_words;
+    uint64_t until_ms; /* of the wall clock: so long it is added to only */
+} follower_using;
+
 struct follower {
     follower_options o;
     ledger ledger;
@@ -56,6 +63,7 @@ struct follower {
     uint64_t again_ms;  /* of the wall clock: when something is tried again; 0: when there is news */
     follower_asked asked;
     follower_accepting accepting;
+    follower_using using;
 };
 
 /* Reads the pack's part of the router, or finds it open. pending: the number of the change that it is for: when that is not
@@ -66,6 +74,8 @@ MOE_NODISCARD moe_status follower_read_pack(follower *f, const cluster_state *s,
 void follower_try_again(follower *f, uint64_t in_ms);
 /* follower_ask.c: goes on with what was asked for as far as this state allows. */
 void follower_go_on(follower *f, const cluster_state *s);
+/* follower_used.c: what the requests of this coordinator need. */
+void follower_tell_used(follower *f, const cluster_state *s, uint64_t now_ms);
 /* follower_accept.c: asks for what is offered and --accept-packs names. */
 void follower_accept(follower *f, const cluster_state *s, uint64_t now_ms);
 void follower_accept_close(follower *f);

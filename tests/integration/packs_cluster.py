@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -66,6 +67,34 @@ def begun(model, manifest):
             "packs": [{"kind": "add", "name": pack["name"], "version": pack["version"], "hash": digest, "since": 0,
                        "layers": [[layer, count, n] for layer, count in sorted(added.items())]}],
             "pending": {"number": 1, "begun": 1, "deadline": 600001, "who": "a test", "what": "add", "target": target["id"]}}
+
+
+class Gate:
+    """A way to a server on which nothing goes on, in either direction, once so many bytes have come back; until it is opened."""
+
+    def __init__(self, address, n_bytes):
+        host, port = address.rsplit(":", 1)
+        self.server, self.left, self.opened = (host, int(port)), n_bytes, threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        with self.listener, self.listener.accept()[0] as client, socket.create_connection(self.server) as server:
+            there = threading.Thread(target=self.pump, args=(client, server, False), daemon=True)
+            there.start()
+            self.pump(server, client, True)
+            there.join()
+
+    def pump(self, source, to, counts):
+        with contextlib.suppress(OSError):
+            while data := source.recv(4096):
+                self.left -= len(data) if counts else 0
+                if self.left < 0:
+                    self.opened.wait()
+                to.sendall(data)
+        with contextlib.suppress(OSError):
+            to.shutdown(socket.SHUT_WR)
 
 
 class PacksOfACluster(unittest.TestCase):
@@ -236,6 +265,53 @@ class PacksOfACluster(unittest.TestCase):
         self.node("a", "--pack", PACK)
         catalogue = wait_for(lambda: (c := stored(self.etcd, "catalogue")) and not c.get("pending") and c)
         self.all_serve(servers, *{served[1]: served, base[1]: base}[catalogue["default"]])
+
+    def placed(self, layer):
+        """The experts of a layer that have an owner."""
+        spans = [span.split("-") for owners in stored(self.etcd, f"placement/{layer}")["owners"] for span in owners["experts"].split(",")]
+        return {i for span in spans for i in range(int(span[0]), int(span[-1]) + 1)}
+
+    def longer(self):
+        """The model with room for long answers, and the pack for it."""
+        model, pack = shutil.copytree(MODEL, os.path.join(self.folder, "model")), shutil.copytree(PACK, os.path.join(self.folder, "pack"))
+        for path, key, value in ((os.path.join(model, "config.json"), "max_position_embeddings", lambda: 8192),
+                                 (os.path.join(pack, "pack.json"), "base", lambda: self.fingerprint(model))):
+            with open(path, encoding="utf-8") as f:
+                changed = {**json.load(f), key: value()}
+            with open(path, "w", encoding="utf-8") as f:
+                json.dump(changed, f)
+        return model, pack
+
+    def fingerprint(self, model):
+        said = subprocess.run([CONCLAVE, "manifest", model, "--cache-dir", self.folder], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              encoding="utf-8").stdout
+        return said.split()[1]
+
+    def test_a_stream_keeps_the_experts_of_its_set(self):
+        model, pack = self.longer()
+        self.node("a", "--model", model, "--pack", pack)
+        server = self.coordinator("c", "--model", model, "--keep-unused-ms", "1000")
+        # More than is held on the way, so that the stream waits at the gate.
+        words = [CONCLAVE, "generate", "--json", "--tokens", IDS, "--max-tokens", "4000", "--logprobs", "20",
+                 "--ignore-eos", "--seed", "3", "--set", "base"]
+
+        def tokens(lines):
+            return [t for reply in map(json.loads, lines) for t in reply.get("token_ids", [])]
+
+        expected = tokens(subprocess.run([*words, "--server", server.address], check=True, stdout=subprocess.PIPE, encoding="utf-8", env=clean_env()).stdout.splitlines())
+        self.change(server, "packs", "add", "olmoe-gqa")
+        gate = Gate(server.address, 16384)
+        with subprocess.Popen([*words, "--server", gate.address], stdout=subprocess.PIPE, encoding="utf-8", env=clean_env()) as stream:
+            lines = [stream.stdout.readline()]  # it runs
+            self.change(server, "experts", "prune", "0:1")
+            self.change(server, "packs", "remove", "olmoe-gqa")
+            wait_for(lambda: 8 not in self.placed(0))  # what nobody has any more has gone
+            self.assertIn(1, self.placed(0))
+            gate.opened.set()
+            lines += stream.stdout
+        self.assertEqual(stream.returncode, 0)
+        self.assertEqual((len(expected), tokens(lines)), (4000, expected))
+        wait_for(lambda: 1 not in self.placed(0))
 
     def test_a_pack_outlives_who_brought_it(self):
         served, base = self.alone()

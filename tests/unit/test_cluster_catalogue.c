@@ -277,6 +277,60 @@ static void what_no_set_has_any_more_loses_its_owners_in_the_end(void **state)
     assert_int_equal(missing_of(a), 0);
 }
 
+static void what_requests_use_keeps_its_owners(void **state)
+{
+    const catalogue_change remove = {.op = CATALOGUE_REMOVE, .word = "german", .now_ms = 1, .deadline_ms = 60001};
+    uint64_t used[WORDS] = {0};
+
+    (void)state;
+    begin_german();
+    prepare(a);
+    prepare(b);
+    run_loading(2 * SECOND);
+    assert_ok(ask_by(a, &remove), err);
+    run_loading(SECOND);
+    const cluster_state *s = cluster_state_acquire(b->c);
+    router_bit_set(used, LAYERS * EXPERTS + 1);
+    cluster_set_used(b->c, s->space, used); /* not the controller */
+    cluster_state_release(s);
+    prepare(a);
+    prepare(b);
+    run_loading(700 * SECOND);
+    assert_int_equal(default_experts(a), LAYERS * EXPERTS);
+    assert_int_equal(placed_german(a), 1);
+    s = cluster_state_acquire(b->c);
+    used[0] = used[1] = used[2] = used[3] = 0;
+    cluster_set_used(b->c, s->space, used);
+    cluster_state_release(s);
+    run_loading(10 * SECOND);
+    assert_int_equal(placed_german(a), 0);
+}
+
+static void what_requests_of_a_dead_coordinator_used_goes(void **state)
+{
+    const catalogue_change remove = {.op = CATALOGUE_REMOVE, .word = "german", .now_ms = 1, .deadline_ms = 60001};
+    uint64_t used[WORDS] = {0};
+
+    (void)state;
+    begin_german();
+    prepare(a);
+    prepare(b);
+    run_loading(2 * SECOND);
+    const cluster_state *s = cluster_state_acquire(b->c);
+    router_bit_set(used, LAYERS * EXPERTS + 1);
+    cluster_set_used(b->c, s->space, used);
+    cluster_state_release(s);
+    assert_ok(ask_by(a, &remove), err);
+    run_loading(SECOND);
+    prepare(a);
+    prepare(b);
+    run_loading(700 * SECOND);
+    assert_int_equal(placed_german(a), 1);
+    kill_process(b);
+    run_loading(30 * SECOND);
+    assert_int_equal(placed_german(a), 0);
+}
+
 /* ------------------------------------------------------------------------------------------------ undone */
 static void a_coordinator_that_cannot_undoes_it_with_its_reason(void **state)
 {
@@ -695,6 +749,8 @@ int main(void)
         TEST(an_owner_that_dies_is_not_waited_for),
         TEST(what_needs_no_experts_needs_the_coordinators_alone),
         TEST(what_no_set_has_any_more_loses_its_owners_in_the_end),
+        TEST(what_requests_use_keeps_its_owners),
+        TEST(what_requests_of_a_dead_coordinator_used_goes),
         TEST(a_coordinator_that_cannot_undoes_it_with_its_reason),
         TEST(the_time_ends_and_it_is_said_who_was_waited_for),
         TEST(an_expert_that_no_node_loads_undoes_it),
