@@ -4,7 +4,7 @@
  *             that gives numbers of experts to others change nothing
  *   ask       any coordinator writes the next one, with the change pending in it, if it is made of the one that is there
  *   control   the elected coordinator alone ends a change: it commits when every registered coordinator has prepared and each expert of
- *             the set is ready on a node that serves; it gives up for a coordinator's reason, or when the time is over
+ *             the set is ready on a node that serves; it gives up for a member's reason, or when the time is over
  *
  * Why a change is done or undone and never half: each of the steps is one transaction on one key, which compares the key's
  * revision, and of the controller that of its election as well. A controller that dies leaves the change pending, and the
@@ -220,7 +220,29 @@ static bool is_waiting(const cluster *c, const catalogue_pending *p, moe_error *
     return s->n_coordinators == 0; /* of the controller's own key */
 }
 
-/* A coordinator's reason. */
+/* An expert of the change is nowhere, and is given to nobody. */
+static bool is_without_place(const cluster *c, const catalogue_pending *p)
+{
+    const cluster_state *s = &c->state->s;
+    size_t n = 0;
+
+    for (uint32_t slot = 0; slot < router_space_n_slots(s->space); slot++) {
+        const router_expert *e = router_space_expert(s->space, slot);
+
+        if (e->is_local || !router_set_layer_has(router_set_at(p->target, e->layer), e->id) || is_covered(c, slot)) {
+            continue;
+        }
+        if (s->desired != NULL) {
+            (void)router_placement_owners(s->desired, slot, &n);
+        }
+        if (n == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A member's reason, or that not even one copy of each expert fits into the nodes' memory. */
 static bool has_failed(const cluster *c, const catalogue_pending *p, moe_error *why)
 {
     const cluster_state *s = &c->state->s;
@@ -231,6 +253,16 @@ static bool has_failed(const cluster *c, const catalogue_pending *p, moe_error *
                            s->coordinators[i].why);
             return true;
         }
+    }
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        if (s->nodes[i].failed == p->number && s->nodes[i].registered && !cluster_is_lost(c, &s->nodes[i])) {
+            (void)moe_fail(why, MOE_ERR_UNAVAILABLE, "node %s: %s", s->nodes[i].id, s->nodes[i].why);
+            return true;
+        }
+    }
+    if (c->ctl.solved == c->ctl.membership && c->ctl.unsolved.text[0] != '\0' && is_without_place(c, p)) {
+        *why = c->ctl.unsolved;
+        return true;
     }
     return false;
 }

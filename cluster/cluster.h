@@ -175,7 +175,7 @@ void cluster_set_settled(cluster *c, router_space *space, uint64_t epoch, const 
  * their owners as long as it says so. */
 void cluster_set_used(cluster *c, router_space *space, const uint64_t *bitmap);
 /* A coordinator's: it has all that the pending change of that number needs, and would take its set at once. why not NULL: it
- * cannot, for this reason; the change is given up. 0: neither. */
+ * cannot, for this reason; the change is given up. 0: neither. A node's: only why it cannot load an expert of that change. */
 void cluster_set_prepared(cluster *c, uint64_t number, const char *why);
 /* A node's: it has these packs, whole and checked, and reads them to others (copied); of more than CLUSTER_MAX_PACKS the first
  * ones are told. */
@@ -208,6 +208,8 @@ typedef struct cluster_node {
     const uint64_t *ready; /* bitmap; never NULL */
     size_t n_packs;
     const cluster_pack *packs; /* that it offers [n_packs] */
+    uint64_t failed;           /* it cannot hold what it is given for the pending change of that number; 0: none */
+    char why[CATALOGUE_MAX_WHY + 1];
 } cluster_node;
 
 typedef struct cluster_coordinator {

@@ -281,6 +281,7 @@ struct cluster {
         bool is_repair;           /* what was published last is not home */
         uint32_t target_replication, next_layer;
         bool has_complained;
+        moe_error unsolved;         /* why there is no placement for `solved`; "": there is one */
         uint64_t change, change_ns; /* the pending change, and since when this controller has known it */
     } ctl;
     catalogue *first_catalogue; /* owned: of a cluster that has none */

@@ -111,12 +111,11 @@ static bool is_home(const cluster *c)
 
 /* Fewer copies than asked for are better than none; it is said once. */
 static router_placement *solve(cluster *c, const router_solver_node *nodes, size_t n, const uint64_t *bits,
-                               bool only_lost, uint32_t *replication)
+                               bool only_lost, uint32_t *replication, moe_error *err)
 {
     const uint32_t wanted = cluster_policy_in_force(c).replication;
     size_t n_fewer;
     router_placement *p = NULL;
-    moe_error err;
     const router_solver_input in = {.nodes = nodes,
                                     .n_nodes = n,
                                     .space = c->state->s.space,
@@ -126,9 +125,9 @@ static router_placement *solve(cluster *c, const router_solver_node *nodes, size
                                     .only_lost = only_lost,
                                     .epoch = c->state->highest_epoch + 1};
 
-    if (router_solve(&in, &p, &err) != MOE_OK) {
+    if (router_solve(&in, &p, err) != MOE_OK) {
         if (!c->ctl.has_complained) {
-            MOE_WARN("cluster: controller: %s", err.text);
+            MOE_WARN("cluster: controller: %s", err->text);
         }
         c->ctl.has_complained = true;
         return NULL;
@@ -233,13 +232,15 @@ static void aim(cluster *c, const uint64_t *wanted, bool only_lost)
         box->highest_epoch + 1 >= CLUSTER_MAX_EPOCH) {
         return;
     }
-    router_placement *p = solve(c, nodes, n, wanted, only_lost, &replication);
+    moe_error why = {""};
+    router_placement *p = solve(c, nodes, n, wanted, only_lost, &replication, &why);
     if (only_lost) {
         c->ctl.repaired = c->ctl.membership;
     } else {
         router_placement_unref(c->ctl.home);
         c->ctl.home = p != NULL ? router_placement_ref(p) : NULL;
         c->ctl.solved = c->ctl.membership;
+        c->ctl.unsolved = why;
         c->ctl.repaired = 0;
     }
     if (p == NULL) {
@@ -310,11 +311,8 @@ static void publish_part(cluster *c, uint64_t create_revision)
 bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns)
 {
     const cluster_entry *e = cluster_mirror_find(&c->mirror, "controller");
-
-    if (c->ctl.target == NULL && cluster_control_catalogue(c, e, now, due_ns)) {
-        return true;
-    }
     uint64_t *wanted = cluster_wanted(c);
+
     if (wanted == NULL) {
         return false;
     }
@@ -323,15 +321,16 @@ bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns)
         c->ctl.membership = membership;
         c->ctl.changed_ns = now;
     }
-    if (c->ctl.target == NULL) {
+    bool has_sent = c->ctl.target == NULL && cluster_control_catalogue(c, e, now, due_ns);
+    if (!has_sent && c->ctl.target == NULL) {
         aim_when_due(c, wanted, now, due_ns);
     }
     free(wanted);
-    if (c->ctl.target == NULL) {
-        return false;
+    if (!has_sent && c->ctl.target != NULL) {
+        publish_part(c, e->create_revision);
+        has_sent = true;
     }
-    publish_part(c, e->create_revision);
-    return true;
+    return has_sent;
 }
 
 void cluster_control_reset(cluster *c)
@@ -341,5 +340,6 @@ void cluster_control_reset(cluster *c)
     c->ctl.target = c->ctl.home = NULL;
     c->ctl.solved = c->ctl.repaired = 0;
     c->ctl.is_repair = false;
+    c->ctl.unsolved.text[0] = '\0';
     c->ctl.changed_ns = c->ctl.change = 0;
 }

@@ -218,6 +218,22 @@ moe_status cluster_check_model(const char *value, size_t bytes, const cluster_mo
 }
 
 /* ------------------------------------------------------------------------------------------------ members */
+/* What a member cannot do for a change, and why. */
+static void put_failure(moe_text *t, uint64_t failed, const char *why)
+{
+    if (failed != 0) {
+        put_number(t, "failed", failed);
+        put_text(t, "why", why);
+    }
+}
+
+static moe_status get_failure(const moe_json *json, uint64_t *failed, char why[CATALOGUE_MAX_WHY + 1], moe_error *err)
+{
+    moe_status status = get_number(json, "failed", MAX_NUMBER, false, failed, err);
+
+    return status == MOE_OK ? get_text(json, "why", CATALOGUE_MAX_WHY, false, why, err) : status;
+}
+
 void cluster_write_node(moe_text *t, const cluster_node *n)
 {
     moe_text_printf(t, "{\"v\":1");
@@ -228,6 +244,7 @@ void cluster_write_node(moe_text *t, const cluster_node *n)
     put_text(t, "version", n->version);
     put_number(t, "memory_bytes", n->memory_bytes);
     put_number(t, "expert_bytes", n->expert_bytes);
+    put_failure(t, n->failed, n->why);
     moe_text_printf(t, ",\"draining\":%s,\"packs\":[", n->draining ? "true" : "false");
     for (size_t i = 0; i < n->n_packs; i++) {
         moe_text_printf(t, "%s{\"hash\":\"%s\"", i > 0 ? "," : "", n->packs[i].hash);
@@ -294,6 +311,9 @@ static moe_status read_node(const moe_json *json, cluster_node *n, moe_error *er
     }
     if (status == MOE_OK && n->expert_bytes == 0) {
         status = moe_fail(err, MOE_ERR_CORRUPT, "expert_bytes: must not be 0");
+    }
+    if (status == MOE_OK) {
+        status = get_failure(json, &n->failed, n->why, err);
     }
     return status == MOE_OK ? moe_json_bool(json, "draining", &n->draining, NULL, err) : status;
 }
@@ -494,10 +514,7 @@ void cluster_write_coordinator(moe_text *t, const router_space *of_settled, cons
     if (c->prepared != 0) {
         put_number(t, "prepared", c->prepared);
     }
-    if (c->failed != 0) {
-        put_number(t, "failed", c->failed);
-        put_text(t, "why", c->why);
-    }
+    put_failure(t, c->failed, c->why);
     moe_text_printf(t, "}");
 }
 
@@ -526,10 +543,7 @@ moe_status cluster_read_coordinator(const char *value, size_t bytes, const route
         status = get_number(json, "prepared", MAX_NUMBER, false, &c.prepared, err);
     }
     if (status == MOE_OK) {
-        status = get_number(json, "failed", MAX_NUMBER, false, &c.failed, err);
-    }
-    if (status == MOE_OK) {
-        status = get_text(json, "why", CATALOGUE_MAX_WHY, false, c.why, err);
+        status = get_failure(json, &c.failed, c.why, err);
     }
     if (status == MOE_OK && c.epoch_settled != 0 && bitmaps != NULL) {
         status = read_bitmap(json, "settled", space, bitmaps, &n_set, err);

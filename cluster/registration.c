@@ -44,6 +44,7 @@ static void write_node(cluster *c, moe_text *t)
                       .memory_bytes = c->o.memory_bytes,
                       .expert_bytes = c->o.model.expert_bytes,
                       .draining = c->told.draining,
+                      .failed = c->told.failed,
                       .packs = c->told.packs,
                       .n_packs = c->told.n_packs};
 
@@ -51,6 +52,7 @@ static void write_node(cluster *c, moe_text *t)
     (void)snprintf(n.device, sizeof n.device, "%s", c->o.device);
     (void)snprintf(n.zone, sizeof n.zone, "%s", c->o.zone);
     (void)snprintf(n.version, sizeof n.version, "%s", c->o.version);
+    (void)snprintf(n.why, sizeof n.why, "%s", c->told.failed_why);
     cluster_write_node(t, &n);
 }
 

@@ -74,6 +74,22 @@ static bool is_named(const accept_rules *r, const char *name, const char *hash)
     return r->all;
 }
 
+/* Of a pack that was never in the default set: whether the last to begin with it, as the log says, was this rule, in vain. */
+static bool is_ours(const catalogue *c, const catalogue_pack *p)
+{
+    char what[CATALOGUE_MAX_WHAT + 1];
+
+    (void)snprintf(what, sizeof what, "add %s %s", p->name, p->version);
+    for (size_t i = catalogue_n_entries(c); i-- > 0;) {
+        const catalogue_entry *e = catalogue_entry_at(c, i);
+
+        if (strncmp(e->what, what, strlen(what)) == 0) {
+            return strcmp(e->who, ACCEPT_WHO) == 0;
+        }
+    }
+    return false;
+}
+
 accept_verdict accept_judge(const accept_rules *r, const catalogue *c, const char *name, const char *hash,
                             const catalogue_pack **taken_out)
 {
@@ -85,7 +101,7 @@ accept_verdict accept_judge(const accept_rules *r, const catalogue *c, const cha
     for (size_t i = 0; i < catalogue_n_packs(c); i++) {
         const catalogue_pack *p = catalogue_pack_at(c, i);
 
-        if (strcmp(p->hash, hash) == 0 && (p->active || p->since_ms != 0)) { /* one that never came in has no time */
+        if (strcmp(p->hash, hash) == 0 && (p->active || p->since_ms != 0 || !is_ours(c, p))) {
             return ACCEPT_KNOWN;
         }
         if (p->active && strcmp(p->name, name) == 0) {

@@ -1,8 +1,9 @@
 /* accept: which packs that nodes offer are switched on without being asked for (--accept-packs). Pure: what is to be done with an
  * offer follows from the rules and the catalogue, so all coordinators with the same rules want the same.
  *
- * A pack is switched on by itself once. One that has been in the default set is left to people: who removed it or rolled it back
- * does not see it come again, whoever offers it. A change that was undone does not count. */
+ * A pack is switched on by itself once. One that has been in the default set, or that somebody else has begun with (a trial), is left
+ * to people: who removed it or rolled it back does not see it come again, whoever offers it. What the rule itself began and was
+ * undone does not count. */
 #ifndef CONCLAVE_COORDINATOR_ACCEPT_H
 #define CONCLAVE_COORDINATOR_ACCEPT_H
 
@@ -26,7 +27,7 @@ bool accept_is_empty(const accept_rules *r);
 
 typedef enum {
     ACCEPT_FOREIGN, /* no rule is for it */
-    ACCEPT_KNOWN,   /* it is in the default set, or was */
+    ACCEPT_KNOWN,   /* it is in the default set, or was, or is in somebody's hands */
     ACCEPT_TAKEN,   /* another pack of its name is active: that is for people to replace */
     ACCEPT_NOW
 } accept_verdict;

@@ -17,8 +17,8 @@ static void mark_kept(const cluster_state *s, uint64_t *bits)
     size_t n_words = router_space_words(s->space);
 
     router_set_mark(catalogue_default(s->catalogue), s->space, bits);
-    router_set_mark(p != NULL && p->name[0] == '\0' ? p->target : catalogue_default(s->catalogue), s->space,
-                    bits + n_words);
+    router_set_mark(p != NULL && catalogue_pending_is_default(p) ? p->target : catalogue_default(s->catalogue),
+                    s->space, bits + n_words);
     for (size_t w = 0; w < n_words; w++) {
         bits[w] &= bits[n_words + w];
     }

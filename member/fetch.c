@@ -13,10 +13,11 @@
 #include <openssl/evp.h>
 
 /* Chosen, not measured. TRIES: of one node, so that a connection that breaks once costs no node. CONNECT: a node that cannot be
- * reached is given up after it. NAP: between two looks while nothing comes. */
+ * reached is given up after it. NAP: between two looks while nothing comes. AGAIN: before all are asked once more. */
 #define TRIES      2
 #define CONNECT_NS UINT64_C(5000000000)
 #define NAP_NS     UINT64_C(10000000)
+#define AGAIN_NS   UINT64_C(1000000000)
 #define MAX_PATH   4096
 
 static const char *const file_names[] = {"pack.json", "pack.sig", "model.safetensors"};
@@ -227,7 +228,9 @@ static moe_status read_pieces(session *s, uint32_t part, const sink *to, EVP_MD_
         }
         if (s->piece.size == 0) {
             return to->is_optional ? MOE_OK
-                                   : moe_fail(err, MOE_ERR_UNAVAILABLE, "it has no such pack, or not all of it");
+                   : part == PACK_PART_SIGNATURE
+                       ? moe_fail(err, MOE_ERR_UNAVAILABLE, "its pack is not signed, and --pack-key demands that")
+                       : moe_fail(err, MOE_ERR_UNAVAILABLE, "it has no such pack, or not all of it");
         }
         if (at == 0) {
             size = s->piece.size;
@@ -276,12 +279,28 @@ static bool next_node(fetching *g, const moe_error *why)
     return ++g->tries < TRIES * f->n_nodes;
 }
 
+/* All have failed once: they are given time, also to notice that the connection before is gone. */
+static moe_status pause_if_round(fetching *g, moe_error *err)
+{
+    const uint64_t end = now_of(g->f) + AGAIN_NS;
+    moe_status status = MOE_OK;
+
+    while (status == MOE_OK && g->tries > 0 && g->tries % g->f->n_nodes == 0 && now_of(g->f) < end) {
+        status = turn(g->session, err);
+    }
+    return status;
+}
+
 static moe_status read_part(fetching *g, uint32_t part, const sink *to, moe_error *err)
 {
     session *s = g->session;
 
     for (;;) {
-        moe_status status = s->is_up ? MOE_OK : session_begin(s, g->f->nodes[g->node], err);
+        moe_status status = s->is_up ? MOE_OK : pause_if_round(g, err);
+
+        if (status == MOE_OK && !s->is_up) {
+            status = session_begin(s, g->f->nodes[g->node], err);
+        }
 
         if (status == MOE_OK) {
             status = read_part_from(s, part, to, err);

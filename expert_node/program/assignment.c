@@ -60,6 +60,9 @@ struct assignment {
         uint64_t incarnation;
     } registered[CLUSTER_MAX_COORDINATORS];
     size_t n_registered;
+    uint64_t change;  /* the number of the pending change; 0: none */
+    uint32_t lacking; /* the first expert that cannot be loaded, as is to be told; UINT32_MAX: none */
+    char why[CATALOGUE_MAX_WHY + 1];
     bool report; /* held has changed since the last report */
     uint64_t reported_epoch;
     atomic_bool changed, again; /* again: what has failed is tried at once */
@@ -91,6 +94,7 @@ moe_status assignment_open(expert_node *node, loader *from, const char *id, rout
     a->covered = calloc(a->n_words, sizeof *a->covered);
     a->changed = true;
     a->absent_ns = UINT64_MAX;
+    a->lacking = UINT32_MAX;
     if (a->wanted == NULL || a->held == NULL || a->failed == NULL || a->settled == NULL || a->covered == NULL) {
         assignment_close(a);
         return MOE_ERR_NO_MEMORY;
@@ -239,8 +243,13 @@ static void take_state(assignment *a, cluster *c, uint64_t now)
         a->n_missing = count_missing(a);
         a->cursor = 0;
     }
-    if (a->epoch != before) {
+    const catalogue_pending *p = catalogue_get_pending(s->catalogue);
+    const uint64_t change = p != NULL ? p->number : 0;
+    if (a->epoch != before || a->change != change) { /* another change, another chance */
         memset(a->failed, 0, a->n_words * sizeof *a->failed);
+        a->change = change;
+    }
+    if (a->epoch != before) {
         atomic_store(&a->complete, false);
         a->report = true;
         MOE_INFO("placement epoch %llu: %u experts for this node, %u to load", (unsigned long long)a->epoch,
@@ -267,6 +276,10 @@ static void failed(assignment *a, uint32_t slot, moe_status status, const char *
         MOE_INFO("layer %u expert %d is not there yet: %s", e->layer, e->id, why);
     } else {
         MOE_ERROR("layer %u expert %d is not served: %s", e->layer, e->id, why);
+        if (a->lacking == UINT32_MAX) {
+            a->lacking = slot;
+            (void)snprintf(a->why, sizeof a->why, "layer %u expert %d: %.200s", e->layer, e->id, why);
+        }
     }
     router_bit_set(a->failed, slot);
     a->retry_ns = moe_now_ns(a->clock) + RETRY_NS;
@@ -431,6 +444,24 @@ static void report(assignment *a, cluster *c, bool idle, uint64_t now)
     }
 }
 
+/* A change that this expert is new in need not wait for its deadline. */
+static void tell_lacking(assignment *a, cluster *c)
+{
+    const cluster_state *s = a->lacking != UINT32_MAX ? cluster_state_acquire(c) : NULL;
+    const catalogue_pending *p = s != NULL ? catalogue_get_pending(s->catalogue) : NULL;
+
+    if (p != NULL) {
+        const router_expert *e = router_space_expert(a->space, a->lacking);
+
+        if (router_set_layer_has(router_set_at(p->target, e->layer), e->id) &&
+            !router_set_layer_has(router_set_at(catalogue_default(s->catalogue), e->layer), e->id)) {
+            cluster_set_prepared(c, p->number, a->why);
+        }
+    }
+    a->lacking = UINT32_MAX;
+    cluster_state_release(s);
+}
+
 unsigned assignment_turn(assignment *a, cluster *c)
 {
     uint64_t now = moe_now_ns(a->clock);
@@ -451,6 +482,7 @@ unsigned assignment_turn(assignment *a, cluster *c)
         a->cursor = 0;
     }
     bool worked = work_one(a);
+    tell_lacking(a, c);
     report(a, c, !worked && a->n_asked == 0, now);
     return changed + worked;
 }

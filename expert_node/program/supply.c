@@ -8,9 +8,13 @@
 #include <time.h>
 
 /* Chosen, not measured. WANTED: packs that wait to be read; those beyond are asked for again. READ: of one pack: more than a change
- * has, so that the next try finds it on the disk. */
-#define MAX_WANTED 8
-#define READ_NS    UINT64_C(600000000000)
+ * has, so that the next try finds it on the disk. TRIES, AGAIN: nodes that do not give it now may soon, half a second apart. GIVEN_UP: then,
+ * or when it can never be had, that is said for so long before it is tried anew. */
+#define MAX_WANTED  8
+#define READ_NS     UINT64_C(600000000000)
+#define MAX_TRIES   3
+#define AGAIN_NS    UINT64_C(500000000)
+#define GIVEN_UP_NS UINT64_C(4000000000)
 
 struct supply {
     supply_options o;
@@ -24,8 +28,13 @@ struct supply {
         char hash[65];
     } wanted[MAX_WANTED]; /* the first one is being read */
     size_t n_wanted;
-    char failed[65]; /* the pack that could not be read last, and why */
-    moe_error why;
+    struct {
+        char hash[65]; /* "": none could not */
+        moe_status status;
+        moe_error why;
+        unsigned n;              /* times, one after the other */
+        uint64_t at_ns;          /* the last one */
+    } failed;                    /* the pack that could not be read last */
     uint64_t second_ns, n_bytes; /* the thread's: what was read since then */
 };
 
@@ -87,6 +96,41 @@ static moe_status read_pack(supply *s, const char *hash, moe_error *err)
     return status;
 }
 
+/* Whether there is nothing to wait for: another try would end alike, or enough were made. */
+static bool is_given_up(const supply *s)
+{
+    bool may_pass = s->failed.status == MOE_ERR_UNAVAILABLE || s->failed.status == MOE_ERR_TIMEOUT;
+
+    return !may_pass || s->failed.n >= MAX_TRIES;
+}
+
+/* Under the lock. */
+static void note_end(supply *s, const char *hash, moe_status status, const moe_error *why)
+{
+    bool is_again = strcmp(s->failed.hash, hash) == 0;
+
+    if (status == MOE_OK && is_again) {
+        s->failed.hash[0] = '\0';
+    } else if (status != MOE_OK) {
+        s->failed.n = is_again && !is_given_up(s) ? s->failed.n + 1 : 1;
+        s->failed.status = status;
+        s->failed.why = *why;
+        s->failed.at_ns = moe_now_ns(s->o.clock);
+        memcpy(s->failed.hash, hash, sizeof s->failed.hash);
+    }
+}
+
+/* Without the lock. */
+static void pause_before(supply *s, const char *hash)
+{
+    const struct timespec nap = {.tv_nsec = 5000000};
+
+    while (strcmp(s->failed.hash, hash) == 0 && moe_now_ns(s->o.clock) - s->failed.at_ns < AGAIN_NS &&
+           !atomic_load(&s->stop)) {
+        (void)nanosleep(&nap, NULL);
+    }
+}
+
 static void *run(void *arg)
 {
     supply *s = arg;
@@ -101,45 +145,49 @@ static void *run(void *arg)
         memcpy(hash, s->wanted[0].hash, sizeof hash);
         pthread_mutex_unlock(&s->lock);
         moe_error err = {""};
+        pause_before(s, hash); /* this thread alone writes what failed */
         moe_status status = read_pack(s, hash, &err);
-        if (status == MOE_OK) {
-            s->o.done(s->o.done_ctx);
-        }
         pthread_mutex_lock(&s->lock);
         s->n_wanted--;
         memmove(s->wanted, s->wanted + 1, s->n_wanted * sizeof *s->wanted);
-        if (status != MOE_OK) {
-            memcpy(s->failed, hash, sizeof hash);
-            s->why = err;
-        }
+        note_end(s, hash, status, &err);
+        pthread_mutex_unlock(&s->lock);
+        s->o.done(s->o.done_ctx);
+        pthread_mutex_lock(&s->lock);
     }
     pthread_mutex_unlock(&s->lock);
     return NULL;
 }
 
-/* Puts the pack into the line, unless it stands there. err: what there is to say meanwhile. */
+/* Puts the pack into the line, unless it stands there or was just given up. err: what there is to say meanwhile.
+ * MOE_ERR_UNAVAILABLE: it may come. */
 static moe_status want(supply *s, const catalogue_pack *p, moe_error *err)
 {
     bool is_there = false;
+    moe_status status;
 
     pthread_mutex_lock(&s->lock);
     for (size_t i = 0; i < s->n_wanted; i++) {
         is_there = is_there || strcmp(s->wanted[i].hash, p->hash) == 0;
     }
-    bool has_failed = !is_there && strcmp(s->failed, p->hash) == 0;
-    if (has_failed) {
-        (void)moe_fail(err, MOE_ERR_UNAVAILABLE, "pack %s %s could not be read from another node: %s", p->name,
-                       p->version, s->why.text);
-        s->failed[0] = '\0';
-    } else {
-        (void)moe_fail(err, MOE_ERR_UNAVAILABLE, "pack %s %s is being read from another node", p->name, p->version);
+    bool has_failed = !is_there && strcmp(s->failed.hash, p->hash) == 0;
+    if (has_failed && is_given_up(s) && moe_now_ns(s->o.clock) - s->failed.at_ns < GIVEN_UP_NS) {
+        status = s->failed.status == MOE_ERR_UNAVAILABLE ? MOE_ERR_NOT_FOUND : s->failed.status;
+        status = moe_fail(err, status, "pack %s %s could not be read from another node: %s", p->name, p->version,
+                          s->failed.why.text);
+        pthread_mutex_unlock(&s->lock);
+        return status;
     }
+    status = has_failed ? moe_fail(err, MOE_ERR_UNAVAILABLE, "pack %s %s is tried again: %s", p->name, p->version,
+                                   s->failed.why.text)
+                        : moe_fail(err, MOE_ERR_UNAVAILABLE, "pack %s %s is being read from another node", p->name,
+                                   p->version);
     if (!is_there && s->n_wanted < MAX_WANTED) {
         memcpy(s->wanted[s->n_wanted++].hash, p->hash, sizeof p->hash);
         pthread_cond_signal(&s->more);
     }
     pthread_mutex_unlock(&s->lock);
-    return MOE_ERR_UNAVAILABLE;
+    return status;
 }
 
 /* ------------------------------------------------------------------------------------------------ the source */

@@ -29,7 +29,8 @@ typedef struct supply_options {
     /* An endpoint that connects only; closed by the supply. On its thread. */
     moe_status (*dial)(void *ctx, transport **out, moe_error *err);
     void *dial_ctx;
-    /* A pack has come onto the shelf: it can be read to others, and what was refused asked for again. On the supply's thread. */
+    /* A pack has come onto the shelf, and can be read to others, or could not be read: what was refused can be asked for again. On the
+     * supply's thread. */
     void (*done)(void *ctx);
     void *done_ctx;
 } supply_options;

@@ -251,6 +251,18 @@ class PacksOfACluster(unittest.TestCase):
         wait_for(lambda: {self.score(server)[1] for server in servers} == {catalogue["default"]})
         self.assertEqual(self.score(servers[0]), self.score(servers[1]))
 
+    def test_what_a_node_cannot_load_is_undone_with_its_reason(self):
+        key, private = (os.path.join(self.folder, name) for name in ("key.pem", "private.pem"))
+        for words in (("genpkey", "-algorithm", "ed25519", "-out", private), ("pkey", "-in", private, "-pubout", "-out", key)):
+            subprocess.run(["openssl", *words], check=True)
+        self.node("a", "--pack", PACK)
+        self.node("b", "--pack-key", key)
+        server = self.coordinator("c")
+        base = self.score(server)
+        self.assertRegex(self.ask(server, "packs", "add", "olmoe-gqa", code=1),
+                         r"is undone: node b: layer \d expert \d: pack olmoe-gqa 1 could not be read from another node: its pack is not signed")
+        self.all_serve([server], *base)
+
     def test_a_node_that_dies_leaves_no_half(self):
         served, base = self.alone()
         a = self.node("a", "--pack", PACK)

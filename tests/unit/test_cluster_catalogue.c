@@ -350,6 +350,58 @@ static void a_coordinator_that_cannot_undoes_it_with_its_reason(void **state)
     assert_done(true);
 }
 
+static void a_node_that_cannot_load_undoes_it_with_its_reason(void **state)
+{
+    (void)state;
+    run_loading(5 * SECOND);
+    assert_ok(ask_for_german(a), err);
+    run_for(&w, 3 * SECOND);
+    prepare(a);
+    prepare(b);
+    cluster_set_prepared(n2->c, pending_of(n2), "layer 0 expert 10: its file\nis spoilt");
+    run_for(&w, 2 * SECOND);
+    assert_done(false);
+    assert_string_equal(end_of(b), "node n2: layer 0 expert 10: its file is spoilt");
+    run_loading(5 * SECOND);
+    assert_ok(ask_for_german(b), err); /* its reason was for that change alone */
+    run_loading(3 * SECOND);
+    prepare(a);
+    prepare(b);
+    run_loading(2 * SECOND);
+    assert_done(true);
+}
+
+/* But what needs no place goes on, as it may be what makes room. */
+static void what_fits_nowhere_is_undone_at_once(void **state)
+{
+    const catalogue_expert one = {.layer = 1, .id = 3};
+    const catalogue_change prune = {
+        .op = CATALOGUE_PRUNE, .experts = &one, .n_experts = 1, .now_ms = 1, .deadline_ms = 60001};
+
+    (void)state;
+    world_close(&w);
+    world_open(&w, 7);
+    w.memory_bytes = (uint64_t)15 << 20; /* a half of the checkpoint's experts */
+    a = add(&w, CLUSTER_COORDINATOR, "a");
+    b = add(&w, CLUSTER_COORDINATOR, "b");
+    n1 = add(&w, CLUSTER_NODE, "n1");
+    n2 = add(&w, CLUSTER_NODE, "n2");
+    run_loading(5 * SECOND);
+    assert_ok(ask_for_german(a), err);
+    run_for(&w, SECOND);
+    prepare(a);
+    prepare(b);
+    run_loading(10 * SECOND);
+    assert_done(false);
+    assert_non_null(strstr(end_of(b), "34 copies"));
+    assert_ok(ask_by(a, &prune), err);
+    run_loading(SECOND);
+    prepare(a);
+    prepare(b);
+    run_loading(SECOND);
+    assert_int_equal(default_experts(b), LAYERS * EXPERTS - 1);
+}
+
 static void the_time_ends_and_it_is_said_who_was_waited_for(void **state)
 {
     (void)state;
@@ -752,6 +804,8 @@ int main(void)
         TEST(what_requests_use_keeps_its_owners),
         TEST(what_requests_of_a_dead_coordinator_used_goes),
         TEST(a_coordinator_that_cannot_undoes_it_with_its_reason),
+        TEST(a_node_that_cannot_load_undoes_it_with_its_reason),
+        TEST(what_fits_nowhere_is_undone_at_once),
         TEST(the_time_ends_and_it_is_said_who_was_waited_for),
         TEST(an_expert_that_no_node_loads_undoes_it),
         TEST(a_coordinator_that_joins_must_prepare_too),

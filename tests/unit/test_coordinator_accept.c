@@ -35,7 +35,7 @@ static void become(moe_status status, catalogue *next)
     now = next;
 }
 
-static void begin(catalogue_op op, const char *name, const char *hash)
+static void begin_by(const char *who, catalogue_op op, const char *name, const char *hash)
 {
     static const catalogue_pack_layer layers[] = {{.layer = 0, .n_experts = 1}};
     catalogue_pack p = {.version = "1", .n_layers = 1, .layers = layers, .n_experts = 1};
@@ -45,9 +45,14 @@ static void begin(catalogue_op op, const char *name, const char *hash)
     (void)snprintf(p.hash, sizeof p.hash, "%s", hash);
     clock_ms++;
     const catalogue_change change = {
-        .op = op, .who = "tester", .now_ms = clock_ms, .deadline_ms = clock_ms + 100, .pack = &p, .word = name};
+        .op = op, .who = who, .now_ms = clock_ms, .deadline_ms = clock_ms + 100, .pack = &p, .word = name};
     moe_status status = catalogue_begin(now, &change, &next, &why);
     become(status, next);
+}
+
+static void begin(catalogue_op op, const char *name, const char *hash)
+{
+    begin_by(ACCEPT_WHO, op, name, hash);
 }
 
 static void end(bool done)
@@ -145,6 +150,21 @@ static void test_a_pack_is_switched_on_by_itself_once(void **state)
     assert_int_equal(judge("german", H2), ACCEPT_NOW);
 }
 
+static void test_what_somebody_else_began_with_is_theirs(void **state)
+{
+    (void)state;
+    assert_ok(accept_read("offered", &rules, &why), why);
+    begin_by("ann", CATALOGUE_ADD, "german", H1);
+    end(false);
+    assert_int_equal(judge("german", H1), ACCEPT_KNOWN);
+    begin(CATALOGUE_ADD, "french", H2);
+    end(false);
+    assert_int_equal(judge("french", H2), ACCEPT_NOW);
+    begin_by("ann", CATALOGUE_ADD, "french", H2);
+    end(false);
+    assert_int_equal(judge("french", H2), ACCEPT_KNOWN);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -152,6 +172,7 @@ int main(void)
         cmocka_unit_test(test_wrong_rules_are_named),
         cmocka_unit_test(test_no_more_rules_than_the_limit),
         cmocka_unit_test_setup_teardown(test_a_pack_is_switched_on_by_itself_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_somebody_else_began_with_is_theirs, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
