@@ -1,26 +1,25 @@
 /* Packs read from nodes. */
 #include "member/fetch.h"
+#include "member/pack_dir.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <openssl/evp.h>
 
 /* Chosen, not measured. TRIES: of one node, so that a connection that breaks once costs no node. CONNECT: a node that cannot be
- * reached is given up after it. NAP: between two looks while nothing comes. AGAIN: before all are asked once more. */
+ * reached is given up after it. NAP: between two looks while nothing comes. AGAIN: before all are asked once more. SAID: of more than that
+ * the log tells how far it is. */
 #define TRIES      2
 #define CONNECT_NS UINT64_C(5000000000)
 #define NAP_NS     UINT64_C(10000000)
 #define AGAIN_NS   UINT64_C(1000000000)
+#define SAID_BYTES (UINT64_C(256) << 20)
 #define MAX_PATH   4096
-
-static const char *const file_names[] = {"pack.json", "pack.sig", "model.safetensors"};
 
 /* One connection to one node. */
 typedef struct session {
@@ -325,19 +324,6 @@ static bool join(char out[MAX_PATH], const char *dir, const char *name)
     return n > 0 && n < MAX_PATH;
 }
 
-/* A directory that this program made: it has no other files. */
-static void remove_pack(const char *dir)
-{
-    char path[MAX_PATH];
-
-    for (size_t i = 0; i < MOE_COUNT(file_names); i++) {
-        if (join(path, dir, file_names[i])) {
-            (void)unlink(path);
-        }
-    }
-    (void)rmdir(dir);
-}
-
 static moe_status create(const char *dir, const char *name, int *fd_out, moe_error *err)
 {
     char path[MAX_PATH];
@@ -408,7 +394,7 @@ static moe_status read_manifest(fetching *g, moe_error *err)
     if (status == MOE_OK) {
         status = pack_contents_read(g->manifest, g->n_manifest, g->f->base, &g->contents, err);
     }
-    return status == MOE_OK ? save(g->work, file_names[0], g->manifest, g->n_manifest, err) : status;
+    return status == MOE_OK ? save(g->work, PACK_DIR_MANIFEST, g->manifest, g->n_manifest, err) : status;
 }
 
 /* ------------------------------------------------------------------------------------------------ the signature */
@@ -450,15 +436,30 @@ static moe_status read_signature(fetching *g, moe_error *err)
         .begin = begin_signature, .put = put_signature, .ctx = &s, .is_optional = g->f->options->key_file == NULL};
     moe_status status = read_part(g, PACK_PART_SIGNATURE, &to, err);
 
-    return status == MOE_OK && s.is_there ? save(g->work, file_names[1], s.bytes, sizeof s.bytes, err) : status;
+    return status == MOE_OK && s.is_there ? save(g->work, PACK_DIR_SIGNATURE, s.bytes, sizeof s.bytes, err) : status;
 }
 
 /* ------------------------------------------------------------------------------------------------ tensors */
 typedef struct tensor_file {
+    const fetching *g;
     int fd;
     uint64_t at; /* where the tensor begins */
     size_t bytes;
+    uint64_t head, total; /* bytes before the first tensor; of all that are wanted */
+    unsigned tenth;       /* that was logged last */
 } tensor_file;
+
+/* A line for each tenth of what takes long. */
+static void say_progress(tensor_file *t, uint64_t of_tensor)
+{
+    unsigned tenth = (unsigned)(10.0 * (double)(t->at - t->head + of_tensor) / (double)t->total);
+
+    if (tenth > t->tenth && t->total >= SAID_BYTES) {
+        t->tenth = tenth;
+        MOE_INFO("pack %.12s: %u %% of %.1f GB are here", t->g->target + strlen(t->g->f->dir) + 1, tenth * 10,
+                 (double)t->total * 1e-9);
+    }
+}
 
 static moe_status begin_tensor(void *ctx, uint64_t size, moe_error *err)
 {
@@ -471,9 +472,10 @@ static moe_status begin_tensor(void *ctx, uint64_t size, moe_error *err)
 
 static moe_status put_tensor(void *ctx, uint64_t offset, const void *bytes, size_t n, moe_error *err)
 {
-    const tensor_file *t = ctx;
+    tensor_file *t = ctx;
 
-    return write_at(t->fd, file_names[2], t->at + offset, bytes, n, err);
+    say_progress(t, offset + n);
+    return write_at(t->fd, PACK_DIR_TENSORS, t->at + offset, bytes, n, err);
 }
 
 static bool is_wanted(const fetching *g, const pack_content *c)
@@ -481,7 +483,7 @@ static bool is_wanted(const fetching *g, const pack_content *c)
     return c->is_router || !g->f->options->router_only;
 }
 
-static moe_status check_size(const fetching *g, moe_error *err)
+static moe_status check_size(const fetching *g, uint64_t *total_out, moe_error *err)
 {
     uint64_t sum = 0;
 
@@ -492,12 +494,33 @@ static moe_status check_size(const fetching *g, moe_error *err)
             return moe_fail(err, MOE_ERR_BUSY, "a pack of more than %llu bytes", (unsigned long long)g->f->max_bytes);
         }
     }
+    *total_out = sum;
     return MOE_OK;
 }
 
-static moe_status read_into(fetching *g, int fd, moe_error *err)
+/* Whether the tensor is there already, whole. */
+static bool is_here(const tensor_file *t, const checkpoint_digest *digest)
 {
-    tensor_file t = {.fd = fd};
+    const pack_fetch *f = t->g->f;
+    EVP_MD_CTX *hash = EVP_MD_CTX_new();
+    unsigned char *piece = t->g->session->bytes; /* nothing is being read */
+    checkpoint_digest is = {{0}};
+    bool ok = hash != NULL && EVP_DigestInit_ex(hash, EVP_sha256(), NULL) == 1;
+
+    for (size_t done = 0; ok && done < t->bytes;) {
+        ssize_t n = pread(t->fd, piece, MOE_MIN(t->bytes - done, sizeof t->g->session->bytes), (off_t)(t->at + done));
+
+        ok = n > 0 && EVP_DigestUpdate(hash, piece, (size_t)n) == 1 && (f->more == NULL || f->more(f->more_ctx, 0));
+        done += n > 0 ? (size_t)n : 0;
+    }
+    ok = ok && EVP_DigestFinal_ex(hash, is.bytes, NULL) == 1 && memcmp(is.bytes, digest->bytes, sizeof is.bytes) == 0;
+    EVP_MD_CTX_free(hash);
+    return ok;
+}
+
+static moe_status read_into(fetching *g, int fd, uint64_t total, moe_error *err)
+{
+    tensor_file t = {.g = g, .fd = fd, .total = total};
     char *head;
     size_t n_head;
     moe_status status = pack_contents_head(g->contents, g->f->options->router_only, &head, &n_head);
@@ -505,31 +528,41 @@ static moe_status read_into(fetching *g, int fd, moe_error *err)
     if (status != MOE_OK) {
         return moe_fail(err, status, "the head of %zu tensors", pack_contents_n(g->contents));
     }
-    status = write_at(fd, file_names[2], 0, head, n_head, err);
+    status = write_at(fd, PACK_DIR_TENSORS, 0, head, n_head, err);
     free(head);
-    t.at = n_head;
+    t.at = t.head = n_head;
     for (size_t i = 0; i < pack_contents_n(g->contents) && status == MOE_OK; i++) {
         const pack_content *c = pack_contents_at(g->contents, i);
         const sink to = {.begin = begin_tensor, .put = put_tensor, .ctx = &t, .digest = &c->digest};
 
         if (is_wanted(g, c)) {
             t.bytes = c->bytes;
-            status = read_part(g, PACK_PART_TENSORS + (uint32_t)i, &to, err);
+            if (is_here(&t, &c->digest)) {
+                say_progress(&t, c->bytes);
+            } else {
+                status = read_part(g, PACK_PART_TENSORS + (uint32_t)i, &to, err);
+            }
             t.at += c->bytes;
         }
     }
-    return status;
+    return status == MOE_OK && ftruncate(fd, (off_t)t.at) != 0 ? io_error(err, PACK_DIR_TENSORS) : status;
 }
 
+/* One that another try has left is gone on with: what lies beyond the tensors is cut off. */
 static moe_status read_tensors(fetching *g, moe_error *err)
 {
-    int fd = -1;
-    moe_status status = check_size(g, err);
+    char path[MAX_PATH];
+    uint64_t total = 0;
+    moe_status status = check_size(g, &total, err);
 
-    if (status == MOE_OK) {
-        status = create(g->work, file_names[2], &fd, err);
+    if (status != MOE_OK) {
+        return status;
     }
-    return status == MOE_OK ? finish(fd, file_names[2], read_into(g, fd, err), err) : status;
+    int fd = join(path, g->work, PACK_DIR_TENSORS) ? open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644) : -1;
+    if (fd < 0) {
+        return io_error(err, g->work);
+    }
+    return finish(fd, PACK_DIR_TENSORS, read_into(g, fd, total, err), err);
 }
 
 /* ------------------------------------------------------------------------------------------------ the whole */
@@ -565,31 +598,56 @@ static moe_status make_paths(fetching *g, moe_error *err)
 /* Waits until nobody else reads this pack into this directory. */
 static moe_status take_lock(fetching *g, moe_error *err)
 {
-    g->lock_fd = open(g->lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (g->lock_fd < 0) {
-        return io_error(err, g->lock);
-    }
-    while (flock(g->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        moe_status status = errno == EWOULDBLOCK || errno == EINTR ? turn(g->session, err) : io_error(err, g->lock);
+    moe_status status = MOE_OK;
 
-        if (status != MOE_OK) {
-            return status;
-        }
+    while (status == MOE_OK && (g->lock_fd = pack_dir_lock(g->lock)) < 0) {
+        status = errno == EWOULDBLOCK || errno == EINTR ? turn(g->session, err) : io_error(err, g->lock);
     }
-    return MOE_OK;
+    return status;
+}
+
+/* What another try has left there: its manifest, if it is the pack's. */
+static bool find_manifest(fetching *g)
+{
+    char path[MAX_PATH];
+
+    if (!join(path, g->work, PACK_DIR_MANIFEST) ||
+        moe_file_read(path, PACK_MAX_MANIFEST, &g->manifest, &g->n_manifest, NULL) != MOE_OK) {
+        return false;
+    }
+    checkpoint_digest is = checkpoint_sha256(g->manifest, g->n_manifest);
+    return memcmp(is.bytes, g->f->hash.bytes, sizeof is.bytes) == 0 &&
+           pack_contents_read(g->manifest, g->n_manifest, g->f->base, &g->contents, NULL) == MOE_OK;
+}
+
+/* Goes on with what another try has left, or begins anew. */
+static moe_status begin_work(fetching *g, moe_error *err)
+{
+    char path[MAX_PATH];
+
+    if (find_manifest(g)) {
+        (void)(join(path, g->work, PACK_DIR_SIGNATURE) && unlink(path));
+        return MOE_OK;
+    }
+    pack_dir_remove(g->work);
+    return mkdir(g->work, 0755) == 0 ? read_manifest(g, err) : io_error(err, g->work);
 }
 
 static moe_status read_pack(fetching *g, moe_error *err)
 {
-    remove_pack(g->work);
-    if (mkdir(g->work, 0755) != 0) {
-        return io_error(err, g->work);
-    }
-    moe_status status = read_manifest(g, err);
+    moe_status status = begin_work(g, err);
+
     if (status == MOE_OK) {
         status = read_signature(g, err);
     }
     return status == MOE_OK ? read_tensors(g, err) : status;
+}
+
+/* Whether what is there is of use to the next try: what ended this one says nothing of the pack. */
+static bool is_to_be_kept(const fetching *g, moe_status status)
+{
+    return g->contents != NULL &&
+           (status == MOE_ERR_UNAVAILABLE || status == MOE_ERR_TIMEOUT || status == MOE_ERR_CANCELLED);
 }
 
 /* It is opened before it is moved: what has the name of a pack is one. */
@@ -615,6 +673,7 @@ static moe_status find_or_read(fetching *g, pack **out, moe_error *err)
     if (status != MOE_OK) {
         return status;
     }
+    pack_dir_touch(g->target);
     status = pack_open(g->target, g->f->base, g->f->options, out, err);
     if (status == MOE_OK || status == MOE_ERR_DENIED) {
         return status; /* of another base, or not signed: no node's pack of this hash would be */
@@ -622,16 +681,19 @@ static moe_status find_or_read(fetching *g, pack **out, moe_error *err)
     if (status != MOE_ERR_NOT_FOUND) {
         MOE_WARN("%s is read anew: %s", g->target, err->text);
     }
-    remove_pack(g->target);
+    pack_dir_remove(g->target);
     if (g->f->n_nodes == 0) {
         return moe_fail(err, MOE_ERR_UNAVAILABLE, "no node offers the pack");
     }
     status = read_pack(g, err);
+    if (status != MOE_OK && is_to_be_kept(g, status)) {
+        return status;
+    }
     if (status == MOE_OK) {
         status = publish(g, out, err);
     }
     if (status != MOE_OK) {
-        remove_pack(g->work);
+        pack_dir_remove(g->work);
     }
     return status;
 }
@@ -674,6 +736,18 @@ static bool offers(const cluster_node *n, const char *hash)
     return false;
 }
 
+typedef struct named {
+    const catalogue *in;
+    const char *hash; /* of the pack that was just read */
+} named;
+
+static bool is_named(void *ctx, const char *hash)
+{
+    const named *n = ctx;
+
+    return strcmp(hash, n->hash) == 0 || catalogue_find_pack(n->in, hash) != NULL;
+}
+
 moe_status pack_fetch_from(pack_fetch *f, const cluster_state *s, const char *hash, const char *but_id, pack **out,
                            moe_error *err)
 {
@@ -690,5 +764,9 @@ moe_status pack_fetch_from(pack_fetch *f, const cluster_state *s, const char *ha
     moe_status status = pack_read_digest(hash, &f->hash) ? pack_fetch_run(f, out, err)
                                                          : moe_fail(err, MOE_ERR_CORRUPT, "a pack's hash is none");
     f->nodes = NULL;
+    if (status == MOE_OK) {
+        named n = {s->catalogue, hash};
+        (void)pack_dir_tidy(f->dir, PACK_DIR_MAX_BYTES, is_named, &n);
+    }
     return status;
 }

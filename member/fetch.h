@@ -7,9 +7,11 @@
  *   DIR/HASH           a whole pack
  *   DIR/HASH.router    the router's tensors alone: all that a coordinator needs
  *   DIR/....new        one that is being read; it is moved when all of it is there. Who reads holds the lock of ....lock, so
- *                      that members which share the directory read once; what a dead one left is removed by the next
+ *                      that members which share the directory read once; what a dead one left, or one that was given up or had no time
+ *                      left, is gone on with by the next: tensors that are there whole are not read again
  *
  * A node that dies, that lies or that has no such pack costs the part that was being read: another is asked, and goes on from there.
+ * What goes from the directory: member/pack_dir.h.
  * Bounds: each answer, the time and the bytes of the whole. Memory: the manifest and one piece.
  * Threads: the one that calls, which waits meanwhile: one of its own. */
 #ifndef CONCLAVE_MEMBER_FETCH_H
@@ -47,7 +49,7 @@ typedef struct pack_fetch {
  *         MOE_ERR_IO          the directory: names file and reason
  *         those of pack_open  the pack is what was asked for, and wrong */
 MOE_NODISCARD moe_status pack_fetch_run(const pack_fetch *f, pack **out, moe_error *err);
-/* The same from those nodes of a state that offer the pack of that hash, but the one of that id (NULL: from all); sets f->hash and
+/* The same, after which the directory is tidied (member/pack_dir.h), from those nodes of a state that offer the pack of that hash, but the one of that id (NULL: from all); sets f->hash and
  * f->nodes, which are of the state. Errors: also MOE_ERR_CORRUPT: the hash is none. */
 MOE_NODISCARD moe_status pack_fetch_from(pack_fetch *f, const cluster_state *s, const char *hash, const char *but_id,
                                          pack **out, moe_error *err);

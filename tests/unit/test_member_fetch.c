@@ -1,10 +1,13 @@
 /* A pack read from nodes into a directory: whole, in part, from several nodes one after the other, and from liars. */
 #include "expert_node/program/shelf.h"
 #include "member/fetch.h"
+#include "member/pack_dir.h"
 #include "tests/sim/world.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -38,6 +41,7 @@ static const char *key_file; /* of the fetch; NULL: none */
 static bool is_flipped;      /* a bit of every piece of node-0 */
 static bool is_silent;       /* nobody answers, and time passes */
 static size_t stop_after;    /* bytes; 0: never */
+static size_t n_bytes;       /* that were read, ever */
 
 /* ------------------------------------------------------------------------------------------------ the pack */
 static void add_tensor(test_tensors *t, moe_text *listed, const char *name, const char *dtype, size_t rows,
@@ -212,6 +216,7 @@ static bool more(void *ctx, size_t bytes)
     size_t *total = ctx;
 
     *total += bytes;
+    n_bytes += bytes;
     moe_clock_virtual_advance(&w.clock, is_silent ? 10000000 : 0);
     return stop_after == 0 || *total < stop_after;
 }
@@ -361,16 +366,124 @@ static void what_a_dead_process_left_is_in_nobodys_way(void **state)
     (void)state;
     stop_after = 200000;
     assert_int_equal(fetch(false, &p), MOE_ERR_CANCELLED);
-    assert_false(exists("", "") || exists(".new", ""));
+    assert_false(exists("", ""));
     checkpoint_digest_hex(&hash, hex);
-    (void)snprintf(name, sizeof name, "some/cache/%s.new", hex);
-    assert_int_equal(mkdir(test_folder_path(&folder, name), 0755), 0);
+    (void)snprintf(name, sizeof name, "some/cache/%s.new/pack.json", hex);
+    test_write_text(test_folder_path(&folder, name), "another");
     (void)snprintf(name, sizeof name, "some/cache/%s.new/model.safetensors", hex);
     test_write_text(test_folder_path(&folder, name), "half");
     stop_after = 0;
     assert_ok(fetch(false, &p), err);
     assert_equal(p, false);
     pack_close(p);
+}
+
+/* A tensor that is there is not read again, but for one that is not what it should be. */
+static void what_was_begun_is_gone_on_with(void **state)
+{
+    char hex[65], name[256];
+    size_t n_file;
+    pack *p;
+
+    (void)state;
+    n_bytes = 0;
+    assert_ok(fetch(false, &p), err);
+    const size_t whole = n_bytes, tensor = (size_t)WIDTH * D_FF * 2;
+    pack_close(p);
+    for (int is_spoilt = 0; is_spoilt < 2; is_spoilt++) {
+        (void)teardown(NULL);
+        (void)setup(NULL);
+        n_bytes = 0;
+        stop_after = 3 * tensor + tensor / 2;
+        assert_int_equal(fetch(false, &p), MOE_ERR_CANCELLED);
+        assert_true(exists(".new", "/model.safetensors"));
+        if (is_spoilt) {
+            checkpoint_digest_hex(&hash, hex);
+            (void)snprintf(name, sizeof name, "some/cache/%s.new/model.safetensors", hex);
+            char *file = test_read_file(test_folder_path(&folder, name), &n_file);
+            file[n_file - 3 * tensor] ^= 1;
+            test_write_file(test_folder_path(&folder, name), file, n_file);
+            free(file);
+        }
+        stop_after = n_bytes = 0;
+        assert_ok(fetch(false, &p), err);
+        assert_equal(p, false);
+        assert_false(exists(".new", ""));
+        assert_in_range(n_bytes, whole - 3 * tensor - tensor / 2, whole - (is_spoilt ? 2 : 3) * tensor + tensor / 2);
+        pack_close(p);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ what goes */
+static bool is_named(void *ctx, const char *pack_hash)
+{
+    return ctx != NULL && pack_hash[0] == *(const char *)ctx;
+}
+
+/* DIR/xxx...suffix, last opened `days` ago. */
+static void make_entry(char digit, const char *suffix, int days)
+{
+    char name[128], file[160];
+    struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_NOW}};
+
+    memset(name, digit, 64);
+    (void)snprintf(name + 64, sizeof name - 64, "%s", suffix);
+    const char *path = test_folder_path(&folder, name);
+    assert_int_equal(mkdir(path, 0755), 0);
+    (void)snprintf(file, sizeof file, "%s/model.safetensors", name);
+    test_write_text(test_folder_path(&folder, file), "0123456789");
+    struct stat s;
+    assert_int_equal(stat(path, &s), 0);
+    times[0] = times[1] = (struct timespec){.tv_sec = s.st_mtime - (time_t)days * 86400};
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+static bool is_there(char digit, const char *suffix)
+{
+    char name[128];
+    struct stat s;
+
+    memset(name, digit, 64);
+    (void)snprintf(name + 64, sizeof name - 64, "%s", suffix);
+    return stat(test_folder_path(&folder, name), &s) == 0;
+}
+
+static void what_nobody_names_goes_after_a_while(void **state)
+{
+    char named = '3';
+
+    (void)state;
+    make_entry('1', "", 0);
+    make_entry('2', ".router", 31);
+    make_entry('3', "", 31);
+    make_entry('4', ".new", 31);
+    make_entry('5', ".router.new", 29);
+    test_write_text(test_folder_path(&folder, "of somebody else"), "x");
+    assert_int_equal(pack_dir_tidy(folder.path, 1000, is_named, &named), 2);
+    assert_true(is_there('1', "") && is_there('3', "") && is_there('5', ".router.new"));
+    assert_false(is_there('2', ".router") || is_there('4', ".new") || is_there('2', ".router.lock"));
+    /* Too much: the longest unused first, but for what is named. */
+    make_entry('6', "", 2);
+    assert_int_equal(pack_dir_tidy(folder.path, 25, is_named, &named), 2);
+    assert_true(is_there('1', "") && is_there('3', ""));
+    assert_int_equal(pack_dir_tidy(folder.path, 0, is_named, &named), 1);
+    assert_true(is_there('3', ""));
+    assert_int_equal(pack_dir_tidy(test_folder_path(&folder, "nowhere"), 0, is_named, &named), 0);
+}
+
+static void what_is_being_read_stays(void **state)
+{
+    char name[128];
+
+    (void)state;
+    make_entry('1', ".router.new", 0);
+    memset(name, '1', 64);
+    (void)snprintf(name + 64, sizeof name - 64, ".router.lock");
+    int fd = pack_dir_lock(test_folder_path(&folder, name));
+    assert_true(fd >= 0);
+    assert_int_equal(pack_dir_tidy(folder.path, 0, is_named, NULL), 0);
+    assert_int_equal(close(fd), 0);
+    assert_int_equal(pack_dir_tidy(folder.path, 0, is_named, NULL), 1);
 }
 
 /* ------------------------------------------------------------------------------------------------ who gives it */
@@ -423,7 +536,7 @@ static void bytes_with_another_hash_are_not_taken(void **state)
     is_flipped = true;
     assert_int_equal(fetch(false, &p), MOE_ERR_UNAVAILABLE);
     assert_contains(err.text, "another SHA-256");
-    assert_false(exists("", "") || exists(".new", ""));
+    assert_false(exists("", ""));
 }
 
 /* The nodes have the signature of a new key, whose public half is key_file. */
@@ -484,7 +597,7 @@ static void what_nobody_has_signed_is_not_read(void **state)
         n_read = 0;
         assert_int_equal(fetch(false, &p), MOE_ERR_UNAVAILABLE);
         assert_true(n_read <= 1 + 2 * N_NODES); /* the manifest, and each node's signature twice */
-        assert_false(exists("", "") || exists(".new", ""));
+        assert_false(exists("", ""));
     }
     assert_contains(err.text, "is not the signature");
 }
@@ -537,6 +650,9 @@ int main(void)
         TEST(what_was_read_before_is_read_from_the_disk),
         TEST(what_was_spoilt_on_the_disk_is_read_anew),
         TEST(what_a_dead_process_left_is_in_nobodys_way),
+        TEST(what_was_begun_is_gone_on_with),
+        TEST(what_nobody_names_goes_after_a_while),
+        TEST(what_is_being_read_stays),
         TEST(when_a_node_dies_another_goes_on),
         TEST(a_node_that_is_not_there_costs_nothing),
         TEST(nobody_who_has_it_is_said),
