@@ -31,6 +31,7 @@ typedef struct bench {
     compute_mem *x, *wide, *out, *results, *kv, *gain;
     uint32_t pages[N_PAGES];
     compute_row rows[MAX_ROWS];
+    compute_step *step;
     size_t next; /* which expert or matrix comes next: the coldest */
 } bench;
 
@@ -73,6 +74,7 @@ static void open_activations(bench *b)
 {
     size_t n = (size_t)MAX_ROWS * TOP_K * D_MODEL;
 
+    MOE_ASSERT(b->d->ops->step_open(b->d, MAX_ROWS, PAGE_TOKENS, &b->step) == MOE_OK);
     b->x = values(b, n, 2);
     b->wide = values(b, 2 * n, 3);
     b->out = values(b, n, 4);
@@ -141,7 +143,8 @@ static void stick(bench *b, size_t n, size_t n_rows)
     for (size_t i = 0; i < n_rows; i++) {
         b->rows[i] = (compute_row){b->pages, (uint32_t)(n - n_rows + i)};
     }
-    b->d->ops->stick_attention(b->d, b->out, b->x, b->kv, &kv_shape, 0, TOP_K, b->rows, n_rows);
+    b->d->ops->step_begin(b->d, b->step, b->rows, n_rows);
+    b->d->ops->stick_attention(b->d, b->out, b->x, b->kv, &kv_shape, 0, TOP_K, b->step);
 }
 
 static void run_stick_row(bench *b, size_t n)
@@ -220,6 +223,7 @@ static void close_bench(bench *b)
     for (size_t i = 0; i < MOE_COUNT(all); i++) {
         b->d->ops->free(b->d, all[i]);
     }
+    b->d->ops->step_close(b->d, b->step);
 }
 
 static void run(kernel_rig *rig)
@@ -242,7 +246,7 @@ int main(int argc, char **argv)
     const kernel_program program = {.usage = "bench_families [--isa portable|avx2|avx512f|avx512] [--seconds S] "
                                              "[--only NAME] [--full-scan] [THREADS ...]",
                                     .seconds = 0.3,
-                                    .options = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
+                                    .options = {.numeric_class = COMPUTE_CLASS_BF16_1,
                                                 .isa = COMPUTE_ISA_AUTO,
                                                 .max_rows = MAX_ROWS,
                                                 .max_ffn_rows = MAX_ROWS * TOP_K,

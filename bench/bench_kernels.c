@@ -6,6 +6,7 @@
  * OLMoE's shapes, random distinct weights, 64 different experts (805 MB) so that every weight comes from memory.
  * Reported is the 5th percentile of the times (what repeats on a machine that others use) and the median. */
 #include "bench/kernel_rig.h"
+#include "compute/math.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,7 @@ typedef struct bench {
     uint16_t *rows; /* row-major weights of the mapped projections */
     double pack_seconds;
     compute_mem *x, *wide, *rounded, *out, *results, *q, *k, *v, *kv, *gain, *table, *logits;
+    compute_step *step;
     size_t next; /* which expert or projection comes next: the coldest */
 } bench;
 
@@ -93,6 +95,7 @@ static void open_activations(bench *b)
     float *table = kernel_rig_check(malloc((size_t)MAX_ROWS * HEAD_DIM * 4)), *wide = kernel_rig_check(malloc(n * 4));
     compute_kv_shape shape = {1, N_PAGES, PAGE_TOKENS, N_HEADS, HEAD_DIM, COMPUTE_BF16, false};
 
+    MOE_ASSERT(b->d->ops->step_open(b->d, MAX_ROWS, PAGE_TOKENS, &b->step) == MOE_OK);
     kernel_rig_fill(x, n, 7);
     for (size_t i = 0; i < n; i++) {
         wide[i] = compute_f32_from_bf16(x[i]);
@@ -174,7 +177,8 @@ static void run_attention(bench *b, size_t n)
     for (uint32_t i = 0; i < N_PAGES; i++) {
         pages[i] = (i * 37) % N_PAGES;
     }
-    b->d->ops->attention(b->d, b->out, b->rounded, b->kv, &shape, 0, N_HEADS, &row, 1);
+    b->d->ops->step_begin(b->d, b->step, &row, 1);
+    b->d->ops->attention(b->d, b->out, b->rounded, b->kv, &shape, 0, N_HEADS, b->step);
 }
 
 static void measure_products(bench *b)
@@ -243,6 +247,7 @@ static void layer(bench *b, size_t n)
         groups[e] = (compute_group){b->experts[e], members[e], n_members[e], at};
         at += n_members[e];
     }
+    o->step_begin(b->d, b->step, rows, n);
     t = kernel_rig_now();
     o->rms_norm(b->d, b->x, b->rounded, b->wide, D_MODEL, b->gain, 1e-5f, D_MODEL, n);
     (void)lap(&t, T_NORMS);
@@ -253,12 +258,12 @@ static void layer(bench *b, size_t n)
     o->rms_norm(b->d, b->q, NULL, b->q, D_MODEL, b->gain, 1e-5f, D_MODEL, n);
     o->rms_norm(b->d, b->k, NULL, b->k, D_MODEL, b->gain, 1e-5f, D_MODEL, n);
     (void)lap(&t, T_NORMS);
-    o->rope(b->d, b->q, b->table, N_HEADS, HEAD_DIM, rows, n);
-    o->rope(b->d, b->k, b->table, N_HEADS, HEAD_DIM, rows, n);
-    o->kv_store(b->d, b->kv, &shape, 0, b->k, b->v, rows, n);
+    o->rope(b->d, b->q, b->table, N_HEADS, HEAD_DIM, b->step);
+    o->rope(b->d, b->k, b->table, N_HEADS, HEAD_DIM, b->step);
+    o->kv_store(b->d, b->kv, &shape, 0, b->k, b->v, b->step);
     o->to_class(b->d, b->k, b->q, n * D_MODEL);
     (void)lap(&t, T_ROPE);
-    o->attention(b->d, b->out, b->k, b->kv, &shape, 0, N_HEADS, rows, n);
+    o->attention(b->d, b->out, b->k, b->kv, &shape, 0, N_HEADS, b->step);
     (void)lap(&t, T_ATTENTION);
     o->to_class(b->d, b->k, b->out, n * D_MODEL);
     o->matmul(b->d, b->out, b->k, b->projections[3], NULL, n);
@@ -309,6 +314,7 @@ static void close_bench(bench *b)
     moe_pages_free(b->rows, (size_t)N_PROJECTIONS * D_MODEL * D_MODEL * 2);
     b->d->ops->matrix_close(b->d, b->lm_head);
     b->d->ops->matrix_close(b->d, b->router);
+    b->d->ops->step_close(b->d, b->step);
     for (size_t i = 0; i < MOE_COUNT(all); i++) {
         b->d->ops->free(b->d, all[i]);
     }
@@ -335,7 +341,7 @@ int main(int argc, char **argv)
     const kernel_program program = {
         .usage = "bench_kernels [--isa portable|avx2|avx512f|avx512] [--seconds S] [--only NAME] [THREADS ...]",
         .seconds = 0.5,
-        .options = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
+        .options = {.numeric_class = COMPUTE_CLASS_BF16_1,
                     .isa = COMPUTE_ISA_AUTO,
                     .max_rows = MAX_ROWS,
                     .max_ffn_rows = MAX_ROWS * TOP_K,

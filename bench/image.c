@@ -1,7 +1,7 @@
 #include "bench/image.h"
 
 #include "bench/image_priv.h"
-#include "compute/compute.h"
+#include "compute/math.h"
 
 #include <stdlib.h>
 #include <string.h>

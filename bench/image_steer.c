@@ -5,6 +5,7 @@
  * weight that outdoes the random rest, and carries nothing on to the next layer's logits. So a token's picks are local
  * as often as it has a plus: twice, once or never. The head prefers tokens of the part in which it finds itself. */
 #include "bench/image_priv.h"
+#include "compute/math.h"
 
 #include <math.h>
 

@@ -50,7 +50,7 @@ void kernel_rig_print(kernel_rig *rig)
     for (int i = 0; i < N_PROBES; i++) {
         probe(rig);
     }
-    printf("\n%s, %zu threads: bandwidth %.1f GB/s, f32 peak %.0f GFLOP/s, bf16 peak %.0f GFLOP/s\n", rig->d->ops->name,
+    printf("\n%s, %zu threads: bandwidth %.1f GB/s, f32 peak %.0f GFLOP/s, bf16 peak %.0f GFLOP/s\n", rig->d->name,
            moe_threads_count(rig->threads), rig->bandwidth * 1e-9, probe_peak_f32(rig->threads, rig->isa) * 1e-9,
            rig->peak * 1e-9);
 }
@@ -92,7 +92,7 @@ static void run(const kernel_program *program, size_t n_threads, compute_device_
 
     MOE_ASSERT(moe_threads_open(n_threads, compute_thread_init, &rig.threads) == MOE_OK);
     o.threads = rig.threads;
-    MOE_ASSERT(compute_cpu_open(&o, &rig.d, NULL) == MOE_OK);
+    MOE_ASSERT(compute_open("cpu", &o, &rig.d, NULL) == MOE_OK);
     rig.probe_memory = kernel_rig_check(moe_pages_alloc(PROBE_BYTES));
     kernel_rig_fill(rig.probe_memory, PROBE_BYTES / 2, 1);
     program->run(&rig);

@@ -76,7 +76,7 @@ static moe_status open_checkpoint(rig *r, const rig_model *m, moe_error *err)
 static moe_status open_device(rig *r, const rig_model *m, moe_error *err)
 {
     const model_config *c = &r->config;
-    compute_device_options options = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
+    compute_device_options options = {.numeric_class = COMPUTE_CLASS_BF16_1,
                                       .isa = m->isa,
                                       .threads = r->threads,
                                       .max_rows = m->max_rows,
@@ -84,12 +84,12 @@ static moe_status open_device(rig *r, const rig_model *m, moe_error *err)
                                       .max_d_ff = c->d_ff,
                                       .max_context = m->max_context};
     compute_device *inner;
-    moe_status status = compute_cpu_open(&options, &inner, err);
+    moe_status status = compute_open("cpu", &options, &inner, err);
 
     if (status != MOE_OK) {
         return status;
     }
-    r->device_name = inner->ops->name;
+    r->device_name = inner->name;
     status = timed_device_open(inner, c->vocab_size, &r->device);
     return status == MOE_OK ? status : moe_fail(err, status, "device: out of memory");
 }

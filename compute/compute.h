@@ -1,34 +1,91 @@
-/* compute: the device ops table and the host's own mathematics. docs/numeric.md is the contract: rounding points and
- * reduction orders of every op; one numeric class has one result, bit for bit, on every device and instruction set of
- * its kind.
+/* compute: the device door. An ops table that a device fills, the registry that opens devices by name, and what is common
+ * to all of them. docs/numeric.md is the contract: rounding points and reduction orders of every op; one numeric class
+ * has one result, bit for bit, on every device and instruction set that implements it. docs/devices.md: how the programs
+ * choose a device, and what a new one has to do.
  *
  * Nouns:
- *   compute_class    a complete set of rounding points and orders: "cpu-f32-1", "cpu-bf16-1"
+ *   compute_class    a complete set of rounding points and orders: "f32-1", "bf16-1"
  *   compute_device   an ops table with its memory; belongs to the thread that steps it, and to its compute threads
  *   compute_mem      device memory. The type is never completed: host code cannot dereference an activation
  *   compute_matrix   a weight matrix prepared for the device (packed, or row-major in the mapped file)
  *   compute_expert   the matrices of one expert
  *   compute_row      where a row stands: its position, and the KV pages of its sequence
+ *   compute_step     the rows of one step of one batch, as the device has them
+ *   compute_ticket   a point in what a device has been given to do
  *
- * Shapes:  [rows, columns], row-major, no padding between rows. Activations in "class dtype" are f32 in cpu-f32-1 and
- *          bf16 in cpu-bf16-1; everything else is f32. Weights: out = x . W^T with W [n_out, n_in].
- * Threads: every thread that computes has called compute_thread_init. The host functions at the end are pure.
- * Errors:  ops return nothing. A device failure is kept, and reported by the ops sync and download. Wrong arguments are
- *          our bugs and asserted. */
+ * Shapes:  [rows, columns], row-major, no padding between rows. Activations in "class dtype" are f32 in f32-1 and bf16
+ *          in bf16-1; everything else is f32. Weights: out = x . W^T with W [n_out, n_in].
+ * Order:   a device does what it is given in the order given, perhaps later: ops queue. Host arrays handed to an op
+ *          (indices, groups, picks, rows that go up) have been read when it returns. What goes down is there when its
+ *          ticket is reached.
+ * Threads: every thread that computes has called compute_thread_init.
+ * Errors:  ops return nothing. A device failure is kept, and reported by download, wait, reached and sync. Wrong
+ *          arguments are our bugs and asserted.
+ * C++:     devices are written in it too, so this header is read by both. */
 #ifndef CONCLAVE_COMPUTE_H
 #define CONCLAVE_COMPUTE_H
 
+#ifdef __cplusplus
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define _Noreturn __attribute__((noreturn))
+extern "C" {
+#endif
 #include "base/base.h"
+
+/* Of everything in this header that a device in a file of its own is compiled against: raised by any change of it. */
+#define COMPUTE_ABI 1
 
 /* ----------------------------------------------------------------------------------------------- dtypes and classes */
 typedef enum { COMPUTE_F32, COMPUTE_BF16, COMPUTE_F16, COMPUTE_DTYPE_OTHER } compute_dtype;
-typedef enum { COMPUTE_CLASS_CPU_F32_1, COMPUTE_CLASS_CPU_BF16_1, COMPUTE_N_CLASSES } compute_class;
 
-size_t compute_dtype_bytes(compute_dtype dtype);
+static inline size_t compute_dtype_bytes(compute_dtype dtype) /* 0 of OTHER */
+{
+    return dtype == COMPUTE_F32 ? 4 : dtype == COMPUTE_DTYPE_OTHER ? 0 : 2;
+}
 const char *compute_dtype_name(compute_dtype dtype); /* "F32", ... as safetensors spells it */
-const char *compute_class_name(compute_class c);     /* "cpu-f32-1" */
+
+/* X(id, name, option, dtype): name stands in etcd and in HELLO; option is what --dtype takes; dtype is that of activations
+ * between ops and on the wire. */
+#define COMPUTE_CLASS_MAP(X)                                                                                           \
+    X(COMPUTE_CLASS_F32_1, "f32-1", "f32", COMPUTE_F32)                                                                \
+    X(COMPUTE_CLASS_BF16_1, "bf16-1", "bf16", COMPUTE_BF16)
+
+typedef enum {
+#define X(id, name, option, dtype) id,
+    COMPUTE_CLASS_MAP(X)
+#undef X
+        COMPUTE_N_CLASSES
+} compute_class;
+
+typedef struct compute_class_info {
+    const char *name, *option;
+    compute_dtype dtype;
+} compute_class_info;
+
+static inline const compute_class_info *compute_class_of(compute_class c)
+{
+    static const compute_class_info all[] = {
+#define X(id, name, option, dtype) {name, option, dtype},
+        COMPUTE_CLASS_MAP(X)
+#undef X
+    };
+
+    return &all[c];
+}
+static inline const char *compute_class_name(compute_class c)
+{
+    return compute_class_of(c)->name;
+}
+static inline compute_dtype compute_class_dtype(compute_class c)
+{
+    return compute_class_of(c)->dtype;
+}
 MOE_NODISCARD bool compute_class_parse(const char *name, compute_class *out);
-compute_dtype compute_class_dtype(compute_class c); /* of activations between ops and on the wire */
 
 /* Sets FTZ and DAZ on this thread (every class needs it). */
 void compute_thread_init(void);
@@ -52,6 +109,7 @@ compute_isa compute_isa_of(const char *name);  /* COMPUTE_ISA_AUTO for a name th
 typedef struct compute_mem compute_mem;
 typedef struct compute_matrix compute_matrix;
 typedef struct compute_expert compute_expert;
+typedef struct compute_step compute_step;
 typedef struct compute_device compute_device;
 
 static inline compute_mem *compute_at(compute_mem *m, size_t bytes)
@@ -112,11 +170,14 @@ typedef struct compute_kv_shape {
     compute_dtype dtype;
     bool shared;
 } compute_kv_shape;
-size_t compute_kv_page_bytes(const compute_kv_shape *s); /* of one layer */
+static inline size_t compute_kv_page_bytes(const compute_kv_shape *s) /* of one layer */
+{
+    return (s->shared ? 1 : 2) * s->n_kv_heads * s->page_tokens * s->head_dim * compute_dtype_bytes(s->dtype);
+}
 
 /* Where a row stands: its position and the page table of its sequence (host memory; entry i holds positions
  * [i * page_tokens, (i + 1) * page_tokens)). Rows of one sequence in a step are consecutive and ascending and share
- * `pages`. */
+ * `pages`. NULL: the row does not attend. */
 typedef struct compute_row {
     const uint32_t *pages;
     uint32_t position;
@@ -134,121 +195,43 @@ typedef struct compute_counters {
     uint64_t stick_keys_skipped; /* keys before the row's position that the end of the stick left out */
 } compute_counters;
 
+/* What a device with memory of its own tells of itself. */
+typedef struct compute_report {
+    uint64_t memory_bytes, free_bytes; /* of the whole device; free: for any process */
+    uint64_t used_bytes;               /* by this device's buffers and weights */
+    uint64_t kernel_ns, copy_ns;       /* since it was opened: computing; copying to and from the host */
+    uint64_t copied_bytes;             /* both ways */
+} compute_report;
+
+/* A point in what a device was given: 0 is always reached. Later tickets are reached later. */
+typedef uint64_t compute_ticket;
+
+/* ------------------------------------------------------------------------------------------------ the table */
+/* The ops, with their manual: compute/ops.h. */
 typedef struct compute_ops {
-    const char *name; /* "cpu-avx512" */
-
-    /* -- memory: 64-byte aligned, zero-filled; alloc returns NULL when there is none. alloc and free may be called from any
-     * thread while the device computes (not on the test device). */
-    compute_mem *(*alloc)(compute_device *d, size_t bytes);
-    void (*free)(compute_device *d, compute_mem *m); /* NULL is fine */
-    void (*upload)(compute_device *d, compute_mem *to, const void *from, size_t bytes);
-    MOE_NODISCARD moe_status (*download)(compute_device *d, void *to, const compute_mem *from,
-                                         size_t bytes); /* waits */
-    MOE_NODISCARD moe_status (*sync)(compute_device *d);
-
-    /* -- weights: see compute_matrix_open, compute_expert_open below */
-    MOE_NODISCARD moe_status (*matrix_open)(compute_device *d, const compute_weight *w, compute_layout layout,
-                                            compute_matrix **out);
-    void (*matrix_close)(compute_device *d, compute_matrix *m);
-    MOE_NODISCARD moe_status (*expert_open)(compute_device *d, compute_ffn ffn, const compute_weight *gate,
-                                            const compute_weight *up, const compute_weight *down, compute_layout layout,
-                                            compute_expert **out);
-    void (*expert_close)(compute_device *d, compute_expert *e);
-    /* Takes an expert that another device of the same kind and class has opened: from now on it is as if it had been
-     * opened here. So a thread with a device of its own can prepare experts while this one computes; only what a step
-     * needs at hand is done here. Errors: MOE_ERR_NO_MEMORY, MOE_ERR_INVALID_ARG; either device may then close it. */
-    MOE_NODISCARD moe_status (*expert_adopt)(compute_device *d, compute_expert *e);
-
-    /* -- ops; n rows may be 0 */
-    /* out f32 [n, width] = row ids[i] of table, widened. table [.., width] of table_dtype, row-major. */
-    void (*embed)(compute_device *d, compute_mem *out, const compute_mem *table, compute_dtype table_dtype,
-                  size_t width, const int32_t *ids, size_t n);
-    /* out (class dtype) = round(x f32), n values. In cpu-f32-1 a copy. */
-    void (*to_class)(compute_device *d, compute_mem *out, const compute_mem *x, size_t n);
-    /* out f32 [n, n_out] = x . W^T (+ bias f32 [n_out], NULL: none). x is class dtype [n, n_in]. */
-    void (*matmul)(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w,
-                   const compute_mem *bias, size_t n);
-    /* The same with x f32 and the f32 chain in every class: routers. w was opened by matrix_open_f32, of this device or of
-     * another one of the same kind and class, which may be another thread's. matrix_close: from any thread. */
-    MOE_NODISCARD moe_status (*matrix_open_f32)(compute_device *d, const compute_weight *w, compute_matrix **out);
-    void (*matmul_f32)(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w,
-                       const compute_mem *bias, size_t n);
-    /* For every group, out row out_rows[i] (f32 [.., n_out]) = x row rows[i] (class dtype [.., n_in]) . w^T: the bits
-     * of matmul. All matrices of a call have one shape. Each weight byte is read once per call; threads split outputs
-     * and rows, never K. Other rows of out keep what they hold. */
-    void (*matmul_routed)(compute_device *d, compute_mem *out, const compute_mem *x, const compute_routed *groups,
-                          size_t n_groups);
-    /* out f32 [n, width] = gain * (x * 1/sqrt(mean(x^2) + eps)); out may be x; rounded (class dtype, may be NULL) gets
-     * round(out). stride: floats from one row of x to the next, at least width; out and rounded are dense unless out is
-     * x. */
-    void (*rms_norm)(compute_device *d, compute_mem *out, compute_mem *rounded, const compute_mem *x, size_t stride,
-                     const compute_mem *gain, float eps, size_t width, size_t n);
-    /* out f32 [n, width] = (x - mean) / sqrt(variance + eps) * gain + bias, the variance over width (not width - 1);
-     * out may be x; rounded (class dtype, may be NULL) gets round(out). Rows are dense. */
-    void (*layer_norm)(compute_device *d, compute_mem *out, compute_mem *rounded, const compute_mem *x,
-                       const compute_mem *gain, const compute_mem *bias, float eps, size_t width, size_t n);
-    /* x f32 [n, width], every row in place divided by max(its Euclidean length, 1e-12). */
-    void (*unit_norm)(compute_device *d, compute_mem *x, size_t width, size_t n);
-    /* x f32 [count] = f(x) in place. */
-    void (*activate)(compute_device *d, compute_mem *x, compute_activation kind, size_t count);
-    /* x f32 [count] = min(max(x, -bound), bound) in place. */
-    void (*clamp)(compute_device *d, compute_mem *x, float bound, size_t count);
-    /* Half-split rotation in place of x f32 [n, n_heads, head_dim] by table [positions, head_dim/2] cos then sin (see
-     * compute_rope_table); row i stands at rows[i].position. */
-    void (*rope)(compute_device *d, compute_mem *x, const compute_mem *table, size_t n_heads, size_t head_dim,
-                 const compute_row *rows, size_t n);
-    /* Rounds K and V rows (f32 [n, n_kv_heads * head_dim]) into the pages of `layer`. v is NULL where shape->shared,
-     * and only there. */
-    void (*kv_store)(compute_device *d, compute_mem *kv, const compute_kv_shape *shape, size_t layer,
-                     const compute_mem *k, const compute_mem *v, const compute_row *rows, size_t n);
-    /* out f32 [n, n_heads * head_dim]: softmax attention of q (class dtype) over positions 0 .. rows[i].position of its
-     * pages, grouped-query (head h reads kv head h / (n_heads / n_kv_heads)). docs/numeric.md, "attention". */
-    void (*attention)(compute_device *d, compute_mem *out, const compute_mem *q, const compute_mem *kv,
-                      const compute_kv_shape *shape, size_t layer, size_t n_heads, const compute_row *rows, size_t n);
-    /* out f32 [n, n_heads * head_dim]: stick-breaking attention of q (class dtype), from the row's own position back to
-     * 0, over the keys that are reached before nothing of the stick is left (options.full_scan: over all; equal bits
-     * where all values are finite). Head h reads kv head h % n_kv_heads: heads are laid out [attention expert][head],
-     * and the experts share K and V. docs/numeric.md, "Stick-breaking attention"; ModuleFormer (2306.04640). */
-    void (*stick_attention)(compute_device *d, compute_mem *out, const compute_mem *q, const compute_mem *kv,
-                            const compute_kv_shape *shape, size_t layer, size_t n_heads, const compute_row *rows,
-                            size_t n);
-    /* out (class dtype) [sum of n_rows, d_model]: every expert over its rows of x (class dtype [.., d_model]). Each
-     * weight byte is read once per call. Splits over threads by outputs and rows, never K. At most the rows of
-     * compute_device_options.max_ffn_rows. */
-    void (*expert_ffn)(compute_device *d, compute_mem *out, const compute_mem *x, const compute_group *groups,
-                       size_t n_groups);
-    /* x f32 [n, width]: per row y = +0; for its k picks in order y = y + round32(weight * results[result_row]); x = x +
-     * y. picks [n, k] host memory; results of results_dtype: the class dtype for MLP experts, COMPUTE_F32 for attention
-     * experts. Optional n_picks[n] (NULL: k each). */
-    void (*combine)(compute_device *d, compute_mem *x, const compute_mem *results, compute_dtype results_dtype,
-                    const compute_pick *picks, const uint32_t *n_picks, size_t k, size_t width, size_t n);
-    /* A constant expert: out row out_rows[i] = round(a0 * x + a1 * constant), x being row rows[i] and (a0, a1) =
-     * softmax(gate . x). out and x class dtype [.., width]; gate f32 [2, width]; constant f32 [width]. gate NULL: the
-     * copy expert, out = x. rows and out_rows [n_rows] host memory. MoE++ (2410.07348) sec. 3.1. */
-    void (*local_expert)(compute_device *d, compute_mem *out, const compute_mem *x, const compute_mem *gate,
-                         const compute_mem *constant, const uint32_t *rows, const uint32_t *out_rows, size_t n_rows,
-                         size_t width);
-    /* x f32 [n] = x + y. */
-    void (*add)(compute_device *d, compute_mem *x, const compute_mem *y, size_t n);
-    /* out f32 [n, width] = row index[i] of x. */
-    void (*gather)(compute_device *d, compute_mem *out, const compute_mem *x, const uint32_t *index, size_t width,
-                   size_t n);
-
-    /* Sums over all threads; between ops. */
-    void (*counters)(compute_device *d, compute_counters *out);
-    void (*close)(compute_device *d);
+#define COMPUTE_OP_OWN(result)                                result
+#define COMPUTE_OP_QUEUED(result)                             result
+#define COMPUTE_OP_FETCHED(result)                            MOE_NODISCARD result
+#define COMPUTE_OP_HOST(result)                               result
+#define COMPUTE_OP_ASKED(result)                              MOE_NODISCARD result
+#define COMPUTE_OP_OPTIONAL(result)                           result
+#define COMPUTE_OP_OPTIONAL_ASKED(result)                     MOE_NODISCARD result
+#define COMPUTE_OP(kind, result, name, parameters, arguments) COMPUTE_OP_##kind(result)(*name) parameters;
+#include "compute/ops.h"
 } compute_ops;
 
 struct compute_device {
     const compute_ops *ops;
     compute_class numeric_class;
+    const char *place; /* by which compute_open opens another of its kind: "cpu", "cuda:0" */
+    const char *name;  /* for people, at most 63 characters: "cpu-avx512", "cuda:0 NVIDIA H200" */
     /* private fields follow */
 };
 
 typedef struct compute_device_options {
     compute_class numeric_class;
-    compute_isa isa;        /* AUTO: the best there is. MOE_ERR_UNSUPPORTED when it is not there */
-    moe_threads *threads;   /* borrowed for the device's life */
+    compute_isa isa;        /* of a CPU. AUTO: the best there is. MOE_ERR_UNSUPPORTED when it is not there */
+    moe_threads *threads;   /* borrowed for the device's life: a CPU's; others pack with them */
     size_t max_rows;        /* rows of one op call */
     size_t max_ffn_rows;    /* sum of rows of one expert_ffn call */
     size_t max_d_ff;        /* widest expert */
@@ -257,14 +240,7 @@ typedef struct compute_device_options {
     bool full_scan;         /* stick_attention looks at every key: slower, equal bits */
 } compute_device_options;
 
-/* All workspace is allocated here; a step allocates nothing. */
-MOE_NODISCARD moe_status compute_cpu_open(const compute_device_options *options, compute_device **out, moe_error *err);
-
-/* The test device: a CPU device whose buffers are unreadable (PROT_NONE) except inside its own ops, so that any other
- * access is a fault. One page-aligned mapping per buffer; slow. */
-MOE_NODISCARD moe_status compute_guarded_open(const compute_device_options *options, compute_device **out,
-                                              moe_error *err);
-
+/* Makers of device ops ask which optional ones there are by name, never who it is. */
 static inline void compute_close(compute_device *d)
 {
     if (d != NULL) {
@@ -272,46 +248,39 @@ static inline void compute_close(compute_device *d)
     }
 }
 
-/* theta^(-2j/head_dim), radians per position of pair j: out [head_dim / 2]. */
-void compute_rope_frequencies(double *out, size_t head_dim, double theta);
-/* cos and sin of position * position_scale * frequencies[j], times magnitude, made in double and stored f32: out
- * [n_positions][2][head_dim / 2]. position_scale: 1 / factor for linear scaling, else 1; magnitude: 1 but for YaRN. */
-void compute_rope_table(float *out, size_t n_positions, size_t head_dim, const double *frequencies,
-                        double position_scale, double magnitude);
+/* Host memory for what this device copies: its own if it has some, else pages, which are touched only as they are used.
+ * 64-byte aligned; NULL when there is none. Any thread. */
+void *compute_host_alloc(compute_device *d, size_t bytes);
+void compute_host_free(compute_device *d, void *p, size_t bytes); /* NULL is fine */
 
-/* ------------------------------------------------------------------------------------------------ host mathematics
- * One definition each, scalar and vector bit for bit, never libm. docs/numeric.md gives polynomials and error. */
-float compute_exp(float x);
-float compute_log(float x);
-float compute_log1p(float x);
-float compute_erf(float x);
-float compute_tanh(float x);
-float compute_sigmoid(float x);   /* 1 / (1 + exp(-x)) */
-float compute_silu(float x);      /* x / (1 + exp(-x)) */
-float compute_gelu_erf(float x);  /* x/2 * (1 + erf(x / sqrt 2)) */
-float compute_gelu_tanh(float x); /* x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) */
+/* ------------------------------------------------------------------------------------------------ registry
+ * Devices by name:
+ *
+ *   cpu         this process's cores
+ *   cuda[:N]    GPU number N (0), by the module libconclave-cuda.so (compute/module.h), which is opened when it is asked for
+ *   auto        the first GPU that can be used, else cpu
+ *   guarded     the test device: a CPU device whose buffers are unreadable (PROT_NONE) except inside its own ops, so that
+ *               any other access is a fault. One page-aligned mapping per buffer; slow
+ */
+#define COMPUTE_MAX_PLACE 32
+typedef struct compute_found {
+    char place[COMPUTE_MAX_PLACE]; /* what compute_open takes: "cpu", "cuda:0" */
+    char why[256];                 /* for the log: which device it is; with auto why not another one */
+} compute_found;
 
-uint16_t compute_bf16_from_f32(float x); /* nearest even; denormals to signed zero; NaN quiet */
-static inline float compute_f32_from_bf16(uint16_t b)
-{
-    union {
-        uint32_t u;
-        float f;
-    } v = {(uint32_t)b << 16};
-    return v.f;
+/* What a name comes to on this machine. module: the file of the module; NULL: libconclave-cuda.so beside this program, else in
+ * ../lib/conclave or ../lib from there. Any thread.
+ * Errors: MOE_ERR_INVALID_ARG (no such name), MOE_ERR_UNSUPPORTED (no module, one of another release, no driver, no such
+ * GPU): one line that says what is missing. */
+MOE_NODISCARD moe_status compute_find(const char *name, const char *module, compute_found *out, moe_error *err);
+/* Opens a device; name as above, or a place. All workspace is allocated here; a step allocates nothing. A module that
+ * compute_find has not opened before is looked for in its usual places.
+ * Errors: of compute_find; MOE_ERR_NO_MEMORY names the bytes wanted and, of a GPU, free. */
+MOE_NODISCARD moe_status compute_open(const char *name, const compute_device_options *options, compute_device **out,
+                                      moe_error *err);
+
+#ifdef __cplusplus
 }
-float compute_f32_from_f16(uint16_t h); /* exact */
-
-/* Row functions on host arrays, using the best instruction set (equal bits on all):
- * sum of 16 strided partial sums folded in the fixed tree; the maximum; y = exp(x - shift). */
-float compute_row_sum(const float *x, size_t n);
-float compute_row_max(const float *x, size_t n); /* NaN if any is NaN; n > 0 */
-void compute_row_exp(float *y, const float *x, float shift, size_t n);
-/* y = softmax(x): m = max; e = exp(x - m); y = e / sum(e). y may be x. */
-void compute_row_softmax(float *y, const float *x, size_t n);
-/* max(x) and log(sum(exp(x - max))): log-softmax of entry i is (x[i] - max) - log_sum. scratch [n]. */
-void compute_row_log_sum(const float *x, size_t n, float *scratch, float *max_out, float *log_sum_out);
-/* Tests and benchmarks: which set the row functions use (default AUTO). */
-void compute_row_set_isa(compute_isa isa);
+#endif
 
 #endif

@@ -71,10 +71,74 @@ static moe_status device_download(compute_device *d, void *to, const compute_mem
     return MOE_OK;
 }
 
+/* Rows [i, end) that follow each other on both sides are one copy; rows NULL: all do. */
+static size_t run_end(const uint32_t *rows, size_t i, size_t n)
+{
+    size_t end = i + 1;
+
+    if (rows == NULL) {
+        return n;
+    }
+    while (end < n && rows[end] == rows[i] + (end - i)) {
+        end++;
+    }
+    return end;
+}
+
+static compute_ticket device_gather_out(compute_device *d, void *to, const compute_mem *from, const uint32_t *rows,
+                                        size_t row_bytes, size_t n)
+{
+    (void)d;
+    for (size_t i = 0, end; i < n; i = end) {
+        end = run_end(rows, i, n);
+        memcpy((unsigned char *)to + i * row_bytes,
+               (const unsigned char *)from + (rows == NULL ? i : rows[i]) * row_bytes, (end - i) * row_bytes);
+    }
+    return 0;
+}
+
+static void device_scatter_in(compute_device *d, compute_mem *to, const void *from, const uint32_t *rows,
+                              size_t row_bytes, size_t n)
+{
+    (void)d;
+    for (size_t i = 0, end; i < n; i = end) {
+        end = run_end(rows, i, n);
+        memcpy((unsigned char *)to + (rows == NULL ? i : rows[i]) * row_bytes,
+               (const unsigned char *)from + i * row_bytes, (end - i) * row_bytes);
+    }
+}
+
+/* Nothing is ever under way. */
+static moe_status device_reached(compute_device *d, compute_ticket t)
+{
+    (void)d, (void)t;
+    return MOE_OK;
+}
+
 static moe_status device_sync(compute_device *d)
 {
     (void)d;
     return MOE_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ rows of a step */
+static moe_status step_open(compute_device *d, size_t max_rows, size_t page_tokens, compute_step **out)
+{
+    (void)d, (void)max_rows, (void)page_tokens;
+    *out = calloc(1, sizeof **out);
+    return *out != NULL ? MOE_OK : MOE_ERR_NO_MEMORY;
+}
+
+static void step_close(compute_device *d, compute_step *s)
+{
+    (void)d;
+    free(s);
+}
+
+static void step_begin(compute_device *d, compute_step *s, const compute_row *rows, size_t n)
+{
+    (void)d;
+    *s = (compute_step){.rows = rows, .n = n};
 }
 
 /* ------------------------------------------------------------------------------------------------ splitting
@@ -340,17 +404,17 @@ static void rope_range(const void *ctx, size_t begin, size_t end)
 }
 
 static void rope(compute_device *d, compute_mem *x, const compute_mem *table, size_t n_heads, size_t head_dim,
-                 const compute_row *rows, size_t n)
+                 const compute_step *step)
 {
     row_job j = {.k = ((cpu_device *)d)->kernels,
                  .out = (void *)x,
                  .y = (const void *)table,
                  .width = head_dim,
                  .n_heads = n_heads,
-                 .rows = rows};
+                 .rows = step->rows};
 
     MOE_ASSERT(head_dim % 2 == 0);
-    split((cpu_device *)d, n, n_heads * head_dim, rope_range, &j);
+    split((cpu_device *)d, step->n, n_heads * head_dim, rope_range, &j);
 }
 
 static void combine_range(const void *ctx, size_t begin, size_t end)
@@ -453,11 +517,6 @@ static void gather(compute_device *d, compute_mem *out, const compute_mem *x, co
 }
 
 /* ---------------------------------------------------------------------------------------------- KV cache, attention */
-size_t compute_kv_page_bytes(const compute_kv_shape *s)
-{
-    return (s->shared ? 1 : 2) * s->n_kv_heads * s->page_tokens * s->head_dim * compute_dtype_bytes(s->dtype);
-}
-
 /* out is the layer's first page, x and y are K and V. */
 static void kv_store_range(const void *ctx, size_t begin, size_t end)
 {
@@ -482,17 +541,17 @@ static void kv_store_range(const void *ctx, size_t begin, size_t end)
 }
 
 static void kv_store(compute_device *d, compute_mem *kv, const compute_kv_shape *shape, size_t layer,
-                     const compute_mem *k, const compute_mem *v, const compute_row *rows, size_t n)
+                     const compute_mem *k, const compute_mem *v, const compute_step *step)
 {
     row_job j = {.k = ((cpu_device *)d)->kernels,
                  .out = (unsigned char *)kv + layer * shape->n_pages * compute_kv_page_bytes(shape),
                  .x = (const void *)k,
                  .y = (const void *)v,
-                 .rows = rows,
+                 .rows = step->rows,
                  .shape = shape};
 
     MOE_ASSERT(shape->dtype == compute_class_dtype(d->numeric_class) && (v == NULL) == shape->shared);
-    split((cpu_device *)d, n, 2 * shape->n_kv_heads * shape->head_dim, kv_store_range, &j);
+    split((cpu_device *)d, step->n, 2 * shape->n_kv_heads * shape->head_dim, kv_store_range, &j);
 }
 
 typedef struct attention_job {
@@ -549,12 +608,13 @@ static void attention_task(void *ctx, size_t task, size_t thread)
 }
 
 static void attention(compute_device *device, compute_mem *out, const compute_mem *q, const compute_mem *kv,
-                      const compute_kv_shape *shape, size_t layer, size_t n_heads, const compute_row *rows, size_t n)
+                      const compute_kv_shape *shape, size_t layer, size_t n_heads, const compute_step *step)
 {
     cpu_device *d = (cpu_device *)device;
+    size_t n = step->n;
     attention_job j = {.d = d,
                        .shape = shape,
-                       .rows = rows,
+                       .rows = step->rows,
                        .out = (float *)(void *)out,
                        .q = (const unsigned char *)q,
                        .layer = (const unsigned char *)kv + layer * shape->n_pages * compute_kv_page_bytes(shape),
@@ -563,7 +623,7 @@ static void attention(compute_device *device, compute_mem *out, const compute_me
 
     MOE_ASSERT(shape->dtype == compute_class_dtype(device->numeric_class) && n_heads % shape->n_kv_heads == 0);
     for (size_t i = 0; i < n; i++) {
-        MOE_ASSERT(rows[i].position < d->options.max_context);
+        MOE_ASSERT(step->rows[i].position < d->options.max_context);
     }
     if (n == 0) {
         return;
@@ -593,7 +653,14 @@ static const compute_ops ops = {
     .free = device_free,
     .upload = device_upload,
     .download = device_download,
+    .gather_out = device_gather_out,
+    .scatter_in = device_scatter_in,
+    .reached = device_reached,
+    .wait = device_reached,
     .sync = device_sync,
+    .step_open = step_open,
+    .step_close = step_close,
+    .step_begin = step_begin,
     .matrix_open = cpu_matrix_open,
     .matrix_close = cpu_matrix_close,
     .expert_open = cpu_expert_open,
@@ -670,7 +737,7 @@ static moe_status device_init(cpu_device *d, moe_error *err)
     return MOE_OK;
 }
 
-moe_status compute_cpu_open(const compute_device_options *options, compute_device **out, moe_error *err)
+moe_status cpu_open(const compute_device_options *options, compute_device **out, moe_error *err)
 {
     cpu_device *d;
     moe_status status;
@@ -689,10 +756,8 @@ moe_status compute_cpu_open(const compute_device_options *options, compute_devic
     d->kernels = cpu_kernels_of(options->isa);
     d->options = *options;
     d->n_threads = moe_threads_count(options->threads);
-    d->ops = ops;
-    d->ops.name = d->kernels->name;
-    d->base.ops = &d->ops;
-    d->base.numeric_class = options->numeric_class;
+    d->base = (compute_device){
+        .ops = &ops, .numeric_class = options->numeric_class, .place = "cpu", .name = d->kernels->name};
     status = device_init(d, err);
     if (status != MOE_OK) {
         device_close(&d->base);

@@ -7,6 +7,7 @@
 #define CONCLAVE_COMPUTE_CPU_PRIV_H
 
 #include "compute/compute.h"
+#include "compute/math.h"
 
 #define CPU_PANEL          64  /* outputs */
 #define CPU_TILE_ROWS      96  /* rows that pass over a panel together */
@@ -85,7 +86,7 @@ typedef struct cpu_rows {
 } cpu_rows;
 
 typedef struct cpu_kernels {
-    const char *name;          /* of the ops table: "cpu-avx512" */
+    const char *name;          /* of the device: "cpu-avx512" */
     size_t rows_at_once;       /* that `panel` takes through in one pass over w */
     size_t chunk_units;        /* of a packed panel that many rows use before the next */
     const cpu_panel_fn *panel; /* [CPU_N_KINDS] */
@@ -123,6 +124,11 @@ typedef struct cpu_kernels {
 extern const cpu_kernels cpu_kernels_portable, cpu_kernels_avx2, cpu_kernels_avx512f, cpu_kernels_avx512;
 const cpu_kernels *cpu_kernels_of(compute_isa isa); /* available, or AUTO */
 
+struct compute_step { /* as step_begin was given them: borrowed */
+    const compute_row *rows;
+    size_t n;
+};
+
 struct compute_matrix {
     cpu_kind kind;
     bool packed;
@@ -151,7 +157,6 @@ typedef struct cpu_wide_of {
 
 typedef struct cpu_device {
     compute_device base;
-    compute_ops ops;
     const cpu_kernels *kernels;
     compute_device_options options;
     size_t n_threads;
@@ -197,10 +202,13 @@ void cpu_matmul_routed(compute_device *d, compute_mem *out, const compute_mem *x
 void cpu_expert_ffn(compute_device *d, compute_mem *out, const compute_mem *x, const compute_group *groups,
                     size_t n_groups);
 
+/* cpu.c, guarded.c: opened by device.c */
+moe_status cpu_open(const compute_device_options *options, compute_device **out, moe_error *err);
+moe_status guarded_open(const compute_device_options *options, compute_device **out, moe_error *err);
+
 /* stick.c */
 void cpu_stick_attention(compute_device *d, compute_mem *out, const compute_mem *q, const compute_mem *kv,
-                         const compute_kv_shape *shape, size_t layer, size_t n_heads, const compute_row *rows,
-                         size_t n);
+                         const compute_kv_shape *shape, size_t layer, size_t n_heads, const compute_step *step);
 void cpu_read_counters(compute_device *d, compute_counters *out);
 
 #endif

@@ -220,7 +220,7 @@ static void matmul(cpu_device *d, float *out, const unsigned char *x, const comp
 void cpu_matmul(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w,
                 const compute_mem *bias, size_t n)
 {
-    MOE_ASSERT((w->kind == CPU_PAIR) == (d->numeric_class == COMPUTE_CLASS_CPU_BF16_1));
+    MOE_ASSERT((w->kind == CPU_PAIR) == (d->numeric_class == COMPUTE_CLASS_BF16_1));
     matmul((cpu_device *)d, (float *)(void *)out, (const unsigned char *)x, w, (const float *)(const void *)bias, n);
 }
 
@@ -299,7 +299,7 @@ void cpu_matmul_routed(compute_device *device, compute_mem *out, const compute_m
     for (size_t i = 0; i < n_groups; i++) {
         const compute_matrix *w = groups[i].w;
 
-        MOE_ASSERT((w->kind == CPU_PAIR) == (device->numeric_class == COMPUTE_CLASS_CPU_BF16_1));
+        MOE_ASSERT((w->kind == CPU_PAIR) == (device->numeric_class == COMPUTE_CLASS_BF16_1));
         MOE_ASSERT(w->n_in == groups[0].w->n_in && w->n_out == groups[0].w->n_out);
         if (needs_padding(w)) {
             MOE_ASSERT(n_rows + groups[i].n_rows <= d->options.max_routed_rows);

@@ -10,20 +10,6 @@
 #include <immintrin.h>
 #endif
 
-static const struct {
-    const char *name;
-    size_t bytes;
-} dtypes[] = {[COMPUTE_F32] = {"F32", 4},
-              [COMPUTE_BF16] = {"BF16", 2},
-              [COMPUTE_F16] = {"F16", 2},
-              [COMPUTE_DTYPE_OTHER] = {"other", 0}};
-
-static const struct {
-    const char *name;
-    compute_dtype dtype;
-} classes[COMPUTE_N_CLASSES] = {
-    [COMPUTE_CLASS_CPU_F32_1] = {"cpu-f32-1", COMPUTE_F32}, [COMPUTE_CLASS_CPU_BF16_1] = {"cpu-bf16-1", COMPUTE_BF16}};
-
 static const cpu_kernels *const tables[] = {
     [COMPUTE_ISA_PORTABLE] = &cpu_kernels_portable,
 #if defined(__x86_64__)
@@ -36,35 +22,23 @@ static const cpu_kernels *const tables[] = {
 /* Rows may be asked for by any thread; tests and benchmarks change it between runs only. */
 static _Atomic compute_isa row_isa = COMPUTE_ISA_AUTO;
 
-size_t compute_dtype_bytes(compute_dtype dtype)
-{
-    return dtypes[dtype].bytes;
-}
-
 const char *compute_dtype_name(compute_dtype dtype)
 {
-    return dtypes[dtype].name;
-}
+    static const char *const names[] = {
+        [COMPUTE_F32] = "F32", [COMPUTE_BF16] = "BF16", [COMPUTE_F16] = "F16", [COMPUTE_DTYPE_OTHER] = "other"};
 
-const char *compute_class_name(compute_class c)
-{
-    return classes[c].name;
+    return names[dtype];
 }
 
 bool compute_class_parse(const char *name, compute_class *out)
 {
     for (int c = 0; c < COMPUTE_N_CLASSES; c++) {
-        if (strcmp(name, classes[c].name) == 0) {
+        if (strcmp(name, compute_class_name((compute_class)c)) == 0) {
             *out = (compute_class)c;
             return true;
         }
     }
     return false;
-}
-
-compute_dtype compute_class_dtype(compute_class c)
-{
-    return classes[c].dtype;
 }
 
 void compute_thread_init(void)

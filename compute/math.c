@@ -1,6 +1,6 @@
 /* The host's own exp, log, erf, ...: the scalar definitions of docs/numeric.md. The vector twins in vector_priv.h
  * repeat them operation by operation. */
-#include "compute/compute.h"
+#include "compute/math.h"
 #include "compute/math_priv.h"
 
 #include <math.h>

@@ -66,12 +66,12 @@ static void stick_task(void *ctx, size_t task, size_t thread)
 }
 
 void cpu_stick_attention(compute_device *device, compute_mem *out, const compute_mem *q, const compute_mem *kv,
-                         const compute_kv_shape *shape, size_t layer, size_t n_heads, const compute_row *rows, size_t n)
+                         const compute_kv_shape *shape, size_t layer, size_t n_heads, const compute_step *step)
 {
     cpu_device *d = (cpu_device *)device;
     stick_job j = {.d = d,
                    .shape = shape,
-                   .rows = rows,
+                   .rows = step->rows,
                    .out = (float *)(void *)out,
                    .q = (const unsigned char *)q,
                    .layer = (const unsigned char *)kv + layer * shape->n_pages * compute_kv_page_bytes(shape),
@@ -79,10 +79,10 @@ void cpu_stick_attention(compute_device *device, compute_mem *out, const compute
                    .per_row = n_heads / shape->n_kv_heads};
 
     MOE_ASSERT(shape->dtype == compute_class_dtype(device->numeric_class) && n_heads % shape->n_kv_heads == 0);
-    for (size_t i = 0; i < n; i++) {
-        MOE_ASSERT(rows[i].position < d->options.max_context);
+    for (size_t i = 0; i < step->n; i++) {
+        MOE_ASSERT(step->rows[i].position < d->options.max_context);
     }
-    j.n_queries = n * j.per_row;
+    j.n_queries = step->n * j.per_row;
     if (j.n_queries == 0) {
         return;
     }

@@ -255,7 +255,7 @@ moe_status embedded_open(const embedded_options *options, embedded **out, moe_er
     }
     pthread_mutex_init(&e->lock, NULL);
     e->o = *options;
-    e->device_name = options->device->ops->name;
+    e->device_name = options->device->name;
     status = open_ends(e, options);
     if (status != MOE_OK) {
         embedded_close(e);

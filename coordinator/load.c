@@ -153,7 +153,7 @@ static moe_status open_device(coordinator *c, moe_error *err)
                                       .max_context = c->max_context,
                                       .full_scan = c->config.no_early_exit};
 
-    return compute_cpu_open(&options, &c->device, err);
+    return compute_open("cpu", &options, &c->device, err);
 }
 
 static moe_status open_maker(coordinator *c, moe_error *err)
@@ -169,7 +169,7 @@ static moe_status open_maker(coordinator *c, moe_error *err)
     moe_status status = moe_threads_open(1, compute_thread_init, &c->maker_threads);
 
     options.threads = c->maker_threads;
-    return status == MOE_OK ? compute_cpu_open(&options, &c->maker, err) : status;
+    return status == MOE_OK ? compute_open("cpu", &options, &c->maker, err) : status;
 }
 
 /* Computed from the mapping it is the kernel's to keep or not. */

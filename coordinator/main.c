@@ -156,8 +156,7 @@ static void print_ready(const coordinator *c)
     char address[MOE_ADDRESS_BYTES];
 
     MOE_INFO("serving %s, class %s, %s, fingerprint %.12s", c->files.config.model_type,
-             compute_class_name(c->device->numeric_class), c->device->ops->name,
-             engine_get_info(c->engine)->fingerprint);
+             compute_class_name(c->device->numeric_class), c->device->name, engine_get_info(c->engine)->fingerprint);
     say_what_is_resident(c);
     listeners_address(c, address);
     printf("READY %s\n", address);

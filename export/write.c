@@ -1,5 +1,6 @@
 /* The bytes of one tensor, in pieces: copied, converted, turned, or put together of rows. */
 #include "export/export_priv.h"
+#include "compute/math.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -190,9 +190,9 @@ cluster_alive member_alive(moe_resolver *names, const char *address, const char 
 compute_class member_class(const char *dtype, const model_tensors *t)
 {
     if (strcmp(dtype, "f32") == 0) {
-        return COMPUTE_CLASS_CPU_F32_1;
+        return COMPUTE_CLASS_F32_1;
     }
-    return strcmp(dtype, "bf16") == 0 ? COMPUTE_CLASS_CPU_BF16_1 : model_tensors_auto_class(t);
+    return strcmp(dtype, "bf16") == 0 ? COMPUTE_CLASS_BF16_1 : model_tensors_auto_class(t);
 }
 
 compute_layout member_layout(const char *weights)

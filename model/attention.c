@@ -35,7 +35,7 @@ static void project_kv(model_batch *b, const layer_weights *w)
         d->ops->clamp(d, b->v, c->clip_qkv_bound, n * kv_width(c));
     }
     if (!c->no_positions) {
-        d->ops->rope(d, b->k, b->m->rope, c->n_kv_heads, c->head_dim, b->places, n);
+        d->ops->rope(d, b->k, b->m->rope, c->n_kv_heads, c->head_dim, b->step);
     }
 }
 
@@ -51,7 +51,7 @@ static void project_q(model_batch *b, const layer_weights *w)
         d->ops->clamp(d, b->q, c->clip_qkv_bound, n * c->n_heads * c->head_dim);
     }
     if (!c->no_positions) {
-        d->ops->rope(d, b->q, b->m->rope, c->n_heads, c->head_dim, b->places, n);
+        d->ops->rope(d, b->q, b->m->rope, c->n_heads, c->head_dim, b->step);
     }
 }
 
@@ -133,10 +133,10 @@ static moe_status attend_with_experts(model_batch *b, uint32_t layer)
     sort_picks(b, experts->n);
     ops->matmul_routed(d, b->q, b->in, b->room->routed, route_picks(b, experts->q, experts->n, b->from_rows));
     ops->kv_store(d, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, c->shared_kv ? b->norm : b->k,
-                  c->shared_kv ? NULL : b->v, b->places, n);
+                  c->shared_kv ? NULL : b->v, b->step);
     ops->to_class(d, b->q_class, b->q, n * a * width);
     ops->stick_attention(d, b->q, b->q_class, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, a * c->n_heads,
-                         b->places, n);
+                         b->step);
     ops->to_class(d, b->q_class, b->q, n * a * width);
     ops->matmul_routed(d, b->out, b->q_class, b->room->routed, route_picks(b, experts->o, experts->n, b->pick_rows));
     ops->combine(d, b->x, b->out, COMPUTE_F32, b->att_experts.picks, NULL, a, c->d_model, n);
@@ -152,9 +152,9 @@ static void attend_plainly(model_batch *b, uint32_t layer)
     size_t n = b->n_rows, width = (size_t)c->n_heads * c->head_dim;
 
     project_q(b, w);
-    ops->kv_store(d, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, b->k, b->v, b->places, n);
+    ops->kv_store(d, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, b->k, b->v, b->step);
     ops->to_class(d, b->q_class, b->q, n * width);
-    ops->attention(d, b->q, b->q_class, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, c->n_heads, b->places, n);
+    ops->attention(d, b->q, b->q_class, model_kv_memory(b->kv), model_kv_shape(b->kv), layer, c->n_heads, b->step);
     ops->to_class(d, b->q_class, b->q, n * width);
     ops->matmul(d, b->out, b->q_class, w->o, w->o_bias, n);
     ops->add(d, b->x, b->out, n * c->d_model);

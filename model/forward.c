@@ -76,6 +76,7 @@ moe_status model_batch_open(model *m, model_kv *kv, size_t max_rows, size_t max_
     b->max_rows = max_rows;
     b->max_logit_rows = max_logit_rows;
     if (!alloc_host(b, &m->config) || !alloc_device(b, &m->config) ||
+        m->device->ops->step_open(m->device, max_rows, MODEL_KV_PAGE_TOKENS, &b->step) != MOE_OK ||
         model_room_open(m, m->gates, max_rows, &b->room) != MOE_OK) {
         model_batch_close(b);
         return MOE_ERR_NO_MEMORY;
@@ -102,6 +103,7 @@ void model_batch_close(model_batch *b)
     for (size_t i = 0; i < MOE_COUNT(host); i++) {
         free(host[i]);
     }
+    b->m->device->ops->step_close(b->m->device, b->step);
     model_room_close(b->room);
     free(b);
 }
@@ -135,6 +137,7 @@ void model_batch_begin(model_batch *b, const model_row *rows, size_t n_rows)
             b->logit_rows[b->n_logit_rows++] = (uint32_t)i;
         }
     }
+    d->ops->step_begin(d, b->step, b->places, n_rows);
     d->ops->embed(d, b->x, b->m->embedding, b->m->embedding_dtype, c->d_model, b->token_ids, n_rows);
 }
 

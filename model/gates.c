@@ -3,6 +3,7 @@
  * more rows change no logit, and columns of zeros at the end of a map change none either. */
 #include "model/model_priv.h"
 
+#include "compute/math.h"
 #include "model/family/family.h"
 
 #include <math.h>

@@ -1,6 +1,7 @@
 /* Opening the coordinator's part of a checkpoint: every tensor but the experts, prepared for the device. */
 #include "model/model_priv.h"
 
+#include "compute/math.h"
 #include "model/family/family.h"
 
 #include <math.h>

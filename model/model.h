@@ -308,7 +308,8 @@ model_room *model_batch_move(model_batch *b, model_room *r);
 void model_batch_begin(model_batch *b, const model_row *rows, size_t n_rows);
 /* Attention of `layer`, then the gate. Afterwards the picks are in model_batch_ids and the experts' input in
  * model_batch_x. A row whose router logits are NaN is marked failed (model_batch_failed) and gets the first k experts
- * of its set with weight 0, so that the others go on. */
+ * of its set with weight 0, so that the others go on.
+ * MOE_ERR_BUSY: the device has not come so far yet; the same call goes on from there. Other errors: of the device. */
 MOE_NODISCARD moe_status model_batch_route(model_batch *b, uint32_t layer);
 size_t model_batch_n_rows(const model_batch *b);
 uint32_t model_batch_layer(const model_batch *b); /* the layer routed last; what follows is of it */
@@ -326,7 +327,7 @@ void model_batch_local(model_batch *b);
 /* Adds the experts' results (all in model_batch_results) to the residual. */
 void model_batch_combine(model_batch *b);
 /* After the last layer: final norm and head of the rows that want logits. out: host f32 [n_wanted, model_head_width],
- * in row order. */
+ * in row order; best memory of compute_host_alloc, as the device's until this has returned anything but MOE_ERR_BUSY. */
 MOE_NODISCARD moe_status model_batch_logits(model_batch *b, float *out);
 compute_device *model_device(const model *m);
 

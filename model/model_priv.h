@@ -105,6 +105,7 @@ struct model_batch {
     size_t n_rows, n_logit_rows;
     uint32_t layer;       /* last routed */
     compute_row *places;  /* owned [R] */
+    compute_step *step;   /* owned: places, as the device has them */
     int32_t *token_ids;   /* owned [R] */
     uint32_t *logit_rows; /* owned [max_logit_rows] */
     bool *failed;         /* owned [R] */

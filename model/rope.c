@@ -1,6 +1,7 @@
 /* Rotary positions: what rope_theta, rope_scaling and rope_parameters say, and the frequencies that follow from it. The
  * formulas are those of the transformers package, in double. */
 #include "model/config_keys.h"
+#include "compute/math.h"
 
 #include <float.h>
 #include <jansson.h>

@@ -424,7 +424,7 @@ const checkpoint_logical *model_tensors_role(const model_tensors *t, model_role 
 
 compute_class model_tensors_auto_class(const model_tensors *t)
 {
-    return t->all_matrices_bf16 ? COMPUTE_CLASS_CPU_BF16_1 : COMPUTE_CLASS_CPU_F32_1;
+    return t->all_matrices_bf16 ? COMPUTE_CLASS_BF16_1 : COMPUTE_CLASS_F32_1;
 }
 
 size_t model_tensors_coordinator_bytes(const model_tensors *t)

@@ -1,5 +1,6 @@
 /* The gate: logits -> picks. */
 #include "router/router.h"
+#include "compute/math.h"
 
 #include <math.h>
 

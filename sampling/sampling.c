@@ -1,5 +1,5 @@
 /* From logits to a token: docs/sampling.md. */
-#include "compute/compute.h"
+#include "compute/math.h"
 #include "sampling/sampling.h"
 
 #include <float.h>

@@ -131,12 +131,12 @@ static moe_status open_devices(node_program_state *p, compute_class numeric_clas
                                       .max_ffn_rows = (size_t)DISPATCH_ROWS * m->gate.k,
                                       .max_d_ff = m->d_ff,
                                       .max_context = 1};
-    moe_status status = compute_cpu_open(&options, &p->device, err);
+    moe_status status = compute_open("cpu", &options, &p->device, err);
 
     if (status == MOE_OK) {
         options.threads = p->loader_threads;
         options.max_rows = options.max_ffn_rows = 1;
-        status = compute_cpu_open(&options, &p->loader_device, err);
+        status = compute_open("cpu", &options, &p->loader_device, err);
     }
     return status;
 }
@@ -384,7 +384,7 @@ static moe_status open_cluster(node_program_state *p, const char *secret, size_t
                          .address = p->address,
                          .incarnation = p->incarnation,
                          .model = member_model(&p->files, p->device->numeric_class),
-                         .device = p->device->ops->name,
+                         .device = p->device->name,
                          .zone = p->config.zone,
                          .version = MOE_VERSION,
                          .memory_bytes = p->memory_bytes,
@@ -497,7 +497,7 @@ static moe_status open_member(node_program_state *p, compute_class numeric_class
 static moe_status become_member(node_program_state *p, moe_error *err)
 {
     compute_class first = member_class(p->config.member.dtype, p->files.tensors);
-    compute_class second = first == COMPUTE_CLASS_CPU_F32_1 ? COMPUTE_CLASS_CPU_BF16_1 : COMPUTE_CLASS_CPU_F32_1;
+    compute_class second = first == COMPUTE_CLASS_F32_1 ? COMPUTE_CLASS_BF16_1 : COMPUTE_CLASS_F32_1;
     moe_error other = {""};
     moe_status status = open_member(p, first, err);
 
@@ -579,7 +579,7 @@ static int run(node_program_state *p)
         return fail(status, &err);
     }
     MOE_INFO("node %s of cluster %s, class %s, %s, transport %s, %zu MiB for experts", p->id, p->config.member.cluster,
-             compute_class_name(p->device->numeric_class), p->device->ops->name, transport_net_lane(p->transport),
+             compute_class_name(p->device->numeric_class), p->device->name, transport_net_lane(p->transport),
              p->memory_bytes >> 20);
     node_meet(p);
     if (node_signals == 0 && !p->displaced) {

@@ -11,8 +11,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-static cluster_model model = {
-    .family = "olmoe", .numeric_class = "cpu-f32-1", .k = 2, .d_model = 16, .expert_bytes = 4096};
+static cluster_model model = {.family = "olmoe", .numeric_class = "f32-1", .k = 2, .d_model = 16, .expert_bytes = 4096};
 
 static catalogue *base;
 

@@ -1,6 +1,7 @@
 /* config.json, and after the first zero byte generation_config.json: refused with a reason, or within every bound that
  * the rest of the program relies on. */
 #include "model/family/family.h"
+#include "compute/math.h"
 
 #include <math.h>
 #include <string.h>

@@ -111,7 +111,7 @@ static void member_init(member *m, link_role role, const char *secret)
                             .max_picks = 8}};
     memcpy(m->hello.member, role == LINK_NODE ? "n0" : "c0", 3);
     memcpy(m->hello.cluster, "conclave", 9);
-    memcpy(m->hello.numeric_class, "cpu-f32-1", 10);
+    memcpy(m->hello.numeric_class, "f32-1", sizeof "f32-1");
     MOE_ASSERT(wire_key_init(&m->key, secret, strlen(secret)) == MOE_OK);
     m->side = (link_side){.role = role, .hello = &m->hello, .key = &m->key, .ops = &ops};
     m->side.heartbeat_ns = role == LINK_COORDINATOR ? UINT64_C(250000000) : 0;

@@ -55,8 +55,7 @@ static void result(moe_buf *b, const unsigned char *frame, size_t n)
 
 static void hello(moe_buf *b, const unsigned char *frame, size_t n)
 {
-    static const wire_hello mine = {
-        .role = WIRE_NODE, .cluster = "conclave", .numeric_class = "cpu-f32-1", .d_model = 16};
+    static const wire_hello mine = {.role = WIRE_NODE, .cluster = "conclave", .numeric_class = "f32-1", .d_model = 16};
     wire_hello h;
     moe_error err;
 

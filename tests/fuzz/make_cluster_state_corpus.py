@@ -33,7 +33,7 @@ def placement(**more):
 
 
 def model(**more):
-    return record("model", {"v": 1, "fingerprint": "0" * 64, "family": "olmoe", "numeric_class": "cpu-f32-1", "n_layers": 2, "n_experts": 5,
+    return record("model", {"v": 1, "fingerprint": "0" * 64, "family": "olmoe", "numeric_class": "f32-1", "n_layers": 2, "n_experts": 5,
                             "k": 2, "d_model": 16, "expert_bytes": 4096, **more})
 
 
@@ -146,7 +146,7 @@ SEEDS = {
     "coordinator_missed_no_array": NODES + record("coordinators/c", {**SETTLED, "epoch_settled": 0, "missed": "b"}),
     "coordinator_settled_beyond": record("coordinators/c", {**SETTLED, "settled": ["0-9", "0-9"]}),
     "controller_bad": record("controller", {"v": 1, "id": ""}),
-    "model_class": model(numeric_class="cpu-bf16-1"),
+    "model_class": model(numeric_class="bf16-1"),
     "model_layers": model(n_layers=3),
     "model_no_k": model(k=None),
     "policy_changed": WHOLE + "--\n" + policy(replication=1),

@@ -30,7 +30,7 @@ def name(text):
 
 
 def hello(role=2, incarnation=7, d_model=16, message=4096, rows=8, picks=16, member=b"n0", cluster=b"conclave",
-          numeric=b"cpu-f32-1", nonce=b"", mac=b"", tail=b"", finger=bytes(32)):
+          numeric=b"f32-1", nonce=b"", mac=b"", tail=b"", finger=bytes(32)):
     return (struct.pack("<HQ", role, incarnation) + finger + struct.pack("<IQII", d_model, message, rows, picks)
             + name(member) + name(cluster) + name(numeric) + name(nonce) + name(mac) + tail)
 
@@ -53,7 +53,7 @@ write("hello-nonce-31", 1, hello(nonce=bytes(31)))
 write("hello-mac-1", 1, hello(mac=b"x"))
 write("hello-tail", 1, hello(tail=b"x"))
 write("hello-other-cluster", 1, hello(role=1, cluster=b"other"))
-write("hello-other-class", 1, hello(role=1, numeric=b"cpu-bf16-1"))
+write("hello-other-class", 1, hello(role=1, numeric=b"bf16-1"))
 write("hello-other-model", 1, hello(role=1, finger=bytes(31) + b"x"))
 write("hello-same-role", 1, hello(role=2))
 

@@ -444,7 +444,7 @@ class Cluster(Case):
         self.server.replies["ListExperts"] = [v1("ListExpertsResponse", epoch=3, set_id="s", experts=experts)]
         self.server.replies["GetExpertStats"] = [v1("GetExpertStatsResponse", tokens=10, experts=[
             v1("ExpertStats", layer=0, expert_id=1, rows=2**40, kind=1), v1("ExpertStats", layer=0, expert_id=0, rows=7)])]
-        self.cluster = v1("GetClusterResponse", cluster="c", model_fingerprint="f", numeric_class="cpu-f32-1", epoch=3, ready=True,
+        self.cluster = v1("GetClusterResponse", cluster="c", model_fingerprint="f", numeric_class="f32-1", epoch=3, ready=True,
                           nodes=[v1("Node", id="a", incarnation=2**64 - 1, address="in-process", state=2, device="cpu-avx2",
                                     transport="loopback", n_experts=5)])
 

@@ -56,7 +56,7 @@ static void member_start(member *m, const cluster_etcd_options *etcd, cluster_ro
                                .incarnation = moe_random_entropy() | 1,
                                .model = {.fingerprint = {7},
                                          .family = "olmoe",
-                                         .numeric_class = "cpu-f32-1",
+                                         .numeric_class = "f32-1",
                                          .space = test_space(LAYERS, EXPERTS),
                                          .k = 2,
                                          .d_model = 16,

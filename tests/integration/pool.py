@@ -462,7 +462,7 @@ class Pool(unittest.TestCase):
             while "conclave_node_rows_total 0\n" in (page := self.get(http + "/metrics")[1]) and time.monotonic() < end:
                 time.sleep(0.02)
             self.assertRegex(page, r"conclave_node_rows_total [1-9]")
-            self.assertIn('node="node-0",numeric_class="cpu-f32-1",transport="auto"', page)
+            self.assertIn('node="node-0",numeric_class="f32-1",transport="auto"', page)
             self.assertIn('conclave_loop_last_progress_seconds{loop="cluster"}', page)
             for line in ("etcd_connected 1", "etcd_lease_losses_total 0", "cluster_registered 1", "cluster_epoch_published 1",
                          "cluster_epoch_applied 1", "node_coordinators 1", "node_loads_total 16", "authentication_failures_total 0"):
@@ -602,7 +602,7 @@ class Pool(unittest.TestCase):
         self.start_nodes(1)
         with self.coordinator() as coordinator:
             self.refused(self.node("stranger", model=self.other), "fingerprint")
-            self.refused(self.node("stranger", "--dtype", "bf16"), "cpu-bf16-1", "cpu-f32-1")
+            self.refused(self.node("stranger", "--dtype", "bf16"), "bf16-1", "f32-1")
             self.refused(self.node("node-0"), "node-0", exit_code=1) # which may be free another time
             with self.assertRaisesRegex(RuntimeError, "fingerprint"):
                 self.coordinator(id="stranger", model=self.other)

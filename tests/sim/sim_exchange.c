@@ -46,7 +46,7 @@ static world_options draw_options(void)
     world_options o = {.faulty = true, .seed = sim_seed, .dispatch_timeout_ns = 5000000};
 
     moe_random_seed(&r, sim_seed * 7919 + 1);
-    o.numeric_class = moe_random_below(&r, 2) == 0 ? COMPUTE_CLASS_CPU_F32_1 : COMPUTE_CLASS_CPU_BF16_1;
+    o.numeric_class = moe_random_below(&r, 2) == 0 ? COMPUTE_CLASS_F32_1 : COMPUTE_CLASS_BF16_1;
     o.n_layers = 1 + (uint32_t)moe_random_below(&r, WORLD_MAX_LAYERS);
     o.n_experts = 4 + (uint32_t)moe_random_below(&r, WORLD_MAX_EXPERTS - 3);
     o.k = 1 + (uint32_t)moe_random_below(&r, 4);

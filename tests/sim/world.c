@@ -1,4 +1,5 @@
 #include "tests/sim/world.h"
+#include "compute/math.h"
 
 #include <stdlib.h>
 
@@ -47,7 +48,7 @@ static void device_open(world *w)
                                             .max_ffn_rows = w->o.max_rows * w->o.k * 4,
                                             .max_d_ff = w->o.d_ff,
                                             .max_context = 16};
-    assert_ok(compute_cpu_open(&options, &w->device, &err), err);
+    assert_ok(compute_open("cpu", &options, &w->device, &err), err);
     w->ops = *w->device->ops;
     w->upload = w->ops.upload;
     w->ops.upload = upload;

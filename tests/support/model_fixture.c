@@ -31,7 +31,8 @@ static void open_device(model_fixture *f, const model_fixture_options *o)
                                 .max_context = o->max_context,
                                 .full_scan = o->full_scan};
 
-    assert_ok(o->guarded ? compute_guarded_open(&d, &f->device, &err) : compute_cpu_open(&d, &f->device, &err), err);
+    assert_ok(o->guarded ? compute_open("guarded", &d, &f->device, &err) : compute_open("cpu", &d, &f->device, &err),
+              err);
 }
 
 void model_fixture_open(model_fixture *f, const model_fixture_options *o)
@@ -73,7 +74,7 @@ void model_fixture_maker(const model_fixture *f, compute_isa isa, moe_threads **
 
     assert_int_equal(moe_threads_open(1, compute_thread_init, one), MOE_OK);
     o.threads = *one;
-    assert_ok(compute_cpu_open(&o, maker, &err), err);
+    assert_ok(compute_open("cpu", &o, maker, &err), err);
 }
 
 void model_fixture_load_experts(model_fixture *f)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "model/family/family.h"
+#include "compute/math.h"
 #include "tests/support/support.h"
 
 const char *const random_model_kinds[RANDOM_MODEL_N_KINDS] = {"olmoe",        "mixtral",         "qwen3_moe",

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compute/math.h"
 #include "tests/support/support.h"
 
 static float normal(moe_random *r)

@@ -32,11 +32,11 @@ static void another_numeric_class_is_denied_by_name(void **state)
     world_open(&w, 1);
     member *first = add(&w, CLUSTER_NODE, "a");
     run_for(&w, SECOND);
-    member *other = add_class(&w, CLUSTER_NODE, "b", "cpu-bf16-1");
+    member *other = add_class(&w, CLUSTER_NODE, "b", "bf16-1");
     run_for(&w, SECOND);
     assert_status(first, MOE_OK);
     assert_int_equal(cluster_status(other->c, &err), MOE_ERR_DENIED);
-    assert_contains(err.text, "numeric_class is cpu-f32-1, ours is cpu-bf16-1");
+    assert_contains(err.text, "numeric_class is f32-1, ours is bf16-1");
     assert_null(stored(&w, "nodes/b"));
     world_close(&w);
 }
@@ -721,12 +721,8 @@ static void bad_options_are_refused(void **state)
     (void)state;
     world_open(&w, 1);
     assert_int_equal(cluster_memory_client(w.memory, &store), MOE_OK);
-    cluster_options o = {.cluster = "test",
-                         .id = "a/b",
-                         .address = "x:1",
-                         .incarnation = 1,
-                         .model = model_of("cpu-f32-1"),
-                         .store = store};
+    cluster_options o = {
+        .cluster = "test", .id = "a/b", .address = "x:1", .incarnation = 1, .model = model_of("f32-1"), .store = store};
     assert_int_equal(cluster_open(&o, &c, &err), MOE_ERR_INVALID_ARG);
     assert_contains(err.text, "a/b");
     o.id = "a";

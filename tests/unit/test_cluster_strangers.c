@@ -253,7 +253,7 @@ static void a_new_member_leaves_a_malformed_model_to_those_who_know_it(void **st
     cluster *paused[] = {t->a->c, t->b->c, t->c->c};
     t->a->c = t->b->c = t->c->c = NULL;
     write_lasting(&t->s, "model", "{}");
-    member *other = add_class(&t->w, CLUSTER_NODE, "other", "cpu-bf16-1");
+    member *other = add_class(&t->w, CLUSTER_NODE, "other", "bf16-1");
     run_for(&t->w, 2 * SECOND);
     assert_status(other, MOE_ERR_UNAVAILABLE);
     assert_string_equal(stored(&t->w, "model"), "{}");

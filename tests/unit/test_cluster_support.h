@@ -107,7 +107,7 @@ static inline member *add_class(world *w, cluster_role role, const char *id, con
 
 static inline member *add(world *w, cluster_role role, const char *id)
 {
-    return add_class(w, role, id, "cpu-f32-1");
+    return add_class(w, role, id, "f32-1");
 }
 
 /* Ends without a word, as a killed process does. */

@@ -39,12 +39,12 @@ static void *run_attention(compute_device *d, const void *ctx)
         }
     }
     for (size_t first = 0; first < n; first += MOE_MIN(a->chunk, n - first)) {
-        size_t m = MOE_MIN(a->chunk, n - first);
+        compute_step *step = step_of(d, a->page_tokens, rows + first, MOE_MIN(a->chunk, n - first));
 
-        d->ops->kv_store(d, kv, &shape, 1, compute_at(k, first * kv_row * 4), compute_at(v, first * kv_row * 4),
-                         rows + first, m);
+        d->ops->kv_store(d, kv, &shape, 1, compute_at(k, first * kv_row * 4), compute_at(v, first * kv_row * 4), step);
         d->ops->attention(d, compute_at(out, first * q_row * 4), compute_at(q, first * q_row * bytes), kv, &shape, 1,
-                          a->n_heads, rows + first, m);
+                          a->n_heads, step);
+        d->ops->step_close(d, step);
     }
     d->ops->free(d, k);
     d->ops->free(d, v);
@@ -77,7 +77,7 @@ static void attention_in_chunks_has_the_bits_of_one_call(void **state)
     (void)state;
     for (size_t i = 0; i < MOE_COUNT(cases); i++) {
         for (size_t j = 0; j < MOE_COUNT(chunks); j++) {
-            test_device t = test_device_open(COMPUTE_CLASS_CPU_BF16_1, COMPUTE_ISA_AUTO, 2);
+            test_device t = test_device_open(COMPUTE_CLASS_BF16_1, COMPUTE_ISA_AUTO, 2);
             attention chunked = cases[i];
             void *whole = run_attention(t.d, &cases[i]), *got;
 
@@ -97,7 +97,7 @@ static void attention_is_the_written_definition(void **state)
 {
     enum { N = 21, D = 20 };
     const attention a = {D, 1, 1, 4, {N, 0, 0}, SIZE_MAX, false};
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     float *k = any_values(1, N * D, false), *v = any_values(2, N * D, false), *q = any_values(3, N * D, false);
     float *out = run_attention(t.d, &a);
 
@@ -142,7 +142,7 @@ static void attention_is_the_written_definition(void **state)
 static void rows_that_share_pages_may_stand_anywhere(void **state)
 {
     enum { N = 40, D = 32 };
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     const compute_kv_shape shape = {1, 10, 4, 1, D, COMPUTE_F32, false};
     const uint32_t pages[] = {9, 8, 7, 6, 5, 4, 3, 2, 1, 0};
     const compute_row where[] = {{pages, 30}, {pages, 3}, {pages, 17}};
@@ -150,18 +150,22 @@ static void rows_that_share_pages_may_stand_anywhere(void **state)
     compute_mem *q = f32_values(t.d, 3, 3 * D, false), *kv = t.d->ops->alloc(t.d, 10 * compute_kv_page_bytes(&shape));
     compute_mem *together = t.d->ops->alloc(t.d, 3 * D * 4), *alone = t.d->ops->alloc(t.d, 3 * D * 4);
     compute_row rows[N];
+    compute_step *step;
     void *a, *b;
 
     (void)state;
     for (uint32_t i = 0; i < N; i++) {
         rows[i] = (compute_row){pages, i};
     }
-    t.d->ops->kv_store(t.d, kv, &shape, 0, k, v, rows, N);
-    t.d->ops->attention(t.d, together, q, kv, &shape, 0, 1, where, 3);
+    step = step_of(t.d, shape.page_tokens, rows, N);
+    t.d->ops->kv_store(t.d, kv, &shape, 0, k, v, step);
+    t.d->ops->step_begin(t.d, step, where, 3);
+    t.d->ops->attention(t.d, together, q, kv, &shape, 0, 1, step);
     for (size_t i = 0; i < 3; i++) {
-        t.d->ops->attention(t.d, compute_at(alone, i * D * 4), compute_at(q, i * D * 4), kv, &shape, 0, 1, where + i,
-                            1);
+        t.d->ops->step_begin(t.d, step, where + i, 1);
+        t.d->ops->attention(t.d, compute_at(alone, i * D * 4), compute_at(q, i * D * 4), kv, &shape, 0, 1, step);
     }
+    t.d->ops->step_close(t.d, step);
     a = take(t.d, together, 3 * D * 4);
     b = take(t.d, alone, 3 * D * 4);
     assert_same_bits(a, b, 3 * D, COMPUTE_F32, "together");

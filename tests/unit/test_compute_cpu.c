@@ -56,7 +56,7 @@ static void rms_norm_has_equal_bits(void **state)
 
 static void rms_norm_divides_by_the_root_of_the_mean_square(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     const float x[] = {3.0f, 4.0f}, gain[] = {1.0f, 2.0f};
     compute_mem *m = on_device(t.d, x, sizeof(x)), *g = on_device(t.d, gain, sizeof(gain));
     float *out;
@@ -100,7 +100,7 @@ static void clamp_keeps_nan(void **state)
         if (!compute_isa_available((compute_isa)isa)) {
             continue;
         }
-        t = test_device_open(COMPUTE_CLASS_CPU_F32_1, (compute_isa)isa, 1);
+        t = test_device_open(COMPUTE_CLASS_F32_1, (compute_isa)isa, 1);
         m = on_device(t.d, x, sizeof(x));
         t.d->ops->clamp(t.d, m, 8.0f, 4);
         out = take(t.d, m, sizeof(x));
@@ -167,6 +167,7 @@ static void *run_rope(compute_device *d, const void *ctx)
     float *cosines = malloc(100 * head_dim * 4);
     double frequencies[257];
     compute_row where[70];
+    compute_step *step;
 
     compute_rope_frequencies(frequencies, head_dim, 10000.0);
     compute_rope_table(cosines, 100, head_dim, frequencies, 1.0, 1.0);
@@ -174,7 +175,9 @@ static void *run_rope(compute_device *d, const void *ctx)
     for (size_t i = 0; i < c->n; i++) {
         where[i] = (compute_row){NULL, (uint32_t)(i * 13 % 100)};
     }
-    d->ops->rope(d, x, table, 3, head_dim, where, c->n);
+    step = step_of(d, 1, where, c->n);
+    d->ops->rope(d, x, table, 3, head_dim, step);
+    d->ops->step_close(d, step);
     d->ops->free(d, table);
     free(cosines);
     return take(d, x, n * 4);
@@ -187,17 +190,18 @@ static void rope_has_equal_bits(void **state)
         size_t head_dim = moe_round_up(row_cases[i].width, 2) % 512 + 2;
         scenario s = {"rope", run_rope, &row_cases[i], 3 * head_dim * row_cases[i].n, COMPUTE_F32};
 
-        assert_same_everywhere(&s, COMPUTE_CLASS_CPU_F32_1);
+        assert_same_everywhere(&s, COMPUTE_CLASS_F32_1);
     }
 }
 
 static void rope_rotates_halves_with_every_product_rounded(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     float x[24], table[2 * 24], *out;
     double frequencies[12];
     const compute_row row = {NULL, 1};
     compute_mem *m, *cosines;
+    compute_step *step = step_of(t.d, 1, &row, 1);
 
     (void)state;
     compute_rope_frequencies(frequencies, 24, 10000.0);
@@ -207,7 +211,8 @@ static void rope_rotates_halves_with_every_product_rounded(void **state)
     }
     m = on_device(t.d, x, sizeof(x));
     cosines = on_device(t.d, table, sizeof(table));
-    t.d->ops->rope(t.d, m, cosines, 1, 24, &row, 1);
+    t.d->ops->rope(t.d, m, cosines, 1, 24, step);
+    t.d->ops->step_close(t.d, step);
     out = take(t.d, m, sizeof(x));
     t.d->ops->free(t.d, cosines);
     for (size_t j = 0; j < 12; j++) {
@@ -250,7 +255,7 @@ static void combine_has_equal_bits(void **state)
 
 static void combine_rounds_each_product_and_adds_in_the_order_of_picks(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     const float x = 0.3f, results[] = {0.7f, 1e-3f, -5.5f};
     const compute_pick picks[] = {{0.1f, 2}, {0.33f, 0}, {0.77f, 1}};
     compute_mem *m = on_device(t.d, &x, sizeof(x)), *r = on_device(t.d, results, sizeof(results));
@@ -407,7 +412,7 @@ static void experts_of_another_device_have_the_bits_of_ones_own(void **state)
 
 static void an_expert_is_down_of_silu_gate_times_up(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     const float gate[] = {0.5f, -1.0f}, up[] = {2.0f, 0.25f}, down[] = {3.0f, -3.0f}, x[] = {0.7f, 0.2f};
     const compute_weight g = {gate, COMPUTE_F32, 1, 2, false}, u = {up, COMPUTE_F32, 1, 2, false},
                          d = {down, COMPUTE_F32, 2, 1, false};
@@ -431,7 +436,7 @@ static void an_expert_is_down_of_silu_gate_times_up(void **state)
 
 static void experts_whose_shapes_disagree_are_refused(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     float data[64] = {0};
     const compute_weight a = {data, COMPUTE_F32, 4, 8, false}, b = {data, COMPUTE_F32, 8, 4, false},
                          c = {data, COMPUTE_F32, 8, 5, false};
@@ -456,14 +461,14 @@ static test_device guarded_open(void)
     compute_thread_init();
     assert_int_equal(moe_threads_open(1, compute_thread_init, &t.threads), MOE_OK);
     o.threads = t.threads;
-    o.numeric_class = COMPUTE_CLASS_CPU_BF16_1;
-    assert_ok(compute_guarded_open(&o, &t.d, &err), err);
+    o.numeric_class = COMPUTE_CLASS_BF16_1;
+    assert_ok(compute_open("guarded", &o, &t.d, &err), err);
     return t;
 }
 
 static void the_guarded_device_computes_what_the_cpu_device_does(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_BF16_1, COMPUTE_ISA_AUTO, 1), g = guarded_open();
+    test_device t = test_device_open(COMPUTE_CLASS_BF16_1, COMPUTE_ISA_AUTO, 1), g = guarded_open();
     void *expected = run_ffn(t.d, &ffn_cases[1]), *got = run_ffn(g.d, &ffn_cases[1]);
 
     (void)state;

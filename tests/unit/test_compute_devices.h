@@ -2,7 +2,7 @@
 #ifndef CONCLAVE_TESTS_TEST_COMPUTE_DEVICES_H
 #define CONCLAVE_TESTS_TEST_COMPUTE_DEVICES_H
 
-#include "compute/compute.h"
+#include "compute/math.h"
 #include "tests/support/support.h"
 
 #include <math.h>
@@ -117,7 +117,7 @@ static inline test_device test_device_open(compute_class c, compute_isa isa, siz
     compute_thread_init();
     assert_int_equal(moe_threads_open(n_threads, compute_thread_init, &t.threads), MOE_OK);
     o.threads = t.threads;
-    assert_ok(compute_cpu_open(&o, &t.d, &err), err);
+    assert_ok(compute_open("cpu", &o, &t.d, &err), err);
     return t;
 }
 
@@ -156,6 +156,16 @@ static inline compute_mem *f32_values(compute_device *d, uint64_t seed, size_t n
 
     free(x);
     return m;
+}
+
+/* The rows of a step, begun. */
+static inline compute_step *step_of(compute_device *d, size_t page_tokens, const compute_row *rows, size_t n)
+{
+    compute_step *s;
+
+    assert_int_equal(d->ops->step_open(d, n, page_tokens, &s), MOE_OK);
+    d->ops->step_begin(d, s, rows, n);
+    return s;
 }
 
 /* Downloads, frees the device's copy. */
@@ -206,8 +216,8 @@ static inline void assert_same_everywhere(const scenario *s, compute_class c)
 
 static inline void assert_same_in_both_classes(const scenario *s)
 {
-    assert_same_everywhere(s, COMPUTE_CLASS_CPU_F32_1);
-    assert_same_everywhere(s, COMPUTE_CLASS_CPU_BF16_1);
+    assert_same_everywhere(s, COMPUTE_CLASS_F32_1);
+    assert_same_everywhere(s, COMPUTE_CLASS_BF16_1);
 }
 
 #endif

@@ -61,7 +61,7 @@ static void layer_norm_has_equal_bits(void **state)
 static void layer_norm_takes_the_mean_away_and_divides_by_the_biased_deviation(void **state)
 {
     const rows c = {33, 4, false};
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     float *x = any_values(1, c.width * c.n, false), *gain = any_values(2, c.width, false);
     float *bias = any_values(3, c.width, false), *out = run_layer_norm(t.d, &c);
 
@@ -105,7 +105,7 @@ static void unit_norm_has_equal_bits(void **state)
 
 static void unit_norm_gives_length_one_and_leaves_a_short_row_short(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     const float x[] = {3.0f, 4.0f, 3e-13f, -4e-13f, 0.0f, 0.0f};
     compute_mem *m = on_device(t.d, x, sizeof x);
     float *y;
@@ -153,7 +153,7 @@ static void activations_have_equal_bits(void **state)
 
     (void)state;
     for (activation = COMPUTE_ACT_GELU_ERF; activation <= COMPUTE_ACT_TANH; activation++) {
-        assert_same_everywhere(&s, COMPUTE_CLASS_CPU_F32_1);
+        assert_same_everywhere(&s, COMPUTE_CLASS_F32_1);
     }
 }
 
@@ -164,7 +164,7 @@ static void activations_have_the_bits_of_the_host_functions(void **state)
 
     (void)state;
     for (activation = COMPUTE_ACT_GELU_ERF; activation <= COMPUTE_ACT_TANH; activation++) {
-        test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+        test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
         float *got = run_activation(t.d, NULL);
 
         for (uint32_t i = 3; i < N_PATTERNS; i++) {
@@ -206,7 +206,7 @@ static float *local_result(const float *gate, const float *constant, uint32_t ro
 {
     static const float x[] = {9.0f, 9.0f, 9.0f, 1.0f, 2.0f, -1.0f};
     const uint32_t out_row = 1;
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     compute_mem *in = on_device(t.d, x, sizeof x), *out = t.d->ops->alloc(t.d, sizeof x);
     compute_mem *g = gate == NULL ? NULL : on_device(t.d, gate, 6 * sizeof *gate);
     compute_mem *v = constant == NULL ? NULL : on_device(t.d, constant, 3 * sizeof *constant);
@@ -248,7 +248,7 @@ static void a_copy_expert_gives_the_row_back(void **state)
 static void a_constant_expert_is_the_written_definition(void **state)
 {
     const rows c = {33, 5, false};
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_BF16_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_BF16_1, COMPUTE_ISA_AUTO, 1);
     float *x = any_values(1, c.width * c.n, false), *gate = any_values(2, 2 * c.width, false);
     float *v = any_values(3, c.width, false);
     uint16_t *out = run_constant(t.d, &c);
@@ -363,7 +363,7 @@ static void input_major_weights_have_the_bits_of_output_major_ones(void **state)
 
 static void a_router_product_adds_its_bias_after_the_chain(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_BF16_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_BF16_1, COMPUTE_ISA_AUTO, 1);
     const layouts l = {3, 5, 1, COMPUTE_F32, false, true};
     float *w = any_values(1, 15, true), *x = any_values(2, 5, true), *bias = any_values(3, 3, false);
     float *out = run_layout(t.d, &l);
@@ -470,7 +470,7 @@ static void gelu_experts_have_equal_bits(void **state)
 static void a_gelu_expert_is_down_of_gelu_tanh_up(void **state)
 {
     const gelu g = {7, 24, COMPUTE_PACKED, COMPUTE_F32, true, {1, 0, 0}};
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     float *up = any_values(10, 7 * 24, false), *down = any_values(11, 7 * 24, false), *x = any_values(5, 7, false);
     float *out = run_gelu(t.d, &g), hidden[24];
 
@@ -500,7 +500,7 @@ static void a_gelu_expert_is_down_of_gelu_tanh_up(void **state)
 
 static void gelu_experts_of_another_form_are_refused(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     float data[64] = {0};
     const compute_weight up = {data, COMPUTE_F32, 4, 8, true}, down = {data, COMPUTE_F32, 8, 4, true};
     const compute_weight wide = {data, COMPUTE_F32, 5, 8, false};
@@ -613,7 +613,7 @@ static void routed_products_have_the_bits_of_matmul(void **state)
 
 static void a_routed_product_leaves_other_rows_alone(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     const float weight = 2.0f, x[] = {3.0f, 5.0f}, before[] = {-1.0f, -1.0f, -1.0f};
     const compute_weight w = {&weight, COMPUTE_F32, 1, 1, false};
     const uint32_t from[] = {1, 0}, to[] = {0, 2};
@@ -648,7 +648,7 @@ static void combine_takes_f32_results_in_the_bf16_class(void **state)
         if (!compute_isa_available((compute_isa)isa)) {
             continue;
         }
-        t = test_device_open(COMPUTE_CLASS_CPU_BF16_1, (compute_isa)isa, 1);
+        t = test_device_open(COMPUTE_CLASS_BF16_1, (compute_isa)isa, 1);
         m = on_device(t.d, &x, sizeof x);
         r = on_device(t.d, results, sizeof results);
         t.d->ops->combine(t.d, m, r, COMPUTE_F32, picks, NULL, 2, 1, 1);
@@ -674,12 +674,15 @@ static void *run_shared(compute_device *d, const void *ctx)
     compute_mem *k = f32_values(d, 1, N * D, false), *q = class_values(d, 3, N * D, false);
     compute_mem *kv = d->ops->alloc(d, 10 * compute_kv_page_bytes(&shape)), *out = d->ops->alloc(d, N * D * 4);
     compute_row where[N];
+    compute_step *step;
 
     for (uint32_t i = 0; i < N; i++) {
         where[i] = (compute_row){pages, i};
     }
-    d->ops->kv_store(d, kv, &shape, 0, k, shape.shared ? NULL : k, where, N);
-    d->ops->attention(d, out, q, kv, &shape, 0, 1, where, N);
+    step = step_of(d, shape.page_tokens, where, N);
+    d->ops->kv_store(d, kv, &shape, 0, k, shape.shared ? NULL : k, step);
+    d->ops->attention(d, out, q, kv, &shape, 0, 1, step);
+    d->ops->step_close(d, step);
     d->ops->free(d, k);
     d->ops->free(d, q);
     d->ops->free(d, kv);
@@ -717,19 +720,19 @@ static void the_guarded_device_passes_the_ops_on(void **state)
                 {"constant", run_constant, &row_cases[1], 24 * 5, COMPUTE_BF16},
                 {"gelu", run_gelu, &gelu_cases[0], 3 * 96, COMPUTE_BF16},
                 {"routed", run_routed, &routed_cases[0], 2 * 96, COMPUTE_F32}};
-    compute_device_options o = {.numeric_class = COMPUTE_CLASS_CPU_BF16_1,
+    compute_device_options o = {.numeric_class = COMPUTE_CLASS_BF16_1,
                                 .max_rows = 128,
                                 .max_ffn_rows = 512,
                                 .max_d_ff = 320,
                                 .max_context = 200};
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_BF16_1, COMPUTE_ISA_PORTABLE, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_BF16_1, COMPUTE_ISA_PORTABLE, 1);
     compute_device *guarded;
     moe_error err;
 
     (void)state;
     o.threads = t.threads;
     activation = COMPUTE_ACT_GELU_ERF;
-    assert_ok(compute_guarded_open(&o, &guarded, &err), err);
+    assert_ok(compute_open("guarded", &o, &guarded, &err), err);
     for (size_t i = 0; i < MOE_COUNT(runs); i++) {
         void *expected = runs[i].run(t.d, runs[i].ctx), *got = runs[i].run(guarded, runs[i].ctx);
 

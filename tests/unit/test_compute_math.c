@@ -191,7 +191,7 @@ static void every_device_rounds_to_bf16_as_the_scalar_does(void **state)
         if (!compute_isa_available(sets[i])) {
             continue;
         }
-        t = test_device_open(COMPUTE_CLASS_CPU_BF16_1, sets[i], 1);
+        t = test_device_open(COMPUTE_CLASS_BF16_1, sets[i], 1);
         for (uint32_t block = 0; block < 1024; block++) {
             float x[N];
             uint16_t expected[N], *got;
@@ -369,10 +369,10 @@ static void names_parse_back(void **state)
     compute_class c;
 
     (void)state;
-    assert_true(compute_class_parse("cpu-bf16-1", &c));
-    assert_int_equal(c, COMPUTE_CLASS_CPU_BF16_1);
-    assert_false(compute_class_parse("cpu-bf16-2", &c));
-    assert_int_equal(compute_class_dtype(COMPUTE_CLASS_CPU_F32_1), COMPUTE_F32);
+    assert_true(compute_class_parse("bf16-1", &c));
+    assert_int_equal(c, COMPUTE_CLASS_BF16_1);
+    assert_false(compute_class_parse("bf16-2", &c));
+    assert_int_equal(compute_class_dtype(COMPUTE_CLASS_F32_1), COMPUTE_F32);
     assert_string_equal(compute_dtype_name(COMPUTE_BF16), "BF16");
 }
 

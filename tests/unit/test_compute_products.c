@@ -133,9 +133,9 @@ static void mapped_matrices_have_the_bits_of_packed_ones(void **state)
             for (size_t j = 0; j < MOE_COUNT(stored); j++) {
                 product p = {100, n_in, 9, stored[j], COMPUTE_MAPPED, true, false, false};
 
-                assert_mapped_equals_packed(COMPUTE_CLASS_CPU_F32_1, (compute_isa)isa, p);
+                assert_mapped_equals_packed(COMPUTE_CLASS_F32_1, (compute_isa)isa, p);
             }
-            assert_mapped_equals_packed(COMPUTE_CLASS_CPU_BF16_1, (compute_isa)isa,
+            assert_mapped_equals_packed(COMPUTE_CLASS_BF16_1, (compute_isa)isa,
                                         (product){100, n_in, 9, COMPUTE_BF16, COMPUTE_MAPPED, true, false, false});
         }
     }
@@ -143,7 +143,7 @@ static void mapped_matrices_have_the_bits_of_packed_ones(void **state)
 
 static void a_row_has_the_same_bits_alone_and_among_others(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_BF16_1, COMPUTE_ISA_AUTO, 2);
+    test_device t = test_device_open(COMPUTE_CLASS_BF16_1, COMPUTE_ISA_AUTO, 2);
     product many = {192, 160, 67, COMPUTE_BF16, COMPUTE_PACKED, false, false, false}, one = many;
     float *a, *b;
 
@@ -173,7 +173,7 @@ static void router_products_have_equal_bits_in_both_classes(void **state)
 /* ------------------------------------------------------------------------------------------------ the chain itself */
 static void an_f32_product_is_one_ascending_fma_chain(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     product p = {70, 33, 3, COMPUTE_F32, COMPUTE_PACKED, false, false, false};
     float *w = any_values(1, p.n_out * p.n_in, false), *x = any_values(2, p.n_rows * p.n_in, false);
     float *out = run_product(t.d, &p);
@@ -202,7 +202,7 @@ static float bf16_at(const float *x, size_t i)
 
 static void a_bf16_product_takes_pairs_odd_element_first(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_BF16_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_BF16_1, COMPUTE_ISA_AUTO, 1);
     product p = {70, 33, 3, COMPUTE_BF16, COMPUTE_PACKED, false, false, false};
     float *w = any_values(1, p.n_out * p.n_in, false), *x = any_values(2, p.n_rows * p.n_in, false);
     float *out = run_product(t.d, &p);
@@ -231,7 +231,7 @@ static void a_bf16_product_takes_pairs_odd_element_first(void **state)
 /* Two million dots of two elements whose products underflow, cancel or are denormal: vdpbf16ps against two FMAs. */
 static void the_bf16_pair_of_the_device_is_two_fmas(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_BF16_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_BF16_1, COMPUTE_ISA_AUTO, 1);
     enum { ROWS = 128, OUT = 128 };
     uint16_t x[ROWS * 4], w[OUT * 4];
     moe_random random;
@@ -277,7 +277,7 @@ static void the_bf16_pair_of_the_device_is_two_fmas(void **state)
 
 static void forced_bf16_rounds_f32_weights_to_nearest_even(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_BF16_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_BF16_1, COMPUTE_ISA_AUTO, 1);
     float weight = bits_to_f32(0x3f818000u), *got; /* halfway, to 0x3f82 */
     compute_weight w = {&weight, COMPUTE_F32, 1, 1, false};
     uint16_t one = 0x3f80;
@@ -297,7 +297,7 @@ static void forced_bf16_rounds_f32_weights_to_nearest_even(void **state)
 
 static void a_mapped_f32_matrix_is_refused_in_the_bf16_class(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_BF16_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_BF16_1, COMPUTE_ISA_AUTO, 1);
     float weight = 1.0f;
     compute_weight w = {&weight, COMPUTE_F32, 1, 1, false};
     compute_matrix *m;
@@ -309,7 +309,7 @@ static void a_mapped_f32_matrix_is_refused_in_the_bf16_class(void **state)
 
 static void impossible_matrices_are_refused(void **state)
 {
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     float weight = 1.0f;
     const compute_weight bad[] = {{&weight, COMPUTE_DTYPE_OTHER, 1, 1, false},
                                   {NULL, COMPUTE_F32, 1, 1, false},
@@ -327,12 +327,12 @@ static void impossible_matrices_are_refused(void **state)
 
 static void a_device_without_a_pool_is_refused(void **state)
 {
-    const compute_device_options o = {.numeric_class = COMPUTE_CLASS_CPU_F32_1};
+    const compute_device_options o = {.numeric_class = COMPUTE_CLASS_F32_1};
     moe_error err;
     compute_device *d;
 
     (void)state;
-    assert_int_equal(compute_cpu_open(&o, &d, &err), MOE_ERR_INVALID_ARG);
+    assert_int_equal(compute_open("cpu", &o, &d, &err), MOE_ERR_INVALID_ARG);
     assert_contains(err.text, "threads");
 }
 

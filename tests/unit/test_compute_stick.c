@@ -83,12 +83,13 @@ static void *run_stick(compute_device *d, const void *ctx)
         }
     }
     for (size_t first = 0; first < n; first += MOE_MIN(a->chunk, n - first)) {
-        size_t m = MOE_MIN(a->chunk, n - first);
+        compute_step *step = step_of(d, a->page_tokens, rows + first, MOE_MIN(a->chunk, n - first));
 
         d->ops->kv_store(d, kv, &shape, 1, compute_at(k, first * kv_row * 4),
-                         a->shared ? NULL : compute_at(v, first * kv_row * 4), rows + first, m);
+                         a->shared ? NULL : compute_at(v, first * kv_row * 4), step);
         d->ops->stick_attention(d, compute_at(out, first * q_row * 4), compute_at(q, first * q_row * bytes), kv, &shape,
-                                1, a->n_heads, rows + first, m);
+                                1, a->n_heads, step);
+        d->ops->step_close(d, step);
     }
     d->ops->free(d, k);
     d->ops->free(d, v);
@@ -114,7 +115,7 @@ static void stick_attention_in_chunks_has_the_bits_of_one_call(void **state)
     (void)state;
     for (size_t i = 0; i < MOE_COUNT(cases); i++) {
         for (size_t j = 0; j < MOE_COUNT(chunks); j++) {
-            test_device t = test_device_open(COMPUTE_CLASS_CPU_BF16_1, COMPUTE_ISA_AUTO, 2);
+            test_device t = test_device_open(COMPUTE_CLASS_BF16_1, COMPUTE_ISA_AUTO, 2);
             stick chunked = cases[i];
             void *whole = run_stick(t.d, &cases[i]), *got;
 
@@ -154,7 +155,7 @@ static void the_newest_key_breaks_the_stick_first(void **state)
 {
     enum { N = 60, D = 20 };
     const stick a = {D, 1, 1, 4, false, {N, 0, 0}, 1.0f, SIZE_MAX, false};
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     float *k = any_values(1, N * D, false), *v = any_values(2, N * D, false), *q = any_values(3, N * D, false);
     float *out = run_stick(t.d, &a);
 
@@ -179,7 +180,7 @@ static void stick_attention_is_the_written_definition(void **state)
 {
     enum { N = 60, D = 20 };
     const stick a = {D, 1, 1, 4, true, {N, 0, 0}, 100.0f, SIZE_MAX, false};
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     float *k = any_values(1, N * D, false), *q = any_values(3, N * D, false), *out = run_stick(t.d, &a);
 
     (void)state;
@@ -225,18 +226,23 @@ static void stick_weights_are_the_golden_ones(void **state)
     const compute_kv_shape shape = {1, 2, 2, 1, D, COMPUTE_F32, false};
     const uint32_t pages[] = {1, 0};
     compute_row rows[N];
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     compute_mem *k = on_device(t.d, keys, sizeof keys), *v = on_device(t.d, values, sizeof values);
     compute_mem *q = on_device(t.d, query, sizeof query), *out = t.d->ops->alloc(t.d, sizeof query);
     compute_mem *kv = t.d->ops->alloc(t.d, 2 * compute_kv_page_bytes(&shape));
+    compute_step *store, *attend;
     float *w;
 
     (void)state;
     for (uint32_t i = 0; i < N; i++) {
         rows[i] = (compute_row){pages, i};
     }
-    t.d->ops->kv_store(t.d, kv, &shape, 0, k, v, rows, N);
-    t.d->ops->stick_attention(t.d, out, q, kv, &shape, 0, 1, &rows[N - 1], 1);
+    store = step_of(t.d, shape.page_tokens, rows, N);
+    attend = step_of(t.d, shape.page_tokens, &rows[N - 1], 1);
+    t.d->ops->kv_store(t.d, kv, &shape, 0, k, v, store);
+    t.d->ops->stick_attention(t.d, out, q, kv, &shape, 0, 1, attend);
+    t.d->ops->step_close(t.d, store);
+    t.d->ops->step_close(t.d, attend);
     w = take(t.d, out, sizeof query);
     for (size_t i = 0; i < D; i++) {
         assert_float_equal(w[i], golden[i], 1e-7f);
@@ -253,7 +259,7 @@ static void stick_weights_are_the_golden_ones(void **state)
 static void query_heads_take_the_kv_heads_in_turn(void **state)
 {
     const stick four = {24, 4, 2, 4, false, {9, 0, 0}, 1.0f, SIZE_MAX, false};
-    test_device t = test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 1);
+    test_device t = test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 1);
     float *all = run_stick(t.d, &four), *k = any_values(1, 9 * 48, false), *v = any_values(2, 9 * 48, false);
     float *q = any_values(3, 9 * 96, false);
 
@@ -289,7 +295,7 @@ static test_device open_with_full_scan(compute_class c, compute_isa isa)
     compute_thread_init();
     assert_int_equal(moe_threads_open(2, compute_thread_init, &t.threads), MOE_OK);
     o.threads = t.threads;
-    assert_ok(compute_cpu_open(&o, &t.d, &err), err);
+    assert_ok(compute_open("cpu", &o, &t.d, &err), err);
     return t;
 }
 
@@ -339,7 +345,7 @@ static void counters_add_up_to_all_keys_before_the_rows(void **state)
 {
     (void)state;
     for (size_t i = 0; i < MOE_COUNT(cases); i++) {
-        compute_counters c = counters_after(test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO, 3), &cases[i]);
+        compute_counters c = counters_after(test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO, 3), &cases[i]);
 
         assert_int_equal(c.stick_keys_seen + c.stick_keys_skipped, visible_keys(&cases[i]));
     }
@@ -348,8 +354,7 @@ static void counters_add_up_to_all_keys_before_the_rows(void **state)
 static void large_scores_end_the_stick_early_on_every_instruction_set_alike(void **state)
 {
     const stick large = {16, 1, 1, 16, false, {100, 1, 0}, 1000.0f, SIZE_MAX, false};
-    compute_counters expected =
-        counters_after(test_device_open(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_PORTABLE, 1), &large);
+    compute_counters expected = counters_after(test_device_open(COMPUTE_CLASS_F32_1, COMPUTE_ISA_PORTABLE, 1), &large);
 
     (void)state;
     assert_true(expected.stick_keys_skipped > expected.stick_keys_seen);
@@ -359,7 +364,7 @@ static void large_scores_end_the_stick_early_on_every_instruction_set_alike(void
         if (!compute_isa_available((compute_isa)isa)) {
             continue;
         }
-        got = counters_after(test_device_open(COMPUTE_CLASS_CPU_F32_1, (compute_isa)isa, 3), &large);
+        got = counters_after(test_device_open(COMPUTE_CLASS_F32_1, (compute_isa)isa, 3), &large);
         assert_int_equal(got.stick_keys_seen, expected.stick_keys_seen);
         assert_int_equal(got.stick_keys_skipped, expected.stick_keys_skipped);
     }
@@ -368,7 +373,7 @@ static void large_scores_end_the_stick_early_on_every_instruction_set_alike(void
 static void a_full_scan_skips_no_key(void **state)
 {
     const stick large = {16, 1, 1, 16, false, {100, 1, 0}, 1000.0f, SIZE_MAX, false};
-    compute_counters c = counters_after(open_with_full_scan(COMPUTE_CLASS_CPU_F32_1, COMPUTE_ISA_AUTO), &large);
+    compute_counters c = counters_after(open_with_full_scan(COMPUTE_CLASS_F32_1, COMPUTE_ISA_AUTO), &large);
 
     (void)state;
     assert_int_equal(c.stick_keys_skipped, 0);
@@ -385,18 +390,23 @@ static void a_nan_score_makes_the_row_nan(void **state)
         const compute_row rows[] = {{&page, 0}, {&page, 1}, {&page, 2}};
         test_device t;
         compute_mem *k, *kv, *q, *out;
+        compute_step *store, *attend;
         float *y;
 
         if (!compute_isa_available((compute_isa)isa)) {
             continue;
         }
-        t = test_device_open(COMPUTE_CLASS_CPU_F32_1, (compute_isa)isa, 1);
+        t = test_device_open(COMPUTE_CLASS_F32_1, (compute_isa)isa, 1);
         k = on_device(t.d, keys, sizeof keys);
         q = on_device(t.d, query, sizeof query);
         kv = t.d->ops->alloc(t.d, compute_kv_page_bytes(&shape));
         out = t.d->ops->alloc(t.d, sizeof query);
-        t.d->ops->kv_store(t.d, kv, &shape, 0, k, NULL, rows, 3);
-        t.d->ops->stick_attention(t.d, out, q, kv, &shape, 0, 1, &rows[2], 1);
+        store = step_of(t.d, shape.page_tokens, rows, 3);
+        attend = step_of(t.d, shape.page_tokens, &rows[2], 1);
+        t.d->ops->kv_store(t.d, kv, &shape, 0, k, NULL, store);
+        t.d->ops->stick_attention(t.d, out, q, kv, &shape, 0, 1, attend);
+        t.d->ops->step_close(t.d, store);
+        t.d->ops->step_close(t.d, attend);
         y = take(t.d, out, sizeof query);
         assert_true(isnan(y[0]) && isnan(y[1]));
         free(y);

@@ -7,7 +7,7 @@ static world w;
 
 static world_options options(uint32_t n_nodes, uint32_t replication)
 {
-    return (world_options){.numeric_class = COMPUTE_CLASS_CPU_F32_1,
+    return (world_options){.numeric_class = COMPUTE_CLASS_F32_1,
                            .n_layers = 2,
                            .n_experts = 10,
                            .k = 3,
@@ -125,7 +125,7 @@ static void the_bf16_class_gives_the_bits_of_the_experts(void **state)
     world_options o = options(3, 2);
 
     (void)state;
-    o.numeric_class = COMPUTE_CLASS_CPU_BF16_1;
+    o.numeric_class = COMPUTE_CLASS_BF16_1;
     o.d_model = 21; /* odd rows: 42 bytes */
     run_jobs(&o, 10);
     world_close(&w);

@@ -7,7 +7,7 @@ static world w;
 
 static void open_settled(uint32_t n_nodes, uint32_t replication)
 {
-    const world_options o = {.numeric_class = COMPUTE_CLASS_CPU_F32_1,
+    const world_options o = {.numeric_class = COMPUTE_CLASS_F32_1,
                              .n_layers = 2,
                              .n_experts = WORLD_MAX_EXPERTS, /* as many as the exchange is told of */
                              .k = 3,

@@ -33,7 +33,7 @@ static moe_status lying_send(transport *t, transport_peer peer, transport_msg *m
 /* Two nodes that hold everything; the second answers otherwise. A job is under way to both. */
 static exchange *open_world(void (*how)(wire_result *r))
 {
-    const world_options o = {.numeric_class = COMPUTE_CLASS_CPU_F32_1,
+    const world_options o = {.numeric_class = COMPUTE_CLASS_F32_1,
                              .n_layers = 1,
                              .n_experts = 10,
                              .k = 3,

@@ -47,7 +47,7 @@ static int run_job(int every)
 
 static void open_world(uint32_t n_nodes, uint32_t replication)
 {
-    const world_options o = {.numeric_class = COMPUTE_CLASS_CPU_F32_1,
+    const world_options o = {.numeric_class = COMPUTE_CLASS_F32_1,
                              .n_layers = 2,
                              .n_experts = 12,
                              .k = 3,
@@ -174,7 +174,7 @@ static transport *open_behind_obstacle(const char *id)
 /* With signs of life, and node 0 behind an obstacle. */
 static void open_world_with_beats(uint32_t replication)
 {
-    const world_options o = {.numeric_class = COMPUTE_CLASS_CPU_F32_1,
+    const world_options o = {.numeric_class = COMPUTE_CLASS_F32_1,
                              .n_layers = 2,
                              .n_experts = 12,
                              .k = 3,

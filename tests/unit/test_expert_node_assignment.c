@@ -82,7 +82,7 @@ static cluster *join(cluster_role role, const char *id, size_t store, void (*cha
                          .address = "localhost:1",
                          .incarnation = 7 + store,
                          .model = {.family = "test",
-                                   .numeric_class = "cpu-f32-1",
+                                   .numeric_class = "f32-1",
                                    .space = test_space(N_LAYERS, N_EXPERTS),
                                    .k = 2,
                                    .d_model = 8,

@@ -141,7 +141,7 @@ static void check_isa(const char *dir, void *ctx)
 {
     model_fixture_options o = model_fixture_defaults(dir);
 
-    o.numeric_class = COMPUTE_CLASS_CPU_F32_1;
+    o.numeric_class = COMPUTE_CLASS_F32_1;
     o.auto_class = false;
     o.isa = *(const compute_isa *)ctx;
     check_against_oracle(dir, "expected.safetensors", &o, NULL);

@@ -35,14 +35,14 @@ static router_set *open_set(int32_t last)
 static int setup(void **state)
 {
     static const model_config c = {.n_layers = 1, .n_kv_heads = 1, .head_dim = 8};
-    const compute_class cls = COMPUTE_CLASS_CPU_F32_1;
+    const compute_class cls = COMPUTE_CLASS_F32_1;
     world *w = calloc(1, sizeof *w);
     moe_error err;
 
     assert_int_equal(moe_threads_open(1, NULL, &w->threads), MOE_OK);
     const compute_device_options d = {
         .numeric_class = cls, .isa = COMPUTE_ISA_PORTABLE, .threads = w->threads, .max_rows = 1, .max_context = PAGE};
-    assert_ok(compute_cpu_open(&d, &w->device, &err), err);
+    assert_ok(compute_open("cpu", &d, &w->device, &err), err);
     assert_ok(model_kv_open(&c, w->device, N_PAGES * model_kv_page_bytes(&c, cls), true, &w->kv, &err), err);
     w->set = open_set(1);
     w->other = open_set(2);

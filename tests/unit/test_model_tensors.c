@@ -1,5 +1,6 @@
 #include "tests/support/support.h"
 
+#include "compute/math.h"
 #include "model/model.h"
 
 #include <stdlib.h>
@@ -503,26 +504,26 @@ static compute_class class_with(const char *retype, const char *type, bool keep_
 static void the_class_of_a_bf16_checkpoint_is_bf16(void **state)
 {
     (void)state;
-    assert_int_equal(class_with("", "BF16", false), COMPUTE_CLASS_CPU_BF16_1);
+    assert_int_equal(class_with("", "BF16", false), COMPUTE_CLASS_BF16_1);
 }
 
 static void the_class_of_f32_and_f16_checkpoints_is_f32(void **state)
 {
     (void)state;
-    assert_int_equal(class_with("", "F32", false), COMPUTE_CLASS_CPU_F32_1);
-    assert_int_equal(class_with("", "F16", false), COMPUTE_CLASS_CPU_F32_1);
+    assert_int_equal(class_with("", "F32", false), COMPUTE_CLASS_F32_1);
+    assert_int_equal(class_with("", "F16", false), COMPUTE_CLASS_F32_1);
 }
 
 static void the_class_is_f32_as_soon_as_one_matrix_is_not_bf16(void **state)
 {
     (void)state;
-    assert_int_equal(class_with("proj", "BF16", false), COMPUTE_CLASS_CPU_F32_1); /* embedding and head stay F32 */
+    assert_int_equal(class_with("proj", "BF16", false), COMPUTE_CLASS_F32_1); /* embedding and head stay F32 */
 }
 
 static void norms_and_routers_do_not_decide_the_class(void **state)
 {
     (void)state;
-    assert_int_equal(class_with("", "BF16", true), COMPUTE_CLASS_CPU_BF16_1);
+    assert_int_equal(class_with("", "BF16", true), COMPUTE_CLASS_BF16_1);
 }
 
 static void the_bytes_of_an_expert_are_those_of_its_three_matrices(void **state)
@@ -569,7 +570,7 @@ static void an_expert_beyond_the_checkpoint_is_not_found(void **state)
 /* One row of ones through expert 3 of layer 1; the answer's bits. */
 static void run_expert(const fixture *f, float out[WIDTH])
 {
-    compute_device_options options = {.numeric_class = COMPUTE_CLASS_CPU_F32_1,
+    compute_device_options options = {.numeric_class = COMPUTE_CLASS_F32_1,
                                       .isa = COMPUTE_ISA_PORTABLE,
                                       .max_rows = 1,
                                       .max_ffn_rows = 1,
@@ -583,7 +584,7 @@ static void run_expert(const fixture *f, float out[WIDTH])
     moe_error err = {.text = ""};
 
     assert_int_equal(moe_threads_open(1, compute_thread_init, &options.threads), MOE_OK);
-    assert_ok(compute_cpu_open(&options, &d, &err), err);
+    assert_ok(compute_open("cpu", &options, &d, &err), err);
     assert_ok(model_expert_open(&f->config, f->tensors, d, COMPUTE_PACKED, 1, 3, &expert, &err), err);
     x = d->ops->alloc(d, sizeof ones);
     y = d->ops->alloc(d, sizeof ones);

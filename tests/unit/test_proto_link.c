@@ -91,7 +91,7 @@ static void member_open(member *m, link_role role, const char *secret)
                             .max_picks = 8}};
     (void)snprintf(m->hello.member, sizeof m->hello.member, "m%u", (unsigned)role);
     (void)snprintf(m->hello.cluster, sizeof m->hello.cluster, "conclave");
-    (void)snprintf(m->hello.numeric_class, sizeof m->hello.numeric_class, "cpu-f32-1");
+    (void)snprintf(m->hello.numeric_class, sizeof m->hello.numeric_class, "f32-1");
     assert_int_equal(wire_key_init(&m->key, secret, strlen(secret)), MOE_OK);
     m->side = (link_side){.role = role,
                           .hello = &m->hello,

@@ -10,7 +10,7 @@ static wire_hello hello(wire_role role, const char *member, unsigned char nonce)
 {
     wire_hello h = {.role = (uint16_t)role,
                     .cluster = "conclave",
-                    .numeric_class = "cpu-f32-1",
+                    .numeric_class = "f32-1",
                     .d_model = 16,
                     .max_message = 4096,
                     .max_rows = 4,

@@ -43,7 +43,7 @@ static wire_hello a_hello(void)
                     .member = "node-1",
                     .incarnation = 0x0123456789abcdefu,
                     .cluster = "conclave",
-                    .numeric_class = "cpu-f32-1",
+                    .numeric_class = "f32-1",
                     .d_model = 16,
                     .max_message = 1 << 20,
                     .max_rows = 64,
@@ -288,7 +288,7 @@ static void members_that_do_not_belong_together_are_denied(void **state)
     width.d_model++;
     role.role = WIRE_COORDINATOR;
     denies(cluster, "cluster Xonclave");
-    denies(numeric, "computes in class Xpu-f32-1");
+    denies(numeric, "computes in class X32-1");
     denies(model, "another model");
     denies(width, "another model");
     denies(role, "is a coordinator, this member a coordinator");

@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "compute/math.h"
 #include "router/router.h"
 
 static const int32_t ids_4[] = {0, 1, 2, 3};

@@ -1,6 +1,6 @@
 #include "tests/support/support.h"
 
-#include "compute/compute.h"
+#include "compute/math.h"
 #include "sampling/sampling.h"
 
 #include <math.h>
