@@ -108,6 +108,31 @@ static moe_status attempts_open(exchange *x)
     return MOE_OK;
 }
 
+static moe_status dispatches_open(exchange *x, size_t n, size_t frame_bytes)
+{
+    x->dispatch_bytes = transport_frames_bytes(n, frame_bytes);
+    x->dispatch_memory = compute_host_alloc(x->o.device, x->dispatch_bytes);
+    x->filling = calloc(n, sizeof *x->filling);
+    if (x->dispatch_memory == NULL || x->filling == NULL) {
+        return MOE_ERR_NO_MEMORY;
+    }
+    return transport_frames_open(x->o.transport, n, frame_bytes, x->dispatch_memory, &x->dispatches);
+}
+
+/* Frames that the device writes are its own until it has. */
+static void dispatches_close(exchange *x)
+{
+    for (size_t i = 0; i < x->n_filling; i++) {
+        moe_status status = x->o.device->ops->wait(x->o.device, x->filling[i].ticket);
+
+        (void)status; /* a device that has failed writes nothing any more */
+        transport_frame_release(x->filling[i].frame);
+    }
+    transport_frames_close(x->dispatches);
+    compute_host_free(x->o.device, x->dispatch_memory, x->dispatch_bytes);
+    free(x->filling);
+}
+
 static moe_status buffers_open(exchange *x)
 {
     const exchange_options *o = &x->o;
@@ -122,11 +147,11 @@ static moe_status buffers_open(exchange *x)
     }
     moe_status status = router_plan_open(o->max_rows, o->k, router_space_widest(o->space), &x->plan);
     if (status == MOE_OK) {
-        status = transport_frames_open(o->transport, N_SMALL, WIRE_SMALL_BYTES, &x->small);
+        status = transport_frames_open(o->transport, N_SMALL, WIRE_SMALL_BYTES, NULL, &x->small);
     }
     if (status == MOE_OK) {
         size_t n = MOE_MIN(MOE_MAX(DISPATCH_POOL / frame_bytes, 2 * (size_t)o->micro_batches), N_DISPATCHES);
-        status = transport_frames_open(o->transport, n, frame_bytes, &x->dispatches);
+        status = dispatches_open(x, n, frame_bytes);
     }
     if (status == MOE_OK) {
         x->holds.bits = exchange_holds_alloc(o->space);
@@ -180,7 +205,7 @@ void exchange_close(exchange *x)
         free(x->runs[mb].picks);
     }
     free(x->holds.bits);
-    transport_frames_close(x->dispatches);
+    dispatches_close(x);
     transport_frames_close(x->small);
     router_plan_close(x->plan);
     router_placement_unref(x->placement);
@@ -291,31 +316,11 @@ void exchange_replan(exchange *x)
 }
 
 /* ------------------------------------------------------------------------------------------------ sending */
-/* Writes the part's rows; rows that follow each other in x are fetched together. */
-static moe_status fetch_rows(exchange *x, const exchange_run *run, const router_plan_part *part, unsigned char *to)
+/* Its rows are on their way when this returns. */
+static void write_dispatch(exchange *x, const exchange_run *run, const router_plan_part *part, exchange_filling *f)
 {
     compute_device *device = x->o.device;
-
-    for (uint32_t i = 0; i < part->n_rows;) {
-        uint32_t first = i;
-
-        do {
-            i++;
-        } while (i < part->n_rows && part->rows[i] == part->rows[first] + (i - first));
-        moe_status status = device->ops->download(device, to + first * x->row_bytes,
-                                                  compute_at_const(run->job.x, part->rows[first] * x->row_bytes),
-                                                  (i - first) * x->row_bytes);
-        if (status != MOE_OK) {
-            return status;
-        }
-    }
-    return MOE_OK;
-}
-
-static size_t write_dispatch(exchange *x, const exchange_run *run, const router_plan_part *part,
-                             const wire_request *request, transport_frame *f, moe_status *status_out)
-{
-    const wire_dispatch head = {.request = *request,
+    const wire_dispatch head = {.request = f->request,
                                 .epoch = router_placement_epoch(x->placement),
                                 .d_model = x->o.d_model,
                                 .dtype = x->dtype,
@@ -324,7 +329,7 @@ static size_t write_dispatch(exchange *x, const exchange_run *run, const router_
                                 .n_picks = part->n_picks};
     moe_buf b;
 
-    moe_buf_init(&b, f->data, transport_frames_capacity(x->dispatches));
+    moe_buf_init(&b, f->frame->data, transport_frames_capacity(x->dispatches));
     wire_dispatch_begin(&b, &head);
     for (uint32_t g = 0; g < part->n_groups; g++) {
         wire_put_group(&b, (wire_group){part->groups[g].expert_id, part->groups[g].n_picks});
@@ -334,36 +339,63 @@ static size_t write_dispatch(exchange *x, const exchange_run *run, const router_
     }
     unsigned char *rows = wire_put_rows(&b, part->n_rows, x->o.d_model, x->dtype);
     MOE_ASSERT(rows != NULL); /* the plan was told the limits that the frames were made for */
-    *status_out = fetch_rows(x, run, part, rows);
-    return *status_out == MOE_OK ? wire_finish(&b) : 0;
+    f->n_bytes = b.used;
+    f->ticket = device->ops->gather_out(device, rows, run->job.x, part->rows, x->row_bytes, part->n_rows);
 }
 
-/* Sends one part as a new attempt. MOE_ERR_BUSY: no attempt or no buffer is free now. Other errors are the device's. */
+/* Its rows are in the frame. An attempt that has lost its picks meanwhile sends nothing. */
+static void leave(exchange *x, const exchange_filling *f, uint64_t now)
+{
+    exchange_attempt *a = f->attempt;
+    exchange_node *node = &x->nodes[f->node];
+    moe_buf b;
+
+    if (!wire_request_equal(&a->request, &f->request) || a->state != ATTEMPT_OPEN) {
+        a->state = wire_request_equal(&a->request, &f->request) ? ATTEMPT_FREE : a->state;
+        transport_frame_release(f->frame);
+        return;
+    }
+    moe_buf_init(&b, f->frame->data, transport_frames_capacity(x->dispatches));
+    b.used = f->n_bytes;
+    a->sent_ns = now;
+    a->hedge_ns = now + exchange_speed_hedge_ns(x, node, a->cost);
+    a->deadline_ns = now + x->o.dispatch_timeout_ns;
+    exchange_wake_at(x, a->hedge_ns);
+    exchange_mute_owes(node, a->cost, now);
+    x->stats.frames_sent++;
+    x->stats.bytes_sent += f->n_bytes;
+    transport_frame_post(f->frame, a->peer, wire_finish(&b));
+}
+
+/* Sends one part as a new attempt, at once if the device has no need of time. MOE_ERR_BUSY: no attempt or no buffer is free
+ * now. Other errors are the device's. */
 static moe_status send_part(exchange *x, exchange_run *run, const router_plan_part *part, uint64_t now)
 {
     uint32_t node = x->node_of[part->node];
     exchange_attempt *a = exchange_take_attempt(x);
-    transport_frame *f = a == NULL ? NULL : transport_frames_take(x->dispatches);
-    moe_status status;
+    transport_frame *frame = a == NULL ? NULL : transport_frames_take(x->dispatches);
 
-    if (f == NULL) {
+    if (frame == NULL) {
         return MOE_ERR_BUSY;
     }
-    const wire_request request = {x->o.coordinator_id, run->step, run->job.layer, run->job.micro_batch,
-                                  run->next_attempt++};
-    size_t n_bytes = write_dispatch(x, run, part, &request, f, &status);
-    if (status != MOE_OK) {
-        transport_frame_release(f);
+    exchange_filling f = {
+        .frame = frame,
+        .attempt = a,
+        .node = node,
+        .request = {x->o.coordinator_id, run->step, run->job.layer, run->job.micro_batch, run->next_attempt++}};
+    write_dispatch(x, run, part, &f);
+    moe_status status = x->o.device->ops->reached(x->o.device, f.ticket);
+    if (status != MOE_OK && status != MOE_ERR_BUSY) {
+        transport_frame_release(frame);
         return status;
     }
     a->state = ATTEMPT_OPEN;
     a->node = node;
     a->peer = x->nodes[node].peer;
-    a->request = request;
+    a->request = f.request;
     a->sent_ns = now;
     a->cost = part->cost;
-    a->hedge_ns = now + exchange_speed_hedge_ns(x, &x->nodes[node], part->cost);
-    a->deadline_ns = now + x->o.dispatch_timeout_ns;
+    a->hedge_ns = a->deadline_ns = UINT64_MAX; /* until it leaves */
     a->n_rows = part->n_rows;
     a->n_picks = part->n_picks;
     memcpy(a->picks, part->picks, part->n_picks * sizeof *a->picks);
@@ -371,12 +403,45 @@ static moe_status send_part(exchange *x, exchange_run *run, const router_plan_pa
         run->picks[part->picks[i]] = PICK_SENT;
     }
     run->n_waiting -= part->n_picks;
-    exchange_wake_at(x, a->hedge_ns);
-    exchange_mute_owes(&x->nodes[node], part->cost, now);
-    x->stats.frames_sent++;
-    x->stats.bytes_sent += n_bytes;
-    transport_frame_post(f, a->peer, n_bytes);
+    if (status == MOE_OK) {
+        leave(x, &f, now);
+    } else {
+        x->filling[x->n_filling++] = f;
+    }
     return MOE_OK;
+}
+
+static void end_run(exchange *x, exchange_run *run, exchange_state_kind state)
+{
+    run->state = state;
+    exchange_end_attempts(x, run->job.micro_batch);
+}
+
+/* Sends what the device has filled. Returns how many frames there were and are, so that nobody sleeps meanwhile. */
+static unsigned send_filled(exchange *x, uint64_t now)
+{
+    compute_device *device = x->o.device;
+    size_t n = 0, all = x->n_filling;
+
+    for (; n < all; n++) {
+        const exchange_filling *f = &x->filling[n];
+        moe_status status = device->ops->reached(device, f->ticket);
+
+        if (status == MOE_ERR_BUSY) {
+            break;
+        }
+        if (status != MOE_OK && wire_request_equal(&f->attempt->request, &f->request) &&
+            f->attempt->state == ATTEMPT_OPEN) {
+            exchange_run *run = exchange_run_of(x, f->attempt);
+
+            run->status = status;
+            end_run(x, run, EXCHANGE_FAILED);
+        }
+        leave(x, f, now);
+    }
+    x->n_filling = all - n;
+    memmove(x->filling, x->filling + n, x->n_filling * sizeof *x->filling);
+    return (unsigned)all;
 }
 
 /* Marks the placement's nodes that may be used now and narrows the limits to what all of them take. Returns how many
@@ -443,39 +508,33 @@ static moe_status plan_and_send(exchange *x, exchange_run *run, uint64_t now)
 }
 
 /* ------------------------------------------------------------------------------------------------ results */
-static void end_run(exchange *x, exchange_run *run, exchange_state_kind state)
-{
-    run->state = state;
-    exchange_end_attempts(x, run->job.micro_batch);
-}
-
 static uint32_t pick_of(const exchange_attempt *a, uint32_t i)
 {
     return a->picks[i] & ~ATTEMPT_AWAY;
 }
 
-static void finish_picks(exchange *x, exchange_run *run, const exchange_attempt *a, const unsigned char *rows)
+/* What another attempt has answered stays; what is between goes up together. The attempt is over. */
+static void finish_picks(exchange *x, exchange_run *run, exchange_attempt *a, const unsigned char *rows)
 {
     compute_device *device = x->o.device;
 
-    for (uint32_t i = 0; i < a->n_picks;) {
-        uint32_t first = i;
+    for (uint32_t i = 0, n = 0; i <= a->n_picks; i++) {
+        uint32_t pick = i < a->n_picks ? pick_of(a, i) : 0;
 
-        /* Neighbours in the results go up together; what another attempt has answered stays. */
-        while (i < a->n_picks && run->picks[pick_of(a, i)] != PICK_DONE &&
-               pick_of(a, i) == pick_of(a, first) + (i - first)) {
-            run->n_waiting -= run->picks[pick_of(a, i)] == PICK_WAITING;
-            run->picks[pick_of(a, i)] = PICK_DONE;
-            i++;
-        }
-        if (i == first) {
-            i++;
+        if (i < a->n_picks && run->picks[pick] != PICK_DONE) {
+            run->n_waiting -= run->picks[pick] == PICK_WAITING;
+            run->picks[pick] = PICK_DONE;
+            a->picks[i] = pick;
+            n++;
             continue;
         }
-        device->ops->upload(device, compute_at(run->job.results, pick_of(a, first) * x->row_bytes),
-                            rows + first * x->row_bytes, (i - first) * x->row_bytes);
-        run->n_left -= i - first;
-        x->stats.rows_combined += i - first;
+        if (n > 0) {
+            device->ops->scatter_in(device, run->job.results, rows + (i - n) * x->row_bytes, a->picks + (i - n),
+                                    x->row_bytes, n);
+        }
+        run->n_left -= n;
+        x->stats.rows_combined += n;
+        n = 0;
     }
 }
 
@@ -621,6 +680,7 @@ unsigned exchange_progress(exchange *x)
         x->o.poll(x->o.poll_ctx);
     }
     uint64_t now = moe_now_ns(x->o.clock);
+    n += send_filled(x, now);
     run_timers(x, now);
     exchange_coverage_update(x, now);
     atomic_store_explicit(&x->turned_ns, now, memory_order_relaxed);

@@ -81,6 +81,17 @@ typedef struct exchange_attempt {
     uint32_t *picks; /* borrowed [max_picks] in the order asked; ATTEMPT_AWAY: another attempt has it now */
 } exchange_attempt;
 
+/* A DISPATCH whose rows the device still writes: the frame is the device's until the ticket is reached, whatever becomes of
+ * the attempt meanwhile. */
+typedef struct exchange_filling {
+    transport_frame *frame;
+    size_t n_bytes; /* without the checksum yet */
+    compute_ticket ticket;
+    exchange_attempt *attempt;
+    uint32_t node;
+    wire_request request; /* that the attempt had; it may be another one by now */
+} exchange_filling;
+
 /* What a pick is doing. The plan skips all but the first. */
 enum { PICK_WAITING = 0, PICK_SENT = 1, PICK_DONE = 2 };
 
@@ -116,6 +127,10 @@ struct exchange {
     } holds;
     router_plan *plan;
     transport_frames *small, *dispatches;
+    void *dispatch_memory; /* owned [dispatch_bytes], the device's host memory */
+    size_t dispatch_bytes;
+    exchange_filling *filling; /* owned [dispatches], in the order of their tickets */
+    size_t n_filling;
     exchange_attempt *attempts; /* owned [n_attempts] */
     size_t n_attempts;
     uint32_t *attempt_picks; /* owned, all attempts */

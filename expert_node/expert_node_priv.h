@@ -54,6 +54,8 @@ typedef struct node_frame {
     wire_request request;
     uint32_t n_rows, n_picks, first_group, n_groups;
     transport_frame *answer; /* owned until it is posted */
+    size_t n_bytes;          /* of the answer while the device fills it, without the checksum yet */
+    compute_ticket ticket;
 } node_frame;
 
 typedef struct node_batch {
@@ -65,6 +67,7 @@ typedef struct node_batch {
     uint32_t *merged_rows; /* owned [batch_picks] rows of x, one expert after the other */
     compute_group *ffn;    /* owned [batch_picks] one per expert */
     compute_group *call;   /* owned [batch_picks] those of one expert_ffn call */
+    uint32_t *answer_rows; /* owned [batch_picks] rows of out in the order of one answer */
     uint32_t n_frames, n_rows, n_picks, n_groups, n_touched;
 } node_batch;
 
@@ -81,6 +84,10 @@ struct expert_node {
     uint32_t n_blocks, newest_block;
     node_peer *peers; /* owned [max_peers] */
     transport_frames *small, *answers;
+    void *answer_memory; /* owned [answer_bytes], the device's host memory */
+    size_t answer_bytes;
+    node_frame *filling; /* owned [answers]: computed, their results on the way out of the device; in that order */
+    size_t n_filling;
     transport_frames *pieces;        /* NULL: there are no packs */
     uint32_t next_reader;            /* in peers: whose turn it is */
     size_t small_kept, answers_kept; /* of them, for peers that have none out (NODE_OWN_...) */
@@ -116,5 +123,7 @@ void node_batch_close(expert_node *node);
 /* Takes a checked dispatch; runs the batch first when it does not fit. MOE_ERR_BUSY: no buffer for the answer. */
 MOE_NODISCARD moe_status node_batch_add(expert_node *node, transport_peer peer, const wire_dispatch *d);
 void node_batch_run(expert_node *node);
+/* Sends the answers that the device has filled. Returns how many there were and are, so that nobody sleeps meanwhile. */
+unsigned node_answers_send(expert_node *node);
 
 #endif

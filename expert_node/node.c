@@ -70,6 +70,17 @@ static void hello_init(expert_node *node)
     node->o.cluster = node->hello.cluster;
 }
 
+static moe_status answers_open(expert_node *node, size_t n, size_t frame_bytes)
+{
+    node->answer_bytes = transport_frames_bytes(n, frame_bytes);
+    node->answer_memory = compute_host_alloc(node->o.device, node->answer_bytes);
+    node->filling = calloc(n, sizeof *node->filling);
+    if (node->answer_memory == NULL || node->filling == NULL) {
+        return MOE_ERR_NO_MEMORY;
+    }
+    return transport_frames_open(node->o.transport, n, frame_bytes, node->answer_memory, &node->answers);
+}
+
 static moe_status buffers_open(expert_node *node)
 {
     const expert_node_options *o = &node->o;
@@ -82,14 +93,14 @@ static moe_status buffers_open(expert_node *node)
     size_t n_others = o->max_peers - 1;
     node->small_kept = NODE_OWN_SMALL * n_others;
     moe_status status =
-        transport_frames_open(o->transport, SMALL_FRAMES + node->small_kept, WIRE_SMALL_BYTES, &node->small);
+        transport_frames_open(o->transport, SMALL_FRAMES + node->small_kept, WIRE_SMALL_BYTES, NULL, &node->small);
     if (status == MOE_OK) {
         /* One batch is being filled while the answers of another are under way. */
         size_t wanted = 2 * (size_t)o->batch_frames + NODE_OWN_ANSWERS * n_others;
         size_t n = MOE_MIN(MOE_MAX(ANSWER_POOL / answer_bytes, n_others > 0 ? 3 : 2), wanted);
 
         node->answers_kept = MOE_MIN(NODE_OWN_ANSWERS * n_others, n / 2);
-        status = transport_frames_open(o->transport, n, answer_bytes, &node->answers);
+        status = answers_open(node, n, answer_bytes);
     }
     if (status == MOE_OK) {
         status = node_reading_open(node);
@@ -139,6 +150,8 @@ void expert_node_close(expert_node *node)
     node_shard_close(node);
     transport_frames_close(node->pieces);
     transport_frames_close(node->answers);
+    compute_host_free(node->o.device, node->answer_memory, node->answer_bytes);
+    free(node->filling);
     transport_frames_close(node->small);
     free(node->peers);
     router_space_unref(node->o.space);
@@ -151,7 +164,7 @@ unsigned expert_node_progress(expert_node *node)
     unsigned n = node->o.transport->ops->progress(node->o.transport);
 
     node_check_peers(node);
-    n += node->batch.n_frames;
+    n += node->batch.n_frames + node_answers_send(node);
     node_batch_run(node);
     n += node_reading_turn(node);
     n += node->pieces != NULL ? transport_frames_flush(node->pieces) : 0;

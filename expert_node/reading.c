@@ -7,8 +7,9 @@ moe_status node_reading_open(expert_node *node)
 {
     size_t most = MOE_MIN(node->o.transport->max_message, (size_t)WIRE_PIECE_BYTES + WIRE_MAX_PIECE);
 
-    return node->o.packs.read == NULL ? MOE_OK
-                                      : transport_frames_open(node->o.transport, NODE_MAX_READERS, most, &node->pieces);
+    return node->o.packs.read == NULL
+               ? MOE_OK
+               : transport_frames_open(node->o.transport, NODE_MAX_READERS, most, NULL, &node->pieces);
 }
 
 moe_status node_reading_judge(const expert_node *node, const wire_hello *theirs, moe_error *why)

@@ -10,7 +10,7 @@
  *   merge              walks the chains: ffn[] has one entry per expert in use, and out_row of each group says where in
  *                      `out` its results will be
  *   run_ffn            computes `out`, in calls of at most max_ffn_rows
- *   answer             copies each dispatch's groups out of `out` into its frame
+ *   answer             has each dispatch's groups copied out of `out` into its frame, which leaves when they are there
  *
  * The answer's buffer is taken before a dispatch is accepted: a node that has computed can always answer. */
 #include "expert_node/expert_node_priv.h"
@@ -34,8 +34,10 @@ moe_status node_batch_open(expert_node *node)
     b->merged_rows = calloc(n, sizeof *b->merged_rows);
     b->ffn = calloc(n, sizeof *b->ffn);
     b->call = calloc(n, sizeof *b->call);
+    b->answer_rows = calloc(n, sizeof *b->answer_rows);
     bool ok = b->x != NULL && b->out != NULL && b->frames != NULL && b->groups != NULL && b->pick_rows != NULL &&
-              b->touched != NULL && b->merged_rows != NULL && b->ffn != NULL && b->call != NULL;
+              b->touched != NULL && b->merged_rows != NULL && b->ffn != NULL && b->call != NULL &&
+              b->answer_rows != NULL;
     return ok ? MOE_OK : MOE_ERR_NO_MEMORY;
 }
 
@@ -46,6 +48,13 @@ void node_batch_close(expert_node *node)
     for (uint32_t i = 0; i < b->n_frames; i++) {
         transport_frame_release(b->frames[i].answer);
     }
+    for (size_t i = 0; i < node->n_filling; i++) { /* they are the device's until it has written them */
+        moe_status status = node->o.device->ops->wait(node->o.device, node->filling[i].ticket);
+
+        (void)status; /* a device that has failed writes nothing any more */
+        transport_frame_release(node->filling[i].answer);
+    }
+    node->n_filling = 0;
     node->o.device->ops->free(node->o.device, b->x);
     node->o.device->ops->free(node->o.device, b->out);
     free(b->frames);
@@ -55,6 +64,7 @@ void node_batch_close(expert_node *node)
     free(b->merged_rows);
     free(b->ffn);
     free(b->call);
+    free(b->answer_rows);
     *b = (node_batch){0};
 }
 
@@ -165,31 +175,42 @@ static void run_ffn(node_batch *b, compute_device *device, size_t row_bytes, siz
     }
 }
 
-/* The results of a frame's groups in the order asked; neighbours in `out` are fetched together. */
-static moe_status fetch_results(expert_node *node, const node_frame *f, unsigned char *to)
+/* The results of a frame's groups in the order asked. */
+static compute_ticket fetch_results(expert_node *node, const node_frame *f, unsigned char *to)
 {
     const node_batch *b = &node->batch;
     compute_device *device = node->o.device;
+    uint32_t n = 0;
 
-    for (uint32_t g = 0; g < f->n_groups;) {
-        const node_group *group = &b->groups[f->first_group + g];
-        uint32_t n = 0;
-
-        do {
-            n += b->groups[f->first_group + g].n;
-            g++;
-        } while (g < f->n_groups && b->groups[f->first_group + g].out_row == group->out_row + n);
-        moe_status status = device->ops->download(
-            device, to, compute_at_const(b->out, group->out_row * node->row_bytes), n * node->row_bytes);
-        if (status != MOE_OK) {
-            return status;
+    for (uint32_t g = f->first_group; g < f->first_group + f->n_groups; g++) {
+        for (uint32_t i = 0; i < b->groups[g].n; i++) {
+            b->answer_rows[n++] = b->groups[g].out_row + i;
         }
-        to += n * node->row_bytes;
     }
-    return MOE_OK;
+    return device->ops->gather_out(device, to, b->out, b->answer_rows, node->row_bytes, n);
 }
 
-static void answer(expert_node *node, const node_frame *f)
+/* status: what the device says of the results. */
+static void send_answer(expert_node *node, const node_frame *f, moe_status status)
+{
+    moe_buf b;
+
+    if (status != MOE_OK) {
+        MOE_ERROR("node %s: layer %u: %s while fetching results", node->o.id, f->request.layer,
+                  moe_status_text(status));
+        transport_frame_release(f->answer);
+        node_refuse(node, f->peer, &f->request, WIRE_REFUSE_FAILED, moe_status_text(status));
+        return;
+    }
+    moe_buf_init(&b, f->answer->data, transport_frames_capacity(node->answers));
+    b.used = f->n_bytes;
+    transport_frame_post(f->answer, f->peer, wire_finish(&b));
+    node->stats.frames++;
+    node->stats.rows += f->n_rows;
+    node->stats.picks += f->n_picks;
+}
+
+static void answer(expert_node *node, node_frame *f)
 {
     const wire_result head = {.request = f->request,
                               .d_model = node->o.d_model,
@@ -202,18 +223,32 @@ static void answer(expert_node *node, const node_frame *f)
     wire_result_begin(&b, &head);
     unsigned char *rows = wire_put_rows(&b, f->n_picks, node->o.d_model, node->dtype);
     MOE_ASSERT(rows != NULL); /* the inbox has compared the size with the limits */
-    moe_status status = fetch_results(node, f, rows);
-    if (status != MOE_OK) {
-        MOE_ERROR("node %s: layer %u: %s while fetching results", node->o.id, f->request.layer,
-                  moe_status_text(status));
-        transport_frame_release(f->answer);
-        node_refuse(node, f->peer, &f->request, WIRE_REFUSE_FAILED, moe_status_text(status));
-        return;
+    f->n_bytes = b.used;
+    f->ticket = fetch_results(node, f, rows);
+    moe_status status = node->o.device->ops->reached(node->o.device, f->ticket);
+    if (status == MOE_ERR_BUSY) {
+        node->filling[node->n_filling++] = *f;
+    } else {
+        send_answer(node, f, status);
     }
-    transport_frame_post(f->answer, f->peer, wire_finish(&b));
-    node->stats.frames++;
-    node->stats.rows += f->n_rows;
-    node->stats.picks += f->n_picks;
+}
+
+unsigned node_answers_send(expert_node *node)
+{
+    compute_device *device = node->o.device;
+    size_t n = 0, all = node->n_filling;
+
+    for (; n < all; n++) {
+        moe_status status = device->ops->reached(device, node->filling[n].ticket);
+
+        if (status == MOE_ERR_BUSY) {
+            break;
+        }
+        send_answer(node, &node->filling[n], status);
+    }
+    node->n_filling = all - n;
+    memmove(node->filling, node->filling + n, node->n_filling * sizeof *node->filling);
+    return (unsigned)all;
 }
 
 void node_batch_run(expert_node *node)

@@ -6,18 +6,24 @@
 struct transport_frames {
     transport *transport; /* borrowed */
     size_t n_frames, capacity, bytes, n_out;
-    unsigned char *memory;   /* owned [bytes] */
+    unsigned char *owned;    /* [bytes]; NULL: the caller's memory is used */
     transport_frame *frames; /* owned [n_frames] */
     transport_frame *free;
     transport_frame *waiting, **waiting_end; /* posted while the transport was busy */
 };
 
-moe_status transport_frames_open(transport *t, size_t n_frames, size_t capacity, transport_frames **out)
+size_t transport_frames_bytes(size_t n_frames, size_t capacity)
 {
-    size_t stride = moe_round_up(capacity, 64);
-    size_t bytes;
+    size_t stride = moe_round_up(capacity, 64), bytes;
 
-    if (stride < capacity || __builtin_mul_overflow(n_frames, stride, &bytes)) {
+    return stride < capacity || __builtin_mul_overflow(n_frames, stride, &bytes) ? 0 : bytes;
+}
+
+moe_status transport_frames_open(transport *t, size_t n_frames, size_t capacity, void *memory, transport_frames **out)
+{
+    size_t stride = moe_round_up(capacity, 64), bytes = transport_frames_bytes(n_frames, capacity);
+
+    if (bytes == 0) {
         return MOE_ERR_NO_MEMORY;
     }
     transport_frames *buffers = calloc(1, sizeof *buffers);
@@ -26,15 +32,17 @@ moe_status transport_frames_open(transport *t, size_t n_frames, size_t capacity,
     }
     *buffers = (transport_frames){.transport = t, .n_frames = n_frames, .capacity = capacity, .bytes = bytes};
     buffers->waiting_end = &buffers->waiting;
-    buffers->memory = moe_pages_alloc(bytes);
+    if (memory == NULL) {
+        memory = buffers->owned = moe_pages_alloc(bytes);
+    }
     buffers->frames = calloc(n_frames, sizeof *buffers->frames);
-    if (buffers->memory == NULL || buffers->frames == NULL) {
+    if (memory == NULL || buffers->frames == NULL) {
         transport_frames_close(buffers);
         return MOE_ERR_NO_MEMORY;
     }
     for (size_t i = 0; i < n_frames; i++) {
         buffers->frames[i] =
-            (transport_frame){.owner = buffers, .data = buffers->memory + i * stride, .next = buffers->free};
+            (transport_frame){.owner = buffers, .data = (unsigned char *)memory + i * stride, .next = buffers->free};
         buffers->free = &buffers->frames[i];
     }
     *out = buffers;
@@ -53,7 +61,7 @@ void transport_frames_close(transport_frames *buffers)
         transport_frame_release(f);
     }
     MOE_ASSERT(buffers->n_out == 0);
-    moe_pages_free(buffers->memory, buffers->bytes);
+    moe_pages_free(buffers->owned, buffers->bytes);
     free(buffers->frames);
     free(buffers);
 }

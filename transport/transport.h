@@ -226,13 +226,17 @@ typedef struct transport_frames transport_frames;
 typedef struct transport_frame {
     transport_msg msg; /* first: done() finds the frame by it */
     transport_frames *owner;
-    unsigned char *data; /* [capacity] 64-byte aligned; pages are touched only when used */
+    unsigned char *data; /* [capacity] 64-byte aligned; of their own memory pages are touched only when used */
     transport_peer peer; /* 0 until it is known, and while the frame is free */
     struct transport_frame *next;
 } transport_frame;
 
-/* All frames go out by t (borrowed). */
-MOE_NODISCARD moe_status transport_frames_open(transport *t, size_t n_frames, size_t capacity, transport_frames **out);
+/* What so many frames take; 0: more than there can be. */
+size_t transport_frames_bytes(size_t n_frames, size_t capacity);
+/* All frames go out by t (borrowed). memory: of transport_frames_bytes, 64-byte aligned, borrowed until they are closed; NULL:
+ * of their own. */
+MOE_NODISCARD moe_status transport_frames_open(transport *t, size_t n_frames, size_t capacity, void *memory,
+                                               transport_frames **out);
 void transport_frames_close(transport_frames *buffers); /* none is being sent: the endpoint was closed before */
 transport_frame *transport_frames_take(transport_frames *buffers); /* NULL when all are out */
 /* As take, where there are many peers: one that does not read shall hold up itself alone. Who has n_own frames out gets a

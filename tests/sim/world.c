@@ -9,7 +9,7 @@ static world *the_world; /* compute ops carry no context of the test's */
 
 /* ----------------------------------------------------------------------------------------------- device and experts */
 /* Results may be written once each, while their job is open, and only with what the oracle says. */
-static void watch_upload(world *w, const unsigned char *to, const unsigned char *from, size_t bytes)
+static void watch_result(world *w, const unsigned char *to, const unsigned char *from)
 {
     for (uint32_t c = 0; c < w->o.n_coordinators; c++) {
         for (uint32_t mb = 0; mb < w->o.micro_batches; mb++) {
@@ -21,19 +21,59 @@ static void watch_upload(world *w, const unsigned char *to, const unsigned char 
             }
             size_t pick = (size_t)(to - results) / w->row_bytes;
             assert_true(j->open);
-            assert_int_equal(bytes % w->row_bytes, 0);
-            assert_memory_equal(from, j->expected + pick * w->row_bytes, bytes);
-            for (size_t i = 0; i < bytes / w->row_bytes; i++) {
-                assert_int_equal(j->written[pick + i]++, 0);
-            }
+            assert_memory_equal(from, j->expected + pick * w->row_bytes, w->row_bytes);
+            assert_int_equal(j->written[pick]++, 0);
         }
     }
 }
 
-static void upload(compute_device *d, compute_mem *to, const void *from, size_t bytes)
+static void scatter_in(compute_device *d, compute_mem *to, const void *from, const uint32_t *rows, size_t row_bytes,
+                       size_t n)
 {
-    watch_upload(the_world, (const unsigned char *)to, from, bytes);
-    the_world->upload(d, to, from, bytes);
+    assert_int_equal(row_bytes, the_world->row_bytes);
+    for (size_t i = 0; i < n; i++) {
+        watch_result(the_world, (const unsigned char *)compute_at_const(to, rows[i] * row_bytes),
+                     (const unsigned char *)from + i * row_bytes);
+    }
+    the_world->scatter_in(d, to, from, rows, row_bytes, n);
+}
+
+/* Until its ticket is reached the memory holds a pattern, and is the device's to write. */
+static compute_ticket late_gather_out(compute_device *d, void *to, const compute_mem *from, const uint32_t *rows,
+                                      size_t row_bytes, size_t n)
+{
+    world_late *l = malloc(sizeof *l + n * row_bytes), **end = &the_world->late;
+
+    assert_non_null(l);
+    *l = (world_late){.to = to, .bytes = n * row_bytes, .ticket = ++the_world->last_ticket};
+    assert_int_equal(the_world->gather_out(d, l->rows, from, rows, row_bytes, n), 0);
+    memset(to, PATTERN, l->bytes);
+    while (*end != NULL) {
+        end = &(*end)->next;
+    }
+    *end = l;
+    return l->ticket;
+}
+
+static moe_status late_wait(compute_device *d, compute_ticket t)
+{
+    (void)d;
+    while (the_world->late != NULL && the_world->late->ticket <= t) {
+        world_late *l = the_world->late;
+
+        the_world->late = l->next;
+        memcpy(l->to, l->rows, l->bytes);
+        free(l);
+    }
+    return MOE_OK;
+}
+
+static moe_status late_reached(compute_device *d, compute_ticket t)
+{
+    if (the_world->late == NULL || t < the_world->late->ticket) {
+        return MOE_OK;
+    }
+    return the_world->faults_off || moe_random_below(&the_world->random, 3) == 0 ? late_wait(d, t) : MOE_ERR_BUSY;
 }
 
 static void device_open(world *w)
@@ -50,8 +90,14 @@ static void device_open(world *w)
                                             .max_context = 16};
     assert_ok(compute_open("cpu", &options, &w->device, &err), err);
     w->ops = *w->device->ops;
-    w->upload = w->ops.upload;
-    w->ops.upload = upload;
+    w->scatter_in = w->ops.scatter_in;
+    w->ops.scatter_in = scatter_in;
+    w->gather_out = w->ops.gather_out;
+    if (w->o.late_device) {
+        w->ops.gather_out = late_gather_out;
+        w->ops.reached = late_reached;
+        w->ops.wait = late_wait;
+    }
     w->device->ops = &w->ops;
     w->row_bytes = w->o.d_model * compute_dtype_bytes(compute_class_dtype(w->o.numeric_class));
 }
@@ -318,6 +364,7 @@ void world_close(world *w)
             free(w->weights[l][e]);
         }
     }
+    assert_null(w->late);
     compute_close(w->device);
     moe_threads_close(w->threads);
 }
@@ -355,7 +402,7 @@ static void draw_rows(world *w, world_job *j)
             narrow[i] = compute_bf16_from_f32(wide[i]);
         }
         const void *from = bf16 ? (const void *)narrow : (const void *)wide;
-        w->upload(w->device, compute_at(j->x, row * w->row_bytes), from, w->row_bytes);
+        w->ops.upload(w->device, compute_at(j->x, row * w->row_bytes), from, w->row_bytes);
     }
 }
 
@@ -404,7 +451,7 @@ void world_job_make(world *w, uint32_t coordinator, uint32_t micro_batch)
     unsigned char *pattern = malloc(n * w->row_bytes);
     assert_non_null(pattern);
     memset(pattern, PATTERN, n * w->row_bytes);
-    w->upload(w->device, j->results, pattern, n * w->row_bytes);
+    w->ops.upload(w->device, j->results, pattern, n * w->row_bytes);
     free(pattern);
     j->open = true;
 }

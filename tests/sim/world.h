@@ -29,6 +29,7 @@ typedef struct world_options {
     size_t max_ffn_rows; /* 0: plenty */
     uint64_t seed;
     uint64_t dispatch_timeout_ns, heartbeat_ns;
+    bool late_device; /* rows come out of it some time after they were asked for */
     bool faulty;
     uint32_t per_mille[TRANSPORT_N_FAULTS];
     /* Another network than the loopback: opens a member's endpoint, and names its address. */
@@ -61,14 +62,28 @@ typedef struct world_job {
     bool open;               /* results may be written */
 } world_job;
 
+/* Rows on their way out of a device that takes its time. */
+typedef struct world_late {
+    struct world_late *next;
+    compute_ticket ticket;
+    void *to;
+    size_t bytes;
+    unsigned char rows[];
+} world_late;
+
 typedef struct world {
     world_options o;
     moe_random random;
     moe_clock_virtual clock;
     moe_threads *threads;
     compute_device *device;
-    compute_ops ops; /* the device's, with upload watched */
-    void (*upload)(compute_device *d, compute_mem *to, const void *from, size_t bytes);
+    compute_ops ops; /* the device's, with what goes up watched, and what goes down late */
+    void (*scatter_in)(compute_device *d, compute_mem *to, const void *from, const uint32_t *rows, size_t row_bytes,
+                       size_t n);
+    compute_ticket (*gather_out)(compute_device *d, void *to, const compute_mem *from, const uint32_t *rows,
+                                 size_t row_bytes, size_t n);
+    world_late *late; /* owned, oldest first */
+    compute_ticket last_ticket;
     size_t row_bytes;
     void *weights[WORLD_MAX_LAYERS][WORLD_MAX_EXPERTS];           /* owned: gate, up, down in class dtype */
     compute_expert *experts[WORLD_MAX_LAYERS][WORLD_MAX_EXPERTS]; /* the oracle's */

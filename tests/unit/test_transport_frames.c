@@ -28,7 +28,7 @@ static void a_taken_frame_is_nobody_elses(void **state)
     transport_frames *frames = NULL;
 
     (void)state;
-    assert_int_equal(transport_frames_open(&fake, 2, 100, &frames), MOE_OK);
+    assert_int_equal(transport_frames_open(&fake, 2, 100, NULL, &frames), MOE_OK);
     transport_frame *a = transport_frames_take(frames);
     transport_frame *b = transport_frames_take(frames);
     assert_ptr_not_equal(a, b);
@@ -50,7 +50,7 @@ static void each_peer_can_have_its_own_frames(void **state)
     size_t n = 0;
 
     (void)state;
-    assert_int_equal(transport_frames_open(&fake, ALL, 100, &frames), MOE_OK);
+    assert_int_equal(transport_frames_open(&fake, ALL, 100, NULL, &frames), MOE_OK);
     while (n < ALL && (f[n] = transport_frames_take_for(frames, 1, OWN, KEPT)) != NULL) {
         n++;
     }
@@ -80,7 +80,7 @@ static void frames_are_aligned(void **state)
     transport_frames *frames = NULL;
 
     (void)state;
-    assert_int_equal(transport_frames_open(&fake, 3, 65, &frames), MOE_OK);
+    assert_int_equal(transport_frames_open(&fake, 3, 65, NULL, &frames), MOE_OK);
     transport_frame *f[3];
     for (int i = 0; i < 3; i++) {
         f[i] = transport_frames_take(frames);
@@ -98,8 +98,8 @@ static void sizes_that_overflow_are_refused(void **state)
     transport_frames *frames = NULL;
 
     (void)state;
-    assert_int_equal(transport_frames_open(&fake, SIZE_MAX / 4, 64, &frames), MOE_ERR_NO_MEMORY);
-    assert_int_equal(transport_frames_open(&fake, 1, SIZE_MAX, &frames), MOE_ERR_NO_MEMORY);
+    assert_int_equal(transport_frames_open(&fake, SIZE_MAX / 4, 64, NULL, &frames), MOE_ERR_NO_MEMORY);
+    assert_int_equal(transport_frames_open(&fake, 1, SIZE_MAX, NULL, &frames), MOE_ERR_NO_MEMORY);
 }
 
 static transport_frames *posted(moe_status status, size_t n)
@@ -109,7 +109,7 @@ static transport_frames *posted(moe_status status, size_t n)
     answer = status;
     busy = 0;
     n_sent = 0;
-    assert_int_equal(transport_frames_open(&fake, 4, 100, &frames), MOE_OK);
+    assert_int_equal(transport_frames_open(&fake, 4, 100, NULL, &frames), MOE_OK);
     for (size_t i = 0; i < n; i++) {
         transport_frame *f = transport_frames_take(frames);
 
