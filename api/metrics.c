@@ -258,6 +258,7 @@ static void put_build(moe_text *out, const metrics_source *source)
     moe_text_printf(out, "\",fingerprint=\"");
     metrics_label(out, info->fingerprint);
     moe_text_printf(out, "\",numeric_class=\"%s\"} 1\n", compute_class_name(info->numeric_class));
+    metrics_put_device(out, info->device);
 }
 
 static void put_loops(moe_text *out, const engine_stats *stats, const metrics_source *source)

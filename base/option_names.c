@@ -21,6 +21,8 @@ static const char *const names[] = {
     "cluster",
     "config",
     "default_max_tokens",
+    "device",
+    "device_module",
     "dispatch_timeout_ms",
     "drain_delay_ms",
     "drain_timeout_ms",

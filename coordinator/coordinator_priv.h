@@ -27,6 +27,7 @@ typedef struct coordinator {
     api_server *health; /* alone; NULL: off */
     api_http *http;     /* NULL: off */
     moe_threads *threads;
+    char place[COMPUTE_MAX_PLACE]; /* of the devices */
     compute_device *device;
     moe_threads *maker_threads; /* one */
     compute_device *maker;      /* makes experts and gates while the device computes */

@@ -153,7 +153,7 @@ static moe_status open_device(coordinator *c, moe_error *err)
                                       .max_context = c->max_context,
                                       .full_scan = c->config.no_early_exit};
 
-    return compute_open("cpu", &options, &c->device, err);
+    return compute_open(c->place, &options, &c->device, err);
 }
 
 static moe_status open_maker(coordinator *c, moe_error *err)
@@ -169,7 +169,7 @@ static moe_status open_maker(coordinator *c, moe_error *err)
     moe_status status = moe_threads_open(1, compute_thread_init, &c->maker_threads);
 
     options.threads = c->maker_threads;
-    return status == MOE_OK ? compute_open("cpu", &options, &c->maker, err) : status;
+    return status == MOE_OK ? compute_open(c->place, &options, &c->maker, err) : status;
 }
 
 /* Computed from the mapping it is the kernel's to keep or not. */
@@ -187,7 +187,7 @@ size_t coordinator_weights_bytes(const coordinator *c)
 static moe_status choose_kv_memory(coordinator *c, size_t *bytes_out, moe_error *err)
 {
     const kv_budget budget = {.asked = c->config.kv_memory,
-                              .available = moe_memory_available(),
+                              .available = member_device_memory(c->device),
                               .weights = coordinator_weights_bytes(c),
                               .page_bytes = model_kv_page_bytes(&c->files.config, c->device->numeric_class),
                               .max_running = c->config.max_running,

@@ -121,6 +121,9 @@ static moe_status start(coordinator *c, const sigset_t *signals, moe_error *err)
         status = read_accepted(c, err);
     }
     if (status == MOE_OK) {
+        status = member_device(&c->config.member, c->place, err);
+    }
+    if (status == MOE_OK) {
         status = coordinator_open_files(c, err);
     }
     if (status == MOE_OK) {

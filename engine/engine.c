@@ -66,6 +66,7 @@ static void fill_info(engine *e)
     e->info = (engine_info){.config = model_get_config(o->model),
                             .tokenizer = o->tokenizer,
                             .numeric_class = model_device(o->model)->numeric_class,
+                            .device = model_device(o->model),
                             .max_context = o->max_context,
                             .default_max_tokens = o->default_max_tokens,
                             .max_queue = o->max_queue,

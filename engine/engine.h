@@ -134,6 +134,7 @@ typedef struct engine_info {
     const model_config *config;
     const tokenizer *tokenizer; /* NULL: token ids only */
     compute_class numeric_class;
+    compute_device *device; /* for what any thread may ask of it */
     char fingerprint[65];
     uint32_t max_context, default_max_tokens, max_queue, max_running;
     size_t kv_capacity_tokens;

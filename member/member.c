@@ -14,7 +14,11 @@
 #define NAME_NS      UINT64_C(1000000000)
 #define LARGE_BYTES  ((size_t)256 << 20)
 
-const char *const member_dtypes[] = {"auto", "f32", "bf16", NULL};
+const char *const member_dtypes[] = {"auto",
+#define X(id, name, option, dtype) option,
+                                     COMPUTE_CLASS_MAP(X)
+#undef X
+                                         NULL};
 const char *const member_weights[] = {"packed", "mapped", NULL};
 
 /* ------------------------------------------------------------------------------------------------ options */
@@ -189,10 +193,44 @@ cluster_alive member_alive(moe_resolver *names, const char *address, const char 
 
 compute_class member_class(const char *dtype, const model_tensors *t)
 {
-    if (strcmp(dtype, "f32") == 0) {
-        return COMPUTE_CLASS_F32_1;
+    for (int c = 0; c < COMPUTE_N_CLASSES; c++) {
+        if (strcmp(dtype, compute_class_of((compute_class)c)->option) == 0) {
+            return (compute_class)c;
+        }
     }
-    return strcmp(dtype, "bf16") == 0 ? COMPUTE_CLASS_BF16_1 : model_tensors_auto_class(t);
+    return model_tensors_auto_class(t);
+}
+
+moe_status member_device(const member_config *m, char place[COMPUTE_MAX_PLACE], moe_error *err)
+{
+    compute_found found;
+    moe_status status = compute_find(m->device, m->device_module, &found, err);
+
+    if (status == MOE_OK) {
+        MOE_INFO("device %s (--device %s): %s", found.place, m->device, found.why);
+        memcpy(place, found.place, sizeof found.place);
+    }
+    return status;
+}
+
+static compute_report report_of(compute_device *d)
+{
+    compute_report r = {.memory_bytes = 0};
+
+    if (d->ops->report != NULL) {
+        d->ops->report(d, &r);
+    }
+    return r;
+}
+
+size_t member_device_total(compute_device *d)
+{
+    return d->ops->report != NULL ? report_of(d).memory_bytes : moe_memory_total();
+}
+
+size_t member_device_memory(compute_device *d)
+{
+    return d->ops->report != NULL ? report_of(d).free_bytes : moe_memory_available();
 }
 
 compute_layout member_layout(const char *weights)

@@ -15,7 +15,7 @@
 typedef struct member_config {
     char *etcd, *cluster, *id, *transport, *secret_file;
     char *etcd_user, *etcd_password_file, *etcd_ca, *etcd_cert, *etcd_key;
-    char *dtype, *isa, *weights, *cache_dir;
+    char *device, *device_module, *dtype, *isa, *weights, *cache_dir;
     uint32_t threads;
 } member_config;
 
@@ -48,10 +48,17 @@ extern const char *const member_dtypes[], *const member_weights[];
         MEMBER_TEXT(at, etcd_ca, NULL, "FILE", "PEM file of the authority that signed etcd's certificate"),            \
         MEMBER_TEXT(at, etcd_cert, NULL, "FILE", "PEM client certificate for etcd, without a common name"),            \
         MEMBER_TEXT(at, etcd_key, NULL, "FILE", "its private key"),                                                    \
+        MEMBER_TEXT(                                                                                                   \
+            at, device, "auto", "DEVICE",                                                                              \
+            "what computes: cpu, cuda or cuda:N (a GPU, by its number); auto: a GPU that can be used if there "        \
+            "is one, else cpu. All give the same bits"),                                                               \
+        MEMBER_TEXT(at, device_module, NULL, "FILE",                                                                   \
+                    "the module of --device cuda; default: libconclave-cuda.so beside this program, or in "            \
+                    "../lib/conclave or ../lib from there"),                                                           \
         MEMBER_CHOICE(at, dtype, "auto", member_dtypes, "DTYPE",                                                       \
                       "numeric class; auto: a node takes its cluster's; else bf16 for BF16 checkpoints, f32 for "      \
                       "others"),                                                                                       \
-        MEMBER_CHOICE(at, isa, "auto", compute_isa_names, "ISA", "instruction set; all give the same bits"),           \
+        MEMBER_CHOICE(at, isa, "auto", compute_isa_names, "ISA", "instruction set of a CPU; all give the same bits"),  \
         MEMBER_CHOICE(at, weights, "packed", member_weights, "LAYOUT",                                                 \
                       "packed: copied into the fastest layout; mapped: used from the files. Matrices that these "      \
                       "store input-major (MoLM's experts) are packed in any case"),                                    \
@@ -93,6 +100,12 @@ MOE_NODISCARD moe_status member_find(moe_resolver *names, const char *address, m
 cluster_alive member_alive(moe_resolver *names, const char *address, const char *own_address);
 /* --dtype and --weights. */
 compute_class member_class(const char *dtype, const model_tensors *t);
+/* What --device comes to here, for compute_open; says so in the log. Before what takes long. Errors: of compute_find. */
+MOE_NODISCARD moe_status member_device(const member_config *m, char place[COMPUTE_MAX_PLACE], moe_error *err);
+/* Bytes that there are, and that weights and caches may still take: of the device if it has memory of its own, else of this
+ * machine or control group. */
+size_t member_device_total(compute_device *d);
+size_t member_device_memory(compute_device *d);
 compute_layout member_layout(const char *weights);
 
 /* What a program ends with whose start has failed: MOE_EXIT_USAGE where another start with the same options and files fails

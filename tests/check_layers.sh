@@ -10,8 +10,9 @@ rooms="base compute checkpoint template tokenizer router sampling model pack cat
 allowed() {
   case $1 in
     base) echo "" ;;
-    compute | template | proto | api/http) echo "base" ;;
+    compute | template | proto) echo "base" ;;
     tokenizer) echo "base template" ;;
+    api/http) echo "base compute" ;;
     checkpoint | router | sampling) echo "base compute" ;;
     model) echo "base compute checkpoint router sampling" ;;
     pack) echo "base compute checkpoint model" ;;

@@ -9,6 +9,7 @@
 #define CONCLAVE_API_HTTP_HTTP_H
 
 #include "base/base.h"
+#include "compute/compute.h"
 
 typedef struct http_server http_server;
 
@@ -56,5 +57,8 @@ typedef struct metrics_transport {
 
 /* auth_failures: those that were found after meeting, by HELLO. */
 void metrics_put_transport(moe_text *out, const metrics_transport *t, uint64_t auth_failures);
+
+/* What computes; its memory and times, if the device has memory of its own. Any thread. */
+void metrics_put_device(moe_text *out, compute_device *d);
 
 #endif

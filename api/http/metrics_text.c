@@ -56,6 +56,32 @@ void metrics_put_transport(moe_text *out, const metrics_transport *t, uint64_t a
                     t->timeouts);
 }
 
+static void put_seconds(moe_text *out, const char *name, const char *help, uint64_t ns)
+{
+    metrics_head(out, name, "counter", help);
+    moe_text_printf(out, "%s %.6f\n", name, (double)ns * 1e-9);
+}
+
+void metrics_put_device(moe_text *out, compute_device *d)
+{
+    compute_report r;
+
+    metrics_head(out, "conclave_device_info", "gauge", "1; what computes.");
+    moe_text_printf(out, "conclave_device_info{device=\"");
+    metrics_label(out, d->name);
+    moe_text_printf(out, "\"} 1\n");
+    if (d->ops->report == NULL) {
+        return;
+    }
+    d->ops->report(d, &r);
+    metrics_gauge(out, "conclave_device_memory_bytes", "Memory of the device.", r.memory_bytes);
+    metrics_gauge(out, "conclave_device_memory_free_bytes", "Of it what no process has taken.", r.free_bytes);
+    metrics_gauge(out, "conclave_device_memory_used_bytes", "Of it what this process has taken.", r.used_bytes);
+    put_seconds(out, "conclave_device_kernel_seconds_total", "Time in which the device computed.", r.kernel_ns);
+    put_seconds(out, "conclave_device_copy_seconds_total", "Time in which it copied from and to the host.", r.copy_ns);
+    metrics_counter(out, "conclave_device_copied_bytes_total", "Bytes of these copies.", r.copied_bytes);
+}
+
 void metrics_put_cluster(moe_text *out, const metrics_cluster *c)
 {
     metrics_gauge(out, "conclave_etcd_connected", "1 while the cluster's store answers.", c->connected);

@@ -64,16 +64,16 @@ static void catch_signals(void)
 /* ------------------------------------------------------------------------------------------------ opening */
 /* What experts may take if --memory does not say; 0 would be no bound. Not what is free at this moment: a node that is
  * started again must come back as the same, or it is given another share. */
-static size_t default_memory(void)
+static size_t default_memory(compute_device *d)
 {
-    size_t bytes = moe_memory_total() / 4 * 3, available = moe_memory_available();
+    size_t bytes = member_device_total(d) / 4 * 3, available = member_device_memory(d);
     char most[MOE_SIZE_TEXT], now[MOE_SIZE_TEXT];
 
     if (bytes > available) {
-        MOE_WARN(
-            "experts may take %s, three quarters of this machine's or control group's memory, but only %s are free: "
-            "give --memory where other programs need the rest",
-            moe_size_text(bytes, most), moe_size_text(available, now));
+        MOE_WARN("experts may take %s, three quarters of the device's, this machine's or control group's memory, but "
+                 "only %s are free: "
+                 "give --memory where other programs need the rest",
+                 moe_size_text(bytes, most), moe_size_text(available, now));
     }
     return MOE_MAX(bytes, (size_t)1);
 }
@@ -131,12 +131,15 @@ static moe_status open_devices(node_program_state *p, compute_class numeric_clas
                                       .max_ffn_rows = (size_t)DISPATCH_ROWS * m->gate.k,
                                       .max_d_ff = m->d_ff,
                                       .max_context = 1};
-    moe_status status = compute_open("cpu", &options, &p->device, err);
+    moe_status status = compute_open(p->place, &options, &p->device, err);
 
     if (status == MOE_OK) {
         options.threads = p->loader_threads;
         options.max_rows = options.max_ffn_rows = 1;
-        status = compute_open("cpu", &options, &p->loader_device, err);
+        status = compute_open(p->place, &options, &p->loader_device, err);
+    }
+    if (status == MOE_OK) {
+        p->memory_bytes = p->config.memory != 0 ? p->config.memory : default_memory(p->device);
     }
     return status;
 }
@@ -493,21 +496,21 @@ static moe_status open_member(node_program_state *p, compute_class numeric_class
     return join(p, err);
 }
 
-/* The class is the cluster's: with --dtype auto the other one is tried when the first is refused. */
+/* The class is the cluster's: with --dtype auto the others are tried when the first is refused. */
 static moe_status become_member(node_program_state *p, moe_error *err)
 {
     compute_class first = member_class(p->config.member.dtype, p->files.tensors);
-    compute_class second = first == COMPUTE_CLASS_F32_1 ? COMPUTE_CLASS_BF16_1 : COMPUTE_CLASS_F32_1;
     moe_error other = {""};
-    moe_status status = open_member(p, first, err);
+    moe_status status = open_member(p, first, err), again = status;
 
-    if (status == MOE_ERR_DENIED && strcmp(p->config.member.dtype, "auto") == 0) {
-        close_member(p);
-        if (open_member(p, second, &other) == MOE_OK) {
-            status = MOE_OK;
+    for (int c = 0; c < COMPUTE_N_CLASSES && again == MOE_ERR_DENIED && strcmp(p->config.member.dtype, "auto") == 0;
+         c++) {
+        if ((compute_class)c != first) {
+            close_member(p);
+            again = open_member(p, (compute_class)c, &other);
         }
     }
-    return status;
+    return again == MOE_OK ? MOE_OK : status;
 }
 
 static moe_status start(node_program_state *p, moe_error *err)
@@ -518,6 +521,9 @@ static moe_status start(node_program_state *p, moe_error *err)
 
     if (status == MOE_OK) {
         status = member_id(&o->member, p->id, err);
+    }
+    if (status == MOE_OK) {
+        status = member_device(&o->member, p->place, err);
     }
     if (status == MOE_OK) {
         status = node_pages_open(p, err);
@@ -539,7 +545,6 @@ static moe_status start(node_program_state *p, moe_error *err)
     if (status == MOE_OK) {
         status = open_packs(p, err);
     }
-    p->memory_bytes = o->memory != 0 ? o->memory : default_memory();
     if (status == MOE_OK) {
         status = become_member(p, err);
     }

@@ -139,6 +139,7 @@ static void put_member(node_program_state *p, moe_text *out)
                     MOE_VERSION, p->id, compute_class_name(p->device->numeric_class));
     metrics_label(out, transport_net_lane(p->transport));
     moe_text_printf(out, "\"} 1\n");
+    metrics_put_device(out, p->device);
     put_node(&s, out);
     put_cluster(p, out);
     metrics_gauge(out, "conclave_node_memory_bytes", "What experts may take.", p->memory_bytes);

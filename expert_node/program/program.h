@@ -28,6 +28,7 @@ typedef struct node_program_state {
     char id[ROUTER_MAX_NODE_ID + 1];
     char address[MOE_ADDRESS_BYTES]; /* advertised */
     size_t memory_bytes;
+    char place[COMPUTE_MAX_PLACE]; /* of the devices */
     moe_threads *threads;
     member_files files;
     compute_device *device;

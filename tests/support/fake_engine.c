@@ -556,6 +556,21 @@ uint64_t engine_now_ns(const engine *e)
     return moe_now_ns(moe_clock_real()) + UINT64_C(3600000000000);
 }
 
+/* A device with memory of its own. */
+static void report(compute_device *d, compute_report *out)
+{
+    (void)d;
+    *out = (compute_report){.memory_bytes = 1000,
+                            .free_bytes = 400,
+                            .used_bytes = 500,
+                            .kernel_ns = 1500000000,
+                            .copy_ns = 250000000,
+                            .copied_bytes = 77};
+}
+
+static const compute_ops device_ops = {.report = report};
+static compute_device device = {.ops = &device_ops, .place = "fake:0", .name = "fake:0 \"GPU\""};
+
 const engine_info *engine_get_info(const engine *e)
 {
     return &e->info;
@@ -682,6 +697,7 @@ engine *fake_engine_open(const fake_options *options)
                                .n_eos = 1,
                                .defaults = model_no_defaults};
     e->info = (engine_info){.config = &e->config,
+                            .device = &device,
                             .tokenizer = options->no_tokenizer ? NULL : &e->tokenizer,
                             .max_context = options->max_context != 0 ? options->max_context : FAKE_MAX_CONTEXT,
                             .default_max_tokens = 16,

@@ -89,6 +89,28 @@ static double value_of(const moe_text *page, const char *name)
     return strtod(at + strlen(line), NULL);
 }
 
+static void the_device_is_named_with_its_memory_and_times(void **state)
+{
+    engine *e = fake_engine_open(&(fake_options){0});
+    fake_cluster *c = fake_cluster_open();
+    const metrics_source source = {.engine = e, .view = fake_cluster_view(c), .model_name = "m"};
+    moe_text page;
+
+    (void)state;
+    moe_text_init(&page, 1000000);
+    metrics_render(&source, &page);
+    assert_contains(moe_text_cstr(&page), "\nconclave_device_info{device=\"fake:0 \\\"GPU\\\"\"} 1\n");
+    assert_true(value_of(&page, "conclave_device_memory_bytes") == 1000);
+    assert_true(value_of(&page, "conclave_device_memory_free_bytes") == 400);
+    assert_true(value_of(&page, "conclave_device_memory_used_bytes") == 500);
+    assert_true(value_of(&page, "conclave_device_kernel_seconds_total") == 1.5);
+    assert_true(value_of(&page, "conclave_device_copy_seconds_total") == 0.25);
+    assert_true(value_of(&page, "conclave_device_copied_bytes_total") == 77);
+    moe_text_fini(&page);
+    fake_cluster_close(c);
+    fake_engine_close(e);
+}
+
 /* A view with what the transport has seen. */
 static const api_view_snapshot *acquire_seen(void *ctx, bool want_replicas)
 {
@@ -168,6 +190,7 @@ int main(void)
         cmocka_unit_test(a_label_that_is_not_utf8_is_cut),
         cmocka_unit_test(a_page_beyond_its_limit_fails_as_a_whole),
         cmocka_unit_test(experts_can_be_left_out),
+        cmocka_unit_test(the_device_is_named_with_its_memory_and_times),
         cmocka_unit_test(what_goes_wrong_between_members_is_told),
         cmocka_unit_test(the_process_is_told_as_the_kernel_has_it),
     };
