@@ -1,10 +1,10 @@
 #!/bin/bash
 # make test: builds and runs everything, plain first, then under sanitizers. Stops at the first configuration that fails.
 #   format    clang-format would change nothing
-#   release   unit, simulator, integration, fuzz corpora
-#   asan      the same under AddressSanitizer and UndefinedBehaviorSanitizer
-#   tsan      what runs in one process (of the engine's identity the first family), and five tests of the cluster of processes, under
-#             ThreadSanitizer
+#   release   unit, simulator, integration, fuzz corpora, and what is said of the tree itself
+#   asan      the programs' tests again under AddressSanitizer and UndefinedBehaviorSanitizer
+#   tsan      those that start threads in one process (tests/alone.cmake; of the engine's identity the first family), and five tests
+#             of the cluster of processes, under ThreadSanitizer
 set -euo pipefail
 cd "$(dirname "$0")/.."
 jobs=${1:-2}

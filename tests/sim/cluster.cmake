@@ -1,8 +1,7 @@
 if(NOT TARGET moe_test_engine OR NOT TARGET moe_pool OR NOT TARGET moe_node_program)
   return()
 endif()
-moe_test(sim_cluster SOURCES sim_cluster.c seeds.c cluster_world.c obstacle.c LIBS moe_test_engine moe_pool moe_node_program moe_wire LABELS sim TIMEOUT 1800)
-moe_test(sim_losses SOURCES sim_losses.c cluster_world.c obstacle.c LIBS moe_test_engine moe_pool moe_node_program moe_wire LABELS sim)
-moe_test(pool_holds SOURCES pool_holds.c cluster_world.c obstacle.c LIBS moe_test_engine moe_pool moe_node_program moe_wire LABELS sim)
-set_tests_properties(sim_cluster PROPERTIES COST 800)
-set_tests_properties(sim_cluster sim_losses pool_holds PROPERTIES ENVIRONMENT "UCX_MEM_EVENTS=n") # docs/transport.md
+# UCX: docs/transport.md.
+moe_test(sim_cluster SOURCES sim_cluster.c seeds.c cluster_world.c obstacle.c LIBS moe_test_engine moe_pool moe_node_program moe_wire LABELS sim TIMEOUT 1800 COST 800 ENVIRONMENT "UCX_MEM_EVENTS=n")
+moe_test(sim_losses SOURCES sim_losses.c cluster_world.c obstacle.c LIBS moe_test_engine moe_pool moe_node_program moe_wire LABELS sim ENVIRONMENT "UCX_MEM_EVENTS=n")
+moe_test(pool_holds SOURCES pool_holds.c cluster_world.c obstacle.c LIBS moe_test_engine moe_pool moe_node_program moe_wire LABELS sim ENVIRONMENT "UCX_MEM_EVENTS=n")

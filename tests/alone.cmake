@@ -1,0 +1,23 @@
+# The tests whose programs start no thread. ThreadSanitizer has nothing to find in them, so that preset does not build them. What this
+# list says is kept true: their own code cannot start one (tests/support/alone.c), in any preset.
+set(MOE_TESTS_ALONE
+  fuzz_address fuzz_catalogue fuzz_channel fuzz_checkpoint_index fuzz_cluster_state fuzz_config fuzz_etcd_watch
+  fuzz_link fuzz_options fuzz_pack fuzz_pickle fuzz_regex fuzz_safetensors fuzz_sentencepiece fuzz_template
+  fuzz_tokenizer_json fuzz_tokenizer_text fuzz_wire fuzz_zip pool_holds sim_cluster sim_exchange sim_losses sim_moves
+  test_api_auth test_api_descriptors test_api_grpc_proto test_api_proto test_base_address test_base_buf
+  test_base_clock test_base_cores test_base_file test_base_guess test_base_json test_base_json_python test_base_log
+  test_base_memory test_base_options test_base_pages test_base_resident test_base_status test_base_support
+  test_base_text test_catalogue test_checkpoint_convert test_checkpoint_files test_checkpoint_index
+  test_checkpoint_mutations test_checkpoint_safetensors test_checkpoint_tool test_cli_convert test_cli_message
+  test_cli_run test_cluster_catalogue test_cluster_etcd test_cluster_member test_cluster_mirror test_cluster_placement
+  test_cluster_seal test_cluster_strangers test_compute_math test_coordinator_advertise test_coordinator_kv_memory
+  test_coordinator_labels test_coordinator_pool test_exchange test_exchange_coverage test_exchange_holds
+  test_exchange_lies test_exchange_speed test_expert_node_alive test_expert_node_inbox
+  test_expert_node_peers test_expert_node_reading test_expert_node_shard test_expert_node_standing test_member_fetch
+  test_model_config test_model_config_others test_model_families test_model_generation test_model_kinds
+  test_model_kv_cache test_model_rope test_model_tensors test_pack test_proto_link test_proto_proof test_proto_wire
+  test_router_gate test_router_placement test_router_plan test_router_set test_router_solver test_router_space
+  test_router_use test_sampling test_sampling_logprobs test_template_origins test_template_refusals
+  test_template_vectors test_tokenizer_chat test_tokenizer_decode test_tokenizer_files test_tokenizer_load
+  test_tokenizer_regex test_tokenizer_sentencepiece test_tokenizer_stages test_transport_channel test_transport_faulty
+  test_transport_frames test_transport_loopback)
