@@ -143,9 +143,14 @@ static void set_why(follower *f, const moe_error *why)
     pthread_mutex_unlock(&f->ledger.lock);
 }
 
+uint64_t follower_now_ms(const follower *f)
+{
+    return f->o.wall_ms != NULL ? f->o.wall_ms(f->o.wall_ctx) : moe_wall_ms();
+}
+
 void follower_try_again(follower *f, uint64_t in_ms)
 {
-    uint64_t at = moe_wall_ms() + in_ms;
+    uint64_t at = follower_now_ms(f) + in_ms;
 
     f->again_ms = f->again_ms == 0 ? at : MOE_MIN(f->again_ms, at);
 }
@@ -224,7 +229,7 @@ static void follow_pending(follower *f, const cluster_state *s, uint64_t *bitmap
 static void follow_former(follower *f, const cluster_state *s, uint64_t *bitmap)
 {
     static const uint64_t none = 0;
-    uint64_t now = moe_wall_ms();
+    uint64_t now = follower_now_ms(f);
     moe_error err = {""};
 
     if (catalogue_get_pending(s->catalogue) != NULL || now < f->former_ms) {
@@ -288,27 +293,44 @@ static void follow(follower *f, const cluster_state *s)
     free(bitmap);
 }
 
+static void look(follower *f)
+{
+    const cluster_state *s = cluster_state_acquire(pool_cluster(f->o.pool));
+
+    f->again_ms = 0;
+    if (s->registered || atomic_load(&f->caught_up)) { /* before that nothing is known of the store */
+        list_offers(f, s);
+        follower_tell_used(f, s, follower_now_ms(f));
+        follow(f, s);
+        follower_go_on(f, s);
+        follower_accept(f, s, follower_now_ms(f));
+    }
+    cluster_state_release(s);
+}
+
+static void wait_for_more(follower *f, uint64_t until_ms)
+{
+    job *j = ledger_wait(&f->ledger, until_ms, f->asked.j == NULL && atomic_load(&f->caught_up));
+
+    if (j != NULL) {
+        f->asked = (follower_asked){.j = j};
+    }
+}
+
+void follower_turn(follower *f)
+{
+    look(f);
+    wait_for_more(f, 1); /* that time is over */
+}
+
 static void *run(void *ctx)
 {
     follower *f = ctx;
 
     compute_thread_init(); /* gates are made here */
     while (!ledger_is_closing(&f->ledger)) {
-        const cluster_state *s = cluster_state_acquire(pool_cluster(f->o.pool));
-
-        f->again_ms = 0;
-        if (s->registered || atomic_load(&f->caught_up)) { /* before that nothing is known of the store */
-            list_offers(f, s);
-            follower_tell_used(f, s, moe_wall_ms());
-            follow(f, s);
-            follower_go_on(f, s);
-            follower_accept(f, s, moe_wall_ms());
-        }
-        cluster_state_release(s);
-        job *j = ledger_wait(&f->ledger, f->again_ms, f->asked.j == NULL && atomic_load(&f->caught_up));
-        if (j != NULL) {
-            f->asked = (follower_asked){.j = j};
-        }
+        look(f);
+        wait_for_more(f, f->again_ms);
     }
     return NULL;
 }

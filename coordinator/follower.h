@@ -32,12 +32,17 @@ typedef struct follower_options {
     const char *dir;       /* where packs of nodes are kept (copied); "": nowhere, and there can be none */
     uint64_t keep_unused_ms;
     accept_rules accept; /* what is switched on when a node offers it */
+    /* The wall clock: milliseconds since 1970. NULL: the real one. */
+    uint64_t (*wall_ms)(void *ctx);
+    void *wall_ctx;
 } follower_options;
 
 /* Errors: MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status follower_open(const follower_options *options, follower **out, moe_error *err);
 /* When the pool has joined and the engine runs. Errors: MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status follower_start(follower *f, moe_error *err);
+/* One turn of it, in place of the thread: for a world of one thread, where the engine has no step under way. */
+void follower_turn(follower *f);
 /* Whether the engine has had a default set of the cluster: before that it would serve another one than all others. If not, err
  * says what it waits for. */
 bool follower_caught_up(follower *f, moe_error *err);

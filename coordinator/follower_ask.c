@@ -66,7 +66,7 @@ static moe_status make_next(follower *f, const cluster_state *s, catalogue **out
         status = read_pack(f, s, &described, most_ms, err);
         change->pack = &described;
     }
-    change->now_ms = moe_wall_ms();
+    change->now_ms = follower_now_ms(f);
     change->deadline_ms = change->now_ms + most_ms;
     if (status == MOE_OK) {
         status = catalogue_begin(s->catalogue, change, out, err);
@@ -106,7 +106,7 @@ static void begin(follower *f, const cluster_state *s)
     }
     a->stage = FOLLOWER_WRITES;
     a->revision = s->catalogue_revision;
-    a->until_ms = moe_wall_ms() + WRITES_MS;
+    a->until_ms = follower_now_ms(f) + WRITES_MS;
     ledger_tell(&f->ledger, j, "telling the cluster", 0, 0);
     follower_try_again(f, LOOK_MS);
 }
@@ -174,7 +174,7 @@ static void wait_for_store(follower *f, const cluster_state *s)
             end(f, moe_fail(&err, MOE_ERR_BUSY, "other coordinators were faster %d times", MAX_LOST), &err);
         }
         follower_try_again(f, 0);
-    } else if (moe_wall_ms() > a->until_ms) {
+    } else if (follower_now_ms(f) > a->until_ms) {
         end(f, moe_fail(&err, MOE_ERR_UNAVAILABLE, "the store has not taken the change"), &err);
     }
 }
@@ -188,7 +188,7 @@ static void wait_for_end(follower *f, const cluster_state *s)
             moe_fail(&err, MOE_ERR_UNAVAILABLE,
                      "what became of the change is not known: the catalogue's log has it no more"),
             &err);
-    } else if (moe_wall_ms() > f->asked.until_ms) {
+    } else if (follower_now_ms(f) > f->asked.until_ms) {
         end(f, moe_fail(&err, MOE_ERR_TIMEOUT, "the change is pending still, as there is nobody to undo it"), &err);
     }
 }

@@ -72,6 +72,7 @@ MOE_NODISCARD moe_status follower_read_pack(follower *f, const cluster_state *s,
                                             const uint64_t *pending, uint64_t most_ms, const pack **out,
                                             moe_error *err);
 void follower_try_again(follower *f, uint64_t in_ms);
+uint64_t follower_now_ms(const follower *f); /* of the wall clock */
 /* follower_ask.c: goes on with what was asked for as far as this state allows. */
 void follower_go_on(follower *f, const cluster_state *s);
 /* follower_used.c: what the requests of this coordinator need. */
