@@ -31,8 +31,8 @@ test: packages-test packages-cluster   ## everything: unit, simulator, integrati
 	@$(SAN_ENV) tools/test.sh $(JOBS)
 
 sim: packages-test       ## whole clusters, the exchange, and moves of experts, on a virtual clock: SEEDS (100000) of each; a failing seed is named
-	@tools/configure.sh release && cmake --build --preset release -j $(JOBS) --target sim_exchange sim_cluster sim_moves
-	@seeds=0..$$(($${SEEDS:-100000} - 1)); for s in sim_exchange sim_cluster sim_moves; do echo "$$s: seeds $$seeds"; CONCLAVE_SIM_SEED=$$seeds build/release/bin/$$s || exit 1; done
+	@tools/configure.sh release && cmake --build --preset release -j $(JOBS) --target sim_exchange sim_cluster sim_changes sim_moves
+	@seeds=0..$$(($${SEEDS:-100000} - 1)); for s in sim_exchange sim_cluster sim_changes sim_moves; do echo "$$s: seeds $$seeds"; CONCLAVE_SIM_SEED=$$seeds build/release/bin/$$s || exit 1; done
 
 mutants: packages-test packages-cluster   ## plants known bugs, one at a time, and says which test finds each (NAMES="older-list-believed ...")
 	@/usr/bin/python3 -B tests/mutants/run.py --jobs $(JOBS) $(NAMES)

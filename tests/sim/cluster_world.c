@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "engine/engine_priv.h"
 #include "expert_node/program/standing.h"
 #include "tests/sim/obstacle.h"
 
@@ -112,6 +113,8 @@ static void open_node(cluster_world *w, cluster_world_node *n)
     n->world = w;
     n->source = (expert_checkpoint){
         .config = c, .tensors = w->model->tensors, .device = w->model->device, .layout = COMPUTE_PACKED};
+    n->source.find = w->o.find;
+    n->source.find_ctx = n;
     const loader_options l = {
         .source = expert_source_checkpoint(&n->source), .device = w->model->device, .stepped = true};
     assert_ok(expert_node_open(&o, &n->node, &err), err);
@@ -146,6 +149,7 @@ void cluster_world_start_node(cluster_world *w, uint32_t i)
                                .alive = ask_of_node,
                                .changed = on_changed};
     assert_ok(cluster_open(&o, &n->cluster, &err), err);
+    cluster_set_packs(n->cluster, w->o.packs, w->o.n_packs);
 }
 
 void cluster_world_kill_node(cluster_world *w, uint32_t i)
@@ -277,6 +281,7 @@ void cluster_world_start_coordinator(cluster_world *w, uint32_t i)
                       .dispatch_timeout_ms = 5000,
                       .replication = w->o.replication,
                       .min_nodes = w->o.min_nodes,
+                      .keep_unused_ms = w->o.keep_unused_ms,
                       .transport = c->m.t,
                       .clock = &w->clock.clock,
                       .incarnation = c->m.incarnation};
@@ -328,7 +333,13 @@ static void turn_coordinator(cluster_world *w, uint32_t i)
     if (w->turn % WATCH_EVERY == i) {
         (void)pool_step(c->pool);
     }
-    for (int step = 0; step < STEPS && engine_turn(c->engine) == ENGINE_TURN_WORKED; step++) {
+    bool is_due = w->o.between != NULL, goes_on = true;
+    for (int i_step = 0; i_step < STEPS && goes_on; i_step++) {
+        if (is_due && !c->engine->run.active) {
+            w->o.between(i);
+            is_due = false;
+        }
+        goes_on = engine_turn(c->engine) == ENGINE_TURN_WORKED;
     }
 }
 

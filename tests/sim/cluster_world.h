@@ -20,7 +20,14 @@ typedef struct cluster_world_options {
     uint64_t turn_ns;                       /* by which the clock moves; may be changed at any time */
     uint32_t per_mille[TRANSPORT_N_FAULTS]; /* of frames, while there is trouble */
     uint64_t max_delay_ns;
-    uint64_t memory_bytes; /* of a node; 0: no bound */
+    uint64_t memory_bytes;     /* of a node; 0: no bound */
+    uint64_t keep_unused_ms;   /* as of pool_options */
+    const cluster_pack *packs; /* that nodes offer [n_packs]; borrowed */
+    size_t n_packs;
+    /* As expert_checkpoint.find, with the cluster_world_node as ctx; NULL: there are no packs. */
+    moe_status (*find)(void *ctx, uint32_t layer, int32_t expert_id, model_expert_parts *out, moe_error *err);
+    /* Called in each turn of a coordinator in which its engine has no step under way at some time: then. NULL: nobody. */
+    void (*between)(uint32_t coordinator);
 } cluster_world_options;
 
 /* What both kinds of members have. */
