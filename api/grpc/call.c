@@ -52,10 +52,18 @@ static void post_call(api_server *s)
 
 void server_post_calls(api_server *s)
 {
-    size_t n = s->stage == SERVER_RUNNING ? N_POSTED - s->n_posted : 0;
+    size_t n = s->stage <= SERVER_REFUSING ? N_POSTED - s->n_posted : 0;
 
     for (size_t i = 0; i < n; i++) {
         post_call(s);
+    }
+}
+
+/* Of clients that may ask again, or have: before a drain is announced nobody waits for them. */
+static void note_traffic(api_server *s)
+{
+    if (atomic_load(&s->announced) || atomic_load(&s->draining)) {
+        s->last_traffic_ns = server_now_ns();
     }
 }
 
@@ -64,6 +72,7 @@ static void call_free(rpc_call *call)
     api_server *s = call->server;
 
     if (call->accepted) {
+        note_traffic(s);
         *(call->prev == NULL ? &s->calls : &call->prev->next) = call->next;
         if (call->next != NULL) {
             call->next->prev = call->prev;
@@ -199,6 +208,7 @@ static void on_new(void *ctx, bool ok)
 
     s->n_posted--;
     if (ok) {
+        note_traffic(s);
         server_post_calls(s);
         find_method(call);
         link_call(call);

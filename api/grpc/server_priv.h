@@ -17,7 +17,14 @@
 
 #define SERVER_MAX_METHODS 32
 
-typedef enum { SERVER_RUNNING, SERVER_STOPPING, SERVER_ENDING, SERVER_CANCELLING, SERVER_STOPPED } server_stage;
+typedef enum {
+    SERVER_RUNNING,
+    SERVER_REFUSING,
+    SERVER_STOPPING,
+    SERVER_ENDING,
+    SERVER_CANCELLING,
+    SERVER_STOPPED
+} server_stage;
 
 struct api_server {
     _Atomic(engine *) engine;       /* borrowed; NULL while the program loads */
@@ -49,7 +56,7 @@ struct api_server {
     size_t n_objects; /* those and the posted ones */
     size_t n_posted;
     uint32_t n_watches;
-    uint64_t last_poll_ns, last_auth_ns, cancel_at_ns;
+    uint64_t last_poll_ns, last_auth_ns, last_traffic_ns, refuse_until_ns, cancel_at_ns;
     rpc_tag tag_wake, tag_shutdown;
 
     /* shared */

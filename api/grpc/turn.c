@@ -1,13 +1,19 @@
 /* The API thread: it takes what comes out of the completion queue, and ten times a second looks at the time.
  *
- * The end: RUNNING -> STOPPING (nothing new is accepted, calls may end by themselves) -> ENDING (they are told to end)
- * -> CANCELLING (what takes nothing is cut off) -> STOPPED, when no call is left. */
+ * The end: RUNNING -> REFUSING (until nobody asks) -> STOPPING (nothing new is accepted, calls may end by themselves) -> ENDING
+ * (they are told to end) -> CANCELLING (connections are closed, and what still runs is cut off) -> STOPPED, when no call is left. */
 #include "api/grpc/server_priv.h"
 
 /* Chosen, not measured: POLL is how late a time-out or a change of health may be. */
 #define POLL_NS         100000000u
 #define AUTH_REFRESH_NS 1000000000u
-#define LAST_STATUS_NS  1000000000u /* for the last statuses to leave */
+/* A call that arrives once gRPC has been shut down ends as CANCELLED, which is no reason to ask elsewhere. So whoever asks again
+ * when an answer has ended is told before to wait for RPC_RETRY_STARTING_MS, and connections are closed while he waits. QUIET is
+ * what a client may take to ask again; a longer one holds up the end of a drain that had clients. */
+#define QUIET_NS         200000000u
+#define REFUSING_NS      800000000u /* at most, where somebody asks without a pause; who was told to wait is not back yet */
+#define REFUSING_TURN_NS 10000000u
+#define LAST_STATUS_NS   1000000000u /* for the last statuses to leave */
 
 void server_on_wake(void *ctx, bool ok)
 {
@@ -93,6 +99,10 @@ static void end_calls(api_server *s)
 static void advance_stage(api_server *s, uint64_t now)
 {
     if (s->stage == SERVER_RUNNING && atomic_load(&s->stop)) {
+        s->stage = SERVER_REFUSING;
+        s->refuse_until_ns = now + REFUSING_NS;
+    }
+    if (s->stage == SERVER_REFUSING && (now >= s->last_traffic_ns + QUIET_NS || now >= s->refuse_until_ns)) {
         s->stage = SERVER_STOPPING;
         s->cancel_at_ns = now + (uint64_t)atomic_load(&s->grace_ms) * 1000000u;
         grpc_server_shutdown_and_notify(s->server, s->queue, &s->tag_shutdown);
@@ -102,7 +112,8 @@ static void advance_stage(api_server *s, uint64_t now)
         s->cancel_at_ns = now + LAST_STATUS_NS;
         end_calls(s);
     }
-    if (s->stage == SERVER_ENDING && now >= s->cancel_at_ns) {
+    /* Without calls there is nothing to wait for: a client that does not read now would not see that we leave. */
+    if ((s->stage == SERVER_ENDING && now >= s->cancel_at_ns) || (s->stage == SERVER_STOPPING && s->calls == NULL)) {
         s->stage = SERVER_CANCELLING;
         grpc_server_cancel_all_calls(s->server);
     }
@@ -110,8 +121,9 @@ static void advance_stage(api_server *s, uint64_t now)
 
 static bool turn(api_server *s)
 {
+    uint64_t most_ns = s->stage == SERVER_REFUSING ? REFUSING_TURN_NS : POLL_NS;
     gpr_timespec until =
-        gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(POLL_NS / 1000000, GPR_TIMESPAN));
+        gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos((int64_t)most_ns, GPR_TIMESPAN));
     grpc_event event = grpc_completion_queue_next(s->queue, until, NULL);
     uint64_t now = server_now_ns();
 

@@ -290,6 +290,39 @@ class Service(unittest.TestCase):
                         list(stream)
                     self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)
 
+    def test_whoever_asks_again_at_once_is_told_where_the_drain_ends(self):
+        """A request that comes as the server ends is refused, with a pause, or not connected: CANCELLED says to nobody that he may ask elsewhere."""
+        said, n_whole, ended = [], [], threading.Event()
+
+        def ask_again(address):
+            with grpc.insecure_channel(address) as channel:
+                call = channel.unary_stream("/conclave.v1.Inference/Generate", request_serializer=lambda m: m.SerializeToString(),
+                                            response_deserializer=type(v1("GenerateResponse")).FromString)
+                while not ended.is_set():  # later another program may listen there
+                    try:
+                        list(call(generate([1, 2, 3], max_tokens=40), timeout=WAIT_S))
+                        n_whole.append(1)
+                    except grpc.RpcError as error:
+                        said.append(error.code())
+                        pause = next((value for key, value in error.trailing_metadata() or () if key == "grpc-retry-pushback-ms"), None)
+                        if pause is None:
+                            return
+                        time.sleep(int(pause) / 1000)
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.make(folder)
+            with Coordinator(PROGRAM, folder, "--cache-dir", "", "--threads", "1") as coordinator:
+                clients = [threading.Thread(target=ask_again, args=(coordinator.address,)) for _ in range(8)]
+                for client in clients:
+                    client.start()
+                while len(n_whole) < 3 * len(clients):
+                    time.sleep(0.001)
+                self.assertEqual(coordinator.stop(), (0, ""))
+                ended.set()
+                for client in clients:
+                    client.join()
+        self.assertEqual(set(said), {grpc.StatusCode.UNAVAILABLE})
+
     def test_a_drain_is_announced_before_it_begins(self):
         with tempfile.TemporaryDirectory() as folder:
             self.make(folder, "max_position_embeddings=4096")
