@@ -56,10 +56,10 @@ static void project_q(model_batch *b, const layer_weights *w)
 }
 
 /* The picks of the attention experts, and the rows of each: pick j of row i is row i * a + j of q. */
-static moe_status pick_experts(model_batch *b, const attention_experts *experts)
+static moe_status pick_experts(model_batch *b, uint32_t layer, const attention_experts *experts)
 {
     const model_config *c = &b->m->config;
-    const router_set_layer *all = router_set_at(b->m->att_experts, 0);
+    router_set_layer choice = {.n_experts = 0};
     uint32_t a = c->att_gate.k;
     moe_status status = model_gate_logits(b, &experts->gate, experts->n);
 
@@ -67,10 +67,11 @@ static moe_status pick_experts(model_batch *b, const attention_experts *experts)
         return status;
     }
     for (size_t i = 0; i < b->n_rows; i++) {
+        model_attention_choose(b, layer, i, &choice);
         if (b->failed[i] ||
-            router_gate_select(&c->att_gate, all, b->room->gate_logits + i * experts->n, b->att_experts.ids + i * a,
+            router_gate_select(&c->att_gate, &choice, b->room->gate_logits + i * experts->n, b->att_experts.ids + i * a,
                                b->att_experts.weights + i * a, b->room->gate_scratch) != MOE_OK) {
-            model_batch_fail(b, i, all, a, &b->att_experts);
+            model_batch_fail(b, i, &choice, a, &b->att_experts);
         }
         for (size_t j = i * a; j < (i + 1) * a; j++) {
             b->att_experts.picks[j] = (compute_pick){.weight = b->att_experts.weights[j], .result_row = (uint32_t)j};
@@ -125,7 +126,7 @@ static moe_status attend_with_experts(model_batch *b, uint32_t layer)
     const model_config *c = &b->m->config;
     const attention_experts *experts = &b->room->gates->layers[layer].att;
     size_t n = b->n_rows, a = c->att_gate.k, width = (size_t)c->n_heads * c->head_dim;
-    moe_status status = pick_experts(b, experts);
+    moe_status status = pick_experts(b, layer, experts);
 
     if (status != MOE_OK) {
         return status;

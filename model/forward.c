@@ -137,6 +137,7 @@ void model_batch_begin(model_batch *b, const model_row *rows, size_t n_rows)
             b->logit_rows[b->n_logit_rows++] = (uint32_t)i;
         }
     }
+    model_attention_mark(b);
     d->ops->step_begin(d, b->step, b->places, n_rows);
     d->ops->embed(d, b->x, b->m->embedding, b->m->embedding_dtype, c->d_model, b->token_ids, n_rows);
 }

@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* ------------------------------------------------------------------------------------------------ life */
-moe_status model_gates_alloc(compute_device *d, router_space *space, model_gates *own, model_gates **out)
+moe_status model_gates_alloc(model *m, router_space *space, model_gates *own, model_gates **out)
 {
     model_gates *g = calloc(1, sizeof *g);
     uint32_t n = router_space_n_layers(space);
@@ -21,7 +21,7 @@ moe_status model_gates_alloc(compute_device *d, router_space *space, model_gates
         return MOE_ERR_NO_MEMORY;
     }
     atomic_init(&g->refs, 1);
-    g->device = d;
+    g->m = m;
     g->space = router_space_ref(space);
     g->own = own == NULL ? NULL : model_gates_ref(own);
     g->n_layers = n;
@@ -31,13 +31,14 @@ moe_status model_gates_alloc(compute_device *d, router_space *space, model_gates
             g->layers[l] = own->layers[l];
         }
         g->layers[l].owns_out = g->layers[l].owns_map = own == NULL;
+        g->layers[l].owns_att = false;
         g->layers[l].n_columns = router_space_at(space, l)->n_experts;
     }
     *out = g;
     return MOE_OK;
 }
 
-static void close_attention_experts(compute_device *d, attention_experts *a)
+static void close_own_attention(compute_device *d, attention_experts *a)
 {
     d->ops->matrix_close(d, a->gate.inner);
     d->ops->free(d, a->gate.bias);
@@ -52,12 +53,17 @@ static void close_attention_experts(compute_device *d, attention_experts *a)
 
 static void close_layer(model_gates *g, gate_layer *l)
 {
-    compute_device *d = g->device;
+    compute_device *d = g->m->device;
 
     if (g->own == NULL) {
         d->ops->matrix_close(d, l->w.inner);
         d->ops->free(d, l->w.bias);
-        close_attention_experts(d, &l->att);
+        close_own_attention(d, &l->att);
+    }
+    if (l->owns_att) {
+        d->ops->matrix_close(d, l->att.gate.out);
+        free(l->att.q);
+        free(l->att.o);
     }
     d->ops->matrix_close(d, l->owns_out ? l->w.out : NULL);
     d->ops->matrix_close(d, l->owns_map ? l->w.map : NULL);
@@ -77,6 +83,10 @@ void model_gates_unref(model_gates *g)
     for (uint32_t l = 0; l < g->n_layers; l++) {
         close_layer(g, &g->layers[l]);
     }
+    for (size_t i = 0; i < g->n_att_packs; i++) {
+        model_attention_pack_unref(g->m, g->att_packs[i]);
+    }
+    free(g->att_packs);
     router_space_unref(g->space);
     model_gates_unref(g->own);
     free(g->layers);
@@ -138,6 +148,9 @@ typedef struct gate_maker {
     const router_space *space;
     const model_gate_pack *packs;
     size_t n_packs;
+    const model_gate_pack *
+        *attention; /* owned [n_attention]: those that have attention experts, in the order of the gates' */
+    size_t n_attention;
     uint32_t layer;
     float *sheet; /* the matrix that is made, [rows, width] */
     size_t width;
@@ -170,12 +183,38 @@ static moe_status check_shape(const gate_maker *k, const model_gate_part *part, 
     return MOE_OK;
 }
 
+static size_t gate_input(const model_config *c)
+{
+    return c->gate_kind == MODEL_GATE_LINEAR ? c->d_model : c->gate_width;
+}
+
+static moe_status check_attention(const gate_maker *k, const model_gate_part *part)
+{
+    const model_config *c = &k->m->config;
+    size_t heads = (size_t)c->n_heads * c->head_dim;
+    moe_status status = MOE_OK;
+
+    if (part->n_attention > 0 && (c->n_att_experts == 0 || part->like != NULL)) {
+        return moe_fail(k->err, MOE_ERR_INVALID_ARG, "layer %u: no attention experts can be added here", part->layer);
+    }
+    if (part->n_attention > 0) {
+        status = check_shape(k, part, "the attention router's rows", part->attention_router, part->n_attention,
+                             gate_input(c));
+    }
+    for (uint32_t i = 0; i < part->n_attention && status == MOE_OK; i++) {
+        status = check_shape(k, part, "q", part->attention[i].q, heads, c->d_model);
+        if (status == MOE_OK) {
+            status = check_shape(k, part, "o", part->attention[i].o, c->d_model, heads);
+        }
+    }
+    return status;
+}
+
 static moe_status check_part(const gate_maker *k, const model_gate_pack *pack, const model_gate_part *part)
 {
     const model_config *c = &k->m->config;
     const model_gate_part *below = part->layer == 0 ? NULL : part_of(pack, part->layer - 1);
     size_t before = below == NULL ? 0 : below->n_experts, n = c->n_experts;
-    size_t width = c->gate_kind == MODEL_GATE_LINEAR ? c->d_model : c->gate_width;
     moe_status status = MOE_OK;
 
     if (below != NULL && (below->like == NULL) != (part->like == NULL)) {
@@ -195,7 +234,7 @@ static moe_status check_part(const gate_maker *k, const model_gate_pack *pack, c
         }
     }
     if (part->like == NULL) {
-        status = check_shape(k, part, "the router's rows", part->router, part->n_experts, width);
+        status = check_shape(k, part, "the router's rows", part->router, part->n_experts, gate_input(c));
     }
     if (status == MOE_OK && part->like == NULL && c->gate_map && part->layer > 0) {
         status = check_shape(k, part, "map_rows", part->map_rows, part->n_experts, n + before);
@@ -203,7 +242,7 @@ static moe_status check_part(const gate_maker *k, const model_gate_pack *pack, c
             status = check_shape(k, part, "map_columns", part->map_columns, n, before);
         }
     }
-    return status;
+    return status == MOE_OK ? check_attention(k, part) : status;
 }
 
 static moe_status check_packs(const gate_maker *k)
@@ -235,6 +274,20 @@ static void fill_base(const gate_maker *k, const checkpoint_logical *t)
     MOE_ASSERT(!w.input_major); /* no family stores a gate so */
     for (size_t r = 0; r < w.n_out; r++) {
         model_widen(row_of(k, r), t->data + r * w.n_in * compute_dtype_bytes(t->dtype), t->dtype, w.n_in);
+    }
+}
+
+/* Below the checkpoint's rows those of the packs, one pack after the other. */
+static void fill_attention(const gate_maker *k)
+{
+    size_t row = k->m->config.n_att_experts;
+
+    for (size_t p = 0; p < k->n_attention; p++) {
+        const model_gate_part *part = part_of(k->attention[p], k->layer);
+
+        for (uint32_t i = 0; part != NULL && i < part->n_attention; i++) {
+            widen_row(row_of(k, row++), part->attention_router, i, 0, k->width);
+        }
     }
 }
 
@@ -305,9 +358,10 @@ static void fill_map(const gate_maker *k, const model_gate_pack *pack)
     }
 }
 
-static void scale_sheet(const gate_maker *k, size_t n_rows)
+/* The temperature's role follows that of the gate. */
+static void scale_sheet(const gate_maker *k, model_role role, size_t n_rows)
 {
-    const checkpoint_logical *t = model_tensors_role(k->tensors, MODEL_ROLE_TEMPERATURE, k->layer, 0);
+    const checkpoint_logical *t = model_tensors_role(k->tensors, role + 1, k->layer, 0);
     float temperature;
 
     model_widen(&temperature, t->data, t->dtype, 1);
@@ -330,18 +384,82 @@ static moe_status make(gate_maker *k, model_role role, size_t n_rows, size_t wid
 
         if (role == MODEL_ROLE_GATE_MAP) {
             fill_map(k, &k->packs[p]);
-        } else if (part != NULL) {
+        } else if (role == MODEL_ROLE_GATE && part != NULL) {
             fill_out(k, part);
         }
     }
-    if (role == MODEL_ROLE_GATE && k->m->config.gate_kind == MODEL_GATE_CENTROIDS) {
-        scale_sheet(k, n_rows);
+    if (role == MODEL_ROLE_ATTENTION_GATE) {
+        fill_attention(k);
+    }
+    if (role != MODEL_ROLE_GATE_MAP && k->m->config.gate_kind == MODEL_GATE_CENTROIDS) {
+        scale_sheet(k, role, n_rows);
     }
     moe_status status = k->device->ops->matrix_open_f32(k->device, &w, out);
     free(k->sheet);
     return status == MOE_OK ? MOE_OK
                             : moe_fail(k->err, status, "layer %u: %s for a gate of %zu experts", k->layer,
                                        moe_status_text(status), n_rows);
+}
+
+/* The packs that have attention experts, in the order in which their experts were added. */
+static moe_status load_attention(gate_maker *k, model_gates *g)
+{
+    moe_status status = MOE_OK;
+
+    for (size_t p = 0; p < k->n_packs && status == MOE_OK; p++) {
+        const model_gate_pack *from = &k->packs[p];
+        size_t n = 0, at = g->n_att_packs;
+        attention_pack *fresh;
+
+        for (size_t i = 0; i < from->n_parts; i++) {
+            n += from->parts[i].n_attention;
+        }
+        if (n == 0) {
+            continue;
+        }
+        status = model_attention_pack_open(k->m, k->device, k->space, from, &fresh, k->err);
+        for (; status == MOE_OK && at > 0 && g->att_packs[at - 1]->slot > fresh->slot; at--) {
+            g->att_packs[at] = g->att_packs[at - 1];
+            k->attention[at] = k->attention[at - 1];
+        }
+        if (status == MOE_OK) {
+            g->att_packs[at] = fresh;
+            k->attention[at] = from;
+            k->n_attention = ++g->n_att_packs;
+        }
+    }
+    return status;
+}
+
+static moe_status grow_attention(gate_maker *k, model_gates *g)
+{
+    const model_config *c = &k->m->config;
+    attention_experts *a = &g->layers[k->layer].att, own = *a;
+    uint32_t n = own.n, first;
+
+    for (size_t p = 0; p < g->n_att_packs; p++) {
+        n += model_attention_pack_count(g->att_packs[p], k->layer, &first);
+    }
+    if (n == own.n) {
+        return MOE_OK;
+    }
+    g->layers[k->layer].owns_att = true;
+    a->gate.out = NULL;
+    a->q = calloc(n, sizeof(*a->q));
+    a->o = calloc(n, sizeof(*a->o));
+    if (a->q == NULL || a->o == NULL) {
+        return moe_fail(k->err, MOE_ERR_NO_MEMORY, "layer %u: %u attention experts", k->layer, n);
+    }
+    memcpy(a->q, own.q, own.n * sizeof(*a->q));
+    memcpy(a->o, own.o, own.n * sizeof(*a->o));
+    for (size_t p = 0; p < g->n_att_packs; p++) {
+        uint32_t more = model_attention_pack_count(g->att_packs[p], k->layer, &first);
+
+        memcpy(a->q + a->n, g->att_packs[p]->q + first, more * sizeof(*a->q));
+        memcpy(a->o + a->n, g->att_packs[p]->o + first, more * sizeof(*a->o));
+        a->n += more;
+    }
+    return make(k, MODEL_ROLE_ATTENTION_GATE, n, gate_input(c), &a->gate.out);
 }
 
 static moe_status grow_layer(gate_maker *k, model_gates *g)
@@ -354,15 +472,14 @@ static moe_status grow_layer(gate_maker *k, model_gates *g)
     if (n > c->n_experts) {
         gate->w.out = NULL;
         gate->owns_out = true;
-        status =
-            make(k, MODEL_ROLE_GATE, n, c->gate_kind == MODEL_GATE_LINEAR ? c->d_model : c->gate_width, &gate->w.out);
+        status = make(k, MODEL_ROLE_GATE, n, gate_input(c), &gate->w.out);
     }
     if (status == MOE_OK && gate->w.map != NULL && (n > c->n_experts || before > c->n_experts)) {
         gate->w.map = NULL;
         gate->owns_map = true;
         status = make(k, MODEL_ROLE_GATE_MAP, n, before, &gate->w.map);
     }
-    return status;
+    return status == MOE_OK ? grow_attention(k, g) : status;
 }
 
 moe_status model_gates_open(model *m, const model_tensors *t, compute_device *maker, router_space *space,
@@ -373,12 +490,21 @@ moe_status model_gates_open(model *m, const model_tensors *t, compute_device *ma
     model_gates *g = NULL;
     moe_status status = check_packs(&k);
 
-    if (status == MOE_OK && model_gates_alloc(m->device, space, m->gates, &g) != MOE_OK) {
-        status = moe_fail(err, MOE_ERR_NO_MEMORY, "gates: out of memory");
+    if (status == MOE_OK) {
+        k.attention = calloc(n_packs + 1, sizeof(*k.attention));
+        status = model_gates_alloc(m, space, m->gates, &g);
+        if (status != MOE_OK || k.attention == NULL ||
+            (g->att_packs = calloc(n_packs + 1, sizeof(*g->att_packs))) == NULL) {
+            status = moe_fail(err, MOE_ERR_NO_MEMORY, "gates: out of memory");
+        }
+    }
+    if (status == MOE_OK) {
+        status = load_attention(&k, g);
     }
     for (; status == MOE_OK && k.layer < m->config.n_layers; k.layer++) {
         status = grow_layer(&k, g);
     }
+    free(k.attention);
     if (status != MOE_OK) {
         model_gates_unref(g);
         return status;
@@ -388,10 +514,37 @@ moe_status model_gates_open(model *m, const model_tensors *t, compute_device *ma
 }
 
 /* ------------------------------------------------------------------------------------------------ room */
+static uint32_t widest_attention(const model_gates *g)
+{
+    uint32_t widest = 0;
+
+    for (uint32_t l = 0; l < g->n_layers; l++) {
+        widest = MOE_MAX(widest, g->layers[l].att.n);
+    }
+    return widest;
+}
+
+static bool alloc_attention(model_room *r, uint32_t n_own)
+{
+    size_t n = widest_attention(r->gates);
+
+    r->att_words = (r->gates->n_att_packs + 63) / 64;
+    r->att_marks = calloc(r->max_rows * r->att_words + 1, sizeof *r->att_marks);
+    r->att_ids = calloc(n + 1, sizeof *r->att_ids);
+    r->att_columns = calloc(n + 1, sizeof *r->att_columns);
+    r->group_ends = calloc(n + 1, sizeof *r->group_ends);
+    r->routed = calloc(n + 1, sizeof *r->routed);
+    for (uint32_t i = 0; i < n_own && r->att_ids != NULL && r->att_columns != NULL; i++) {
+        r->att_ids[i] = (int32_t)i; /* the checkpoint's stand before all others, in every choice */
+        r->att_columns[i] = i;
+    }
+    return r->att_marks && r->att_ids && r->att_columns && r->group_ends && r->routed;
+}
+
 moe_status model_room_open(model *m, model_gates *g, size_t max_rows, model_room **out)
 {
     compute_device *d = m->device;
-    size_t n_att = m->config.n_att_experts, widest = MOE_MAX(g->widest, n_att), n = max_rows * widest;
+    size_t widest = MOE_MAX(g->widest, widest_attention(g)), n = max_rows * widest;
     size_t bytes = n * sizeof(float);
     model_room *r = calloc(1, sizeof *r);
 
@@ -401,13 +554,11 @@ moe_status model_room_open(model *m, model_gates *g, size_t max_rows, model_room
     *r = (model_room){.device = d, .gates = model_gates_ref(g), .max_rows = max_rows};
     r->gate_logits = calloc(n, sizeof *r->gate_logits);
     r->gate_scratch = calloc(2 * widest, sizeof *r->gate_scratch);
-    r->group_ends = calloc(n_att + 1, sizeof *r->group_ends);
-    r->routed = calloc(n_att + 1, sizeof *r->routed);
     r->router = d->ops->alloc(d, bytes);
     r->before = m->config.gate_map ? d->ops->alloc(d, bytes) : NULL;
     r->mapped = m->config.gate_map ? d->ops->alloc(d, bytes) : NULL;
-    if (r->gate_logits == NULL || r->gate_scratch == NULL || r->router == NULL || r->group_ends == NULL ||
-        r->routed == NULL || (m->config.gate_map && (r->before == NULL || r->mapped == NULL))) {
+    if (!alloc_attention(r, m->config.n_att_experts) || r->gate_logits == NULL || r->gate_scratch == NULL ||
+        r->router == NULL || (m->config.gate_map && (r->before == NULL || r->mapped == NULL))) {
         model_room_close(r);
         return MOE_ERR_NO_MEMORY;
     }
@@ -425,6 +576,9 @@ void model_room_close(model_room *r)
     r->device->ops->free(r->device, r->mapped);
     free(r->gate_logits);
     free(r->gate_scratch);
+    free(r->att_marks);
+    free(r->att_ids);
+    free(r->att_columns);
     free(r->group_ends);
     free(r->routed);
     model_gates_unref(r->gates);

@@ -288,31 +288,13 @@ static void load_rope(loader *l)
     free(table);
 }
 
-/* Attention experts are never added or pruned: one set, the same for every request. */
-static void load_att_experts(loader *l)
-{
-    static const unsigned char no_fingerprint[32] = {0};
-    const model_config *c = &l->m->config;
-    router_space *space;
-
-    if (c->n_att_experts == 0 || l->status != MOE_OK) {
-        return;
-    }
-    l->status = router_space_open_base(1, c->n_att_experts, 0, &space, l->err);
-    if (l->status == MOE_OK) {
-        moe_status status = router_set_open_all(space, c->att_gate.k, no_fingerprint, &l->m->att_experts, l->err);
-        l->status = status;
-        router_space_unref(space);
-    }
-}
-
 static moe_status open_own_gates(model *m, moe_error *err)
 {
     router_space *space;
     moe_status status = model_config_space(&m->config, &space, err);
 
     if (status == MOE_OK) {
-        status = model_gates_alloc(m->device, space, NULL, &m->gates);
+        status = model_gates_alloc(m, space, NULL, &m->gates);
         router_space_unref(space);
     }
     return status;
@@ -330,6 +312,8 @@ moe_status model_open(const model_config *c, const model_tensors *t, compute_dev
     }
     m->config = *c;
     m->device = d;
+    m->layout = layout;
+    pthread_mutex_init(&m->lock, NULL);
     m->max_context = max_context;
     l.total = model_tensors_coordinator_bytes(t);
     l.status = open_own_gates(m, err);
@@ -344,7 +328,6 @@ moe_status model_open(const model_config *c, const model_tensors *t, compute_dev
     if (l.status == MOE_OK) {
         m->final_norm = load_norm(&l, MODEL_ROLE_FINAL_NORM, 0);
         load_rope(&l);
-        load_att_experts(&l);
     }
     if (l.status != MOE_OK) {
         model_close(m);
@@ -386,8 +369,8 @@ void model_close(model *m)
     m->device->ops->free(m->device, m->final_norm.bias);
     m->device->ops->free(m->device, m->rope);
     m->device->ops->matrix_close(m->device, m->head);
-    router_set_unref(m->att_experts);
     model_gates_unref(m->gates);
+    pthread_mutex_destroy(&m->lock);
     free(m->layers);
     free(m);
 }

@@ -265,7 +265,13 @@ void model_batch_close(model_batch *b);
  * versions route by later gates as they did: the logits of old columns keep their bits, and what a row's set has not does not
  * reach the gate of the next layer. */
 
-/* What one pack brings for the gate of one layer. Tensors are row-major, finite, of one of our dtypes; all is borrowed for the
+/* An added attention expert's matrices: [n_heads * head_dim, d_model] and [d_model, n_heads * head_dim]. With COMPUTE_MAPPED the
+ * files behind them stay open as long as gates that have it. */
+typedef struct model_attention_parts {
+    const checkpoint_tensor *q, *o;
+} model_attention_parts;
+
+/* What one pack brings for the gates of one layer. Tensors are row-major, finite, of one of our dtypes; all is borrowed for the
  * call. */
 typedef struct model_gate_part {
     uint32_t layer, n_experts;
@@ -277,6 +283,11 @@ typedef struct model_gate_part {
         *map_rows; /* with a gate map, above the first layer: [n_experts, N + before], N the checkpoint's
                                         * experts, before this pack's in the layer before */
     const checkpoint_tensor *map_columns; /* with a gate map, where before > 0: [N, before] */
+    /* Attention experts, of models that have them. Whoever's set has any of the pack's experts routes to all of these, in the layers
+     * that have them; they have no ids and no place in the space. Of several packs the one that was added first stands first. */
+    const checkpoint_tensor *attention_router; /* [n_attention, width of the attention gate's last layer] */
+    const model_attention_parts *attention;    /* [n_attention] */
+    uint32_t n_attention;                      /* 0: none, as with `like` */
 } model_gate_part;
 typedef struct model_gate_pack {
     const model_gate_part *parts; /* ascending by layer */
@@ -287,7 +298,7 @@ typedef struct model_gate_pack {
  * two packs a gate map has zeros. An expert that no pack brings has zeros in its row and must be in no set. maker: a device of
  * the model's kind and class that nobody else uses meanwhile. They are closed before the model.
  * Errors: MOE_ERR_INVALID_ARG names a layer and an expert that the space or the checkpoint has not, or a tensor of another
- * shape; MOE_ERR_NO_MEMORY; those of the device. */
+ * shape; MOE_ERR_NO_MEMORY; MOE_ERR_BUSY: attention experts take more memory than is free; those of the device. */
 MOE_NODISCARD moe_status model_gates_open(model *m, const model_tensors *t, compute_device *maker, router_space *space,
                                           const model_gate_pack *packs, size_t n_packs, model_gates **out,
                                           moe_error *err);

@@ -7,6 +7,7 @@
 
 #include "model/model.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 typedef struct norm_weights {
@@ -21,7 +22,20 @@ typedef struct gate_weights {
     compute_matrix *map;   /* [experts, experts of the layer before] of their logits; NULL: none */
 } gate_weights;
 
-/* The attention experts of one layer, and their gate. None: n is 0. */
+/* What a pack adds to attention, loaded once: all gates that have it share it. */
+typedef struct attention_pack {
+    struct attention_pack *next; /* of the model's list */
+    size_t refs;                 /* under the model's lock */
+    uint32_t slot;               /* of the pack's first expert: packs are in this order */
+    unsigned char hash[32];      /* of that expert: the pack's name here */
+    router_expert *experts;      /* owned [n_experts]: who has one of them in his set has these attention experts */
+    size_t n_experts;
+    compute_matrix **q, **o; /* owned [n], layer after layer */
+    uint32_t *ends; /* owned [n_layers]: where a layer's are over; they begin where those of the one before are */
+    uint32_t n;
+} attention_pack;
+
+/* The attention experts of one layer, the checkpoint's and then those of packs, and their gate. None: n is 0. */
 typedef struct attention_experts {
     gate_weights gate;
     compute_matrix **q, **o; /* [n] */
@@ -34,16 +48,19 @@ typedef struct gate_layer {
     gate_weights w;          /* the MLP's */
     uint32_t n_columns;      /* the layer's experts */
     bool owns_out, owns_map; /* else the model's own gates do; inner and bias are always theirs */
-    attention_experts att;   /* the model's own gates' */
+    attention_experts att;   /* what is not owned is the model's own gates' */
+    bool owns_att;           /* att.gate.out, and the arrays of q and o */
 } gate_layer;
 
 struct model_gates {
     atomic_uint refs;
-    compute_device *device; /* borrowed: closes the matrices */
-    router_space *space;    /* shared */
-    model_gates *own;       /* shared: the model's own gates; NULL: these are */
-    gate_layer *layers;     /* owned [n_layers] */
+    model *m;            /* borrowed: its device closes the matrices */
+    router_space *space; /* shared */
+    model_gates *own;    /* shared: the model's own gates; NULL: these are */
+    gate_layer *layers;  /* owned [n_layers] */
     uint32_t n_layers, widest;
+    attention_pack **att_packs; /* owned, shared each [n_att_packs] */
+    size_t n_att_packs;
 };
 
 struct model_room {
@@ -55,6 +72,11 @@ struct model_room {
     compute_mem *router; /* f32 [R, W] */
     compute_mem *before; /* f32 [R, W]: the router logits of the layer before, where a gate map reads them; else NULL */
     compute_mem *mapped; /* f32 [R, W] */
+    uint64_t
+        *att_marks; /* owned [R, att_words]: by pack of the gates, whether the row's set has its attention experts */
+    size_t att_words;
+    int32_t *att_ids;       /* owned [A]: those of a row's choice */
+    uint32_t *att_columns;  /* owned [A] */
     uint32_t *group_ends;   /* owned [A]: of the picks sorted by attention expert */
     compute_routed *routed; /* owned [A]: rows by attention expert */
 };
@@ -82,9 +104,11 @@ struct model {
     model_gates *gates;    /* shared: the checkpoint's own */
     norm_weights final_norm;
     compute_matrix *head;
-    compute_mem *rope;       /* f32 [max_context][2][head_dim / 2]; NULL with no_positions */
-    router_set *att_experts; /* of every layer; NULL: no attention experts */
-    size_t bytes;            /* of matrices, as the device reads them in a step of one row */
+    compute_mem *rope; /* f32 [max_context][2][head_dim / 2]; NULL with no_positions */
+    size_t bytes;      /* of matrices, as the device reads them in a step of one row */
+    compute_layout layout;
+    pthread_mutex_t lock;      /* of the next; a leaf */
+    attention_pack *att_packs; /* that some gates have */
 };
 
 /* Picks of the rows of one layer, host memory. */
@@ -139,12 +163,22 @@ void model_batch_norm(model_batch *b, const norm_weights *w);
 /* A row with NaN in it has failed; it gets harmless picks so that the rows beside it go on. */
 void model_batch_fail(model_batch *b, size_t row, const router_set_layer *set, uint32_t k, const row_picks *out);
 /* gates.c: without matrices yet. MOE_ERR_NO_MEMORY. */
-MOE_NODISCARD moe_status model_gates_alloc(compute_device *d, router_space *space, model_gates *own, model_gates **out);
+MOE_NODISCARD moe_status model_gates_alloc(model *m, router_space *space, model_gates *own, model_gates **out);
 /* n values widened to f32. */
 void model_widen(float *out, const unsigned char *data, compute_dtype dtype, size_t n);
 /* Rows of unit length times exp(temperature), so that a product with a unit row is the logit. */
 void model_scale_centroids(float *rows, size_t n_rows, size_t width, float temperature);
 
+/* attention_experts.c: those of a pack, loaded by the maker, or the same as other gates have. Their shapes were checked.
+ * Errors: those of the device; MOE_ERR_NO_MEMORY; MOE_ERR_BUSY: more memory than is free. */
+MOE_NODISCARD moe_status model_attention_pack_open(model *m, compute_device *maker, const router_space *space,
+                                                   const model_gate_pack *from, attention_pack **out, moe_error *err);
+void model_attention_pack_unref(model *m, attention_pack *p); /* NULL is fine */
+uint32_t model_attention_pack_count(const attention_pack *p, uint32_t layer, uint32_t *first_out);
+/* At the begin of a step: which packs' attention experts the rows' sets have. */
+void model_attention_mark(model_batch *b);
+/* Those that a row may pick in a layer: row by row, the first one before all others. */
+void model_attention_choose(model_batch *b, uint32_t layer, size_t row, router_set_layer *choice);
 /* gate.c: router logits of the normed rows, n_experts per row, in the room's router and gate_logits. */
 MOE_NODISCARD moe_status model_gate_logits(model_batch *b, const gate_weights *w, uint32_t n_experts);
 /* gate.c: picks of the MLP's experts; the experts' input is then in b->in. */

@@ -69,19 +69,41 @@ static model_expert_parts expert(random_pack *p, const model_config *c, const ra
                                 .down = tensor(p, o, r, c->d_model, c->d_ff, out)};
 }
 
+static void fill_attention(random_pack *p, const model_config *c, const random_pack_options *o, moe_random *r)
+{
+    size_t heads = (size_t)c->n_heads * c->head_dim, at = 0;
+    size_t width = c->gate_kind == MODEL_GATE_LINEAR ? c->d_model : c->gate_width;
+
+    for (size_t i = 0; i < p->gates.n_parts && o->n_attention != NULL && c->n_att_experts > 0 && !o->replaces; i++) {
+        model_gate_part *part = &p->parts[i];
+        uint32_t n = o->n_attention[part->layer];
+
+        part->n_attention = n;
+        part->attention = p->attention + at;
+        part->attention_router = n == 0 ? NULL : tensor(p, o, r, n, width, 2.0f / sqrtf((float)width));
+        for (uint32_t e = 0; e < n; e++) {
+            p->attention[at++] =
+                (model_attention_parts){.q = tensor(p, o, r, heads, c->d_model, 1.0f / sqrtf((float)c->d_model)),
+                                        .o = tensor(p, o, r, c->d_model, heads, 1.0f / sqrtf((float)heads))};
+        }
+    }
+}
+
 void random_pack_open(random_pack *p, const model_config *c, const random_pack_options *o)
 {
     moe_random r;
-    size_t n = 0, at = 0;
+    size_t n = 0, n_attention = 0, at = 0;
 
     for (uint32_t l = 0; l < c->n_layers; l++) {
         n += o->n_experts[l];
+        n_attention += o->n_attention != NULL ? o->n_attention[l] : 0;
     }
     *p = (random_pack){.seed = o->seed};
     p->parts = calloc(c->n_layers, sizeof *p->parts);
     p->experts = calloc(n, sizeof *p->experts);
-    p->tensors = calloc(3 * n + 3 * c->n_layers, sizeof *p->tensors);
-    assert_true(p->parts != NULL && p->experts != NULL && p->tensors != NULL);
+    p->attention = calloc(n_attention + 1, sizeof *p->attention);
+    p->tensors = calloc(3 * n + 2 * n_attention + 4 * c->n_layers, sizeof *p->tensors);
+    assert_true(p->parts != NULL && p->experts != NULL && p->attention != NULL && p->tensors != NULL);
     moe_random_seed(&r, o->seed);
     for (uint32_t l = 0; l < c->n_layers; l++) {
         if (o->n_experts[l] == 0) {
@@ -95,6 +117,7 @@ void random_pack_open(random_pack *p, const model_config *c, const random_pack_o
         }
     }
     p->gates.parts = p->parts;
+    fill_attention(p, c, o, &r);
 }
 
 void random_pack_close(random_pack *p)
@@ -108,6 +131,7 @@ void random_pack_close(random_pack *p)
     }
     free(p->parts);
     free(p->experts);
+    free(p->attention);
     free(p->tensors);
     *p = (random_pack){.seed = 0};
 }

@@ -6,16 +6,19 @@
 
 typedef struct random_pack_options {
     const uint32_t *n_experts; /* [n_layers of the model] 0: none in that layer */
-    bool replaces;             /* the experts 0, 1, ... of the checkpoint, whose router rows they take over */
-    bool bf16;                 /* all tensors; else f32 */
+    /* [n_layers] attention experts, where n_experts is not 0 and the model has some; not with replaces. NULL: none */
+    const uint32_t *n_attention;
+    bool replaces; /* the experts 0, 1, ... of the checkpoint, whose router rows they take over */
+    bool bf16;     /* all tensors; else f32 */
     uint64_t seed;
 } random_pack_options;
 
 typedef struct random_pack {
-    model_gate_pack gates;       /* points into parts */
-    model_gate_part *parts;      /* owned; those layers that have experts */
-    model_expert_parts *experts; /* owned [experts of all layers] in the order of parts */
-    checkpoint_tensor *tensors;  /* owned [n_tensors] */
+    model_gate_pack gates;            /* points into parts */
+    model_gate_part *parts;           /* owned; those layers that have experts */
+    model_expert_parts *experts;      /* owned [experts of all layers] in the order of parts */
+    model_attention_parts *attention; /* owned, in that order too */
+    checkpoint_tensor *tensors;       /* owned [n_tensors] */
     size_t n_tensors;
     uint64_t seed;
 } random_pack;

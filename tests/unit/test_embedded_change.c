@@ -138,6 +138,7 @@ static void rehearse(world *w, size_t set)
 static void open_world(world *w, const char *of, bool bf16)
 {
     static const uint32_t n_experts[N_PACKS][N_LAYERS] = {{2, 3, 1}, {0, 2, 2}, {2, 2, 2}};
+    static const uint32_t n_attention[N_PACKS][N_LAYERS] = {{1, 0, 2}, {0, 1, 1}, {0, 0, 0}};
     random_model m = random_model_defaults(of);
     engine_fixture_options o;
 
@@ -155,7 +156,8 @@ static void open_world(world *w, const char *of, bool bf16)
     random_prompt(w->prompt, N_PROMPT, m.vocab_size, 3);
     w->spaces[0] = router_space_ref(router_set_space(w->f.model.set));
     for (size_t p = 0; p < N_PACKS; p++) {
-        random_pack_options options = {.n_experts = n_experts[p], .replaces = p == 2, .bf16 = bf16, .seed = 9 + p};
+        random_pack_options options = {
+            .n_experts = n_experts[p], .n_attention = n_attention[p], .replaces = p == 2, .bf16 = bf16, .seed = 9 + p};
         random_pack_open(&w->packs[p], &w->f.model.config, &options);
         w->spaces[p + 1] = random_pack_join(&w->packs[p], w->spaces[p]);
         w->gates[p] = w->packs[p].gates;

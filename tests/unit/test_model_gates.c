@@ -66,13 +66,17 @@ static router_set *open_set(const world *w, bool with[N_PACKS])
 static void join_packs(world *w, uint64_t seed)
 {
     static const uint32_t n_experts[N_PACKS][N_LAYERS] = {{2, 3, 1}, {0, 2, 2}, {1, 2, 1}};
+    static const uint32_t n_attention[N_PACKS][N_LAYERS] = {{1, 0, 2}, {0, 3, 1}, {0, 0, 0}};
     moe_random r;
 
     moe_random_seed(&r, seed);
     w->space = router_space_ref(router_set_space(w->f.set));
     for (size_t p = 0; p < N_PACKS; p++) {
-        random_pack_options o = {
-            .n_experts = n_experts[p], .replaces = p == 2, .bf16 = p == 1, .seed = seed * N_PACKS + p};
+        random_pack_options o = {.n_experts = n_experts[p],
+                                 .n_attention = n_attention[p],
+                                 .replaces = p == 2,
+                                 .bf16 = p == 1,
+                                 .seed = seed * N_PACKS + p};
         random_pack_open(&w->packs[p], &w->f.config, &o);
     }
     for (size_t i = 0; i < N_PACKS; i++) { /* in any order */
@@ -429,6 +433,83 @@ static void added_logits_reach_the_next_layer_of_their_sets_alone(void **state)
     free(w);
 }
 
+/* ------------------------------------------------------------------------------------------------ attention experts */
+/* Of the first n_sets: [n_sets * N_TOKENS, vocabulary]; experts give nothing, so what differs comes of attention. The caller frees. */
+static float *logits_of(world *w, model_gates *gates, size_t n_sets)
+{
+    float *out = malloc(sizeof(float) * n_sets * N_TOKENS * w->f.config.vocab_size);
+    run r;
+
+    begin(&r, w, gates, n_sets);
+    for (uint32_t l = 0; l < N_LAYERS; l++) {
+        route(&r, l);
+        combine(&r);
+    }
+    assert_int_equal(model_batch_logits(r.batch, out), MOE_OK);
+    end(&r, w);
+    return out;
+}
+
+static size_t n_loaded(const world *w)
+{
+    size_t n = 0;
+
+    for (const attention_pack *p = w->f.model->att_packs; p != NULL; p = p->next) {
+        n++;
+    }
+    return n;
+}
+
+/* As with the packs of its own set alone, whoever else has attention experts, in the same step or before it in the gates. */
+static void check_attention(world *w)
+{
+    size_t n = (size_t)N_TOKENS * w->f.config.vocab_size, bytes = n * sizeof(float);
+    float *all = logits_of(w, w->gates, N_SETS);
+    bool has_attention = w->f.config.n_att_experts > 0;
+    router_set *first = w->sets[0];
+    moe_error err;
+
+    assert_int_equal(n_loaded(w), has_attention ? 2 : 0);
+    for (size_t p = 0; p < 2 && has_attention; p++) {
+        model_gates *own;
+
+        assert_ok(model_gates_open(w->f.model, w->f.tensors, w->maker, w->space, &w->packs[p].gates, 1, &own, &err),
+                  err);
+        assert_int_equal(n_loaded(w), 2); /* they are loaded once */
+        w->sets[0] = w->sets[1 + p];
+        float *alone = logits_of(w, own, 1);
+        w->sets[0] = first;
+        assert_memory_equal(alone, all + (1 + p) * n, bytes);
+        assert_true(memcmp(all, all + (1 + p) * n, bytes) != 0);
+        free(alone);
+        model_gates_unref(own);
+    }
+    /* the pack that replaces brings none */
+    if (has_attention) {
+        assert_memory_equal(all, all + 3 * n, bytes);
+        assert_true(memcmp(all + n, all + 4 * n, bytes) != 0);
+    }
+    model_gate_pack turned[N_PACKS];
+    for (size_t p = 0; p < N_PACKS; p++) { /* the order of packs is that of the space, however they are given */
+        turned[p] = w->packs[N_PACKS - 1 - p].gates;
+    }
+    model_gates_unref(w->gates);
+    assert_ok(model_gates_open(w->f.model, w->f.tensors, w->maker, w->space, turned, N_PACKS, &w->gates, &err), err);
+    float *same = logits_of(w, w->gates, N_SETS);
+    assert_memory_equal(all, same, N_SETS * bytes);
+    free(same);
+    free(all);
+    model_gates_unref(w->gates);
+    w->gates = NULL;
+    assert_int_equal(n_loaded(w), 0);
+}
+
+static void attention_experts_are_those_of_the_rows_own_set(void **state)
+{
+    (void)state;
+    for_every_kind(check_attention);
+}
+
 /* ------------------------------------------------------------------------------------------------ refusals */
 static void refuse(world *w, const model_gate_part *part, const char *why)
 {
@@ -470,13 +551,46 @@ static void parts_that_do_not_fit_are_refused(void **state)
     free(w);
 }
 
+static void attention_experts_that_do_not_fit_are_refused(void **state)
+{
+    world *w = malloc(sizeof *w);
+    const int32_t like[2] = {0, 1};
+
+    (void)state;
+    open_world(w, "moduleformer", false, false, 0);
+    model_gate_part part = w->packs[0].parts[0];
+    checkpoint_tensor q = *part.attention[0].q, o = *part.attention[0].o, router = *part.attention_router;
+    model_attention_parts expert = {.q = &q, .o = &o};
+    part.attention = &expert;
+    part.attention_router = &router;
+    router.shape[1]++;
+    refuse(w, &part, "layer 0: the attention router's rows of added experts must have the shape");
+    router.shape[1]--;
+    q.shape[0]++;
+    refuse(w, &part, "layer 0: q of added experts must have the shape [72, 72]");
+    q.shape[0]--;
+    o.shape[1]++;
+    refuse(w, &part, "layer 0: o of added");
+    o.shape[1]--;
+    part.like = like;
+    refuse(w, &part, "no attention experts can be added here");
+    part.like = NULL;
+    w->f.model->config.n_att_experts = 0;
+    refuse(w, &part, "no attention experts can be added here");
+    w->f.model->config.n_att_experts = w->f.config.n_att_experts;
+    close_world(w);
+    free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(old_columns_keep_their_bits),
         cmocka_unit_test(new_columns_are_what_their_rows_say),
         cmocka_unit_test(added_logits_reach_the_next_layer_of_their_sets_alone),
+        cmocka_unit_test(attention_experts_are_those_of_the_rows_own_set),
         cmocka_unit_test(parts_that_do_not_fit_are_refused),
+        cmocka_unit_test(attention_experts_that_do_not_fit_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
