@@ -81,7 +81,10 @@ static void fill(open_pack *o)
                                         .like = pack_get_kind(o->p) == PACK_REPLACE ? o->like + at : NULL,
                                         .router = from->router,
                                         .map_rows = from->map_rows,
-                                        .map_columns = from->map_columns};
+                                        .map_columns = from->map_columns,
+                                        .attention_router = from->attention_router,
+                                        .attention = from->attention,
+                                        .n_attention = from->n_attention};
         for (uint32_t i = 0; i < from->n_experts; i++, at++) {
             const pack_expert *e = &from->experts[i];
             o->experts[at] = (model_expert_parts){.gate = e->gate, .up = e->up, .down = e->down};

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_TENSORS (3 * (size_t)PACK_MAX_ALL + 3 * (size_t)MODEL_MAX_LAYERS)
+#define MAX_TENSORS (5 * (size_t)PACK_MAX_ALL + 4 * (size_t)MODEL_MAX_LAYERS)
 #define MAX_HEAD    ((size_t)64 << 20)
 
 struct pack_contents {
@@ -95,19 +95,33 @@ static moe_status read_tensors(pack_contents *c, moe_error *err)
     return MOE_OK;
 }
 
+/* The tensors that an object names by these keys. */
+static void mark(pack_contents *c, const json_t *object, const char *const *keys)
+{
+    for (; *keys != NULL; keys++) {
+        const pack_content key = {.name = json_string_value(json_object_get(object, *keys))};
+        pack_content *found = key.name == NULL ? NULL : bsearch(&key, c->at, c->n, sizeof key, by_name);
+
+        if (found != NULL) {
+            found->is_router = true;
+        }
+    }
+}
+
 static void mark_router(pack_contents *c)
 {
-    static const char *const keys[] = {"router", "map_rows", "map_columns"};
+    static const char *const of_layer[] = {"router", "map_rows", "map_columns", NULL};
+    static const char *const of_expert[] = {"q", "o", NULL};
     const json_t *layers = json_object_get(c->json, "layers");
 
     for (size_t l = 0; l < json_array_size(layers); l++) {
-        for (size_t k = 0; k < MOE_COUNT(keys); k++) {
-            const pack_content key = {.name = json_string_value(json_object_get(json_array_get(layers, l), keys[k]))};
-            pack_content *found = key.name == NULL ? NULL : bsearch(&key, c->at, c->n, sizeof key, by_name);
+        const json_t *layer = json_array_get(layers, l), *attention = json_object_get(layer, "attention");
+        const json_t *experts = json_object_get(attention, "experts");
 
-            if (found != NULL) {
-                found->is_router = true;
-            }
+        mark(c, layer, of_layer);
+        mark(c, attention, of_layer);
+        for (size_t i = 0; i < json_array_size(experts); i++) {
+            mark(c, json_array_get(experts, i), of_expert);
         }
     }
 }

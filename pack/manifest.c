@@ -269,9 +269,59 @@ static moe_status read_router(pack_reading *r, const json_t *json, pack_layer *l
     return MOE_OK;
 }
 
+/* ------------------------------------------------------------------------------------------------ attention */
+static moe_status read_attention_expert(pack_reading *r, const json_t *json, const pack_layer *layer, size_t i,
+                                        moe_error *err)
+{
+    static const char *const known[] = {"q", "o", NULL};
+    const model_config *c = r->base->config;
+    model_attention_parts *e = &r->p->attention[r->p->n_attention++];
+    size_t heads = (size_t)c->n_heads * c->head_dim;
+    char where[64];
+
+    (void)snprintf(where, sizeof where, "layer %u attention expert %zu", layer->layer, i);
+    moe_status status = check_keys(json, where, known, err);
+    if (status == MOE_OK) {
+        status = take_matrix(r, json, where, "q", heads, c->d_model, false, &e->q, err);
+    }
+    return status == MOE_OK ? take_matrix(r, json, where, "o", c->d_model, heads, false, &e->o, err) : status;
+}
+
+static moe_status read_attention(pack_reading *r, const json_t *whole, pack_layer *layer, moe_error *err)
+{
+    static const char *const known[] = {"router", "experts", NULL};
+    const model_config *c = r->base->config;
+    const json_t *json = json_object_get(whole, "attention"), *list = json_object_get(json, "experts");
+    size_t n = json_array_size(list), width = c->gate_kind == MODEL_GATE_LINEAR ? c->d_model : c->gate_width;
+    char where[40];
+
+    if (json == NULL) {
+        return MOE_OK;
+    }
+    (void)snprintf(where, sizeof where, "layer %u.attention", layer->layer);
+    if (c->n_att_experts == 0 || r->p->kind != PACK_ADD) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: %s", where,
+                        c->n_att_experts == 0 ? "this family has no attention experts" : "only of a pack of kind add");
+    }
+    moe_status status = check_keys(json, where, known, err);
+    if (status == MOE_OK &&
+        (!json_is_array(list) || n == 0 || n > PACK_MAX_EXPERTS || n > PACK_MAX_ALL - r->p->n_attention)) {
+        status =
+            moe_fail(err, MOE_ERR_INVALID_ARG, "%s.experts: must be an array of 1 to %d experts, and at most %d in all",
+                     where, PACK_MAX_EXPERTS, PACK_MAX_ALL);
+    }
+    layer->attention = r->p->attention + r->p->n_attention;
+    for (size_t i = 0; i < n && status == MOE_OK; i++) {
+        status = read_attention_expert(r, json_array_get(list, i), layer, i, err);
+    }
+    layer->n_attention = (uint32_t)n;
+    return status == MOE_OK ? take_matrix(r, json, where, "router", n, width, true, &layer->attention_router, err)
+                            : status;
+}
+
 static moe_status read_layer(pack_reading *r, const json_t *json, moe_error *err)
 {
-    static const char *const known[] = {"layer", "experts", "router", "map_rows", "map_columns", NULL};
+    static const char *const known[] = {"layer", "experts", "router", "map_rows", "map_columns", "attention", NULL};
     pack *p = r->p;
     pack_layer *layer = &p->layers[p->n_layers];
     int64_t number = 0;
@@ -292,23 +342,30 @@ static moe_status read_layer(pack_reading *r, const json_t *json, moe_error *err
     }
     p->n_layers++;
     status = read_experts(r, json, layer, err);
-    return status == MOE_OK ? read_router(r, json, layer, err) : status;
+    if (status == MOE_OK) {
+        status = read_router(r, json, layer, err);
+    }
+    return status == MOE_OK ? read_attention(r, json, layer, err) : status;
 }
 
 static moe_status read_layers(pack_reading *r, const json_t *json, moe_error *err)
 {
     const json_t *layers = json_object_get(json, "layers");
-    size_t n = json_array_size(layers), n_experts = 0;
+    size_t n = json_array_size(layers), n_experts = 0, n_attention = 0;
 
     if (!json_is_array(layers) || n == 0 || n > r->base->config->n_layers) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "layers: must be an array of 1 to %u", r->base->config->n_layers);
     }
     for (size_t i = 0; i < n; i++) {
-        n_experts += json_array_size(json_object_get(json_array_get(layers, i), "experts"));
+        const json_t *layer = json_array_get(layers, i);
+
+        n_experts += json_array_size(json_object_get(layer, "experts"));
+        n_attention += json_array_size(json_object_get(json_object_get(layer, "attention"), "experts"));
     }
     r->p->layers = calloc(n, sizeof *r->p->layers);
     r->p->experts = calloc(MOE_MIN(n_experts, (size_t)PACK_MAX_ALL) + 1, sizeof *r->p->experts);
-    if (r->p->layers == NULL || r->p->experts == NULL) {
+    r->p->attention = calloc(MOE_MIN(n_attention, (size_t)PACK_MAX_ALL) + 1, sizeof *r->p->attention);
+    if (r->p->layers == NULL || r->p->experts == NULL || r->p->attention == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "layers: %zu experts", n_experts);
     }
     for (size_t i = 0; i < n; i++) {

@@ -14,6 +14,7 @@ void pack_close(pack *p)
         free(p->manifest);
         free(p->layers);
         free(p->experts);
+        free(p->attention);
         free(p);
     }
 }
@@ -231,6 +232,11 @@ const pack_layer *pack_layer_of(const pack *p, uint32_t layer)
 size_t pack_n_experts(const pack *p)
 {
     return p->n_experts;
+}
+
+size_t pack_n_attention(const pack *p)
+{
+    return p->n_attention;
 }
 
 size_t pack_bytes(const pack *p)

@@ -20,7 +20,7 @@
 
 #define PACK_MAX_NAME       63                 /* characters of A-Z a-z 0-9 . - _ */
 #define PACK_MAX_EXPERTS    1024               /* of a layer */
-#define PACK_MAX_ALL        16384              /* experts of a pack */
+#define PACK_MAX_ALL        16384              /* experts of a pack; as many attention experts */
 #define PACK_MAX_MANIFEST   ((size_t)64 << 20) /* bytes of pack.json */
 #define PACK_SIGNATURE_SIZE 64                 /* bytes of pack.sig: Ed25519 */
 
@@ -71,12 +71,18 @@ typedef struct pack_layer {
      * [n_experts, experts of the base + the pack's in that layer], and what the pack's in that layer add to those of the base
      * [experts of the base, the pack's in that layer], which is NULL where that has none. */
     const checkpoint_tensor *map_rows, *map_columns;
+    /* PACK_ADD, of a model with attention experts: those that come with the experts, and their rows of that gate's last layer
+     * [n_attention, width]. They stay in the coordinators (model_gate_part). */
+    const checkpoint_tensor *attention_router;
+    const model_attention_parts *attention; /* [n_attention] */
+    uint32_t n_attention;
 } pack_layer;
 
 typedef struct pack_options {
     const char
         *key_file; /* PEM, an Ed25519 public key: DIR/pack.sig must be its signature of pack.json. NULL: none asked */
-    /* The directory has the tensors of the router alone, or those too: matrices of experts are NULL, and not looked at. */
+    /* The directory has what a coordinator needs alone, the tensors of the router and of attention experts, or all: matrices of
+     * other experts are NULL, and not looked at. */
     bool router_only;
     checkpoint_progress progress; /* bytes hashed and all; may be NULL */
     void *progress_ctx;
@@ -111,7 +117,8 @@ size_t pack_n_layers(const pack *p);                            /* that it has e
 const pack_layer *pack_at(const pack *p, size_t i);             /* ascending layer */
 const pack_layer *pack_layer_of(const pack *p, uint32_t layer); /* NULL: it has no experts there */
 size_t pack_n_experts(const pack *p);
-size_t pack_bytes(const pack *p); /* of all its tensors */
+size_t pack_n_attention(const pack *p); /* attention experts */
+size_t pack_bytes(const pack *p);       /* of all its tensors */
 /* One of its tensors was read: its pages of the file leave this process (checkpoint_forget). */
 void pack_forget(const pack *p, const checkpoint_tensor *t);
 /* What tells an expert from all others: SHA-256 of "conclave-expert 1", the hash of its pack in hex, its layer, and its
@@ -131,7 +138,7 @@ typedef struct pack_content {
     const char *dtype_name;
     size_t rows, columns, bytes;
     checkpoint_digest digest;
-    bool is_router; /* of the tensors that router_only needs */
+    bool is_router; /* of the tensors that router_only needs: those of attention experts as well */
 } pack_content;
 typedef struct pack_contents pack_contents;
 

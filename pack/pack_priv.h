@@ -11,11 +11,12 @@ struct pack {
     char *manifest; /* owned [n_manifest] */
     size_t n_manifest;
     unsigned char signature[PACK_SIGNATURE_SIZE];
-    bool is_signed;       /* there is one; whose it is was checked if that was asked */
-    checkpoint *tensors;  /* owned */
-    pack_layer *layers;   /* owned [n_layers]; their experts point into experts */
-    pack_expert *experts; /* owned [n_experts] */
-    size_t n_layers, n_experts;
+    bool is_signed;                   /* there is one; whose it is was checked if that was asked */
+    checkpoint *tensors;              /* owned */
+    pack_layer *layers;               /* owned [n_layers]; their experts point into experts */
+    pack_expert *experts;             /* owned [n_experts] */
+    model_attention_parts *attention; /* owned [n_attention] */
+    size_t n_layers, n_experts, n_attention;
 };
 
 /* manifest.c: fills the pack from its manifest; tensors are found, not yet looked into. used [tensors of the checkpoint] says

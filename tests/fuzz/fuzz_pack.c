@@ -4,19 +4,25 @@
 
 #include "pack/pack.h"
 
-/* The tensors, all of BF16 zeros: "w0" to "w5" [3, 4], "d0" to "d2" [4, 3], "r" [2, 4], "s" [1, 4]; docs/packs.md. */
+/* The tensors, all of BF16 zeros: "w0" to "w5", "q0", "q1" [3, 4], "d0" to "d2", "o0", "o1" [4, 3], "r", "t" [2, 4], "s" [1, 4];
+ * docs/packs.md. The model is none that there is: three matrices in an expert, and attention experts. */
 static const char header[] = "{\"d0\":{\"dtype\":\"BF16\",\"shape\":[4,3],\"data_offsets\":[0,24]},"
                              "\"d1\":{\"dtype\":\"BF16\",\"shape\":[4,3],\"data_offsets\":[24,48]},"
                              "\"d2\":{\"dtype\":\"BF16\",\"shape\":[4,3],\"data_offsets\":[48,72]},"
-                             "\"r\":{\"dtype\":\"BF16\",\"shape\":[2,4],\"data_offsets\":[72,88]},"
-                             "\"s\":{\"dtype\":\"BF16\",\"shape\":[1,4],\"data_offsets\":[88,96]},"
-                             "\"w0\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[96,120]},"
-                             "\"w1\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[120,144]},"
-                             "\"w2\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[144,168]},"
-                             "\"w3\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[168,192]},"
-                             "\"w4\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[192,216]},"
-                             "\"w5\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[216,240]}}";
-#define DATA_BYTES 240
+                             "\"o0\":{\"dtype\":\"BF16\",\"shape\":[4,3],\"data_offsets\":[72,96]},"
+                             "\"o1\":{\"dtype\":\"BF16\",\"shape\":[4,3],\"data_offsets\":[96,120]},"
+                             "\"q0\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[120,144]},"
+                             "\"q1\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[144,168]},"
+                             "\"r\":{\"dtype\":\"BF16\",\"shape\":[2,4],\"data_offsets\":[168,184]},"
+                             "\"s\":{\"dtype\":\"BF16\",\"shape\":[1,4],\"data_offsets\":[184,192]},"
+                             "\"t\":{\"dtype\":\"BF16\",\"shape\":[2,4],\"data_offsets\":[192,208]},"
+                             "\"w0\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[208,232]},"
+                             "\"w1\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[232,256]},"
+                             "\"w2\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[256,280]},"
+                             "\"w3\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[280,304]},"
+                             "\"w4\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[304,328]},"
+                             "\"w5\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[328,352]}}";
+#define DATA_BYTES 352
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -35,7 +41,7 @@ static checkpoint *open_tensors(void)
 
 static void check(const pack *p, const model_config *c)
 {
-    size_t n = 0;
+    size_t n = 0, n_attention = 0;
 
     for (size_t l = 0; l < pack_n_layers(p); l++) {
         const pack_layer *layer = pack_at(p, l);
@@ -48,8 +54,15 @@ static void check(const pack *p, const model_config *c)
             MOE_ASSERT(e->gate != NULL && e->up != NULL && e->down != NULL && e->gate->data != NULL);
             MOE_ASSERT((e->replaces >= 0) == (pack_get_kind(p) == PACK_REPLACE));
         }
+        MOE_ASSERT((layer->attention_router != NULL) == (layer->n_attention > 0));
+        for (uint32_t i = 0; i < layer->n_attention; i++) {
+            MOE_ASSERT(layer->attention[i].q != NULL && layer->attention[i].o != NULL &&
+                       layer->attention[i].q->data != NULL);
+        }
         n += layer->n_experts;
+        n_attention += layer->n_attention;
     }
+    MOE_ASSERT(n_attention == pack_n_attention(p));
     MOE_ASSERT(n == pack_n_experts(p) && strlen(pack_hash(p)) == 64 && strlen(pack_name(p)) <= PACK_MAX_NAME);
 }
 
@@ -84,6 +97,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                  .d_ff = 3,
                                  .n_experts = 4,
                                  .n_ffn_experts = 4,
+                                 .n_att_experts = 2,
+                                 .n_heads = 3,
+                                 .head_dim = 1,
                                  .gate_kind = MODEL_GATE_LINEAR,
                                  .ffn = COMPUTE_FFN_SWIGLU};
     const pack_base base = {&config, fingerprint, COMPUTE_BF16};

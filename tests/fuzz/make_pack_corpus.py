@@ -7,7 +7,9 @@ import pathlib
 import sys
 
 OUT = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent / "corpus") / "fuzz_pack"
-SHAPES = {**{f"w{i}": [3, 4] for i in range(6)}, **{f"d{i}": [4, 3] for i in range(3)}, "r": [2, 4], "s": [1, 4]}
+SHAPES = {**{f"w{i}": [3, 4] for i in range(6)}, **{f"d{i}": [4, 3] for i in range(3)}, "r": [2, 4], "s": [1, 4], "t": [2, 4],
+          **{f"q{i}": [3, 4] for i in range(2)}, **{f"o{i}": [4, 3] for i in range(2)}}
+ATTENTION = {"router": "t", "experts": [{"q": "q0", "o": "o0"}, {"q": "q1", "o": "o1"}]}
 
 
 def tensor(shape):
@@ -19,7 +21,8 @@ def expert(i, **more):
 
 
 SOUND = {"v": 1, "kind": "add", "name": "a", "version": "1", "family": "olmoe", "base": "0" * 64, "licence": "none",
-         "layers": [{"layer": 0, "experts": [expert(0), expert(1)], "router": "r"}, {"layer": 2, "experts": [expert(2)], "router": "s"}],
+         "layers": [{"layer": 0, "experts": [expert(0), expert(1)], "router": "r", "attention": ATTENTION},
+                     {"layer": 2, "experts": [expert(2)], "router": "s"}],
          "tensors": {name: tensor(shape) for name, shape in SHAPES.items()}, "provenance": {"seed": 1}, "evaluation": []}
 
 
@@ -37,6 +40,7 @@ def changed(path, value):
 
 
 FIRST = ("layers", 0, "experts", 0)
+AT = ("layers", 0, "attention")
 SEEDS = {
     "sound": SOUND, "v_2": changed(["v"], 2), "no_v": changed(["v"], None), "unknown_key": changed(["colour"], 1), "kind": changed(["kind"], "append"),
     "name_path": changed(["name"], "../a"), "name_long": changed(["name"], "a" * 64), "name_nul": changed(["name"], "a\0b"), "version_number": changed(["version"], 1),
@@ -47,6 +51,11 @@ SEEDS = {
     "expert_text": changed(["layers", 1, "experts", 0], "w4"), "no_router": changed(["layers", 0, "router"], None), "router_shape": changed(["layers", 0, "router"], "s"),
     "map_rows": changed(["layers", 1, "map_rows"], "s"), "no_such_tensor": changed([*FIRST, "gate"], "w9"), "twice": changed([*FIRST, "gate"], "w1"),
     "shape": changed([*FIRST, "gate"], "d0"), "replaces_in_add": changed([*FIRST, "replaces"], 1), "expert_key": changed([*FIRST, "bias"], "s"),
+    "attention_text": changed(AT, "t"), "attention_key": changed([*AT, "x"], 1), "attention_no_experts": changed([*AT, "experts"], []),
+    "attention_many": changed([*AT, "experts"], [{}] * 1025), "attention_number": changed([*AT, "experts", 0], 1), "attention_no_o": changed([*AT, "experts", 0, "o"], None),
+    "attention_expert_key": changed([*AT, "experts", 0, "k"], "q1"), "attention_shape": changed([*AT, "experts", 0, "q"], "o1"),
+    "attention_twice": changed([*AT, "experts", 1, "q"], "q0"), "attention_no_router": changed([*AT, "router"], None), "attention_router": changed([*AT, "router"], "s"),
+    "attention_null": changed(AT, 0), "attention_of_replace": {**changed(["layers", 0, "router"], None), "kind": "replace"},
     "unused": changed(["layers"], SOUND["layers"][:1]), "unlisted": changed(["tensors", "w0"], None), "listed_in_vain": changed(["tensors", "x"], {}),
     "dtype": changed(["tensors", "w0", "dtype"], "F32"), "list_shape": changed(["tensors", "w0", "shape"], [4, 3]), "shape_negative": changed(["tensors", "w0", "shape"], [-3, 4]),
     "sha": changed(["tensors", "w0", "sha256"], "0" * 64), "sha_short": changed(["tensors", "w0", "sha256"], "0"), "tensors_array": changed(["tensors"], []),

@@ -260,6 +260,70 @@ static void experts_of_two_matrices_and_gates_of_two_layers(void **state)
     scene_close(&s);
 }
 
+/* Two attention experts beside one expert, of a model whose q and o are 6 wide. */
+static void scene_of_attention(scene *s, const char *kind)
+{
+    scene_open(s, "moduleformer", kind);
+    s->config.ffn = COMPUTE_FFN_GELU_TANH;
+    s->config.n_att_experts = 3;
+    s->config.n_heads = 2;
+    s->config.head_dim = 3;
+    add_layer(s, 1, 1, D_MODEL);
+    add_matrix(s, "a.router", "F32", 2, D_MODEL, false);
+    add_matrix(s, "a.0.q", "BF16", 6, D_MODEL, false);
+    add_matrix(s, "a.0.o", "BF16", D_MODEL, 6, false);
+    add_matrix(s, "a.1.q", "BF16", 6, D_MODEL, false);
+    add_matrix(s, "a.1.o", "BF16", D_MODEL, 6, false);
+    moe_text_printf(&s->layers,
+                    ",\"attention\":{\"router\":\"a.router\",\"experts\":[{\"q\":\"a.0.q\",\"o\":\"a.0.o\"},"
+                    "{\"q\":\"a.1.q\",\"o\":\"a.1.o\"}]}");
+    end_layer(s);
+}
+
+static void attention_experts_come_with_experts(void **state)
+{
+    scene s;
+    pack *p;
+    moe_error err;
+    const pack_options o = {.router_only = true};
+
+    (void)state;
+    scene_of_attention(&s, "add");
+    free(save_all(&s));
+    for (int router_only = 0; router_only < 2; router_only++) { /* both need them */
+        assert_ok(open_saved(&s, router_only ? &o : NULL, &p, &err), err);
+        assert_int_equal(pack_n_attention(p), 2);
+        assert_int_equal(pack_n_experts(p), 1);
+        assert_int_equal(pack_at(p, 0)->n_attention, 2);
+        assert_string_equal(pack_at(p, 0)->attention_router->name, "a.router");
+        assert_string_equal(pack_at(p, 0)->attention[1].o->name, "a.1.o");
+        assert_int_equal(pack_at(p, 0)->experts[0].up == NULL, router_only);
+        pack_close(p);
+    }
+    scene_close(&s);
+}
+
+/* What a coordinator asks for. */
+static void contents_say_what_stays_in_coordinators(void **state)
+{
+    scene s;
+    pack_contents *c;
+    moe_error err;
+
+    (void)state;
+    scene_of_attention(&s, "add");
+    const pack_base base = {.config = &s.config, .fingerprint = fingerprint, .dtype = COMPUTE_BF16};
+    char *manifest = manifest_of(&s);
+    assert_ok(pack_contents_read(manifest, strlen(manifest), &base, &c, &err), err);
+    for (size_t i = 0; i < pack_contents_n(c); i++) {
+        const pack_content *t = pack_contents_at(c, i);
+        assert_int_equal(t->is_router, strcmp(t->name, "1.0.up") != 0 && strcmp(t->name, "1.0.down") != 0);
+    }
+    pack_contents_close(c);
+    free(manifest);
+    scene_close(&s);
+}
+
 /* MoE++: rows of the map reach the experts of the pack in the layer before, and columns come from them. */
 static void a_gate_map_has_rows_and_columns_of_new_experts(void **state)
 {
@@ -309,6 +373,52 @@ static void refused(const scene *s, const pack_options *o, moe_status status, co
     assert_int_equal(open_saved(s, o, &p, &err), status);
     assert_null(p);
     assert_contains(err.text, why);
+}
+
+static void wrong_attention_experts_are_refused_by_name(void **state)
+{
+    static const struct {
+        const char *find, *put, *why;
+    } wrong[] = {
+        {"\"attention\":{", "\"attention\":[],\"x\":{", "layers[0]: unknown key \"x\""},
+        {"\"attention\":{", "\"attention\":{\"bias\":1,", "layer 1.attention: unknown key \"bias\""},
+        {"\"router\":\"a.router\",\"experts\":[{\"q\"", "\"router\":\"a.router\",\"experts\":[],\"y\":[{\"q\"",
+         "layer 1.attention: unknown key \"y\""},
+        {"[{\"q\":\"a.0.q\",\"o\":\"a.0.o\"},{\"q\":\"a.1.q\",\"o\":\"a.1.o\"}]", "[]",
+         "layer 1.attention.experts: must be an array of 1 to 1024"},
+        {"[{\"q\":\"a.0.q\",\"o\":\"a.0.o\"},{\"q\":\"a.1.q\",\"o\":\"a.1.o\"}]", "7",
+         "layer 1.attention.experts: must be an array"},
+        {"[{\"q\":\"a.0.q\",", "[{", "layer 1 attention expert 0.q: must be a text"},
+        {"\"o\":\"a.1.o\"", "\"o\":\"a.1.o\",\"k\":1", "layer 1 attention expert 1: unknown key \"k\""},
+        {"\"o\":\"a.1.o\"", "\"o\":\"a.2.o\"", "the files have no tensor a.2.o"},
+        {"\"o\":\"a.1.o\"", "\"o\":\"a.0.o\"", "a.0.o is named twice"},
+        {"\"o\":\"a.1.o\"", "\"o\":\"a.1.q\"", "named twice"},
+        {"{\"q\":\"a.0.q\",\"o\":\"a.0.o\"}", "{\"q\":\"a.0.o\",\"o\":\"a.0.q\"}",
+         "tensor a.0.o must have the shape [6, 4]"},
+        {"\"router\":\"a.router\",", "", "layer 1.attention.router: must be a text"},
+        {",{\"q\":\"a.1.q\",\"o\":\"a.1.o\"}]", "]", "tensor a.router must have the shape [1, 4]"},
+    };
+    scene s;
+
+    (void)state;
+    scene_of_attention(&s, "add");
+    char *sound = save_all(&s);
+    for (size_t i = 0; i < MOE_COUNT(wrong); i++) {
+        char *spoilt = with(sound, wrong[i].find, wrong[i].put);
+
+        save(&s, "pack.json", spoilt, strlen(spoilt));
+        refused(&s, NULL, MOE_ERR_INVALID_ARG, wrong[i].why);
+        free(spoilt);
+    }
+    save(&s, "pack.json", sound, strlen(sound));
+    s.config.n_att_experts = 0;
+    refused(&s, NULL, MOE_ERR_INVALID_ARG, "layer 1.attention: this family has no attention experts");
+    free(sound);
+    scene_close(&s);
+    scene_of_attention(&s, "replace");
+    free(save_all(&s));
+    refused(&s, NULL, MOE_ERR_INVALID_ARG, "layer 1.attention: only of a pack of kind add");
+    scene_close(&s);
 }
 
 static void every_wrong_manifest_is_refused_by_name(void **state)
@@ -516,6 +626,9 @@ int main(void)
         cmocka_unit_test(experts_are_replaced_without_router_rows),
         cmocka_unit_test(experts_of_two_matrices_and_gates_of_two_layers),
         cmocka_unit_test(a_gate_map_has_rows_and_columns_of_new_experts),
+        cmocka_unit_test(attention_experts_come_with_experts),
+        cmocka_unit_test(contents_say_what_stays_in_coordinators),
+        cmocka_unit_test(wrong_attention_experts_are_refused_by_name),
         cmocka_unit_test(every_wrong_manifest_is_refused_by_name),
         cmocka_unit_test(wrong_replacements_are_refused),
         cmocka_unit_test(wrong_files_are_refused),
