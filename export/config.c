@@ -59,6 +59,9 @@ static bool change(const exporting *x, json_t *json)
 {
     bool done = set_counts(x, json);
 
+    if (x->config.n_att_experts != x->model.config.n_att_experts) {
+        done &= json_object_set_new(json, "n_att_experts", json_integer((json_int_t)x->config.n_att_experts)) == 0;
+    }
     if (x->hushed) {
         done &= json_object_set_new(json, "gating_size", json_integer((json_int_t)x->config.gate_width)) == 0;
     }

@@ -164,7 +164,8 @@ static moe_status check(const exporting *x)
     model_tensors *tensors = NULL;
     moe_status status = model_config_load(x->out.work, &config, x->err);
 
-    if (status == MOE_OK && (config.n_experts != x->config.n_experts || config.gate_width != x->config.gate_width)) {
+    if (status == MOE_OK && (config.n_experts != x->config.n_experts || config.gate_width != x->config.gate_width ||
+                             config.n_att_experts != x->config.n_att_experts)) {
         status = moe_fail(x->err, MOE_ERR_DATA_LOSS, "config.json: did not read back as it was written");
     }
     if (status == MOE_OK) {
@@ -215,6 +216,7 @@ static void fini(exporting *x)
     }
     free(x->tensors);
     free(x->columns);
+    free(x->attention);
     router_set_unref(x->set);
     catalogue_unref(x->catalogue);
     for (size_t i = 0; x->packs != NULL && i < x->o->n_packs; i++) {

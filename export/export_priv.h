@@ -37,6 +37,9 @@ typedef struct exporting {
     model_config config;    /* of the checkpoint that is written */
     bool hushed;            /* the inside of the gates has one unit more, by which silent experts are never chosen */
     export_column *columns; /* owned [n_layers][config.n_experts] */
+    const pack **
+        attention; /* owned [n_attention]: packs whose attention experts stand behind the checkpoint's, in this order */
+    size_t n_attention;
     export_tensor *tensors; /* owned [n_tensors], in the order in which they are written */
     size_t n_tensors, n_files, done_bytes;
     output_dir out;
@@ -48,12 +51,19 @@ static inline export_column *export_columns(const exporting *x, uint32_t layer)
 {
     return x->columns + (size_t)layer * x->config.n_experts;
 }
+/* Attention experts that a pack adds to a layer. */
+static inline uint32_t export_n_attention(const pack *p, uint32_t layer)
+{
+    const pack_layer *l = pack_layer_of(p, layer);
+
+    return l != NULL ? l->n_attention : 0;
+}
 static inline bool export_is_silent(const export_column *c)
 {
     return c->base < 0 && c->pack == NULL;
 }
 
-/* plan.c: which experts there are: config, columns, hushed, the counts of result. */
+/* plan.c: which experts there are: config, columns, attention, hushed, the counts of result. */
 MOE_NODISCARD moe_status export_plan(exporting *x);
 /* tensors.c: names, shapes, dtypes and files. */
 MOE_NODISCARD moe_status export_list(exporting *x);

@@ -169,6 +169,53 @@ static moe_status fill_layer(exporting *x, uint32_t layer, const choice *c)
                           n_routable, from->gate.k);
 }
 
+/* ------------------------------------------------------------------------------------------------ attention */
+static bool has_expert_of(const exporting *x, const pack *p)
+{
+    size_t n = (size_t)x->config.n_layers * x->config.n_experts;
+
+    for (size_t i = 0; i < n; i++) {
+        if (x->columns[i].pack == p) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Packs in the order in which they were taken in, as a server has them. A checkpoint has as many attention experts in all layers, and
+ * silent ones cannot be told from others in every kind of gate. */
+static moe_status plan_attention(exporting *x)
+{
+    uint32_t more = 0;
+
+    x->attention = calloc(x->o->n_packs + 1, sizeof(*x->attention));
+    if (x->attention == NULL) {
+        return moe_fail(x->err, MOE_ERR_NO_MEMORY, "%zu packs: out of memory", x->o->n_packs);
+    }
+    for (size_t i = 0; i < x->o->n_packs; i++) {
+        if (pack_n_attention(x->packs[i]) > 0 && has_expert_of(x, x->packs[i])) {
+            x->attention[x->n_attention++] = x->packs[i];
+        }
+    }
+    for (uint32_t l = 0; l < x->config.n_layers; l++) {
+        uint32_t n = 0;
+
+        for (size_t i = 0; i < x->n_attention; i++) {
+            n += export_n_attention(x->attention[i], l);
+        }
+        if (l > 0 && n != more) {
+            return moe_fail(
+                x->err, MOE_ERR_UNSUPPORTED,
+                "layer %u: packs add %u attention experts, and %u in the layers before; a checkpoint of this "
+                "family has as many in all",
+                l, n, more);
+        }
+        more = n;
+    }
+    x->config.n_att_experts += more;
+    return MOE_OK;
+}
+
 static moe_status plan_layers(exporting *x, choice *all)
 {
     uint32_t n_layers = x->config.n_layers, wanted = 0;
@@ -192,6 +239,9 @@ static moe_status plan_layers(exporting *x, choice *all)
     }
     for (uint32_t l = 0; l < n_layers && status == MOE_OK; l++) {
         status = fill_layer(x, l, &all[l]);
+    }
+    if (status == MOE_OK) {
+        status = plan_attention(x);
     }
     x->result.n_experts = wanted;
     x->result.stock_exact = !x->result.has_set_file || x->hushed;

@@ -30,6 +30,15 @@ static compute_dtype dtype_of(const exporting *x, model_role role, uint32_t laye
             mix(&out, parts->map_columns->dtype);
         }
     }
+    for (size_t i = 0; i < x->n_attention; i++) {
+        const pack_layer *l = pack_layer_of(x->attention[i], layer);
+
+        if (l != NULL && l->n_attention > 0 && role == MODEL_ROLE_ATTENTION_GATE) {
+            mix(&out, l->attention_router->dtype);
+        } else if (role == MODEL_ROLE_ATTENTION_EXPERT_Q || role == MODEL_ROLE_ATTENTION_EXPERT_O) {
+            mix(&out, x->model.dtype);
+        }
+    }
     /* what hushes silent experts is made here, in F32 and BF16 alone */
     return x->hushed && out == COMPUTE_F16 && (role == MODEL_ROLE_GATE || role == MODEL_ROLE_GATE_BIAS) ? COMPUTE_F32
                                                                                                         : out;

@@ -134,6 +134,36 @@ static void put_own(writer *w, model_role role, uint32_t layer, uint32_t expert)
     model_tensors_forget(w->x->model.tensors, t);
 }
 
+/* As the family stores it. */
+static void put_matrix(writer *w, model_role role, const pack *p, const checkpoint_tensor *t)
+{
+    if ((w->x->config.family->input_major >> role & 1) != 0) {
+        put_turned(w, t);
+    } else {
+        put_items(w, t->data, t->dtype, t->shape[0] * t->shape[1]);
+    }
+    pack_forget(p, t);
+}
+
+static void put_attention_expert(writer *w, model_role role, uint32_t layer, uint32_t expert)
+{
+    const exporting *x = w->x;
+    uint32_t end = x->model.config.n_att_experts;
+
+    if (expert < end) {
+        put_own(w, role, layer, expert);
+    }
+    for (size_t i = 0; i < x->n_attention; i++) {
+        uint32_t first = end;
+
+        end += export_n_attention(x->attention[i], layer);
+        if (expert >= first && expert < end) {
+            const model_attention_parts *e = &pack_layer_of(x->attention[i], layer)->attention[expert - first];
+            put_matrix(w, role, x->attention[i], role == MODEL_ROLE_ATTENTION_EXPERT_Q ? e->q : e->o);
+        }
+    }
+}
+
 static void put_added(writer *w, model_role role, const pack *p, uint32_t layer, uint32_t place)
 {
     const pack_expert *e = &pack_layer_of(p, layer)->experts[place];
@@ -141,12 +171,7 @@ static void put_added(writer *w, model_role role, const pack *p, uint32_t layer,
                                  : role == MODEL_ROLE_EXPERT_UP ? e->up
                                                                 : e->down;
 
-    if ((w->x->config.family->input_major >> role & 1) != 0) {
-        put_turned(w, t);
-    } else {
-        put_items(w, t->data, t->dtype, t->shape[0] * t->shape[1]);
-    }
-    pack_forget(p, t);
+    put_matrix(w, role, p, t);
 }
 
 static void put_ffn(writer *w, model_role role, uint32_t layer, uint32_t expert)
@@ -188,17 +213,36 @@ static void put_gate(writer *w, uint32_t layer)
     }
 }
 
+/* Rows with zeros behind them, to the width of the tensor. */
+static void put_rows(writer *w, const export_tensor *t, const unsigned char *data, compute_dtype dtype, size_t n,
+                     size_t width)
+{
+    for (size_t row = 0; row < n; row++) {
+        put_items(w, data + row * width * compute_dtype_bytes(dtype), dtype, width);
+        put_zeros(w, t->shape[1] - width);
+    }
+}
+
 /* A matrix of the checkpoint with more rows or columns of zeros, to the size of the tensor. */
 static void put_widened(writer *w, const export_tensor *t)
 {
     const checkpoint_logical *from = own(w, t->role, t->layer, 0);
-    size_t width = from->shape[1], item = compute_dtype_bytes(from->dtype);
 
-    for (size_t row = 0; row < from->shape[0]; row++) {
-        put_items(w, from->data + row * width * item, from->dtype, width);
-        put_zeros(w, t->shape[1] - width);
-    }
+    put_rows(w, t, from->data, from->dtype, from->shape[0], from->shape[1]);
     put_zeros(w, (t->shape[0] - from->shape[0]) * t->shape[1]);
+}
+
+static void put_attention_gate(writer *w, const export_tensor *t)
+{
+    const checkpoint_logical *from = own(w, t->role, t->layer, 0);
+
+    put_rows(w, t, from->data, from->dtype, from->shape[0], from->shape[1]);
+    for (size_t i = 0; i < w->x->n_attention; i++) {
+        if (export_n_attention(w->x->attention[i], t->layer) > 0) {
+            const checkpoint_tensor *more = pack_layer_of(w->x->attention[i], t->layer)->attention_router;
+            put_rows(w, t, more->data, more->dtype, more->shape[0], more->shape[1]);
+        }
+    }
 }
 
 static void put_bias(writer *w, const export_tensor *t)
@@ -264,6 +308,8 @@ static void put_experts(writer *w, const export_tensor *t)
                 put_ffn(w, role, t->layer, t->expert + e);
             } else if (role >= MODEL_FIRST_CONSTANT_ROLE) {
                 put_own(w, role, t->layer, t->expert - w->x->config.n_ffn_experts + w->x->model.config.n_ffn_experts);
+            } else if (role >= MODEL_FIRST_ATTENTION_EXPERT_ROLE) {
+                put_attention_expert(w, role, t->layer, t->expert + e);
             } else {
                 put_own(w, role, t->layer, t->expert + e);
             }
@@ -282,8 +328,10 @@ static void put_tensor(writer *w, const export_tensor *t)
         break;
     case MODEL_ROLE_GATE_INNER:
     case MODEL_ROLE_ATTENTION_GATE_INNER:
-    case MODEL_ROLE_ATTENTION_GATE:
         put_widened(w, t);
+        break;
+    case MODEL_ROLE_ATTENTION_GATE:
+        put_attention_gate(w, t);
         break;
     case MODEL_ROLE_GATE_BIAS:
     case MODEL_ROLE_ATTENTION_GATE_BIAS:

@@ -16,6 +16,7 @@ class Family:
     roles = SWIGLU
     map_name = None
     n_local = 0
+    n_attention = 0  # attention experts: matrices of the roles q [width, d_model] and o [d_model, width]
 
     def __init__(self, path):
         self.config = load_json(os.path.join(path, "config.json"))
@@ -110,12 +111,19 @@ class MoePlusPlus(Family):
 
 class ModuleFormer(Family):
     roles = ("up", "down")
-    names = {"up": "transformer.h.{l}.mlpf.experts.weight", "down": "transformer.h.{l}.mlpf.output_experts.weight"}
+    ATTENTION = "transformer.h.{l}.attn.q_proj."
+    names = {"up": "transformer.h.{l}.mlpf.experts.weight", "down": "transformer.h.{l}.mlpf.output_experts.weight",
+             "q": ATTENTION + "experts.weight", "o": ATTENTION + "output_experts.weight"}
 
     def setup(self, c):
         self.n_layers, self.d_model, self.d_ff, self.n_experts = c["n_layer"], c["n_embd"], c["ffd_hidden"], c["n_mlp_experts"]
-        self.router_name = "transformer.h.{l}.mlpf.gate." + {"mlp": "w_gate.3.weight", "linear": "w_gate.0.weight",
-                                                             "gmm": "expert_centroids"}[c.get("gate_type", "mlp")]
+        self.n_attention, self.att_width = c["n_att_experts"], c["att_hidden"]
+        gate = "gate." + {"mlp": "w_gate.3.weight", "linear": "w_gate.0.weight", "gmm": "expert_centroids"}[c.get("gate_type", "mlp")]
+        self.router_name, self.attention_router_name = "transformer.h.{l}.mlpf." + gate, self.ATTENTION + gate
+
+    def attention_router(self, layer):
+        """[n_attention, width], as router."""
+        return array(self.tensor(self.attention_router_name.format(l=layer)))
 
     def matrix(self, layer, expert, role):
         t = self.tensor(self.names[role].format(l=layer))
@@ -137,6 +145,8 @@ def open_model(path):
 
 
 def shape(model, role):
+    if role in ("q", "o"):
+        return (model.att_width, model.d_model) if role == "q" else (model.d_model, model.att_width)
     return (model.d_model, model.d_ff) if role == "down" else (model.d_ff, model.d_model)
 
 

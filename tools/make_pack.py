@@ -47,6 +47,14 @@ class Pack:
                 row[key] = self.put(f"layers.{layer}.{key}", values, "F32")
         self.layers.append(row)
 
+    def add_attention(self, experts, router):
+        """Attention experts of the last layer: a dict of q and o each, and their rows of that gate."""
+        at = f"layers.{self.layers[-1]['layer']}.attention."
+        self.layers[-1]["attention"] = {
+            "router": self.put(at + "router", router, "F32"),
+            "experts": [{role: self.put(f"{at}{i}.{role}", values, self.dtype) for role, values in matrices.items()}
+                        for i, matrices in enumerate(experts)]}
+
 
 # ---------------------------------------------------------------- random
 def like(random, values, shape, scale):
@@ -58,6 +66,8 @@ def make_random(a, model):
     kind = a.kind or "add"
     pack = Pack(model, kind)
     layers = range(model.n_layers) if a.layers is None else a.layers
+    if a.attention and (kind == "replace" or not model.n_attention):
+        sys.exit("--attention: " + ("only of a pack of kind add" if model.n_attention else "the model has no attention experts"))
     for layer in layers:
         if layer >= model.n_layers:
             sys.exit(f"--layers: {layer} is not below the model's {model.n_layers}")
@@ -76,6 +86,10 @@ def make_random(a, model):
                 map_rows = like(random, own_map, (a.experts, model.n_experts + before), a.scale)
                 map_columns = like(random, own_map, (model.n_experts, before), a.scale) if before else None
         pack.add_layer(layer, experts, replaces, router, map_rows, map_columns)
+        if a.attention:
+            random, own = np.random.Generator(np.random.SFC64([a.seed, layer, 1])), model.attention_router(layer)
+            pack.add_attention([{role: like(random, model.matrix(layer, 0, role), shape(model, role), a.scale) for role in ("q", "o")}
+                                for _ in range(a.attention)], like(random, own, (a.attention, own.shape[1]), a.scale))
     return pack, {"made": "at random", "seed": a.seed}
 
 
@@ -89,18 +103,28 @@ def make_from_tensors(a, model):
         name = pattern.format(**at) if pattern else None
         return array(tensors[name]) if name in tensors else None
 
+    def collect(patterns, layer):
+        """As many experts of the layer as the file has."""
+        experts = []
+        while any(find(pattern, l=layer, e=len(experts)) is not None for pattern in patterns.values()):
+            matrices = {role: find(pattern, l=layer, e=len(experts)) for role, pattern in patterns.items()}
+            for role, values in matrices.items():
+                if values is None or values.shape != shape(model, role):
+                    sys.exit(f"{(patterns[role] or role).format(l=layer, e=len(experts))}: must be there, with shape {list(shape(model, role))}")
+            experts.append(matrices)
+        return experts
+
     patterns = {role: getattr(a, role) for role in model.roles}
+    attention_patterns = {"q": a.attention_q, "o": a.attention_o}
+    if any([*attention_patterns.values(), a.attention_router]) and (kind == "replace" or not model.n_attention):
+        sys.exit("--attention-...: " + ("only of a pack of kind add" if model.n_attention else "the model has no attention experts"))
     for role, pattern in patterns.items():
         if pattern is None:
             sys.exit(f"--{role} NAME: is missing; experts of this family have {', '.join(model.roles)}")
     for layer in range(model.n_layers):
-        experts = []
-        while find(patterns["down"], l=layer, e=len(experts)) is not None:
-            matrices = {role: find(pattern, l=layer, e=len(experts)) for role, pattern in patterns.items()}
-            for role, values in matrices.items():
-                if values is None or values.shape != shape(model, role):
-                    sys.exit(f"{patterns[role].format(l=layer, e=len(experts))}: must be there, with shape {list(shape(model, role))}")
-            experts.append(matrices)
+        experts, attention = collect(patterns, layer), collect(attention_patterns, layer)
+        if not experts and attention:
+            sys.exit(f"layer {layer}: attention experts come with experts of the layer, and the file has none")
         if not experts:
             continue
         replaces = a.replaces.get(layer, []) if a.replaces else []
@@ -110,6 +134,11 @@ def make_from_tensors(a, model):
         if kind == "add" and router is None:
             sys.exit(f"--router: the file has no {(a.router or 'name').format(l=layer)}")
         pack.add_layer(layer, experts, replaces, router, find(a.map_rows, l=layer), find(a.map_columns, l=layer))
+        if attention:
+            rows = find(a.attention_router, l=layer)
+            if rows is None:
+                sys.exit(f"--attention-router: the file has no {(a.attention_router or 'name').format(l=layer)}")
+            pack.add_attention(attention, rows)
     if not pack.layers:
         sys.exit(f"{a.file}: has no tensor of the name {patterns['down']}")
     return pack, {"made": "from tensors", "file": os.path.basename(a.file)}
@@ -154,6 +183,19 @@ def refuse_other_changes(model, other, n_added):
             sys.exit(f"tensor {name}: differs, and is the inner layer of a gate, which a pack leaves as it is")
 
 
+def difference_attention(pack, other, layer):
+    """The attention experts that the other has more."""
+    model = pack.model
+    n, router = model.n_attention, other.attention_router(layer)
+    if not equal(router[:n], model.attention_router(layer)) or not all(
+            equal(model.matrix(layer, e, role), other.matrix(layer, e, role)) for e in range(n) for role in ("q", "o")):
+        sys.exit(f"layer {layer}: the model's own attention experts or their router rows differ: a pack leaves them as they are")
+    if other.n_attention > n:
+        if pack.kind != "add":
+            sys.exit(f"layer {layer}: the other checkpoint has more attention experts, which come with experts that are added, and it adds none")
+        pack.add_attention([{role: other.matrix(layer, e, role) for role in ("q", "o")} for e in range(n, other.n_attention)], router[n:])
+
+
 def difference_layer(pack, other, layer, n_added):
     model = pack.model
     own, added = columns_of(model, n_added)
@@ -188,8 +230,12 @@ def make_difference(a, model):
     if not (n_added if kind == "add" else changed):
         sys.exit(f"--kind {kind}: {a.other} has none")
     pack = Pack(model, kind)
+    if other.n_attention < model.n_attention:
+        sys.exit(f"{a.other}: has {other.n_attention} attention experts, fewer than the model's {model.n_attention}")
     for layer in range(model.n_layers):
         difference_layer(pack, other, layer, n_added)
+        if model.n_attention:
+            difference_attention(pack, other, layer)
     refuse_other_changes(model, other, n_added)
     return pack, {"made": "from two checkpoints", "other": os.path.basename(os.path.abspath(a.other))}
 
@@ -238,12 +284,13 @@ def parse_args():
     random = commands.add_parser("random", parents=[common])
     random.add_argument("--layers", type=id_list, metavar="0-3,7", help="default: all")
     random.add_argument("--experts", type=positive, default=2, metavar="N", help="in each of them (default: 2)")
+    random.add_argument("--attention", type=positive, default=0, metavar="N", help="attention experts in each of them (default: none)")
     random.add_argument("--kind", choices=("add", "replace"), help="default: add; replace draws which of the model's are replaced")
     random.add_argument("--seed", type=int, default=1, metavar="N")
     random.add_argument("--scale", type=float, default=1.0, metavar="X", help="width of the values, as a multiple of that of the model's own")
     tensors = commands.add_parser("tensors", parents=[common])
     tensors.add_argument("file", metavar="FILE")
-    for name in ("router", "gate", "up", "down", "map-rows", "map-columns"):
+    for name in ("router", "gate", "up", "down", "map-rows", "map-columns", "attention-router", "attention-q", "attention-o"):
         tensors.add_argument("--" + name, metavar="NAME")
     tensors.add_argument("--replaces", type=layer_ids, metavar="L:E,E;L:E", help="the ids that they replace: a pack of kind replace")
     difference = commands.add_parser("difference", parents=[common])

@@ -43,6 +43,10 @@ def llama(config, w, layer, row, pack, names, gate_name):
         w[moe + gate_name] = np.concatenate([w[moe + gate_name], pack[row["router"]]])
 
 
+def gate_name(config):
+    return "gate." + {"mlp": "w_gate.3.weight", "linear": "w_gate.0.weight", "gmm": "expert_centroids"}[config["gate_type"]]
+
+
 def moduleformer(config, w, layer, row, pack):
     mlp = f"transformer.h.{layer}.mlpf."
     for name, role in (("experts.weight", "up"), ("output_experts.weight", "down")):
@@ -54,8 +58,14 @@ def moduleformer(config, w, layer, row, pack):
             else:
                 w[mlp + name] = np.concatenate([w[mlp + name], matrix[None]])
     if "router" in row:
-        gate = mlp + "gate." + {"mlp": "w_gate.3.weight", "linear": "w_gate.0.weight", "gmm": "expert_centroids"}[config["gate_type"]]
+        gate = mlp + gate_name(config)
         w[gate] = np.concatenate([w[gate], pack[row["router"]]])
+    if "attention" in row:
+        attention, experts = f"transformer.h.{layer}.attn.q_proj.", row["attention"]["experts"]
+        for name, role in (("experts.weight", "q"), ("output_experts.weight", "o")):
+            w[attention + name] = np.concatenate([w[attention + name], [pack[expert[role]].T for expert in experts]])
+        gate = attention + gate_name(config)
+        w[gate] = np.concatenate([w[gate], pack[row["attention"]["router"]]])
 
 
 def moe_plus_plus(config, w, layer, row, pack, n_before):
@@ -97,6 +107,8 @@ def concatenate(model, pack_dir):
     """The configuration and the tensors (float32) of the model with the pack: every layer must get as many experts."""
     config = load_json(os.path.join(model, "config.json"))
     w = {name: array(t) for name, t in read_directory(model).items()}
+    if pack_dir is None:
+        return config, w
     manifest, pack = read_pack(pack_dir)
     counts = {len(row["experts"]) for row in manifest["layers"]}
     kind = config["model_type"]
@@ -114,6 +126,9 @@ def concatenate(model, pack_dir):
         n_added, = counts
         key = next(k for k in ("num_experts", "num_local_experts", "n_mlp_experts") if k in config)
         config[key] = [config[key][0] + n_added] if isinstance(config[key], list) else config[key] + n_added
+        n_attention, = {len(row.get("attention", {}).get("experts", [])) for row in manifest["layers"]}
+        if n_attention:
+            config["n_att_experts"] += n_attention
     return config, w
 
 

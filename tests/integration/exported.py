@@ -19,7 +19,7 @@ from pack_files import array, load_json, read_directory
 CONCLAVE, ROOT = sys.argv[1:3]
 VECTORS = os.path.join(ROOT, "tests", "vectors")
 FIRST_MAP = "model.layers.0.mlp.moe.gate.gate_map.weight"  # nothing reads it
-COUNTS = ("num_experts", "num_local_experts", "n_mlp_experts")
+COUNTS = ("num_experts", "num_local_experts", "n_mlp_experts", "n_att_experts")
 
 
 def tensors_of(path):
@@ -82,6 +82,17 @@ class Exported(PackCase):
                 if FIRST_MAP in w:
                     w[FIRST_MAP] = np.zeros_like(w[FIRST_MAP])
                 self.equal(name + "-out", config, w)
+
+    def test_attention_experts_stand_behind_the_models_own(self):
+        for model in ("molm-mlp", "molm-linear-kv", "molm-gmm-k4"):
+            with self.subTest(model=model):
+                pack = self.pack(model, model, "--experts", "2", "--attention", "3")
+                self.export(model + "-out", model, "--pack", pack)
+                self.equal(model + "-out", *concatenated.concatenate(os.path.join(VECTORS, model), pack))
+                self.export(model + "-without", model, "--pack", pack, "--exclude-pack", model)
+                self.equal(model + "-without", *concatenated.concatenate(os.path.join(VECTORS, model), None))
+        ragged = self.pack("ragged", "molm-mlp", "--experts", "1", "--attention", "1", "--layers", "1")
+        self.assertIn("as many in all", self.export("ragged-out", "molm-mlp", "--pack", ragged, code=1))
 
     def test_a_replacing_expert_has_the_rows_of_the_replaced_one(self):
         for model in MODELS:

@@ -16,7 +16,7 @@ except ImportError:
 
 import oracle
 from coordinator import WAIT_S, Coordinator
-from packs_oracle import MODELS, VECTORS, as_served, ask, compare
+from packs_oracle import PACKS, VECTORS, as_served, ask, compare
 
 ADMIN = "/conclave.v1.Admin/"
 
@@ -58,7 +58,7 @@ def same(a, b):
 
 
 def check_added(conclave, server, admin, name, config):
-    pack, alone = os.path.join(VECTORS, "packs", name), load(name)
+    pack, alone = os.path.join(VECTORS, "packs", name), load(PACKS[name])
     before = scores(conclave, server, alone)
     result = admin.change("AddPack", pack=pack)
     assert sum(len(l.ids) for l in result.added) == 2 * len(result.added) and not result.removed
@@ -101,16 +101,16 @@ def check_refused(admin):
 def main():
     conclave, program, descriptors = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
-        for name in MODELS:
-            with open(os.path.join(VECTORS, name, "config.json"), encoding="utf-8") as f:
+        for name, model in PACKS.items():
+            with open(os.path.join(VECTORS, model, "config.json"), encoding="utf-8") as f:
                 config = json.load(f)
-            with Coordinator(program, os.path.join(VECTORS, name), "--cache-dir", folder, "--pack-dir", os.path.join(VECTORS, "packs")) as server:
+            with Coordinator(program, os.path.join(VECTORS, model), "--cache-dir", folder, "--pack-dir", os.path.join(VECTORS, "packs")) as server:
                 admin = Admin(server.address, descriptors)
                 check_added(conclave, server, admin, name, config)
                 if name == "olmoe-gqa":
                     check_pruned(conclave, server, admin, config)
                 admin.channel.close()
-    print(f"{len(MODELS)} coordinators took packs in and let them go")
+    print(f"{len(PACKS)} coordinators took packs in and let them go")
 
 
 if __name__ == "__main__":

@@ -56,6 +56,19 @@ class MakePack(PackCase):
         self.check("b", model)
         self.same("a", "b")
 
+    def test_attention_experts_come_back_too(self):
+        model = os.path.join(VECTORS, "molm-gmm-k4")
+        self.made("random", "a", "--attention", "2", model=model)
+        concatenated.write(self.path("whole"), *concatenated.concatenate(model, self.path("a")))
+        self.made("difference", "b", self.path("whole"), model=model)
+        names = {role: f"layers.{{l}}.experts.{{e}}.{role}" for role in ("up", "down")}
+        names.update({f"attention-{role}": f"layers.{{l}}.attention.{{e}}.{role}" for role in "qo"})
+        names.update({"router": "layers.{l}.router", "attention-router": "layers.{l}.attention.router"})
+        self.made("tensors", "c", self.path("a", "model.safetensors"), *(word for key, name in names.items() for word in ("--" + key, name)), model=model)
+        for name in "bc":
+            self.check(name, model)
+            self.same("a", name)
+
     def test_some_layers_of_a_bf16_model(self):
         model = os.path.join(VECTORS, "moe++-bf16")
         self.made("random", "a", "--layers", "1-2", "--experts", "1", model=model)

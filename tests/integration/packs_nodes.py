@@ -3,7 +3,7 @@ with the pack are what the oracle says of the checkpoint that numpy put together
 and without it they are, to the bit, what they were before; pruned they are the oracle's --absent. Mixtral and Qwen3-MoE, which the oracle does not know,
 are compared with one process that serves the checkpoint put together.
 
-Usage: packs_nodes.py CONCLAVE COORDINATOR NODE [MODEL...]     (of tests/vectors; default: all)"""
+Usage: packs_nodes.py CONCLAVE COORDINATOR NODE [PACK...]     (of packs_oracle.PACKS, and mixtral, qwen3-moe; default: all)"""
 import concurrent.futures
 import contextlib
 import os
@@ -17,7 +17,7 @@ import concatenated
 import oracle
 from coordinator import WAIT_S, Coordinator, run_json
 from members import Etcd, Process
-from packs_oracle import MODELS, VECTORS, as_served, ask, compare
+from packs_oracle import PACKS, VECTORS, as_served, ask, compare
 
 if shutil.which("etcd") is None:
     print("skipped: etcd-server is not installed")
@@ -39,8 +39,8 @@ def scores(server, tokens, *args):
 
 class Cluster:
     def __init__(self, stack, folder, etcd, name, pack):
-        self.stack, self.folder, self.name, self.pack, self.n = stack, os.path.join(folder, name), name, pack, 0
-        self.model, self.pack_name = os.path.join(VECTORS, name), concatenated.load_json(os.path.join(pack, "pack.json"))["name"]
+        self.stack, self.folder, self.name, self.n = stack, os.path.join(folder, name), name, 0
+        self.model, self.pack_name = os.path.join(VECTORS, PACKS.get(name, name)), concatenated.load_json(os.path.join(pack, "pack.json"))["name"]
         self.member = ("--etcd", etcd.url, "--cluster", name.replace("+", "p"))
         self.join("--pack", pack)
         self.server = stack.enter_context(Coordinator(COORDINATOR, self.model, *self.member, "--threads", "1", "--id", "coordinator", "--min-nodes", "1",
@@ -87,7 +87,7 @@ class Cluster:
 
 
 def check_oracle(folder, etcd, name):
-    config, expected = concatenated.load_json(os.path.join(VECTORS, name, "config.json")), load("packs", name, "expected.safetensors")
+    config, expected = concatenated.load_json(os.path.join(VECTORS, PACKS[name], "config.json")), load("packs", name, "expected.safetensors")
     with contextlib.ExitStack() as stack:
         cluster = Cluster(stack, folder, etcd, name, os.path.join(VECTORS, "packs", name))
         before = cluster.check(name, expected["token_ids"],
@@ -111,7 +111,7 @@ def check_concatenated(folder, etcd, name, pack):
 
 
 def main():
-    names = sys.argv[4:] or [*MODELS, *OTHERS]
+    names = sys.argv[4:] or [*PACKS, *OTHERS]
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         etcd = Etcd(os.path.join(folder, "etcd"))

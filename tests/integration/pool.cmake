@@ -16,7 +16,7 @@ add_test(NAME packs_cluster COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_D
 set_tests_properties(packs_cluster PROPERTIES LABELS integration TIMEOUT 300 SKIP_RETURN_CODE 77 ENVIRONMENT "UCX_MEM_EVENTS=n")
 if(NOT MOE_SANITIZE) # they are about figures, and about the tool: what runs in them is in packs_cluster
   add_test(NAME packs_nodes COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/packs_nodes.py $<TARGET_FILE:conclave>
-    $<TARGET_FILE:conclave-coordinator> $<TARGET_FILE:conclave-node> olmoe-gqa molm-mlp moe++-2layer-double) # all: make check-peers
+    $<TARGET_FILE:conclave-coordinator> $<TARGET_FILE:conclave-node> olmoe-gqa molm-mlp-attention moe++-2layer-double) # all: make check-peers
   set_tests_properties(packs_nodes PROPERTIES LABELS integration TIMEOUT 600 SKIP_RETURN_CODE 77 ENVIRONMENT "UCX_MEM_EVENTS=n")
   add_test(NAME packs_demo COMMAND /usr/bin/python3 -B ${PROJECT_SOURCE_DIR}/tools/packs_demo.py --short --bin $<TARGET_FILE_DIR:conclave>)
   set_tests_properties(packs_demo PROPERTIES LABELS integration TIMEOUT 300 SKIP_RETURN_CODE 77 ENVIRONMENT "UCX_MEM_EVENTS=n")
