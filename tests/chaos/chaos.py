@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -333,6 +334,75 @@ def packs(run, cycles):
         run.faults.append("resident memory grew")
 
 
+PHASES = {  # of the change after the one of that number, or later
+    "begun": lambda cluster, number: cluster.catalogue()["number"] > number,
+    "prepared": lambda cluster, number: PHASES["done"](cluster, number) or any(
+        record.get("prepared", 0) > number for record in cluster.records("coordinators/").values()),
+    "done": lambda cluster, number: (c := cluster.catalogue())["number"] > number and not c.get("pending"),
+}
+
+
+def packs_faults(run, rounds):
+    """A pack is added to a cluster; when the change has begun, when a coordinator has prepared, and when it is done, a node that has the pack
+    is killed, or the coordinator that was asked, or etcd. All agree afterwards: with the whole pack or without it."""
+    site, n_experts = run.site, 2
+    names = [f"{phase}-{fault}-{i}" for i in range(rounds) for phase in PHASES for fault in ("node", "coordinator", "etcd")]
+    paths = [make_pack(site, run.name, name, "--experts", str(n_experts), "--seed", str(i)) for i, name in enumerate(names)]
+    cluster = run.cluster = Cluster(site, run.name, run.stack)
+    cluster.brings = {id: ("--pack", ",".join(paths)) for id in ("node-0", "node-1")}
+    stubs = cluster.start(3, 2, "a", "b")
+    stubs[0].change("DefineSet", name="pinned", include=["base"])
+    run.flow(stubs, may_go_on=True, questions=[question._replace(set="pinned") for question in site.questions])
+    base, _ = cluster.default_experts("b")
+    options, n_done = site.v1.admin_pb2.ChangeOptions(timeout_ms=20000), 0
+
+    def add(name, result):
+        with contextlib.suppress(grpc.RpcError):
+            result.append(cluster.stubs["a"].change("AddPack", pack=name, options=options).set_after)
+
+    for name in names:
+        phase, fault, _ = name.split("-")
+        number, result = cluster.catalogue()["number"], []
+        asking = threading.Thread(target=add, args=(name, result))
+        with run.injection():
+            asking.start()
+            wait_for(f"a change that is {phase}", lambda phase=phase, number=number: PHASES[phase](cluster, number))
+            if fault == "node":
+                run.took(cluster.nodes.pop("node-0").stop(signal.SIGKILL)[0] == -signal.SIGKILL)
+            elif fault == "coordinator":
+                run.took(cluster.coordinators["a"].stop(signal.SIGKILL)[0] == -signal.SIGKILL)
+            else:
+                with cluster.without_etcd("b") as died:
+                    run.took(died)
+        if fault == "node":
+            cluster.join("node-0")
+        elif fault == "coordinator":
+            run.streams.targets[0] = cluster.coordinator("a")
+        asking.join()
+        wait_for("an end of the change", lambda number=number: PHASES["done"](cluster, number))
+        default = cluster.catalogue()["default"]
+        for id in "ab":
+            wait_for(f"the default set at {id}", lambda id=id, default=default: cluster.default_experts(id)[1] == default)
+            experts, _ = cluster.default_experts(id)
+            if experts not in (base, [n + n_experts for n in base]):
+                run.faults.append(f"{name}: half of the pack at {id}: {experts}")
+        if result and result[0] != default:
+            run.faults.append(f"{name}: told that it is done, and it is not")
+        if experts != base:
+            n_done += 1
+            wait_for("a change back", lambda name=name: removed(cluster.stubs["b"], name))
+    run.end()
+    run.notes.append(f"{n_done} of {len(names)} changes were done, the others undone")
+
+
+def removed(stub, name):
+    """False: another change is under way, or the store does not answer yet."""
+    with contextlib.suppress(grpc.RpcError):
+        stub.change("RemovePack", pack=name)
+        return True
+    return False
+
+
 def make_pack(site, folder, name, *args):
     path = os.path.join(site.folder, f"{folder}-{name}")
     subprocess.run(["/usr/bin/python3", "-B", MAKE_PACK, "random", path, "--name", name, "--model", site.model, "--conclave", site.conclave, *args],
@@ -353,7 +423,7 @@ def answers_of(site, server, questions, id, experts):
 
 
 # Of each: in full; in make test (None: not there); what the longest gap may be beyond the healthy one, in seconds: p99 and max.
-Scenario = collections.namedtuple("Scenario", "work full short gaps", defaults=(None,))
+Scenario = collections.namedtuple("Scenario", "work full short gaps", defaults=(None, None))
 SCENARIOS = {
     "kill-2": Scenario(lambda run, n: kill(run, 2, n), (100,), (3,), (0.1, 0.3)),
     "kill-1": Scenario(lambda run, n: kill(run, 1, n), (10,), (1,), (1, 1)),  # a small model: its bytes take no time
@@ -365,6 +435,7 @@ SCENARIOS = {
     "alone": Scenario(alone, (60,), (5,)),
     "partition": Scenario(partition, (20,), (1,)),
     "packs": Scenario(packs, (200,), (2,)),
+    "packs-faults": Scenario(packs_faults, (2,)),
 }
 
 

@@ -1,5 +1,7 @@
 """A cluster of real processes that a scenario breaks: etcd, coordinators, nodes. Whatever was started is gone at the end."""
+import base64
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -26,6 +28,7 @@ class Cluster:
         self.folder = os.path.join(site.folder, name)
         os.makedirs(self.folder)
         self.nodes, self.coordinators, self.stubs = {}, {}, {}
+        self.brings = {}  # what else a node of that name is started with
         self.etcd = Etcd(os.path.join(self.folder, "etcd"), self.address(0), self.program(shutil.which("etcd")))
         stack.callback(self.etcd_gone)
 
@@ -44,7 +47,7 @@ class Cluster:
         """Started. A drain may take as long as it needs: what it waits for is what is broken here."""
         i = int(id.rpartition("-")[2]) if self.hosts else 0
         node = Process(self.program(self.site.node, i), *self.args(id), "--listen", f"{self.address(i)}:0", "--drain-timeout-ms",
-                       str(WAIT_S * 1000))
+                       str(WAIT_S * 1000), *self.brings.get(id, ()))
         self.stack.callback(lambda: node.process.poll() is None and node.stop(signal.SIGKILL))
         self.nodes[id] = node
         return node
@@ -113,6 +116,22 @@ class Cluster:
 
     def etcd_connected(self, id):
         return self.coordinators[id].metrics()["conclave_etcd_connected"] == 1
+
+    # ------------------------------------------------------------------------------------------ the catalogue
+    def records(self, prefix):
+        """What etcd has under keys that begin so, by the rest of the key."""
+        begin = f"/conclave/default/{prefix}".encode()
+        key, end = (base64.b64encode(k).decode() for k in (begin, begin + b"\xff"))
+        kvs = self.etcd.post("kv/range", key=key, range_end=end).get("kvs", [])
+        return {base64.b64decode(kv["key"])[len(begin):].decode(): json.loads(base64.b64decode(kv["value"])) for kv in kvs}
+
+    def catalogue(self):
+        return self.records("catalogue").get("", {"number": 0, "log": []})
+
+    def default_experts(self, id):
+        """How many experts each layer of the default set of a coordinator has; the set's id."""
+        reply = self.stubs[id].admin("ListSets", "ListSetsResponse", set="default", experts=True).sets[0]
+        return [len(layer.ids) for layer in reply.experts], reply.id
 
     # ------------------------------------------------------------------------------------------ etcd
     def etcd_gone(self):
