@@ -205,7 +205,7 @@ static void put_header(moe_text *header, const output_tensor *tensors, size_t n)
 {
     size_t at = 0;
 
-    moe_text_printf(header, "{\"__metadata__\":{\"format\":\"pt\"}");
+    moe_text_printf(header, "--------{\"__metadata__\":{\"format\":\"pt\"}"); /* the length comes there */
     for (size_t i = 0; i < n; i++) {
         const output_tensor *t = &tensors[i];
 
@@ -219,32 +219,41 @@ static void put_header(moe_text *header, const output_tensor *tensors, size_t n)
         at += t->bytes;
     }
     moe_text_append(header, "}", 1);
-    while (!header->failed && (header->size + 8) % DATA_ALIGNMENT != 0) {
+    while (!header->failed && header->size % DATA_ALIGNMENT != 0) {
         moe_text_append(header, " ", 1);
     }
 }
 
-moe_status output_write_header(int fd, const char *name, const output_tensor *tensors, size_t n, moe_error *err)
+moe_status output_header(const output_tensor *tensors, size_t n, char **out, size_t *n_out)
 {
     moe_text header;
-    unsigned char length[8];
-    moe_status status;
 
-    moe_text_init(&header, CHECKPOINT_MAX_JSON);
+    moe_text_init(&header, CHECKPOINT_MAX_JSON + 8);
     put_header(&header, tensors, n);
-    if (header.failed) {
-        moe_text_fini(&header);
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "%.200s: no memory for its header, or over %u bytes", name,
-                        CHECKPOINT_MAX_JSON);
-    }
-    for (size_t i = 0; i < sizeof(length); i++) {
-        length[i] = (unsigned char)((uint64_t)header.size >> (8 * i));
-    }
-    status = output_write(fd, name, length, sizeof(length), err);
-    if (status == MOE_OK) {
-        status = output_write(fd, name, header.data, header.size, err);
+    char *copy = header.failed ? NULL : malloc(header.size);
+    if (copy != NULL) {
+        memcpy(copy, header.data, header.size);
+        for (size_t i = 0; i < 8; i++) {
+            copy[i] = (char)(unsigned char)((uint64_t)(header.size - 8) >> (8 * i));
+        }
+        *out = copy;
+        *n_out = header.size;
     }
     moe_text_fini(&header);
+    return copy != NULL ? MOE_OK : MOE_ERR_NO_MEMORY;
+}
+
+moe_status output_write_header(int fd, const char *name, const output_tensor *tensors, size_t n, moe_error *err)
+{
+    char *header = NULL;
+    size_t size = 0;
+    moe_status status = output_header(tensors, n, &header, &size);
+
+    if (status != MOE_OK) {
+        return moe_fail(err, status, "%.200s: no memory for its header, or over %u bytes", name, CHECKPOINT_MAX_JSON);
+    }
+    status = output_write(fd, name, header, size, err);
+    free(header);
     return status;
 }
 

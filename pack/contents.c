@@ -1,4 +1,5 @@
 /* What a manifest says of tensors that are not there yet. */
+#include "checkpoint/output.h"
 #include "pack/pack_priv.h"
 
 #include <jansson.h>
@@ -6,7 +7,6 @@
 #include <string.h>
 
 #define MAX_TENSORS (5 * (size_t)PACK_MAX_ALL + 4 * (size_t)MODEL_MAX_LAYERS)
-#define MAX_HEAD    ((size_t)64 << 20)
 
 struct pack_contents {
     moe_json *json;   /* owned; names point into it */
@@ -54,10 +54,10 @@ static moe_status read_content(const char *name, const json_t *json, pack_conten
     c->name = name;
     c->dtype_name = json_string_value(json_object_get(json, "dtype"));
     c->bytes = dtype_bytes(c->dtype_name);
-    if (c->bytes == 0 || json_array_size(shape) != 2 || !read_dim(json_array_get(shape, 0), &c->rows) ||
-        !read_dim(json_array_get(shape, 1), &c->columns) || strlen(name) >= CHECKPOINT_MAX_NAME ||
-        __builtin_mul_overflow(c->bytes, c->rows, &c->bytes) ||
-        __builtin_mul_overflow(c->bytes, c->columns, &c->bytes)) {
+    if (c->bytes == 0 || json_array_size(shape) != 2 || !read_dim(json_array_get(shape, 0), &c->shape[0]) ||
+        !read_dim(json_array_get(shape, 1), &c->shape[1]) || strlen(name) >= CHECKPOINT_MAX_NAME ||
+        __builtin_mul_overflow(c->bytes, c->shape[0], &c->bytes) ||
+        __builtin_mul_overflow(c->bytes, c->shape[1], &c->bytes)) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "tensors.%.200s: must be a matrix of F32, BF16 or F16", name);
     }
     return hex != NULL && pack_read_digest(hex, &c->digest)
@@ -166,36 +166,17 @@ const pack_content *pack_contents_at(const pack_contents *c, size_t i)
 
 moe_status pack_contents_head(const pack_contents *c, bool router_only, char **out, size_t *n_out)
 {
-    unsigned char length[8];
-    size_t at = 0;
-    moe_text t;
-    moe_buf b;
+    output_tensor *tensors = calloc(c->n, sizeof *tensors);
+    size_t n = 0;
 
-    moe_text_init(&t, MAX_HEAD);
-    moe_text_printf(&t, "--------{"); /* the length comes there */
-    for (size_t i = 0; i < c->n; i++) {
+    for (size_t i = 0; tensors != NULL && i < c->n; i++) {
         const pack_content *p = &c->at[i];
 
-        if (router_only && !p->is_router) {
-            continue;
+        if (p->is_router || !router_only) {
+            tensors[n++] = (output_tensor){p->name, p->dtype_name, p->shape, MOE_COUNT(p->shape), p->bytes};
         }
-        moe_text_printf(&t, "%s", at > 0 ? "," : "");
-        moe_text_json_string(&t, p->name, strlen(p->name));
-        moe_text_printf(&t, ":{\"dtype\":\"%s\",\"shape\":[%zu,%zu],\"data_offsets\":[%zu,%zu]}", p->dtype_name,
-                        p->rows, p->columns, at, at + p->bytes);
-        at += p->bytes;
     }
-    moe_text_printf(&t, "}");
-    const char *text = moe_text_cstr(&t);
-    char *copy = t.failed ? NULL : malloc(t.size);
-    if (copy != NULL) {
-        moe_buf_init(&b, length, sizeof length);
-        moe_put_u64(&b, t.size - sizeof length);
-        memcpy(copy, text, t.size);
-        memcpy(copy, length, sizeof length);
-        *out = copy;
-        *n_out = t.size;
-    }
-    moe_text_fini(&t);
-    return copy != NULL ? MOE_OK : MOE_ERR_NO_MEMORY;
+    moe_status status = tensors != NULL ? output_header(tensors, n, out, n_out) : MOE_ERR_NO_MEMORY;
+    free(tensors);
+    return status;
 }

@@ -136,7 +136,7 @@ bool pack_part(const pack *p, uint32_t part, const unsigned char **bytes_out, si
 typedef struct pack_content {
     const char *name; /* borrowed from the contents */
     const char *dtype_name;
-    size_t rows, columns, bytes;
+    size_t shape[2], bytes;
     checkpoint_digest digest;
     bool is_router; /* of the tensors that router_only needs: those of attention experts as well */
 } pack_content;
