@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import torch  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
-from train import data, loop, store  # noqa: E402
+from train import data, loop, progress, store  # noqa: E402
 
 KEPT = (1.0, 0.75, 0.5, 0.4, 0.25)
 
@@ -98,7 +98,7 @@ def main():
     stream = data.Stream(data.encode(tokenizer, a.text), a.length, a.batch, a.seed)
     tables = {"base": table(a, model, tokenizer, stream)}
     optimizer, schedule = loop.optimizer(model, a.rate), loop.Schedule(a.rate, a.warmup, a.steps, 0.3)
-    bar = loop.Progress(a.steps, unit="steps")
+    bar = progress.Progress(a.steps, unit="steps")
     model.train()
     for step in range(1, a.steps + 1):
         entropy, losses, _ = loop.step(model, optimizer, *stream.batch(step), schedule.rate(step - 1),

@@ -12,6 +12,7 @@ training.json (settings, seed, measured figures). On a GPU: --device cuda."""
 import argparse
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -22,7 +23,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import torch  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
-from train import data, loop, store  # noqa: E402
+from train import data, loop, progress, store  # noqa: E402
 
 
 def arguments():
@@ -31,6 +32,7 @@ def arguments():
     ap.add_argument("--text", nargs="+", required=True, metavar="FILE", help="UTF-8; a form feed ends a document")
     ap.add_argument("--held-out", nargs="+", default=[], metavar="FILE", help="measured on, never trained on")
     ap.add_argument("--out", required=True, metavar="DIR")
+    ap.add_argument("--from", dest="start", metavar="FILE", help="begin with the weights of this checkpoint.pt, of another run, and its tokenizer")
     ap.add_argument("--tokens", type=float, default=30e6, help="to train on in all (30e6)")
     ap.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="of config.json, such as hidden_size=96")
     ap.add_argument("--vocab-size", type=int, default=4096)
@@ -64,6 +66,8 @@ class Run:
             self.load(decayed, a)
         elif os.path.exists(self.path):
             self.load(self.path, a)
+        elif a.start:
+            model.load_state_dict(torch.load(a.start, map_location=a.device, weights_only=True)["model"])
         if a.decay:
             self.path = decayed
             self.decay_from = self.step if self.decay_from is None else self.decay_from
@@ -105,7 +109,7 @@ def train(rank, a, port):
     asked = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: asked.append(True))
-    bar = loop.Progress(total * per_step, run.step * per_step)
+    bar = progress.Progress(total * per_step, run.step * per_step)
     saved, began, mean, stop = time.monotonic(), time.monotonic() - run.seconds, None, False
     model.train()
     while run.step < total and not stop:
@@ -134,10 +138,12 @@ def train(rank, a, port):
         bar.line(f"stopped at step {run.step}; the same command goes on from there")
         return
     store.export(model, a.out, a.dtype)
-    figures = {os.path.basename(p): round(data.bits_per_byte(model, tokenizer, [p], a.length, device=a.device), 4) for p in a.held_out}
-    overall = round(data.bits_per_byte(model, tokenizer, a.held_out, a.length, device=a.device), 4) if a.held_out else None
+    counts = {os.path.basename(p): data.bits_and_bytes(model, tokenizer, [p], a.length, device=a.device) for p in a.held_out}
+    figures = {name: round(bits / n_bytes, 4) for name, (bits, n_bytes) in counts.items()}
+    overall = round(sum(bits for bits, _ in counts.values()) / sum(n for _, n in counts.values()), 4) if counts else None
     store.write_json(os.path.join(a.out, "training.json"), {
-        "family": a.family, "seed": a.seed, "parameters": n_parameters, "tokens": run.step * per_step, "seconds": round(run.seconds),
+        "family": a.family, "seed": a.seed, "from": a.start and os.path.basename(os.path.dirname(os.path.abspath(a.start))),
+        "parameters": n_parameters, "tokens": run.step * per_step, "seconds": round(run.seconds),
         "text": [os.path.basename(p) for p in a.text], "window": a.length, "batch": a.batch, "rate": a.rate, "warmup": a.warmup,
         "decay_from": schedule.decay_from * per_step, "torch": torch.__version__, "held_out_bits_per_byte": figures,
         "held_out_bits_per_byte_together": overall})
@@ -149,8 +155,13 @@ def main():
     if a.batch % a.workers != 0:
         sys.exit(f"--batch {a.batch} windows cannot be shared evenly by --workers {a.workers}")
     if not os.path.exists(os.path.join(a.out, "tokenizer.json")):
-        print("learning the tokenizer", file=sys.stderr)
-        data.train_tokenizer(a.text, a.vocab_size, a.out)
+        if a.start:
+            os.makedirs(a.out, exist_ok=True)
+            for name in ("tokenizer.json", "tokenizer_config.json"):
+                shutil.copy(os.path.join(os.path.dirname(a.start), name), a.out)
+        else:
+            print("learning the tokenizer", file=sys.stderr)
+            data.train_tokenizer(a.text, a.vocab_size, a.out)
     if a.workers == 1:
         return train(0, a, 0)
     with socket.socket() as s:

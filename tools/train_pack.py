@@ -19,7 +19,7 @@ import torch  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 import pack_files  # noqa: E402
-from train import data, loop, store  # noqa: E402
+from train import data, loop, progress, store  # noqa: E402
 
 WEIGHTS = {"z": 0.001}
 
@@ -113,7 +113,7 @@ def main():
     optimizer = loop.optimizer(model, a.rate)
     schedule = loop.Schedule(a.rate, a.warmup, a.steps, 0.3)
     weights = {**WEIGHTS, "old": a.keep}
-    bar = loop.Progress(a.steps, unit="steps")
+    bar = progress.Progress(a.steps, unit="steps")
     bar.line(f"base: {before['new']:.4f} bits per byte of the new text, {before['old']:.4f} of the old")
     added = lambda: {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     best, kept, idle = float("inf"), added(), 0

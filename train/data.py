@@ -68,7 +68,7 @@ class Stream:
 
 
 @torch.no_grad()
-def bits_per_byte(model, tokenizer, paths, length, limit=None, batch=16, device="cpu"):
+def bits_and_bytes(model, tokenizer, paths, length, limit=None, batch=16, device="cpu"):
     """Of the files' text, read in windows without overlap, the first token of each predicted from <|endoftext|>. `limit` reads that many
     bytes of each file only, cut at the end of a document or, in a long one, within it."""
     was = model.training
@@ -94,4 +94,9 @@ def bits_per_byte(model, tokenizer, paths, length, limit=None, batch=16, device=
             logits, _ = model(x[:, :-1])
             bits += F.cross_entropy(logits.flatten(0, 1), want.flatten(), ignore_index=-100, reduction="sum").item() / math.log(2)
     model.train(was)
+    return bits, n_bytes
+
+
+def bits_per_byte(*args, **settings):
+    bits, n_bytes = bits_and_bytes(*args, **settings)
     return bits / n_bytes

@@ -1,10 +1,9 @@
 """The training loop: warm up, stay, decay; stopped and resumed at any step with the same result up to rounding."""
 import os
-import sys
-import time
 
 import torch
-import torch.nn.functional as F
+
+from train.muon import Muon, Together
 
 
 class Schedule:
@@ -21,35 +20,25 @@ class Schedule:
         return self.peak * min(1.0, (step + 1) / self.warmup)
 
 
+INSIDE = ("_proj.weight", "experts.weight", "up", "down")  # ends of the names of the matrices that Muon trains
+MUON_SHARE = 6.0  # its learning rate, as a multiple of AdamW's
+
+
 def optimizer(model, rate, decay=0.1):
-    """AdamW; gains and other vectors are not decayed."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in trained if p.dim() > 1], "weight_decay": decay},
-              {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
-
-
-class Progress:
-    """A line a terminal overwrites; in a log, one every few seconds."""
-
-    def __init__(self, total, done=0, unit="tokens"):
-        self.total, self.first, self.unit = total, done, unit
-        self.start, self.shown = time.monotonic(), 0.0
-        self.tty = sys.stderr.isatty()
-
-    def show(self, done, note):
-        now = time.monotonic()
-        if now - self.shown < (0.5 if self.tty else 30) and done < self.total:
-            return
-        self.shown = now
-        rate = max(done - self.first, 1) / max(now - self.start, 1e-9)
-        left = (self.total - done) / rate
-        bar = "#" * int(20 * done / self.total)
-        text = f"[{bar:20}] {done:,} of {self.total:,} {self.unit}, {rate:,.0f}/s, {int(left // 60)} min {int(left % 60)} s left, {note}"
-        print(f"\r{text}\x1b[K" if self.tty else text, end="" if self.tty else "\n", file=sys.stderr, flush=True)
-
-    def line(self, text):
-        print(("\r\x1b[K" if self.tty else "") + text, file=sys.stderr, flush=True)
+    """Muon for attention's matrices and the experts', AdamW for embeddings, routers and vectors; vectors are not decayed. A group's rate
+    is `rate` times its `share`."""
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    inside = {n: p for n, p in trained.items() if p.dim() > 1 and n.endswith(INSIDE)}
+    others = [p for n, p in trained.items() if n not in inside]
+    settings = {"share": MUON_SHARE, "weight_decay": decay / MUON_SHARE}
+    groups = [[{"params": [p for n, p in inside.items() if n.endswith("up") == halves], "halves": halves, **settings} for halves in (False, True)],
+              [{"params": [p for p in others if p.dim() > 1], "weight_decay": decay},
+               {"params": [p for p in others if p.dim() <= 1], "weight_decay": 0.0}]]
+    inside, others = ([g for g in kind if g["params"]] for kind in groups)
+    members = [Muon(inside, rate)] if inside else []
+    if others:
+        members.append(torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), eps=1e-8, fused=True))
+    return Together(*members)
 
 
 def save(path, state):
@@ -92,9 +81,8 @@ def step(model, optimizer, x, y, rate, clip=1.0, weights=None, workers=Alone(), 
     the family's."""
     weights = model.LOSSES if weights is None else weights
     for group in optimizer.param_groups:
-        group["lr"] = rate
-    logits, losses = model(x)
-    entropy = F.cross_entropy(logits.flatten(0, 1), y.flatten())
+        group["lr"] = rate * group.get("share", 1.0)
+    entropy, losses = model(x, y)
     loss = entropy + sum(weights[name] * value for name, value in losses.items() if name in weights)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

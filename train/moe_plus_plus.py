@@ -6,7 +6,7 @@ from torch import nn
 import torch.nn.functional as F
 
 from train import olmoe
-from train.experts import by_expert, swiglu
+from train.experts import by_expert, head_or_entropy, swiglu
 
 MODEL_TYPE = "MoE++"
 SMALL = {"hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 4,
@@ -116,14 +116,14 @@ class Model(nn.Module):
                 spread = 0.02 if "embed" in name or ".wg." in name or "constant" in name else p.shape[-1] ** -0.5 / 2
                 p.normal_(0, spread / depth if "o_proj" in name or name.endswith("down") else spread)
 
-    def forward(self, ids):
+    def forward(self, ids, y=None):
         x, carried, sums = self.embed_tokens(ids), None, {}
         cos, sin = self.angles(ids.shape[1], ids.device)
         for layer in self.layers:
             x, carried, losses = layer(x, cos, sin, carried)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value / len(self.layers)
-        return self.lm_head(self.norm(x)), sums
+        return head_or_entropy(self.norm(x), self.lm_head.weight, y), sums
 
     def tensors(self):
         out = {}

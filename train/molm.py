@@ -7,7 +7,7 @@ from torch import nn
 import torch.nn.functional as F
 
 from train import olmoe
-from train.experts import by_expert
+from train.experts import by_expert, head_or_entropy
 
 MODEL_TYPE = "moduleformer"
 SMALL = {"n_embd": 128, "n_layer": 5, "n_head": 1, "att_hidden": 128, "n_att_experts": 8, "k_att": 2, "ffd_hidden": 96, "n_mlp_experts": 16,
@@ -153,13 +153,13 @@ class Model(nn.Module):
             elif name.endswith("bias"):
                 p.zero_()
 
-    def forward(self, ids):
+    def forward(self, ids, y=None):
         x, sums = self.wte(ids), {}
         for layer in self.h:
             x, losses = layer(x)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value / len(self.h)
-        return self.lm_head(self.ln_f(x)), sums
+        return head_or_entropy(self.ln_f(x), self.lm_head.weight, y), sums
 
     def tensors(self):
         return {n if n.startswith("lm_head") else "transformer." + n: p for n, p in self.state_dict().items()}

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-from train.experts import balance_loss, by_expert, swiglu
+from train.experts import balance_loss, by_expert, head_or_entropy, swiglu
 
 MODEL_TYPE = "olmoe"
 SMALL = {"hidden_size": 128, "intermediate_size": 64, "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 4,
@@ -128,8 +128,9 @@ class Model(nn.Module):
         angle = torch.outer(torch.arange(length, dtype=torch.float64), theta).repeat(1, 2)
         return angle.cos().float().to(device), angle.sin().float().to(device)
 
-    def forward(self, ids):
-        """ids [batch, length] -> logits [batch, length, vocabulary], and the mean over layers of every routing loss (training only)."""
+    def forward(self, ids, y=None):
+        """ids [batch, length] -> logits [batch, length, vocabulary] (with y, the mean cross entropy of what follows each), and the mean
+        over layers of every routing loss (training only)."""
         x = self.embed_tokens(ids)
         cos, sin = self.angles(ids.shape[1], ids.device)
         sums = {}
@@ -138,7 +139,7 @@ class Model(nn.Module):
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value / len(self.layers)
         head = self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-        return F.linear(self.norm(x), head), sums
+        return head_or_entropy(self.norm(x), head, y), sums
 
     # ---------------------------------------------------------------- the published layout
     def tensors(self):

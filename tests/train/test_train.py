@@ -17,7 +17,7 @@ import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
-from train import baseline, data, experts, loop, olmoe, store, text  # noqa: E402
+from train import baseline, data, experts, loop, muon, olmoe, store, text  # noqa: E402
 
 TOY = {"num_hidden_layers=2", "hidden_size=32", "intermediate_size=16", "num_experts=4", "num_experts_per_tok=2", "num_attention_heads=2",
        "num_key_value_heads=2"}
@@ -67,7 +67,7 @@ class Models(unittest.TestCase):
                         p.mul_(40)  # clear choices, or rounding decides some
                 store.export(model, folder, "f32")
                 theirs = OlmoeForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(ids).logits
-                self.assertLess((theirs - model(ids)[0]).abs().max().item(), 1e-5)
+                torch.testing.assert_close(model(ids)[0], theirs, rtol=1e-5, atol=1e-5)
 
     def test_experts_equal_a_loop_over_rows(self):
         torch.manual_seed(1)
@@ -77,6 +77,36 @@ class Models(unittest.TestCase):
         got = experts.by_expert(x, ids, weights, 6, lambda e, rows: experts.swiglu(rows, up[e], down[e]))
         want = torch.stack([sum(w * experts.swiglu(row, up[e], down[e]) for w, e in zip(ws, es)) for row, ws, es in zip(x, weights, ids)])
         torch.testing.assert_close(got, want)
+        inputs = [t.requires_grad_() for t in (x, weights, up, down)]
+        of = lambda x, weights, up, down: experts.by_expert(x, ids, weights, 6, lambda e, rows: experts.swiglu(rows, up[e], down[e]))
+        self.assertTrue(torch.autograd.gradcheck(of, inputs))
+
+    def test_the_heads_loss_and_gradients_are_those_of_the_whole_logits(self):
+        torch.manual_seed(2)
+        x, head = torch.randn(2, 150, 8, requires_grad=True), torch.randn(20, 8, requires_grad=True)  # more rows than go at once
+        y = torch.randint(0, 20, (2, 150))
+        whole = torch.nn.functional.cross_entropy((x @ head.T).flatten(0, 1), y.flatten())
+        parts = experts.head_or_entropy(x, head, y)
+        torch.testing.assert_close(parts, whole)
+        for one, two in zip(torch.autograd.grad(2 * parts, (x, head)), torch.autograd.grad(2 * whole, (x, head))):
+            torch.testing.assert_close(one, two)
+
+    def test_muon_makes_singular_values_even(self):
+        torch.manual_seed(4)
+        for shape in ((3, 16, 40), (3, 40, 16)):
+            update = muon.orthogonal(torch.randn(shape) * torch.logspace(-1, 0, shape[-1]))
+            spread = torch.linalg.svdvals(update)
+            self.assertTrue(((0.3 < spread) & (spread < 1.3)).all(), spread)
+
+    def test_muon_takes_the_two_halves_of_a_stack_apart(self):
+        torch.manual_seed(5)
+        gate, up = torch.randn(2, 4, 8, 16).unbind()
+        apart, together = torch.cat([gate, up]), torch.cat([gate, up], 1)
+        for p, halves in ((apart, False), (together, True)):
+            p.requires_grad_()
+            p.grad = p.detach() ** 3
+            muon.Muon([{"params": [p], "halves": halves}], 0.1).step()
+        torch.testing.assert_close(together, torch.cat(apart.chunk(2), 1))
 
     def test_balance_is_k_when_even_and_larger_when_not(self):
         even = torch.full((8, 4), 0.25)
