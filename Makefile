@@ -4,7 +4,7 @@ JOBS    ?= $(shell nproc)
 PRESETS := release
 SAN_ENV := UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1
 
-.PHONY: help build demo cluster-demo packs-demo test sim mutants chaos bench fuzz coverage check-peers format format-check clean packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers packages-train packages-image test-train image image-test chart-test
+.PHONY: help build demo cluster-demo packs-demo knowledge-demo test sim mutants chaos bench fuzz coverage check-peers format format-check clean packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers packages-train packages-image test-train image image-test chart-test
 
 help:           ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -26,6 +26,9 @@ cluster-demo: build packages-cluster   ## etcd, three nodes and a coordinator gi
 
 packs-demo: build packages-test packages-cluster   ## a node brings a pack of new experts: added, pruned, restored and removed while streams run that notice nothing (MODEL, FAMILY as for demo)
 	@FAMILY="$(FAMILY)" tools/packs_demo.py $(MODEL)
+
+knowledge-demo: build packages-test packages-cluster   ## a cluster learns a second language while it serves: a trained pack joins, is pruned, restored, removed; bits per byte before and after (ARGS: options of tools/knowledge_demo.py)
+	@tools/knowledge_demo.py $(ARGS)
 
 test: packages-test packages-cluster   ## everything: unit, simulator, integration, fuzz corpora; plain, then ASan+UBSan, then TSan
 	@$(SAN_ENV) tools/test.sh $(JOBS)
@@ -66,7 +69,7 @@ image-test: build packages-image   ## the image twice, compared, and its program
 chart-test: build packages-test   ## the Helm chart without a cluster: lint, renders, wrong values, types of Kubernetes, options; a part of `make test`
 	@/usr/bin/python3 -B tests/chart/chart.py "$(CURDIR)" "$(CURDIR)/bin"
 
-test-train: packages-train  ## the trainers: models against other implementations, each script for a few steps (PYTHON=... with PyTorch, or some GB from the Python registry)
+test-train: build packages-train  ## the trainers: models against other implementations, each script for a few steps; the LM Evaluation Harness over gRPC (PYTHON=... with PyTorch, or some GB from the Python registry)
 	@tools/test_train.sh
 
 format: packages-format  ## clang-format over the sources

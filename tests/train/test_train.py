@@ -276,5 +276,79 @@ class Scripts(unittest.TestCase):
             store.load(self.path(name))
 
 
+class Served(unittest.TestCase):
+    """What measures a running server, beside what measures the checkpoint that it serves."""
+
+    @classmethod
+    def setUpClass(cls):
+        program = os.path.join(os.environ.get("CONCLAVE_BIN", os.path.join(ROOT, "bin")), "conclave-coordinator")
+        if not os.path.exists(program):
+            raise unittest.SkipTest(f"no {program}")
+        sys.path[:0] = [os.path.join(ROOT, "tests", "integration"), os.path.join(ROOT, "tools")]
+        import python_client
+        from coordinator import Coordinator
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = folder.name
+        python_client.lay_out(cls.folder)
+        sys.path.insert(0, cls.folder)
+        toy_text(os.path.join(cls.folder, "text"), 1)
+        torch.manual_seed(6)
+        cls.tokenizer = data.train_tokenizer([os.path.join(cls.folder, "text")], 300, cls.folder)
+        cls.model = olmoe.Model(olmoe.config(320, 0, max_position_embeddings=64))
+        store.export(cls.model, cls.folder, "f32")
+        server = Coordinator(program, cls.folder, "--dtype", "f32", "--cache-dir", "")
+        cls.addClassCleanup(server.stop)
+        cls.address = server.address
+
+    def test_bits_per_byte_equal_those_of_the_checkpoint(self):
+        text = os.path.join(self.folder, "held")
+        toy_text(text, 9, n=6)
+        with open(text, "a", encoding="utf-8") as f:
+            f.write("One document  of many windows \u00e4\n\n and pieces, " * 40)
+        for more, window in (([], 64), (["--window", "20", "--set", "base", "--parallel", "2"], 20)):
+            done = subprocess.run([sys.executable, os.path.join(ROOT, "tools", "eval.py"), "--server", self.address, "--json", *more, text],
+                                  capture_output=True, text=True, env={**os.environ, "PYTHONPATH": self.folder})
+            self.assertEqual(done.returncode, 0, done.stderr)
+            together = json.loads(done.stdout.splitlines()[-1])
+            want = data.bits_per_byte(self.model, self.tokenizer, [text], window - 1)
+            self.assertAlmostEqual(together["bits_per_byte"], want, places=5)
+            self.assertEqual(together["bytes"], sum(len(d.encode()) for d in data.documents(text)))
+
+    def test_the_harness_gets_what_transformers_gives_it(self):
+        try:
+            from lm_eval import evaluator
+            from lm_eval.models.huggingface import HFLM
+            from lm_eval.tasks import TaskManager
+        except ImportError as error:
+            self.skipTest(str(error))
+        import lm_eval_conclave
+        self.task(self.folder)
+        tasks = TaskManager(include_path=self.folder, include_defaults=False)
+        measure = lambda lm: evaluator.simple_evaluate(lm, tasks=["toy", "toy_rolling"], task_manager=tasks, bootstrap_iters=0, log_samples=True)
+        ours = measure(lm_eval_conclave.ConclaveLM(self.address))
+        theirs = measure(HFLM(self.folder, device="cpu", dtype="float32", batch_size=1, max_length=63))
+        for name in ("toy", "toy_rolling"):
+            self.assertGreater(len(ours["samples"][name]), 5)
+            for one, two in zip(ours["samples"][name], theirs["samples"][name], strict=True):
+                flat = lambda x: [v for item in x for v in flat(item)] if isinstance(x, (list, tuple)) else [float(x)]
+                np.testing.assert_allclose(flat(one["resps"]), flat(two["resps"]), rtol=0, atol=1e-4)
+        self.assertEqual(ours["results"]["toy"]["acc,none"], theirs["results"]["toy"]["acc,none"])
+
+    def task(self, folder):
+        rng = torch.Generator().manual_seed(8)
+        words = lambda n: " ".join(WORDS[i] for i in torch.randint(len(WORDS), (n,), generator=rng).tolist())
+        with open(os.path.join(folder, "toy.jsonl"), "w", encoding="utf-8") as f:
+            for i in range(12):  # some longer than the context
+                f.write(json.dumps({"question": words(5 + 8 * i), "choices": [words(1 + j) for j in range(3)], "answer": i % 3}) + "\n")
+        common = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": os.path.join(folder, "toy.jsonl")}}, "test_split": "test"}
+        tasks = {"toy": {"output_type": "multiple_choice", "doc_to_text": "{{question}}", "doc_to_choice": "choices", "doc_to_target": "answer"},
+                 "toy_rolling": {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{question}}",
+                                 "metric_list": [{"metric": "bits_per_byte"}]}}
+        for name, task in tasks.items():
+            with open(os.path.join(folder, name + ".yaml"), "w", encoding="utf-8") as f:
+                json.dump({"task": name, **common, **task}, f)  # JSON is YAML
+
+
 if __name__ == "__main__":
     unittest.main()

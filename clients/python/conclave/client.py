@@ -146,8 +146,10 @@ class Client:
         _choose_set(request, expert_set)
         return self._call("Inference", "Score", request, inference_pb2.ScoreResponse)
 
-    def tokenize(self, text: str) -> List[int]:
-        return list(self._call("Inference", "Tokenize", inference_pb2.TokenizeRequest(text=text), inference_pb2.TokenizeResponse).ids)
+    def tokenize(self, text: str, *, add_special_tokens: Optional[bool] = None) -> List[int]:
+        """The ids of a text; by default with the special tokens that the tokenizer adds."""
+        request = inference_pb2.TokenizeRequest(text=text, add_special_tokens=add_special_tokens)
+        return list(self._call("Inference", "Tokenize", request, inference_pb2.TokenizeResponse).ids)
 
     def detokenize(self, ids: Sequence[int]) -> str:
         return self._call("Inference", "Detokenize", inference_pb2.DetokenizeRequest(ids=ids), inference_pb2.DetokenizeResponse).text
