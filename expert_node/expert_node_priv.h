@@ -90,6 +90,7 @@ struct expert_node {
     size_t n_filling;
     transport_frames *pieces;        /* NULL: there are no packs */
     uint32_t next_reader;            /* in peers: whose turn it is */
+    bool may_ask;                    /* a reader may wait for a piece: else nobody is looked at */
     size_t small_kept, answers_kept; /* of them, for peers that have none out (NODE_OWN_...) */
     node_batch batch;
     expert_node_stats stats;

@@ -225,6 +225,7 @@ static moe_status on_frame(expert_node *node, node_peer *p, const unsigned char 
     if (event == LINK_FRAME) {
         return on_dispatch(node, p, bytes, n, err);
     }
+    node->may_ask |= event == LINK_WANTED;
     if (event == LINK_OPENED && link_is_open(&p->link)) {
         node->stats.hellos++;
         node->peers_check_ns = 0; /* it has been told nothing yet */

@@ -28,7 +28,7 @@ moe_status node_reading_judge(const expert_node *node, const wire_hello *theirs,
 
 static node_peer *next_asking(expert_node *node)
 {
-    for (uint32_t i = 0; i < node->o.max_peers; i++) {
+    for (uint32_t i = 0; node->may_ask && i < node->o.max_peers; i++) {
         uint32_t at = (node->next_reader + i) % node->o.max_peers;
 
         if (node->peers[at].link.state == LINK_ASKED) {
@@ -36,6 +36,7 @@ static node_peer *next_asking(expert_node *node)
             return &node->peers[at];
         }
     }
+    node->may_ask = false;
     return NULL;
 }
 

@@ -216,30 +216,45 @@ static uint32_t map_blocks(const router_space *space, uint32_t first_slot, const
     return n;
 }
 
+/* What is sized by a space; slots before the first one have no values yet, blocks of the first n_before neither. */
+static moe_status tables_open(const router_space *space, uint32_t first_slot, const node_slot *before,
+                              uint32_t n_before, expert_node_growth *g)
+{
+    uint32_t n = router_space_n_slots(space);
+
+    g->slots = calloc(n, sizeof *g->slots);
+    if (g->slots == NULL) {
+        return MOE_ERR_NO_MEMORY;
+    }
+    g->n_blocks = map_blocks(space, first_slot, before, n_before, g->slots, NULL);
+    g->blocks = calloc(g->n_blocks, sizeof *g->blocks);
+    if (g->blocks == NULL) {
+        return MOE_ERR_NO_MEMORY;
+    }
+    (void)map_blocks(space, first_slot, before, n_before, g->slots, g->blocks);
+    for (uint32_t i = first_slot; i < n; i++) {
+        g->slots[i].first_group = g->slots[i].last_group = NODE_NO_GROUP;
+    }
+    return MOE_OK;
+}
+
 moe_status expert_node_growth_open(const expert_node *node, router_space *space, expert_node_growth **out,
                                    moe_error *err)
 {
-    uint32_t n_before = router_space_n_slots(node->o.space), n = router_space_n_slots(space);
-    expert_node_growth *g = NULL;
+    expert_node_growth *g;
 
     if (!router_space_continues(space, node->o.space)) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "node %s: the expert space is no later version of its own",
                         node->o.id);
     }
     g = calloc(1, sizeof *g);
-    if (g != NULL && (g->slots = calloc(n, sizeof *g->slots)) != NULL) {
-        g->n_blocks = map_blocks(space, n_before, node->slots, node->n_blocks, g->slots, NULL);
-        g->blocks = calloc(g->n_blocks, sizeof *g->blocks);
-    }
-    if (g == NULL || g->blocks == NULL) {
+    if (g == NULL ||
+        tables_open(space, router_space_n_slots(node->o.space), node->slots, node->n_blocks, g) != MOE_OK) {
         expert_node_growth_close(g);
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "node %s: %u experts: out of memory", node->o.id, n);
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "node %s: %u experts: out of memory", node->o.id,
+                        router_space_n_slots(space));
     }
     g->space = router_space_ref(space);
-    (void)map_blocks(space, n_before, node->slots, node->n_blocks, g->slots, g->blocks);
-    for (uint32_t i = n_before; i < n; i++) {
-        g->slots[i].first_group = g->slots[i].last_group = NODE_NO_GROUP;
-    }
     *out = g;
     return MOE_OK;
 }
@@ -275,24 +290,14 @@ router_space *expert_node_space(const expert_node *node)
 
 moe_status node_shard_open(expert_node *node)
 {
-    router_space *space = node->o.space;
-    size_t n_slots = router_space_n_slots(space);
+    expert_node_growth all = {.space = NULL};
+    moe_status status = tables_open(node->o.space, 0, NULL, 0, &all);
 
     node->newest_block = NODE_NO_BLOCK;
-    node->slots = calloc(n_slots, sizeof *node->slots);
-    if (node->slots == NULL) {
-        return MOE_ERR_NO_MEMORY;
-    }
-    for (size_t i = 0; i < n_slots; i++) {
-        node->slots[i].first_group = node->slots[i].last_group = NODE_NO_GROUP;
-    }
-    node->n_blocks = map_blocks(space, 0, NULL, 0, node->slots, NULL);
-    node->blocks = calloc(node->n_blocks, sizeof *node->blocks);
-    if (node->blocks == NULL) {
-        return MOE_ERR_NO_MEMORY;
-    }
-    (void)map_blocks(space, 0, NULL, 0, node->slots, node->blocks);
-    return MOE_OK;
+    node->slots = all.slots;
+    node->blocks = all.blocks;
+    node->n_blocks = all.n_blocks;
+    return status;
 }
 
 void node_shard_close(expert_node *node)
