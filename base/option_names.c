@@ -105,6 +105,7 @@ static const char *const names[] = {
     "system",
     "temperature",
     "template_args",
+    "text",
     "threads",
     "timeout",
     "tls",

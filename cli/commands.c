@@ -97,6 +97,10 @@ static const cli_option placement_options[] = {
 static const cli_option packs_options[] = {
     {"model", NULL, CLI_VALUE, "DIR", "the checkpoint that the pack is for"},
     {"pack_key", NULL, CLI_VALUE, "FILE", "Ed25519 public key (PEM): pack.sig must be its signature"},
+    {"text", NULL, CLI_VALUE, "FILE",
+     "check: what a server's model makes of this text with the pack: the share of the picks that it would get, layer "
+     "by "
+     "layer, and bits per byte with and without it; it is on trial meanwhile"},
     {"shadow", NULL, CLI_VALUE, "SHARE",
      "add: the default set stays, and this share of the requests, as 5% or 0.05, is scored with the pack too"},
 };
@@ -264,13 +268,14 @@ const cli_command cli_commands[] = {
      .run = cli_manifest_run,
      .local = true},
     {.name = "packs",
-     .usage = "[list] | add PACK | promote PACK | remove PACK | update PACK NEW | rollback | check DIR",
+     .usage = "[list] | add PACK | promote PACK | remove PACK | update PACK NEW | rollback | check DIR | check PACK "
+              "--text FILE",
      .arguments =
          "PACK: a name, NAME@VERSION or hash that list shows; to add, also a directory with a / in it, below "
          "--pack-dir of the server.\n"
          "promote: a pack that was added with --shadow comes into the default set; remove ends its trial.\n"
          "rollback: the default set before this one. check: whether DIR is sound and for --model, here, without a "
-         "server",
+         "server; with --text, what PACK would do to a text, by a server",
      .summary = "Packs of new experts: list, add, try, remove, update, roll back; check one",
      .timeout = QUICK,
      .groups = {ROWS(packs_options), ROWS(change_options), ROWS(by_options)},

@@ -1,9 +1,10 @@
-/* conclave packs [list] | add | remove | update | rollback, of a server; packs check PACK --model DIR, here */
+/* conclave packs [list] | add | promote | remove | update | rollback | check PACK --text FILE, of a server; packs check PACK --model DIR, here */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/changes.h"
+#include "cli/check.h"
 #include "pack/pack.h"
 
 /* ------------------------------------------------------------------------------------------------ what is printed */
@@ -80,18 +81,22 @@ static moe_status open_model(const char *dir, pack_model *out, moe_error *err)
 
 static moe_status run_check(cli_run *run, moe_error *err)
 {
-    const char *dir = cli_run_value(run, "model");
+    const char *dir = cli_run_value(run, "model"), *text = cli_run_value(run, "text");
+    moe_status status = MOE_OK;
     pack_model m;
 
-    if (dir == NULL) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "--model DIR: give the model that the pack is for");
+    if (dir == NULL && text == NULL) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "--model DIR: give the model that the pack is for; or --text FILE, for a server's");
     }
-    moe_status status = open_model(dir, &m, err);
-    if (status == MOE_OK) {
-        status = check(run, &m, err);
-        pack_model_close(&m);
+    if (dir != NULL) {
+        status = open_model(dir, &m, err);
+        if (status == MOE_OK) {
+            status = check(run, &m, err);
+            pack_model_close(&m);
+        }
     }
-    return status;
+    return status == MOE_OK && text != NULL ? cli_check_text(run, run->args[1], text, err) : status;
 }
 
 /* ------------------------------------------------------------------------------------------------ of a server */

@@ -2,6 +2,7 @@
 the same tokens under both sets. In one process, and for all coordinators of a cluster.
 
 Usage: packs_shadow.py CONCLAVE COORDINATOR NODE VECTORS [unittest arguments]"""
+import base64
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import unittest
 
 from coordinator import WAIT_S, Coordinator, clean_env
 from members import Etcd, Process
-from pack_case import PackCase
+from pack_case import PackCase, run
 
 CONCLAVE, COORDINATOR, NODE, VECTORS = sys.argv[1:5]
 MODEL, PACK = os.path.join(VECTORS, "olmoe-gqa"), os.path.join(VECTORS, "packs", "olmoe-gqa")
@@ -128,6 +129,51 @@ class Shadow(PackCase):
             self.assertIn("not in the shadow", self.ask(server, "packs", "promote", "olmoe-gqa", code=1))
             self.assertNotIn("conclave_shadow_requests_total", server.metrics())
             self.assertEqual(self.generate(server, "last", 0), before[0])
+
+    def made(self):
+        """A model that reads text, and a pack for it."""
+        model, pack = self.path("model"), self.path("made")
+        for tool, *args in (("make_checkpoint.py", model, "--dtype", "f32"), ("make_pack.py", "random", pack, "--model", model, "--conclave", CONCLAVE)):
+            done = run("/usr/bin/python3", "-B", os.path.join(VECTORS, "..", "..", "tools", tool), *args)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        return model, pack
+
+    def bits_per_byte(self, server, text, *args):
+        tokens = [t for t in self.ask(server, "score", text, *args)[-1]["tokens"] if "logprob" in t]
+        return -sum(t["logprob"] for t in tokens) / math.log(2) / sum(len(base64.b64decode(t["token"])) for t in tokens)
+
+    def test_a_text_says_what_a_pack_would_do(self):
+        text, file = "one two\nthree é four\n", self.path("text")
+        with open(file, "w", encoding="utf-8") as f:
+            f.write(text)
+        model, pack = self.made()
+        with Coordinator(COORDINATOR, model, "--threads", "1", "--cache-dir", self.path("cache"), "--pack-dir", self.folder) as server:
+            [told] = self.ask(server, "packs", "check", pack, "--text", file)
+            self.assertEqual(told["pack"], "made")
+            [shown] = self.ask(server, "packs")[0]["packs"]
+            self.assertFalse(shown.get("active") or shown.get("shadow"))  # it was on trial, and is not
+            before = self.ask(server, "sets", "log")[0]["entries"]
+            self.assertEqual([e["what"] for e in before], ["shadow made 1 at 0%", "remove made 1 from the shadow"])
+            self.change(server, "packs", "add", "made", "--shadow", "0%")
+            [again] = self.ask(server, "packs", "check", "made", "--text", file)
+            self.assertEqual(again, told)
+            self.assertIsNotNone(self.report(server))  # whoever had it on trial still has
+            self.assertAlmostEqual(told["bits_per_byte_without"], self.bits_per_byte(server, text), delta=1e-6)
+            self.assertAlmostEqual(told["bits_per_byte_with"], self.bits_per_byte(server, text, "--set", told["set_with"]), delta=1e-6)
+            self.assertNotEqual(told["bits_per_byte_with"], told["bits_per_byte_without"])
+            picks = [[e for t in self.ask(server, "score", text, "--set", told["set_with"], "--experts")[-1]["tokens"]
+                      for e in t["experts"][layer]["ids"]] for layer in range(len(told["layers"]))]
+            first = {l["layer"]: l["first_id"] for l in shown["layers"]}
+            for layer, ids in enumerate(picks):
+                share = sum(e >= first[layer] for e in ids) / len(ids) if layer in first else 0
+                self.assertAlmostEqual(told["layers"][layer]["share"], share, delta=1e-6)
+            self.assertTrue(any(l["share"] > 0 for l in told["layers"]))
+            # A text that cannot be scored leaves no trial behind.
+            self.change(server, "packs", "remove", "made")
+            with open(file, "w", encoding="utf-8") as f:
+                f.write("")
+            self.assertIn("no text of two tokens", self.ask(server, "packs", "check", "made", "--text", file, code=2))
+            self.assertIsNone(self.report(server))
 
     @unittest.skipIf(shutil.which("etcd") is None, "etcd-server is not installed")
     def test_all_coordinators_of_a_cluster_do_it(self):
