@@ -123,6 +123,19 @@ static moe_status take_usage(const Conclave__V1__PruneExpertsRequest *r, expert_
     return MOE_OK;
 }
 
+/* The rows of a window that ends now, in place of those since start. */
+static moe_status take_window(rpc_call *call, uint32_t over_s, expert_counts *counts, moe_error *err)
+{
+    const uint64_t second = UINT64_C(1000000000);
+    uint64_t longest = 0;
+
+    return engine_get_expert_rows_over(rpc_engine(call), over_s * second, counts->rows,
+                                       router_space_n_slots(counts->space), &longest)
+               ? MOE_OK
+               : moe_fail(err, MOE_ERR_INVALID_ARG, "over_s: %u; the longest window that is kept is %llu s", over_s,
+                          (unsigned long long)(longest / second));
+}
+
 /* The experts that live usage, or what the caller has counted, says are hardly needed. */
 static moe_status choose(rpc_call *call, const Conclave__V1__PruneExpertsRequest *r, asked *a, moe_error *err)
 {
@@ -132,10 +145,15 @@ static moe_status choose(rpc_call *call, const Conclave__V1__PruneExpertsRequest
     if (!(r->below <= 1 && (r->n_usage > 0 ? r->below >= 0 : r->below > 0))) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "below: %g; with no experts named, a share of (0, 1]", r->below);
     }
+    if (r->over_s != 0 && r->n_usage > 0) {
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "over_s: does not go with usage");
+    }
     if (expert_counts_init(&counts, rpc_engine(call)) != MOE_OK) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory");
     }
-    moe_status status = r->n_usage > 0 ? take_usage(r, &counts, err) : MOE_OK;
+    moe_status status = r->n_usage > 0   ? take_usage(r, &counts, err)
+                        : r->over_s != 0 ? take_window(call, r->over_s, &counts, err)
+                                         : MOE_OK;
     if (status != MOE_OK) {
         expert_counts_fini(&counts);
         return status;
@@ -164,11 +182,12 @@ static moe_status take_prune(rpc_call *call, const ProtobufCMessage *m, asked *a
     if (r->n_experts == 0) {
         return choose(call, r, a, err);
     }
-    if (r->below != 0 || r->keep_at_least != 0 || r->n_usage > 0 || r->pack[0] != '\0') {
+    if (r->below != 0 || r->keep_at_least != 0 || r->n_usage > 0 || r->over_s != 0 || r->pack[0] != '\0') {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: does not go with experts",
                         r->below != 0           ? "below"
                         : r->keep_at_least != 0 ? "keep_at_least"
                         : r->n_usage > 0        ? "usage"
+                        : r->over_s != 0        ? "over_s"
                                                 : "pack");
     }
     return take_experts(call, r->experts, r->n_experts, a, err);

@@ -77,6 +77,7 @@ static const char *const names[] = {
     "no_history",
     "no_prefix_cache",
     "no_reflection",
+    "over",
     "pack",
     "pack_dir",
     "pack_key",

@@ -116,6 +116,8 @@ static const cli_option by_options[] = {
 
 static const cli_option experts_options[] = {
     {"below", NULL, CLI_VALUE, "SHARE", "prune: what got less of its layer's rows since the start, as 0.2% or 0.002"},
+    {"over", NULL, CLI_VALUE, "TIME",
+     "prune by --below: the rows of the last 30m, 1h, ... in place of those since the start"},
     {"profile", NULL, CLI_VALUE, "FILE",
      "prune: by the rows that the texts of this file take, one JSON object with text or token_ids a line; without "
      "--below, what takes none"},
@@ -143,10 +145,11 @@ static const cli_option manifest_options[] = {
 static const cli_option export_option_rows[] = {
     {"model", NULL, CLI_VALUE, "DIR", "the checkpoint"},
     {"pack", NULL, CLI_REPEAT, "DIR",
-     "a pack whose experts are in it; several: in the order in which the server has taken them in"},
+     "a pack whose experts are in it; several: in the order that the ids of a --set FILE follow from"},
     {"pack_key", NULL, CLI_VALUE, "FILE", "Ed25519 public key (PEM): each pack.sig must be its signature"},
-    {"set", NULL, CLI_VALUE, "FILE",
-     "JSON with the experts of each layer (default: all, without those that packs replace)"},
+    {"set", NULL, CLI_VALUE, "FILE|NAME|ID",
+     "JSON with the experts of each layer; with --server, a set of it (default: all, without those that packs "
+     "replace)"},
     {"exclude_pack", NULL, CLI_REPEAT, "NAME", "leave the experts of this pack out; base: those of the checkpoint"},
     {"uniform", NULL, CLI_VALUE, "N", "N FFN experts in every layer, so that other programs route as Conclave does"},
     {"dtype", NULL, CLI_VALUE, "auto|bf16|f32", "of all tensors; auto: as they are (default)"},
@@ -291,12 +294,12 @@ const cli_command cli_commands[] = {
      .run = cli_sets_run},
     {.name = "export",
      .usage = "OUT",
-     .arguments = "OUT: a new or empty directory",
+     .arguments = "OUT: a new or empty directory. A server is asked for --set alone, and only where --server is given",
      .summary = "Write a model with packs and a set of experts as a checkpoint of its own, here",
+     .timeout = QUICK,
      .groups = {ROWS(export_option_rows)},
      .max_args = 1,
-     .run = cli_export_run,
-     .local = true},
+     .run = cli_export_run},
 };
 
 const size_t cli_n_commands = MOE_COUNT(cli_commands);

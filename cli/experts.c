@@ -149,10 +149,29 @@ static moe_status run_list(cli_run *run, moe_error *err)
     return status == MOE_OK ? print_once(run, err) : status;
 }
 
+/* "90s", "30m", "1h" */
+static moe_status fill_over(const char *text, ProtobufCMessage *m, moe_error *err)
+{
+    static const struct {
+        char unit;
+        uint32_t seconds;
+    } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}};
+    char *end = NULL;
+    unsigned long n = text[0] >= '0' && text[0] <= '9' ? strtoul(text, &end, 10) : 0;
+
+    for (size_t i = 0; i < MOE_COUNT(units); i++) {
+        if (end != NULL && end[0] == units[i].unit && end[1] == '\0' && n > 0 && n <= UINT32_MAX / units[i].seconds) {
+            return cli_change_put_number(m, "over_s", (uint64_t)n * units[i].seconds, err);
+        }
+    }
+    return moe_fail(err, MOE_ERR_INVALID_ARG, "--over \"%.32s\": a time as 90s, 30m or 1h", text);
+}
+
 static moe_status run_prune(cli_run *run, moe_error *err)
 {
     static const char *const names[] = {"keep_at_least", "pack"};
-    const char *below = cli_run_value(run, "below"), *profile = cli_run_value(run, "profile");
+    const char *below = cli_run_value(run, "below"), *profile = cli_run_value(run, "profile"),
+               *over = cli_run_value(run, "over");
     ProtobufCMessage *m = NULL;
     moe_status status = cli_change_request(&conclave__v1__prune_experts_request__descriptor, "", NULL, &m, err);
 
@@ -165,6 +184,9 @@ static moe_status run_prune(cli_run *run, moe_error *err)
     }
     if (status == MOE_OK && below != NULL) {
         status = cli_change_put_share(m, "below", "--below", below, err);
+    }
+    if (status == MOE_OK && over != NULL) {
+        status = fill_over(over, m, err);
     }
     for (size_t i = 0; i < MOE_COUNT(names) && status == MOE_OK; i++) {
         status = cli_run_fill_given(run, names[i], m, err);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/export_set.h"
 #include "export/export.h"
 
 #define MAX_SET_BYTES ((size_t)1 << 20)
@@ -98,6 +99,29 @@ static moe_status read_options(cli_run *run, const char **packs, const char **ex
     return status == MOE_OK ? read_count(uniform, &o->uniform, err) : status;
 }
 
+/* A file; or of a server that is named. *text is owned. */
+static moe_status read_set(cli_run *run, const char *word, export_options *o, char **text, moe_error *err)
+{
+    moe_status status;
+
+    if (cli_run_given(run, "server")) {
+        moe_text set;
+
+        moe_text_init(&set, MAX_SET_BYTES);
+        status = cli_export_set(run, word, o->packs, o->n_packs, &set, err);
+        *text = status == MOE_OK ? strdup(moe_text_cstr(&set)) : NULL;
+        o->set_bytes = set.size;
+        moe_text_fini(&set);
+        if (status == MOE_OK && *text == NULL) {
+            status = moe_fail(err, MOE_ERR_NO_MEMORY, "--set: out of memory");
+        }
+    } else {
+        status = moe_file_read(word, MAX_SET_BYTES, text, &o->set_bytes, err);
+    }
+    o->set = *text;
+    return status;
+}
+
 static moe_status run_export(export_options *o, export_result *result, moe_error *err)
 {
     cli_progress progress = cli_progress_of("writing");
@@ -122,8 +146,7 @@ moe_status cli_export_run(cli_run *run, moe_error *err)
     moe_status status = read_options(run, packs, exclude, &o, err);
 
     if (status == MOE_OK && file != NULL) {
-        status = moe_file_read(file, MAX_SET_BYTES, &set, &o.set_bytes, err);
-        o.set = set;
+        status = read_set(run, file, &o, &set, err);
     }
     if (status == MOE_OK) {
         status = run_export(&o, &result, err);

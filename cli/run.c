@@ -279,9 +279,20 @@ size_t cli_run_repeated(const cli_run *run, const char *name, const char *out[CL
 
 bool cli_run_given(const cli_run *run, const char *name)
 {
-    size_t idx;
+    size_t idx = 0;
 
-    return find_option(run, name, &idx) && run->origins[idx] == MOE_FROM_FLAG;
+    if (find_option(run, name, &idx)) {
+        return run->origins[idx] == MOE_FROM_FLAG;
+    }
+    while (option_at(run->command, idx) != NULL) {
+        idx++;
+    }
+    for (size_t i = 0; i < (run->command->local ? 1 : MOE_COUNT(common_options)); i++) {
+        if (strcmp(common_options[i].name, name) == 0) {
+            return run->origins[idx + i] == MOE_FROM_FLAG;
+        }
+    }
+    return false;
 }
 
 /* ------------------------------------------------------------------------------------------------ requests */

@@ -493,6 +493,16 @@ uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n)
     return atomic_load_explicit(&e->rows_done, memory_order_relaxed);
 }
 
+bool engine_get_expert_rows_over(engine *e, uint64_t over_ns, uint64_t *out, size_t n, uint64_t *longest_ns)
+{
+    uint64_t now = moe_now_ns(e->options.clock);
+
+    pthread_mutex_lock(&e->lock);
+    bool is_kept = router_use_read_over(e->use, now, over_ns, out, n, longest_ns);
+    pthread_mutex_unlock(&e->lock);
+    return is_kept;
+}
+
 uint64_t engine_get_expert_use(engine *e, router_expert_use *out, size_t n)
 {
     pthread_mutex_lock(&e->lock);

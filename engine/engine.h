@@ -175,6 +175,9 @@ router_space *engine_current_space(engine *e);
 uint64_t engine_get_expert_rows(engine *e, uint64_t *out, size_t n);
 /* The same with the weights that the gate gave them, and how often they are picked lately. */
 uint64_t engine_get_expert_use(engine *e, router_expert_use *out, size_t n);
+/* Rows of the last over_ns, as router_use_read_over has it. */
+MOE_NODISCARD bool engine_get_expert_rows_over(engine *e, uint64_t over_ns, uint64_t *out, size_t n,
+                                               uint64_t *longest_ns);
 /* Rows by the number of FFN experts among their picks (the other picks are evaluated here). Copies n_layers * (k + 1)
  * counters: per layer the rows that picked 0 .. k of them. */
 void engine_get_ffn_picks(engine *e, uint64_t *out, size_t n);

@@ -185,6 +185,11 @@ typedef struct router_use router_use;
  * each figure. Chosen, not measured. */
 #define ROUTER_USE_HALF_LIFE_S 60.0
 
+/* Rows of a window that ends now: they are noted every MARK_S, and so many of these notes are kept, which is 8 hours. Finer or longer
+ * costs memory: a note has 8 bytes for each expert. Chosen, not measured. */
+#define ROUTER_USE_MARK_S 300u
+#define ROUTER_USE_MARKS  96u
+
 typedef struct router_expert_use {
     uint64_t rows; /* that picked it, since open */
     double mass;   /* the sum of its weights in them */
@@ -198,11 +203,15 @@ void router_use_close(router_use *u); /* NULL is fine */
 void router_use_take(router_use *u, const router_use *before);
 /* ids and weights [n_rows, k] of a layer, as router_gate_select gives them. */
 void router_use_count(router_use *u, uint32_t layer, const int32_t *ids, const float *weights, size_t n_rows);
-/* Brings the rates up to now; does nothing within a second of the last time. */
+/* Brings the rates and the notes up to now; does nothing within a second of the last time. */
 void router_use_fold(router_use *u, uint64_t now_ns);
 /* Of the first n slots of the space. */
 void router_use_read(const router_use *u, router_expert_use *out, size_t n);
 void router_use_read_rows(const router_use *u, uint64_t *out, size_t n);
+/* Rows of the last over_ns, and of at most ROUTER_USE_MARK_S more, of the first n slots; excludes router_use_fold. False: no window is
+ * that long; longest_ns is the longest there is now. */
+MOE_NODISCARD bool router_use_read_over(const router_use *u, uint64_t now_ns, uint64_t over_ns, uint64_t *out, size_t n,
+                                        uint64_t *longest_ns);
 /* The first n of [layers, k + 1]: rows by the number of node experts among their picks. */
 void router_use_read_node_picks(const router_use *u, uint64_t *out, size_t n);
 

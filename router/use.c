@@ -4,8 +4,10 @@
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define FOLD_NS UINT64_C(1000000000) /* rates follow once a second: a pass over all experts */
+#define MARK_NS (ROUTER_USE_MARK_S * UINT64_C(1000000000))
 
 struct router_use {
     router_space *space; /* shared */
@@ -17,7 +19,16 @@ struct router_use {
     uint64_t *folded;             /* owned [n_slots]: rows that are in the rates */
     double *rate;                 /* owned [n_slots] */
     uint64_t folded_ns;
+    uint64_t *marks; /* owned [ROUTER_USE_MARKS, n_slots]: rows as they were; a ring */
+    uint64_t marked_ns[ROUTER_USE_MARKS];
+    size_t n_marks; /* ever made: the latest one is that before; 0 in it was at open */
 };
+
+/* Of the i-th that was ever made. */
+static uint64_t *mark_at(const router_use *u, size_t i)
+{
+    return u->marks + i % ROUTER_USE_MARKS * u->n_slots;
+}
 
 moe_status router_use_open(router_space *space, uint32_t k, uint64_t now_ns, router_use **out)
 {
@@ -36,10 +47,14 @@ moe_status router_use_open(router_space *space, uint32_t k, uint64_t now_ns, rou
     u->node_picks = calloc((size_t)router_space_n_layers(space) * (k + 1), sizeof *u->node_picks);
     u->folded = calloc(n, sizeof *u->folded);
     u->rate = calloc(n, sizeof *u->rate);
-    if (u->rows == NULL || u->mass == NULL || u->node_picks == NULL || u->folded == NULL || u->rate == NULL) {
+    u->marks = calloc(n * ROUTER_USE_MARKS, sizeof *u->marks); /* memory is taken as they are made */
+    if (u->rows == NULL || u->mass == NULL || u->node_picks == NULL || u->folded == NULL || u->rate == NULL ||
+        u->marks == NULL) {
         router_use_close(u);
         return MOE_ERR_NO_MEMORY;
     }
+    u->marked_ns[0] = now_ns;
+    u->n_marks = 1;
     *out = u;
     return MOE_OK;
 }
@@ -53,6 +68,7 @@ void router_use_close(router_use *u)
         free(u->node_picks);
         free(u->folded);
         free(u->rate);
+        free(u->marks);
         free(u);
     }
 }
@@ -70,6 +86,11 @@ void router_use_take(router_use *u, const router_use *before)
         u->node_picks[i] = before->node_picks[i];
     }
     u->folded_ns = before->folded_ns;
+    u->n_marks = before->n_marks;
+    memcpy(u->marked_ns, before->marked_ns, sizeof u->marked_ns);
+    for (size_t i = 0; i < MOE_MIN(u->n_marks, (size_t)ROUTER_USE_MARKS); i++) {
+        memcpy(mark_at(u, i), mark_at(before, i), before->n_slots * sizeof *u->marks); /* by place in the ring */
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------ counting */
@@ -117,6 +138,10 @@ void router_use_fold(router_use *u, uint64_t now_ns)
         u->folded[slot] = rows;
     }
     u->folded_ns = now_ns;
+    if (now_ns - u->marked_ns[(u->n_marks - 1) % ROUTER_USE_MARKS] >= MARK_NS) {
+        u->marked_ns[u->n_marks % ROUTER_USE_MARKS] = now_ns;
+        memcpy(mark_at(u, u->n_marks++), u->folded, u->n_slots * sizeof *u->marks);
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------ reading */
@@ -134,6 +159,26 @@ void router_use_read_rows(const router_use *u, uint64_t *out, size_t n)
     for (size_t slot = 0; slot < MOE_MIN(n, u->n_slots); slot++) {
         out[slot] = atomic_load_explicit(&u->rows[slot], memory_order_relaxed);
     }
+}
+
+bool router_use_read_over(const router_use *u, uint64_t now_ns, uint64_t over_ns, uint64_t *out, size_t n,
+                          uint64_t *longest_ns)
+{
+    const size_t oldest = u->n_marks - MOE_MIN(u->n_marks, (size_t)ROUTER_USE_MARKS);
+    size_t i = u->n_marks;
+
+    *longest_ns = now_ns - MOE_MIN(u->marked_ns[oldest % ROUTER_USE_MARKS], now_ns);
+    if (over_ns > *longest_ns) {
+        return false;
+    }
+    while (i > oldest + 1 && now_ns - MOE_MIN(u->marked_ns[(i - 1) % ROUTER_USE_MARKS], now_ns) < over_ns) {
+        i--;
+    }
+    const uint64_t *from = mark_at(u, i - 1);
+    for (size_t slot = 0; slot < MOE_MIN(n, u->n_slots); slot++) {
+        out[slot] = atomic_load_explicit(&u->rows[slot], memory_order_relaxed) - from[slot];
+    }
+    return true;
 }
 
 void router_use_read_node_picks(const router_use *u, uint64_t *out, size_t n)

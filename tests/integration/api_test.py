@@ -599,6 +599,9 @@ def usage_says_what_can_go():
         assert lists(change(admin, "PruneExperts", below=0.2, keep_at_least=3, options=dry).removed) == {0: [0], 1: [0]}
         savings = change(admin, "PruneExperts", below=0.2, options=dry).savings
         assert [n.node_id for n in savings] == ['node "one"']
+        assert lists(change(admin, "PruneExperts", below=0.2, over_s=3600, options=dry).removed)[0] == [0, 1]
+        fails(CODE.INVALID_ARGUMENT, lambda: change(admin, "PruneExperts", below=0.2, over_s=3601), "the longest window that is kept is 3600 s")
+        fails(CODE.INVALID_ARGUMENT, lambda: change(admin, "PruneExperts", over_s=60, experts=experts(l0=[0])), "over_s")
         fails(CODE.NOT_FOUND, lambda: change(admin, "PruneExperts", below=1e-9, keep_at_least=4), "no expert that may go")
         fails(CODE.NOT_FOUND, lambda: change(admin, "PruneExperts", below=0.2, pack="german"), "german")
         fails(CODE.INVALID_ARGUMENT, lambda: change(admin, "PruneExperts"), "below: 0")

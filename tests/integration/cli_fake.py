@@ -514,6 +514,14 @@ class Cluster(Case):
         self.ok("packs", "promote", "german")
         self.assertEqual(self.server.requests[-1].pack, "german")
 
+    def test_a_window_is_a_number_and_a_unit(self):
+        self.server.replies["PruneExperts"] = [v1("ChangeProgress", result=v1("ChangeResult", number=3, what="prune 1 experts"))]
+        for text in ("90s", "30m", "1h"):
+            self.ok("experts", "prune", "--below", "0.2%", "--over", text)
+        self.assertEqual([r.over_s for r in self.server.requests], [90, 1800, 3600])
+        for wrong in ("", "1", "h", "1d", "0h", "-1h", "1hh", "99999999999h", "1193047h"):
+            self.fails(2, f'--over "{wrong}": a time', "experts", "prune", "--below", "0.2%", "--over", wrong)
+
     def test_experts_are_summed_by_pack_layer_and_set(self):
         made = lambda layer, i, rows, **more: v1("ExpertStats", layer=layer, expert_id=i, rows=rows, gate_mass=rows / 2, rate=0.25, **more)
         self.server.replies["GetExpertStats"] = [v1("GetExpertStatsResponse", tokens=10, experts=[
@@ -1022,7 +1030,7 @@ class Help(Case):
             if name in ("help", "version"):
                 continue
             shown = subprocess.run([CONCLAVE, name, "--help"], capture_output=True, encoding="utf-8", check=True).stdout
-            self.assertEqual("--server HOST[:PORT]" in shown, name not in ("convert", "export", "manifest"), name)
+            self.assertEqual("--server HOST[:PORT]" in shown, name not in ("convert", "manifest"), name)
             for same in ([name, "-h"], ["help", name]):
                 self.assertEqual(subprocess.run([CONCLAVE, *same], capture_output=True, encoding="utf-8", check=True).stdout, shown)
         for same in (["-h"], ["help"]):

@@ -132,11 +132,17 @@ class Shadow(PackCase):
 
     def made(self):
         """A model that reads text, and a pack for it."""
-        model, pack = self.path("model"), self.path("made")
-        for tool, *args in (("make_checkpoint.py", model, "--dtype", "f32"), ("make_pack.py", "random", pack, "--model", model, "--conclave", CONCLAVE)):
-            done = run("/usr/bin/python3", "-B", os.path.join(VECTORS, "..", "..", "tools", tool), *args)
-            self.assertEqual(done.returncode, 0, done.stderr)
-        return model, pack
+        model = self.path("model")
+        self.tool("make_checkpoint.py", model, "--dtype", "f32")
+        return model, self.pack("made", model)
+
+    def pack(self, name, model, *args):
+        self.tool("make_pack.py", "random", self.path(name), "--model", model, "--conclave", CONCLAVE, *args)
+        return self.path(name)
+
+    def tool(self, name, *args):
+        done = run("/usr/bin/python3", "-B", os.path.join(VECTORS, "..", "..", "tools", name), *args)
+        self.assertEqual(done.returncode, 0, done.stderr)
 
     def bits_per_byte(self, server, text, *args):
         tokens = [t for t in self.ask(server, "score", text, *args)[-1]["tokens"] if "logprob" in t]
@@ -174,6 +180,28 @@ class Shadow(PackCase):
                 f.write("")
             self.assertIn("no text of two tokens", self.ask(server, "packs", "check", "made", "--text", file, code=2))
             self.assertIsNone(self.report(server))
+
+    def test_a_set_of_a_server_is_exported(self):
+        """The server has taken in b before a: their ids are others than where a comes first."""
+        a, b, other = (self.pack(name, MODEL, "--seed", str(i)) for i, name in enumerate("abc"))
+        with Coordinator(COORDINATOR, MODEL, "--threads", "1", "--cache-dir", self.path("cache"), "--pack-dir", self.folder) as server:
+            export = lambda out, *args, code=0: self.ask(server, "export", self.path(out), "--model", MODEL, "--set", "mine", *args, code=code)
+            for pack in (b, a):
+                self.change(server, "packs", "add", pack)
+            of_a = {l["layer"]: l["first_id"] for l in next(p for p in self.ask(server, "packs")[0]["packs"] if p["name"] == "a")["layers"]}
+            self.change(server, "experts", "prune", ",".join(f"{layer}:{first + 1}" for layer, first in of_a.items()))
+            self.change(server, "sets", "define", "mine")
+            [said] = export("asked", "--pack", a, "--pack", b)
+            with open(self.path("set.json"), "w", encoding="utf-8") as f:  # of the checkpoint, the first of a, both of b
+                json.dump({"layers": [f"0-{first - 2},{first}-{first + 1}" for first in of_a.values()]}, f)
+            done = run(CONCLAVE, "export", self.path("named"), "--model", MODEL, "--pack", a, "--pack", b, "--set", self.path("set.json"), "--json")
+            self.assertEqual(json.loads(done.stdout)["experts"], said["experts"])
+            for name in ("model.safetensors", "config.json"):
+                with open(self.path("asked", name), "rb") as one, open(self.path("named", name), "rb") as two:
+                    self.assertEqual(one.read(), two.read())
+            self.assertIn("it has experts of pack b 1", export("missing", "--pack", a, code=2))
+            self.assertIn("the server has not taken it in", export("other", "--pack", a, "--pack", other, code=1))
+            self.assertFalse(os.path.exists(self.path("missing")))
 
     @unittest.skipIf(shutil.which("etcd") is None, "etcd-server is not installed")
     def test_all_coordinators_of_a_cluster_do_it(self):
