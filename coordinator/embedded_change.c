@@ -261,6 +261,17 @@ static void change_fini(change *x)
     free(x->goes);
 }
 
+/* Where all experts of the set are here, it need not wait for the step that runs: what goes leaves after it. */
+static moe_status give(change *x)
+{
+    const engine_changes set = {.set = x->c->set};
+    const bool is_here = x->c->set != NULL && x->n_comes == 0 && x->growth == NULL;
+    engine_changes taken = {.growth = x->growth, .set = is_here ? NULL : x->c->set, .take = take, .ctx = x};
+    moe_status status = is_here ? engine_change(x->engine, &set, x->err) : MOE_OK;
+
+    return status == MOE_OK ? engine_change(x->engine, &taken, x->err) : status;
+}
+
 moe_status embedded_change(embedded *e, engine *of, const embedded_changes *changes, moe_error *err)
 {
     change x = {.e = e, .engine = of, .c = changes, .err = err};
@@ -277,8 +288,7 @@ moe_status embedded_change(embedded *e, engine *of, const embedded_changes *chan
         status = make_placement(&x);
     }
     if (status == MOE_OK) {
-        const engine_changes taken = {.growth = x.growth, .set = changes->set, .take = take, .ctx = &x};
-        status = engine_change(of, &taken, err);
+        status = give(&x);
     }
     if (status == MOE_OK) {
         keep(&x);

@@ -133,10 +133,27 @@ static moe_status take(engine *e, const engine_changes *c, moe_error *err)
     return status;
 }
 
+/* Of the sets that were current since the last step, the latest. */
+static void take_next_set(engine *e)
+{
+    pthread_mutex_lock(&e->lock);
+    router_set *next = e->next_set, *old = e->set;
+    if (next != NULL) {
+        e->set = next;
+        e->next_set = NULL;
+    }
+    pthread_mutex_unlock(&e->lock);
+    if (next != NULL) {
+        exchange_set_needed(e->options.exchange, next);
+        router_set_unref(old);
+    }
+}
+
 void engine_take_change(engine *e)
 {
     engine_asked *asked = atomic_load_explicit(&e->change.now, memory_order_acquire);
 
+    take_next_set(e);
     if (asked == NULL) {
         return;
     }
@@ -166,12 +183,34 @@ static void ask_engine(engine *e, engine_asked *asked)
     pthread_mutex_unlock(&e->lock);
 }
 
+/* A set of experts that are all here needs nothing of the engine: who comes from now on gets it, and a step that runs goes on. Not
+ * before changes that others asked for earlier. */
+static bool switch_at_once(engine *e, router_set *set)
+{
+    router_set *old = NULL;
+
+    pthread_mutex_lock(&e->lock);
+    bool is_free = e->change.n_asked == e->change.n_taken && router_set_is_in(set, e->space);
+    if (is_free) {
+        old = e->next_set;
+        e->next_set = router_set_ref(set);
+    }
+    pthread_mutex_unlock(&e->lock);
+    router_set_unref(old);
+    return is_free;
+}
+
 moe_status engine_change(engine *e, const engine_changes *changes, moe_error *err)
 {
     engine_asked asked = {.changes = changes, .why = {""}};
+    bool is_set_alone = changes->growth == NULL && changes->take == NULL && changes->set != NULL;
 
     if (!e->thread_runs) {
         return e->run.active ? moe_fail(err, MOE_ERR_BUSY, "a step is under way") : take(e, changes, err);
+    }
+    if (is_set_alone && switch_at_once(e, changes->set)) {
+        moe_waiter_wake(e->waiter);
+        return MOE_OK;
     }
     ask_engine(e, &asked);
     return asked.status == MOE_OK ? MOE_OK : moe_fail(err, asked.status, "%s", asked.why.text);

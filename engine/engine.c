@@ -142,6 +142,7 @@ void engine_close(engine *e)
     moe_queue_close(e->arrivals);
     moe_waiter_close(e->waiter);
     router_set_unref(e->set);
+    router_set_unref(e->next_set);
     router_space_unref(e->space);
     free(e->logits);
     router_use_close(e->use);
@@ -526,7 +527,7 @@ router_set *engine_current_set(engine *e)
     router_set *s;
 
     pthread_mutex_lock(&e->lock);
-    s = router_set_ref(e->set);
+    s = router_set_ref(e->next_set != NULL ? e->next_set : e->set);
     pthread_mutex_unlock(&e->lock);
     return s;
 }

@@ -244,7 +244,8 @@ typedef struct engine_changes {
 MOE_NODISCARD moe_status engine_growth_open(engine *e, model_gates *gates, engine_growth **out, moe_error *err);
 void engine_growth_close(engine_growth *g); /* NULL is fine; before engine_close */
 
-/* Waits until the engine has taken the change, whether it is idle, runs requests or waits for experts. A step that has got no
+/* A set alone, of experts that are all here, is current at once: requests that come from now on have it, and nothing is waited for.
+ * Otherwise waits until the engine has taken the change, whether it is idle, runs requests or waits for experts. A step that has got no
  * result for a second is put off for it: its rows are computed again afterwards, to the same bits. One change at a time, in
  * the order in which they came. Before engine_start the thread that steps the engine calls it: the change is taken at once.
  * It must have returned before engine_close is called.

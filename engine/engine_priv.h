@@ -59,6 +59,9 @@ struct engine {
     atomic_bool draining, stopping;
     _Atomic uint64_t proven; /* 1 + the coverage's n_gaps when a token last went through all layers; 0: none has */
 
+    /* Under the lock: the set of requests that come from now on, which the engine's thread takes between two steps; referenced. NULL:
+     * it is `set`. */
+    router_set *next_set;
     struct {
         pthread_cond_t ended;               /* under lock: a change has been taken or refused */
         uint64_t n_asked, n_taken;          /* under lock: turns of those who ask */

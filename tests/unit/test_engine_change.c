@@ -1,6 +1,8 @@
 /* Changes while requests run: taken between two steps, never in one; who was admitted before keeps its set, and everybody's
  * tokens are those of a run alone under its own set. */
 #include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "engine/engine_priv.h"
@@ -388,6 +390,68 @@ static void a_step_that_waits_is_put_off_for_a_change(void **state)
     assert_int_equal(stats.kv_pages_used, 0);
 }
 
+/* The engine's thread stands in the middle of a step, in the wake-up of its request, until it is let go. */
+typedef struct standing {
+    sem_t arrived, go;
+    atomic_uint n_wakes;
+} standing;
+
+static void stand(void *ctx)
+{
+    standing *s = ctx;
+
+    if (atomic_fetch_add(&s->n_wakes, 1) == 1) { /* the first is of its start, before the step */
+        sem_post(&s->arrived);
+        sem_wait(&s->go);
+    }
+}
+
+static void *change_set(void *arg)
+{
+    world *w = arg;
+
+    return engine_change(w->f.engine, &(engine_changes){.set = w->fewer}, NULL) == MOE_OK ? w : NULL;
+}
+
+static void a_set_whose_experts_are_here_waits_for_no_step(void **state)
+{
+    world *w = *state;
+    standing s = {.n_wakes = 0};
+    struct timespec limit;
+    pthread_t thread;
+    void *went_well = NULL;
+    engine_spec spec = spec_of(w, 0, NULL), late = spec_of(w, 1, NULL);
+    moe_error err;
+
+    sem_init(&s.arrived, 0, 0);
+    sem_init(&s.go, 0, 0);
+    spec.wake = stand;
+    spec.wake_ctx = &s;
+    assert_ok(engine_start(w->f.engine, &err), err);
+    ask(&w->f, &w->asked[0], &spec);
+    sem_wait(&s.arrived);
+    assert_int_equal(pthread_create(&thread, NULL, change_set, w), 0);
+    (void)clock_gettime(CLOCK_REALTIME, &limit);
+    limit.tv_sec += 60;
+    bool is_back = pthread_timedjoin_np(thread, &went_well, &limit) == 0;
+    ask(&w->f, &w->asked[1], &late);
+    sem_post(&s.go);
+    if (!is_back) {
+        (void)pthread_join(thread, &went_well);
+    }
+    assert_true(is_back);
+    assert_non_null(went_well);
+    for (size_t i = 0; i < 2; i++) {
+        wait_for(&w->asked[i]);
+        ask_finish(&w->f, &w->asked[i]);
+        assert_answers_equal(&w->asked[i].choices[0],
+                             &w->alone[i][i]); /* each under the set that was current when it came */
+    }
+    expect_current(w, w->fewer);
+    sem_destroy(&s.arrived);
+    sem_destroy(&s.go);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -398,6 +462,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(more_sets_than_can_live_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(changes_never_cut_a_step, setup, teardown),
         cmocka_unit_test_setup_teardown(a_step_that_waits_is_put_off_for_a_change, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_set_whose_experts_are_here_waits_for_no_step, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
