@@ -11,11 +11,6 @@ typedef Conclave__V1__GetClusterResponse cluster_reply;
 
 enum { LIST_EXPERTS = 3, STATS_EXPERTS = 2, STATS_LAYERS = 3 };
 
-static char *text(const char *s)
-{
-    return (char *)(uintptr_t)(s == NULL ? "" : s);
-}
-
 /* ----------------------------------------------------------------------------------------- the cluster as a message */
 typedef struct cluster_parts {
     cluster_reply reply;
@@ -29,17 +24,17 @@ typedef struct cluster_parts {
 static void fill_node(const api_view_node *from, bool counters, Conclave__V1__Node *to)
 {
     conclave__v1__node__init(to);
-    to->id = text(from->id);
+    to->id = proto_text(from->id);
     to->incarnation = from->incarnation;
-    to->address = text(from->address);
+    to->address = proto_text(from->address);
     to->state = (Conclave__V1__NodeState)from->state;
-    to->device = text(from->device);
-    to->transport = text(from->transport);
+    to->device = proto_text(from->device);
+    to->transport = proto_text(from->transport);
     to->memory_bytes = from->memory_bytes;
     to->n_experts = from->n_experts;
-    to->zone = text(from->zone);
-    to->version = text(from->version);
-    to->why = text(from->why);
+    to->zone = proto_text(from->zone);
+    to->version = proto_text(from->version);
+    to->why = proto_text(from->why);
     if (counters) {
         to->used_bytes = from->used_bytes;
         to->rows = from->rows;
@@ -50,8 +45,8 @@ static void fill_node(const api_view_node *from, bool counters, Conclave__V1__No
 static void fill_coordinator(const api_view_coordinator *from, Conclave__V1__Coordinator *to)
 {
     conclave__v1__coordinator__init(to);
-    to->id = text(from->id);
-    to->address = text(from->address);
+    to->id = proto_text(from->id);
+    to->address = proto_text(from->address);
     to->epoch = from->epoch;
     to->controller = from->controller;
 }
@@ -86,9 +81,9 @@ static bool parts_init(cluster_parts *p, rpc_call *call, const api_view_snapshot
         p->coordinator_pointers[i] = &p->coordinators[i];
     }
     conclave__v1__get_cluster_response__init(&p->reply);
-    p->reply.cluster = text(from->cluster);
-    p->reply.model_fingerprint = text(info->fingerprint);
-    p->reply.numeric_class = text(compute_class_name(info->numeric_class));
+    p->reply.cluster = proto_text(from->cluster);
+    p->reply.model_fingerprint = proto_text(info->fingerprint);
+    p->reply.numeric_class = proto_text(compute_class_name(info->numeric_class));
     p->reply.epoch = from->epoch;
     p->reply.n_nodes = from->n_nodes;
     p->reply.nodes = p->node_pointers;
@@ -219,7 +214,7 @@ static char *pack_name(const catalogue *c, uint32_t layer, int32_t expert_id)
 {
     const catalogue_pack *p = catalogue_pack_of(c, layer, expert_id, NULL);
 
-    return text(p != NULL ? p->name : "");
+    return proto_text(p != NULL ? p->name : "");
 }
 
 static void put_replicas(moe_text *out, const api_view_snapshot *s, size_t first, size_t end, uint32_t layer,
@@ -238,7 +233,7 @@ static void put_replicas(moe_text *out, const api_view_snapshot *s, size_t first
         const api_view_replica *from = &s->replicas[first + i];
 
         conclave__v1__expert_replica__init(&replicas[i]);
-        replicas[i].node_id = text(from->node < s->n_nodes ? s->nodes[from->node].id : NULL);
+        replicas[i].node_id = proto_text(from->node < s->n_nodes ? s->nodes[from->node].id : NULL);
         replicas[i].ready = from->ready;
         pointers[i] = &replicas[i];
     }
@@ -301,7 +296,7 @@ static void answer_list(rpc_call *call, const Conclave__V1__ListExpertsRequest *
     const api_view_snapshot *snapshot = view->acquire(view->ctx, true);
 
     m.epoch = snapshot->epoch;
-    m.set_id = text(router_set_id(set));
+    m.set_id = proto_text(router_set_id(set));
     proto_put_fields(out, &m.base);
     put_layers(out, engine_get_info(rpc_engine(call))->config, c, snapshot, set, one ? r->layer : 0,
                one ? r->layer + 1 : n_layers);

@@ -1,6 +1,7 @@
 /* The changes of Admin: each request becomes something to ask the program for; then the caller is told how far it is. */
 #include "conclave/v1/admin.pb-c.h"
 #include "api/expert_counts_priv.h"
+#include "api/grpc/proto.h"
 #include "api/lists_priv.h"
 #include "api/methods_priv.h"
 
@@ -340,11 +341,6 @@ static bool put_savings(const api_view_snapshot *s, result_parts *p)
     return true;
 }
 
-static char *text(const char *s)
-{
-    return (char *)(uintptr_t)s;
-}
-
 static const router_set *named(const catalogue *c, const char *name)
 {
     for (size_t i = 0; i < catalogue_n_named(c); i++) {
@@ -367,10 +363,10 @@ static bool parts_init(result_parts *p, const api_told *told, const api_view_sna
         const catalogue_entry *e = catalogue_entry_at(told->plan, catalogue_n_entries(told->plan) - 1);
 
         r->number = e->number;
-        r->what = text(e->what);
+        r->what = proto_text(e->what);
         r->shadow = catalogue_get_shadow(told->before) != NULL && catalogue_get_shadow(told->plan) == NULL;
-        r->name = text(r->shadow ? "" : strrchr(e->what, ' ') + 1);
-        r->set_before = text(e->before);
+        r->name = proto_text(r->shadow ? "" : strrchr(e->what, ' ') + 1);
+        r->set_before = proto_text(e->before);
         return true;
     }
     const bool is_default = catalogue_pending_is_default(pending);
@@ -378,10 +374,10 @@ static bool parts_init(result_parts *p, const api_told *told, const api_view_sna
         pending->name[0] == '\0' ? catalogue_default(told->before) : named(told->before, pending->name);
     r->shadow = pending->name[0] == '\0' && !is_default;
     r->number = pending->number;
-    r->what = text(pending->what);
-    r->name = text(pending->name);
-    r->set_before = text(before != NULL ? router_set_id(before) : "");
-    r->set_after = text(router_set_id(pending->target));
+    r->what = proto_text(pending->what);
+    r->name = proto_text(pending->name);
+    r->set_before = proto_text(before != NULL ? router_set_id(before) : "");
+    r->set_after = proto_text(router_set_id(pending->target));
     if (!expert_lists_init(&p->added, pending->target, before) ||
         !expert_lists_init(&p->removed, before, pending->target) || (is_default && !put_savings(s, p))) {
         parts_fini(p);
@@ -408,7 +404,7 @@ static void finish(rpc_call *call, const change_call *c, const api_told *told)
     s = view->acquire(view->ctx, true);
     if (parts_init(&parts, told, s)) {
         parts.result.dry_run = c->dry_run;
-        m.phase = text("done");
+        m.phase = proto_text("done");
         m.result = &parts.result;
         rpc_finish_ok(call, &m.base);
         parts_fini(&parts);
@@ -438,7 +434,7 @@ void change_poll(rpc_call *call, uint64_t now_ns)
         c->phase = told.phase;
         c->done = told.done;
         c->total = told.total;
-        m.phase = text(told.phase);
+        m.phase = proto_text(told.phase);
         m.done = told.done;
         m.total = told.total;
         rpc_send(call, &m.base);

@@ -9,11 +9,6 @@
 
 enum { LIST_PACKS = 1, LIST_SETS = 1, LOG_ENTRIES = 1 };
 
-static char *text(const char *s)
-{
-    return (char *)(uintptr_t)s;
-}
-
 static catalogue *current(rpc_call *call)
 {
     const api_catalogue *from = rpc_catalogue(call);
@@ -61,9 +56,9 @@ static const char *source_of(const api_offer *offers, size_t n, const char *hash
 static void fill_pack(const catalogue_pack *p, Conclave__V1__Pack *to)
 {
     conclave__v1__pack__init(to);
-    to->name = text(p->name);
-    to->version = text(p->version);
-    to->hash = text(p->hash);
+    to->name = proto_text(p->name);
+    to->version = proto_text(p->version);
+    to->hash = proto_text(p->hash);
     to->kind = p->is_replace ? CONCLAVE__V1__PACK_KIND__PACK_KIND_REPLACE : CONCLAVE__V1__PACK_KIND__PACK_KIND_ADD;
     to->n_experts = (uint32_t)p->n_experts;
 }
@@ -72,9 +67,9 @@ static void fill_shadow(const catalogue_shadow *s, const api_compared *compared,
 {
     conclave__v1__shadow__init(to);
     to->share = (double)s->share / CATALOGUE_ALL_REQUESTS;
-    to->set_id = text(router_set_id(s->set));
+    to->set_id = proto_text(router_set_id(s->set));
     to->since_ms = s->since_ms;
-    to->by = text(s->by);
+    to->by = proto_text(s->by);
     to->requests = compared->requests;
     to->tokens = compared->tokens;
     to->dropped = compared->dropped;
@@ -98,9 +93,9 @@ static void put_pack(moe_text *out, const catalogue *c, const catalogue_pack *p,
     m.taken_in = true;
     m.active = p->active;
     m.since_ms = p->since_ms;
-    m.by = text(p->by);
+    m.by = proto_text(p->by);
     m.n_in_default = count_in(catalogue_default(c), p);
-    m.source = text(source);
+    m.source = proto_text(source);
     if (trial != NULL && strcmp(trial->pack, p->hash) == 0) {
         fill_shadow(trial, compared, &shadow);
         m.shadow = &shadow;
@@ -128,7 +123,7 @@ static void put_offers(moe_text *out, const catalogue *c, const api_offer *offer
 
         if (catalogue_find_pack(c, offers[i].pack.hash) == NULL) {
             fill_pack(&offers[i].pack, &m);
-            m.source = text(offers[i].source);
+            m.source = proto_text(offers[i].source);
             proto_put_message(out, LIST_PACKS, &m.base);
         }
     }
@@ -171,7 +166,7 @@ static size_t put_names(const catalogue *c, const router_set *set, char **out)
         const catalogue_named *named = catalogue_named_at(c, i);
 
         if (strcmp(router_set_id(named->set), router_set_id(set)) == 0) {
-            out[n++] = text(named->name);
+            out[n++] = proto_text(named->name);
         }
     }
     return n;
@@ -194,7 +189,7 @@ static void put_set(moe_text *out, const catalogue *c, const router_set *set, bo
     char **packs = calloc(catalogue_n_packs(c) + 1, sizeof packs[0]);
     expert_lists lists = {.n = 0};
 
-    m.id = text(router_set_id(set));
+    m.id = proto_text(router_set_id(set));
     m.n_names = put_names(c, set, names);
     m.names = names;
     m.is_default = strcmp(router_set_id(catalogue_default(c)), m.id) == 0;
@@ -205,7 +200,7 @@ static void put_set(moe_text *out, const catalogue *c, const router_set *set, bo
     }
     for (size_t i = 0; packs != NULL && i < catalogue_n_packs(c); i++) {
         if (catalogue_uses(set, catalogue_pack_at(c, i))) {
-            packs[m.n_packs++] = text(catalogue_pack_at(c, i)->name);
+            packs[m.n_packs++] = proto_text(catalogue_pack_at(c, i)->name);
         }
     }
     m.packs = packs;
@@ -271,7 +266,7 @@ void list_sets_start(rpc_call *call, const uint8_t *bytes, size_t n)
         rpc_fail(call, status, err.text);
     } else {
         moe_text_init(&out, RPC_MAX_REPLY_BYTES);
-        m.pending = text(catalogue_get_pending(c) != NULL ? catalogue_get_pending(c)->what : "");
+        m.pending = proto_text(catalogue_get_pending(c) != NULL ? catalogue_get_pending(c)->what : "");
         proto_put_fields(&out, &m.base);
         if (one != NULL) {
             put_set(&out, c, one, r->experts);
@@ -292,12 +287,12 @@ static void put_entry(moe_text *out, const catalogue_entry *e)
 
     m.number = e->number;
     m.at_ms = e->at_ms;
-    m.who = text(e->who);
-    m.why = text(e->why);
-    m.what = text(e->what);
-    m.set_before = text(e->before);
-    m.set_after = text(e->after);
-    m.undone = text(e->undone);
+    m.who = proto_text(e->who);
+    m.why = proto_text(e->why);
+    m.what = proto_text(e->what);
+    m.set_before = proto_text(e->before);
+    m.set_after = proto_text(e->after);
+    m.undone = proto_text(e->undone);
     proto_put_message(out, LOG_ENTRIES, &m.base);
 }
 
@@ -331,8 +326,8 @@ static void answer_diff(rpc_call *call, const router_set *a, const router_set *b
     if (!expert_lists_init(&only_a, a, b) || !expert_lists_init(&only_b, b, a)) {
         rpc_fail(call, MOE_ERR_NO_MEMORY, "out of memory");
     } else {
-        m.set_a = text(router_set_id(a));
-        m.set_b = text(router_set_id(b));
+        m.set_a = proto_text(router_set_id(a));
+        m.set_b = proto_text(router_set_id(b));
         m.n_only_a = only_a.n;
         m.only_a = only_a.pointers;
         m.n_only_b = only_b.n;

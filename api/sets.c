@@ -21,12 +21,14 @@ static bool is_permitted(const permits *p, const catalogue *c, const router_set 
     return found;
 }
 
-static moe_status find(const request_scope *scope, const catalogue *c, const char *word, router_set **out,
+/* lives: it was found among those that do, and need not be looked for again. */
+static moe_status find(const request_scope *scope, const catalogue *c, const char *word, router_set **out, bool *lives,
                        moe_error *err)
 {
     /* What runs now may be asked for again by its id, also when nobody else refers to it: a stream that goes on elsewhere. */
     router_set *living = scope->catalogue->find(scope->catalogue->ctx, word);
 
+    *lives = living != NULL;
     if (living != NULL) {
         *out = living;
         return MOE_OK;
@@ -37,7 +39,7 @@ static moe_status find(const request_scope *scope, const catalogue *c, const cha
 }
 
 static moe_status choose(const request_scope *scope, const catalogue *c, const Conclave__V1__ExpertSet *r,
-                         router_set **out, moe_error *err)
+                         router_set **out, bool *lives, moe_error *err)
 {
     moe_error why = {""};
     catalogue_expert *without = NULL;
@@ -51,7 +53,7 @@ static moe_status choose(const request_scope *scope, const catalogue *c, const C
     if (r->has_id_case != 0) {
         return r->n_include + r->n_exclude + r->n_without > 0
                    ? moe_fail(err, MOE_ERR_INVALID_ARG, "set: id goes with none of include, exclude and without")
-                   : find(scope, c, r->id, out, err);
+                   : find(scope, c, r->id, out, lives, err);
     }
     moe_status status = layer_experts_take(r->without, r->n_without, router_space_n_slots(catalogue_space(c)), &without,
                                            &n_without, &why);
@@ -73,6 +75,7 @@ moe_status sets_resolve(const request_scope *scope, const Conclave__V1__ExpertSe
     const api_catalogue *from = scope->catalogue;
     const bool bound = scope->permits != NULL && scope->permits->bound;
     router_set *set = NULL;
+    bool lives = false;
     moe_status status = MOE_OK;
 
     *out = NULL;
@@ -83,14 +86,16 @@ moe_status sets_resolve(const request_scope *scope, const Conclave__V1__ExpertSe
     if (says_nothing(r)) {
         set = router_set_ref(catalogue_default(c));
     } else {
-        status = choose(scope, c, r, &set, err);
+        status = choose(scope, c, r, &set, &lives, err);
     }
     /* The same answer whether there is such a set or not. */
     if (bound && (status == MOE_OK || status == MOE_ERR_NOT_FOUND) &&
         (set == NULL || !is_permitted(scope->permits, c, set))) {
         status = moe_fail(err, MOE_ERR_DENIED, "%s", denied);
     }
-    if (status == MOE_OK) {
+    if (status == MOE_OK && lives) {
+        *out = router_set_ref(set);
+    } else if (status == MOE_OK) {
         status = from->hold(from->ctx, set, out, err);
     }
     router_set_unref(set);

@@ -172,6 +172,11 @@ static void put_varint(moe_text *out, uint64_t value)
     moe_text_append(out, bytes, n);
 }
 
+char *proto_text(const char *s)
+{
+    return (char *)(uintptr_t)(s == NULL ? "" : s);
+}
+
 void proto_put_bytes(moe_text *out, uint32_t id, const void *bytes, size_t n)
 {
     put_varint(out, (uint64_t)id << 3 | 2);

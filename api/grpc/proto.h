@@ -36,6 +36,9 @@ typedef struct proto_field {
 /* The next field; false at the end or when failed (check c->failed). Groups are refused. */
 bool proto_next(proto_cursor *c, proto_field *field);
 
+/* A text as generated messages have it, which only read it; NULL: "". */
+char *proto_text(const char *s);
+
 /* Appends to wire form that is being built: a length-delimited field, and a message as such a field. */
 void proto_put_bytes(moe_text *out, uint32_t id, const void *bytes, size_t n);
 void proto_put_message(moe_text *out, uint32_t id, const ProtobufCMessage *message);

@@ -17,6 +17,9 @@ moe_test(test_embedded_change LIBS moe_test_engine LABELS unit)
 add_test(NAME test_embedded_change_attention COMMAND test_embedded_change moduleformer WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}) # whose packs have attention experts
 set_tests_properties(test_embedded_change_attention PROPERTIES LABELS "unit;family" TIMEOUT 300)
 moe_test(test_engine_threads LIBS moe_test_engine LABELS unit)
+if(TARGET moe_registry)
+  moe_test(test_coordinator_shadow LIBS moe_test_engine moe_registry LABELS unit)
+endif()
 if(TARGET moe_pool AND TARGET moe_node_program)
   moe_test(test_coordinator_pool SOURCES test_coordinator_pool.c ../sim/cluster_world.c ../sim/obstacle.c
     LIBS moe_test_engine moe_pool moe_node_program moe_wire LABELS unit ENVIRONMENT "UCX_MEM_EVENTS=n") # docs/transport.md
