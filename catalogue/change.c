@@ -323,6 +323,16 @@ static moe_status do_rollback(work *w, moe_error *err)
     return MOE_OK;
 }
 
+static void clear_layer(work *w, uint32_t layer)
+{
+    const router_space_layer *all = router_space_at(w->next->space, layer);
+
+    for (uint32_t i = 0; i < all->n_experts; i++) {
+        router_bit_clear(w->m.bits, all->slots[i]);
+    }
+}
+
+/* The layers that are named have the listed experts alone. */
 static moe_status put_listed(work *w, moe_error *err)
 {
     const catalogue_change *change = w->change;
@@ -330,10 +340,12 @@ static moe_status put_listed(work *w, moe_error *err)
     uint32_t slot = 0;
 
     for (size_t i = 0; i < change->n_experts && status == MOE_OK; i++) {
+        uint32_t layer = change->experts[i].layer;
+
         status = catalogue_slot_of(w->next, &change->experts[i], &slot, err);
-        for (uint32_t p = 0;
-             status == MOE_OK && p < router_space_at(w->next->space, change->experts[i].layer)->n_experts; p++) {
-            router_bit_clear(w->m.bits, router_space_at(w->next->space, change->experts[i].layer)->slots[p]);
+        if (status == MOE_OK &&
+            (i == 0 || change->experts[i - 1].layer != layer)) { /* experts of a layer mostly follow each other */
+            clear_layer(w, layer);
         }
     }
     for (size_t i = 0; i < change->n_experts && status == MOE_OK; i++) {

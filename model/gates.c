@@ -24,49 +24,45 @@ moe_status model_gates_alloc(model *m, router_space *space, model_gates *own, mo
     g->m = m;
     g->space = router_space_ref(space);
     g->own = own == NULL ? NULL : model_gates_ref(own);
-    g->n_layers = n;
-    g->widest = router_space_widest(space);
     for (uint32_t l = 0; l < n; l++) {
         if (own != NULL) {
             g->layers[l] = own->layers[l];
         }
-        g->layers[l].owns_out = g->layers[l].owns_map = own == NULL;
-        g->layers[l].owns_att = false;
         g->layers[l].n_columns = router_space_at(space, l)->n_experts;
     }
     *out = g;
     return MOE_OK;
 }
 
-static void close_own_attention(compute_device *d, attention_experts *a)
+/* What never grows. */
+static void close_base(compute_device *d, const gate_layer *l)
 {
-    d->ops->matrix_close(d, a->gate.inner);
-    d->ops->free(d, a->gate.bias);
-    d->ops->matrix_close(d, a->gate.out);
-    for (uint32_t i = 0; i < a->n; i++) {
-        d->ops->matrix_close(d, a->q != NULL ? a->q[i] : NULL);
-        d->ops->matrix_close(d, a->o != NULL ? a->o[i] : NULL);
+    const gate_weights *gates[] = {&l->w, &l->att.gate};
+
+    for (size_t i = 0; i < MOE_COUNT(gates); i++) {
+        d->ops->matrix_close(d, gates[i]->inner);
+        d->ops->free(d, gates[i]->bias);
     }
-    free(a->q);
-    free(a->o);
+    for (uint32_t i = 0; i < l->att.n; i++) {
+        d->ops->matrix_close(d, l->att.q != NULL ? l->att.q[i] : NULL);
+        d->ops->matrix_close(d, l->att.o != NULL ? l->att.o[i] : NULL);
+    }
 }
 
-static void close_layer(model_gates *g, gate_layer *l)
+static void close_layer(const model_gates *g, uint32_t layer)
 {
+    static const gate_layer none = {.n_columns = 0};
+    const gate_layer *l = &g->layers[layer], *own = g->own != NULL ? &g->own->layers[layer] : &none;
     compute_device *d = g->m->device;
 
     if (g->own == NULL) {
-        d->ops->matrix_close(d, l->w.inner);
-        d->ops->free(d, l->w.bias);
-        close_own_attention(d, &l->att);
+        close_base(d, l);
     }
-    if (l->owns_att) {
-        d->ops->matrix_close(d, l->att.gate.out);
-        free(l->att.q);
-        free(l->att.o);
-    }
-    d->ops->matrix_close(d, l->owns_out ? l->w.out : NULL);
-    d->ops->matrix_close(d, l->owns_map ? l->w.map : NULL);
+    d->ops->matrix_close(d, l->w.out != own->w.out ? l->w.out : NULL);
+    d->ops->matrix_close(d, l->w.map != own->w.map ? l->w.map : NULL);
+    d->ops->matrix_close(d, l->att.gate.out != own->att.gate.out ? l->att.gate.out : NULL);
+    free(l->att.q != own->att.q ? l->att.q : NULL);
+    free(l->att.o != own->att.o ? l->att.o : NULL);
 }
 
 model_gates *model_gates_ref(model_gates *g)
@@ -80,8 +76,8 @@ void model_gates_unref(model_gates *g)
     if (g == NULL || atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) != 1) {
         return;
     }
-    for (uint32_t l = 0; l < g->n_layers; l++) {
-        close_layer(g, &g->layers[l]);
+    for (uint32_t l = 0; l < router_space_n_layers(g->space); l++) {
+        close_layer(g, l);
     }
     for (size_t i = 0; i < g->n_att_packs; i++) {
         model_attention_pack_unref(g->m, g->att_packs[i]);
@@ -443,7 +439,6 @@ static moe_status grow_attention(gate_maker *k, model_gates *g)
     if (n == own.n) {
         return MOE_OK;
     }
-    g->layers[k->layer].owns_att = true;
     a->gate.out = NULL;
     a->q = calloc(n, sizeof(*a->q));
     a->o = calloc(n, sizeof(*a->o));
@@ -471,12 +466,10 @@ static moe_status grow_layer(gate_maker *k, model_gates *g)
 
     if (n > c->n_experts) {
         gate->w.out = NULL;
-        gate->owns_out = true;
         status = make(k, MODEL_ROLE_GATE, n, gate_input(c), &gate->w.out);
     }
     if (status == MOE_OK && gate->w.map != NULL && (n > c->n_experts || before > c->n_experts)) {
         gate->w.map = NULL;
-        gate->owns_map = true;
         status = make(k, MODEL_ROLE_GATE_MAP, n, before, &gate->w.map);
     }
     return status == MOE_OK ? grow_attention(k, g) : status;
@@ -518,7 +511,7 @@ static uint32_t widest_attention(const model_gates *g)
 {
     uint32_t widest = 0;
 
-    for (uint32_t l = 0; l < g->n_layers; l++) {
+    for (uint32_t l = 0; l < router_space_n_layers(g->space); l++) {
         widest = MOE_MAX(widest, g->layers[l].att.n);
     }
     return widest;
@@ -544,7 +537,7 @@ static bool alloc_attention(model_room *r, uint32_t n_own)
 moe_status model_room_open(model *m, model_gates *g, size_t max_rows, model_room **out)
 {
     compute_device *d = m->device;
-    size_t widest = MOE_MAX(g->widest, widest_attention(g)), n = max_rows * widest;
+    size_t widest = MOE_MAX(router_space_widest(g->space), widest_attention(g)), n = max_rows * widest;
     size_t bytes = n * sizeof(float);
     model_room *r = calloc(1, sizeof *r);
 

@@ -45,20 +45,17 @@ typedef struct attention_experts {
 /* The gates of one layer, and what stays in the coordinator of the experts behind them. Later versions of the space share what has
  * not grown with the first. */
 typedef struct gate_layer {
-    gate_weights w;          /* the MLP's */
-    uint32_t n_columns;      /* the layer's experts */
-    bool owns_out, owns_map; /* else the model's own gates do; inner and bias are always theirs */
-    attention_experts att;   /* what is not owned is the model's own gates' */
-    bool owns_att;           /* att.gate.out, and the arrays of q and o */
+    gate_weights w;     /* the MLP's */
+    uint32_t n_columns; /* the layer's experts */
+    attention_experts att;
 } gate_layer;
 
 struct model_gates {
     atomic_uint refs;
-    model *m;            /* borrowed: its device closes the matrices */
-    router_space *space; /* shared */
-    model_gates *own;    /* shared: the model's own gates; NULL: these are */
-    gate_layer *layers;  /* owned [n_layers] */
-    uint32_t n_layers, widest;
+    model *m;                   /* borrowed: its device closes the matrices */
+    router_space *space;        /* shared */
+    model_gates *own;           /* shared: the model's own gates; NULL: these are */
+    gate_layer *layers;         /* owned [n_layers]; what is the same as in own is theirs */
     attention_pack **att_packs; /* owned, shared each [n_att_packs] */
     size_t n_att_packs;
 };
