@@ -56,11 +56,13 @@ typedef struct embedded_changes {
     router_set *set;              /* the current set from then on; NULL: it stays */
     checkpoint_progress progress; /* bytes of experts made; may be NULL */
     void *progress_ctx;
+    bool (*goes_on)(void *ctx); /* asked before each expert is made; false: it is given up. NULL: it goes on */
+    void *goes_on_ctx;
 } embedded_changes;
 
 /* Returns when it is taken; the placement's epoch is one more then. Requests go on meanwhile.
  * Errors: those of engine_change, model_gates_open and of making experts; MOE_ERR_NOT_FOUND: an expert has no tensors;
- * MOE_ERR_BUSY: more memory than is free. */
+ * MOE_ERR_BUSY: more memory than is free; MOE_ERR_CANCELLED: goes_on. Then nothing has changed. */
 MOE_NODISCARD moe_status embedded_change(embedded *e, engine *of, const embedded_changes *changes, moe_error *err);
 /* Whether an expert is held: for the thread that makes changes. */
 bool embedded_holds(const embedded *e, uint32_t layer, int32_t expert_id);

@@ -119,7 +119,10 @@ static moe_status make_experts(change *x)
     moe_status status = check_memory(x);
 
     for (size_t i = 0; i < x->n_comes && status == MOE_OK; i++) {
-        status = make_expert(x, &x->comes[i]);
+        bool goes_on = x->c->goes_on == NULL || x->c->goes_on(x->c->goes_on_ctx);
+
+        status = goes_on ? make_expert(x, &x->comes[i])
+                         : moe_fail(x->err, MOE_ERR_CANCELLED, "loading experts was given up");
         if (status == MOE_OK && x->c->progress != NULL) {
             x->c->progress(x->c->progress_ctx, (i + 1) * each, x->n_comes * each);
         }

@@ -316,6 +316,15 @@ static moe_status open_engine(coordinator *c, moe_error *err)
     return engine_open(&options, &c->engine, err);
 }
 
+static moe_status check_packs(coordinator *c, moe_error *err)
+{
+    (void)begin_phase(c, "checking packs");
+    moe_status status = first_packs_check(c, moe_wall_ms(), err);
+
+    end_phase();
+    return status;
+}
+
 static moe_status load_packs(coordinator *c, moe_error *err)
 {
     phase p = begin_phase(c, "loading packs");
@@ -380,7 +389,7 @@ moe_status coordinator_load(coordinator *c, moe_error *err)
         status = open_base_set(c, err);
     }
     if (status == MOE_OK) {
-        status = first_packs_check(c, moe_wall_ms(), err);
+        status = check_packs(c, err);
     }
     if (status == MOE_OK) {
         status = load_model(c, err);

@@ -43,6 +43,14 @@ static void undo(registry *r, catalogue *before, const catalogue *plan, const mo
     ledger_publish(&r->ledger, next);
 }
 
+/* A load may take minutes, which nobody who ends the server waits for. */
+static bool goes_on(void *ctx)
+{
+    registry *r = ctx;
+
+    return !ledger_is_closing(&r->ledger);
+}
+
 /* The engine and its node get what the plan wants: its experts, and the set (NULL: it stays). */
 static moe_status take_plan(registry *r, job *j, const catalogue *plan, router_set *set, moe_error *err)
 {
@@ -65,7 +73,9 @@ static moe_status take_plan(registry *r, job *j, const catalogue *plan, router_s
                                     .wanted = wanted,
                                     .set = set,
                                     .progress = tell,
-                                    .progress_ctx = &t};
+                                    .progress_ctx = &t,
+                                    .goes_on = goes_on,
+                                    .goes_on_ctx = r};
 
         changes.packs = packs_gates(o->packs, &changes.n_packs);
         catalogue_wanted(plan, moe_wall_ms(), o->keep_unused_ms, wanted);

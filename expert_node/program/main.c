@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "expert_node/program/alive.h"
 #include "expert_node/program/program.h"
@@ -17,9 +18,14 @@
 
 volatile sig_atomic_t node_signals;
 
+static volatile sig_atomic_t leaves_at_once; /* a signal ends the process: nothing is drained yet */
+
 static void on_signal(int signal_number)
 {
     (void)signal_number;
+    if (leaves_at_once) {
+        _exit(0);
+    }
     node_signals = node_signals + 1;
 }
 
@@ -175,7 +181,13 @@ static moe_status open_packs(node_program_state *p, moe_error *err)
     pack_base base;
     moe_status status = pack_base_of(&p->files.config, p->files.tensors, &p->files.manifest, &base, err);
 
-    return status == MOE_OK ? shelf_open_all(&p->shelf, p->config.pack, &base, &options, err) : status;
+    leaves_at_once = 1; /* all of them are read */
+    if (node_signals > 0) {
+        _exit(0);
+    }
+    status = status == MOE_OK ? shelf_open_all(&p->shelf, p->config.pack, &base, &options, err) : status;
+    leaves_at_once = 0;
+    return status;
 }
 
 /* What is on the shelf, whoever brought it: so a pack is there as long as one node that has read it is. */

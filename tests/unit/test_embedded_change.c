@@ -322,6 +322,13 @@ static moe_status find_nothing(void *ctx, uint32_t layer, int32_t expert_id, mod
     return layer < 2 ? find(ctx, layer, expert_id, out, err) : MOE_OK;
 }
 
+static bool goes_on_for_a_while(void *ctx)
+{
+    unsigned *left = ctx;
+
+    return (*left)-- > 0;
+}
+
 static void what_fails_changes_nothing(void **state)
 {
     world *w = malloc(sizeof *w);
@@ -345,6 +352,12 @@ static void what_fails_changes_nothing(void **state)
     assert_int_equal(embedded_change(w->f.embedded, w->f.engine, &c, &err), MOE_ERR_BUSY);
     assert_contains(err.text, "are free");
     w->f.embedded->expert_bytes = each;
+    unsigned left = 3;
+    c.find = find;
+    c.goes_on = goes_on_for_a_while;
+    c.goes_on_ctx = &left;
+    assert_int_equal(embedded_change(w->f.embedded, w->f.engine, &c, &err), MOE_ERR_CANCELLED);
+    assert_int_equal(left, UINT32_MAX); /* no further expert was made */
     space = engine_current_space(w->f.engine);
     assert_int_equal(router_space_n_slots(space), router_space_n_slots(w->spaces[0]));
     router_space_unref(space);
