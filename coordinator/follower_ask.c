@@ -11,11 +11,14 @@
 #define LATE_MS   60000u
 #define LOOK_MS   200u
 
-static void end(follower *f, moe_status status, const moe_error *err)
+static void end(follower *f, const cluster_state *s, moe_status status, const moe_error *err)
 {
     job *j = f->asked.j;
 
     f->asked = (follower_asked){.j = NULL};
+    if (status != MOE_OK || j->ask.dry_run) {
+        packs_forget(f->o.packs, s->catalogue);
+    }
     ledger_end(&f->ledger, j, status, err);
     follower_try_again(f, 0); /* the next one may wait */
 }
@@ -90,7 +93,7 @@ static void begin(follower *f, const cluster_state *s)
         j->before = catalogue_ref(s->catalogue);
         j->plan = plan;
         if (j->ask.dry_run) {
-            end(f, MOE_OK, &err);
+            end(f, s, MOE_OK, &err);
             return;
         }
         status = cluster_change_catalogue(pool_cluster(f->o.pool), plan, s->catalogue_revision, &err);
@@ -101,7 +104,7 @@ static void begin(follower *f, const cluster_state *s)
         }
     }
     if (status != MOE_OK) {
-        end(f, status, &err);
+        end(f, s, status, &err);
         return;
     }
     a->stage = FOLLOWER_WRITES;
@@ -144,14 +147,14 @@ static bool is_pending(const catalogue *c, const catalogue *plan)
            same_words(p->who, p->why, p->what, plan);
 }
 
-static void end_as(follower *f, const catalogue_entry *e)
+static void end_as(follower *f, const cluster_state *s, const catalogue_entry *e)
 {
     moe_error err = {""};
 
     if (e->undone[0] != '\0') {
-        end(f, moe_fail(&err, MOE_ERR_UNAVAILABLE, "%s is undone: %s", e->what, e->undone), &err);
+        end(f, s, moe_fail(&err, MOE_ERR_UNAVAILABLE, "%s is undone: %s", e->what, e->undone), &err);
     } else {
-        end(f, MOE_OK, &err);
+        end(f, s, MOE_OK, &err);
     }
 }
 
@@ -171,11 +174,11 @@ static void wait_for_store(follower *f, const cluster_state *s)
         a->n_lost++;
         a->stage = FOLLOWER_BEGINS;
         if (a->n_lost >= MAX_LOST) {
-            end(f, moe_fail(&err, MOE_ERR_BUSY, "other coordinators were faster %d times", MAX_LOST), &err);
+            end(f, s, moe_fail(&err, MOE_ERR_BUSY, "other coordinators were faster %d times", MAX_LOST), &err);
         }
         follower_try_again(f, 0);
     } else if (follower_now_ms(f) > a->until_ms) {
-        end(f, moe_fail(&err, MOE_ERR_UNAVAILABLE, "the store has not taken the change"), &err);
+        end(f, s, moe_fail(&err, MOE_ERR_UNAVAILABLE, "the store has not taken the change"), &err);
     }
 }
 
@@ -184,12 +187,12 @@ static void wait_for_end(follower *f, const cluster_state *s)
     moe_error err = {""};
 
     if (!is_pending(s->catalogue, f->asked.j->plan)) {
-        end(f,
+        end(f, s,
             moe_fail(&err, MOE_ERR_UNAVAILABLE,
                      "what became of the change is not known: the catalogue's log has it no more"),
             &err);
     } else if (follower_now_ms(f) > f->asked.until_ms) {
-        end(f, moe_fail(&err, MOE_ERR_TIMEOUT, "the change is pending still, as there is nobody to undo it"), &err);
+        end(f, s, moe_fail(&err, MOE_ERR_TIMEOUT, "the change is pending still, as there is nobody to undo it"), &err);
     }
 }
 
@@ -204,7 +207,7 @@ void follower_go_on(follower *f, const cluster_state *s)
     }
     const catalogue_entry *e = find_entry(s->catalogue, f->asked.j->plan);
     if (e != NULL) {
-        end_as(f, e);
+        end_as(f, s, e);
     } else if (f->asked.stage == FOLLOWER_WRITES) {
         wait_for_store(f, s);
     } else {

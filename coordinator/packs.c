@@ -128,6 +128,21 @@ moe_status packs_take(packs *p, pack *fresh, const pack **out, moe_error *err)
     return MOE_OK;
 }
 
+void packs_forget(packs *p, const catalogue *c)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < p->n; i++) {
+        if (catalogue_find_pack(c, pack_hash(p->all[i].p)) == NULL) {
+            fini(&p->all[i]);
+        } else {
+            p->all[n++] = p->all[i];
+        }
+    }
+    p->n_gates = n < p->n ? 0 : p->n_gates; /* until the next packs_number */
+    p->n = n;
+}
+
 const pack_base *packs_base(const packs *p)
 {
     return &p->base;

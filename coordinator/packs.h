@@ -24,6 +24,9 @@ const pack_base *packs_base(const packs *p);              /* what it was opened 
 const char *packs_key_file(const packs *p);               /* NULL: none */
 const pack *packs_find(const packs *p, const char *hash); /* NULL: it is not open */
 
+/* Closes those that the catalogue does not know, which nobody has anything of: they were read for a look, or in vain. */
+void packs_forget(packs *p, const catalogue *c);
+
 /* Where a directory is that a client names, if it is below one of `roots` (directories with commas; NULL: none), wherever links
  * lead; a relative one is looked for in each of them. *out is the caller's to free. What lies elsewhere is not told from what is
  * not there: nobody learns of the server's disks.

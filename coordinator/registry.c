@@ -229,6 +229,9 @@ static void *loop(void *ctx)
         moe_status status = ledger_is_closing(&r->ledger)
                                 ? moe_fail(&err, MOE_ERR_UNAVAILABLE, "the server is shutting down")
                                 : do_job(r, j, &err);
+        if (r->options.packs != NULL && (status != MOE_OK || j->ask.dry_run)) {
+            packs_forget(r->options.packs, r->ledger.current); /* which this thread alone replaces */
+        }
         ledger_end(&r->ledger, j, status, &err);
     }
     return NULL;

@@ -167,6 +167,8 @@ class PacksOfACluster(unittest.TestCase):
             [offered] = self.ask(servers[1], "packs")[0]["packs"]
             self.assertEqual((offered["name"], offered.get("active", False), offered["source"]), ("olmoe-gqa", False, "node a"))
             self.ask(servers[0], "packs", "add", "olmoe-gqa", "--dry-run")
+            with open(f"/proc/{servers[0].process.pid}/maps", encoding="utf-8") as maps:
+                self.assertNotIn(digest_of(PACK), maps.read())  # it was read for a look alone
             self.all_serve(servers, *base)
             self.assertEqual(self.change(servers[0], "packs", "add", "olmoe-gqa")["set_after"], served[1])
             self.assertEqual(self.score(servers[0]), served)  # whoever asked need not wait

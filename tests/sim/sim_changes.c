@@ -84,6 +84,7 @@ static operation operations[N_ASKED];
 static size_t n_operations;
 static follower *followers[CLUSTER_WORLD_COORDINATORS];
 static packs *opened[CLUSTER_WORLD_COORDINATORS];
+static bool is_poor[CLUSTER_WORLD_COORDINATORS];
 static bool is_spoilt[CLUSTER_WORLD_NODES]; /* its copy of the pack cannot be read */
 static moe_error err;
 
@@ -257,8 +258,14 @@ static moe_status find(void *ctx, uint32_t layer, int32_t expert_id, model_exper
     return packs_expert(base.brought, layer, expert_id, out, why);
 }
 
+/* What nodes would read to it is on its disk. */
 static void between(uint32_t i)
 {
+    const pack *p;
+
+    if (!is_poor[i]) {
+        assert_ok(packs_find(opened[i], base.offer.hash) != NULL ? MOE_OK : packs_read(opened[i], PACK, &p, &err), err);
+    }
     follower_turn(followers[i]);
 }
 
@@ -267,6 +274,7 @@ static void start_coordinator(uint32_t i, bool poor)
 {
     cluster_world_start_coordinator(&w, i);
     opened[i] = open_packs(!poor);
+    is_poor[i] = poor;
     total.poor += poor;
     const follower_options o = {.engine = w.coordinators[i].engine,
                                 .model = base.single.model.model,
@@ -530,7 +538,7 @@ static void keep_up(void)
         }
     }
     for (uint32_t i = 0; i < w.o.n_coordinators; i++) {
-        if (w.coordinators[i].m.is_up && packs_find(opened[i], base.offer.hash) == NULL) {
+        if (w.coordinators[i].m.is_up && is_poor[i]) {
             kill_coordinator(i);
         }
         if (!w.coordinators[i].m.is_up) {
