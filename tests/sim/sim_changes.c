@@ -438,7 +438,7 @@ static void begin_operation(void)
                {CATALOGUE_ROLLBACK, 1}};
     uint32_t at = (uint32_t)below(w.o.n_coordinators), drawn = (uint32_t)below(10), i = 0;
     operation *o = &operations[n_operations];
-    char who[16];
+    char who[32];
 
     while (drawn >= all[i].weight) {
         drawn -= all[i++].weight;
@@ -596,7 +596,7 @@ static bool all_rest(void)
 
 static const catalogue_entry *entry_of(const catalogue *c, size_t operation_at)
 {
-    char who[16];
+    char who[32];
 
     (void)snprintf(who, sizeof who, "op-%zu", operation_at);
     for (size_t i = 0; i < catalogue_n_entries(c); i++) {
