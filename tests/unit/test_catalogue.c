@@ -715,7 +715,7 @@ static void a_trial_follows_the_default(void **state)
 
 static void the_set_on_trial_counts_among_those_that_live(void **state)
 {
-    char name[8];
+    char name[16];
 
     (void)state;
     shadow(german(), 500);
