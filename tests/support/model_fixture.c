@@ -17,6 +17,21 @@ model_fixture_options model_fixture_defaults(const char *dir)
                                    .prefix_cache = true};
 }
 
+/* MOE_TEST_DEVICE and MOE_TEST_MODULE, where they are set, name the device that takes the place of every instruction set but
+ * the portable one. */
+static const char *device_name(compute_isa isa)
+{
+    static compute_found found;
+    const char *name = getenv("MOE_TEST_DEVICE");
+    moe_error err;
+
+    if (name == NULL || isa == COMPUTE_ISA_PORTABLE) {
+        return "cpu";
+    }
+    assert_ok(compute_find(name, getenv("MOE_TEST_MODULE"), &found, &err), err);
+    return found.place;
+}
+
 static void open_device(model_fixture *f, const model_fixture_options *o)
 {
     moe_error err;
@@ -31,8 +46,7 @@ static void open_device(model_fixture *f, const model_fixture_options *o)
                                 .max_context = o->max_context,
                                 .full_scan = o->full_scan};
 
-    assert_ok(o->guarded ? compute_open("guarded", &d, &f->device, &err) : compute_open("cpu", &d, &f->device, &err),
-              err);
+    assert_ok(compute_open(o->guarded ? "guarded" : device_name(o->isa), &d, &f->device, &err), err);
 }
 
 void model_fixture_open(model_fixture *f, const model_fixture_options *o)

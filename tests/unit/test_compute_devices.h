@@ -3,6 +3,13 @@
 #define CONCLAVE_TESTS_TEST_COMPUTE_DEVICES_H
 
 #include "compute/math.h"
+#if defined(TEST_CUDA_FAKE) || defined(TEST_CUDA_REAL)
+#define TEST_CUDA
+#include "compute/module.h"
+#endif
+#if defined(TEST_CUDA_FAKE)
+#include "tests/cuda/fake/fake.h"
+#endif
 #include "tests/support/support.h"
 
 #include <math.h>
@@ -102,6 +109,67 @@ typedef struct test_device {
     compute_device *d;
 } test_device;
 
+#if defined(TEST_CUDA)
+/* The programs of these tests are made a second time, with a CUDA device in the place of every instruction set but the
+ * portable one. On the fake GPU the orders in which it runs things take the place of the sets: a scenario is run in one of
+ * them, the next one in the next, for there are hundreds. */
+#define TEST_MAX_THREADS 1u
+
+const compute_module *conclave_compute_module(void);
+
+static inline bool test_isa_available(compute_isa isa)
+{
+    static unsigned turn;
+
+    if (isa == COMPUTE_ISA_PORTABLE) {
+        turn++;
+        return false;
+    }
+    return (unsigned)isa - COMPUTE_ISA_AVX2 == turn % 3;
+}
+
+static inline void test_order(compute_isa isa)
+{
+#if defined(TEST_CUDA_FAKE)
+    fake_config config = {
+        .order = FAKE_SEEDED, .copies = FAKE_BY_SEED, .streams = FAKE_BY_SEED, .seed = 7, .n_devices = 1};
+
+    if (isa == COMPUTE_ISA_AVX2) {
+        config.order = FAKE_ASCENDING;
+        config.copies = FAKE_AT_ONCE;
+        config.streams = FAKE_LATE;
+    } else if (isa == COMPUTE_ISA_AVX512F) {
+        config.order = FAKE_DESCENDING;
+        config.copies = FAKE_LATE;
+        config.streams = FAKE_AT_ONCE;
+    }
+    fake_configure(&config);
+#endif
+    (void)isa;
+}
+
+static inline moe_status test_open(const compute_device_options *o, compute_device **out, moe_error *err)
+{
+    if (o->isa == COMPUTE_ISA_PORTABLE) {
+        return compute_open("cpu", o, out, err);
+    }
+    test_order(o->isa);
+    return conclave_compute_module()->open(0, o, out, err);
+}
+#else
+#define TEST_MAX_THREADS 3u
+
+static inline bool test_isa_available(compute_isa isa)
+{
+    return compute_isa_available(isa);
+}
+
+static inline moe_status test_open(const compute_device_options *o, compute_device **out, moe_error *err)
+{
+    return compute_open("cpu", o, out, err);
+}
+#endif
+
 static inline test_device test_device_open(compute_class c, compute_isa isa, size_t n_threads)
 {
     test_device t;
@@ -117,7 +185,7 @@ static inline test_device test_device_open(compute_class c, compute_isa isa, siz
     compute_thread_init();
     assert_int_equal(moe_threads_open(n_threads, compute_thread_init, &t.threads), MOE_OK);
     o.threads = t.threads;
-    assert_ok(compute_open("cpu", &o, &t.d, &err), err);
+    assert_ok(test_open(&o, &t.d, &err), err);
     return t;
 }
 
@@ -198,7 +266,7 @@ static inline void assert_same_everywhere(const scenario *s, compute_class c)
 
     test_device_close(&t);
     for (size_t i = 0; i < MOE_COUNT(sets); i++) {
-        for (size_t n_threads = 1; n_threads <= 3 && compute_isa_available(sets[i]); n_threads++) {
+        for (size_t n_threads = 1; n_threads <= TEST_MAX_THREADS && test_isa_available(sets[i]); n_threads++) {
             char what[128];
             void *got;
 

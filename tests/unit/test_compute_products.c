@@ -2,8 +2,11 @@
  * out. */
 #include "tests/unit/test_compute_devices.h"
 
-/* ThreadSanitizer is to see who shares what, not every shape: of the cases that only bits depend on it takes each so many. */
-#if defined(__SANITIZE_THREAD__)
+/* ThreadSanitizer is to see who shares what, not every shape, and the fake GPU is slow: of the cases that only bits depend on
+ * they take each so many. */
+#if defined(TEST_CUDA_FAKE) && (defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__))
+#define EVERY 16u
+#elif defined(__SANITIZE_THREAD__) || defined(TEST_CUDA_FAKE)
 #define EVERY 4u
 #else
 #define EVERY 1u

@@ -434,6 +434,7 @@ void fibre_start(unsigned i, dim3 b)
     if (f.stack == nullptr) {
         f.stack = static_cast<char *>(mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     }
+    unpoison(f.stack, STACK_BYTES); /* the fibre that ended there never returned from its frames */
     f.st = RUN;
     f.n = i;
     f.tid = dim3(i % b.x, i / b.x % b.y, i / b.x / b.y);
@@ -549,6 +550,7 @@ void kernel_run(const char *name, dim3 grid, dim3 block, size_t dynamic, size_t 
         } while (step == 0 || std::__gcd(step, n_blocks) != 1);
         at = random_u64() % n_blocks;
     }
+    mbarriers.reserve(1024); /* so that no fibre frees what another has allocated: TSan would take it for the kernel's doing */
     _mm_setcsr((saved & ~0x3fu) | 0x8040u);
     for (uint64_t i = 0; i < n_blocks; i++, at = (at + step) % n_blocks) {
         uint64_t b = config.order == FAKE_DESCENDING ? n_blocks - 1 - i : at;

@@ -1,0 +1,104 @@
+/* The inside of a CUDA device: its stream, the way of host arrays to it, tickets. */
+#ifndef CONCLAVE_COMPUTE_CUDA_DEVICE_PRIV_H
+#define CONCLAVE_COMPUTE_CUDA_DEVICE_PRIV_H
+
+#include "compute/compute.h"
+#include "compute/cuda/launch.h"
+
+/* Host arrays go through a ring of pinned memory with a twin on the device. A segment is used again when the copies out of it are done; a host that is that far
+ * ahead of its device waits. An array larger than a segment makes the segments grow, once. */
+#define CUDA_SEGMENTS      4
+#define CUDA_SEGMENT_BYTES ((size_t)2 << 20)
+/* Tickets whose events are kept. An older one counts as reached when the one that took its place is. */
+#define CUDA_TICKETS 256
+/* Of downloads into memory that is not pinned, a piece at a time. */
+#define CUDA_DOWNLOAD_BYTES ((size_t)1 << 20)
+
+typedef struct cuda_device {
+    compute_device base;
+    compute_device_options options;
+    int index;
+    char place[COMPUTE_MAX_PLACE], name[128];
+    cudaStream_t stream;
+    moe_status failed; /* the first failure; every later answer is it */
+    cudaError_t error;
+
+    unsigned char *staging, *twin; /* [CUDA_SEGMENTS][segment_bytes], pinned and device */
+    size_t segment_bytes, segment, used;
+    cudaEvent_t segment_free[CUDA_SEGMENTS];
+    unsigned char *down, *down_twin; /* [CUDA_DOWNLOAD_BYTES] pinned; device: gathered rows */
+    cudaEvent_t tickets[CUDA_TICKETS];
+    compute_ticket ticket; /* the last one given */
+
+    void *hidden;                  /* [max_ffn_rows][max_d_ff] class dtype: between the two products of an expert */
+    unsigned long long *counters;  /* [2] on the device */
+    _Atomic uint64_t copied_bytes; /* written by the device's thread; report reads it from any */
+} cuda_device;
+
+struct compute_step {
+    size_t max_rows, max_pages, page_tokens, n;
+    uint32_t *on_device; /* positions, starts of page tables, page tables */
+};
+
+struct compute_matrix {
+    cuda_kind kind;
+    size_t n_out, n_in;
+    void *packed; /* owned, or a part of an expert's */
+};
+
+struct compute_expert {
+    compute_ffn ffn;
+    cuda_kind kind;
+    size_t d_ff, d_model;
+    void *up, *down; /* owned; up: with the gate's tiles between its own, where there is a gate */
+};
+
+/* memory.c */
+void *cuda_memory_alloc(cuda_device *d, size_t bytes); /* zeroed in the device's order; NULL when there is none */
+void cuda_memory_free(void *p);
+void *cuda_host_memory_alloc(size_t bytes);
+void cuda_host_memory_free(void *p);
+bool cuda_is_pinned(const void *p, size_t bytes);
+uint64_t cuda_memory_used(int index);
+/* Keeps the first failure. */
+void cuda_note(cuda_device *d, cudaError_t e);
+/* Room for an op's host arrays, to be written at once: *device_out is where it will be on the device after cuda_stage_send. NULL: the device has failed. */
+void *cuda_stage(cuda_device *d, size_t bytes, void **device_out);
+void cuda_stage_send(cuda_device *d, void *staged, size_t bytes);
+moe_status cuda_staging_open(cuda_device *d);
+void cuda_staging_close(cuda_device *d);
+
+void *cuda_op_host_alloc(compute_device *d, size_t bytes);
+void cuda_op_host_free(compute_device *d, void *p, size_t bytes);
+compute_mem *cuda_op_alloc(compute_device *d, size_t bytes);
+void cuda_op_free(compute_device *d, compute_mem *m);
+void cuda_op_upload(compute_device *d, compute_mem *to, const void *from, size_t bytes);
+moe_status cuda_op_download(compute_device *d, void *to, const compute_mem *from, size_t bytes);
+compute_ticket cuda_op_gather_out(compute_device *d, void *to, const compute_mem *from, const uint32_t *rows,
+                                  size_t row_bytes, size_t n);
+void cuda_op_scatter_in(compute_device *d, compute_mem *to, const void *from, const uint32_t *rows, size_t row_bytes,
+                        size_t n);
+moe_status cuda_op_reached(compute_device *d, compute_ticket t);
+moe_status cuda_op_wait(compute_device *d, compute_ticket t);
+moe_status cuda_op_sync(compute_device *d);
+
+/* weights.c */
+moe_status cuda_op_matrix_open(compute_device *d, const compute_weight *w, compute_layout layout, compute_matrix **out);
+moe_status cuda_op_matrix_open_f32(compute_device *d, const compute_weight *w, compute_matrix **out);
+void cuda_op_matrix_close(compute_device *d, compute_matrix *m);
+moe_status cuda_op_expert_open(compute_device *d, compute_ffn ffn, const compute_weight *gate, const compute_weight *up,
+                               const compute_weight *down, compute_layout layout, compute_expert **out);
+void cuda_op_expert_close(compute_device *d, compute_expert *e);
+moe_status cuda_op_expert_adopt(compute_device *d, compute_expert *e);
+
+static inline cuda_device *cuda_of(compute_device *d)
+{
+    return (cuda_device *)d;
+}
+
+static inline bool cuda_is_bf16(const compute_device *d)
+{
+    return compute_class_dtype(d->numeric_class) == COMPUTE_BF16;
+}
+
+#endif
