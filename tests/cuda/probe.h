@@ -1,0 +1,17 @@
+#ifndef CONCLAVE_TESTS_CUDA_PROBE_H
+#define CONCLAVE_TESTS_CUDA_PROBE_H
+
+#include <cuda_runtime_api.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* out [blocks * 256]. */
+void probe_fma(float *out, unsigned blocks, cudaStream_t s);
+double probe_fma_flop(unsigned blocks);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
