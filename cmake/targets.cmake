@@ -1,6 +1,6 @@
 # What the Makefile builds: `programs` (what is shipped), `benches`, `fuzzers`. Included last, when all targets are known.
 add_custom_target(programs)
-foreach(name conclave conclave-coordinator conclave-node)
+foreach(name conclave conclave-coordinator conclave-node conclave-cuda)
   if(TARGET ${name})
     add_dependencies(programs ${name})
   endif()
