@@ -4,12 +4,12 @@ JOBS    ?= $(shell nproc)
 PRESETS := release
 SAN_ENV := UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1
 
-.PHONY: help build demo cluster-demo packs-demo knowledge-demo test sim mutants chaos bench fuzz coverage check-peers format format-check clean packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers packages-train packages-image test-train image image-test chart-test
+.PHONY: help build demo cluster-demo packs-demo knowledge-demo test sim mutants chaos bench fuzz coverage check-peers format format-check clean packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers packages-train packages-image packages-kubernetes test-train image image-test chart-test chart-e2e
 
 help:           ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
-packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers packages-train packages-image:
+packages-build packages-test packages-cluster packages-fuzz packages-format packages-peers packages-train packages-image packages-kubernetes:
 	@tools/install_packages.sh $(sort build $(@:packages-%=%))
 
 build: packages-build    ## programs in bin/ (installs what the build needs)
@@ -68,6 +68,9 @@ image-test: build packages-image   ## the image twice, compared, and its program
 
 chart-test: build packages-test   ## the Helm chart without a cluster: lint, renders, wrong values, types of Kubernetes, options; a part of `make test`
 	@/usr/bin/python3 -B tests/chart/chart.py "$(CURDIR)" "$(CURDIR)/bin"
+
+chart-e2e: build   ## the chart on a real Kubernetes of this machine, broken while streams run; every answer is compared (root; the first time builds Kubernetes: 15 minutes)
+	@tests/kubernetes/run.sh bin
 
 test-train: build packages-train  ## the trainers: models against other implementations, each script for a few steps; the LM Evaluation Harness over gRPC (PYTHON=... with PyTorch, or some GB from the Python registry)
 	@tools/test_train.sh
