@@ -1,10 +1,13 @@
 #!/bin/bash
-# make demo: starts a coordinator on a checkpoint (a small one with random weights is made if none is given), asks it to continue a
-# prompt over gRPC, and says what to try next.
+# make demo: starts a coordinator on a checkpoint (the one of tools/demo_model.sh if none is given), asks it to continue a prompt over gRPC,
+# and says what to try next.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 model=$(tools/demo_model.sh "${1:-}")
-prompt=${PROMPT:-"A mixture of experts is"}
+case $model in
+    models/english) prompt=${PROMPT:-"It was a fine morning, and"} ;;
+    *) prompt=${PROMPT:-"A mixture of experts is"} ;;
+esac
 
 log=$(mktemp)
 ready=$(mktemp)

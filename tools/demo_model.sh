@@ -1,10 +1,13 @@
 #!/bin/bash
-# Prints the checkpoint that a demo serves: the one given, or a small one of FAMILY with random weights, made once.
+# Prints the checkpoint that a demo serves: the one given; or the one of models/english, which has learnt English; or, with FAMILY, a small
+# one with random weights, made once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 model=${1:-}
 
-if [ -z "$model" ]; then
+if [ -z "$model" ] && [ -z "${FAMILY:-}" ] && [ -f models/english/config.json ]; then
+    model=models/english
+elif [ -z "$model" ]; then
     family=${FAMILY:-olmoe}
     model=.demo/$family
     if [ ! -f "$model/config.json" ]; then

@@ -19,6 +19,8 @@ if(NOT MOE_SANITIZE) # they are about figures, and about the tool: what runs in 
     $<TARGET_FILE:conclave-coordinator> $<TARGET_FILE:conclave-node> olmoe-gqa molm-mlp-attention moe++-2layer-double) # all: make check-peers
   set_tests_properties(packs_nodes PROPERTIES LABELS integration TIMEOUT 600 SKIP_RETURN_CODE 77 ENVIRONMENT "UCX_MEM_EVENTS=n")
   add_test(NAME packs_demo COMMAND /usr/bin/python3 -B ${PROJECT_SOURCE_DIR}/tools/packs_demo.py --short --bin $<TARGET_FILE_DIR:conclave>)
+  add_test(NAME models COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/models.py $<TARGET_FILE:conclave-coordinator> ${PROJECT_SOURCE_DIR}/models)
+  set_tests_properties(models PROPERTIES LABELS integration TIMEOUT 300)
   add_test(NAME knowledge_demo COMMAND /usr/bin/python3 -B ${PROJECT_SOURCE_DIR}/tools/knowledge_demo.py --random --bytes 300 --tokens 8
     --out ${CMAKE_CURRENT_BINARY_DIR}/knowledge.svg --bin $<TARGET_FILE_DIR:conclave>)
   set_tests_properties(packs_demo knowledge_demo PROPERTIES LABELS integration TIMEOUT 300 SKIP_RETURN_CODE 77 ENVIRONMENT "UCX_MEM_EVENTS=n")
