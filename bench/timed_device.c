@@ -109,7 +109,7 @@ static compute_device *inner_of(compute_device *d)
 
 #define PASS_OWN(result, name, parameters, arguments) PASS_OWN_##name(result, name, parameters, arguments)
 #define PASS_QUEUED(result, name, parameters, arguments)                                                               \
-    static void pass_##name parameters                                                                                \
+    static void pass_##name parameters                                                                                 \
     {                                                                                                                  \
         compute_device *outer = d;                                                                                     \
         d = enter(outer);                                                                                              \
@@ -117,7 +117,7 @@ static compute_device *inner_of(compute_device *d)
         leave(outer, PART_##name);                                                                                     \
     }
 #define PASS_FETCHED(result, name, parameters, arguments)                                                              \
-    static result pass_##name parameters                                                                              \
+    static result pass_##name parameters                                                                               \
     {                                                                                                                  \
         compute_device *outer = d;                                                                                     \
         d = enter(outer);                                                                                              \
@@ -126,13 +126,13 @@ static compute_device *inner_of(compute_device *d)
         return r;                                                                                                      \
     }
 #define PASS_HOST(result, name, parameters, arguments)                                                                 \
-    static void pass_##name parameters                                                                                \
+    static void pass_##name parameters                                                                                 \
     {                                                                                                                  \
         d = inner_of(d);                                                                                               \
         d->ops->name arguments;                                                                                        \
     }
 #define PASS_ASKED(result, name, parameters, arguments)                                                                \
-    static result pass_##name parameters                                                                              \
+    static result pass_##name parameters                                                                               \
     {                                                                                                                  \
         d = inner_of(d);                                                                                               \
         return d->ops->name arguments;                                                                                 \
