@@ -1,6 +1,7 @@
 /* The test device: a CPU device whose buffers are opened (mprotect) by its own ops only. Each op unprotects all
  * buffers, runs the inner device's op and protects them again, so a pointer that host code follows into device memory
- * is a fault. */
+ * is a fault. And one that takes its time: what gather_out was asked for is there when its ticket has been asked for twice, or
+ * waited for; until then the host's memory holds a pattern. */
 #include "compute/cpu_priv.h"
 
 #include <stdlib.h>
@@ -14,12 +15,26 @@ typedef struct guarded_buffer {
     size_t bytes;
 } guarded_buffer;
 
+/* Rows on their way out. */
+typedef struct guarded_late {
+    struct guarded_late *next;
+    compute_ticket ticket;
+    bool asked;
+    void *to;
+    size_t bytes;
+    unsigned char rows[];
+} guarded_late;
+
 typedef struct guarded_device {
     compute_device base;
     compute_ops ops;
     compute_device *inner;   /* owned */
     guarded_buffer *buffers; /* owned */
+    guarded_late *late;      /* owned, oldest first */
+    compute_ticket last_ticket;
 } guarded_device;
+
+#define LATE_PATTERN 0xA5
 
 static void protect(const guarded_device *g, int access)
 {
@@ -85,10 +100,73 @@ static void guarded_free(compute_device *d, compute_mem *m)
     free(b);
 }
 
+/* ------------------------------------------------------------------------------------------------ taking time */
+static compute_ticket late_gather_out(compute_device *d, void *to, const compute_mem *from, const uint32_t *rows,
+                                      size_t row_bytes, size_t n)
+{
+    guarded_device *g = (guarded_device *)d;
+    guarded_late *l = malloc(sizeof *l + n * row_bytes), **end = &g->late;
+
+    MOE_ASSERT(l != NULL);
+    *l = (guarded_late){.ticket = ++g->last_ticket, .to = to, .bytes = n * row_bytes};
+    (void)enter(d);
+    compute_ticket none = g->inner->ops->gather_out(g->inner, l->rows, from, rows, row_bytes, n);
+    leave(d);
+    MOE_ASSERT(none == 0);
+    if (l->bytes > 0) {
+        memset(to, LATE_PATTERN, l->bytes);
+    }
+    while (*end != NULL) {
+        end = &(*end)->next;
+    }
+    *end = l;
+    return l->ticket;
+}
+
+static moe_status late_wait(compute_device *d, compute_ticket t)
+{
+    guarded_device *g = (guarded_device *)d;
+
+    while (g->late != NULL && g->late->ticket <= t) {
+        guarded_late *l = g->late;
+
+        g->late = l->next;
+        if (l->bytes > 0) {
+            memcpy(l->to, l->rows, l->bytes);
+        }
+        free(l);
+    }
+    return MOE_OK;
+}
+
+static moe_status late_reached(compute_device *d, compute_ticket t)
+{
+    const guarded_device *g = (const guarded_device *)d;
+
+    for (guarded_late *l = g->late; l != NULL && l->ticket <= t; l = l->next) {
+        if (l->ticket == t && !l->asked) {
+            l->asked = true;
+            return MOE_ERR_BUSY;
+        }
+    }
+    return late_wait(d, t);
+}
+
+static moe_status late_sync(compute_device *d)
+{
+    return late_wait(d, ((guarded_device *)d)->last_ticket);
+}
+
 static void guarded_close(compute_device *d)
 {
     guarded_device *g = (guarded_device *)d;
 
+    while (g->late != NULL) {
+        guarded_late *l = g->late;
+
+        g->late = l->next;
+        free(l);
+    }
     while (g->buffers != NULL) {
         guarded_free(d, (compute_mem *)(void *)g->buffers->pages);
     }
@@ -160,6 +238,10 @@ moe_status guarded_open(const compute_device_options *options, compute_device **
         return status;
     }
     ops_init(&g->ops, g->inner->ops);
+    g->ops.gather_out = late_gather_out;
+    g->ops.reached = late_reached;
+    g->ops.wait = late_wait;
+    g->ops.sync = late_sync;
     g->base = (compute_device){
         .ops = &g->ops, .numeric_class = options->numeric_class, .place = "guarded", .name = g->inner->name};
     *out = &g->base;

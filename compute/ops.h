@@ -20,7 +20,8 @@
 COMPUTE_OP(OWN, compute_mem *, alloc, (compute_device *d, size_t bytes), (d, bytes))
 COMPUTE_OP(OWN, void, free, (compute_device *d, compute_mem *m), (d, m))
 /* Host memory from which and to which the device copies fastest (pinned), 64-byte aligned; for frames and staging.
- * NULL when there is none. Any thread. A device without the op is as fast with any memory. */
+ * NULL when there is none. Any thread. free: when nothing that is on its way there is outstanding any more, for which it
+ * waits. A device without the op is as fast with any memory. */
 COMPUTE_OP(OPTIONAL_ASKED, void *, host_alloc, (compute_device *d, size_t bytes), (d, bytes))
 COMPUTE_OP(OPTIONAL, void, host_free, (compute_device *d, void *p, size_t bytes), (d, p, bytes))
 COMPUTE_OP(QUEUED, void, upload,

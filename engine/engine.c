@@ -34,6 +34,11 @@ static moe_status check_options(const engine_options *o, moe_error *err)
     return MOE_OK;
 }
 
+static size_t logits_bytes(const engine *e)
+{
+    return (size_t)e->limits.max_logit_rows * model_head_width(e->info.config) * sizeof *e->logits;
+}
+
 static moe_status open_buffers(engine *e)
 {
     const engine_options *o = &e->options;
@@ -52,7 +57,7 @@ static moe_status open_buffers(engine *e)
     if (status == MOE_OK) {
         status = moe_waiter_open(&e->waiter);
     }
-    e->logits = malloc((size_t)e->limits.max_logit_rows * model_head_width(c) * sizeof *e->logits);
+    e->logits = compute_host_alloc(e->info.device, logits_bytes(e));
     if (status == MOE_OK) {
         status = router_use_open(e->space, c->gate.k, moe_now_ns(o->clock), &e->use);
     }
@@ -144,7 +149,7 @@ void engine_close(engine *e)
     router_set_unref(e->set);
     router_set_unref(e->next_set);
     router_space_unref(e->space);
-    free(e->logits);
+    compute_host_free(e->info.device, e->logits, logits_bytes(e));
     router_use_close(e->use);
     pthread_cond_destroy(&e->change.ended);
     pthread_mutex_destroy(&e->lock);

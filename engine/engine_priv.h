@@ -9,17 +9,20 @@
 
 #define ENGINE_MAX_MICRO_BATCHES 2
 
+/* Which layer it is at; the one after the model's last is the head. Of a layer first the experts' results of the layer before
+ * are collected and combined, then the device attends and routes. */
 typedef struct micro_batch {
     uint32_t first_row, n_rows;
+    uint32_t layer;
+    bool computes; /* the device is at it */
 } micro_batch;
 
-/* The step that is under way. What comes next is (layer, b): the experts' results of the layer before are combined, then
- * the layer is routed. */
+/* The step that is under way. */
 typedef struct step_run {
     bool active, proving; /* proving: its row is a token of our own */
     bool background;      /* its rows are of the request in the background */
     uint64_t n_admitted;  /* requests, when it began */
-    uint32_t n_mb, layer, b;
+    uint32_t n_mb;
     micro_batch mb[ENGINE_MAX_MICRO_BATCHES];
     uint64_t waits_ns;          /* since when it waits for experts; 0: it does not */
     bool left_behind;           /* a request of it has been cancelled or has failed */

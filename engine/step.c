@@ -7,6 +7,7 @@
  * in a later one, to the same bits; what it had written into pages is read by nobody. */
 #include "engine/engine_priv.h"
 
+#include <sched.h>
 #include <string.h>
 
 /* Chosen, not measured.
@@ -57,11 +58,11 @@ static uint32_t split(const engine *e, micro_batch *mb)
     uint32_t n = e->step.n_rows, half = n / 2;
 
     if (e->options.micro_batches == 1 || half == 0) {
-        mb[0] = (micro_batch){0, n};
+        mb[0] = (micro_batch){.n_rows = n};
         return 1;
     }
-    mb[0] = (micro_batch){0, half};
-    mb[1] = (micro_batch){half, n - half};
+    mb[0] = (micro_batch){.n_rows = half};
+    mb[1] = (micro_batch){.first_row = half, .n_rows = n - half};
     return 2;
 }
 
@@ -161,44 +162,86 @@ static moe_status collect(engine *e, uint32_t b, moe_error *err)
     return status;
 }
 
-static moe_status next_layer(engine *e, moe_error *err)
+static bool has_begun(const micro_batch *mb, uint32_t layer)
 {
-    step_run *run = &e->run;
-    moe_status status = run->layer == 0 ? MOE_OK : collect(e, run->b, err);
-
-    if (status != MOE_OK) {
-        return status;
-    }
-    run->waits_ns = 0;
-    if (run->layer > 0) {
-        model_batch_combine(e->batches[run->b]);
-    }
-    return run->layer < e->info.config->n_layers ? route(e, run->b, &run->mb[run->b], run->layer) : MOE_OK;
+    return mb->layer > layer || (mb->layer == layer && mb->computes);
 }
 
-/* Every layer of every micro-batch: while one waits for its experts, the other attends.
+/* They take turns: a sequence that straddles them has its first half's keys and values stored when the second attends. */
+static bool may_begin(const step_run *run, uint32_t b)
+{
+    uint32_t layer = run->mb[b].layer;
+
+    for (uint32_t o = 0; o < run->n_mb; o++) {
+        if ((o < b && !has_begun(&run->mb[o], layer)) || (o > b && layer > 0 && !has_begun(&run->mb[o], layer - 1))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* MOE_ERR_BUSY: results, the device or the other micro-batch are awaited. */
+static moe_status next_layer(engine *e, uint32_t b, moe_error *err)
+{
+    step_run *run = &e->run;
+    micro_batch *mb = &run->mb[b];
+    moe_status status = MOE_OK;
+
+    if (!mb->computes) {
+        if (!may_begin(run, b)) {
+            return MOE_ERR_BUSY;
+        }
+        status = mb->layer == 0 ? MOE_OK : collect(e, b, err);
+        if (status != MOE_OK) {
+            return status;
+        }
+        run->waits_ns = 0;
+        if (mb->layer > 0) {
+            model_batch_combine(e->batches[b]);
+        }
+    }
+    status = mb->layer < e->info.config->n_layers
+                 ? route(e, b, mb, mb->layer)
+                 : model_batch_logits(e->batches[b], engine_logits_at(e, logits_before(e, mb->first_row)));
+    mb->computes = status == MOE_ERR_BUSY;
+    mb->layer += status == MOE_OK;
+    return status;
+}
+
+/* Every layer of every micro-batch: while one waits for its experts or for the device, the other goes on.
  *
  *   b = 0   route 0 |         | combine, route 1 |                  | combine, route 2 | ...
  *   b = 1           | route 0 |                  | combine, route 1 |                  | ...
  *
- * Micro-batch 0 is collected when 1 has been sent, so its nodes compute meanwhile. One more round than there are layers
- * combines the last one. MOE_ERR_BUSY: results are awaited, and the next call goes on from there. */
+ * Micro-batch 0 is collected when 1 has been given to the device, so its nodes compute meanwhile. MOE_ERR_BUSY: something is
+ * awaited, and the next call goes on from there. */
 static moe_status advance(engine *e, moe_error *err)
 {
     step_run *run = &e->run;
-    moe_status status = MOE_OK;
+    uint32_t end = e->info.config->n_layers;
+    bool moved = true, done = false;
 
-    while (status == MOE_OK && run->layer <= e->info.config->n_layers) {
-        status = next_layer(e, err);
-        if (status == MOE_OK && ++run->b == run->n_mb) {
-            run->b = 0;
-            run->layer++;
+    while (moved && !done) {
+        moved = false;
+        done = true;
+        for (uint32_t b = 0; b < run->n_mb; b++) {
+            if (run->mb[b].layer > end) {
+                continue;
+            }
+            moe_status status = next_layer(e, b, err);
+            if (status != MOE_OK && status != MOE_ERR_BUSY) {
+                return status;
+            }
+            moved = moved || status == MOE_OK;
+            done = false;
         }
     }
-    for (uint32_t b = 0; b < run->n_mb && status == MOE_OK; b++) {
-        status = model_batch_logits(e->batches[b], engine_logits_at(e, logits_before(e, run->mb[b].first_row)));
-    }
-    return status;
+    return done ? MOE_OK : MOE_ERR_BUSY;
+}
+
+static bool awaits_device(const engine *e)
+{
+    return e->run.active && (e->run.mb[0].computes || (e->run.n_mb == 2 && e->run.mb[1].computes));
 }
 
 /* The micro-batch that a row of the step is in. */
@@ -445,6 +488,9 @@ static void end_step(engine *e, moe_status status, const char *why)
 
 static engine_turn_kind on_wait(engine *e)
 {
+    if (awaits_device(e)) {
+        (void)exchange_progress(e->options.exchange); /* frames leave, and answers come, meanwhile */
+    }
     uint64_t now = exchange_turned_ns(e->options.exchange);
 
     if (now - e->intake_ns >= INTAKE_NS) {
@@ -481,8 +527,13 @@ engine_turn_kind engine_turn(engine *e)
     return proving ? ENGINE_TURN_IDLE : ENGINE_TURN_WORKED;
 }
 
+/* A device is done in microseconds: nobody sleeps for it. */
 void engine_pause(engine *e)
 {
+    if (awaits_device(e)) {
+        (void)sched_yield();
+        return;
+    }
     exchange_pause(e->options.exchange, exchange_turned_ns(e->options.exchange) + INTAKE_NS);
 }
 

@@ -59,9 +59,11 @@ static void project_q(model_batch *b, const layer_weights *w)
 static moe_status pick_experts(model_batch *b, uint32_t layer, const attention_experts *experts)
 {
     const model_config *c = &b->m->config;
+    compute_device *d = b->m->device;
     router_set_layer choice = {.n_experts = 0};
     uint32_t a = c->att_gate.k;
-    moe_status status = model_gate_logits(b, &experts->gate, experts->n);
+    /* Waits: the micro-batch after this one reads keys and values, which are stored when the picks are there. */
+    moe_status status = d->ops->wait(d, model_gate_logits(b, &experts->gate, experts->n));
 
     if (status != MOE_OK) {
         return status;

@@ -126,6 +126,7 @@ void model_batch_begin(model_batch *b, const model_row *rows, size_t n_rows)
     b->rows = rows;
     b->n_rows = n_rows;
     b->n_logit_rows = 0;
+    b->routing = b->reading = false;
     for (size_t i = 0; i < n_rows; i++) {
         MOE_ASSERT(rows[i].position < b->m->max_context && rows[i].token_id >= 0 &&
                    (uint32_t)rows[i].token_id < c->vocab_size);
@@ -171,14 +172,24 @@ void model_batch_fail(model_batch *b, size_t row, const router_set_layer *set, u
 
 moe_status model_batch_route(model_batch *b, uint32_t layer)
 {
-    moe_status status = model_attend(b, layer);
+    compute_device *d = b->m->device;
+    moe_status status;
 
-    b->layer = layer;
-    if (status != MOE_OK) {
-        return status;
+    if (!b->routing) {
+        status = model_attend(b, layer);
+        b->layer = layer;
+        if (status != MOE_OK) {
+            return status;
+        }
+        model_batch_norm(b, &b->m->layers[layer].post_norm);
+        b->arrives = model_gate_begin(b, layer);
     }
-    model_batch_norm(b, &b->m->layers[layer].post_norm);
-    return model_gate_route(b, layer);
+    status = d->ops->reached(d, b->arrives);
+    b->routing = status == MOE_ERR_BUSY;
+    if (status == MOE_OK) {
+        model_gate_pick(b, layer);
+    }
+    return status;
 }
 
 void model_batch_combine(model_batch *b)
@@ -206,13 +217,16 @@ moe_status model_batch_logits(model_batch *b, float *out)
     const model_config *c = &b->m->config;
     size_t n = b->n_logit_rows;
 
-    if (n == 0) {
-        return d->ops->sync(d);
+    if (!b->reading && n > 0) {
+        d->ops->gather(d, b->last, b->x, b->logit_rows, c->d_model, n);
+        norm(b, b->last, b->last_in, b->last, &b->m->final_norm, n);
+        d->ops->matmul(d, b->logits, b->last_in, b->m->head, NULL, n);
+        b->arrives = d->ops->gather_out(d, out, b->logits, NULL, model_head_width(c) * sizeof(float), n);
     }
-    d->ops->gather(d, b->last, b->x, b->logit_rows, c->d_model, n);
-    norm(b, b->last, b->last_in, b->last, &b->m->final_norm, n);
-    d->ops->matmul(d, b->logits, b->last_in, b->m->head, NULL, n);
-    return d->ops->download(d, out, b->logits, n * model_head_width(c) * sizeof(float));
+    /* Without logits the ticket is the last gate's, and tells whether the device has failed. */
+    moe_status status = d->ops->reached(d, b->arrives);
+    b->reading = status == MOE_ERR_BUSY;
+    return status;
 }
 
 size_t model_batch_n_rows(const model_batch *b)

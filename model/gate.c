@@ -28,7 +28,7 @@ static void run_gate(model_batch *b, const gate_weights *w)
     ops->matmul_f32(d, b->room->router, b->inner, w->out, NULL, n);
 }
 
-moe_status model_gate_logits(model_batch *b, const gate_weights *w, uint32_t n_experts)
+compute_ticket model_gate_logits(model_batch *b, const gate_weights *w, uint32_t n_experts)
 {
     compute_device *d = b->m->device;
     size_t n = b->n_rows;
@@ -38,7 +38,7 @@ moe_status model_gate_logits(model_batch *b, const gate_weights *w, uint32_t n_e
         d->ops->matmul_f32(d, b->room->mapped, b->room->before, w->map, NULL, n);
         d->ops->add(d, b->room->router, b->room->mapped, n * n_experts);
     }
-    return d->ops->download(d, b->room->gate_logits, b->room->router, n * n_experts * sizeof(float));
+    return d->ops->gather_out(d, b->room->gate_logits, b->room->router, NULL, n_experts * sizeof(float), n);
 }
 
 /* What an expert outside a row's set would have got does not reach the next layer: its column counts as zero there. */
@@ -81,17 +81,20 @@ static void carry(model_batch *b, uint32_t layer)
     mask_absent(b, layer);
 }
 
-moe_status model_gate_route(model_batch *b, uint32_t layer)
+compute_ticket model_gate_begin(model_batch *b, uint32_t layer)
+{
+    const gate_layer *gate = &b->room->gates->layers[layer];
+
+    return model_gate_logits(b, &gate->w, gate->n_columns);
+}
+
+void model_gate_pick(model_batch *b, uint32_t layer)
 {
     const model_config *c = &b->m->config;
     compute_device *d = b->m->device;
     const gate_layer *gate = &b->room->gates->layers[layer];
     size_t k = c->gate.k;
-    moe_status status = model_gate_logits(b, &gate->w, gate->n_columns);
 
-    if (status != MOE_OK) {
-        return status;
-    }
     for (size_t i = 0; i < b->n_rows; i++) {
         const router_set_layer *set = router_set_at(b->rows[i].set, layer);
         if (b->failed[i] ||
@@ -111,5 +114,4 @@ moe_status model_gate_route(model_batch *b, uint32_t layer)
         d->ops->add(d, b->norm, b->norm, b->n_rows * c->d_model);
         d->ops->to_class(d, b->in, b->norm, b->n_rows * c->d_model);
     }
-    return MOE_OK;
 }

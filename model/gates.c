@@ -545,7 +545,8 @@ moe_status model_room_open(model *m, model_gates *g, size_t max_rows, model_room
         return MOE_ERR_NO_MEMORY;
     }
     *r = (model_room){.device = d, .gates = model_gates_ref(g), .max_rows = max_rows};
-    r->gate_logits = calloc(n, sizeof *r->gate_logits);
+    r->gate_bytes = bytes;
+    r->gate_logits = compute_host_alloc(d, bytes);
     r->gate_scratch = calloc(2 * widest, sizeof *r->gate_scratch);
     r->router = d->ops->alloc(d, bytes);
     r->before = m->config.gate_map ? d->ops->alloc(d, bytes) : NULL;
@@ -567,7 +568,7 @@ void model_room_close(model_room *r)
     r->device->ops->free(r->device, r->router);
     r->device->ops->free(r->device, r->before);
     r->device->ops->free(r->device, r->mapped);
-    free(r->gate_logits);
+    compute_host_free(r->device, r->gate_logits, r->gate_bytes);
     free(r->gate_scratch);
     free(r->att_marks);
     free(r->att_ids);

@@ -64,7 +64,10 @@ struct model_room {
     compute_device *device; /* borrowed */
     model_gates *gates;     /* shared */
     size_t max_rows;
-    float *gate_logits;  /* owned [R, W], W the most columns that a gate has, A of attention experts too */
+    float *
+        gate_logits; /* owned [R, W], W the most columns that a gate has, A of attention experts too; host memory of the
+                          * device's */
+    size_t gate_bytes;
     float *gate_scratch; /* owned [2 * W] */
     compute_mem *router; /* f32 [R, W] */
     compute_mem *before; /* f32 [R, W]: the router logits of the layer before, where a gate map reads them; else NULL */
@@ -124,12 +127,14 @@ struct model_batch {
     /* the step */
     const model_row *rows; /* borrowed from begin to the last op */
     size_t n_rows, n_logit_rows;
-    uint32_t layer;       /* last routed */
-    compute_row *places;  /* owned [R] */
-    compute_step *step;   /* owned: places, as the device has them */
-    int32_t *token_ids;   /* owned [R] */
-    uint32_t *logit_rows; /* owned [max_logit_rows] */
-    bool *failed;         /* owned [R] */
+    uint32_t layer;         /* last routed */
+    bool routing, reading;  /* router logits, logits are on their way to the host, and there when */
+    compute_ticket arrives; /* this is reached */
+    compute_row *places;    /* owned [R] */
+    compute_step *step;     /* owned: places, as the device has them */
+    int32_t *token_ids;     /* owned [R] */
+    uint32_t *logit_rows;   /* owned [max_logit_rows] */
+    bool *failed;           /* owned [R] */
 
     /* of the last routed layer, host */
     row_picks experts, att_experts;
@@ -176,10 +181,13 @@ uint32_t model_attention_pack_count(const attention_pack *p, uint32_t layer, uin
 void model_attention_mark(model_batch *b);
 /* Those that a row may pick in a layer: row by row, the first one before all others. */
 void model_attention_choose(model_batch *b, uint32_t layer, size_t row, router_set_layer *choice);
-/* gate.c: router logits of the normed rows, n_experts per row, in the room's router and gate_logits. */
-MOE_NODISCARD moe_status model_gate_logits(model_batch *b, const gate_weights *w, uint32_t n_experts);
-/* gate.c: picks of the MLP's experts; the experts' input is then in b->in. */
-MOE_NODISCARD moe_status model_gate_route(model_batch *b, uint32_t layer);
+/* gate.c: router logits of the normed rows, n_experts per row, in the room's router; in its gate_logits when the ticket is
+ * reached. */
+MOE_NODISCARD compute_ticket model_gate_logits(model_batch *b, const gate_weights *w, uint32_t n_experts);
+/* gate.c: the logits of the MLP's gate, as above. */
+MOE_NODISCARD compute_ticket model_gate_begin(model_batch *b, uint32_t layer);
+/* gate.c: the picks, when the logits are there; the experts' input is then in b->in. */
+void model_gate_pick(model_batch *b, uint32_t layer);
 /* attention.c: the attention half of a layer, added to the residual. */
 MOE_NODISCARD moe_status model_attend(model_batch *b, uint32_t layer);
 

@@ -107,6 +107,24 @@ void model_fixture_load_experts(model_fixture *f)
     }
 }
 
+void model_fixture_route(model_batch *batch, uint32_t layer)
+{
+    moe_status status;
+
+    while ((status = model_batch_route(batch, layer)) == MOE_ERR_BUSY) {
+    }
+    assert_int_equal(status, MOE_OK);
+}
+
+void model_fixture_logits(model_batch *batch, float *out)
+{
+    moe_status status;
+
+    while ((status = model_batch_logits(batch, out)) == MOE_ERR_BUSY) {
+    }
+    assert_int_equal(status, MOE_OK);
+}
+
 void model_fixture_compute(model_fixture *f, model_batch *batch)
 {
     size_t rows = model_batch_n_rows(batch), k = f->config.gate.k, n = f->config.n_ffn_experts;

@@ -11,7 +11,7 @@ typedef struct model_fixture_options {
     compute_isa isa;
     compute_layout layout;
     size_t n_threads;
-    bool guarded; /* the device whose buffers cannot be read outside its ops */
+    bool guarded; /* the device whose buffers cannot be read outside its ops, and from which rows come late */
     size_t max_rows, max_context, kv_tokens;
     bool prefix_cache;
     bool full_scan; /* no early exit of stick-breaking */
@@ -36,6 +36,9 @@ void model_fixture_close(model_fixture *f);
 /* A device beside it that makes experts and gates on one thread: *maker, then *one, are closed by the caller. */
 void model_fixture_maker(const model_fixture *f, compute_isa isa, moe_threads **one, compute_device **maker);
 void model_fixture_load_experts(model_fixture *f);
+/* model_batch_route and model_batch_logits, until the device is done. */
+void model_fixture_route(model_batch *batch, uint32_t layer);
+void model_fixture_logits(model_batch *batch, float *out);
 /* Computes all picks of a routed batch in place: what the exchange does over nodes. */
 void model_fixture_compute(model_fixture *f, model_batch *batch);
 
