@@ -32,7 +32,11 @@ remove_groups() { # name pattern
 }
 end() {
     [ -z "$cluster" ] || { kill -KILL "$cluster" 2>/dev/null; wait "$cluster" 2>/dev/null; } || true
-    remove_groups "$group"
+    for _ in $(seq 50); do # the last processes may be on their way out
+        remove_groups "$group"
+        compgen -G "/sys/fs/cgroup/*/$group" >/dev/null || break
+        sleep 0.2
+    done
     [ -z "$work" ] || rmdir "$work"
 }
 trap end EXIT
