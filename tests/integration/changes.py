@@ -111,7 +111,7 @@ class Changes(PackCase):
         base = self.score(self.server)
         self.assertIn("would be", self.ask("packs", "add", pack, "--dry-run"))
         self.assertEqual(self.score(self.server), base)
-        self.assertEqual(self.change("packs", "add", "fix")["what"].split()[:2], ["add", "fix"])
+        self.assertEqual(self.change("packs", "add", pack)["what"].split()[:2], ["add", "fix"])
         self.assertEqual(self.score(self.server)[0], with_fix)
         with open(os.path.join(other, "model.safetensors"), "r+b") as f:
             f.seek(-1, os.SEEK_END)

@@ -140,7 +140,7 @@ class Packs(unittest.TestCase):
         self.assertIn("--model", done.stderr)
         done = subprocess.run([CONCLAVE, "packs", "dance"], capture_output=True, text=True)
         self.assertEqual(done.returncode, 2)
-        self.assertIn("list, add, remove, update, rollback or check", done.stderr)
+        self.assertIn("list, add, promote, remove, update, rollback or check", done.stderr)
 
 
 if __name__ == "__main__":

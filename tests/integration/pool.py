@@ -561,9 +561,12 @@ class Pool(unittest.TestCase):
             chunks = [json.loads(stream.stdout.readline()) for _ in range(3)]
             self.nodes.pop().stop(signal.SIGKILL)
             self.assertEqual(coordinator.stop(), (0, ""))
-            rest, said = stream.communicate()
-            self.assertEqual((stream.returncode, "shutting down" in said), (1, True), said)
-            tokens = [id for chunk in chunks + [json.loads(line) for line in rest.splitlines()] for id in chunk.get("token_ids", [])]
+            chunks += [json.loads(line) for line in stream.stdout]  # communicate() would lose lines that readline() has read ahead
+            said = stream.stderr.read()
+            stream.stdout.close()
+            stream.stderr.close()
+            self.assertEqual((stream.wait(), "shutting down" in said), (1, True), said)
+            tokens = [id for chunk in chunks for id in chunk.get("token_ids", [])]
             self.assertEqual(tokens, self.expected_long[:len(tokens)])
 
     def test_a_node_listens_for_probes_before_it_loads(self):

@@ -82,10 +82,12 @@ class Site:
 
 
 class Apart(Stub):
-    """With a connection of its own, as a client of its own has."""
+    """With a connection of its own, as a client of its own has. What is asked again, and when, is up to the streams alone,
+    so the library's own retries are off."""
 
     def __init__(self, v1, address):
-        self.v1, self.channel = v1, grpc.insecure_channel(address, [*CHANNEL, ("grpc.use_local_subchannel_pool", 1)])
+        options = [*CHANNEL, ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        self.v1, self.channel = v1, grpc.insecure_channel(address, options)
 
 
 class Load(Streams):
