@@ -16,7 +16,7 @@ run() { # preset, further ctest arguments
     tools/configure.sh "$preset"
     cmake --build --preset "$preset" -j "$jobs" -- --quiet
     echo "== $preset: tests"
-    ctest --test-dir "build/$preset" --output-on-failure -j "$jobs" "$@"
+    ctest --test-dir "build/$preset" --output-on-failure -j "$((jobs + 1))" "$@" # one more than cores: many of them wait
 }
 
 echo "== format"
