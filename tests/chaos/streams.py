@@ -62,6 +62,11 @@ def reference(stub, questions):
         return list(threads.map(lambda q: [id for chunk in stub.generate(q, []) for id in chunk.token_ids], questions))
 
 
+def was_not_sent(error):
+    """The connection was being closed: no server has seen the call. gRPC asks again by itself, where its retries are on."""
+    return "GOAWAY received" in (error.details() or "")
+
+
 def pushback_s(error):
     """Set where the API refuses for now (docs/api.md)."""
     return next((int(value) / 1000 for key, value in error.trailing_metadata() or () if key == "grpc-retry-pushback-ms"), None)
@@ -171,7 +176,7 @@ class Streams:
                 return True
             except grpc.RpcError as error:
                 again, pause = error.code() == grpc.StatusCode.UNAVAILABLE, pushback_s(error)
-                refused = again and pause is not None and len(answer.got) == came
+                refused = again and (pause is not None or was_not_sent(error)) and len(answer.got) == came
                 if not (refused or again and self.may_go_on) or time.monotonic() - last > HUNG_S:
                     with self.lock:
                         self.errors[said(error)] += 1
