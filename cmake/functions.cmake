@@ -16,8 +16,8 @@ endfunction()
 # What tests have of their own: the quickest linker that is there, as every preset links some two hundred of them; and under
 # sanitizers little optimisation, which is for the libraries under test.
 function(moe_test_flags name)
-  if(MOE_TEST_LINKER)
-    target_link_options(${name} PRIVATE ${MOE_TEST_LINKER})
+  if(MOE_HAS_GOLD)
+    target_link_options(${name} PRIVATE -fuse-ld=gold)
   endif()
   if(MOE_SANITIZE MATCHES "address|thread")
     target_compile_options(${name} PRIVATE -O1 -g1)

@@ -15,31 +15,19 @@ import contextlib
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 sys.dont_write_bytecode = True
-sys.path[:0] = [os.path.join(ROOT, "tests", "integration"), os.path.join(ROOT, "tools"), ROOT]
+from demo_cluster import ROOT, Cluster, make_model, make_pack, wait_for  # noqa: E402
 import python_client  # noqa: E402
-from coordinator import Coordinator, clean_env  # noqa: E402
-from members import Etcd, Process  # noqa: E402
 
 MODELS = os.path.join(ROOT, "models")
 OLD, NEW = "English", "German"
-WAIT_S = 120
+WAIT_S = 120  # for a reply
 PROMPTS = {OLD: "It was a fine morning, and", NEW: "Wenn Sie das Programm starten,"}
-
-
-def run(*command, **settings):
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", **settings)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}")
-    return done.stdout
 
 
 class Stream:
@@ -82,8 +70,7 @@ class Stream:
 
 class Demo:
     def __init__(self, stack, folder, args):
-        self.stack, self.folder, self.args = stack, folder, args
-        self.conclave = os.path.join(args.bin, "conclave")
+        self.args = args
         python_client.lay_out(os.path.join(folder, "python"))
         sys.path.insert(0, os.path.join(folder, "python"))
         from conclave import Client
@@ -91,36 +78,16 @@ class Demo:
         self.scoring = scoring
         self.texts = {language: cut(scoring.documents(path), args.bytes) for language, path in ((OLD, args.old), (NEW, args.new))}
         say("etcd, two nodes and a coordinator")
-        etcd = Etcd(os.path.join(folder, "etcd"))
-        stack.callback(etcd.stop)
-        self.member = lambda name: ("--etcd", etcd.url, "--id", name, "--cache-dir", os.path.join(folder, "cache"))
-        for node in [self.node("a"), self.node("b")]:
-            node.registered()
-        server = stack.enter_context(Coordinator(os.path.join(args.bin, "conclave-coordinator"), args.model, *self.member("coordinator"),
-                                                 "--min-nodes", "2", "--threads", "1"))
-        self.address = server.address
-        self.client = stack.enter_context(Client(server.address, timeout=WAIT_S, retries=0))
-
-    def node(self, name, *args):
-        node = Process(os.path.join(self.args.bin, "conclave-node"), "--model", self.args.model, *self.member(name), *args)
-        self.stack.callback(node.stop, signal.SIGKILL)
-        return node
-
-    def command(self, *args):
-        return run(self.conclave, *args, "--server", self.address, env=clean_env())
-
-    def pack_rows(self):
-        groups = json.loads(self.command("experts", "stats", "--by", "pack", "--json"))["groups"]
-        return sum(int(g["rows"]) for g in groups if g["name"] == self.name)
+        self.cluster = Cluster(stack, folder, args.bin, args.model)
+        self.client = stack.enter_context(Client(self.cluster.address, timeout=WAIT_S, retries=0))
 
     def join(self):
         """Seconds from starting the node to the change of the default set, and to the first row that an expert of the pack computes."""
         began = time.monotonic()
-        self.node("c", "--pack", self.args.pack)
-        wait_for(lambda: json.loads(self.command("packs", "--json")).get("packs"))
-        self.command("packs", "add", self.name)
+        self.cluster.join("c", self.args.pack)
+        self.cluster.ask("packs", "add", self.name)
         added = time.monotonic() - began
-        wait_for(lambda: self.pack_rows() > 0)
+        wait_for(lambda: self.cluster.rows("pack").get(self.name, 0) > 0)
         return added, time.monotonic() - began
 
     def bits(self, language, expert_set):
@@ -154,7 +121,7 @@ class Demo:
             for what, command in (("half of the pack is pruned", f"experts prune {self.half()}"), ("it is restored", "experts restore --all"),
                                   ("the pack is removed", f"packs remove {self.name}")):
                 say(f"conclave {command}")
-                self.command(*command.split())
+                self.cluster.ask(*command.split())
                 rows.append(self.measure(what))
         finally:
             for s in streams:
@@ -167,23 +134,13 @@ class Demo:
 
 
 def make_random(folder, args):
-    args.model, args.pack = os.path.join(folder, "model"), os.path.join(folder, "pack")
+    args.model = make_model(folder)
+    args.pack = make_pack(folder, "pack", args.model, args.bin)
     args.old, args.new = os.path.join(ROOT, "README.md"), os.path.join(ROOT, "CONTRIBUTING.md")
-    run(os.path.join(ROOT, "tools", "make_checkpoint.py"), args.model, "--shape", "tiny")
-    run(os.path.join(ROOT, "tools", "make_pack.py"), "random", args.pack, "--model", args.model, "--conclave", os.path.join(args.bin, "conclave"),
-        "--experts", "2", "--scale", "1.5", env={**clean_env(), "XDG_CACHE_HOME": folder})
 
 
 def say(text):
     print(f"== {text}", file=sys.stderr, flush=True)
-
-
-def wait_for(what):
-    end = time.monotonic() + WAIT_S
-    while not what():
-        if time.monotonic() > end:
-            sys.exit(f"it did not come about in {WAIT_S} s")
-        time.sleep(0.01)
 
 
 def cut(texts, n_bytes):

@@ -67,9 +67,9 @@ class ConclaveLM(TemplateLM):
             stop = settings.get("until") or []
             n_tokens = min(settings.get("max_gen_toks", 256), self.max_length)
             ids = self.tok_encode(prompt)[-(self.max_length + 1 - n_tokens):] or [self.prefix_token_id]
-            sampling = {"temperature": settings.get("temperature", 0.0)} if settings.get("do_sample") else {"temperature": 0.0}
+            temperature = settings.get("temperature", 0.0) if settings.get("do_sample") else 0.0
             return self.client.complete(ids, max_tokens=n_tokens, stop=[stop] if isinstance(stop, str) else stop, expert_set=self.scorer.set,
-                                        **sampling)
+                                        temperature=temperature)
         return self.each(answer, requests, disable_tqdm, "generate_until")
 
 

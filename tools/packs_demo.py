@@ -4,23 +4,20 @@ experts, while a third node joins with a pack, which is switched on, used, prune
 each change took, what it did to an answer of the default set, how many rows the pack's experts computed for it, and what it did to the pinned streams,
 which go on through all of it: nothing. They are asked again at the end, with nothing else going on, to compare.
 
-    packs_demo.py [MODEL] [--bin DIR] [--short]     MODEL: a checkpoint; by default a small one with random weights (FAMILY, as for make demo)"""
+    packs_demo.py [MODEL] [--bin DIR] [--short]     MODEL: a checkpoint; by default that of make demo (FAMILY)"""
 import argparse
 import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-sys.path.insert(0, os.path.join(ROOT, "tests", "integration"))
-from coordinator import Coordinator  # noqa: E402
-from members import Etcd, Process  # noqa: E402
+sys.dont_write_bytecode = True
+from demo_cluster import ROOT, Cluster, clean_env, make_model, make_pack, run  # noqa: E402
 
 PROMPT = os.environ.get("PROMPT", "A mixture of experts is")
 JOINS = "a node joins, with a pack"
@@ -30,74 +27,32 @@ CHANGES = ((JOINS, None, 0), ("the pack is added", "packs add demo", None), ("tw
            ("the removal is rolled back", "packs rollback", 2))
 
 
-def run(*args, **options):
-    done = subprocess.run(args, stdout=subprocess.PIPE, encoding="utf-8", **options)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(args)}: exit code {done.returncode}\n{done.stderr or ''}")
-    return done.stdout
-
-
 class Demo:
     def __init__(self, stack, folder, args):
-        self.stack, self.folder, self.bin = stack, folder, args.bin
         self.n_streams, self.n_tokens = (4, "24") if args.short else (16, "96")
-        self.conclave = os.path.join(args.bin, "conclave")
-        self.model = self.make_model(args)
+        if args.short and not args.model:
+            model = make_model(folder)
+        else:
+            model = run(os.path.join(ROOT, "tools", "demo_model.sh"), *([args.model] if args.model else [])).strip()
         print("== making a pack of two new experts for each layer, with random weights", flush=True)
-        self.pack = os.path.join(folder, "demo")
-        run(os.path.join(ROOT, "tools", "make_pack.py"), "random", self.pack, "--model", self.model, "--conclave", self.conclave, "--experts", "2",
-            "--scale", "1.5", stderr=subprocess.PIPE, env={**os.environ, "XDG_CACHE_HOME": folder})
-
-    def make_model(self, args):
-        if not args.short or args.model:
-            return run(os.path.join(ROOT, "tools", "demo_model.sh"), *([args.model] if args.model else [])).strip()
-        model = os.path.join(self.folder, "model")
-        run(os.path.join(ROOT, "tools", "make_checkpoint.py"), model, "--shape", "tiny", stderr=subprocess.PIPE)
-        return model
-
-    def start(self):
-        self.etcd = Etcd(os.path.join(self.folder, "etcd"))
-        self.stack.callback(self.etcd.stop)
+        self.pack = make_pack(folder, "demo", model, args.bin)
         print("== etcd, two nodes and a coordinator", flush=True)
-        for node in [self.node("a"), self.node("b")]:
-            node.registered()
-        self.server = self.stack.enter_context(Coordinator(os.path.join(self.bin, "conclave-coordinator"), self.model, *self.member("coordinator"),
-                                                           "--min-nodes", "2", "--threads", "1"))
-
-    def member(self, name):
-        return "--etcd", self.etcd.url, "--id", name, "--cache-dir", self.folder
-
-    def node(self, name, *args):
-        node = Process(os.path.join(self.bin, "conclave-node"), "--model", self.model, *self.member(name), *args)
-        self.stack.callback(node.stop, signal.SIGKILL)  # nobody waits for a drain
-        return node
-
-    def ask(self, *args):
-        return run(self.conclave, *args, "--server", self.server.address)
+        self.cluster = Cluster(stack, folder, args.bin, model)
 
     def answer(self):
-        return self.ask("generate", "--seed", "1", "--max-tokens", self.n_tokens, "--quiet", PROMPT)
-
-    def used(self, by):
-        """The rows of each pack's, or each layer's experts."""
-        return {group["name"]: int(group["rows"]) for group in json.loads(self.ask("experts", "stats", "--by", by, "--json"))["groups"]}
-
-    def join(self):
-        self.node("c", "--pack", self.pack)
-        while not json.loads(self.ask("packs", "--json")).get("packs"):
-            time.sleep(0.01)
+        return self.cluster.ask("generate", "--seed", "1", "--max-tokens", self.n_tokens, "--quiet", PROMPT)
 
     def change(self, command):
         if command is None:
             print("== conclave-node --id c --pack demo/", flush=True)
-            self.join()
+            self.cluster.join("c", self.pack)
         else:
             print(f"== conclave {command}", flush=True)
-            self.ask(*command.split())
+            self.cluster.ask(*command.split())
 
     def play(self):
         """A row of the table for each change, how many tokens were compared, and what was not as it must be."""
-        pruned = ",".join(f"{layer}:0-1" for layer in range(len(self.used("layer"))))
+        pruned = ",".join(f"{layer}:0-1" for layer in range(len(self.cluster.rows("layer"))))
         answers, rows, wrong, used = [self.answer()], [], [], 0
         pinned = Pinned(self)
         try:
@@ -108,7 +63,7 @@ class Demo:
                 self.change(command and command.format(pruned=pruned))
                 taken = time.monotonic() - begun
                 answers.append(self.answer())
-                before, used = used, self.used("pack").get("demo", 0)
+                before, used = used, self.cluster.rows("pack").get("demo", 0)
                 pinned.go_on()
                 if same is not None and answers[-1] != answers[same]:
                     wrong.append(f"{what}: the answer is not that after change {same}")
@@ -130,9 +85,9 @@ class Pinned:
     """Answers of the checkpoint's own experts, over and over; each token is kept with the change that it came in."""
 
     def __init__(self, demo):
-        self.demo, self.n, self.change, self.ended, self.tokens = demo, demo.n_streams, 0, False, []
-        context = json.loads(demo.ask("model", "--json"))["max_context"]
-        self.most = min(192, context - len(json.loads(demo.ask("tokenize", "--json", PROMPT))["ids"]))  # what is asked again at the end
+        self.cluster, self.n, self.change, self.ended, self.tokens = demo.cluster, demo.n_streams, 0, False, []
+        context = json.loads(self.cluster.ask("model", "--json"))["max_context"]
+        self.most = min(192, context - len(json.loads(self.cluster.ask("tokenize", "--json", PROMPT))["ids"]))  # what is asked again at the end
         self.process = None
         self.thread = threading.Thread(target=self.read)
         self.thread.start()
@@ -144,8 +99,7 @@ class Pinned:
         while not self.ended:
             rounds = [[] for _ in range(self.n)]
             self.tokens = self.tokens + rounds
-            self.process = subprocess.Popen([self.demo.conclave, *self.command(self.most), "--server", self.demo.server.address],
-                                            stdout=subprocess.PIPE, encoding="utf-8")
+            self.process = subprocess.Popen(self.cluster.command(*self.command(self.most)), stdout=subprocess.PIPE, encoding="utf-8", env=clean_env())
             for index, ids in pieces(self.process.stdout):
                 rounds[index] += [(id, self.change) for id in ids]
             if self.process.wait() != 0:
@@ -170,7 +124,7 @@ class Pinned:
     def compare(self):
         """For each change: how many tokens came in it, and how many of them are others than without any change."""
         wanted, counts = [[] for _ in range(self.n)], [[0, 0] for _ in range(len(CHANGES) + 1)]
-        for index, ids in pieces(self.demo.ask(*self.command(max(map(len, self.tokens)))).splitlines(keepends=True)):
+        for index, ids in pieces(self.cluster.ask(*self.command(max(map(len, self.tokens)))).splitlines(keepends=True)):
             wanted[index] += ids
         for i, tokens in enumerate(self.tokens):
             for (id, change), right in zip(tokens, wanted[i % self.n]):
@@ -204,7 +158,6 @@ def main():
         return 77
     with contextlib.ExitStack() as stack:
         demo = Demo(stack, stack.enter_context(tempfile.TemporaryDirectory()), args)
-        demo.start()
         rows, n, wrong = demo.play()
     show([("change", "it took", "answer of the default set", "rows of the pack", f"{demo.n_streams} streams pinned to the base"), *rows])
     print(f"\n{demo.n_streams} pinned streams ran through all of it: {n} tokens compared; " + ("; ".join(wrong) or "none of them different"))

@@ -82,6 +82,9 @@ class Release:
         return run("helm", verb, self.name, CHART, "--wait", "--timeout", f"{WAIT_S}s", "--values", "-", *words,
                    stdin=yaml.safe_dump(values or self.values), **how)
 
+    def uninstall(self):
+        run("helm", "uninstall", self.name, "--wait", "--timeout", f"{WAIT_S}s")
+
     def test(self):
         return run("helm", "test", self.name, "--logs")
 

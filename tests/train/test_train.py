@@ -67,7 +67,7 @@ class Models(unittest.TestCase):
                         p.mul_(40)  # clear choices, or rounding decides some
                 store.export(model, folder, "f32")
                 theirs = OlmoeForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(ids).logits
-                torch.testing.assert_close(model(ids)[0], theirs, rtol=1e-5, atol=1e-5)
+                self.assertLess((theirs - model(ids)[0]).abs().max().item(), 1e-5)
 
     def test_experts_equal_a_loop_over_rows(self):
         torch.manual_seed(1)
