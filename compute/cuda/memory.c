@@ -336,20 +336,33 @@ moe_status cuda_op_download(compute_device *device, void *to, const compute_mem 
     return cuda_op_sync(device);
 }
 
-/* Rows [first, first + n) of what gather_out takes, dense at *out on the device. At most CUDA_DOWNLOAD_BYTES. */
-static bool gather_piece(cuda_device *d, const unsigned char **out, const compute_mem *from, const uint32_t *rows,
-                         size_t row_bytes, size_t n)
+/* Rows of `from`, dense: where they lie if they do so there, else gathered in down_twin, at most CUDA_DOWNLOAD_BYTES. NULL: the device has failed. */
+static const void *dense_rows(cuda_device *d, const compute_mem *from, const uint32_t *rows, size_t row_bytes, size_t n)
 {
-    void *index, *staged = cuda_stage(d, n * sizeof(*rows), &index);
+    void *index, *staged;
 
+    if (rows == NULL || n == 1) {
+        return (const unsigned char *)from + (rows == NULL ? 0 : rows[0] * row_bytes);
+    }
+    staged = cuda_stage(d, n * sizeof(*rows), &index);
     if (staged == NULL) {
-        return false;
+        return NULL;
     }
     memcpy(staged, rows, n * sizeof(*rows));
     cuda_stage_send(d, staged, n * sizeof(*rows));
     cuda_gather(d->down_twin, from, NULL, index, row_bytes, n, d->stream);
-    *out = d->down_twin;
-    return true;
+    return d->down_twin;
+}
+
+/* Pinned memory has the bytes when a later ticket is reached, any other when this returns. */
+static void copy_out(cuda_device *d, void *to, const void *from, size_t bytes, bool pinned)
+{
+    if (!pinned) {
+        (void)cuda_op_download(&d->base, to, from, bytes);
+        return;
+    }
+    cuda_note(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, d->stream));
+    d->copied_bytes += bytes;
 }
 
 compute_ticket cuda_op_gather_out(compute_device *device, void *to, const compute_mem *from, const uint32_t *rows,
@@ -357,29 +370,18 @@ compute_ticket cuda_op_gather_out(compute_device *device, void *to, const comput
 {
     cuda_device *d = cuda_of(device);
     bool pinned = cuda_is_pinned(to, n * row_bytes);
-    size_t most = CUDA_DOWNLOAD_BYTES / row_bytes;
+    size_t most = rows == NULL ? n : MOE_MAX(1, CUDA_DOWNLOAD_BYTES / row_bytes);
 
-    MOE_ASSERT(most > 0);
-    if (n == 0) {
-        return 0;
-    }
-    for (size_t i = 0; i < n && d->failed == MOE_OK;) {
+    for (size_t i = 0; i < n && d->failed == MOE_OK; i += most) {
         size_t m = MOE_MIN(n - i, most);
-        const unsigned char *piece = (const unsigned char *)from + i * row_bytes;
-        unsigned char *at = (unsigned char *)to + i * row_bytes;
+        const void *dense = dense_rows(d, from, rows == NULL ? NULL : rows + i, row_bytes, m);
 
-        if (rows != NULL && !gather_piece(d, &piece, from, rows + i, row_bytes, m)) {
-            return 0;
+        if (dense != NULL) {
+            copy_out(d, (unsigned char *)to + i * row_bytes, dense, m * row_bytes, pinned);
         }
-        cuda_note(d, cudaMemcpyAsync(pinned ? at : d->down, piece, m * row_bytes, cudaMemcpyDeviceToHost, d->stream));
-        if (!pinned && cuda_op_sync(device) == MOE_OK) {
-            memcpy(at, d->down, m * row_bytes);
-        }
-        d->copied_bytes += m * row_bytes;
-        i += m;
     }
     cuda_note(d, cudaGetLastError());
-    return pinned ? give_ticket(d) : 0;
+    return pinned && n > 0 ? give_ticket(d) : 0;
 }
 
 void cuda_op_scatter_in(compute_device *device, compute_mem *to, const void *from, const uint32_t *rows,

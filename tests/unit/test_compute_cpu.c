@@ -159,6 +159,43 @@ static void embed_and_gather_have_equal_bits_in_every_dtype(void **state)
     }
 }
 
+/* Rows out, into memory of the device's or any other: all of them dense, some of them, and one alone. */
+static void *run_gather_out(compute_device *d, const void *ctx)
+{
+    const rows *c = ctx;
+    const uint32_t some[] = {(uint32_t)c->n - 1, 0}, *which[] = {NULL, some, some};
+    const size_t row_bytes = c->width * 4, bytes = c->n * row_bytes, counts[] = {c->n, MOE_MIN(c->n, 2), 1};
+    compute_mem *x = f32_values(d, 1, c->width * c->n, c->wild);
+    unsigned char *out = calloc(6, bytes), *host = compute_host_alloc(d, bytes);
+
+    assert_true(out != NULL && host != NULL);
+    for (size_t i = 0; i < 3; i++) {
+        unsigned char *any = out + (2 * i + 1) * bytes;
+        compute_ticket t = d->ops->gather_out(d, host, x, which[i], row_bytes, counts[i]);
+
+        assert_int_equal(d->ops->wait(d, t), MOE_OK);
+        memcpy(out + 2 * i * bytes, host, counts[i] * row_bytes);
+        t = d->ops->gather_out(d, any, x, which[i], row_bytes, counts[i]);
+        assert_int_equal(d->ops->wait(d, t), MOE_OK);
+    }
+    compute_host_free(d, host, bytes);
+    d->ops->free(d, x);
+    return out;
+}
+
+/* The logits of the largest vocabulary that a model may have are 16 MB a row. */
+static void rows_of_any_width_go_out(void **state)
+{
+    static const rows cases[] = {{1, 2, true}, {33, 5, true}, {(1 << 18) + 3, 2, false}};
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(cases); i++) {
+        scenario s = {"gather_out", run_gather_out, &cases[i], 6 * cases[i].width * cases[i].n, COMPUTE_F32};
+
+        assert_same_everywhere(&s, COMPUTE_CLASS_F32_1);
+    }
+}
+
 static void *run_rope(compute_device *d, const void *ctx)
 {
     const rows *c = ctx; /* 3 heads of an even width */
@@ -506,6 +543,7 @@ int main(void)
         cmocka_unit_test(clamp_keeps_nan),
         cmocka_unit_test(to_class_has_equal_bits),
         cmocka_unit_test(embed_and_gather_have_equal_bits_in_every_dtype),
+        cmocka_unit_test(rows_of_any_width_go_out),
         cmocka_unit_test(rope_has_equal_bits),
         cmocka_unit_test(rope_rotates_halves_with_every_product_rounded),
         cmocka_unit_test(combine_has_equal_bits),
