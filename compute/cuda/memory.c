@@ -11,15 +11,16 @@ typedef struct held {
     struct held *next;
     const unsigned char *p;
     size_t bytes;
-    int index; /* -1: pinned host memory */
+    int index; /* of the GPU */
 } held;
 
+/* Pinned memory has a list of its own: it is looked through for every copy, and a GPU may hold thousands of experts. */
 static struct {
     pthread_mutex_t lock; /* a leaf */
-    held *all;
+    held *on_gpus, *pinned;
 } memory = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static bool hold(const void *p, size_t bytes, int index)
+static bool hold(held **list, const void *p, size_t bytes, int index)
 {
     held *h = malloc(sizeof(*h));
 
@@ -27,18 +28,18 @@ static bool hold(const void *p, size_t bytes, int index)
         return false;
     }
     pthread_mutex_lock(&memory.lock);
-    *h = (held){memory.all, p, bytes, index};
-    memory.all = h;
+    *h = (held){*list, p, bytes, index};
+    *list = h;
     pthread_mutex_unlock(&memory.lock);
     return true;
 }
 
-static void let_go(const void *p)
+static void let_go(held **list, const void *p)
 {
     held *h = NULL;
 
     pthread_mutex_lock(&memory.lock);
-    for (held **link = &memory.all; *link != NULL; link = &(*link)->next) {
+    for (held **link = list; *link != NULL; link = &(*link)->next) {
         if ((*link)->p == p) {
             h = *link;
             *link = h->next;
@@ -56,8 +57,8 @@ bool cuda_is_pinned(const void *p, size_t bytes)
     bool found = false;
 
     pthread_mutex_lock(&memory.lock);
-    for (const held *h = memory.all; h != NULL && !found; h = h->next) {
-        found = h->index < 0 && at >= h->p && at < h->p + h->bytes && bytes <= h->bytes - (size_t)(at - h->p);
+    for (const held *h = memory.pinned; h != NULL && !found; h = h->next) {
+        found = at >= h->p && at < h->p + h->bytes && bytes <= h->bytes - (size_t)(at - h->p);
     }
     pthread_mutex_unlock(&memory.lock);
     return found;
@@ -68,7 +69,7 @@ uint64_t cuda_memory_used(int index)
     uint64_t sum = 0;
 
     pthread_mutex_lock(&memory.lock);
-    for (const held *h = memory.all; h != NULL; h = h->next) {
+    for (const held *h = memory.on_gpus; h != NULL; h = h->next) {
         sum += h->index == index ? h->bytes : 0;
     }
     pthread_mutex_unlock(&memory.lock);
@@ -84,7 +85,7 @@ void *cuda_memory_alloc(cuda_device *d, size_t bytes)
         (void)cudaGetLastError(); /* too little memory is an answer, no failure of the device */
         return NULL;
     }
-    if (!hold(p, bytes, d->index)) {
+    if (!hold(&memory.on_gpus, p, bytes, d->index)) {
         (void)cudaFree(p);
         return NULL;
     }
@@ -95,7 +96,7 @@ void *cuda_memory_alloc(cuda_device *d, size_t bytes)
 void cuda_memory_free(void *p)
 {
     if (p != NULL) {
-        let_go(p);
+        let_go(&memory.on_gpus, p);
         (void)cudaFree(p);
     }
 }
@@ -108,7 +109,7 @@ void *cuda_host_memory_alloc(size_t bytes)
         (void)cudaGetLastError();
         return NULL;
     }
-    if (!hold(p, bytes, -1)) {
+    if (!hold(&memory.pinned, p, bytes, -1)) {
         (void)cudaFreeHost(p);
         return NULL;
     }
@@ -118,7 +119,7 @@ void *cuda_host_memory_alloc(size_t bytes)
 void cuda_host_memory_free(void *p)
 {
     if (p != NULL) {
-        let_go(p);
+        let_go(&memory.pinned, p);
         (void)cudaFreeHost(p);
     }
 }
