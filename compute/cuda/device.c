@@ -54,7 +54,7 @@ static const void *bundle_add(bundle *b, const void *from, size_t bytes)
 
 static void bundle_send(bundle *b)
 {
-    cuda_stage_send(b->d, b->host, b->used);
+    cuda_stage_send(b->d, b->twin, b->host, b->used);
 }
 
 /* After every op: what its launch said. */
@@ -134,9 +134,7 @@ static void step_begin(compute_device *device, compute_step *s, const compute_ro
         }
         at += used;
     }
-    cuda_note(
-        d, cudaMemcpyAsync(s->on_device, words, (2 * n + n_pages) * sizeof(*words), cudaMemcpyHostToDevice, d->stream));
-    d->copied_bytes += (2 * n + n_pages) * sizeof(*words);
+    cuda_stage_send(d, s->on_device, words, (2 * n + n_pages) * sizeof(*words));
 }
 
 static cuda_pages pages_of(const compute_step *s, const compute_kv_shape *shape)
@@ -156,25 +154,16 @@ static cuda_pages pages_of(const compute_step *s, const compute_kv_shape *shape)
 }
 
 /* ------------------------------------------------------------------------------------------------ rows and values */
-static cuda_dtype stored(compute_dtype dtype)
-{
-    return dtype == COMPUTE_F32 ? CUDA_DTYPE_F32 : dtype == COMPUTE_BF16 ? CUDA_DTYPE_BF16 : CUDA_DTYPE_F16;
-}
-
 static void embed(compute_device *device, compute_mem *out, const compute_mem *table, compute_dtype table_dtype,
                   size_t width, const int32_t *ids, size_t n)
 {
     cuda_device *d = cuda_of(device);
-    bundle b;
+    const int32_t *on_device = n == 0 ? NULL : cuda_send(d, ids, n * sizeof(*ids));
 
-    if (n == 0 || !bundle_open(&b, d, bundled(n * sizeof(*ids)))) {
-        return;
+    if (on_device != NULL) {
+        cuda_embed((float *)(void *)out, table, cuda_dtype_of(table_dtype), width, on_device, n, d->stream);
+        launched(d);
     }
-    const int32_t *on_device = bundle_add(&b, ids, n * sizeof(*ids));
-
-    bundle_send(&b);
-    cuda_embed((float *)(void *)out, table, stored(table_dtype), width, on_device, n, d->stream);
-    launched(d);
 }
 
 static void to_class(compute_device *device, compute_mem *out, const compute_mem *x, size_t n)
@@ -245,16 +234,12 @@ static void gather(compute_device *device, compute_mem *out, const compute_mem *
                    size_t n)
 {
     cuda_device *d = cuda_of(device);
-    bundle b;
+    const uint32_t *on_device = n == 0 ? NULL : cuda_send(d, index, n * sizeof(*index));
 
-    if (n == 0 || !bundle_open(&b, d, bundled(n * sizeof(*index)))) {
-        return;
+    if (on_device != NULL) {
+        cuda_gather(out, x, NULL, on_device, width * sizeof(float), n, d->stream);
+        launched(d);
     }
-    const uint32_t *on_device = bundle_add(&b, index, n * sizeof(*index));
-
-    bundle_send(&b);
-    cuda_gather(out, x, NULL, on_device, width * sizeof(float), n, d->stream);
-    launched(d);
 }
 
 static void combine(compute_device *device, compute_mem *x, const compute_mem *results, compute_dtype results_dtype,

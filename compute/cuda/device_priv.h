@@ -21,7 +21,6 @@ typedef struct cuda_device {
     char place[COMPUTE_MAX_PLACE], name[128];
     cudaStream_t stream;
     moe_status failed; /* the first failure; every later answer is it */
-    cudaError_t error;
 
     unsigned char *staging, *twin; /* [CUDA_SEGMENTS][segment_bytes], pinned and device */
     size_t segment_bytes, segment, used;
@@ -43,7 +42,7 @@ struct compute_step {
 struct compute_matrix {
     cuda_kind kind;
     size_t n_out, n_in;
-    void *packed; /* owned, or a part of an expert's */
+    void *packed; /* owned */
 };
 
 struct compute_expert {
@@ -62,9 +61,11 @@ bool cuda_is_pinned(const void *p, size_t bytes);
 uint64_t cuda_memory_used(int index);
 /* Keeps the first failure. */
 void cuda_note(cuda_device *d, cudaError_t e);
-/* Room for an op's host arrays, to be written at once: *device_out is where it will be on the device after cuda_stage_send. NULL: the device has failed. */
+/* Room in the ring for an op's host arrays, to be written and sent at once: to the twin, *device_out, or anywhere. NULL: the device has failed. */
 void *cuda_stage(cuda_device *d, size_t bytes, void **device_out);
-void cuda_stage_send(cuda_device *d, void *staged, size_t bytes);
+void cuda_stage_send(cuda_device *d, void *to, const void *staged, size_t bytes);
+/* Both, of one array: where it is on the device for the next launch. NULL: the device has failed. */
+const void *cuda_send(cuda_device *d, const void *from, size_t bytes);
 moe_status cuda_staging_open(cuda_device *d);
 void cuda_staging_close(cuda_device *d);
 
@@ -94,6 +95,11 @@ moe_status cuda_op_expert_adopt(compute_device *d, compute_expert *e);
 static inline cuda_device *cuda_of(compute_device *d)
 {
     return (cuda_device *)d;
+}
+
+static inline cuda_dtype cuda_dtype_of(compute_dtype dtype)
+{
+    return dtype == COMPUTE_F32 ? CUDA_DTYPE_F32 : dtype == COMPUTE_BF16 ? CUDA_DTYPE_BF16 : CUDA_DTYPE_F16;
 }
 
 static inline bool cuda_is_bf16(const compute_device *d)

@@ -155,7 +155,6 @@ void cuda_note(cuda_device *d, cudaError_t e)
         return;
     }
     d->failed = e == cudaErrorMemoryAllocation ? MOE_ERR_NO_MEMORY : MOE_ERR_INTERNAL;
-    d->error = e;
     moe_log(MOE_LOG_ERROR, "device %s has failed: %s", d->place, cudaGetErrorString(e));
 }
 
@@ -254,13 +253,24 @@ void *cuda_stage(cuda_device *d, size_t bytes, void **device_out)
     return d->staging + at;
 }
 
-void cuda_stage_send(cuda_device *d, void *staged, size_t bytes)
+void cuda_stage_send(cuda_device *d, void *to, const void *staged, size_t bytes)
 {
     if (bytes > 0) {
-        cuda_note(d, cudaMemcpyAsync(d->twin + ((unsigned char *)staged - d->staging), staged, bytes,
-                                     cudaMemcpyHostToDevice, d->stream));
+        cuda_note(d, cudaMemcpyAsync(to, staged, bytes, cudaMemcpyHostToDevice, d->stream));
         d->copied_bytes += bytes;
     }
+}
+
+const void *cuda_send(cuda_device *d, const void *from, size_t bytes)
+{
+    void *twin, *staged = cuda_stage(d, bytes, &twin);
+
+    if (staged == NULL) {
+        return NULL;
+    }
+    memcpy(staged, from, bytes);
+    cuda_stage_send(d, twin, staged, bytes);
+    return twin;
 }
 
 moe_status cuda_staging_open(cuda_device *d)
@@ -313,8 +323,7 @@ void cuda_op_upload(compute_device *device, compute_mem *to, const void *from, s
             return;
         }
         memcpy(staged, (const unsigned char *)from + done, n);
-        cuda_note(d, cudaMemcpyAsync((unsigned char *)to + done, staged, n, cudaMemcpyHostToDevice, d->stream));
-        d->copied_bytes += n;
+        cuda_stage_send(d, (unsigned char *)to + done, staged, n);
         done += n;
     }
 }
@@ -340,17 +349,15 @@ moe_status cuda_op_download(compute_device *device, void *to, const compute_mem 
 /* Rows of `from`, dense: where they lie if they do so there, else gathered in down_twin, at most CUDA_DOWNLOAD_BYTES. NULL: the device has failed. */
 static const void *dense_rows(cuda_device *d, const compute_mem *from, const uint32_t *rows, size_t row_bytes, size_t n)
 {
-    void *index, *staged;
+    const uint32_t *index;
 
     if (rows == NULL || n == 1) {
         return (const unsigned char *)from + (rows == NULL ? 0 : rows[0] * row_bytes);
     }
-    staged = cuda_stage(d, n * sizeof(*rows), &index);
-    if (staged == NULL) {
+    index = cuda_send(d, rows, n * sizeof(*rows));
+    if (index == NULL) {
         return NULL;
     }
-    memcpy(staged, rows, n * sizeof(*rows));
-    cuda_stage_send(d, staged, n * sizeof(*rows));
     cuda_gather(d->down_twin, from, NULL, index, row_bytes, n, d->stream);
     return d->down_twin;
 }
@@ -406,7 +413,7 @@ void cuda_op_scatter_in(compute_device *device, compute_mem *to, const void *fro
         }
         memcpy(staged, (const unsigned char *)from + i * row_bytes, m * row_bytes);
         memcpy(staged + index_at, rows + i, m * sizeof(*rows));
-        cuda_stage_send(d, staged, bytes);
+        cuda_stage_send(d, twin, staged, bytes);
         cuda_gather(to, twin, (const uint32_t *)(const void *)((unsigned char *)twin + index_at), NULL, row_bytes, m,
                     d->stream);
         i += m;

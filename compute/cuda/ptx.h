@@ -42,17 +42,6 @@ template <int PENDING> static __device__ __forceinline__ void ptx_copy_async_wai
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
-/* Read once, so not worth a place in L1. */
-static __device__ __forceinline__ uint4 ptx_load_once(const uint4 *p)
-{
-    uint4 v;
-
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(p));
-    return v;
-}
-
 #if defined(CUDA_HAS_BULK)
 static __device__ __forceinline__ void ptx_barrier_init(uint64_t *barrier, uint32_t count)
 {
@@ -120,11 +109,6 @@ static __device__ __forceinline__ void ptx_bulk_copy(void *shared, const void *g
 template <int PENDING> static inline void ptx_copy_async_wait(void)
 {
     fake::copy_async_wait(PENDING);
-}
-
-static inline uint4 ptx_load_once(const uint4 *p)
-{
-    return *p;
 }
 #endif
 

@@ -3,12 +3,6 @@
 #include "compute/cuda/device_priv.h"
 
 #include <stdlib.h>
-#include <string.h>
-
-static cuda_dtype dtype_of(compute_dtype dtype)
-{
-    return dtype == COMPUTE_F32 ? CUDA_DTYPE_F32 : dtype == COMPUTE_BF16 ? CUDA_DTYPE_BF16 : CUDA_DTYPE_F16;
-}
 
 static cuda_kind chain_of(compute_dtype dtype)
 {
@@ -42,16 +36,14 @@ static moe_status pack(cuda_device *d, const compute_weight *w, cuda_kind kind, 
 
     for (size_t i = 0; i < n_rows; i += each) {
         size_t n = MOE_MIN(each, n_rows - i);
-        void *twin, *staged = cuda_stage(d, n * row_bytes, &twin);
+        const void *from = cuda_send(d, (const unsigned char *)w->data + i * row_bytes, n * row_bytes);
 
-        if (staged == NULL) {
+        if (from == NULL) {
             return d->failed;
         }
-        memcpy(staged, (const unsigned char *)w->data + i * row_bytes, n * row_bytes);
-        cuda_stage_send(d, staged, n * row_bytes);
         cuda_pack(&(cuda_pack_job){.to = to,
-                                   .from = twin,
-                                   .dtype = dtype_of(w->dtype),
+                                   .from = from,
+                                   .dtype = cuda_dtype_of(w->dtype),
                                    .kind = kind,
                                    .n_out = w->n_out,
                                    .n_in = w->n_in,
