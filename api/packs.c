@@ -213,7 +213,7 @@ static void put_set(moe_text *out, const catalogue *c, const router_set *set, bo
 }
 
 /* The first of those with this id is told of: the default one, then by name, then the one on trial, then former ones. */
-static bool comes_first(const router_set *const *sets, size_t at)
+static bool comes_first(router_set *const *sets, size_t at)
 {
     for (size_t i = 0; i < at; i++) {
         if (strcmp(router_set_id(sets[i]), router_set_id(sets[at])) == 0) {
@@ -225,16 +225,9 @@ static bool comes_first(const router_set *const *sets, size_t at)
 
 static void put_all_sets(moe_text *out, const catalogue *c, bool experts)
 {
-    const router_set *sets[CATALOGUE_MAX_SETS + CATALOGUE_MAX_PREVIOUS + 1];
-    size_t n = 0;
+    router_set *sets[CATALOGUE_MAX_SETS + CATALOGUE_MAX_PREVIOUS];
+    size_t n = catalogue_live_sets(c, sets);
 
-    sets[n++] = catalogue_default(c);
-    for (size_t i = 0; i < catalogue_n_named(c); i++) {
-        sets[n++] = catalogue_named_at(c, i)->set;
-    }
-    if (catalogue_get_shadow(c) != NULL) {
-        sets[n++] = catalogue_get_shadow(c)->set;
-    }
     for (size_t i = 0; i < catalogue_n_former(c); i++) {
         sets[n++] = catalogue_former_at(c, i)->set;
     }

@@ -142,6 +142,8 @@ typedef struct catalogue_shadow {
     router_set *set;
 } catalogue_shadow;
 const catalogue_shadow *catalogue_get_shadow(const catalogue *c); /* NULL: no pack is on trial */
+/* The sets that live: the default one, those with names, and one on trial, in this order. Borrowed; returns how many. */
+size_t catalogue_live_sets(const catalogue *c, router_set *out[CATALOGUE_MAX_SETS]);
 
 typedef struct catalogue_pending {
     uint64_t number; /* of changes: ascending, never given twice */
@@ -172,7 +174,7 @@ typedef struct catalogue_expert {
     int32_t id;
 } catalogue_expert;
 
-/* A set in the words above; ids are those of the default, of sets with names, of the one on trial and of former defaults. Referenced.
+/* A set in the words above; ids are those of the sets that live and of former defaults. Referenced.
  * Errors: MOE_ERR_NOT_FOUND; MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status catalogue_find_set(const catalogue *c, const char *word, router_set **out, moe_error *err);
 /* The default with the experts of some packs put in, then those of others left out, then `without`. An expert that a pack replaces leaves
@@ -189,8 +191,8 @@ MOE_NODISCARD moe_status catalogue_resolve(const catalogue *c, const char *const
  * MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status catalogue_read_set(const catalogue *c, const char *text, size_t n, router_set **out,
                                             moe_error *err);
-/* What has to be loaded: the experts of the default, of the sets with names, of the one on trial, of the pending one, and of those that were the
- * default within the last keep_ms before now_ms. bitmap [router_space_words(space)], by slot. */
+/* What has to be loaded: the experts of the sets that live, of the pending one, and of those that were the default within the
+ * last keep_ms before now_ms. bitmap [router_space_words(space)], by slot. */
 void catalogue_wanted(const catalogue *c, uint64_t now_ms, uint64_t keep_ms, uint64_t *bitmap);
 /* Whether all of a set are wanted, so that a request may have it. Errors: MOE_ERR_NOT_FOUND names the first that is not;
  * MOE_ERR_NO_MEMORY. */
@@ -229,7 +231,8 @@ typedef struct catalogue_change {
     size_t n_include, n_exclude;
 } catalogue_change;
 
-/* The next catalogue, with the change pending in it (FORGET, and REMOVE of what is on trial: done). Errors, naming the field, value and limit:
+/* The next catalogue, with the change pending in it (FORGET, and REMOVE of what is on trial: done). Errors, naming the field,
+ * value and limit:
  *   MOE_ERR_INVALID_ARG   no such layer or expert; a layer would have too few; a name or pack that is none
  *   MOE_ERR_NOT_FOUND     no such pack, set, or former default
  *   MOE_ERR_EXISTS        nothing would change; an active pack of that name

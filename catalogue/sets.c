@@ -189,18 +189,29 @@ bool catalogue_uses(const router_set *set, const catalogue_pack *p)
 }
 
 /* ------------------------------------------------------------------------------------------------ words */
+size_t catalogue_live_sets(const catalogue *c, router_set *out[CATALOGUE_MAX_SETS])
+{
+    size_t n = 0;
+
+    out[n++] = c->set;
+    for (size_t i = 0; i < c->n_named; i++) {
+        out[n++] = c->named[i].set;
+    }
+    if (c->shadow.set != NULL) {
+        out[n++] = c->shadow.set;
+    }
+    return n;
+}
+
 static router_set *set_of_id(const catalogue *c, const char *id)
 {
-    if (strcmp(router_set_id(c->set), id) == 0) {
-        return c->set;
-    }
-    for (size_t i = 0; i < c->n_named; i++) {
-        if (strcmp(router_set_id(c->named[i].set), id) == 0) {
-            return c->named[i].set;
+    router_set *live[CATALOGUE_MAX_SETS];
+    size_t n = catalogue_live_sets(c, live);
+
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(router_set_id(live[i]), id) == 0) {
+            return live[i];
         }
-    }
-    if (c->shadow.set != NULL && strcmp(router_set_id(c->shadow.set), id) == 0) {
-        return c->shadow.set;
     }
     for (size_t i = 0; i < c->n_former; i++) {
         if (strcmp(router_set_id(c->former[i].set), id) == 0) {
@@ -252,13 +263,12 @@ moe_status catalogue_resolve(const catalogue *c, const char *const *include, siz
 /* ------------------------------------------------------------------------------------------------ what is wanted */
 void catalogue_wanted(const catalogue *c, uint64_t now_ms, uint64_t keep_ms, uint64_t *bitmap)
 {
+    router_set *live[CATALOGUE_MAX_SETS];
+    size_t n = catalogue_live_sets(c, live);
+
     memset(bitmap, 0, router_space_words(c->space) * sizeof *bitmap);
-    router_set_mark(c->set, c->space, bitmap);
-    for (size_t i = 0; i < c->n_named; i++) {
-        router_set_mark(c->named[i].set, c->space, bitmap);
-    }
-    if (c->shadow.set != NULL) {
-        router_set_mark(c->shadow.set, c->space, bitmap);
+    for (size_t i = 0; i < n; i++) {
+        router_set_mark(live[i], c->space, bitmap);
     }
     if (c->has_pending) {
         router_set_mark(c->pending.target, c->space, bitmap);

@@ -173,14 +173,12 @@ static moe_status take_default(follower *f, const catalogue *c, moe_error *err)
 static moe_status follow_default(follower *f, const cluster_state *s, uint64_t *bitmap, moe_error *err)
 {
     const catalogue *c = s->catalogue;
+    router_set *live[CATALOGUE_MAX_SETS];
+    size_t n = catalogue_live_sets(c, live);
 
     memset(bitmap, 0, router_space_words(s->space) * sizeof *bitmap);
-    router_set_mark(catalogue_default(c), s->space, bitmap);
-    for (size_t i = 0; i < catalogue_n_named(c); i++) {
-        router_set_mark(catalogue_named_at(c, i)->set, s->space, bitmap);
-    }
-    if (catalogue_get_shadow(c) != NULL) {
-        router_set_mark(catalogue_get_shadow(c)->set, s->space, bitmap);
+    for (size_t i = 0; i < n; i++) {
+        router_set_mark(live[i], s->space, bitmap);
     }
     moe_status status = make_ready(f, s, bitmap, NULL, READ_MS, err);
     if (status == MOE_OK) {

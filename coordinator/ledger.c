@@ -19,7 +19,7 @@ static catalogue *current(void *ctx)
     return c;
 }
 
-/* The sets that live, once each: the default one, those with names, one on trial, and those of requests. References. */
+/* The sets that live, once each: those of the catalogue, and those of requests. References. */
 typedef struct living {
     size_t n;
     router_set *at[CATALOGUE_MAX_SETS + ENGINE_MAX_SETS];
@@ -44,19 +44,16 @@ static void living_add(living *l, router_set *set)
 
 static void living_of(ledger *l, living *out)
 {
-    router_set *running[ENGINE_MAX_SETS];
-    size_t n = engine_live_sets(l->engine, running);
+    router_set *running[ENGINE_MAX_SETS], *kept[CATALOGUE_MAX_SETS];
+    size_t n_running = engine_live_sets(l->engine, running);
     catalogue *c = current(l);
+    size_t n_kept = catalogue_live_sets(c, kept);
 
     out->n = 0;
-    living_add(out, catalogue_default(c));
-    for (size_t i = 0; i < catalogue_n_named(c); i++) {
-        living_add(out, catalogue_named_at(c, i)->set);
+    for (size_t i = 0; i < n_kept; i++) {
+        living_add(out, kept[i]);
     }
-    if (catalogue_get_shadow(c) != NULL) {
-        living_add(out, catalogue_get_shadow(c)->set);
-    }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n_running; i++) {
         living_add(out, running[i]);
         router_set_unref(running[i]);
     }
