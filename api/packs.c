@@ -63,25 +63,28 @@ static void fill_pack(const catalogue_pack *p, Conclave__V1__Pack *to)
     to->n_experts = (uint32_t)p->n_experts;
 }
 
-static void fill_shadow(const catalogue_shadow *s, const api_compared *compared, Conclave__V1__Shadow *to)
+static void fill_shadow(const catalogue_shadow *s, const api_catalogue *from, Conclave__V1__Shadow *to)
 {
+    api_compared compared;
+
+    from->compared(from->ctx, &compared);
     conclave__v1__shadow__init(to);
     to->share = (double)s->share / CATALOGUE_ALL_REQUESTS;
     to->set_id = proto_text(router_set_id(s->set));
     to->since_ms = s->since_ms;
     to->by = proto_text(s->by);
-    to->requests = compared->requests;
-    to->tokens = compared->tokens;
-    to->dropped = compared->dropped;
-    to->mean_difference = compared->mean;
-    if (compared->has_error) {
+    to->requests = compared.requests;
+    to->tokens = compared.tokens;
+    to->dropped = compared.dropped;
+    to->mean_difference = compared.mean;
+    if (compared.has_error) {
         to->has_standard_error_case = CONCLAVE__V1__SHADOW__HAS_STANDARD_ERROR_STANDARD_ERROR;
-        to->standard_error = compared->error;
+        to->standard_error = compared.error;
     }
 }
 
 static void put_pack(moe_text *out, const catalogue *c, const catalogue_pack *p, const char *source,
-                     const api_compared *compared)
+                     const api_catalogue *from)
 {
     const catalogue_shadow *trial = catalogue_get_shadow(c);
     Conclave__V1__Shadow shadow;
@@ -97,7 +100,7 @@ static void put_pack(moe_text *out, const catalogue *c, const catalogue_pack *p,
     m.n_in_default = count_in(catalogue_default(c), p);
     m.source = proto_text(source);
     if (trial != NULL && strcmp(trial->pack, p->hash) == 0) {
-        fill_shadow(trial, compared, &shadow);
+        fill_shadow(trial, from, &shadow);
         m.shadow = &shadow;
     }
     for (size_t i = 0; layers != NULL && pointers != NULL && i < p->n_layers; i++) {
@@ -144,12 +147,10 @@ void list_packs_start(rpc_call *call, const uint8_t *bytes, size_t n)
     size_t n_offers =
         offers != NULL ? MOE_MIN(from->offers(from->ctx, offers, API_MAX_OFFERS), (size_t)API_MAX_OFFERS) : 0;
     catalogue *c = current(call);
-    api_compared compared;
-    from->compared(from->ctx, &compared);
     for (size_t i = 0; i < catalogue_n_packs(c); i++) {
         const catalogue_pack *p = catalogue_pack_at(c, i);
 
-        put_pack(&out, c, p, source_of(offers, n_offers, p->hash), &compared);
+        put_pack(&out, c, p, source_of(offers, n_offers, p->hash), from);
     }
     put_offers(&out, c, offers, n_offers);
     catalogue_unref(c);
