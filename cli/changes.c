@@ -55,6 +55,20 @@ moe_status cli_change_request(const ProtobufCMessageDescriptor *type, const char
     return MOE_OK;
 }
 
+moe_status cli_change_fetch(cli_run *run, const char *path, const ProtobufCMessageDescriptor *type, const char *field,
+                            const char *text, const ProtobufCMessageDescriptor *reply_type, ProtobufCMessage **out,
+                            moe_error *err)
+{
+    ProtobufCMessage *request = NULL;
+    moe_status status = cli_change_request(type, field, text, &request, err);
+
+    if (status == MOE_OK) {
+        status = cli_run_fetch(run, path, request, reply_type, out, err);
+        cli_message_free(request);
+    }
+    return status;
+}
+
 moe_status cli_change_repeated(const cli_run *run, const char *name, ProtobufCMessage *request, moe_error *err)
 {
     const char *values[CLI_MAX_REPEATS];

@@ -17,6 +17,11 @@ MOE_NODISCARD moe_status cli_change_experts(const char *what, const char *text, 
 /* A new request of a type; fills a text field where there is a text. */
 MOE_NODISCARD moe_status cli_change_request(const ProtobufCMessageDescriptor *type, const char *field, const char *text,
                                             ProtobufCMessage **out, moe_error *err);
+/* Such a request, and the last reply to it, owned: cli_message_free. */
+MOE_NODISCARD moe_status cli_change_fetch(cli_run *run, const char *path, const ProtobufCMessageDescriptor *type,
+                                          const char *field, const char *text,
+                                          const ProtobufCMessageDescriptor *reply_type, ProtobufCMessage **out,
+                                          moe_error *err);
 /* The whole of such a command: a request of a type, with the first argument in one field and the second in another (NULL: none),
  * and its call. */
 MOE_NODISCARD moe_status cli_change_words(cli_run *run, const char *method, const ProtobufCMessageDescriptor *type,

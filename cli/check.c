@@ -40,19 +40,6 @@ typedef struct checking {
 } checking;
 
 /* ------------------------------------------------------------------------------------------------ calls */
-static moe_status fetch(cli_run *run, const char *path, const ProtobufCMessageDescriptor *type,
-                        const ProtobufCMessageDescriptor *reply_type, ProtobufCMessage **out, moe_error *err)
-{
-    ProtobufCMessage *request = NULL;
-    moe_status status = cli_change_request(type, "", NULL, &request, err);
-
-    if (status == MOE_OK) {
-        status = cli_run_fetch(run, path, request, reply_type, out, err);
-        cli_message_free(request);
-    }
-    return status;
-}
-
 /* A change without --dry-run; *result is owned, a ChangeProgress with a result. */
 static moe_status change(checking *c, const char *method, const ProtobufCMessageDescriptor *type, const char *pack,
                          const char *shadow, ProtobufCMessage **result, moe_error *err)
@@ -84,8 +71,9 @@ static moe_status change(checking *c, const char *method, const ProtobufCMessage
 static moe_status list(checking *c, moe_error *err)
 {
     ProtobufCMessage *reply = NULL;
-    moe_status status = fetch(c->run, "/conclave.v1.Admin/ListPacks", &conclave__v1__list_packs_request__descriptor,
-                              &conclave__v1__list_packs_response__descriptor, &reply, err);
+    moe_status status =
+        cli_change_fetch(c->run, "/conclave.v1.Admin/ListPacks", &conclave__v1__list_packs_request__descriptor, "",
+                         NULL, &conclave__v1__list_packs_response__descriptor, &reply, err);
 
     cli_message_free(c->packs);
     c->packs = reply;
@@ -146,8 +134,9 @@ static moe_status open_sides(checking *c, const char *word, moe_error *err)
         status = c->pack != NULL ? MOE_OK : put_on_trial(c, word, err);
     }
     if (status == MOE_OK) {
-        status = fetch(c->run, "/conclave.v1.Inference/GetModel", &conclave__v1__get_model_request__descriptor,
-                       &conclave__v1__get_model_response__descriptor, &model, err);
+        status =
+            cli_change_fetch(c->run, "/conclave.v1.Inference/GetModel", &conclave__v1__get_model_request__descriptor,
+                             "", NULL, &conclave__v1__get_model_response__descriptor, &model, err);
     }
     if (status != MOE_OK) {
         return status;
@@ -318,27 +307,25 @@ static moe_status end_trial(checking *c, moe_status status, moe_error *err)
 moe_status cli_check_text(cli_run *run, const char *word, const char *path, moe_error *err)
 {
     checking c = {.run = run, .path = path, .shown = cli_progress_of("scoring the text")};
-    moe_text given;
 
     cli_run_wait_for_ever(run);
     cli_run_ignore_interrupts(run);
     moe_status status = moe_file_read(path, CLI_MAX_INPUT, &c.data, &c.n_bytes, err);
     if (status == MOE_OK) {
-        moe_text_init(&given, CLI_MAX_INPUT);
-        moe_text_append(&given, c.data, c.n_bytes);
+        const moe_text given = {.data = c.data, .size = c.n_bytes}; /* borrowed */
+
         status = cli_check_input(path, &given, err);
-        moe_text_fini(&given);
     }
     if (status == MOE_OK) {
         status = open_sides(&c, word, err);
-        if (status == MOE_OK) {
-            status = score_text(&c, err);
-        }
-        if (status == MOE_OK) {
-            status = show(&c, err);
-        }
-        status = end_trial(&c, status, err);
     }
+    if (status == MOE_OK) {
+        status = score_text(&c, err);
+    }
+    if (status == MOE_OK) {
+        status = show(&c, err);
+    }
+    status = end_trial(&c, status, err);
     cli_message_free(c.packs);
     free(c.layers);
     free(c.data);

@@ -99,8 +99,7 @@ static const cli_option packs_options[] = {
     {"pack_key", NULL, CLI_VALUE, "FILE", "Ed25519 public key (PEM): pack.sig must be its signature"},
     {"text", NULL, CLI_VALUE, "FILE",
      "check: what a server's model makes of this text with the pack: the share of the picks that it would get, layer "
-     "by "
-     "layer, and bits per byte with and without it; it is on trial meanwhile"},
+     "by layer, and bits per byte with and without it; it is on trial meanwhile"},
     {"shadow", NULL, CLI_VALUE, "SHARE",
      "add: the default set stays, and this share of the requests, as 5% or 0.05, is scored with the pack too"},
 };

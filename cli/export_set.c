@@ -5,10 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checkpoint/checkpoint.h"
 #include "cli/changes.h"
-
-#define MAX_MANIFEST ((size_t)64 << 20)
+#include "pack/pack.h"
 
 typedef struct mapping {
     const Conclave__V1__ListPacksResponse *server;
@@ -35,15 +33,13 @@ static moe_status find_pack(mapping *m, const char *dir, moe_error *err)
     if (snprintf(path, sizeof path, "%s/pack.json", dir) >= (int)sizeof path) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "--pack: a path of more than %zu bytes", sizeof path - 1);
     }
-    moe_status status = moe_file_read(path, MAX_MANIFEST, &text, &n, err);
+    moe_status status = moe_file_read(path, PACK_MAX_MANIFEST, &text, &n, err);
     if (status != MOE_OK) {
         return status;
     }
     const checkpoint_digest digest = checkpoint_sha256(text, n);
     free(text);
-    for (size_t i = 0; i < sizeof digest.bytes; i++) {
-        (void)snprintf(hash + 2 * i, 3, "%02x", digest.bytes[i]);
-    }
+    checkpoint_digest_hex(&digest, hash);
     for (size_t i = 0; i < m->server->n_packs; i++) {
         if (strcmp(m->server->packs[i]->hash, hash) == 0 && m->server->packs[i]->taken_in) {
             m->here[m->n_here++] = m->server->packs[i];
@@ -125,19 +121,6 @@ static moe_status fetch_set(cli_run *run, const char *word, ProtobufCMessage **o
                : status;
 }
 
-static moe_status fetch_packs(cli_run *run, ProtobufCMessage **out, moe_error *err)
-{
-    ProtobufCMessage *request = NULL;
-    moe_status status = cli_change_request(&conclave__v1__list_packs_request__descriptor, "", NULL, &request, err);
-
-    if (status == MOE_OK) {
-        status = cli_run_fetch(run, "/conclave.v1.Admin/ListPacks", request,
-                               &conclave__v1__list_packs_response__descriptor, out, err);
-        cli_message_free(request);
-    }
-    return status;
-}
-
 moe_status cli_export_set(cli_run *run, const char *word, const char *const *packs, size_t n_packs, moe_text *out,
                           moe_error *err)
 {
@@ -146,7 +129,8 @@ moe_status cli_export_set(cli_run *run, const char *word, const char *const *pac
     moe_status status = fetch_set(run, word, &sets, err);
 
     if (status == MOE_OK) {
-        status = fetch_packs(run, &all, err);
+        status = cli_change_fetch(run, "/conclave.v1.Admin/ListPacks", &conclave__v1__list_packs_request__descriptor,
+                                  "", NULL, &conclave__v1__list_packs_response__descriptor, &all, err);
         m.server = (const Conclave__V1__ListPacksResponse *)all;
     }
     for (size_t i = 0; i < n_packs && status == MOE_OK; i++) {

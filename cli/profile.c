@@ -282,15 +282,8 @@ static void put_plan(const Conclave__V1__ChangeResult *r, const Conclave__V1__Ge
 
 static moe_status fetch_model(profile *p, ProtobufCMessage **out, moe_error *err)
 {
-    ProtobufCMessage *request = NULL;
-    moe_status status = cli_change_request(&conclave__v1__get_model_request__descriptor, "", NULL, &request, err);
-
-    if (status == MOE_OK) {
-        status = cli_run_fetch(p->run, "/conclave.v1.Inference/GetModel", request,
-                               &conclave__v1__get_model_response__descriptor, out, err);
-        cli_message_free(request);
-    }
-    return status;
+    return cli_change_fetch(p->run, "/conclave.v1.Inference/GetModel", &conclave__v1__get_model_request__descriptor, "",
+                            NULL, &conclave__v1__get_model_response__descriptor, out, err);
 }
 
 static moe_status show(profile *p, const ProtobufCMessage *plan, const reading *before, const reading *after,

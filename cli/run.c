@@ -279,17 +279,12 @@ size_t cli_run_repeated(const cli_run *run, const char *name, const char *out[CL
 
 bool cli_run_given(const cli_run *run, const char *name)
 {
-    size_t idx = 0;
+    moe_option table[CLI_MAX_OPTIONS + CLI_MAX_COMMON];
+    size_t n = build_table(run->command, table);
 
-    if (find_option(run, name, &idx)) {
-        return run->origins[idx] == MOE_FROM_FLAG;
-    }
-    while (option_at(run->command, idx) != NULL) {
-        idx++;
-    }
-    for (size_t i = 0; i < (run->command->local ? 1 : MOE_COUNT(common_options)); i++) {
-        if (strcmp(common_options[i].name, name) == 0) {
-            return run->origins[idx + i] == MOE_FROM_FLAG;
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(table[i].name, name) == 0) {
+            return run->origins[i] == MOE_FROM_FLAG;
         }
     }
     return false;

@@ -181,16 +181,8 @@ static moe_status fetch_stats(cli_run *run, ProtobufCMessage **out, moe_error *e
 
 static moe_status fetch_sets(cli_run *run, ProtobufCMessage **out, moe_error *err)
 {
-    ProtobufCMessage *request = NULL;
-    moe_status status =
-        cli_change_request(&conclave__v1__list_sets_request__descriptor, "experts", "true", &request, err);
-
-    if (status == MOE_OK) {
-        status = cli_run_fetch(run, "/conclave.v1.Admin/ListSets", request,
-                               &conclave__v1__list_sets_response__descriptor, out, err);
-        cli_message_free(request);
-    }
-    return status;
+    return cli_change_fetch(run, "/conclave.v1.Admin/ListSets", &conclave__v1__list_sets_request__descriptor, "experts",
+                            "true", &conclave__v1__list_sets_response__descriptor, out, err);
 }
 
 moe_status cli_usage_by(cli_run *run, const char *by, moe_error *err)
