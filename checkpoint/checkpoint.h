@@ -95,7 +95,7 @@ typedef struct checkpoint_manifest {
  *   the configuration text as given
  *   per tensor, in name order: name dtype d0,d1,... sha256hex   ("-" for the dimensions of rank 0)
  *
- * Digests are cached under cache_dir (NULL: $XDG_CACHE_HOME/conclave or ~/.cache/conclave; "": no cache). The key is
+ * Digests are cached under cache_dir (NULL: that of checkpoint_cache_dir; "": no cache). The key is
  * path, size, mtime and inode of every file of the checkpoint, the configuration text, and which bytes the logical
  * tensors are. A cache that does not fit exactly is ignored and rewritten.
  *
@@ -109,6 +109,8 @@ MOE_NODISCARD moe_status checkpoint_manifest_build(const checkpoint *c, const ch
                                                    checkpoint_progress progress, void *progress_ctx,
                                                    checkpoint_manifest *out, moe_error *err);
 void checkpoint_manifest_fini(checkpoint_manifest *m);
+/* $XDG_CACHE_HOME/conclave, else ~/.cache/conclave; absolute, owned by the caller (free). NULL: there is none. */
+char *checkpoint_cache_dir(void);
 
 /* ------------------------------------------------------------------------------------------------ pickled checkpoints
  * Turns DIR/pytorch_model.bin, or the shards of DIR/pytorch_model.bin.index.json, into out_dir/model.safetensors or

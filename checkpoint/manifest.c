@@ -282,8 +282,7 @@ static moe_status cache_key(const checkpoint *c, const char *config_text, const 
 }
 
 /* ------------------------------------------------------------------------------------------------ building */
-/* $XDG_CACHE_HOME/conclave, else ~/.cache/conclave; owned by the caller; NULL: there is none. */
-static char *default_cache_dir(void)
+char *checkpoint_cache_dir(void)
 {
     const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     moe_text path;
@@ -358,7 +357,7 @@ moe_status checkpoint_manifest_build(const checkpoint *c, const char *config_tex
 {
     checkpoint_manifest m = {.tensors = calloc(n_tensors + 1, sizeof(*m.tensors)), .n_tensors = n_tensors};
     size_t *order = order_tensors(tensors, n_tensors, by_name);
-    char *fallback = cache_dir == NULL ? default_cache_dir() : NULL;
+    char *fallback = cache_dir == NULL ? checkpoint_cache_dir() : NULL;
     const char *dir = cache_dir == NULL ? fallback : cache_dir;
     moe_status status = MOE_ERR_NO_MEMORY;
 

@@ -241,20 +241,14 @@ compute_layout member_layout(const char *weights)
 /* ------------------------------------------------------------------------------------------------ files */
 void member_pack_dir(const member_config *m, char out[MEMBER_MAX_PATH])
 {
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    int n = 0;
+    char *fallback = m->cache_dir == NULL ? checkpoint_cache_dir() : NULL;
+    const char *dir = m->cache_dir != NULL ? m->cache_dir : fallback;
+    int n = dir != NULL && dir[0] != '\0' ? snprintf(out, MEMBER_MAX_PATH, "%s/packs", dir) : 0;
 
-    out[0] = '\0';
-    if (m->cache_dir != NULL) {
-        n = m->cache_dir[0] == '\0' ? 0 : snprintf(out, MEMBER_MAX_PATH, "%s/packs", m->cache_dir);
-    } else if (cache != NULL && cache[0] != '\0') {
-        n = snprintf(out, MEMBER_MAX_PATH, "%s/conclave/packs", cache);
-    } else if (home != NULL && home[0] != '\0') {
-        n = snprintf(out, MEMBER_MAX_PATH, "%s/.cache/conclave/packs", home);
-    }
-    if (n < 0 || n >= MEMBER_MAX_PATH) {
+    if (n <= 0 || n >= MEMBER_MAX_PATH) {
         out[0] = '\0';
     }
+    free(fallback);
 }
 
 moe_status member_files_open(member_files *f, const char *dir, moe_error *err)
