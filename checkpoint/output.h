@@ -44,8 +44,9 @@ typedef struct output_tensor {
     size_t rank, bytes;
 } output_tensor;
 
-/* What stands before the data of a file: the length and the JSON text of its tensors, in the order in which their data follow; padded
- * so that the data begin aligned. *out [*n_out] is the caller's to free. Errors: MOE_ERR_NO_MEMORY, also of a text that no reader would take. */
+/* What stands before the data of a file: the length and the JSON text of its tensors, in the order in which their data follow;
+ * padded so that the data begin aligned. *out [*n_out] is the caller's to free. Errors: MOE_ERR_NO_MEMORY, also of a text that
+ * no reader would take. */
 MOE_NODISCARD moe_status output_header(const output_tensor *tensors, size_t n, char **out, size_t *n_out);
 MOE_NODISCARD moe_status output_write_header(int fd, const char *name, const output_tensor *tensors, size_t n,
                                              moe_error *err);

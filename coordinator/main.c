@@ -101,14 +101,12 @@ static moe_status read_accepted(coordinator *c, moe_error *err)
     if (status == MOE_OK && c->config.accept_packs != NULL && !coordinator_in_cluster(c)) {
         return moe_fail(err, MOE_ERR_INVALID_ARG,
                         "--accept-packs %.200s: packs are offered by the nodes of a cluster: --etcd is needed; without "
-                        "one, --pack DIR "
-                        "has packs switched on from the start",
+                        "one, --pack DIR has packs switched on from the start",
                         c->config.accept_packs);
     }
     if (status == MOE_OK && c->accept.all && c->config.pack_key == NULL) {
         MOE_WARN("--accept-packs offered without --pack-key: EVERY pack that any node offers is switched on for all "
-                 "requests, whoever made "
-                 "it; --pack-key FILE demands a signature");
+                 "requests, whoever made it; --pack-key FILE demands a signature");
     }
     return status;
 }

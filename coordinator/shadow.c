@@ -6,9 +6,9 @@
 #include <string.h>
 #include <time.h>
 
-/* Chosen, not measured. JOBS, TOKENS: what may wait, 1 MiB; beyond it the server has no time for more anyway. POLL: the engine tells of
- * the end of a reading nobody, as nobody waits for it. GIVE_UP: a reading that has found no time for so long is dropped, so that what
- * is compared is of the traffic of now. */
+/* Chosen, not measured. JOBS, TOKENS: what may wait, 1 MiB; beyond it the server has no time for more anyway. POLL: while a
+ * reading is under way; the engine could tell of its end (engine_spec.wake), but may do so after the close, which waits for no
+ * reading. GIVE_UP: a reading that has found no time for so long is dropped, so that what is compared is of the traffic of now. */
 #define MAX_JOBS   16
 #define MAX_TOKENS ((size_t)1 << 18)
 #define POLL_MS    5u

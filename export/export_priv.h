@@ -37,8 +37,7 @@ typedef struct exporting {
     model_config config;    /* of the checkpoint that is written */
     bool hushed;            /* the inside of the gates has one unit more, by which silent experts are never chosen */
     export_column *columns; /* owned [n_layers][config.n_experts] */
-    const pack **
-        attention; /* owned [n_attention]: packs whose attention experts stand behind the checkpoint's, in this order */
+    const pack **attention; /* owned [n_attention]: whose attention experts stand behind the checkpoint's, in order */
     size_t n_attention;
     export_tensor *tensors; /* owned [n_tensors], in the order in which they are written */
     size_t n_tensors, n_files, done_bytes;

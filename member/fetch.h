@@ -49,8 +49,9 @@ typedef struct pack_fetch {
  *         MOE_ERR_IO          the directory: names file and reason
  *         those of pack_open  the pack is what was asked for, and wrong */
 MOE_NODISCARD moe_status pack_fetch_run(const pack_fetch *f, pack **out, moe_error *err);
-/* The same, after which the directory is tidied (member/pack_dir.h), from those nodes of a state that offer the pack of that hash, but the one of that id (NULL: from all); sets f->hash and
- * f->nodes, which are of the state. Errors: also MOE_ERR_CORRUPT: the hash is none. */
+/* The same, after which the directory is tidied (member/pack_dir.h), from those nodes of a state that offer the pack of that
+ * hash, but the one of that id (NULL: from all); sets f->hash and f->nodes, which are of the state. Errors: also MOE_ERR_CORRUPT:
+ * the hash is none. */
 MOE_NODISCARD moe_status pack_fetch_from(pack_fetch *f, const cluster_state *s, const char *hash, const char *but_id,
                                          pack **out, moe_error *err);
 
