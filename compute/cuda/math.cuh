@@ -3,11 +3,12 @@
 #define CONCLAVE_COMPUTE_CUDA_MATH_CUH
 
 #include "compute/cuda/ptx.h"
+#include "compute/math_priv.h"
 
 #define CUDA_INFINITY __uint_as_float(0x7f800000u)
 #define CUDA_NAN      __uint_as_float(0x7fc00000u)
 
-/* c[0] + x * (c[1] + x * (...)), each step one FMA. The coefficients repeat compute/math_priv.h: device code cannot read a host's array. */
+/* c[0] + x * (c[1] + x * (...)), each step one FMA. */
 template <int N> static __device__ __forceinline__ float cuda_horner(float x, const float (&c)[N])
 {
     float y = c[N - 1];
@@ -21,7 +22,7 @@ template <int N> static __device__ __forceinline__ float cuda_horner(float x, co
 
 static __device__ __forceinline__ float cuda_exp(float x)
 {
-    const float p5[] = {0x1p-1f, 0x1.555556p-3f, 0x1.5554ep-5f, 0x1.1110dcp-7f, 0x1.6d4f3cp-10f, 0x1.a12fbp-13f};
+    const float p5[] = {MATH_EXP_P5};
     const float magic = 0x1.8p23f;
     float t, n, r, y;
     int i;
@@ -47,8 +48,7 @@ static __device__ __forceinline__ float cuda_exp(float x)
 
 static __device__ __forceinline__ float cuda_log(float x)
 {
-    const float p8[] = {0x1.555554p-2f,  -0x1.fffffcp-3f, 0x1.999d5ap-3f,  -0x1.555b4ap-3f, 0x1.23d21ap-3f,
-                        -0x1.fcf4c6p-4f, 0x1.dea282p-4f,  -0x1.d635bcp-4f, 0x1.1d8ea6p-4f};
+    const float p8[] = {MATH_LOG_P8};
     uint32_t u = __float_as_uint(x);
     int e;
     float f, n, y;
@@ -95,10 +95,8 @@ static __device__ __forceinline__ float cuda_with_sign(float magnitude, float si
 
 static __device__ __forceinline__ float cuda_erf(float x)
 {
-    const float p7[] = {0x1.06eba8p-3f, -0x1.812746p-2f,  0x1.ce2f18p-4f,  -0x1.b82b6ep-6f,
-                        0x1.564094p-8f, -0x1.be00bep-11f, 0x1.e0a102p-14f, -0x1.59e90cp-17f};
-    const float q8[] = {-0x1.4e0356p-12f, 0x1.2156d2p0f,   -0x1.790326p-2f, 0x1.c2eac2p-4f,  -0x1.b0fd8cp-6f,
-                        0x1.381f9ap-8f,   -0x1.394e9ap-11f, 0x1.83402p-15f, -0x1.b90e7ap-20f};
+    const float p7[] = {MATH_ERF_P7};
+    const float q8[] = {MATH_ERF_Q8};
     float a = cuda_magnitude(x), y;
 
     if (a < 0.921875f) {
@@ -113,8 +111,7 @@ static __device__ __forceinline__ float cuda_erf(float x)
 
 static __device__ __forceinline__ float cuda_tanh(float x)
 {
-    const float p5[] = {-0x1.555556p-2f, 0x1.1110e4p-3f,  -0x1.ba0718p-5f,
-                        0x1.648e8ep-6f,  -0x1.10bbf4p-7f, 0x1.2977d8p-9f};
+    const float p5[] = {MATH_TANH_P5};
     float a = cuda_magnitude(x), s;
 
     if (a < 0.625f) {
@@ -139,12 +136,12 @@ static __device__ __forceinline__ float cuda_silu(float x)
 
 static __device__ __forceinline__ float cuda_gelu_erf(float x)
 {
-    return __fmul_rn(__fmul_rn(0.5f, x), __fadd_rn(1.0f, cuda_erf(__fmul_rn(x, 0x1.6a09e6p-1f))));
+    return __fmul_rn(__fmul_rn(0.5f, x), __fadd_rn(1.0f, cuda_erf(__fmul_rn(x, MATH_ROOT_HALF))));
 }
 
 static __device__ __forceinline__ float cuda_gelu_tanh(float x)
 {
-    float u = __fmul_rn(0x1.988454p-1f, __fmaf_rn(__fmul_rn(0x1.6e4e26p-5f, __fmul_rn(x, x)), x, x));
+    float u = __fmul_rn(MATH_GELU_SCALE, __fmaf_rn(__fmul_rn(MATH_GELU_CUBE, __fmul_rn(x, x)), x, x));
 
     return __fmul_rn(__fmul_rn(0.5f, x), __fadd_rn(1.0f, cuda_tanh(u)));
 }
