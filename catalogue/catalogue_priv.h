@@ -61,6 +61,8 @@ MOE_NODISCARD moe_status members_add_pack(const catalogue *c, members *m, const 
 /* shadow.c */
 /* The pack on trial, if it is called that. NULL: it is not. */
 const catalogue_pack *catalogue_shadow_called(const catalogue *c, const char *word);
+/* Whether there may be a set on trial: there is one, or one more has room beside the default set. */
+bool catalogue_has_room_for_shadow(const catalogue *c);
 /* Whether a pack may be put on trial, or get another share. */
 MOE_NODISCARD moe_status catalogue_check_shadow(const catalogue *c, const catalogue_pack *p, uint32_t share,
                                                 moe_error *err);

@@ -453,6 +453,9 @@ static moe_status read_shadow(reading *r, const json_t *json, moe_error *err)
     if (from == NULL) {
         return MOE_OK;
     }
+    if (!catalogue_has_room_for_shadow(c)) {
+        return moe_fail(err, MOE_ERR_CORRUPT, "shadow: %zu sets have names; no room for one more", c->n_named);
+    }
     status = get_texts(from, texts, MOE_COUNT(texts), err);
     if (status == MOE_OK) {
         status = read_share(r, from, s->pack, &s->share, err);
@@ -462,9 +465,6 @@ static moe_status read_shadow(reading *r, const json_t *json, moe_error *err)
     }
     if (status == MOE_OK) {
         status = get_set(r, from, "set", &s->set, err);
-    }
-    if (status == MOE_OK && c->n_named + 1 >= CATALOGUE_MAX_SETS) {
-        status = moe_fail(err, MOE_ERR_CORRUPT, "shadow: %zu sets have names; no room for one more", c->n_named);
     }
     return status;
 }
@@ -510,8 +510,7 @@ static bool is_possible(const catalogue *c, const catalogue_pending *p)
     return p->number > 0 && p->number == c->number &&
            (p->name[0] == '\0' || (catalogue_name_is_valid(p->name) && catalogue_has_room_for(c, p->name))) &&
            (!p->is_rollback || c->n_former > 0) &&
-           (p->shadow[0] == '\0' ||
-            (p->name[0] == '\0' && !p->is_rollback && (c->shadow.set != NULL || c->n_named + 1 < CATALOGUE_MAX_SETS)));
+           (p->shadow[0] == '\0' || (p->name[0] == '\0' && !p->is_rollback && catalogue_has_room_for_shadow(c)));
 }
 
 static moe_status read_pending(reading *r, const json_t *json, moe_error *err)

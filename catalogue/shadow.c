@@ -22,6 +22,11 @@ const catalogue_pack *catalogue_shadow_called(const catalogue *c, const char *wo
     return p != NULL && catalogue_pack_is_called(p, word) ? p : NULL;
 }
 
+bool catalogue_has_room_for_shadow(const catalogue *c)
+{
+    return c->shadow.set != NULL || c->n_named + 1 < CATALOGUE_MAX_SETS;
+}
+
 moe_status catalogue_check_shadow(const catalogue *c, const catalogue_pack *p, uint32_t share, moe_error *err)
 {
     const catalogue_pack *other = pack_of(c);
@@ -41,7 +46,7 @@ moe_status catalogue_check_shadow(const catalogue *c, const catalogue_pack *p, u
     if (p->active) {
         return moe_fail(err, MOE_ERR_EXISTS, "pack %s %s is active", p->name, p->version);
     }
-    return other != NULL || c->n_named + 1 < CATALOGUE_MAX_SETS
+    return catalogue_has_room_for_shadow(c)
                ? MOE_OK
                : moe_fail(err, MOE_ERR_BUSY,
                           "shadow: %zu sets have names; with the default one the limit is %d: forget one", c->n_named,

@@ -1,142 +1,5 @@
 /* The catalogue: set arithmetic, both phases of a change, and the record that all members read. */
-#include "tests/support/support.h"
-
-#include <stdlib.h>
-
-#include "catalogue/catalogue.h"
-
-enum { LAYERS = 3, FFN = 4, K = 2 };
-
-static catalogue_model base; /* ids 0 .. 3 are nodes', 4 the coordinator's */
-static catalogue *now;
-static moe_error why;
-static uint64_t clock_ms;
-
-static const catalogue_pack_layer german_layers[] = {{.layer = 0, .n_experts = 2}, {.layer = 2, .n_experts = 1}};
-static const catalogue_pack_layer french_layers[] = {{.layer = 0, .n_experts = 1}, {.layer = 1, .n_experts = 1}};
-static const int32_t replaced_0[] = {3, 1}, replaced_2[] = {0};
-static const catalogue_pack_layer fix_layers[] = {{.layer = 0, .n_experts = 2, .replaces = replaced_0},
-                                                  {.layer = 2, .n_experts = 1, .replaces = replaced_2}};
-
-static catalogue_pack pack_of(const char *name, const char *version, char hash, const catalogue_pack_layer *layers,
-                              size_t n, size_t n_experts)
-{
-    catalogue_pack p = {
-        .layers = layers, .n_layers = n, .n_experts = n_experts, .is_replace = layers[0].replaces != NULL};
-
-    (void)snprintf(p.name, sizeof p.name, "%s", name);
-    (void)snprintf(p.version, sizeof p.version, "%s", version);
-    memset(p.hash, hash, 64);
-    return p;
-}
-
-static catalogue_pack german(void)
-{
-    return pack_of("german", "1", 'a', german_layers, 2, 3);
-}
-
-static catalogue_pack fix(void)
-{
-    return pack_of("fix", "1", 'f', fix_layers, 2, 3);
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    clock_ms = 1000;
-    assert_ok(router_space_open_base(LAYERS, FFN, 1, &base.space, &why), why);
-    base.min_experts = K;
-    base.fingerprint[0] = 7;
-    assert_ok(catalogue_open(&base, &now, &why), why);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    catalogue_unref(now);
-    router_space_unref(base.space);
-    return 0;
-}
-
-static void become(catalogue *next)
-{
-    catalogue_unref(now);
-    now = next;
-}
-
-static moe_status begin(catalogue_change change)
-{
-    catalogue *next = NULL;
-
-    change.who = change.who != NULL ? change.who : "tester";
-    change.now_ms = ++clock_ms;
-    change.deadline_ms = clock_ms + 100;
-    moe_status status = catalogue_begin(now, &change, &next, &why);
-    if (status == MOE_OK) {
-        become(next);
-    }
-    return status;
-}
-
-static void commit(void)
-{
-    catalogue *next = NULL;
-
-    assert_non_null(catalogue_get_pending(now));
-    assert_ok(catalogue_commit(now, catalogue_get_pending(now)->number, ++clock_ms, &next, &why), why);
-    become(next);
-}
-
-static void change(catalogue_change c)
-{
-    assert_ok(begin(c), why);
-    commit();
-}
-
-static void add(catalogue_pack p)
-{
-    change((catalogue_change){.op = CATALOGUE_ADD, .pack = &p});
-}
-
-/* "0-4|0-4|0-4" */
-static void assert_set(const router_set *set, const char *expected)
-{
-    moe_text text;
-
-    moe_text_init(&text, 1 << 12);
-    for (size_t l = 0; l < router_set_n_layers(set); l++) {
-        moe_text_printf(&text, l > 0 ? "|" : "");
-        catalogue_put_ids(&text, router_set_at(set, l));
-    }
-    assert_string_equal(moe_text_cstr(&text), expected);
-    moe_text_fini(&text);
-}
-
-static void assert_default(const char *expected)
-{
-    assert_set(catalogue_default(now), expected);
-}
-
-static char *text_of(const catalogue *c)
-{
-    moe_text text;
-
-    moe_text_init(&text, CATALOGUE_MAX_TEXT);
-    catalogue_write(c, &text);
-    assert_false(text.failed);
-    char *copy = strdup(moe_text_cstr(&text));
-    moe_text_fini(&text);
-    return copy;
-}
-
-static catalogue *read_back(const char *text, catalogue *previous)
-{
-    catalogue *c = NULL;
-
-    assert_ok(catalogue_read(&base, text, strlen(text), previous, &c, &why), why);
-    return c;
-}
+#include "tests/unit/test_catalogue_support.h"
 
 /* ------------------------------------------------------------------------------------------------ sets */
 static void a_new_catalogue_routes_to_the_checkpoint(void **state)
@@ -502,7 +365,6 @@ static void the_record_says_all(void **state)
     catalogue_unref(d);
 }
 
-/* Every edit makes it one that nobody wrote. */
 static void a_set_is_read_of_a_file(void **state)
 {
     static const struct {
@@ -565,6 +427,7 @@ static void a_checkpoint_may_route_to_some_of_its_experts(void **state)
     test_folder_close(&folder);
 }
 
+/* Every edit makes it one that nobody wrote. */
 static void a_record_that_is_wrong_is_refused(void **state)
 {
     static const struct {
@@ -610,144 +473,6 @@ static void a_record_that_is_wrong_is_refused(void **state)
         assert_contains(why.text, edits[i].why);
     }
     free(text);
-}
-
-/* ------------------------------------------------------------------------------------------------ on trial */
-static void shadow(catalogue_pack p, uint32_t share)
-{
-    change((catalogue_change){.op = CATALOGUE_ADD, .pack = &p, .is_shadow = true, .share = share});
-}
-
-static void assert_shadow(const char *expected)
-{
-    assert_non_null(catalogue_get_shadow(now));
-    assert_set(catalogue_get_shadow(now)->set, expected);
-}
-
-static void a_pack_on_trial_has_a_set_beside_the_default(void **state)
-{
-    router_set *found = NULL;
-    uint64_t wanted[1];
-
-    (void)state;
-    shadow(german(), 500);
-    assert_default("0-4|0-4|0-4");
-    assert_shadow("0-6|0-4|0-5");
-    assert_int_equal(catalogue_get_shadow(now)->share, 500);
-    assert_string_equal(catalogue_get_shadow(now)->by, "tester");
-    assert_false(catalogue_pack_at(now, 0)->active);
-    assert_string_equal(catalogue_entry_at(now, 0)->what, "shadow german 1 at 5%");
-    assert_string_equal(catalogue_entry_at(now, 0)->before, "");
-    assert_string_equal(catalogue_entry_at(now, 0)->after, router_set_id(catalogue_get_shadow(now)->set));
-    assert_ok(catalogue_find_set(now, router_set_id(catalogue_get_shadow(now)->set), &found, &why), why);
-    router_set_unref(found);
-    catalogue_wanted(now, clock_ms, 0, wanted);
-    assert_true(router_bit(wanted, router_space_slot(catalogue_space(now), 0, 6)));
-}
-
-static void what_is_on_trial_is_promoted_or_removed(void **state)
-{
-    (void)state;
-    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_PROMOTE, .word = "german"}), MOE_ERR_NOT_FOUND);
-    shadow(german(), 500);
-    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_PROMOTE, .word = "french"}), MOE_ERR_NOT_FOUND);
-    assert_ok(begin((catalogue_change){.op = CATALOGUE_REMOVE, .word = "german"}), why);
-    assert_null(catalogue_get_pending(now));
-    assert_null(catalogue_get_shadow(now));
-    assert_default("0-4|0-4|0-4");
-    assert_string_equal(catalogue_entry_at(now, 1)->what, "remove german 1 from the shadow");
-    shadow(german(), 0);
-    change((catalogue_change){.op = CATALOGUE_PROMOTE, .word = "german"});
-    assert_null(catalogue_get_shadow(now));
-    assert_default("0-6|0-4|0-5");
-    assert_true(catalogue_pack_at(now, 0)->active);
-    change((catalogue_change){.op = CATALOGUE_ROLLBACK});
-    assert_default("0-4|0-4|0-4");
-}
-
-static void one_pack_is_on_trial_at_a_time(void **state)
-{
-    catalogue_pack p = german(), v2 = pack_of("german", "2", 'b', french_layers, 2, 2);
-
-    (void)state;
-    shadow(p, 500);
-    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_ADD, .pack = &v2, .is_shadow = true}), MOE_ERR_BUSY);
-    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_ADD, .pack = &p, .is_shadow = true, .share = 500}),
-                     MOE_ERR_EXISTS);
-    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_ADD, .pack = &p, .is_shadow = true, .share = 10001}),
-                     MOE_ERR_INVALID_ARG);
-    shadow(p, 10000);
-    assert_int_equal(catalogue_get_shadow(now)->share, 10000);
-    add(p); /* as if it had been promoted */
-    assert_null(catalogue_get_shadow(now));
-    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_ADD, .pack = &p, .is_shadow = true}), MOE_ERR_EXISTS);
-}
-
-static void a_trial_that_is_given_up_leaves_the_one_before(void **state)
-{
-    catalogue_pack p = german();
-    catalogue *next = NULL;
-
-    (void)state;
-    shadow(p, 500);
-    assert_ok(begin((catalogue_change){.op = CATALOGUE_ADD, .pack = &p, .is_shadow = true, .share = 9}), why);
-    assert_ok(catalogue_undo(now, catalogue_get_number(now), ++clock_ms, "no", &next, &why), why);
-    become(next);
-    assert_int_equal(catalogue_get_shadow(now)->share, 500);
-    assert_shadow("0-6|0-4|0-5");
-}
-
-/* The trial goes on beside another default, as long as that can take the pack in. */
-static void a_trial_follows_the_default(void **state)
-{
-    const catalogue_expert gone = {1, 2}, replaced = {2, 0};
-
-    (void)state;
-    shadow(fix(), 500);
-    assert_shadow("0,2,4-6|0-4|1-5");
-    change((catalogue_change){.op = CATALOGUE_PRUNE, .experts = &gone, .n_experts = 1});
-    assert_shadow("0,2,4-6|0-1,3-4|1-5");
-    add(german());
-    assert_shadow("0,2,4-8|0-1,3-4|1-6");
-    change((catalogue_change){.op = CATALOGUE_PRUNE, .experts = &replaced, .n_experts = 1});
-    assert_null(catalogue_get_shadow(now));
-}
-
-static void the_set_on_trial_counts_among_those_that_live(void **state)
-{
-    char name[16];
-
-    (void)state;
-    shadow(german(), 500);
-    for (int i = 0; i < CATALOGUE_MAX_SETS - 2; i++) {
-        (void)snprintf(name, sizeof name, "n%d", i);
-        change((catalogue_change){.op = CATALOGUE_DEFINE, .word = name});
-    }
-    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_DEFINE, .word = "more"}), MOE_ERR_BUSY);
-    assert_ok(begin((catalogue_change){.op = CATALOGUE_REMOVE, .word = "german"}), why);
-    change((catalogue_change){.op = CATALOGUE_DEFINE, .word = "more"});
-    catalogue_pack p = german();
-    assert_int_equal(begin((catalogue_change){.op = CATALOGUE_ADD, .pack = &p, .is_shadow = true}), MOE_ERR_BUSY);
-}
-
-static void the_record_has_the_trial(void **state)
-{
-    catalogue_pack p = german();
-
-    (void)state;
-    shadow(p, 500);
-    assert_ok(begin((catalogue_change){.op = CATALOGUE_ADD, .pack = &p, .is_shadow = true, .share = 700}), why);
-    char *text = text_of(now);
-    catalogue *c = read_back(text, now);
-    char *again = text_of(c);
-    assert_string_equal(text, again);
-    assert_int_equal(catalogue_get_shadow(c)->share, 500);
-    assert_string_equal(catalogue_get_pending(c)->shadow, p.hash);
-    assert_int_equal(catalogue_get_pending(c)->share, 700);
-    assert_false(catalogue_pending_is_default(catalogue_get_pending(c)));
-    free(text);
-    free(again);
-    catalogue_unref(c);
 }
 
 static void a_catalogue_that_is_too_long_is_not_begun(void **state)
@@ -799,8 +524,6 @@ static void the_experts_of_all_packs_are_bounded(void **state)
     assert_contains(why.text, "the limit is 65536");
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -828,13 +551,6 @@ int main(void)
         TEST(a_set_is_read_of_a_file),
         TEST(a_checkpoint_may_route_to_some_of_its_experts),
         TEST(a_record_that_is_wrong_is_refused),
-        TEST(a_pack_on_trial_has_a_set_beside_the_default),
-        TEST(what_is_on_trial_is_promoted_or_removed),
-        TEST(one_pack_is_on_trial_at_a_time),
-        TEST(a_trial_that_is_given_up_leaves_the_one_before),
-        TEST(a_trial_follows_the_default),
-        TEST(the_set_on_trial_counts_among_those_that_live),
-        TEST(the_record_has_the_trial),
         TEST(a_catalogue_that_is_too_long_is_not_begun),
         TEST(the_experts_of_all_packs_are_bounded),
     };
