@@ -248,6 +248,7 @@ typedef struct cluster_state {
 const cluster_state *cluster_state_acquire(cluster *c);
 void cluster_state_release(const cluster_state *s);                             /* NULL is fine */
 const cluster_node *cluster_state_node(const cluster_state *s, const char *id); /* NULL: unknown */
+bool cluster_node_offers(const cluster_node *n, const char *hash);              /* a pack */
 
 /* What node i of the state has ready. told: NULL, or for each node of the state a bitmap of what it has told us itself,
  * which counts instead of its report here; NULL: nothing. Over the slots of the state's space or an older one. */

@@ -106,6 +106,19 @@ bool cluster_entry_complain(cluster_entry *e, const moe_error *err);
 void cluster_mirror_take_over(cluster_mirror *m, const cluster_mirror *old);
 void cluster_mirror_delete(cluster_mirror *m, const char *key, uint64_t revision);
 
+/* ------------------------------------------------------------------------------------------------ experts in records
+ * Of a layer, a string: ids and ranges of ids, ascending, separated by commas: "0-15,17". A range holds those of its ids that there
+ * are; ids that this member's space has not, yet, are left out. */
+void cluster_put_experts(moe_text *t, const router_space_layer *layer, bool (*in)(const void *ctx, uint32_t slot),
+                         const void *ctx);
+/* Hands every slot of such a string to `each`; false from it ends the reading. Errors, naming the key: MOE_ERR_CORRUPT. */
+MOE_NODISCARD moe_status cluster_read_experts(const moe_json *text, const char *key, const router_space_layer *layer,
+                                              bool (*each)(void *ctx, uint32_t slot), void *ctx, moe_error *err);
+/* A bitmap by slot, as an array with a string for each layer. Read: overwritten; *n_set bits are set. */
+void cluster_put_bitmap(moe_text *t, const char *key, const router_space *space, const uint64_t *bitmap);
+MOE_NODISCARD moe_status cluster_read_bitmap(const moe_json *json, const char *key, const router_space *space,
+                                             uint64_t *bitmap, uint32_t *n_set, moe_error *err);
+
 /* ------------------------------------------------------------------------------------------------ records
  * The JSON values, docs/etcd.md. Writers append to a text; readers refuse with MOE_ERR_CORRUPT or
  * MOE_ERR_INVALID_ARG. */

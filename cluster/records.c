@@ -363,107 +363,6 @@ moe_status cluster_read_controller(const char *value, size_t bytes, char id[ROUT
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------------ experts of a layer
- * A string: ids and ranges of ids, ascending, separated by commas: "0-15,17". A range holds those of its ids that there
- * are; ids that this member's space has not, yet, are left out. */
-typedef bool (*is_in)(const void *ctx, uint32_t slot);
-
-static void put_ids(moe_text *t, const router_space_layer *layer, is_in in, const void *ctx)
-{
-    const char *before = "";
-
-    moe_text_append(t, "\"", 1);
-    for (uint32_t i = 0, end; i < layer->n_experts; i = end) {
-        for (end = i; end < layer->n_experts && in(ctx, layer->slots[end]); end++) {
-        }
-        if (end == i) {
-            end++;
-            continue;
-        }
-        moe_text_printf(t, end - i > 1 ? "%s%d-%d" : "%s%d", before, layer->ids[i], layer->ids[end - 1]);
-        before = ",";
-    }
-    moe_text_append(t, "\"", 1);
-}
-
-/* Hands every slot of a list of one layer to `each`; false from it ends the reading. */
-static moe_status read_ids(const json_t *list, const char *key, const router_space_layer *layer,
-                           bool (*each)(void *ctx, uint32_t slot), void *ctx, moe_error *err)
-{
-    const char *at = json_string_value(list);
-    int32_t first, last = -1;
-    uint32_t place = 0;
-
-    if (at == NULL || strlen(at) != json_string_length(list)) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "%s: a layer's experts must be a string of ids and ranges", key);
-    }
-    while (*at != '\0') {
-        const char *next = router_ids_take(at, &first, &last);
-
-        if (next == NULL) {
-            return moe_fail(err, MOE_ERR_CORRUPT, "%s: \"%.24s\" must be ascending ids and ranges of ids", key, at);
-        }
-        for (; place < layer->n_experts && layer->ids[place] <= last; place++) {
-            if (layer->ids[place] >= first && !each(ctx, layer->slots[place])) {
-                return moe_fail(err, MOE_ERR_CORRUPT, "%s: expert %d is there twice, or no node's", key,
-                                layer->ids[place]);
-            }
-        }
-        at = next;
-    }
-    return MOE_OK;
-}
-
-/* ------------------------------------------------------------------------------------------------ bitmaps */
-static bool bit_is_set(const void *ctx, uint32_t slot)
-{
-    return router_bit(ctx, slot);
-}
-
-static void put_bitmap(moe_text *t, const char *key, const router_space *space, const uint64_t *bitmap)
-{
-    moe_text_printf(t, ",\"%s\":[", key);
-    for (uint32_t layer = 0; layer < router_space_n_layers(space); layer++) {
-        moe_text_printf(t, layer > 0 ? "," : "");
-        put_ids(t, router_space_at(space, layer), bit_is_set, bitmap);
-    }
-    moe_text_printf(t, "]");
-}
-
-typedef struct bits {
-    const router_space *space;
-    uint64_t *bitmap;
-    uint32_t n_set;
-} bits;
-
-static bool set_bit(void *ctx, uint32_t slot)
-{
-    bits *b = ctx;
-
-    router_bit_set(b->bitmap, slot);
-    b->n_set++;
-    return !router_space_expert(b->space, slot)->is_local;
-}
-
-static moe_status read_bitmap(const moe_json *json, const char *key, const router_space *space, uint64_t *bitmap,
-                              uint32_t *n_set, moe_error *err)
-{
-    const json_t *layers = json_object_get(json, key);
-    uint32_t n_layers = router_space_n_layers(space);
-    bits b = {.space = space, .bitmap = bitmap};
-    moe_status status = MOE_OK;
-
-    if (!json_is_array(layers) || json_array_size(layers) != n_layers) {
-        return moe_fail(err, MOE_ERR_CORRUPT, "%s: must be an array of %u layers", key, n_layers);
-    }
-    memset(bitmap, 0, router_space_words(space) * sizeof *bitmap);
-    for (uint32_t layer = 0; layer < n_layers && status == MOE_OK; layer++) {
-        status = read_ids(json_array_get(layers, layer), key, router_space_at(space, layer), set_bit, &b, err);
-    }
-    *n_set = b.n_set;
-    return status;
-}
-
 /* ------------------------------------------------------------------------------------------------ names */
 static void put_names(moe_text *t, const char *key, const cluster_ids *ids)
 {
@@ -503,10 +402,10 @@ void cluster_write_coordinator(moe_text *t, const router_space *of_settled, cons
     put_number(t, "epoch_applied", c->epoch_applied);
     if (c->settled != NULL) {
         put_number(t, "epoch_settled", c->epoch_settled);
-        put_bitmap(t, "settled", of_settled, c->settled);
+        cluster_put_bitmap(t, "settled", of_settled, c->settled);
     }
     if (c->used != NULL) {
-        put_bitmap(t, "used", of_used, c->used);
+        cluster_put_bitmap(t, "used", of_used, c->used);
     }
     if (missed->n > 0) {
         put_names(t, "missed", missed);
@@ -546,13 +445,13 @@ moe_status cluster_read_coordinator(const char *value, size_t bytes, const route
         status = get_failure(json, &c.failed, c.why, err);
     }
     if (status == MOE_OK && c.epoch_settled != 0 && bitmaps != NULL) {
-        status = read_bitmap(json, "settled", space, bitmaps, &n_set, err);
+        status = cluster_read_bitmap(json, "settled", space, bitmaps, &n_set, err);
         c.settled = bitmaps;
     }
     if (status == MOE_OK && bitmaps != NULL && json_object_get(json, "used") != NULL) {
         uint64_t *used = bitmaps + router_space_words(space);
 
-        status = read_bitmap(json, "used", space, used, &n_set, err);
+        status = cluster_read_bitmap(json, "used", space, used, &n_set, err);
         c.used = used;
     }
     if (missed != NULL) {
@@ -574,7 +473,7 @@ void cluster_write_ready(moe_text *t, const router_space *space, const cluster_r
     moe_text_printf(t, "{\"v\":1");
     put_incarnation(t, r->incarnation);
     put_number(t, "epoch", r->epoch);
-    put_bitmap(t, "experts", space, r->bitmap);
+    cluster_put_bitmap(t, "experts", space, r->bitmap);
     moe_text_printf(t, "}");
 }
 
@@ -592,7 +491,7 @@ moe_status cluster_read_ready(const char *value, size_t bytes, const router_spac
         status = get_number(json, "epoch", (int64_t)CLUSTER_MAX_EPOCH, false, &out->epoch, err);
     }
     if (status == MOE_OK) {
-        status = read_bitmap(json, "experts", space, out->bitmap, &out->n_ready, err);
+        status = cluster_read_bitmap(json, "experts", space, out->bitmap, &out->n_ready, err);
     }
     moe_json_free(json);
     return status;
@@ -730,7 +629,7 @@ static void put_owners(moe_text *t, const router_placement *p, const router_spac
     const uint32_t *nodes = router_placement_owners(p, like.slot, &n);
 
     moe_text_printf(t, "{\"experts\":");
-    put_ids(t, layer, has_owners_like, &like);
+    cluster_put_experts(t, layer, has_owners_like, &like);
     moe_text_printf(t, ",\"nodes\":[");
     for (size_t i = 0; i < n; i++) {
         moe_text_printf(t, "%s%u", i > 0 ? "," : "", nodes[i]);
@@ -828,7 +727,7 @@ moe_status cluster_read_layer(const char *value, size_t bytes, uint32_t layer, c
 
         status = read_nodes(json_object_get(entry, "nodes"), n_nodes, &e, err);
         if (status == MOE_OK) {
-            status = read_ids(json_object_get(entry, "experts"), "owners", experts, add_replicas, &e, err);
+            status = cluster_read_experts(json_object_get(entry, "experts"), "owners", experts, add_replicas, &e, err);
         }
     }
     moe_json_free(json);

@@ -528,6 +528,16 @@ const cluster_node *cluster_state_node(const cluster_state *s, const char *id)
     return NULL;
 }
 
+bool cluster_node_offers(const cluster_node *n, const char *hash)
+{
+    for (size_t i = 0; i < n->n_packs; i++) {
+        if (strcmp(n->packs[i].hash, hash) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Index of a placement's node among the state's; n_nodes: it is not there. */
 static void match_nodes(const cluster_state *s, const router_placement *p, size_t index[ROUTER_MAX_NODES])
 {

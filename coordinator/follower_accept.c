@@ -30,10 +30,8 @@ static follower_tried *find_tried(follower_accepting *a, const char *hash)
 static bool is_offered(const cluster_state *s, const char *hash)
 {
     for (size_t i = 0; i < s->n_nodes; i++) {
-        for (size_t j = 0; j < s->nodes[i].n_packs; j++) {
-            if (strcmp(s->nodes[i].packs[j].hash, hash) == 0) {
-                return true;
-            }
+        if (cluster_node_offers(&s->nodes[i], hash)) {
+            return true;
         }
     }
     return false;

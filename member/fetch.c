@@ -726,16 +726,6 @@ moe_status pack_fetch_run(const pack_fetch *f, pack **out, moe_error *err)
     return status;
 }
 
-static bool offers(const cluster_node *n, const char *hash)
-{
-    for (size_t i = 0; i < n->n_packs; i++) {
-        if (strcmp(n->packs[i].hash, hash) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 typedef struct named {
     const catalogue *in;
     const char *hash; /* of the pack that was just read */
@@ -757,7 +747,7 @@ moe_status pack_fetch_from(pack_fetch *f, const cluster_state *s, const char *ha
     f->nodes = nodes;
     f->n_nodes = 0;
     for (size_t i = 0; i < s->n_nodes; i++) {
-        if (offers(&s->nodes[i], hash) && (but_id == NULL || strcmp(s->nodes[i].id, but_id) != 0)) {
+        if (cluster_node_offers(&s->nodes[i], hash) && (but_id == NULL || strcmp(s->nodes[i].id, but_id) != 0)) {
             nodes[f->n_nodes++] = s->nodes[i].address;
         }
     }

@@ -56,6 +56,15 @@ def first_line(process):
         timer.cancel()
 
 
+def wait_for(what):
+    """The first value of a question that is one."""
+    end = time.monotonic() + WAIT_S
+    while not (value := what()):
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.05)
+    return value
+
+
 class Coordinator:
     """Starts PROGRAM --model DIR on a free port and waits for its READY line. Logs are kept in .log."""
 

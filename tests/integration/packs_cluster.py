@@ -14,10 +14,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import unittest
 
-from coordinator import WAIT_S, Coordinator, clean_env
+from coordinator import WAIT_S, Coordinator, clean_env, wait_for
 from members import Etcd, Process
 
 if shutil.which("etcd") is None:
@@ -32,14 +31,6 @@ IDS = ",".join(str((7 * i) % 60) for i in range(1, 25))
 def stored(etcd, key):
     kvs = etcd.post("kv/range", key=base64.b64encode(f"/conclave/default/{key}".encode()).decode()).get("kvs", [])
     return json.loads(base64.b64decode(kvs[0]["value"])) if kvs else None
-
-
-def wait_for(what):
-    end = time.monotonic() + WAIT_S
-    while not (value := what()):
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.05)
-    return value
 
 
 def digest_of(pack):

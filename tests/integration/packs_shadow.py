@@ -9,10 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import unittest
 
-from coordinator import WAIT_S, Coordinator, clean_env
+from coordinator import WAIT_S, Coordinator, clean_env, wait_for
 from members import Etcd, Process
 from pack_case import PackCase, run
 
@@ -29,14 +28,6 @@ def is_of_share(request_id, share):
         h = (h ^ byte) * 0x100000001b3 & MASK
     h = (h ^ h >> 33) * 0xff51afd7ed558ccd & MASK
     return (h ^ h >> 33) % 10000 < share * 10000
-
-
-def wait_for(what):
-    end = time.monotonic() + WAIT_S
-    while not (value := what()):
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.05)
-    return value
 
 
 class Shadow(PackCase):

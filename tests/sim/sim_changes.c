@@ -716,10 +716,8 @@ static void changes_are_done_or_undone_and_never_half(void **state)
     bool all = sim_run_seeds(LAST_SEED, run_seed);
     clean_up();
     print_message("%llu changes asked for: %llu done, %llu undone, %llu refused, of %llu nobody was told; %llu members "
-                  "killed, %llu "
-                  "files spoilt, %llu coordinators that cannot have the pack; %llu tokens, %llu with the pack, %llu "
-                  "streams taken up "
-                  "elsewhere\n",
+                  "killed, %llu files spoilt, %llu coordinators that cannot have the pack; %llu tokens, %llu with the "
+                  "pack, %llu streams taken up elsewhere\n",
                   (unsigned long long)total.changes, (unsigned long long)total.done, (unsigned long long)total.undone,
                   (unsigned long long)total.refused, (unsigned long long)total.unknown, (unsigned long long)total.kills,
                   (unsigned long long)total.spoilt, (unsigned long long)total.poor, (unsigned long long)total.tokens,
