@@ -196,7 +196,7 @@ static moe_status do_promote(work *w, moe_error *err)
     const catalogue_pack *p = catalogue_shadow_called(w->next, w->change->word);
 
     if (p == NULL) {
-        return moe_fail(err, MOE_ERR_NOT_FOUND, "pack \"%.80s\" is not in the shadow", w->change->word);
+        return moe_fail(err, MOE_ERR_NOT_FOUND, "pack \"%.80s\" is not on trial", w->change->word);
     }
     (void)snprintf(what(w), CATALOGUE_MAX_WHAT + 1, "promote %s %s", p->name, p->version);
     w->next->pending.target = router_set_ref(w->next->shadow.set);

@@ -36,12 +36,11 @@ moe_status catalogue_check_shadow(const catalogue *c, const catalogue_pack *p, u
                         CATALOGUE_ALL_REQUESTS);
     }
     if (other != NULL && other != p) {
-        return moe_fail(err, MOE_ERR_BUSY, "pack %s %s is in the shadow: promote or remove it first", other->name,
+        return moe_fail(err, MOE_ERR_BUSY, "pack %s %s is on trial: promote or remove it first", other->name,
                         other->version);
     }
     if (other != NULL && c->shadow.share == share) {
-        return moe_fail(err, MOE_ERR_EXISTS, "pack %s %s is in the shadow already, with that share", p->name,
-                        p->version);
+        return moe_fail(err, MOE_ERR_EXISTS, "pack %s %s is on trial already, with that share", p->name, p->version);
     }
     if (p->active) {
         return moe_fail(err, MOE_ERR_EXISTS, "pack %s %s is active", p->name, p->version);

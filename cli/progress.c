@@ -20,7 +20,8 @@ void cli_progress_show(void *ctx, size_t done, size_t total)
         return;
     }
     p->shown = hundredths;
-    fprintf(stderr, "%s%s %3zu %%  of %.1f MB%s", p->is_terminal ? "\r" : "", p->what, hundredths, (double)total / 1e6,
+    fprintf(stderr, "%s%s %3zu %%  of %.1f %s%s", p->is_terminal ? "\r" : "", p->what, hundredths,
+            (double)total / (total < 1000000 ? 1e3 : 1e6), total < 1000000 ? "KB" : "MB",
             p->is_terminal && hundredths < 100 ? "" : "\n");
     fflush(stderr);
 }

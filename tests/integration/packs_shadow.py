@@ -117,7 +117,7 @@ class Shadow(PackCase):
             removed = self.change(server, "packs", "remove", "olmoe-gqa")
             self.assertTrue(removed["shadow"] and removed["set_before"] == added["set_after"] and not removed.get("set_after"))
             self.assertIsNone(self.report(server))
-            self.assertIn("not in the shadow", self.ask(server, "packs", "promote", "olmoe-gqa", code=1))
+            self.assertIn("not on trial", self.ask(server, "packs", "promote", "olmoe-gqa", code=1))
             self.assertNotIn("conclave_shadow_requests_total", server.metrics())
             self.assertEqual(self.generate(server, "last", 0), before[0])
 
