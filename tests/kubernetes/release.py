@@ -98,7 +98,9 @@ class Release:
         return {pod["metadata"]["name"]: pod for pod in found if "deletionTimestamp" not in pod["metadata"]}
 
     def all_pods(self):
-        return get("pods", "-l", f"app.kubernetes.io/instance={self.name}")["items"]
+        """But that of `helm test`, which stays until the next test, also when the release is uninstalled."""
+        found = get("pods", "-l", f"app.kubernetes.io/instance={self.name}")["items"]
+        return [pod for pod in found if "helm.sh/hook" not in pod["metadata"].get("annotations", {})]
 
     def ready(self, component):
         """Names of the pods that are."""
