@@ -314,6 +314,9 @@ def upgrade(t):
         t.whole(2, 2)
     upgraded(t, "all options, two coordinators", merged(two, all_options), n_coordinators=2)
     with t.step("helm upgrade: one coordinator again"):
+        t.release.helm("upgrade", values=merged(values, all_options))
+        t.whole(2)
+    with t.step("helm upgrade: the first options", resumes=True):
         t.release.helm("upgrade")
         t.whole(2)
 
