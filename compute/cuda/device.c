@@ -539,6 +539,9 @@ static void device_close(compute_device *device)
     if (d->stream != NULL) {
         (void)cudaStreamSynchronize(d->stream);
     }
+    if (d->copies != NULL) {
+        (void)cudaStreamSynchronize(d->copies);
+    }
     cuda_memory_free(d->hidden);
     cuda_memory_free(d->counters);
     cuda_staging_close(d);
@@ -685,7 +688,7 @@ static moe_status module_open(uint32_t index, const compute_device_options *opti
     if (found.problem[0] != '\0') {
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "GPU %u: %s", index, found.problem);
     }
-    wanted = hidden_bytes + CUDA_SEGMENTS * CUDA_SEGMENT_BYTES + CUDA_DOWNLOAD_BYTES;
+    wanted = hidden_bytes + CUDA_SEGMENTS * CUDA_SEGMENT_BYTES + CUDA_PIECES * CUDA_PIECE_BYTES;
     d = found.free_bytes < wanted ? NULL : calloc(1, sizeof(*d));
     if (d == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "GPU %u: workspace of %zu bytes wanted, %llu free", index, wanted,

@@ -1,4 +1,4 @@
-/* The inside of a CUDA device: its stream, the way of host arrays to it, tickets. */
+/* The inside of a CUDA device: its streams, the way of host arrays to it and of rows from it, tickets. */
 #ifndef CONCLAVE_COMPUTE_CUDA_DEVICE_PRIV_H
 #define CONCLAVE_COMPUTE_CUDA_DEVICE_PRIV_H
 
@@ -11,23 +11,29 @@
 #define CUDA_SEGMENT_BYTES ((size_t)2 << 20)
 /* Tickets whose events are kept. An older one counts as reached when the one that took its place is. */
 #define CUDA_TICKETS 256
-/* Of downloads into memory that is not pinned, a piece at a time. */
-#define CUDA_DOWNLOAD_BYTES ((size_t)1 << 20)
+/* Rows go out in pieces: gathered on the device by the stream, copied to the host by another one meanwhile. So many pieces are under way at once: one that
+ * is gathered while another is copied would do, more of them let small answers queue up. Downloads into memory that is not pinned go a piece at a time. */
+#define CUDA_PIECES      4
+#define CUDA_PIECE_BYTES ((size_t)1 << 20)
 
 typedef struct cuda_device {
     compute_device base;
     compute_device_options options;
     int index;
     char place[COMPUTE_MAX_PLACE], name[128];
-    cudaStream_t stream;
-    moe_status failed; /* the first failure; every later answer is it */
+    cudaStream_t stream, copies; /* copies: pieces on their way to the host; events say what waits for what */
+    moe_status failed;           /* the first failure; every later answer is it */
 
     unsigned char *staging, *twin; /* [CUDA_SEGMENTS][segment_bytes], pinned and device */
     size_t segment_bytes, segment, used;
     cudaEvent_t segment_free[CUDA_SEGMENTS];
-    unsigned char *down, *down_twin; /* [CUDA_DOWNLOAD_BYTES] pinned; device: gathered rows */
-    cudaEvent_t tickets[CUDA_TICKETS];
-    compute_ticket ticket; /* the last one given */
+    unsigned char *down;   /* [CUDA_PIECE_BYTES] pinned */
+    unsigned char *pieces; /* [CUDA_PIECES][CUDA_PIECE_BYTES] on the device */
+    size_t piece;          /* the next one */
+    cudaEvent_t gathered;  /* the last piece */
+    cudaEvent_t piece_free[CUDA_PIECES];
+    cudaEvent_t tickets[CUDA_TICKETS]; /* on copies, behind all that stream had been given */
+    compute_ticket ticket;             /* the last one given */
 
     void *hidden;                  /* [max_ffn_rows][max_d_ff] class dtype: between the two products of an expert */
     unsigned long long *counters;  /* [2] on the device */

@@ -158,10 +158,18 @@ void cuda_note(cuda_device *d, cudaError_t e)
     moe_log(MOE_LOG_ERROR, "device %s has failed: %s", d->place, cudaGetErrorString(e));
 }
 
+/* copies goes on when stream has done what it was given until now. */
+static void join(cuda_device *d)
+{
+    cuda_note(d, cudaEventRecord(d->gathered, d->stream));
+    cuda_note(d, cudaStreamWaitEvent(d->copies, d->gathered, 0));
+}
+
+/* After a join. */
 static compute_ticket give_ticket(cuda_device *d)
 {
     d->ticket++;
-    cuda_note(d, cudaEventRecord(d->tickets[d->ticket % CUDA_TICKETS], d->stream));
+    cuda_note(d, cudaEventRecord(d->tickets[d->ticket % CUDA_TICKETS], d->copies));
     return d->ticket;
 }
 
@@ -199,9 +207,10 @@ moe_status cuda_op_sync(compute_device *device)
 
     cuda_note(d, cudaGetLastError());
     if (d->failed == MOE_OK) {
-        cuda_note(d, cudaStreamSynchronize(d->stream));
+        join(d);
+        (void)give_ticket(d);
     }
-    return d->failed;
+    return cuda_op_wait(device, d->ticket);
 }
 
 /* ------------------------------------------------------------------------------------------------ staging */
@@ -273,21 +282,33 @@ const void *cuda_send(cuda_device *d, const void *from, size_t bytes)
     return twin;
 }
 
+static bool events_open(cudaEvent_t *events, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (cudaEventCreateWithFlags(&events[i], cudaEventDisableTiming) != cudaSuccess) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void events_close(cudaEvent_t *events, size_t n)
+{
+    for (size_t i = 0; i < n && events[i] != NULL; i++) {
+        (void)cudaEventDestroy(events[i]);
+    }
+}
+
 moe_status cuda_staging_open(cuda_device *d)
 {
-    for (size_t i = 0; i < CUDA_SEGMENTS; i++) {
-        if (cudaEventCreateWithFlags(&d->segment_free[i], cudaEventDisableTiming) != cudaSuccess) {
-            return MOE_ERR_NO_MEMORY;
-        }
+    if (cudaStreamCreateWithFlags(&d->copies, cudaStreamNonBlocking) != cudaSuccess ||
+        !events_open(d->segment_free, CUDA_SEGMENTS) || !events_open(d->tickets, CUDA_TICKETS) ||
+        !events_open(d->piece_free, CUDA_PIECES) || !events_open(&d->gathered, 1)) {
+        return MOE_ERR_NO_MEMORY;
     }
-    for (size_t i = 0; i < CUDA_TICKETS; i++) {
-        if (cudaEventCreateWithFlags(&d->tickets[i], cudaEventDisableTiming) != cudaSuccess) {
-            return MOE_ERR_NO_MEMORY;
-        }
-    }
-    d->down = cuda_host_memory_alloc(CUDA_DOWNLOAD_BYTES);
-    d->down_twin = cuda_memory_alloc(d, CUDA_DOWNLOAD_BYTES);
-    if (d->down == NULL || d->down_twin == NULL) {
+    d->down = cuda_host_memory_alloc(CUDA_PIECE_BYTES);
+    d->pieces = cuda_memory_alloc(d, CUDA_PIECES * CUDA_PIECE_BYTES);
+    if (d->down == NULL || d->pieces == NULL) {
         return MOE_ERR_NO_MEMORY;
     }
     return segments_open(d, CUDA_SEGMENT_BYTES);
@@ -297,16 +318,13 @@ void cuda_staging_close(cuda_device *d)
 {
     segments_close(d);
     cuda_host_memory_free(d->down);
-    cuda_memory_free(d->down_twin);
-    for (size_t i = 0; i < CUDA_SEGMENTS; i++) {
-        if (d->segment_free[i] != NULL) {
-            (void)cudaEventDestroy(d->segment_free[i]);
-        }
-    }
-    for (size_t i = 0; i < CUDA_TICKETS; i++) {
-        if (d->tickets[i] != NULL) {
-            (void)cudaEventDestroy(d->tickets[i]);
-        }
+    cuda_memory_free(d->pieces);
+    events_close(d->segment_free, CUDA_SEGMENTS);
+    events_close(d->tickets, CUDA_TICKETS);
+    events_close(d->piece_free, CUDA_PIECES);
+    events_close(&d->gathered, 1);
+    if (d->copies != NULL) {
+        (void)cudaStreamDestroy(d->copies);
     }
 }
 
@@ -333,7 +351,7 @@ moe_status cuda_op_download(compute_device *device, void *to, const compute_mem 
     cuda_device *d = cuda_of(device);
 
     for (size_t done = 0; done < bytes && d->failed == MOE_OK;) {
-        size_t n = MOE_MIN(bytes - done, CUDA_DOWNLOAD_BYTES);
+        size_t n = MOE_MIN(bytes - done, CUDA_PIECE_BYTES);
 
         cuda_note(d,
                   cudaMemcpyAsync(d->down, (const unsigned char *)from + done, n, cudaMemcpyDeviceToHost, d->stream));
@@ -346,31 +364,56 @@ moe_status cuda_op_download(compute_device *device, void *to, const compute_mem 
     return cuda_op_sync(device);
 }
 
-/* Rows of `from`, dense: where they lie if they do so there, else gathered in down_twin, at most CUDA_DOWNLOAD_BYTES. NULL: the device has failed. */
-static const void *dense_rows(cuda_device *d, const compute_mem *from, const uint32_t *rows, size_t row_bytes, size_t n)
+/* Copied by this stream, so that `from` may change as soon as the call returns. */
+static bool gather_piece(cuda_device *d, unsigned char *piece, const compute_mem *from, const uint32_t *rows,
+                         size_t row_bytes, size_t n)
 {
-    const uint32_t *index;
+    const uint32_t *index = NULL;
 
-    if (rows == NULL || n == 1) {
-        return (const unsigned char *)from + (rows == NULL ? 0 : rows[0] * row_bytes);
+    if (rows != NULL && n > 1) {
+        index = cuda_send(d, rows, n * sizeof(*rows));
+        if (index == NULL) {
+            return false;
+        }
+        cuda_gather(piece, from, NULL, index, row_bytes, n, d->stream);
+        return true;
     }
-    index = cuda_send(d, rows, n * sizeof(*rows));
-    if (index == NULL) {
-        return NULL;
-    }
-    cuda_gather(d->down_twin, from, NULL, index, row_bytes, n, d->stream);
-    return d->down_twin;
+    cuda_note(d, cudaMemcpyAsync(piece, (const unsigned char *)from + (rows == NULL ? 0 : rows[0] * row_bytes),
+                                 n * row_bytes, cudaMemcpyDeviceToDevice, d->stream));
+    return d->failed == MOE_OK;
 }
 
 /* Pinned memory has the bytes when a later ticket is reached, any other when this returns. */
-static void copy_out(cuda_device *d, void *to, const void *from, size_t bytes, bool pinned)
+static void copy_out(cuda_device *d, void *to, size_t at, size_t bytes, bool pinned)
 {
+    const unsigned char *piece = d->pieces + at * CUDA_PIECE_BYTES;
+
     if (!pinned) {
-        (void)cuda_op_download(&d->base, to, from, bytes);
+        (void)cuda_op_download(&d->base, to, (const compute_mem *)(const void *)piece, bytes);
         return;
     }
-    cuda_note(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, d->stream));
+    join(d);
+    cuda_note(d, cudaMemcpyAsync(to, piece, bytes, cudaMemcpyDeviceToHost, d->copies));
+    cuda_note(d, cudaEventRecord(d->piece_free[at], d->copies));
     d->copied_bytes += bytes;
+}
+
+/* Row_bytes are at most a piece's. */
+static void rows_out(cuda_device *d, unsigned char *to, const compute_mem *from, const uint32_t *rows, size_t row_bytes,
+                     size_t n, bool pinned)
+{
+    size_t most = CUDA_PIECE_BYTES / row_bytes;
+
+    for (size_t i = 0; i < n && d->failed == MOE_OK; i += most) {
+        size_t m = MOE_MIN(n - i, most), at = d->piece;
+        const compute_mem *first = rows == NULL ? compute_at_const(from, i * row_bytes) : from;
+
+        d->piece = (at + 1) % CUDA_PIECES;
+        cuda_note(d, cudaStreamWaitEvent(d->stream, d->piece_free[at], 0));
+        if (gather_piece(d, d->pieces + at * CUDA_PIECE_BYTES, first, rows == NULL ? NULL : rows + i, row_bytes, m)) {
+            copy_out(d, to + i * row_bytes, at, m * row_bytes, pinned);
+        }
+    }
 }
 
 compute_ticket cuda_op_gather_out(compute_device *device, void *to, const compute_mem *from, const uint32_t *rows,
@@ -378,14 +421,15 @@ compute_ticket cuda_op_gather_out(compute_device *device, void *to, const comput
 {
     cuda_device *d = cuda_of(device);
     bool pinned = cuda_is_pinned(to, n * row_bytes);
-    size_t most = rows == NULL ? n : MOE_MAX(1, CUDA_DOWNLOAD_BYTES / row_bytes);
 
-    for (size_t i = 0; i < n && d->failed == MOE_OK; i += most) {
-        size_t m = MOE_MIN(n - i, most);
-        const void *dense = dense_rows(d, from, rows == NULL ? NULL : rows + i, row_bytes, m);
-
-        if (dense != NULL) {
-            copy_out(d, (unsigned char *)to + i * row_bytes, dense, m * row_bytes, pinned);
+    if (rows == NULL) { /* cut anywhere */
+        rows_out(d, to, from, NULL, 1, n * row_bytes, pinned);
+    } else if (row_bytes <= CUDA_PIECE_BYTES) {
+        rows_out(d, to, from, rows, row_bytes, n, pinned);
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            rows_out(d, (unsigned char *)to + i * row_bytes, compute_at_const(from, rows[i] * row_bytes), NULL, 1,
+                     row_bytes, pinned);
         }
     }
     cuda_note(d, cudaGetLastError());

@@ -168,6 +168,17 @@ static void run(const gpu &g, const char *what)
     }
 }
 
+/* s goes on when `of` has done what it was given. */
+static void let_wait(cudaStream_t s, cudaStream_t of)
+{
+    cudaEvent_t done;
+
+    (void)cudaEventCreateWithFlags(&done, 0);
+    (void)cudaEventRecord(done, of);
+    (void)cudaStreamWaitEvent(s, done, 0);
+    (void)cudaEventDestroy(done);
+}
+
 int fault_run(const char *what)
 {
     bool right = strncmp(what, "right ", 6) == 0;
@@ -200,19 +211,22 @@ int fault_run(const char *what)
         return 4;
     }
     cudaStream_t down = g.stream;
-    if (strcmp(name, "streams") == 0) {
-        cudaEvent_t done;
-
+    bool overtaken = strcmp(name, "overtaken copy") == 0;
+    if (strcmp(name, "streams") == 0 || overtaken) {
         down = g.other;
-        (void)cudaEventCreateWithFlags(&done, 0);
-        (void)cudaEventRecord(done, g.stream);
-        if (right) {
-            (void)cudaStreamWaitEvent(down, done, 0);
+        if (right || overtaken) {
+            let_wait(down, g.stream);
         }
-        (void)cudaEventDestroy(done);
     }
     bool mixed = strcmp(name, "pageable") == 0 && !right;
     (void)cudaMemcpyAsync(mixed ? pageable : g.host, g.out, N * 4, cudaMemcpyDeviceToHost, down);
+    if (overtaken) { /* what is copied out gets other values meanwhile */
+        if (right) {
+            let_wait(g.stream, down);
+        }
+        (void)cudaMemsetAsync(g.out, 0, N * 4, g.stream);
+        (void)cudaStreamSynchronize(g.stream);
+    }
     if (right || strcmp(name, "sync") != 0) {
         (void)cudaStreamSynchronize(down);
     }

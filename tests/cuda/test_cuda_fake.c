@@ -84,6 +84,7 @@ static const struct {
     {"pageable", "not inside a pinned allocation", false},
     {"source", NULL, false},
     {"streams", NULL, false},
+    {"overtaken copy", NULL, false},
     {"sync", NULL, false},
 };
 

@@ -29,6 +29,7 @@ enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDe
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 #define cudaHostAllocDefault   0x00u
 #define cudaStreamNonBlocking  0x01u
+#define cudaEventDefault       0x00u
 #define cudaEventDisableTiming 0x02u
 #define cudaEventBlockingSync  0x01u
 
@@ -59,6 +60,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventQuery(cudaEvent_t event);
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);
 
 #ifdef __cplusplus
 }

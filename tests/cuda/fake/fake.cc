@@ -41,7 +41,19 @@ namespace
 fake_config config = {FAKE_ASCENDING, FAKE_AT_ONCE, FAKE_LATE, 1, 0, 1};
 fake_counts counts;
 uint64_t random_state = 1;
+uint64_t clock_ns = 1;
+struct {
+    fake_failure what;
+    uint64_t left; /* 0: nothing fails */
+    bool broken;
+} failure;
 std::recursive_mutex lock;
+
+/* Whether this one of its kind is the one that fails. */
+bool fails(fake_failure what)
+{
+    return failure.left > 0 && failure.what == what && --failure.left == 0;
+}
 
 uint64_t random_u64()
 {
@@ -541,6 +553,7 @@ void kernel_run(const char *name, dim3 grid, dim3 block, size_t dynamic, size_t 
     here.block_dim = block;
     counts.kernels++;
     counts.blocks += n_blocks;
+    clock_ns += FAKE_KERNEL_NS + n_blocks;
 #if defined(FAKE_TSAN)
     main_tsan = __tsan_get_current_fiber();
 #endif
@@ -891,6 +904,9 @@ cudaError_t allocate(void **out, size_t bytes, bool device)
     size_t limit = config.memory_bytes == 0 ? (size_t)1 << 30 : config.memory_bytes;
 
     *out = nullptr;
+    if (failure.broken || fails(FAKE_ALLOCATION)) {
+        return fail(failure.broken ? cudaErrorIllegalAddress : cudaErrorMemoryAllocation);
+    }
     if (device && (bytes > limit || counts.device_bytes > limit - bytes)) {
         return fail(cudaErrorMemoryAllocation);
     }
@@ -921,9 +937,19 @@ void check_argument(const void *p, const char *kernel)
 /* ------------------------------------------------------------------------------------------------ streams */
 using namespace fake;
 
+/* What every call says once the device is broken. */
+#define FAKE_UNLESS_BROKEN()                                                                                           \
+    do {                                                                                                               \
+        if (failure.broken) {                                                                                          \
+            return fake::fail(cudaErrorIllegalAddress);                                                                \
+        }                                                                                                              \
+    } while (0)
+
 struct CUevent_st {
     cudaStream_t stream;
     uint64_t at; /* ends with this many operations of the stream; 0: not recorded */
+    bool timed;
+    std::shared_ptr<uint64_t> ns; /* when that was; outlives the event in what is queued */
 };
 
 struct CUstream_st {
@@ -961,6 +987,21 @@ void stream_push(cudaStream_t s, std::function<void()> op)
 
         stream_run(any, any->done + random_u64() % (any->queued - any->done + 1));
     }
+}
+
+/* Something that may fail. */
+void stream_work(cudaStream_t s, std::function<void()> op)
+{
+    bool bad = fails(FAKE_WORK);
+
+    stream_push(s, [=] {
+        failure.broken = failure.broken || bad;
+        if (!failure.broken) {
+            device_open(true);
+            op();
+            device_open(false);
+        }
+    });
 }
 
 void all_run()
@@ -1018,11 +1059,11 @@ void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t 
         (void)fail(cudaErrorInvalidConfiguration);
         return;
     }
-    stream_push(stream, [=] {
-        device_open(true);
-        kernel_run(name, grid, block, shared, allowed, f);
-        device_open(false);
-    });
+    if (failure.broken || fails(FAKE_LAUNCH)) {
+        (void)fail(failure.broken ? cudaErrorIllegalAddress : cudaErrorInvalidConfiguration);
+        return;
+    }
+    stream_work(stream, [=] { kernel_run(name, grid, block, shared, allowed, f); });
 }
 } // namespace fake
 
@@ -1041,6 +1082,21 @@ void fake_read_counts(fake_counts *out)
     std::lock_guard<std::recursive_mutex> g(fake::lock);
 
     *out = counts;
+}
+
+void fake_fail(fake_failure what, uint64_t nth)
+{
+    std::lock_guard<std::recursive_mutex> g(fake::lock);
+
+    failure = {what, nth, false};
+    last_error = cudaSuccess;
+}
+
+uint64_t fake_clock_ns(void)
+{
+    std::lock_guard<std::recursive_mutex> g(fake::lock);
+
+    return clock_ns;
 }
 
 const char *cudaGetErrorString(cudaError_t e)
@@ -1062,7 +1118,7 @@ const char *cudaGetErrorString(cudaError_t e)
 cudaError_t cudaGetLastError(void)
 {
     std::lock_guard<std::recursive_mutex> g(fake::lock);
-    cudaError_t e = last_error;
+    cudaError_t e = failure.broken ? cudaErrorIllegalAddress : last_error;
 
     last_error = cudaSuccess;
     return e;
@@ -1140,13 +1196,13 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
     if (b == nullptr || b->device != from_device) {
         refuse("a copy of %zu bytes from %p, which is not inside %s allocation", bytes, from, from_device ? "a device" : "a pinned");
     }
+    FAKE_UNLESS_BROKEN();
     if (kind == cudaMemcpyDeviceToHost) {
         memset(to, 0xff, bytes);
     }
-    stream_push(stream, [=] {
-        device_open(true);
+    stream_work(stream, [=] {
         memmove(to, from, bytes);
-        device_open(false);
+        clock_ns += FAKE_COPY_NS + bytes;
     });
     return cudaSuccess;
 }
@@ -1159,10 +1215,10 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
     if (a == nullptr || !a->device) {
         refuse("%zu bytes at %p are set, which are not inside a device allocation", bytes, to);
     }
-    stream_push(stream, [=] {
-        device_open(true);
+    FAKE_UNLESS_BROKEN();
+    stream_work(stream, [=] {
         memset(to, value, bytes);
-        device_open(false);
+        clock_ns += FAKE_COPY_NS + bytes;
     });
     return cudaSuccess;
 }
@@ -1197,13 +1253,13 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
 
     counts.host_waits += s->done < s->queued;
     stream_run(s, s->queued);
+    FAKE_UNLESS_BROKEN();
     return cudaSuccess;
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags)
 {
-    (void)flags;
-    *out = new CUevent_st{nullptr, 0};
+    *out = new CUevent_st{nullptr, 0, (flags & cudaEventDisableTiming) == 0, nullptr};
     return cudaSuccess;
 }
 
@@ -1217,8 +1273,13 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
     std::lock_guard<std::recursive_mutex> g(fake::lock);
 
+    FAKE_UNLESS_BROKEN();
+    std::shared_ptr<uint64_t> ns = std::make_shared<uint64_t>(0);
+
+    stream_push(s, [=] { *ns = clock_ns; });
     e->stream = s;
     e->at = s->queued;
+    e->ns = ns;
     return cudaSuccess;
 }
 
@@ -1235,6 +1296,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags)
     cudaStream_t of = e->stream;
     uint64_t at = e->at;
 
+    FAKE_UNLESS_BROKEN();
     (void)flags;
     stream_push(s, [=] { event_run(of, at); });
     return cudaSuccess;
@@ -1246,6 +1308,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
 
     counts.host_waits += e->stream != nullptr && e->stream->done < e->at;
     event_run(e->stream, e->at);
+    FAKE_UNLESS_BROKEN();
     return cudaSuccess;
 }
 
@@ -1257,6 +1320,22 @@ cudaError_t cudaEventQuery(cudaEvent_t e)
     if (e->stream != nullptr && e->stream->done < e->at) {
         stream_run(e->stream, e->stream->done + 1);
     }
+    FAKE_UNLESS_BROKEN();
     return e->stream != nullptr && e->stream->done < e->at ? cudaErrorNotReady : cudaSuccess;
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
+{
+    std::lock_guard<std::recursive_mutex> g(fake::lock);
+
+    FAKE_UNLESS_BROKEN();
+    if (!from->timed || !to->timed || from->ns == nullptr || to->ns == nullptr) {
+        return fake::fail(cudaErrorInvalidResourceHandle);
+    }
+    if (*from->ns == 0 || *to->ns == 0) {
+        return fake::fail(cudaErrorNotReady);
+    }
+    *ms = (float)((double)(int64_t)(*to->ns - *from->ns) * 1e-6);
+    return cudaSuccess;
 }
 }

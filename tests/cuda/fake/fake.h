@@ -10,6 +10,8 @@
  *   copies     Asynchronous copies into shared memory complete at once, by seed, or as late as they may; until somebody waits for them their
  *              target is poisoned and filled with 0xff.
  *   streams    What is queued runs at once, by seed, or when it is waited for; the target of a copy to the host is 0xff until then.
+ *   time       Events have the time of a clock that only the device moves: by kernels, their blocks, and copied bytes. It is the same in every run.
+ *   failures   Asked for, the n-th allocation, launch, or whatever else was queued fails; after the last kind every call says so.
  *   limits     1024 threads, 48 KB of shared memory (227 KB where the kernel asked), grids, alignment.
  *   floats     FTZ and DAZ are set while a kernel runs, as -ftz=true does.
  *
@@ -36,6 +38,17 @@ typedef struct fake_config {
 } fake_config;
 
 void fake_configure(const fake_config *config);
+
+/* Counted from the call: the nth of its kind fails. nth 0: nothing does, and a broken device is whole again. */
+typedef enum {
+    FAKE_ALLOCATION, /* of the device's memory, or pinned: there is none */
+    FAKE_LAUNCH,     /* is refused */
+    FAKE_WORK /* a kernel, a copy or a setting of memory, when it runs: it and all that comes later is not done */
+} fake_failure;
+void fake_fail(fake_failure what, uint64_t nth);
+uint64_t fake_clock_ns(void);
+#define FAKE_KERNEL_NS 1000u /* and one for every block */
+#define FAKE_COPY_NS   500u  /* and one for every byte */
 
 typedef struct fake_counts {
     uint64_t kernels, blocks, copies, late_copies; /* late: copies that were pending when nothing else could run */

@@ -1,0 +1,133 @@
+/* The host's part of the CUDA device on the fake GPU: what has to wait for what, what is measured, and what becomes of it when memory, a launch or
+ * the GPU itself fails. */
+#include "tests/unit/test_compute_devices.h"
+
+#define N_SEEDS 40
+
+static compute_device *open_device(const fake_config *config)
+{
+    const compute_device_options o = {.numeric_class = COMPUTE_CLASS_F32_1,
+                                      .max_rows = 64,
+                                      .max_ffn_rows = 64,
+                                      .max_d_ff = 64,
+                                      .max_context = 64,
+                                      .max_routed_rows = 64};
+    compute_device *d;
+    moe_error err;
+
+    fake_configure(config);
+    assert_ok(conclave_compute_module()->open(0, &o, &d, &err), err);
+    return d;
+}
+
+/* Seed 0: everything as late as may be. */
+static fake_config some_order(uint64_t seed)
+{
+    return (fake_config){.order = FAKE_ASCENDING,
+                         .copies = FAKE_AT_ONCE,
+                         .streams = seed == 0 ? FAKE_LATE : FAKE_BY_SEED,
+                         .seed = seed,
+                         .n_devices = 1};
+}
+
+static void poll(compute_device *d, compute_ticket t)
+{
+    moe_status status;
+
+    while ((status = d->ops->reached(d, t)) == MOE_ERR_BUSY) {
+    }
+    assert_int_equal(status, MOE_OK);
+}
+
+/* ------------------------------------------------------------------------------------------------ order */
+enum { ROWS = 9, WIDTH = 33, ROUNDS = 13 }; /* more rounds than there are pieces */
+
+static void assert_round(const float *got, size_t n, size_t round)
+{
+    for (size_t i = 0; i < n * WIDTH; i++) {
+        if (got[i] != (float)(round + 1)) {
+            fail_msg("value %zu of round %zu is %g", i, round, (double)got[i]);
+        }
+    }
+}
+
+/* x changes again and again while its rows are on their way; every frame has the x of its round when its ticket is reached. */
+static void rows_on_their_way_are_those_of_their_round(void **state)
+{
+    const uint32_t some[] = {7, 0, 3};
+
+    (void)state;
+    for (uint64_t seed = 0; seed < N_SEEDS; seed++) {
+        fake_config config = some_order(seed);
+        compute_device *d = open_device(&config);
+        compute_mem *x = d->ops->alloc(d, ROWS * WIDTH * 4), *y = d->ops->alloc(d, ROWS * WIDTH * 4);
+        float *frames[ROUNDS], ones[ROWS * WIDTH];
+        compute_ticket tickets[ROUNDS];
+
+        for (size_t i = 0; i < MOE_COUNT(ones); i++) {
+            ones[i] = 1.0f;
+        }
+        d->ops->upload(d, y, ones, sizeof ones);
+        for (size_t r = 0; r < ROUNDS; r++) {
+            size_t n = r % 2 == 0 ? ROWS : MOE_COUNT(some);
+
+            frames[r] = compute_host_alloc(d, sizeof ones);
+            assert_non_null(frames[r]);
+            d->ops->add(d, x, y, ROWS * WIDTH);
+            tickets[r] = d->ops->gather_out(d, frames[r], x, r % 2 == 0 ? NULL : some, WIDTH * 4, n);
+        }
+        d->ops->clamp(d, x, 0.0f, ROWS * WIDTH);
+        for (size_t r = 0; r < ROUNDS; r++) {
+            poll(d, tickets[r]);
+            assert_round(frames[r], r % 2 == 0 ? ROWS : MOE_COUNT(some), r);
+            compute_host_free(d, frames[r], sizeof ones);
+        }
+        d->ops->free(d, x);
+        d->ops->free(d, y);
+        compute_close(d);
+    }
+}
+
+/* More than the ring holds goes up before anything is waited for. */
+static void what_goes_up_is_what_it_was(void **state)
+{
+    enum { N = 12, VALUES = 300000 };
+    float *host = malloc(VALUES * sizeof *host);
+
+    (void)state;
+    assert_non_null(host);
+    for (uint64_t seed = 0; seed < 3; seed++) {
+        fake_config config = some_order(seed);
+        compute_device *d = open_device(&config);
+        compute_mem *x[N];
+
+        for (size_t i = 0; i < N; i++) {
+            x[i] = d->ops->alloc(d, VALUES * sizeof *host);
+            assert_non_null(x[i]);
+            for (size_t v = 0; v < VALUES; v++) {
+                host[v] = (float)i;
+            }
+            d->ops->upload(d, x[i], host, VALUES * sizeof *host);
+        }
+        for (size_t i = 0; i < N; i++) {
+            float *got = take(d, x[i], VALUES * sizeof *host);
+
+            for (size_t v = 0; v < VALUES; v++) {
+                if (got[v] != (float)i) {
+                    fail_msg("value %zu of upload %zu is %g", v, i, (double)got[v]);
+                }
+            }
+            free(got);
+        }
+        compute_close(d);
+    }
+    free(host);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_on_their_way_are_those_of_their_round),
+                                       cmocka_unit_test(what_goes_up_is_what_it_was)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
