@@ -199,8 +199,10 @@ typedef struct compute_counters {
 typedef struct compute_report {
     uint64_t memory_bytes, free_bytes; /* of the whole device; free: for any process */
     uint64_t used_bytes;               /* by this device's buffers and weights */
-    uint64_t kernel_ns, copy_ns;       /* since it was opened: computing; copying to and from the host */
-    uint64_t copied_bytes;             /* both ways */
+    /* Since it was opened, of what has been waited for: from the first to the last of what was queued between two tickets,
+     * with what goes up for it; rows on their way to the host. The two overlap. */
+    uint64_t kernel_ns, copy_ns;
+    uint64_t copied_bytes; /* both ways */
 } compute_report;
 
 /* A point in what a device was given: 0 is always reached. Later tickets are reached later. */

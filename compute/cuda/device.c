@@ -161,7 +161,7 @@ static void embed(compute_device *device, compute_mem *out, const compute_mem *t
     const int32_t *on_device = n == 0 ? NULL : cuda_send(d, ids, n * sizeof(*ids));
 
     if (on_device != NULL) {
-        cuda_embed((float *)(void *)out, table, cuda_dtype_of(table_dtype), width, on_device, n, d->stream);
+        cuda_embed((float *)(void *)out, table, cuda_dtype_of(table_dtype), width, on_device, n, cuda_queue(d));
         launched(d);
     }
 }
@@ -171,9 +171,9 @@ static void to_class(compute_device *device, compute_mem *out, const compute_mem
     cuda_device *d = cuda_of(device);
 
     if (cuda_is_bf16(device)) {
-        cuda_to_bf16((uint16_t *)(void *)out, (const float *)(const void *)x, n, d->stream);
+        cuda_to_bf16((uint16_t *)(void *)out, (const float *)(const void *)x, n, cuda_queue(d));
     } else if (n > 0 && out != x) {
-        cuda_note(d, cudaMemcpyAsync(out, x, n * sizeof(float), cudaMemcpyDeviceToDevice, d->stream));
+        cuda_note(d, cudaMemcpyAsync(out, x, n * sizeof(float), cudaMemcpyDeviceToDevice, cuda_queue(d)));
     }
     launched(d);
 }
@@ -185,7 +185,7 @@ static void rms_norm(compute_device *device, compute_mem *out, compute_mem *roun
 
     MOE_ASSERT(stride >= width && width > 0);
     cuda_rms_norm((float *)(void *)out, rounded, cuda_is_bf16(device), (const float *)(const void *)x, stride,
-                  (const float *)(const void *)gain, eps, width, n, d->stream);
+                  (const float *)(const void *)gain, eps, width, n, cuda_queue(d));
     launched(d);
 }
 
@@ -196,13 +196,13 @@ static void layer_norm(compute_device *device, compute_mem *out, compute_mem *ro
 
     MOE_ASSERT(width > 0);
     cuda_layer_norm((float *)(void *)out, rounded, cuda_is_bf16(device), (const float *)(const void *)x,
-                    (const float *)(const void *)gain, (const float *)(const void *)bias, eps, width, n, d->stream);
+                    (const float *)(const void *)gain, (const float *)(const void *)bias, eps, width, n, cuda_queue(d));
     launched(d);
 }
 
 static void unit_norm(compute_device *device, compute_mem *x, size_t width, size_t n)
 {
-    cuda_unit_norm((float *)(void *)x, width, n, cuda_of(device)->stream);
+    cuda_unit_norm((float *)(void *)x, width, n, cuda_queue(cuda_of(device)));
     launched(cuda_of(device));
 }
 
@@ -211,22 +211,22 @@ static void activate(compute_device *device, compute_mem *x, compute_activation 
     cuda_device *d = cuda_of(device);
 
     if (kind == COMPUTE_ACT_TANH) {
-        cuda_tanh((float *)(void *)x, count, d->stream);
+        cuda_tanh((float *)(void *)x, count, cuda_queue(d));
     } else {
-        cuda_gelu_erf((float *)(void *)x, count, d->stream);
+        cuda_gelu_erf((float *)(void *)x, count, cuda_queue(d));
     }
     launched(d);
 }
 
 static void clamp(compute_device *device, compute_mem *x, float bound, size_t count)
 {
-    cuda_clamp((float *)(void *)x, bound, count, cuda_of(device)->stream);
+    cuda_clamp((float *)(void *)x, bound, count, cuda_queue(cuda_of(device)));
     launched(cuda_of(device));
 }
 
 static void add(compute_device *device, compute_mem *x, const compute_mem *y, size_t n)
 {
-    cuda_add((float *)(void *)x, (const float *)(const void *)y, n, cuda_of(device)->stream);
+    cuda_add((float *)(void *)x, (const float *)(const void *)y, n, cuda_queue(cuda_of(device)));
     launched(cuda_of(device));
 }
 
@@ -237,7 +237,7 @@ static void gather(compute_device *device, compute_mem *out, const compute_mem *
     const uint32_t *on_device = n == 0 ? NULL : cuda_send(d, index, n * sizeof(*index));
 
     if (on_device != NULL) {
-        cuda_gather(out, x, NULL, on_device, width * sizeof(float), n, d->stream);
+        cuda_gather(out, x, NULL, on_device, width * sizeof(float), n, cuda_queue(d));
         launched(d);
     }
 }
@@ -257,7 +257,8 @@ static void combine(compute_device *device, compute_mem *x, const compute_mem *r
     const uint32_t *counts = n_picks == NULL ? NULL : bundle_add(&b, n_picks, counts_bytes);
 
     bundle_send(&b);
-    cuda_combine((float *)(void *)x, results, results_dtype == COMPUTE_BF16, on_device, counts, k, width, n, d->stream);
+    cuda_combine((float *)(void *)x, results, results_dtype == COMPUTE_BF16, on_device, counts, k, width, n,
+                 cuda_queue(d));
     launched(d);
 }
 
@@ -278,10 +279,10 @@ static void local_expert(compute_device *device, compute_mem *out, const compute
     bundle_send(&b);
     if (gate == NULL) {
         cuda_gather(out, x, to, from, width * compute_dtype_bytes(compute_class_dtype(device->numeric_class)), n_rows,
-                    d->stream);
+                    cuda_queue(d));
     } else {
         cuda_constant_expert(out, x, cuda_is_bf16(device), (const float *)(const void *)gate,
-                             (const float *)(const void *)constant, from, to, n_rows, width, d->stream);
+                             (const float *)(const void *)constant, from, to, n_rows, width, cuda_queue(d));
     }
     launched(d);
 }
@@ -292,7 +293,7 @@ static void rope(compute_device *device, compute_mem *x, const compute_mem *tabl
 {
     MOE_ASSERT(head_dim % 2 == 0);
     cuda_rope((float *)(void *)x, (const float *)(const void *)table, n_heads, head_dim, s->on_device, s->n,
-              cuda_of(device)->stream);
+              cuda_queue(cuda_of(device)));
     launched(cuda_of(device));
 }
 
@@ -308,7 +309,7 @@ static void kv_store(compute_device *device, compute_mem *kv, const compute_kv_s
 
     MOE_ASSERT(shape->dtype == compute_class_dtype(device->numeric_class) && (v == NULL) == shape->shared);
     cuda_kv_store((unsigned char *)kv + layer_at(shape, layer), &p, (const float *)(const void *)k,
-                  (const float *)(const void *)v, s->n, cuda_of(device)->stream);
+                  (const float *)(const void *)v, s->n, cuda_queue(cuda_of(device)));
     launched(cuda_of(device));
 }
 
@@ -319,7 +320,7 @@ static void attention(compute_device *device, compute_mem *out, const compute_me
 
     MOE_ASSERT(shape->dtype == compute_class_dtype(device->numeric_class) && n_heads % shape->n_kv_heads == 0);
     cuda_attention((float *)(void *)out, q, (const unsigned char *)kv + layer_at(shape, layer), &p, n_heads,
-                   (float)(1.0 / sqrt((double)shape->head_dim)), s->n, cuda_of(device)->stream);
+                   (float)(1.0 / sqrt((double)shape->head_dim)), s->n, cuda_queue(cuda_of(device)));
     launched(cuda_of(device));
 }
 
@@ -332,7 +333,7 @@ static void stick_attention(compute_device *device, compute_mem *out, const comp
     MOE_ASSERT(shape->dtype == compute_class_dtype(device->numeric_class) && n_heads % shape->n_kv_heads == 0);
     cuda_stick_attention((float *)(void *)out, q, (const unsigned char *)kv + layer_at(shape, layer), &p, n_heads,
                          (float)(1.0 / sqrt((double)shape->head_dim)), d->options.full_scan, d->counters, s->n,
-                         d->stream);
+                         cuda_queue(d));
     launched(d);
 }
 
@@ -354,7 +355,7 @@ static void multiply(compute_device *device, compute_mem *out, const compute_mem
                                   .bias = (const float *)(const void *)bias,
                                   .x_stride = w->n_in,
                                   .out_stride = w->n_out},
-                  d->stream);
+                  cuda_queue(d));
     launched(d);
 }
 
@@ -418,7 +419,7 @@ static void matmul_routed(compute_device *device, compute_mem *out, const comput
                                   .out_rows = out_rows_at,
                                   .x_stride = groups[0].w->n_in,
                                   .out_stride = groups[0].w->n_out},
-                  d->stream);
+                  cuda_queue(d));
     launched(d);
 }
 
@@ -491,7 +492,7 @@ static void expert_ffn(compute_device *device, compute_mem *out, const compute_m
                       .out_stride = s.d_ff,
                       .gated = s.gated};
 
-    cuda_multiply(&p, d->stream);
+    cuda_multiply(&p, cuda_queue(d));
     p.target = CUDA_TO_CLASS;
     p.groups = down_at;
     p.max_outputs = s.d_model;
@@ -502,7 +503,7 @@ static void expert_ffn(compute_device *device, compute_mem *out, const compute_m
     p.x_stride = s.d_ff;
     p.out_stride = s.d_model;
     p.gated = false;
-    cuda_multiply(&p, d->stream);
+    cuda_multiply(&p, cuda_queue(d));
     launched(d);
 }
 
@@ -515,7 +516,7 @@ static void read_counters(compute_device *device, compute_counters *out)
     *out = (compute_counters){.stick_keys_seen = seen[0], .stick_keys_skipped = seen[1]};
 }
 
-/* Any thread. What kernels and copies take is not measured yet: zeroes. */
+/* Any thread. */
 static void report(compute_device *device, compute_report *out)
 {
     cuda_device *d = cuda_of(device);
@@ -528,6 +529,8 @@ static void report(compute_device *device, compute_report *out)
     *out = (compute_report){.memory_bytes = total,
                             .free_bytes = free_bytes,
                             .used_bytes = cuda_memory_used(d->index),
+                            .kernel_ns = d->kernel_ns,
+                            .copy_ns = d->copy_ns,
                             .copied_bytes = d->copied_bytes};
 }
 

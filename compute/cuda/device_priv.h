@@ -16,6 +16,14 @@
 #define CUDA_PIECES      4
 #define CUDA_PIECE_BYTES ((size_t)1 << 20)
 
+/* A ticket's events. What the stream is given between two tickets is a burst: it has been idle before, or goes on. */
+typedef struct cuda_mark {
+    cudaEvent_t began, computed; /* the burst, on stream */
+    cudaEvent_t copied;          /* before the first copy out, on copies */
+    cudaEvent_t done;            /* the ticket: on copies, behind all that stream had been given */
+    bool burst, copies;          /* there were some */
+} cuda_mark;
+
 typedef struct cuda_device {
     compute_device base;
     compute_device_options options;
@@ -30,14 +38,14 @@ typedef struct cuda_device {
     unsigned char *down;   /* [CUDA_PIECE_BYTES] pinned */
     unsigned char *pieces; /* [CUDA_PIECES][CUDA_PIECE_BYTES] on the device */
     size_t piece;          /* the next one */
-    cudaEvent_t gathered;  /* the last piece */
     cudaEvent_t piece_free[CUDA_PIECES];
-    cudaEvent_t tickets[CUDA_TICKETS]; /* on copies, behind all that stream had been given */
-    compute_ticket ticket;             /* the last one given */
+    cuda_mark marks[CUDA_TICKETS]; /* of the last tickets, and of the next one */
+    compute_ticket ticket;         /* the last one given */
+    compute_ticket timed;          /* the last one whose times are counted */
 
-    void *hidden;                  /* [max_ffn_rows][max_d_ff] class dtype: between the two products of an expert */
-    unsigned long long *counters;  /* [2] on the device */
-    _Atomic uint64_t copied_bytes; /* written by the device's thread; report reads it from any */
+    void *hidden;                 /* [max_ffn_rows][max_d_ff] class dtype: between the two products of an expert */
+    unsigned long long *counters; /* [2] on the device */
+    _Atomic uint64_t kernel_ns, copy_ns, copied_bytes; /* written by the device's thread; report reads them from any */
 } cuda_device;
 
 struct compute_step {
@@ -65,6 +73,8 @@ void *cuda_host_memory_alloc(size_t bytes);
 void cuda_host_memory_free(void *p);
 bool cuda_is_pinned(const void *p, size_t bytes);
 uint64_t cuda_memory_used(int index);
+/* The stream, for what is queued now: a burst begins if none has. */
+cudaStream_t cuda_queue(cuda_device *d);
 /* Keeps the first failure. */
 void cuda_note(cuda_device *d, cudaError_t e);
 /* Room in the ring for an op's host arrays, to be written and sent at once: to the twin, *device_out, or anywhere. NULL: the device has failed. */

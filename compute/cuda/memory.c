@@ -158,19 +158,65 @@ void cuda_note(cuda_device *d, cudaError_t e)
     moe_log(MOE_LOG_ERROR, "device %s has failed: %s", d->place, cudaGetErrorString(e));
 }
 
+static cuda_mark *mark_of(cuda_device *d, compute_ticket t)
+{
+    return &d->marks[t % CUDA_TICKETS];
+}
+
+cudaStream_t cuda_queue(cuda_device *d)
+{
+    cuda_mark *m = mark_of(d, d->ticket + 1);
+
+    if (!m->burst) {
+        m->burst = true;
+        cuda_note(d, cudaEventRecord(m->began, d->stream));
+    }
+    return d->stream;
+}
+
 /* copies goes on when stream has done what it was given until now. */
 static void join(cuda_device *d)
 {
-    cuda_note(d, cudaEventRecord(d->gathered, d->stream));
-    cuda_note(d, cudaStreamWaitEvent(d->copies, d->gathered, 0));
+    cuda_mark *m = mark_of(d, d->ticket + 1);
+
+    cuda_note(d, cudaEventRecord(m->computed, d->stream));
+    cuda_note(d, cudaStreamWaitEvent(d->copies, m->computed, 0));
 }
 
 /* After a join. */
 static compute_ticket give_ticket(cuda_device *d)
 {
+    cuda_mark *next;
+
     d->ticket++;
-    cuda_note(d, cudaEventRecord(d->tickets[d->ticket % CUDA_TICKETS], d->copies));
+    cuda_note(d, cudaEventRecord(mark_of(d, d->ticket)->done, d->copies));
+    next = mark_of(d, d->ticket + 1);
+    next->burst = next->copies = false;
     return d->ticket;
+}
+
+static uint64_t ns_between(cudaEvent_t from, cudaEvent_t to)
+{
+    float ms = 0.0f;
+
+    if (cudaEventElapsedTime(&ms, from, to) != cudaSuccess) {
+        (void)cudaGetLastError(); /* a time that is not known is no failure of the device */
+    }
+    return (uint64_t)((double)ms * 1e6 + 0.5);
+}
+
+/* Of a ticket that is reached, and those before it. A mark that was used again meanwhile has lost its times. */
+static void count_times(cuda_device *d, compute_ticket t)
+{
+    if (d->ticket >= CUDA_TICKETS) {
+        d->timed = MOE_MAX(d->timed, d->ticket + 1 - CUDA_TICKETS);
+    }
+    while (d->timed < t) {
+        const cuda_mark *m = mark_of(d, ++d->timed);
+
+        d->kernel_ns += m->burst ? ns_between(m->began, m->computed) : 0;
+        d->copy_ns += m->copies ? ns_between(m->copied, m->done) : 0;
+    }
 }
 
 moe_status cuda_op_reached(compute_device *device, compute_ticket t)
@@ -182,11 +228,12 @@ moe_status cuda_op_reached(compute_device *device, compute_ticket t)
     if (d->failed != MOE_OK || t == 0) {
         return d->failed;
     }
-    e = cudaEventQuery(d->tickets[t % CUDA_TICKETS]);
+    e = cudaEventQuery(mark_of(d, t)->done);
     if (e == cudaErrorNotReady) {
         return MOE_ERR_BUSY;
     }
     cuda_note(d, e);
+    count_times(d, t);
     return d->failed;
 }
 
@@ -196,7 +243,8 @@ moe_status cuda_op_wait(compute_device *device, compute_ticket t)
 
     MOE_ASSERT(t <= d->ticket);
     if (d->failed == MOE_OK && t != 0) {
-        cuda_note(d, cudaEventSynchronize(d->tickets[t % CUDA_TICKETS]));
+        cuda_note(d, cudaEventSynchronize(mark_of(d, t)->done));
+        count_times(d, t);
     }
     return d->failed;
 }
@@ -265,7 +313,7 @@ void *cuda_stage(cuda_device *d, size_t bytes, void **device_out)
 void cuda_stage_send(cuda_device *d, void *to, const void *staged, size_t bytes)
 {
     if (bytes > 0) {
-        cuda_note(d, cudaMemcpyAsync(to, staged, bytes, cudaMemcpyHostToDevice, d->stream));
+        cuda_note(d, cudaMemcpyAsync(to, staged, bytes, cudaMemcpyHostToDevice, cuda_queue(d)));
         d->copied_bytes += bytes;
     }
 }
@@ -282,10 +330,10 @@ const void *cuda_send(cuda_device *d, const void *from, size_t bytes)
     return twin;
 }
 
-static bool events_open(cudaEvent_t *events, size_t n)
+static bool events_open(cudaEvent_t *events, size_t n, unsigned flags)
 {
     for (size_t i = 0; i < n; i++) {
-        if (cudaEventCreateWithFlags(&events[i], cudaEventDisableTiming) != cudaSuccess) {
+        if (cudaEventCreateWithFlags(&events[i], flags) != cudaSuccess) {
             return false;
         }
     }
@@ -299,11 +347,36 @@ static void events_close(cudaEvent_t *events, size_t n)
     }
 }
 
+static bool marks_open(cuda_device *d)
+{
+    for (size_t i = 0; i < CUDA_TICKETS; i++) {
+        cuda_mark *m = &d->marks[i];
+
+        if (!events_open(&m->began, 1, cudaEventDefault) || !events_open(&m->computed, 1, cudaEventDefault) ||
+            !events_open(&m->copied, 1, cudaEventDefault) || !events_open(&m->done, 1, cudaEventDefault)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void marks_close(cuda_device *d)
+{
+    for (size_t i = 0; i < CUDA_TICKETS; i++) {
+        cuda_mark *m = &d->marks[i];
+
+        events_close(&m->began, 1);
+        events_close(&m->computed, 1);
+        events_close(&m->copied, 1);
+        events_close(&m->done, 1);
+    }
+}
+
 moe_status cuda_staging_open(cuda_device *d)
 {
     if (cudaStreamCreateWithFlags(&d->copies, cudaStreamNonBlocking) != cudaSuccess ||
-        !events_open(d->segment_free, CUDA_SEGMENTS) || !events_open(d->tickets, CUDA_TICKETS) ||
-        !events_open(d->piece_free, CUDA_PIECES) || !events_open(&d->gathered, 1)) {
+        !events_open(d->segment_free, CUDA_SEGMENTS, cudaEventDisableTiming) ||
+        !events_open(d->piece_free, CUDA_PIECES, cudaEventDisableTiming) || !marks_open(d)) {
         return MOE_ERR_NO_MEMORY;
     }
     d->down = cuda_host_memory_alloc(CUDA_PIECE_BYTES);
@@ -320,9 +393,8 @@ void cuda_staging_close(cuda_device *d)
     cuda_host_memory_free(d->down);
     cuda_memory_free(d->pieces);
     events_close(d->segment_free, CUDA_SEGMENTS);
-    events_close(d->tickets, CUDA_TICKETS);
     events_close(d->piece_free, CUDA_PIECES);
-    events_close(&d->gathered, 1);
+    marks_close(d);
     if (d->copies != NULL) {
         (void)cudaStreamDestroy(d->copies);
     }
@@ -353,8 +425,8 @@ moe_status cuda_op_download(compute_device *device, void *to, const compute_mem 
     for (size_t done = 0; done < bytes && d->failed == MOE_OK;) {
         size_t n = MOE_MIN(bytes - done, CUDA_PIECE_BYTES);
 
-        cuda_note(d,
-                  cudaMemcpyAsync(d->down, (const unsigned char *)from + done, n, cudaMemcpyDeviceToHost, d->stream));
+        cuda_note(
+            d, cudaMemcpyAsync(d->down, (const unsigned char *)from + done, n, cudaMemcpyDeviceToHost, cuda_queue(d)));
         if (cuda_op_sync(device) == MOE_OK) {
             memcpy((unsigned char *)to + done, d->down, n);
         }
@@ -375,11 +447,11 @@ static bool gather_piece(cuda_device *d, unsigned char *piece, const compute_mem
         if (index == NULL) {
             return false;
         }
-        cuda_gather(piece, from, NULL, index, row_bytes, n, d->stream);
+        cuda_gather(piece, from, NULL, index, row_bytes, n, cuda_queue(d));
         return true;
     }
     cuda_note(d, cudaMemcpyAsync(piece, (const unsigned char *)from + (rows == NULL ? 0 : rows[0] * row_bytes),
-                                 n * row_bytes, cudaMemcpyDeviceToDevice, d->stream));
+                                 n * row_bytes, cudaMemcpyDeviceToDevice, cuda_queue(d)));
     return d->failed == MOE_OK;
 }
 
@@ -393,6 +465,11 @@ static void copy_out(cuda_device *d, void *to, size_t at, size_t bytes, bool pin
         return;
     }
     join(d);
+    cuda_mark *m = mark_of(d, d->ticket + 1);
+    if (!m->copies) {
+        m->copies = true;
+        cuda_note(d, cudaEventRecord(m->copied, d->copies));
+    }
     cuda_note(d, cudaMemcpyAsync(to, piece, bytes, cudaMemcpyDeviceToHost, d->copies));
     cuda_note(d, cudaEventRecord(d->piece_free[at], d->copies));
     d->copied_bytes += bytes;
@@ -459,7 +536,7 @@ void cuda_op_scatter_in(compute_device *device, compute_mem *to, const void *fro
         memcpy(staged + index_at, rows + i, m * sizeof(*rows));
         cuda_stage_send(d, twin, staged, bytes);
         cuda_gather(to, twin, (const uint32_t *)(const void *)((unsigned char *)twin + index_at), NULL, row_bytes, m,
-                    d->stream);
+                    cuda_queue(d));
         i += m;
     }
     cuda_note(d, cudaGetLastError());

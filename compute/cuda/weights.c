@@ -52,7 +52,7 @@ static moe_status pack(cuda_device *d, const compute_weight *w, cuda_kind kind, 
                                    .tile_step = step,
                                    .tile_first = first,
                                    .input_major = w->input_major},
-                  d->stream);
+                  cuda_queue(d));
     }
     return cuda_op_sync(&d->base);
 }

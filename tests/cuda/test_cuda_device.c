@@ -1,5 +1,6 @@
 /* The host's part of the CUDA device on the fake GPU: what has to wait for what, what is measured, and what becomes of it when memory, a launch or
  * the GPU itself fails. */
+#include "compute/cuda/device_priv.h"
 #include "tests/unit/test_compute_devices.h"
 
 #define N_SEEDS 40
@@ -124,10 +125,81 @@ static void what_goes_up_is_what_it_was(void **state)
     free(host);
 }
 
+/* ------------------------------------------------------------------------------------------------ times */
+static compute_report report_of(compute_device *d)
+{
+    compute_report r;
+
+    d->ops->report(d, &r);
+    return r;
+}
+
+/* The fake's clock moves by what the device does alone: all of it is counted, once, as computing or as copying out, and nothing of what another device
+ * did in between. */
+static void what_the_device_did_is_counted_once(void **state)
+{
+    const fake_config config = {
+        .order = FAKE_ASCENDING, .copies = FAKE_AT_ONCE, .streams = FAKE_AT_ONCE, .seed = 1, .n_devices = 1};
+    compute_device *d = open_device(&config), *other = open_device(&config);
+    compute_mem *x = d->ops->alloc(d, ROWS * WIDTH * 4), *y = other->ops->alloc(other, ROWS * WIDTH * 4);
+    float *frame = compute_host_alloc(d, ROWS * WIDTH * 4);
+    uint64_t ran = 0, copied = 0;
+
+    (void)state;
+    assert_int_equal(d->ops->sync(d), MOE_OK);
+    const compute_report before = report_of(d);
+    for (size_t r = 0; r < 2 * CUDA_TICKETS; r++) { /* the marks are used again */
+        uint64_t began = fake_clock_ns();
+        d->ops->add(d, x, x, ROWS * WIDTH);
+        d->ops->clamp(d, x, 1.0f, ROWS * WIDTH);
+        compute_ticket t = d->ops->gather_out(d, frame, x, NULL, WIDTH * 4, ROWS);
+
+        ran += fake_clock_ns() - began;
+        copied += FAKE_COPY_NS + ROWS * WIDTH * 4;
+        other->ops->add(other, y, y, ROWS * WIDTH);
+        if (r % 100 == 99) {
+            assert_int_equal(d->ops->wait(d, t), MOE_OK);
+            assert_int_equal(report_of(d).copy_ns - before.copy_ns, copied);
+            assert_int_equal(report_of(d).kernel_ns - before.kernel_ns, ran - copied);
+        }
+    }
+    compute_host_free(d, frame, ROWS * WIDTH * 4);
+    d->ops->free(d, x);
+    other->ops->free(other, y);
+    compute_close(other);
+    compute_close(d);
+}
+
+/* Nobody waits in order to measure: what is not done yet counts later. */
+static void measuring_waits_for_nothing(void **state)
+{
+    fake_config config = some_order(0);
+    compute_device *d = open_device(&config);
+    compute_mem *x = d->ops->alloc(d, ROWS * WIDTH * 4);
+    float *frame = compute_host_alloc(d, ROWS * WIDTH * 4);
+    fake_counts before, after;
+
+    (void)state;
+    assert_int_equal(d->ops->sync(d), MOE_OK);
+    const compute_report start = report_of(d);
+    fake_read_counts(&before);
+    d->ops->add(d, x, x, ROWS * WIDTH);
+    compute_ticket t = d->ops->gather_out(d, frame, x, NULL, WIDTH * 4, ROWS);
+    assert_int_equal(report_of(d).kernel_ns, start.kernel_ns);
+    poll(d, t);
+    fake_read_counts(&after);
+    assert_int_equal(after.host_waits, before.host_waits);
+    assert_true(report_of(d).kernel_ns > start.kernel_ns && report_of(d).copy_ns > start.copy_ns);
+    compute_host_free(d, frame, ROWS * WIDTH * 4);
+    d->ops->free(d, x);
+    compute_close(d);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_on_their_way_are_those_of_their_round),
-                                       cmocka_unit_test(what_goes_up_is_what_it_was)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_the_device_did_is_counted_once), cmocka_unit_test(measuring_waits_for_nothing),
+        cmocka_unit_test(rows_on_their_way_are_those_of_their_round), cmocka_unit_test(what_goes_up_is_what_it_was)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
