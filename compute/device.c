@@ -53,11 +53,55 @@ static moe_status check_module(const compute_module *m, const char *file, moe_er
                         "%.200s is of another release: device interface %u, this program (%s) has %u", file,
                         m != NULL ? m->abi : 0, MOE_VERSION, own.abi);
     }
+    if (m->kind == NULL || m->probe == NULL || m->open == NULL) {
+        return moe_fail(err, MOE_ERR_UNSUPPORTED, "%.200s: half a module: it has no %s", file,
+                        m->kind == NULL    ? "kind"
+                        : m->probe == NULL ? "probe"
+                                           : "open");
+    }
     if (strcmp(m->kind, own.kind) != 0) {
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "%.200s: a module of the device \"%.32s\", not of %s", file, m->kind,
                         own.kind);
     }
     return MOE_OK;
+}
+
+/* A table with a hole would end the process at the first step that needs the op. */
+static moe_status check_ops(const compute_ops *ops, const char *place, moe_error *err)
+{
+    const char *missing = NULL;
+
+#define NEEDED_OWN            true
+#define NEEDED_QUEUED         true
+#define NEEDED_FETCHED        true
+#define NEEDED_HOST           true
+#define NEEDED_ASKED          true
+#define NEEDED_OPTIONAL       false
+#define NEEDED_OPTIONAL_ASKED false
+#define COMPUTE_OP(kind, result, name, parameters, arguments)                                                          \
+    missing = NEEDED_##kind && ops->name == NULL ? #name : missing;
+#include "compute/ops.h"
+    return missing == NULL
+               ? MOE_OK
+               : moe_fail(err, MOE_ERR_UNSUPPORTED, "device %s: its module has no op \"%s\"", place, missing);
+}
+
+static moe_status open_device(const compute_module *m, uint32_t index, const compute_device_options *options,
+                              compute_device **out, moe_error *err)
+{
+    compute_device *d = NULL;
+    moe_status status = m->open(index, options, &d, err);
+
+    if (status != MOE_OK) {
+        return status;
+    }
+    status = check_ops(d->ops, d->place, err);
+    if (status == MOE_OK) {
+        *out = d;
+    } else if (d->ops->close != NULL) {
+        compute_close(d);
+    }
+    return status;
 }
 
 static moe_status load_module(const char *file, const compute_module **out, moe_error *err)
@@ -267,7 +311,7 @@ moe_status compute_open(const char *name, const compute_device_options *options,
         return status != MOE_OK ? status : compute_open(found.place, options, out, err);
     }
     status = open_module(NULL, &m, err);
-    return status == MOE_OK ? m->open(index, options, out, err) : status;
+    return status == MOE_OK ? open_device(m, index, options, out, err) : status;
 }
 
 /* ------------------------------------------------------------------------------------------------ host memory */
