@@ -195,11 +195,139 @@ static void measuring_waits_for_nothing(void **state)
     compute_close(d);
 }
 
+/* ------------------------------------------------------------------------------------------------ failures */
+static fake_counts held(void)
+{
+    fake_counts c;
+
+    fake_read_counts(&c);
+    return c;
+}
+
+static moe_status try_open(compute_device **out, moe_error *err)
+{
+    const compute_device_options o = {
+        .numeric_class = COMPUTE_CLASS_F32_1, .max_rows = 4, .max_ffn_rows = 4, .max_d_ff = 64, .max_context = 64};
+
+    return conclave_compute_module()->open(0, &o, out, err);
+}
+
+/* Whichever allocation fails, nothing is left of it. */
+static void a_device_that_lacks_memory_is_refused_with_the_bytes(void **state)
+{
+    fake_config config = some_order(1);
+    moe_status status = MOE_ERR_NO_MEMORY;
+
+    (void)state;
+    fake_configure(&config);
+    for (uint64_t nth = 1; status != MOE_OK; nth++) {
+        fake_counts before = held();
+        compute_device *d = NULL;
+        moe_error err = {""};
+
+        fake_fail(FAKE_ALLOCATION, nth);
+        status = try_open(&d, &err);
+        fake_fail(FAKE_ALLOCATION, 0);
+        if (status != MOE_OK) {
+            assert_int_equal(status, MOE_ERR_NO_MEMORY);
+            assert_contains(err.text, "bytes wanted, ");
+            assert_contains(err.text, " free");
+        }
+        compute_close(d);
+        assert_int_equal(held().device_bytes, before.device_bytes);
+        assert_int_equal(held().pinned_bytes, before.pinned_bytes);
+        assert_true(nth < 20);
+    }
+    compute_device *d = NULL;
+    moe_error err = {""};
+    config.memory_bytes = held().device_bytes + 12345;
+    fake_configure(&config);
+    assert_int_equal(try_open(&d, &err), MOE_ERR_NO_MEMORY);
+    assert_contains(err.text, " bytes wanted, 12345 free");
+}
+
+/* Too little memory for an expert is an answer: the device goes on. */
+static void an_expert_that_finds_no_memory_leaves_nothing_behind(void **state)
+{
+    fake_config config = some_order(1);
+    compute_device *d = open_device(&config);
+    float *w = any_values(1, 64 * 40, false);
+    const compute_weight up = {w, COMPUTE_F32, 40, 64, false}, down = {w, COMPUTE_F32, 64, 40, false};
+    moe_status status = MOE_ERR_NO_MEMORY;
+
+    (void)state;
+    for (uint64_t nth = 1; status != MOE_OK; nth++) {
+        size_t before = held().device_bytes;
+        compute_expert *e = NULL;
+
+        fake_fail(FAKE_ALLOCATION, nth);
+        status = d->ops->expert_open(d, COMPUTE_FFN_SWIGLU, &up, &up, &down, COMPUTE_PACKED, &e);
+        fake_fail(FAKE_ALLOCATION, 0);
+        assert_true(status == MOE_OK || status == MOE_ERR_NO_MEMORY);
+        assert_int_equal(d->ops->sync(d), MOE_OK);
+        d->ops->expert_close(d, e);
+        assert_int_equal(held().device_bytes, before);
+        assert_true(nth < 20);
+    }
+    free(w);
+    compute_close(d);
+}
+
+/* A GPU that fails anywhere between an upload and the rows' way out: the ticket says so, or the rows are right. */
+static void rows_of_a_gpu_that_failed_are_not_there(void **state)
+{
+    const fake_failure kinds[] = {FAKE_LAUNCH, FAKE_WORK};
+    const uint32_t some[] = {2, 0};
+
+    (void)state;
+    for (size_t k = 0; k < MOE_COUNT(kinds); k++) {
+        bool failed = true;
+
+        for (uint64_t nth = 1; failed; nth++) {
+            fake_config config = some_order(nth % 4);
+            compute_device *d = open_device(&config);
+            compute_mem *x = d->ops->alloc(d, ROWS * WIDTH * 4), *y = d->ops->alloc(d, ROWS * WIDTH * 4);
+            float *frame = compute_host_alloc(d, ROWS * WIDTH * 4), ones[ROWS * WIDTH];
+
+            for (size_t i = 0; i < MOE_COUNT(ones); i++) {
+                ones[i] = 1.0f;
+            }
+            assert_int_equal(d->ops->sync(d), MOE_OK);
+            fake_fail(kinds[k], nth);
+            d->ops->upload(d, y, ones, sizeof ones);
+            d->ops->add(d, x, y, ROWS * WIDTH);
+            compute_ticket t = d->ops->gather_out(d, frame, x, some, WIDTH * 4, MOE_COUNT(some));
+            moe_status status = MOE_ERR_BUSY;
+
+            while (status == MOE_ERR_BUSY) {
+                status = d->ops->reached(d, t);
+            }
+            failed = status != MOE_OK;
+            if (!failed) {
+                assert_round(frame, MOE_COUNT(some), 0);
+            }
+            assert_int_equal(d->ops->wait(d, t), status);
+            fake_fail(kinds[k], 0); /* but the device has failed for good */
+            assert_int_equal(d->ops->download(d, ones, x, sizeof ones) == MOE_OK, !failed);
+            compute_host_free(d, frame, ROWS * WIDTH * 4);
+            d->ops->free(d, x);
+            d->ops->free(d, y);
+            compute_close(d);
+            assert_true(nth < 20 && (failed || nth > 1));
+        }
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_the_device_did_is_counted_once), cmocka_unit_test(measuring_waits_for_nothing),
-        cmocka_unit_test(rows_on_their_way_are_those_of_their_round), cmocka_unit_test(what_goes_up_is_what_it_was)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_device_that_lacks_memory_is_refused_with_the_bytes),
+                                       cmocka_unit_test(an_expert_that_finds_no_memory_leaves_nothing_behind),
+                                       cmocka_unit_test(rows_of_a_gpu_that_failed_are_not_there),
+
+                                       cmocka_unit_test(what_the_device_did_is_counted_once),
+                                       cmocka_unit_test(measuring_waits_for_nothing),
+                                       cmocka_unit_test(rows_on_their_way_are_those_of_their_round),
+                                       cmocka_unit_test(what_goes_up_is_what_it_was)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
