@@ -1,5 +1,5 @@
 if(NOT TARGET moe_transport_net)
   return()
 endif()
-moe_test(hostile_peer SOURCES hostile_peer.c ../sim/world.c LIBS moe_exchange moe_expert_node moe_transport_net moe_wire LABELS integration)
+moe_test(hostile_peer LIBS moe_test_world moe_transport_net LABELS integration)
 set_tests_properties(hostile_peer PROPERTIES ENVIRONMENT "UCX_MEM_EVENTS=n")
