@@ -1,7 +1,7 @@
-# moe_library(name SOURCES ... PUBLIC libs PRIVATE libs): one folder, one static library.
+# moe_library(name SOURCES ... PUBLIC libs PRIVATE libs): one folder, one static library. Built where a program of the preset links it.
 function(moe_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
-  add_library(${name} STATIC ${ARG_SOURCES})
+  add_library(${name} STATIC EXCLUDE_FROM_ALL ${ARG_SOURCES})
   target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR})
   target_link_libraries(${name} PUBLIC ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE} moe_flags)
 endfunction()
@@ -13,13 +13,13 @@ function(moe_program name)
   target_link_libraries(${name} PRIVATE ${ARG_LIBS} moe_flags)
 endfunction()
 
-# What tests have of their own: the quickest linker that is there, as every preset links some two hundred of them; and under
-# sanitizers little optimisation, which is for the libraries under test.
+# What tests have of their own: the quickest linker that is there, as every preset links some two hundred of them; and little
+# optimisation, which is for the libraries under test.
 function(moe_test_flags name)
   if(MOE_HAS_GOLD)
     target_link_options(${name} PRIVATE -fuse-ld=gold)
   endif()
-  if(MOE_SANITIZE MATCHES "address|thread")
+  if(CMAKE_BUILD_TYPE STREQUAL "RelWithDebInfo")
     target_compile_options(${name} PRIVATE -O1 -g1)
   endif()
   if(name IN_LIST MOE_TESTS_ALONE)

@@ -31,7 +31,7 @@ add_custom_command(
   VERBATIM)
 
 # Generated code is not held to the warnings of ours.
-add_library(moe_proto_api STATIC ${api_sources} ${api_c}/api_descriptors.c)
+add_library(moe_proto_api STATIC EXCLUDE_FROM_ALL ${api_sources} ${api_c}/api_descriptors.c)
 target_compile_options(moe_proto_api PRIVATE -w)
 target_include_directories(moe_proto_api SYSTEM PUBLIC ${api_c})
 target_link_libraries(moe_proto_api PUBLIC PkgConfig::PROTOBUF_C)

@@ -21,9 +21,9 @@ run() { # preset, further ctest arguments
 
 echo "== format"
 tools/format_check.sh
-run release -LE threads
+run release
 if [ "${TEST_SANITIZERS:-1}" = 1 ]; then
-    run asan -LE threads
-    run tsan -LE "integration|family"
+    run asan
+    run tsan
 fi
 echo "== all configurations passed"

@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TRIES 600 /* of 0.1 s */
+#define TRIES 3000 /* of 0.02 s */
 
 static int shell(const char *format, ...) MOE_PRINTF(1, 2);
 static int shell(const char *format, ...)
@@ -84,8 +84,8 @@ static void run_etcd(const etcd_server *s, const char *peer)
     (void)snprintf(initial, sizeof initial, "test=%s", peer);
     const char *const more[] = {"--listen-client-urls", s->url,  "--advertise-client-urls",       s->url,
                                 "--listen-peer-urls",   peer,    "--initial-advertise-peer-urls", peer,
-                                "--initial-cluster",    initial, "--heartbeat-interval",          "500",
-                                "--election-timeout",   "5000"};
+                                "--initial-cluster",    initial, "--heartbeat-interval",          "20",
+                                "--election-timeout",   "200"}; /* alone, it waits that long before it elects itself */
     for (size_t i = 0; i < MOE_COUNT(more); i++) {
         args[n++] = more[i];
     }
@@ -117,7 +117,7 @@ void etcd_server_start(etcd_server *s)
         (void)dup2(log, 2);
         run_etcd(s, peer);
     }
-    const struct timespec pause = {.tv_nsec = 100000000};
+    const struct timespec pause = {.tv_nsec = 20000000};
     for (int i = 0; i < TRIES; i++) {
         if (strstr(etcd_server_post(s, "maintenance/status", "{}", NULL), "\"leader\"") != NULL) {
             return;

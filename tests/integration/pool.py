@@ -1,6 +1,7 @@
 """Coordinators and expert nodes over UCX, with a real etcd: the same answers as from one process, bit for bit.
 
-Usage: pool.py CONCLAVE COORDINATOR NODE MAKE_CHECKPOINT VECTORS [unittest arguments]
+Usage: pool.py CONCLAVE COORDINATOR NODE MAKE_CHECKPOINT VECTORS [--share I/N | unittest arguments]
+With --share, every Nth test, from the Ith: the N shares are all of them.
 """
 import base64
 import concurrent.futures
@@ -1011,5 +1012,10 @@ class Pool(unittest.TestCase):
         self.stop_nodes()
 
 
+def share(which):
+    first, n = map(int, which.split("/"))
+    return [f"Pool.{name}" for name in unittest.TestLoader().getTestCaseNames(Pool)[first - 1::n]]
+
+
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0]] + sys.argv[6:])
+    unittest.main(argv=[sys.argv[0]] + (share(sys.argv[7]) if sys.argv[6:7] == ["--share"] else sys.argv[6:]))

@@ -8,6 +8,8 @@
 
 #if defined(__SANITIZE_THREAD__)
 #define LAST_SEED 9 /* ten times slower, and only one thread to look at */
+#elif defined(__SANITIZE_ADDRESS__)
+#define LAST_SEED 29
 #else
 #define LAST_SEED 99
 #endif

@@ -2,11 +2,11 @@
  * out. */
 #include "tests/unit/test_compute_devices.h"
 
-/* ThreadSanitizer is to see who shares what, not every shape, and the fake GPU is slow: of the cases that only bits depend on
- * they take each so many. */
+/* ThreadSanitizer is to see who shares what, not every shape, AddressSanitizer the ends of memory, and the fake GPU is slow: of
+ * the cases that only bits depend on they take each so many. */
 #if defined(TEST_CUDA_FAKE) && (defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__))
 #define EVERY 16u
-#elif defined(__SANITIZE_THREAD__) || defined(TEST_CUDA_FAKE)
+#elif defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || defined(TEST_CUDA_FAKE)
 #define EVERY 4u
 #else
 #define EVERY 1u
