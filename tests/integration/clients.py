@@ -179,7 +179,7 @@ class Go(Case):
     def test_the_example_builds_with_what_debian_has_and_streams(self):
         out = os.path.join(self.folder, "go")
         built = subprocess.run([os.path.join(EXAMPLES, "go", "build.sh"), out], capture_output=True, encoding="utf-8", timeout=BUILD_S,
-                               env={"GOCACHE": os.path.join(tempfile.gettempdir(), "conclave-test-go-cache"), **os.environ})
+                               env={"GOCACHE": os.path.join(os.environ.get("XDG_CACHE_HOME", self.folder), "go-build"), **os.environ})
         if built.returncode == 77:
             self.skipTest(built.stderr.strip())
         self.assertEqual(built.returncode, 0, built.stderr)

@@ -5,6 +5,45 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+/* Those that are open. What a test leaves behind when it fails is removed when its process ends. */
+static struct {
+    pid_t pid; /* a child that is forked off ends without this */
+    char paths[32][sizeof((test_folder *)NULL)->path];
+} open_folders;
+
+static int remove_one(const char *path, const struct stat *info, int type, struct FTW *where)
+{
+    (void)info;
+    (void)type;
+    (void)where;
+    return remove(path);
+}
+
+static int remove_all(const char *path)
+{
+    return nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void remove_what_is_left(void)
+{
+    for (size_t i = 0; open_folders.pid == getpid() && i < MOE_COUNT(open_folders.paths); i++) {
+        if (open_folders.paths[i][0] != '\0') {
+            (void)remove_all(open_folders.paths[i]);
+        }
+    }
+}
+
+static void note(const char *was, const char *is)
+{
+    for (size_t i = 0; i < MOE_COUNT(open_folders.paths); i++) {
+        if (strcmp(open_folders.paths[i], was) == 0) {
+            (void)snprintf(open_folders.paths[i], sizeof open_folders.paths[i], "%s", is);
+            return;
+        }
+    }
+    fail_msg("more than %zu folders are open, or %s is not", MOE_COUNT(open_folders.paths), was);
+}
+
 void test_folder_open(test_folder *folder)
 {
     const char *parent = getenv("TMPDIR");
@@ -15,19 +54,17 @@ void test_folder_open(test_folder *folder)
     assert_true((size_t)snprintf(folder->path, sizeof folder->path, "%s/conclave-test-XXXXXX", parent) <
                 sizeof folder->path);
     assert_non_null(mkdtemp(folder->path));
-}
-
-static int remove_one(const char *path, const struct stat *info, int type, struct FTW *where)
-{
-    (void)info;
-    (void)type;
-    (void)where;
-    return remove(path);
+    if (open_folders.pid == 0) {
+        open_folders.pid = getpid();
+        assert_int_equal(atexit(remove_what_is_left), 0);
+    }
+    note("", folder->path);
 }
 
 void test_folder_close(test_folder *folder)
 {
-    assert_int_equal(nftw(folder->path, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+    assert_int_equal(remove_all(folder->path), 0);
+    note(folder->path, "");
 }
 
 const char *test_folder_path(const test_folder *folder, const char *name)
