@@ -127,20 +127,42 @@ static uint64_t wall_ms(const cluster *c)
     return c->o.wall_ms != NULL ? c->o.wall_ms(c->o.ctx) : cluster_now(c) / 1000000;
 }
 
+/* What nodes have that stay. */
+static void mark_held(const cluster *c, uint64_t *bitmap)
+{
+    const cluster_state *s = &c->state->s;
+
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        const cluster_node *n = &s->nodes[i];
+
+        for (size_t w = 0; !n->draining && !cluster_is_lost(c, n) && w < router_space_words(s->space); w++) {
+            bitmap[w] |= n->ready[w];
+        }
+    }
+}
+
+/* Experts of former defaults stay where they are, so that an undo loads nothing; they are not loaded anew when their last
+ * owner goes: the pack may have gone with it, and then a node would wait for it and not be ready. */
 uint64_t *cluster_wanted(const cluster *c)
 {
     const cluster_state *s = &c->state->s;
-    uint64_t *bits = calloc(router_space_words(s->space), sizeof *bits);
+    const size_t n_words = router_space_words(s->space);
+    uint64_t *bits = calloc(n_words, sizeof *bits), *needed = calloc(n_words, sizeof *needed),
+             *held = calloc(n_words, sizeof *held);
 
-    if (bits == NULL) {
-        return NULL;
-    }
-    catalogue_wanted(s->catalogue, wall_ms(c), c->o.keep_unused_ms, bits);
-    for (size_t i = 0; i < s->n_coordinators; i++) {
-        for (size_t w = 0; s->coordinators[i].used != NULL && w < router_space_words(s->space); w++) {
-            bits[w] |= s->coordinators[i].used[w];
+    if (bits != NULL && needed != NULL && held != NULL) {
+        catalogue_wanted(s->catalogue, wall_ms(c), c->o.keep_unused_ms, bits);
+        cluster_state_needed(s, needed);
+        mark_held(c, held);
+        for (size_t w = 0; w < n_words; w++) {
+            bits[w] = needed[w] | (bits[w] & held[w]);
         }
+    } else {
+        free(bits);
+        bits = NULL;
     }
+    free(needed);
+    free(held);
     return bits;
 }
 

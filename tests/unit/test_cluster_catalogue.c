@@ -277,6 +277,36 @@ static void what_no_set_has_any_more_loses_its_owners_in_the_end(void **state)
     assert_int_equal(missing_of(a), 0);
 }
 
+/* The pack may have gone with the node: who is to load it would wait for it in vain. */
+static void what_only_a_former_default_has_is_not_loaded_anew(void **state)
+{
+    const catalogue_change remove = {.op = CATALOGUE_REMOVE, .word = "german", .now_ms = 1, .deadline_ms = 60001};
+    size_t kept = 0;
+
+    (void)state;
+    begin_german();
+    prepare(a);
+    prepare(b);
+    run_loading(2 * SECOND);
+    assert_ok(ask_by(a, &remove), err);
+    run_loading(SECOND);
+    prepare(a);
+    prepare(b);
+    run_loading(10 * SECOND);
+    assert_int_equal(placed_german(a), GERMAN);
+    const cluster_state *s = cluster_state_acquire(a->c);
+    const cluster_node *n = cluster_state_node(s, "n1");
+    for (uint32_t slot = LAYERS * EXPERTS; slot < router_space_n_slots(s->space); slot++) {
+        kept += router_bit(n->ready, slot);
+    }
+    cluster_state_release(s);
+    assert_true(kept < GERMAN);
+    kill_process(n2);
+    run_loading(60 * SECOND);
+    assert_int_equal(placed_german(a), kept);
+    assert_int_equal(missing_of(a), 0);
+}
+
 static void what_requests_use_keeps_its_owners(void **state)
 {
     const catalogue_change remove = {.op = CATALOGUE_REMOVE, .word = "german", .now_ms = 1, .deadline_ms = 60001};
@@ -801,6 +831,7 @@ int main(void)
         TEST(an_owner_that_dies_is_not_waited_for),
         TEST(what_needs_no_experts_needs_the_coordinators_alone),
         TEST(what_no_set_has_any_more_loses_its_owners_in_the_end),
+        TEST(what_only_a_former_default_has_is_not_loaded_anew),
         TEST(what_requests_use_keeps_its_owners),
         TEST(what_requests_of_a_dead_coordinator_used_goes),
         TEST(a_coordinator_that_cannot_undoes_it_with_its_reason),
