@@ -127,10 +127,21 @@ class Demo:
             for s in streams:
                 s.end()
         say("the pinned streams once more, to compare")
-        return {"rows": rows, "seconds_to_the_default_set": added, "seconds_to_the_first_routed_token": routed,
+        return {"rows": rows, "dense": dense_beside(self.args.pack), "seconds_to_the_default_set": added, "seconds_to_the_first_routed_token": routed,
                 "longest_pause_of_a_stream_s": max(s.pause for s in streams), "requests": sum(len(s.answers) for s in streams),
                 "tokens": sum(s.came for s in streams), "lost": [e for s in streams for e in s.lost],
                 "pinned_answers": sum(len(s.answers) for s in streams[:2]), "pinned_answers_changed": sum(s.different() for s in streams[:2])}
+
+
+def dense_beside(pack):
+    """What a dense model of equal active size forgot of the old text by learning the new: training.json beside a pack has it. None: not recorded."""
+    path = os.path.join(pack, "training.json")
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as f:
+        dense = json.load(f)["dense"]
+    return {"model": dense["model"], **{f"{text}_{when}": dense[text][when] for text in ("old", "new") for when in ("before", "after")},
+            **{f"{text}_change": dense[text]["after"] / dense[text]["before"] - 1 for text in ("old", "new")}}
 
 
 def make_random(folder, args):
@@ -182,6 +193,9 @@ def show(result):
     for row in rows:
         cells = (f"{row[c]:.4f} ({row[c] / rows[0][c] - 1:+7.2%})" for c in COLUMNS)
         print(f"{row['after']:36}" + "".join(f"{cell:>22}" for cell in cells))
+    if result["dense"]:
+        print("\n{model}, fine-tuned on the same {new} text, for comparison (recorded when it was trained):\n{old} {old_before:.4f} -> {old_after:.4f} "
+              "({old_change:+.2%}), {new} {new_before:.4f} -> {new_after:.4f} ({new_change:+.2%})".format(old=OLD, new=NEW, **result["dense"]))
     print(f"\n{result['seconds_to_the_default_set']:.2f} s from starting the node to the new default set, "
           f"{result['seconds_to_the_first_routed_token']:.2f} s to the first token that was routed to the pack\n"
           f"{result['longest_pause_of_a_stream_s']:.2f} s: the longest pause of a stream; {result['requests']} requests with {result['tokens']} tokens "
