@@ -27,7 +27,7 @@ cluster-demo: build packages-cluster   ## etcd, three nodes and a coordinator gi
 packs-demo: build packages-test packages-cluster   ## a node brings a pack of new experts: added, pruned, restored and removed while streams run that notice nothing (MODEL, FAMILY as for demo)
 	@FAMILY="$(FAMILY)" tools/packs_demo.py $(MODEL)
 
-knowledge-demo: build packages-test packages-cluster   ## a cluster learns a second language while it serves: a trained pack joins, is pruned, restored, removed; bits per byte before and after (needs models/german; ARGS=--random does without)
+knowledge-demo: build packages-test packages-cluster   ## a cluster learns a second language while it serves: a trained pack joins, is pruned, restored, removed; bits per byte before and after; a plot
 	@tools/knowledge_demo.py $(ARGS)
 
 test: packages-test packages-cluster   ## everything: unit, simulator, integration, fuzz corpora; plain, then ASan+UBSan, then TSan
