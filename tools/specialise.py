@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Fine-tunes a base checkpoint (OLMoE) so that a task lives in few experts, and measures what pruning costs then.
+"""Fine-tunes a base checkpoint so that a task lives in few experts, and measures what pruning costs then.
 
     specialise.py --base DIR --text FILE... --held-out FILE... --out DIR
 
 The concentration loss is the entropy of each layer's mean routing over a batch: it falls as the text uses fewer experts. The balance loss is
 off. DIR gets the model in its published layout, prune.json and prune.png: bits per byte of the held-out text with the experts that the text
-uses most, at 100, 75, 50, 40 and 25 % of each layer (never below top-k), for the base and for the specialised model."""
+uses most, at 100, 75, 50, 40 and 25 % of each layer (never below top-k), for the base and for the specialised model. Only experts that
+compute are counted and pruned: not MoE++'s zero-computation experts, and not MoLM's attention experts."""
 import argparse
 import os
 import shutil
@@ -41,23 +42,22 @@ def arguments():
 
 @torch.no_grad()
 def usage(model, stream, batches=4):
-    """Picks of every expert [layers, experts] over the first batches of the text."""
-    counts = [torch.zeros(len(layer.mlp.gate.weight), dtype=torch.long) for layer in model.layers]
+    """Picks of every expert that computes [layers, experts] over the first batches of the text."""
+    counts = [torch.zeros(m.n, dtype=torch.long) for m in model.mixtures()]
     model.eval()
     for i in range(batches):
         model(stream.batch(i)[0])
-        for count, layer in zip(counts, model.layers):
-            count += torch.bincount(layer.mlp.picks.flatten(), minlength=len(count))
-    return counts
+        for count, m in zip(counts, model.mixtures()):
+            count += torch.bincount(m.picks.flatten(), minlength=m.n)
+    return [count[:m.n_ffn] for count, m in zip(counts, model.mixtures())]
 
 
 def prune(model, counts, share):
     """Leaves the least used experts of every layer out of its router; returns how many stay in a layer."""
-    n = len(counts[0])
-    stay = max(round(share * n), model.layers[0].mlp.k)
-    for layer, count in zip(model.layers, counts):
-        layer.mlp.absent = torch.ones(n, dtype=torch.bool)
-        layer.mlp.absent[count.argsort(descending=True, stable=True)[:stay]] = False
+    for m, count in zip(model.mixtures(), counts):
+        stay = max(round(share * m.n_ffn), m.k)
+        m.absent = torch.zeros(m.n, dtype=torch.bool)
+        m.absent[count.argsort(descending=True, stable=True)[stay:]] = True
     return stay
 
 
@@ -66,8 +66,8 @@ def table(a, model, tokenizer, stream):
     for share in KEPT:
         stay = prune(model, counts, share)
         rows.append({"share": share, "experts": stay, "bits_per_byte": round(data.bits_per_byte(model, tokenizer, a.held_out, a.length), 4)})
-    for layer in model.layers:
-        layer.mlp.absent = None
+    for m in model.mixtures():
+        m.absent = None
     return rows
 
 
@@ -93,8 +93,6 @@ def main():
     torch.manual_seed(a.seed)
     tokenizer = Tokenizer.from_file(os.path.join(a.base, "tokenizer.json"))
     model = store.load(a.base)
-    if model.config["model_type"] != "olmoe":
-        sys.exit(f"{a.base}: olmoe is specialised; this is {model.config['model_type']}")
     stream = data.Stream(data.encode(tokenizer, a.text), a.length, a.batch, a.seed)
     tables = {"base": table(a, model, tokenizer, stream)}
     optimizer, schedule = loop.optimizer(model, a.rate), loop.Schedule(a.rate, a.warmup, a.steps, 0.3)

@@ -106,9 +106,7 @@ def train(rank, a, port):
         print(f"{n_parameters:,} parameters, {len(ids):,} tokens of text, {sum(map(os.path.getsize, a.text)) / len(ids):.2f} bytes each; "
               f"{'from the beginning' if run.step == 0 else f'going on from step {run.step}'}", file=sys.stderr)
 
-    asked = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: asked.append(True))
+    asked = loop.asked_to_stop()
     bar = progress.Progress(total * per_step, run.step * per_step)
     saved, began, mean, stop = time.monotonic(), time.monotonic() - run.seconds, None, False
     model.train()

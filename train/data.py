@@ -67,6 +67,19 @@ class Stream:
         return rows[:, :-1], rows[:, 1:]
 
 
+class Evenly:
+    """Windows of several texts in turn, however large each is: so a small one is not lost beside a large one."""
+
+    def __init__(self, texts, length, batch, seed):
+        self.size, self.streams = batch, [Stream(ids, length, batch, seed + i) for i, ids in enumerate(texts)]
+
+    def window(self, i):
+        i, of = divmod(i, len(self.streams))
+        return self.streams[of].window(i)
+
+    batch = Stream.batch
+
+
 @torch.no_grad()
 def bits_and_bytes(model, tokenizer, paths, length, limit=None, batch=16, device="cpu"):
     """Of the files' text, read in windows without overlap, the first token of each predicted from <|endoftext|>. `limit` reads that many

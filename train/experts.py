@@ -1,5 +1,7 @@
-"""A layer of experts, computed expert by expert over the rows that chose it: no capacity, no row dropped. And the head's loss."""
+"""A layer of experts, computed expert by expert over the rows that chose it: no capacity, no row dropped; what packs and pruning do to it.
+And the head's loss."""
 import torch
+from torch import nn
 import torch.nn.functional as F
 
 
@@ -59,6 +61,78 @@ def balance_loss(prob, ids):
     n = prob.shape[-1]
     share = torch.bincount(ids.flatten(), minlength=n).to(prob.dtype) / len(ids)
     return n * (share * prob.mean(0)).sum()
+
+
+def mean_losses(layers):
+    """Of a list of dicts: the mean of every loss over those that have it."""
+    names = {name for losses in layers for name in losses}
+    return {name: sum(values) / len(values) for name in sorted(names) if (values := [losses[name] for losses in layers if name in losses])}
+
+
+class Mixture(nn.Module):
+    """A layer of experts as packs, pruning and statistics see it, whatever the family. A pack has its likes of the layer's router rows and of
+    its stacks, one matrix per expert that computes: new_router, new_STACK. Its experts are numbered behind all of the layer's own."""
+
+    def __init__(self, n, n_ffn, k, router, stacks):
+        """n experts, of which the first n_ffn compute; router, stacks: names of parameters, the gate's last layer [n, width], [n_ffn, ...]."""
+        super().__init__()
+        self.n, self.n_ffn, self.k = n, n_ffn, k
+        self.names = {"router": router, **{name.removesuffix(".weight"): name for name in stacks}}
+        self.absent = None  # bool [experts]: left out of the router, as by pruning
+        self.old_rows = None  # bool [rows]: of text that the frozen experts know
+        self.picks = None  # [rows, k] of the last pass, for statistics
+
+    def new(self, name):
+        return getattr(self, "new_" + name, None)
+
+    @torch.no_grad()
+    def grow(self, order, noise):
+        """Adds a copy of each expert named, with noise, router row and all: it is chosen where its original was, and parts from it."""
+        for name, of in self.names.items():
+            p = self.get_parameter(of)
+            setattr(self, "new_" + name, nn.Parameter(p[order] + noise * p[order].std() * torch.randn_like(p[order])))
+
+    def router(self):
+        own, new = self.get_parameter(self.names["router"]), self.new("router")
+        return own if new is None else torch.cat([own, new])
+
+    def matrices(self, stack):
+        """Of every expert that computes, the added ones last."""
+        own, new = self.get_parameter(self.names[stack]), self.new(stack)
+        return own.unbind(0) if new is None else (*own.unbind(0), *new.unbind(0))
+
+    def choose(self, scores):
+        """scores [rows, experts] -> weights and ids [rows, k], best first, and all probabilities."""
+        if self.absent is not None:
+            scores = scores.masked_fill(self.absent, -torch.inf)
+        prob = scores.softmax(-1)
+        weights, self.picks = prob.topk(self.k, -1)
+        return weights, self.picks, prob
+
+    def losses(self, scores, own, prob):
+        """`old`: the divergence, on old rows, of this routing from that by `own`, the scores of the layer's own experts without a pack.
+        `spread`: the entropy of the mean routing over experts that compute."""
+        losses = {}
+        if self.old_rows is not None:
+            without, moved = own[self.old_rows].log_softmax(-1), scores[self.old_rows].log_softmax(-1)[:, :self.n]
+            losses["old"] = (without.exp() * (without - moved)).sum(-1).mean()
+        mean = prob[:, :self.n_ffn].mean(0)
+        mean = mean / mean.sum()
+        losses["spread"] = -(mean * mean.clamp_min(1e-12).log()).sum()
+        return losses
+
+    def pack_experts(self):
+        """As a pack has them (docs/packs.md): of every added expert its matrices by role, [n_out, n_in]."""
+        stacks = [self.new(name).detach() for name in self.names if name != "router"]
+        return [{role: m.numpy() for role, m in self.roles(*matrices).items()} for matrices in zip(*stacks)]
+
+    def pack_router(self):
+        return {"router": self.new_router.detach().numpy()}
+
+
+def swiglu_roles(gate_up, down):
+    gate, up = gate_up.chunk(2)
+    return {"gate": gate, "up": up, "down": down}
 
 
 class HeadEntropy(torch.autograd.Function):

@@ -1,5 +1,6 @@
 """The training loop: warm up, stay, decay; stopped and resumed at any step with the same result up to rounding."""
 import os
+import signal
 
 import torch
 
@@ -20,7 +21,7 @@ class Schedule:
         return self.peak * min(1.0, (step + 1) / self.warmup)
 
 
-INSIDE = ("_proj.weight", "experts.weight", "up", "down")  # ends of the names of the matrices that Muon trains
+INSIDE = ("_proj.weight", "experts.weight", "experts", "up", "down")  # ends of the names of the matrices that Muon trains
 MUON_SHARE = 6.0  # its learning rate, as a multiple of AdamW's
 
 
@@ -47,6 +48,14 @@ def save(path, state):
     if os.path.exists(path):
         os.replace(path, path + ".old")
     os.replace(path + ".part", path)
+
+
+def asked_to_stop():
+    """A list that has something in it once SIGINT or SIGTERM has come."""
+    asked = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: asked.append(True))
+    return asked
 
 
 class Alone:

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-from train import olmoe
-from train.experts import by_expert, head_or_entropy
+from train import experts, olmoe
 
 MODEL_TYPE = "moduleformer"
 SMALL = {"n_embd": 128, "n_layer": 5, "n_head": 1, "att_hidden": 128, "n_att_experts": 8, "k_att": 2, "ffd_hidden": 96, "n_mlp_experts": 16,
@@ -29,9 +28,8 @@ def information_loss(prob):
 
 
 class Gate(nn.Module):
-    def __init__(self, c, n, k):
+    def __init__(self, c, n):
         super().__init__()
-        self.k = k
         if c["gate_type"] == "mlp":
             self.w_gate = nn.Sequential(nn.Linear(c["n_embd"], c["gating_size"]), nn.GELU(), nn.Identity(),
                                         nn.Linear(c["gating_size"], n, bias=False))
@@ -39,11 +37,6 @@ class Gate(nn.Module):
             self.w_gate = nn.Sequential(nn.Linear(c["n_embd"], n, bias=False))
         else:
             raise ValueError(f"gate_type {c['gate_type']}: mlp and linear are trained here")
-
-    def forward(self, rows):
-        prob = self.w_gate(rows).softmax(-1)
-        weights, ids = prob.topk(self.k, -1)
-        return weights, ids, prob
 
 
 class Experts(nn.Module):
@@ -54,19 +47,28 @@ class Experts(nn.Module):
         self.weight = nn.Parameter(torch.empty(n, d_in, d_out))
 
 
-class QueryExperts(nn.Module):
-    def __init__(self, c):
-        super().__init__()
-        self.gate = Gate(c, c["n_att_experts"], c["k_att"])
-        self.experts = Experts(c["n_att_experts"], c["n_embd"], c["att_hidden"])
-        self.output_experts = Experts(c["n_att_experts"], c["att_hidden"], c["n_embd"])
+class Pairs(experts.Mixture):
+    """Experts of two matrices, into some width and out of it: of attention, the query and the output."""
+
+    def __init__(self, c, n, k, width, roles):
+        gate = Gate(c, n)
+        super().__init__(n, n, k, f"gate.w_gate.{len(gate.w_gate) - 1}.weight", ("experts.weight", "output_experts.weight"))
+        self.gate = gate
+        self.experts, self.output_experts = Experts(n, c["n_embd"], width), Experts(n, width, c["n_embd"])
+        self.roles = lambda into, out: {roles[0]: into.T, roles[1]: out.T}
+
+    def route(self, rows):
+        logits = F.linear(self.gate.w_gate[:-1](rows), self.router())
+        weights, ids, prob = self.choose(logits)
+        losses = {"information": information_loss(prob), **self.losses(logits, logits[:, :self.n], prob)} if self.training else {}
+        return weights, ids, losses
 
 
 class Attention(nn.Module):
     def __init__(self, c):
         super().__init__()
         d, width, self.heads = c["n_embd"], c["att_hidden"], c["n_head"]
-        self.q_proj = QueryExperts(c)
+        self.q_proj = Pairs(c, c["n_att_experts"], c["k_att"], width, "qo")
         if not (width == d and self.heads == 1):
             self.k_proj, self.v_proj = nn.Linear(d, width), nn.Linear(d, width)
 
@@ -74,11 +76,11 @@ class Attention(nn.Module):
         batch, length, d = u.shape
         k, v = (self.k_proj(u), self.v_proj(u)) if hasattr(self, "k_proj") else (u, u)
         rows, p = u.flatten(0, 1), self.q_proj
-        weights, ids, prob = p.gate(rows)
+        weights, ids, losses = p.route(rows)
         n_picks = ids.shape[1]
         # a pick is a row of its own: its query, then its output, each by its expert
         picked = ids.flatten()
-        q = one_expert_each(rows.repeat_interleave(n_picks, 0), picked, p.experts.weight)
+        q = one_expert_each(rows.repeat_interleave(n_picks, 0), picked, p.matrices("experts"))
         q = q.view(batch, length, n_picks, self.heads, -1)
         k, v = (t.view(batch, length, self.heads, -1) for t in (k, v))
         s = torch.einsum("bipha,bjha->bphij", q, k) / math.sqrt(q.shape[-1])
@@ -87,34 +89,30 @@ class Attention(nn.Module):
         newer = rest.flip(-1).cumsum(-1).flip(-1) - rest                      # of the keys after j, up to the row itself
         w = (F.logsigmoid(s) + newer).exp().masked_fill(~seen, 0.0)
         y = torch.einsum("bphij,bjha->bipha", w, v).reshape(len(rows) * n_picks, -1)
-        y = one_expert_each(y, picked, p.output_experts.weight).view(len(rows), n_picks, d)
+        y = one_expert_each(y, picked, p.matrices("output_experts")).view(len(rows), n_picks, d)
         y = (y * weights[..., None]).sum(1).view(batch, length, d)
-        return y, {"information": information_loss(prob)} if self.training else {}
+        losses.pop("spread", None)  # of the experts that are pruned
+        return y, losses
 
 
 def one_expert_each(x, ids, stack):
-    """x [rows, in], ids [rows], stack [experts, in, out] -> [rows, out]."""
+    """x [rows, in], ids [rows], stack: [in, out] of each expert -> [rows, out]."""
     order = ids.argsort(stable=True)
     counts = torch.bincount(ids, minlength=len(stack)).tolist()
-    y = torch.cat([run @ matrix for run, matrix in zip(x.index_select(0, order).split(counts), stack.unbind(0))])
+    y = torch.cat([run @ matrix for run, matrix in zip(x.index_select(0, order).split(counts), stack)])
     return torch.empty_like(y).index_copy(0, order, y)
 
 
-class Mixture(nn.Module):
+class Mixture(Pairs):
     def __init__(self, c):
-        super().__init__()
-        self.gate = Gate(c, c["n_mlp_experts"], c["k_mlp"])
-        self.experts = Experts(c["n_mlp_experts"], c["n_embd"], c["ffd_hidden"])
-        self.output_experts = Experts(c["n_mlp_experts"], c["ffd_hidden"], c["n_embd"])
-        self.picks = None
+        super().__init__(c, c["n_mlp_experts"], c["k_mlp"], c["ffd_hidden"], ("up", "down"))
 
     def forward(self, u):
         rows = u.flatten(0, 1)
-        weights, ids, prob = self.gate(rows)
-        self.picks = ids
-        up, down = self.experts.weight.unbind(0), self.output_experts.weight.unbind(0)
-        y = by_expert(rows, ids, weights, len(up), lambda e, run: F.gelu(run @ up[e], approximate="tanh") @ down[e])
-        return y.view_as(u), {"information": information_loss(prob)} if self.training else {}
+        weights, ids, losses = self.route(rows)
+        up, down = self.matrices("experts"), self.matrices("output_experts")
+        y = experts.by_expert(rows, ids, weights, len(up), lambda e, run: F.gelu(run @ up[e], approximate="tanh") @ down[e])
+        return y.view_as(u), losses
 
 
 class Layer(nn.Module):
@@ -127,7 +125,7 @@ class Layer(nn.Module):
         y, first = self.attn(self.ln_1(x))
         x = x + y
         y, second = self.mlpf(self.ln_2(x))
-        return x + y, {n: (v + second[n]) / 2 for n, v in first.items()}
+        return x + y, [first, second]
 
 
 class Model(nn.Module):
@@ -154,12 +152,17 @@ class Model(nn.Module):
                 p.zero_()
 
     def forward(self, ids, y=None):
-        x, sums = self.wte(ids), {}
+        x, losses = self.wte(ids), []
         for layer in self.h:
-            x, losses = layer(x)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0) + value / len(self.h)
-        return head_or_entropy(self.ln_f(x), self.lm_head.weight, y), sums
+            x, of_layer = layer(x)
+            losses += of_layer
+        return experts.head_or_entropy(self.ln_f(x), self.lm_head.weight, y), experts.mean_losses(losses)
+
+    def mixtures(self):
+        return [layer.mlpf for layer in self.h]
+
+    def attention_mixtures(self):
+        return [layer.attn.q_proj for layer in self.h]
 
     def tensors(self):
         return {n if n.startswith("lm_head") else "transformer." + n: p for n, p in self.state_dict().items()}

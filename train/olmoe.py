@@ -5,7 +5,7 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-from train.experts import balance_loss, by_expert, head_or_entropy, swiglu
+from train import experts
 
 MODEL_TYPE = "olmoe"
 SMALL = {"hidden_size": 128, "intermediate_size": 64, "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 4,
@@ -39,52 +39,29 @@ class Attention(nn.Module):
         return self.o_proj(y.transpose(1, 2).reshape(batch, length, d))
 
 
-class Mixture(nn.Module):
+class Mixture(experts.Mixture):
+    roles = staticmethod(experts.swiglu_roles)
+
     def __init__(self, c):
-        super().__init__()
         n, d, inner = c["num_experts"], c["hidden_size"], c["intermediate_size"]
-        self.k, self.renormalise = c["num_experts_per_tok"], c["norm_topk_prob"]
+        super().__init__(n, n, c["num_experts_per_tok"], "gate.weight", ("gate_up", "down"))
+        self.renormalise = c["norm_topk_prob"]
         self.gate = nn.Linear(d, n, bias=False)
         self.gate_up = nn.Parameter(torch.empty(n, 2 * inner, d))
         self.down = nn.Parameter(torch.empty(n, d, inner))
-        self.new_gate = self.new_gate_up = self.new_down = None  # what a pack adds, trained on the frozen rest
-        self.absent = None  # bool [experts]: left out of the router, as by pruning
-        self.old_rows = None  # bool [rows]: of text that the frozen experts know
-        self.picks = None  # [rows, k] of the last pass, for statistics
-
-    @torch.no_grad()
-    def grow(self, order, noise):
-        """Adds a copy of each expert named, with noise, router row and all: it is chosen where its original was, and parts from it."""
-        near = lambda p: nn.Parameter(p[order] + noise * p[order].std() * torch.randn_like(p[order]))
-        self.new_gate, self.new_gate_up, self.new_down = near(self.gate.weight), near(self.gate_up), near(self.down)
-
-    def router(self):
-        return self.gate.weight if self.new_gate is None else torch.cat([self.gate.weight, self.new_gate])
 
     def forward(self, x):
         rows = x.flatten(0, 1)
         logits = F.linear(rows, self.router())
-        if self.absent is not None:
-            logits = logits.masked_fill(self.absent, -torch.inf)
-        prob = logits.softmax(-1)
-        weights, ids = prob.topk(self.k, -1)
-        self.picks = ids
+        weights, ids, prob = self.choose(logits)
         if self.renormalise:
             weights = weights / weights.sum(-1, keepdim=True)
-        gate_up, down = self.gate_up.unbind(0), self.down.unbind(0)
-        if self.new_gate is not None:
-            gate_up, down = (*gate_up, *self.new_gate_up.unbind(0)), (*down, *self.new_down.unbind(0))
-        y = by_expert(rows, ids, weights, len(gate_up), lambda e, run: swiglu(run, gate_up[e], down[e]))
-        return y.view_as(x), self.losses(logits, prob, ids) if self.training else {}
-
-    def losses(self, logits, prob, ids):
-        losses = {"balance": balance_loss(prob, ids), "z": logits.logsumexp(-1).square().mean()}
-        if self.old_rows is not None:  # the divergence of routing with the new experts from routing without: old logits are as they were
-            taken = prob[self.old_rows, len(self.gate.weight):].sum(-1)
-            losses["old"] = -torch.log1p(-taken.clamp_max(1 - 1e-6)).mean()
-        mean = prob.mean(0)
-        losses["spread"] = -(mean * mean.clamp_min(1e-12).log()).sum()
-        return losses
+        gate_up, down = self.matrices("gate_up"), self.matrices("down")
+        y = experts.by_expert(rows, ids, weights, len(down), lambda e, run: experts.swiglu(run, gate_up[e], down[e]))
+        if not self.training:
+            return y.view_as(x), {}
+        return y.view_as(x), {"balance": experts.balance_loss(prob, ids), "z": logits.logsumexp(-1).square().mean(),
+                              **self.losses(logits, logits[:, :self.n], prob)}
 
 
 class Layer(nn.Module):
@@ -133,21 +110,21 @@ class Model(nn.Module):
         over layers of every routing loss (training only)."""
         x = self.embed_tokens(ids)
         cos, sin = self.angles(ids.shape[1], ids.device)
-        sums = {}
+        losses = []
         for layer in self.layers:
-            x, losses = layer(x, cos, sin)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0) + value / len(self.layers)
+            x, of_layer = layer(x, cos, sin)
+            losses.append(of_layer)
         head = self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-        return head_or_entropy(self.norm(x), head, y), sums
+        return experts.head_or_entropy(self.norm(x), head, y), experts.mean_losses(losses)
+
+    def mixtures(self):
+        return [layer.mlp for layer in self.layers]
 
     # ---------------------------------------------------------------- the published layout
     def tensors(self):
-        """Name -> tensor, as a download has them; without what a pack adds."""
+        """Name -> tensor, as a download has them."""
         out = {}
         for name, p in self.state_dict().items():
-            if ".new_" in name:
-                continue
             if name.endswith("mlp.gate_up"):
                 for e, pair in enumerate(p):
                     gate, up = pair.chunk(2)
@@ -167,15 +144,3 @@ class Model(nn.Module):
             raise ValueError(f"tensors missing or unknown: {sorted(mine.keys() ^ tensors.keys())[:4]}")
         for name, tensor in tensors.items():  # the views above reach into the stacks
             mine[name].copy_(tensor)
-
-    def pack_tensors(self):
-        """What a pack holds: of every layer the rows of the router and the experts, numbered from 0."""
-        out = {}
-        for l, layer in enumerate(self.layers):
-            m = layer.mlp
-            out[f"layers.{l}.router.weight"] = m.new_gate
-            for e, (pair, down) in enumerate(zip(m.new_gate_up, m.new_down)):
-                gate, up = pair.chunk(2)
-                out.update({f"layers.{l}.experts.{e}.gate_proj.weight": gate, f"layers.{l}.experts.{e}.up_proj.weight": up,
-                            f"layers.{l}.experts.{e}.down_proj.weight": down})
-        return out

@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,10 +18,14 @@ import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
-from train import baseline, data, experts, loop, muon, olmoe, store, text  # noqa: E402
+from train import baseline, data, experts, loop, moe_plus_plus, molm, muon, olmoe, store, text  # noqa: E402
 
 TOY = {"num_hidden_layers=2", "hidden_size=32", "intermediate_size=16", "num_experts=4", "num_experts_per_tok=2", "num_attention_heads=2",
        "num_key_value_heads=2"}
+TOYS = {"olmoe": TOY,
+        "molm": {"n_layer=2", "n_embd=32", "att_hidden=32", "ffd_hidden=16", "n_mlp_experts=4", "k_mlp=2", "n_att_experts=4"},
+        "moe++": {"num_hidden_layers=2", "hidden_size=32", "intermediate_size=16", "num_experts=[8]"}}
+NEW_WORDS = "der Hund sah eine Katze und die Katze sah den Hund im Garten".split()
 WORDS = "the cat saw a dog and the dog saw a cat near the old house by the sea while rain fell on the quiet garden".split()
 
 
@@ -157,6 +162,15 @@ class Data(unittest.TestCase):
         self.assertEqual(rates[100], 0.0)
 
 
+    def test_texts_of_any_size_are_read_evenly(self):
+        texts = [np.arange(first, first + n, dtype=np.uint16) for first, n in ((0, 500), (1000, 40000), (50000, 1500))]
+        stream = data.Evenly(texts, 16, 4, 7)
+        firsts = torch.cat([stream.batch(step)[0] for step in range(300)])[:, 0].numpy()
+        self.assertEqual(np.histogram(firsts, (0, 1000, 50000, 60000))[0].tolist(), [400, 400, 400])
+        self.assertGreater(len(set(firsts[firsts < 1000].tolist())), 100)  # another pass begins its windows elsewhere
+        torch.testing.assert_close(stream.batch(3), data.Evenly(texts, 16, 4, 7).batch(3))
+
+
 class Baselines(unittest.TestCase):
     def test_an_ngram_spreads_one_over_what_may_follow(self):
         rng = np.random.default_rng(1)
@@ -181,9 +195,10 @@ class Scripts(unittest.TestCase):
         self.path = lambda name: os.path.join(folder.name, name)
         toy_text(self.path("text"), 1)
         toy_text(self.path("held"), 2, n=20)
+        toy_text(self.path("new"), 3, words=NEW_WORDS)
 
-    def base(self, out, *more, family="olmoe", toy=TOY):
-        settings = [x for item in sorted(toy) for x in ("--set", item)]
+    def base(self, out, *more, family="olmoe"):
+        settings = [x for item in sorted(TOYS[family]) for x in ("--set", item)]
         return run("train_base.py", "--family", family, "--text", self.path("text"), "--held-out", self.path("held"), "--out", out, "--vocab-size",
                    300, "--length", 32, "--batch", 4, "--tokens", 32 * 4 * 12, "--warmup", 2, "--measure-every", 6, "--dtype", "f32", *settings, *more)
 
@@ -219,12 +234,31 @@ class Scripts(unittest.TestCase):
         self.base(self.path("b"))
         self.same(self.weights(self.path("a")), self.weights(self.path("b")), 1e-6)
 
+    def pack(self, out, steps=40):
+        return ("train_pack.py", "--base", self.path("a"), "--text", self.path("new"), "--held-out", self.path("new"), "--old-text",
+                self.path("text"), "--old-held-out", self.path("held"), "--out", out, "--experts", 3, "--steps", steps, "--measure-every", 10,
+                "--length", 32, "--old-limit", 0.5, "--keep", 0.1, "--patience", steps, "--fingerprint", "ab" * 32)
+
+    def test_a_pack_that_was_stopped_is_the_one_that_was_not(self):
+        self.base(self.path("a"), "--tokens", 32 * 4 * 4)
+        command = self.pack(self.path("one"), 200)
+        with subprocess.Popen([sys.executable, os.path.join(ROOT, "tools", command[0]), *map(str, command[1:])], stderr=subprocess.PIPE,
+                              text=True) as stopped:
+            while not (line := stopped.stderr.readline()).startswith("step 20:"):
+                self.assertTrue(line, "it ended before step 20")
+            stopped.send_signal(signal.SIGTERM)
+            self.assertIn("goes on from there", stopped.stderr.read())
+        self.assertFalse(os.path.exists(self.path("one")))
+        with self.assertRaisesRegex(AssertionError, "another steps"):
+            run(*self.pack(self.path("one"), 300))
+        self.assertIn("going on from step", run(*command))
+        run(*self.pack(self.path("two"), 200))
+        self.same(self.weights(self.path("one")), self.weights(self.path("two")), 1e-6)
+        self.assertFalse(os.path.exists(self.path("one.checkpoint.pt")))
+
     def test_a_pack_is_what_the_concatenated_checkpoint_is(self):
         self.base(self.path("a"), "--tokens", 32 * 4 * 4)
-        toy_text(self.path("new"), 3, words="der Hund sah eine Katze und die Katze sah den Hund im Garten".split())
-        run("train_pack.py", "--base", self.path("a"), "--text", self.path("new"), "--held-out", self.path("new"), "--old-text", self.path("text"),
-            "--old-held-out", self.path("held"), "--out", self.path("pack"), "--experts", 3, "--steps", 40, "--measure-every", 10, "--length", 32,
-            "--old-limit", 0.5, "--keep", 0.1, "--dtype", "f32", "--fingerprint", "ab" * 32)
+        run(*self.pack(self.path("pack")))
         with open(os.path.join(self.path("pack"), "pack.json"), encoding="utf-8") as f:
             manifest = json.load(f)
         added = load_file(os.path.join(self.path("pack"), "model.safetensors"))
@@ -249,16 +283,37 @@ class Scripts(unittest.TestCase):
         self.assertLess(figures["with_pack"]["new"], figures["base"]["new"])
 
     def test_a_specialised_model_is_measured_at_every_share(self):
-        self.base(self.path("a"), "--tokens", 32 * 4 * 4)
-        run("specialise.py", "--base", self.path("a"), "--text", self.path("text"), "--held-out", self.path("held"), "--out", self.path("s"),
-            "--steps", 5, "--length", 32, "--batch", 4, "--dtype", "f32")
-        with open(os.path.join(self.path("s"), "prune.json"), encoding="utf-8") as f:
-            tables = json.load(f)["tables"]
-        for rows in tables.values():
-            self.assertEqual([row["experts"] for row in rows], [4, 3, 2, 2, 2])  # of 4, never below top-2
-        tokenizer = Tokenizer.from_file(os.path.join(self.path("s"), "tokenizer.json"))
-        self.assertAlmostEqual(data.bits_per_byte(store.load(self.path("s")), tokenizer, [self.path("held")], 32),
-                               tables["specialised"][0]["bits_per_byte"], places=3)
+        for family in TOYS:  # of 4 experts that compute, never below top-2
+            with self.subTest(family):
+                base, out = self.path("a" + family), self.path("s" + family)
+                self.base(base, "--tokens", 32 * 4 * 4, family=family)
+                run("specialise.py", "--base", base, "--text", self.path("text"), "--held-out", self.path("held"), "--out", out, "--steps", 5,
+                    "--length", 32, "--batch", 4, "--dtype", "f32")
+                with open(os.path.join(out, "prune.json"), encoding="utf-8") as f:
+                    tables = json.load(f)["tables"]
+                for rows in tables.values():
+                    self.assertEqual([row["experts"] for row in rows], [4, 3, 2, 2, 2])
+                    self.assertGreater(len({row["bits_per_byte"] for row in rows[:3]}), 1)
+                tokenizer = Tokenizer.from_file(os.path.join(out, "tokenizer.json"))
+                self.assertAlmostEqual(data.bits_per_byte(store.load(out), tokenizer, [self.path("held")], 32),
+                                       tables["specialised"][0]["bits_per_byte"], places=3)
+
+    def test_zero_computation_picks_are_told_by_kind_of_token(self):
+        sys.path.insert(0, os.path.join(ROOT, "tools"))
+        import token_kinds
+        for text, before, kind in ((" the", "saw", "word beginning"), ("The", "\n", "word beginning"), ("ing", " go", "word continuation"),
+                                   ("ing", "(", "word beginning"), (" (", "x", "punctuation"), (" 12", "x", "digits"), ("  ", "x", "white space"),
+                                   ("\ufffd", " M", "word continuation")):
+            self.assertEqual(token_kinds.kind(text, before), kind, (text, before))
+        self.base(self.path("p"), "--tokens", 32 * 4 * 4, family="moe++")
+        done = subprocess.run([sys.executable, os.path.join(ROOT, "tools", "token_kinds.py"), "--model", self.path("p"), "--text", self.path("text"),
+                               "--json", "--length", "32"], capture_output=True, text=True, check=True)
+        rows = json.loads(done.stdout)
+        self.assertEqual(list(rows), [*token_kinds.KINDS, "layer 0", "layer 1", "all"])
+        for row in rows.values():
+            self.assertAlmostEqual(sum(row[e] for e in token_kinds.EXPERTS), 1.0 if row["tokens"] else 0.0, places=3)
+        self.assertEqual(rows["digits"]["tokens"], 0)
+        self.assertEqual(sum(rows[k]["tokens"] for k in token_kinds.KINDS), rows["all"]["tokens"])
 
     def test_the_baselines_are_printed(self):
         self.base(self.path("a"), "--tokens", 32 * 4)
@@ -268,20 +323,14 @@ class Scripts(unittest.TestCase):
         self.assertEqual(figures["bytes"], sum(len(d.encode()) for d in data.documents(self.path("held"))))
         self.assertTrue(all(0 < v < 8 for k, v in figures.items() if k != "bytes"), figures)
 
-    def test_the_other_families_train(self):
-        self.base(self.path("m"), family="molm", toy={"n_layer=2", "n_embd=32", "att_hidden=32", "ffd_hidden=16", "n_mlp_experts=4", "k_mlp=2",
-                                                      "n_att_experts=4"})
-        self.base(self.path("p"), family="moe++", toy={"num_hidden_layers=2", "hidden_size=32", "intermediate_size=16", "num_experts=[8]"})
-        for name in "mp":
-            store.load(self.path(name))
-
 
 class Served(unittest.TestCase):
     """What measures a running server, beside what measures the checkpoint that it serves."""
 
     @classmethod
     def setUpClass(cls):
-        program = os.path.join(os.environ.get("CONCLAVE_BIN", os.path.join(ROOT, "bin")), "conclave-coordinator")
+        cls.programs = os.environ.get("CONCLAVE_BIN", os.path.join(ROOT, "bin"))
+        cls.program = program = os.path.join(cls.programs, "conclave-coordinator")
         if not os.path.exists(program):
             raise unittest.SkipTest(f"no {program}")
         sys.path[:0] = [os.path.join(ROOT, "tests", "integration"), os.path.join(ROOT, "tools")]
@@ -300,6 +349,42 @@ class Served(unittest.TestCase):
         server = Coordinator(program, cls.folder, "--dtype", "f32", "--cache-dir", "")
         cls.addClassCleanup(server.stop)
         cls.address = server.address
+
+    def test_packs_of_every_family_score_as_when_they_were_trained(self):
+        from conclave import Client
+        from coordinator import Coordinator, clean_env
+        import scoring
+        toys = ((olmoe, {"num_hidden_layers": 3}, []), (molm, {"n_layer": 3}, ["--attention", "2"]), (moe_plus_plus, {"num_hidden_layers": 3}, []),
+                (moe_plus_plus, {"num_hidden_layers": 3, "moe_2layer_gate": True, "moe_use_logits_norm": False}, []))
+        for i, (module, changes, more) in enumerate(toys):
+            with self.subTest(module.MODEL_TYPE, **changes), tempfile.TemporaryDirectory() as folder:
+                path = lambda name: os.path.join(folder, name)
+                toy_text(path("new"), 3, words=NEW_WORDS, n=40)
+                toy_text(path("held"), 4, n=40)
+                torch.manual_seed(10 + i)
+                data.train_tokenizer([path("new"), path("held")], 300, path("base"))
+                model = module.Model(module.config(320, 0, **changes))
+                with torch.no_grad():
+                    for name, p in model.named_parameters():
+                        if "gate" in name and "gate_up" not in name and "constant" not in name or ".wg." in name:
+                            p.normal_(0, 0.3)  # clear choices, and a gate map that does something
+                store.export(model, path("base"), "f32")
+                told = subprocess.run([os.path.join(self.programs, "conclave"), "manifest", "--json", "--cache-dir", path("cache"), path("base")],
+                                      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, env=clean_env())
+                run("train_pack.py", "--base", path("base"), "--text", path("new"), "--held-out", path("new"), "--old-text", path("held"),
+                    "--old-held-out", path("held"), "--out", path("pack"), "--experts", 3, "--steps", 30, "--measure-every", 30, "--length", 32,
+                    "--rate", 0.01, "--warmup", 2, "--old-limit", 9, "--fingerprint", json.loads(told.stdout)["fingerprint"], *more)
+                with open(path("pack/pack.json"), encoding="utf-8") as f:
+                    figures = json.load(f)["evaluation"]["bits_per_byte"]
+                self.assertLess(figures["with_pack"]["new"], figures["base"]["new"] - 0.1)
+                texts = {kind: data.documents(path(name)) for kind, name in (("new", "new"), ("old", "held"))}
+                with Coordinator(self.program, path("base"), "--dtype", "f32", "--cache-dir", "", "--pack", path("pack")) as server, \
+                        Client(server.address) as client:
+                    for state, which in (("with_pack", None), ("base", "base")):
+                        scorer = scoring.Scorer(client, which, window=33)
+                        for kind, some in texts.items():
+                            got = scorer.bits(some)[0] / sum(len(t.encode()) for t in some)
+                            self.assertAlmostEqual(got, figures[state][kind], delta=1e-4, msg=f"{state}, {kind}")
 
     def test_bits_per_byte_equal_those_of_the_checkpoint(self):
         text = os.path.join(self.folder, "held")
