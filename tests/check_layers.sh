@@ -91,7 +91,7 @@ EOF
 # Who decides by time has a clock in its table, and tests put another there. The real one is for those who talk to a network or
 # a person, run a thread, or hand the clock on.
 real_clock='moe_clock_real|moe_wall_ms|clock_gettime|gettimeofday|[^_[:alnum:]](time|sleep|usleep)\('
-may_see_real='^(base|cli|bench|api)/|^transport/(net|ucx|ucx_context)\.c$|^cluster/cluster\.c$|^coordinator/(main|load|embedded|pool|follower|ledger|registry|shadow)\.c$'
+may_see_real='^(base|cli|bench|api)/|^transport/(net|tls|ucx_context)\.c$|^cluster/cluster\.c$|^coordinator/(main|load|embedded|pool|follower|ledger|registry|shadow)\.c$'
 may_see_real="$may_see_real|^expert_node/program/(main|loop|pages|alive|loader)\.c$"
 for file in $(grep -rlE --include='*.[ch]' "$real_clock" $folders | grep -vE "$may_see_real"); do
   refuse "$(grep -nHE "$real_clock" "$file" | head -1 | cut -d: -f1,2): the real clock: take the one of the options"

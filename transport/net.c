@@ -20,9 +20,6 @@
 #define CHECK_EVERY_NS  UINT64_C(100000000)
 #define EPOLL_EVENTS    32
 
-static moe_status (*const openers[TRANSPORT_N_LANES])(const transport_net_options *, transport **, moe_error *) = {
-    transport_tls_open, transport_tls_open, transport_tls_open, transport_ucx_open, transport_ucx_open};
-
 /* ------------------------------------------------------------------------------------------------ open */
 static moe_status check_options(const transport_net_options *o, moe_error *err)
 {
@@ -40,7 +37,7 @@ moe_status transport_net_open(const transport_net_options *options, transport **
 {
     moe_status status = check_options(options, err);
 
-    return status == MOE_OK ? openers[options->lane](options, out, err) : status;
+    return status == MOE_OK ? transport_tls_open(options, out, err) : status;
 }
 
 void net_init(net *t, const transport_ops *ops, const net_lane *lane, const transport_net_options *o, void *slots,

@@ -116,6 +116,5 @@ const char *net_carrier(transport *base, transport_peer peer);
 
 /* ------------------------------------------------------------------------------------------------ lanes */
 MOE_NODISCARD moe_status transport_tls_open(const transport_net_options *options, transport **out, moe_error *err);
-MOE_NODISCARD moe_status transport_ucx_open(const transport_net_options *options, transport **out, moe_error *err);
 
 #endif

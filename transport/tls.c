@@ -1,15 +1,17 @@
-/* TLS: frames between processes over TCP, encrypted and authenticated by the cluster secret; and from there, where two
- * processes are on one host, frames through shared memory. Here is the endpoint; its connections are in tls_peer.c, the
- * encryption in channel.c, the memory in shm.c, what it shares with other lanes in net.c and net_slot.c. */
+/* TLS: connections between processes over TCP, encrypted and authenticated by the cluster secret, which carry frames themselves or
+ * agree on shared memory or UCX for them. Here is the endpoint; its connections are in tls_peer.c, what they agree on in
+ * tls_agree.c, the encryption in channel.c, the memory in shm.c, UCX in ucx.c, sockets and names in net.c and net_slot.c. */
 #include "transport/tls_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* LOOK_EVERY: as in ucx.c, turns between two looks at sockets that are expected to be silent; it is a system call, and a
- * quarter of a microsecond of a round trip that takes a few. PROTOCOL: with another one of what tls_agree.c says. */
-#define LOOK_EVERY 8
-#define PROTOCOL   "conclave shm 1"
+/* LOOK_EVERY: turns between two looks at sockets that are expected to be silent; it is a system call, and a quarter of a
+ * microsecond of a round trip that takes a few. CLOSE_TIMEOUT: for UCX to give frames back when the endpoint is closed; chosen,
+ * not measured. PROTOCOL: with another one of what tls_agree.c says. */
+#define LOOK_EVERY       8
+#define CLOSE_TIMEOUT_NS UINT64_C(5000000000)
+#define PROTOCOL         "conclave carrier 1"
 
 static unsigned tls_progress(transport *base)
 {
@@ -17,9 +19,14 @@ static unsigned tls_progress(transport *base)
 
     t->n.n_events = 0;
     tls_take_rings(t);
-    /* While all connections are by shared memory, sockets tell of ends and of strangers only. */
-    if (t->n_rings < t->n.stats.peers || t->n_rings == 0 || t->turn++ % LOOK_EVERY == 0) {
+    /* While all connections are by shared memory or UCX, sockets tell of ends and of strangers only; a worker of UCX's that is
+     * not polled has its descriptor there. */
+    bool polled = t->n_rings + ucx_n_up(t->ucx) == t->n.stats.peers && (t->n_rings > 0 || ucx_is_busy(t->ucx));
+    if (!polled || t->turn++ % LOOK_EVERY == 0) {
         net_take_events(&t->n);
+    }
+    if (t->ucx != NULL) {
+        ucx_progress(t->ucx);
     }
     net_check_times(&t->n);
     if (t->n.dirty) {
@@ -32,26 +39,42 @@ static void tls_wait(transport *base, uint64_t timeout_ns)
 {
     tls *t = (tls *)base;
 
-    if (!t->n.dirty && tls_sleep(t)) { /* else there is something to do */
+    if (!t->n.dirty && tls_sleep(t) && ucx_may_sleep(t->ucx)) { /* else there is something to do */
         net_sleep(&t->n, timeout_ns);
         t->turn = 0; /* the sockets may have woken us */
     }
     tls_awake(t);
 }
 
+/* Everything quietly. */
+static void close_peers(tls *t)
+{
+    uint64_t until = moe_now_ns(moe_clock_real()) + CLOSE_TIMEOUT_NS;
+
+    for (size_t i = 0; i < t->n.n_slots; i++) {
+        net_slot *slot = net_slot_at(&t->n, i);
+
+        net_slot_fail(slot, "closed");
+        slot->quiet = true; /* also those that had failed before */
+    }
+    for (tls_attend(t); t->n.stats.peers > 0 && moe_now_ns(moe_clock_real()) < until; tls_attend(t)) {
+        ucx_progress(t->ucx);
+    }
+    for (size_t i = 0; i < t->n.n_slots; i++) {
+        if (net_slot_at(&t->n, i)->state != NET_FREE) {
+            net_slot_free(net_slot_at(&t->n, i));
+        }
+    }
+}
+
 static void tls_close(transport *base)
 {
     tls *t = (tls *)base;
 
-    for (size_t i = 0; t->n.slots != NULL && i < t->n.n_slots; i++) {
-        net_slot *slot = net_slot_at(&t->n, i);
-
-        net_slot_fail(slot, "closed");
-        slot->quiet = true;
-    }
     if (t->n.slots != NULL) {
-        tls_attend(t);
+        close_peers(t);
     }
+    ucx_close(t->ucx);
     net_fini(&t->n);
     channel_key_close(t->key);
     explicit_bzero(t->record, sizeof t->record);
@@ -65,9 +88,11 @@ static void tls_close(transport *base)
         .name = (lane_name), .connect = net_connect, .send = tls_send, .progress = tls_progress, .wait = tls_wait,     \
         .wake = net_wake, .peer_close = net_peer_close, .carrier = net_carrier, .close = tls_close                     \
     }
-static const transport_ops tls_ops[] = {[TRANSPORT_LANE_TLS] = TLS_OPS("tls"),
-                                        [TRANSPORT_LANE_AUTO] = TLS_OPS("auto"),
-                                        [TRANSPORT_LANE_SHM] = TLS_OPS("shm")};
+static const transport_ops tls_ops[TRANSPORT_N_LANES] = {[TRANSPORT_LANE_TLS] = TLS_OPS("tls"),
+                                                         [TRANSPORT_LANE_AUTO] = TLS_OPS("auto"),
+                                                         [TRANSPORT_LANE_SHM] = TLS_OPS("shm"),
+                                                         [TRANSPORT_LANE_UCX_TCP] = TLS_OPS("ucx-tcp"),
+                                                         [TRANSPORT_LANE_RDMA] = TLS_OPS("rdma")};
 
 static moe_status open_keys(tls *t, const transport_net_options *o, moe_error *err)
 {
@@ -94,12 +119,19 @@ moe_status transport_tls_open(const transport_net_options *o, transport **out, m
     t->rings = calloc(o->max_peers, sizeof *t->rings);
     status = t->n.slots == NULL || t->rings == NULL ? moe_fail(err, MOE_ERR_NO_MEMORY, "tls: out of memory")
                                                     : open_keys(t, o, err);
+    t->offer = carrier_offer(o->lane);
     if (status == MOE_OK) {
         status = net_open(&t->n, o, device, err);
+    }
+    if (status == MOE_OK && (t->offer & (MOE_BIT(CARRIER_RDMA) | MOE_BIT(CARRIER_UCX_TCP))) != 0) {
+        status = ucx_open(o->lane, &t->n, device, &t->ucx, err);
     }
     if (status != MOE_OK) {
         tls_close(&t->n.base);
         return status;
+    }
+    if (t->ucx != NULL) {
+        (void)snprintf(t->n.carrier, sizeof t->n.carrier, "%s", ucx_transports(t->ucx));
     }
     net_listen_on(&t->n);
     *out = &t->n.base;

@@ -18,6 +18,11 @@ static tls *endpoint_of(const tls_slot *slot)
     return (tls *)slot->s.t;
 }
 
+static bool is_by_channel(const tls_slot *slot)
+{
+    return slot->shm == NULL && slot->ucx == NULL;
+}
+
 static void set_wants_out(tls_slot *slot, bool wants_out)
 {
     slot->s.t->n_standing += (size_t)wants_out - (size_t)slot->wants_out;
@@ -73,9 +78,8 @@ static void free_slot(net_slot *base)
     tls_slot *slot = (tls_slot *)base;
 
     set_wants_out(slot, false);
-    tls_agree_end(slot);
     rings_remove(slot);
-    shm_close(slot->shm);
+    tls_agree_end(slot);
     channel_close(slot->channel);
     moe_pages_free(slot->frame, base->t->base.max_message);
 }
@@ -84,12 +88,19 @@ void tls_attend(tls *t)
 {
     t->n.dirty = false;
     for (size_t i = 0; i < t->n.n_slots; i++) {
-        net_slot *slot = net_slot_at(&t->n, i);
+        net_slot *base = net_slot_at(&t->n, i);
+        tls_slot *slot = (tls_slot *)base;
 
-        if (slot->state == NET_FAILED) {
-            end_msgs((tls_slot *)slot, slot->quiet ? MOE_ERR_CANCELLED : MOE_ERR_UNAVAILABLE);
-            net_slot_down(slot);
+        if (base->state != NET_FAILED && base->state != NET_CLOSING) {
+            continue;
         }
+        if (slot->ucx != NULL && !ucx_conn_end(slot->ucx)) {
+            base->state = NET_CLOSING;
+            t->n.dirty = true;
+            continue;
+        }
+        end_msgs(slot, base->quiet ? MOE_ERR_CANCELLED : MOE_ERR_UNAVAILABLE);
+        net_slot_down(base);
     }
 }
 
@@ -259,6 +270,9 @@ moe_status tls_send(transport *base, transport_peer peer, transport_msg *msg)
     if (bytes_of(msg) > base->max_message || bytes_of(msg) == 0) {
         return MOE_ERR_INVALID_ARG;
     }
+    if (slot->ucx != NULL) {
+        return ucx_conn_send(slot->ucx, msg);
+    }
     if (slot->n_out >= t->n.max_sends) {
         return MOE_ERR_BUSY;
     }
@@ -334,9 +348,13 @@ static moe_status read_frames(tls_slot *slot, moe_error *err)
 
 static void slot_up(tls_slot *slot)
 {
-    slot->frame = moe_pages_alloc(slot->s.t->base.max_message);
-    if (slot->frame == NULL) {
+    slot->frame = slot->ucx != NULL ? NULL : moe_pages_alloc(slot->s.t->base.max_message);
+    if (slot->ucx == NULL && slot->frame == NULL) {
         net_slot_fail(&slot->s, "no memory for frames");
+        return;
+    }
+    if (slot->ucx != NULL && ucx_conn_up(slot->ucx) != MOE_OK) {
+        net_slot_fail(&slot->s, "epoll");
         return;
     }
     if (slot->shm != NULL) {
@@ -399,7 +417,7 @@ static void take_bytes(tls_slot *slot)
     if (slot->s.state == NET_MEETING) {
         status = meet(slot, &err);
     }
-    if (slot->s.state == NET_UP && slot->shm == NULL) {
+    if (slot->s.state == NET_UP && is_by_channel(slot)) {
         status = read_frames(slot, &err);
     }
     fail_by(slot, status, &err);
@@ -483,18 +501,27 @@ static void receive(tls_slot *slot)
     }
 }
 
-/* Where frames travel by shared memory, the channel is silent until the connection ends. What the other end has written
+/* Where frames travel by something else, the channel is silent until the connection ends. What the other end has written
  * before that is read. */
 static void watch_end(tls_slot *slot, net_event_kind kind)
 {
     char byte;
+
+    if (kind == NET_SECOND && slot->ucx != NULL) {
+        ucx_conn_wake(slot->ucx);
+        return;
+    }
     ssize_t n = kind == NET_SOCKET ? recv(slot->s.fd, &byte, 1, MSG_DONTWAIT) : shm_hear(slot->shm) ? -1 : 0;
 
     if (n > 0) {
         slot->s.t->stats.violations++;
-        net_slot_fail(&slot->s, "bytes beside the shared memory");
+        net_slot_fail(&slot->s, "bytes beside the frames");
     } else if (n == 0 || (kind == NET_SOCKET && errno != EAGAIN && errno != EINTR)) {
-        take_ring(slot);
+        if (slot->ucx != NULL) {
+            ucx_conn_drain(slot->ucx);
+        } else {
+            take_ring(slot);
+        }
         net_slot_fail(&slot->s, n == 0 ? "closed by the other end" : strerror(errno));
     }
 }
@@ -515,7 +542,7 @@ static void on_socket(net_slot *base, net_event_kind kind, uint32_t events)
     if (base->state != NET_MEETING && base->state != NET_UP) {
         return; /* it has failed in this turn */
     }
-    if (base->state == NET_UP && slot->shm != NULL) {
+    if (base->state == NET_UP && !is_by_channel(slot)) {
         watch_end(slot, kind);
         return;
     }
@@ -537,13 +564,18 @@ static uint64_t stands_since(const net_slot *base)
 {
     const tls_slot *slot = (const tls_slot *)base;
 
+    if (slot->ucx != NULL) {
+        return ucx_conn_stands_since(slot->ucx);
+    }
     return (slot->shm == NULL && bytes_to_send(slot) > 0) || slot->oldest != NULL ? slot->left_ns : UINT64_MAX;
 }
 
-static const char *carrier(const net_slot *base)
+static const char *carrier_of(const net_slot *base)
 {
-    return ((const tls_slot *)base)->shm != NULL ? "shm" : "tls";
+    const tls_slot *slot = (const tls_slot *)base;
+
+    return slot->shm != NULL ? "shm" : slot->ucx != NULL ? ucx_transports(endpoint_of(slot)->ucx) : "tls";
 }
 
 const net_lane tls_lane = {
-    .begin = begin, .on_event = on_socket, .stands_since = stands_since, .free = free_slot, .carrier = carrier};
+    .begin = begin, .on_event = on_socket, .stands_since = stands_since, .free = free_slot, .carrier = carrier_of};

@@ -1,19 +1,22 @@
 /* What tls.c (the endpoint: events, time, frames), tls_peer.c (its connections) and tls_agree.c (what carries their frames)
  * share. A slot is one connection: socket, channel, the frame that is coming and the frames that are going.
  *
- * Where two ends agree on it, frames travel through shared memory. The channel is silent then; its end is the
- * connection's end. */
+ * All connections meet by the channel. Where two ends agree on it, frames travel through shared memory or by UCX. The channel is
+ * silent then; its end is the connection's end. */
 #ifndef CONCLAVE_TRANSPORT_TLS_PRIV_H
 #define CONCLAVE_TRANSPORT_TLS_PRIV_H
 
+#include "transport/carrier_priv.h"
 #include "transport/channel_priv.h"
 #include "transport/net_priv.h"
 #include "transport/shm_priv.h"
+#include "transport/ucx_priv.h"
 
 #define TLS_HEAD_BYTES 4 /* in front of every frame: its length, little-endian */
-#define TLS_NOTE_BYTES (1 + SHM_TOKEN)
+#define TLS_NOTE_HEAD  3
+#define TLS_NOTE_BYTES (TLS_NOTE_HEAD + 1 + UCX_MAX_ADDRESS)
 
-/* What two ends that know shared memory say to each other before they are UP (docs/transport.md). */
+/* What two ends that offer more than the channel say to each other before they are UP (docs/transport.md). */
 typedef enum { TLS_NOTE_NONE, TLS_NOTE_ASK, TLS_NOTE_HERE, TLS_NOTE_READ } tls_note;
 
 typedef struct tls_slot {
@@ -27,34 +30,39 @@ typedef struct tls_slot {
     size_t n_head, n_frame, frame_bytes; /* of the frame that is coming */
     unsigned char *frame;                /* owned [max_message]; NULL until UP */
     bool agreeing;                       /* the handshake is done, and what carries frames is not agreed on */
+    unsigned offer;                      /* of this end: bits of carriers */
+    carrier trying;                      /* what was asked for last, by the caller */
     bool has_door;                       /* the caller's, while agreeing */
     int door;                            /* owned if has_door */
     unsigned char note[TLS_NOTE_BYTES];  /* that is coming */
     size_t n_note;
-    shm *shm; /* owned; NULL: frames travel by the channel, or it is not agreed on */
+    shm *shm;      /* owned; with both NULL frames travel by the channel, or it is not agreed on */
+    ucx_conn *ucx; /* owned */
 } tls_slot;
 
 typedef struct tls {
-    net n;               /* first */
-    transport_lane lane; /* tls, auto or shm */
-    channel_key *key;    /* owned */
-    uint32_t *rings;     /* owned [n_slots]: the first n_rings are slots that are UP by shared memory */
+    net n; /* first */
+    transport_lane lane;
+    unsigned offer;   /* bits of carriers */
+    channel_key *key; /* owned */
+    ucx *ucx;         /* owned; NULL: UCX carries nothing here */
+    uint32_t *rings;  /* owned [n_slots]: the first n_rings are slots that are UP by shared memory */
     size_t n_rings;
     unsigned turn;
-    bool warned;                          /* that there is no shared memory to be had */
+    bool warned;                          /* that a carrier failed for no fault of the other end's */
     unsigned char record[CHANNEL_RECORD]; /* pieces of a frame, joined */
 } tls;
 
 /* tls_agree.c */
-/* Moves the agreement on by what has come; the first call follows the handshake. MOE_OK: slot->shm, or the channel if that
- * is NULL. MOE_ERR_BUSY: more must come. Errors: MOE_ERR_UNSUPPORTED (it has to be shared memory and cannot be),
+/* Moves the agreement on by what has come; the first call follows the handshake. MOE_OK: slot->shm, slot->ucx, or the channel if
+ * both are NULL. MOE_ERR_BUSY: more must come. Errors: MOE_ERR_UNSUPPORTED (nothing that both ends offer has come about),
  * MOE_ERR_CORRUPT, MOE_ERR_DENIED. */
 MOE_NODISCARD moe_status tls_agree(tls_slot *slot, moe_error *err);
-void tls_agree_end(tls_slot *slot); /* closes what was open for it */
+void tls_agree_end(tls_slot *slot); /* closes what it has made, and what was open for it */
 
 /* tls_peer.c */
 extern const net_lane tls_lane;
-void tls_attend(tls *t);     /* closes what has failed, and tells */
+void tls_attend(tls *t);     /* closes what has failed, and tells; not from within a callback of UCX */
 void tls_take_rings(tls *t); /* what has come by shared memory, and what stands there */
 /* All ends of shared memory are to be woken by the others from now on. False: there is something to do. */
 MOE_NODISCARD bool tls_sleep(tls *t);

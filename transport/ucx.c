@@ -1,11 +1,7 @@
-/* UCX: frames between processes by active messages. Here are the transport itself, its workers and the messages; the
- * peers that they go to and come from, and how those are met and left, are in ucx_peer.c.
+/* UCX: frames between processes by active messages, over connections that have met by tls.
  *
  * One UCX worker per connection, not one for all: a frame is thus tied to its connection by the worker that it comes
  * to and the token that it carries, and a worker is destroyed with its connection, whatever the peer left in it.
- *
- * Callbacks of UCX only note what happened; ucx_attend() acts on it outside of them, because an endpoint may not be
- * closed from within its own callback.
  *
  * A worker is active while it may have something to do; active ones are polled. Before a wait idle ones are armed: from
  * then on their descriptor becomes readable when there is work, and the epoll set tells. Arming costs a system call, so
@@ -15,48 +11,122 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <unistd.h>
 
-/* Chosen, not measured, but for LOOK_EVERY.
- *
- *   CLOSE_TIMEOUT     for the endpoints to end when the transport is closed
- *   PROGRESS_ROUNDS   rounds of one worker in a turn, as NET_TURN_BYTES for what is no frame
- *   LOOK_EVERY        turns between two looks at the sockets while a worker is busy; with this and arming on demand a
- *                     round trip of 4 KB costs 1.08 of a plain socket's (docs/benchmarks.md, bench_transport) */
-#define AM_FRAME         1 /* the only kind of active message */
-#define CLOSE_TIMEOUT_NS UINT64_C(5000000000)
-#define PROGRESS_ROUNDS  64
-#define LOOK_EVERY       8
+#include <ucp/api/ucp.h>
+
+#define AM_FRAME 1 /* the only kind of active message */
+/* Chosen, not measured: rounds of one worker in a turn, as NET_TURN_BYTES for what is no frame. */
+#define PROGRESS_ROUNDS 64
+
+typedef struct ucx_send {
+    ucx_conn *conn;
+    transport_msg *msg; /* borrowed */
+    ucp_dt_iov_t iov[TRANSPORT_MAX_PARTS];
+    uint64_t since_ns;
+    struct ucx_send *prev, *next;
+} ucx_send;
+
+struct ucx_conn {
+    ucx *u;
+    net_slot *slot;
+    ucp_worker_h worker; /* owned */
+    ucp_ep_h ep;         /* owned; NULL: none yet, or being closed */
+    void *close;         /* owned request; NULL: none or done */
+    bool up, ending;
+    bool active; /* the worker is to be progressed */
+    int fd;      /* the worker's */
+    size_t n_out;
+    ucx_send *oldest, *newest; /* frames under way, in order */
+    unsigned char token[UCX_TOKEN];
+};
+
+struct ucx {
+    net *t;
+    ucp_context_h context;
+    char transports[UCX_MAX_LANE];
+    ucx_conn **active; /* owned [n_slots]: the first n_active are to be progressed */
+    size_t n_active, n_up;
+    ucx_send *sends; /* owned [n_slots * max_sends] */
+    ucx_send *free_sends;
+    size_t n_read; /* bytes of the worker that is being progressed, in this turn */
+};
+
+/* ------------------------------------------------------------------------------------------------ active ones */
+void ucx_conn_wake(ucx_conn *c)
+{
+    if (!c->active && (c->up || c->ending)) {
+        c->active = true;
+        c->u->active[c->u->n_active++] = c;
+    }
+}
+
+static void rest(ucx *u, size_t i)
+{
+    u->active[i]->active = false;
+    u->active[i] = u->active[--u->n_active];
+}
+
+bool ucx_may_sleep(ucx *u)
+{
+    for (size_t i = 0; u != NULL && i < u->n_active;) {
+        if (u->active[i]->ending || ucp_worker_arm(u->active[i]->worker) != UCS_OK) {
+            i++;
+        } else {
+            rest(u, i);
+        }
+    }
+    return u == NULL || u->n_active == 0;
+}
+
+void ucx_progress(ucx *u)
+{
+    for (size_t i = 0; i < u->n_active; i++) {
+        u->n_read = 0;
+        for (int round = 0;
+             round < PROGRESS_ROUNDS && u->n_read < NET_TURN_BYTES && ucp_worker_progress(u->active[i]->worker) != 0;
+             round++) {
+        }
+    }
+}
+
+bool ucx_is_busy(const ucx *u)
+{
+    return u != NULL && u->n_active > 0;
+}
+
+size_t ucx_n_up(const ucx *u)
+{
+    return u != NULL ? u->n_up : 0;
+}
 
 /* ------------------------------------------------------------------------------------------------ sends */
-static ucx_send *take_send(ucx_slot *slot, transport_msg *msg)
+static ucx_send *take_send(ucx_conn *c, transport_msg *msg)
 {
-    ucx *t = (ucx *)slot->s.t;
-    ucx_send *s = t->free_sends;
+    ucx *u = c->u;
+    ucx_send *s = u->free_sends;
 
-    MOE_ASSERT(s != NULL); /* there is one for all that slots may have */
-    t->free_sends = s->next;
-    *s = (ucx_send){.slot = slot, .msg = msg, .since_ns = moe_now_ns(t->n.clock), .prev = slot->newest};
-    *(slot->newest == NULL ? &slot->oldest : &slot->newest->next) = s;
-    slot->newest = s;
-    slot->n_out++;
-    t->n.stats.sends++;
+    MOE_ASSERT(s != NULL); /* there is one for all that connections may have */
+    u->free_sends = s->next;
+    *s = (ucx_send){.conn = c, .msg = msg, .since_ns = moe_now_ns(u->t->clock), .prev = c->newest};
+    *(c->newest == NULL ? &c->oldest : &c->newest->next) = s;
+    c->newest = s;
+    c->n_out++;
+    u->t->stats.sends++;
     return s;
 }
 
-/* Takes a send off its slot's list. */
+/* Takes a send off its connection's list. */
 static void end_send(ucx_send *s, moe_status status)
 {
-    ucx_slot *slot = s->slot;
-    ucx *t = (ucx *)slot->s.t;
+    ucx_conn *c = s->conn;
     transport_msg *msg = s->msg;
 
-    *(s->prev == NULL ? &slot->oldest : &s->prev->next) = s->next;
-    *(s->next == NULL ? &slot->newest : &s->next->prev) = s->prev;
-    slot->n_out--;
-    t->n.stats.sends--;
-    s->next = t->free_sends;
-    t->free_sends = s;
+    *(s->prev == NULL ? &c->oldest : &s->prev->next) = s->next;
+    *(s->next == NULL ? &c->newest : &s->next->prev) = s->prev;
+    c->n_out--;
+    c->u->t->stats.sends--;
+    s->next = c->u->free_sends;
+    c->u->free_sends = s;
     if (msg != NULL) {
         msg->done(msg, status);
     }
@@ -69,30 +139,16 @@ static void on_sent(void *request, ucs_status_t status, void *user_data)
     if (request != NULL) {
         ucp_request_free(request);
     }
-    s->slot->s.t->n_events++;
-    end_send(s, status == UCS_OK ? MOE_OK : s->slot->s.quiet ? MOE_ERR_CANCELLED : MOE_ERR_UNAVAILABLE);
+    s->conn->u->t->n_events++;
+    end_send(s, status == UCS_OK ? MOE_OK : s->conn->slot->quiet ? MOE_ERR_CANCELLED : MOE_ERR_UNAVAILABLE);
 }
 
-static moe_status ucx_send_frame(transport *base, transport_peer peer, transport_msg *msg)
+moe_status ucx_conn_send(ucx_conn *c, transport_msg *msg)
 {
-    ucx *t = (ucx *)base;
-    ucx_slot *slot = (ucx_slot *)net_slot_find(&t->n, peer);
-    size_t bytes = 0;
-
-    MOE_ASSERT(msg->n_parts >= 1 && msg->n_parts <= TRANSPORT_MAX_PARTS);
-    if (slot == NULL || slot->s.state != NET_UP) {
-        return MOE_ERR_UNAVAILABLE;
-    }
-    for (size_t i = 0; i < msg->n_parts; i++) {
-        bytes += msg->parts[i].bytes;
-    }
-    if (bytes > base->max_message) {
-        return MOE_ERR_INVALID_ARG;
-    }
-    if (slot->n_out >= t->n.max_sends) {
+    if (c->n_out >= c->u->t->max_sends) {
         return MOE_ERR_BUSY;
     }
-    ucx_send *s = take_send(slot, msg);
+    ucx_send *s = take_send(c, msg);
     for (size_t i = 0; i < msg->n_parts; i++) {
         s->iov[i] = (ucp_dt_iov_t){(void *)(uintptr_t)msg->parts[i].data, msg->parts[i].bytes};
     }
@@ -104,60 +160,60 @@ static moe_status ucx_send_frame(transport *base, transport_peer peer, transport
                                        .datatype = one ? ucp_dt_make_contig(1) : ucp_dt_make_iov(),
                                        .user_data = s};
     ucs_status_ptr_t request =
-        ucp_am_send_nbx(slot->ep, AM_FRAME, slot->token, sizeof slot->token, one ? s->iov[0].buffer : s->iov,
+        ucp_am_send_nbx(c->ep, AM_FRAME, c->token, sizeof c->token, one ? s->iov[0].buffer : s->iov,
                         one ? s->iov[0].length : msg->n_parts, &param);
     if (UCS_PTR_IS_ERR(request)) {
         s->msg = NULL;
         end_send(s, MOE_OK);
-        net_slot_fail(&slot->s, ucs_status_string(UCS_PTR_STATUS(request)));
+        net_slot_fail(c->slot, ucs_status_string(UCS_PTR_STATUS(request)));
         return MOE_ERR_UNAVAILABLE;
     }
     if (request == NULL) {
         end_send(s, MOE_OK); /* it has gone to the kernel: the worker has nothing to do */
     } else {
-        ucx_slot_activate(slot);
+        ucx_conn_wake(c);
     }
     return MOE_OK;
+}
+
+uint64_t ucx_conn_stands_since(const ucx_conn *c)
+{
+    return c->oldest != NULL ? c->oldest->since_ns : UINT64_MAX;
 }
 
 /* ------------------------------------------------------------------------------------------------ receive */
 static ucs_status_t on_frame(void *arg, const void *header, size_t header_length, void *data, size_t length,
                              const ucp_am_recv_param_t *param)
 {
-    ucx_slot *slot = arg;
-    ucx *t = (ucx *)slot->s.t;
+    ucx_conn *c = arg;
+    net *t = c->u->t;
 
-    if (slot->s.state != NET_UP) {
+    if (c->slot->state != NET_UP) {
         return UCS_OK; /* of a connection that is over */
     }
-    if (header_length != sizeof slot->token || memcmp(header, slot->token, sizeof slot->token) != 0) {
-        t->n.stats.violations++; /* from a stranger who found the worker's port */
+    if (header_length != sizeof c->token || memcmp(header, c->token, sizeof c->token) != 0) {
+        t->stats.violations++; /* from a stranger who found the worker's port */
         return UCS_OK;
     }
-    if ((param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0 || length > t->n.base.max_message) {
-        t->n.stats.violations++;
-        net_slot_fail(&slot->s, length > t->n.base.max_message ? "frame above the limit" : "message of another kind");
+    if ((param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0 || length > t->base.max_message) {
+        t->stats.violations++;
+        net_slot_fail(c->slot, length > t->base.max_message ? "frame above the limit" : "message of another kind");
         return UCS_OK;
     }
-    t->n.n_events++;
-    t->n_read += length;
-    t->n.base.handler.on_message(t->n.base.handler.ctx, slot->s.peer, data, length);
+    t->n_events++;
+    c->u->n_read += length;
+    t->base.handler.on_message(t->base.handler.ctx, c->slot->peer, data, length);
     return UCS_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ workers */
-void ucx_slot_activate(ucx_slot *slot)
+void ucx_conn_drain(ucx_conn *c)
 {
-    ucx *t = (ucx *)slot->s.t;
-
-    if (!slot->active && slot->worker != NULL) {
-        slot->active = true;
-        t->active[t->n_active++] = (uint32_t)(slot - t->slots);
+    while (ucp_worker_progress(c->worker) != 0) {
     }
 }
 
-/* Before anything can be sent by it. */
-moe_status ucx_worker_open(ucx_slot *slot)
+/* ------------------------------------------------------------------------------------------------ connections */
+static moe_status worker_open(ucx_conn *c)
 {
     const ucp_worker_params_t params = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
                                         .thread_mode = UCS_THREAD_MODE_SINGLE};
@@ -167,182 +223,170 @@ moe_status ucx_worker_open(ucx_slot *slot)
                                             .id = AM_FRAME,
                                             .flags = UCP_AM_FLAG_WHOLE_MSG,
                                             .cb = on_frame,
-                                            .arg = slot};
-    int fd = -1;
+                                            .arg = c};
 
-    slot->s.keeps_place = true; /* whoever came so far has proved the secret, or there is none */
-    if (ucp_worker_create(((ucx *)slot->s.t)->context, &params, &slot->worker) != UCS_OK) {
-        slot->worker = NULL;
+    if (ucp_worker_create(c->u->context, &params, &c->worker) != UCS_OK) {
+        c->worker = NULL;
         return MOE_ERR_UNAVAILABLE;
     }
-    if (ucp_worker_set_am_recv_handler(slot->worker, &handler) != UCS_OK ||
-        ucp_worker_get_efd(slot->worker, &fd) != UCS_OK ||
-        net_watch(slot->s.t, fd, EPOLLIN, NET_SECOND, slot->s.peer, EPOLL_CTL_ADD) != MOE_OK) {
+    return ucp_worker_set_am_recv_handler(c->worker, &handler) == UCS_OK &&
+                   ucp_worker_get_efd(c->worker, &c->fd) == UCS_OK
+               ? MOE_OK
+               : MOE_ERR_UNAVAILABLE;
+}
+
+static moe_status own_address(ucx_conn *c, unsigned char out[UCX_MAX_ADDRESS], size_t *n_out)
+{
+    ucp_worker_attr_t attr = {.field_mask = UCP_WORKER_ATTR_FIELD_ADDRESS | UCP_WORKER_ATTR_FIELD_ADDRESS_FLAGS,
+                              .address_flags = UCP_WORKER_ADDRESS_FLAG_NET_ONLY};
+
+    if (ucp_worker_query(c->worker, &attr) != UCS_OK) {
         return MOE_ERR_UNAVAILABLE;
     }
-    ucx_slot_activate(slot);
+    bool fits = attr.address_length <= UCX_MAX_ADDRESS;
+    *n_out = fits ? attr.address_length : 0;
+    memcpy(out, attr.address, *n_out);
+    ucp_worker_release_address(c->worker, attr.address);
+    return fits ? MOE_OK : MOE_ERR_UNSUPPORTED;
+}
+
+moe_status ucx_conn_open(ucx *u, net_slot *slot, const unsigned char token[UCX_TOKEN], ucx_conn **out,
+                         unsigned char address_out[UCX_MAX_ADDRESS], size_t *n_out, moe_error *err)
+{
+    ucx_conn *c = calloc(1, sizeof *c);
+    moe_status status = c == NULL ? MOE_ERR_NO_MEMORY : MOE_OK;
+
+    if (c != NULL) {
+        *c = (ucx_conn){.u = u, .slot = slot};
+        memcpy(c->token, token, sizeof c->token);
+        status = worker_open(c);
+    }
+    if (status == MOE_OK) {
+        status = own_address(c, address_out, n_out);
+    }
+    if (status != MOE_OK) {
+        ucx_conn_close(c);
+        return moe_fail(err, status, "no UCX worker: %s", moe_status_text(status));
+    }
+    *out = c;
     return MOE_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ progress, wait */
-/* Workers that do nothing more are armed; from then on the epoll set tells. */
-static void arm_workers(ucx *t)
+static void on_ep_error(void *arg, ucp_ep_h ep, ucs_status_t status)
 {
-    for (size_t i = 0; i < t->n_active;) {
-        ucx_slot *slot = &t->slots[t->active[i]];
+    ucx_conn *c = arg;
 
-        if (slot->s.state == NET_CLOSING || ucp_worker_arm(slot->worker) != UCS_OK) {
-            i++;
-        } else {
-            slot->active = false;
-            t->active[i] = t->active[--t->n_active];
+    (void)ep;
+    net_slot_fail(c->slot, ucs_status_string(status));
+}
+
+moe_status ucx_conn_connect(ucx_conn *c, const unsigned char *address, size_t n, moe_error *err)
+{
+    unsigned char copy[UCX_MAX_ADDRESS] = {0}; /* UCX is not told how long it is */
+    const ucp_ep_params_t params = {.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS |
+                                                  UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER,
+                                    .address = (const ucp_address_t *)copy,
+                                    .err_mode = UCP_ERR_HANDLING_MODE_PEER,
+                                    .err_handler = {on_ep_error, c}};
+
+    MOE_ASSERT(n <= sizeof copy);
+    memcpy(copy, address, n);
+    ucs_status_t status = ucp_ep_create(c->worker, &params, &c->ep);
+    if (status != UCS_OK) {
+        c->ep = NULL;
+        return moe_fail(err, MOE_ERR_UNAVAILABLE, "no UCX endpoint: %s", ucs_status_string(status));
+    }
+    return MOE_OK;
+}
+
+moe_status ucx_conn_up(ucx_conn *c)
+{
+    c->up = true;
+    c->u->n_up++;
+    ucx_conn_wake(c);
+    return net_watch(c->u->t, c->fd, EPOLLIN, NET_SECOND, c->slot->peer, EPOLL_CTL_ADD);
+}
+
+bool ucx_conn_end(ucx_conn *c)
+{
+    const ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS, .flags = UCP_EP_CLOSE_FLAG_FORCE};
+
+    if (!c->ending) {
+        ucs_status_ptr_t request = c->ep == NULL ? NULL : ucp_ep_close_nbx(c->ep, &param);
+
+        c->ending = true;
+        c->ep = NULL;
+        c->close = UCS_PTR_IS_PTR(request) ? request : NULL;
+        ucx_conn_wake(c);
+    }
+    if (c->close != NULL && ucp_request_check_status(c->close) != UCS_INPROGRESS) {
+        ucp_request_free(c->close);
+        c->close = NULL;
+    }
+    return c->close == NULL && c->n_out == 0;
+}
+
+void ucx_conn_close(ucx_conn *c)
+{
+    if (c == NULL) {
+        return;
+    }
+    for (size_t i = 0; c->active && i < c->u->n_active; i++) {
+        if (c->u->active[i] == c) {
+            rest(c->u, i);
         }
     }
+    c->u->n_up -= c->up;
+    if (c->worker != NULL) {
+        ucp_worker_destroy(c->worker);
+    }
+    while (c->oldest != NULL) {
+        end_send(c->oldest, MOE_ERR_CANCELLED);
+    }
+    free(c);
 }
-
-static unsigned ucx_progress(transport *base)
-{
-    ucx *t = (ucx *)base;
-
-    t->n.n_events = 0;
-    /* While a worker is busy, the others and the sockets are looked at only now and then: it is a system call. */
-    if (t->n_active == 0 || t->turn++ % LOOK_EVERY == 0) {
-        net_take_events(&t->n);
-    }
-    for (size_t i = 0; i < t->n_active; i++) {
-        t->n_read = 0;
-        for (int round = 0; round < PROGRESS_ROUNDS && t->n_read < NET_TURN_BYTES &&
-                            ucp_worker_progress(t->slots[t->active[i]].worker) != 0;
-             round++) {
-        }
-    }
-    net_check_times(&t->n);
-    if (t->n.dirty) {
-        ucx_attend(t);
-    }
-    return t->n.n_events;
-}
-
-static void ucx_wait(transport *base, uint64_t timeout_ns)
-{
-    ucx *t = (ucx *)base;
-
-    if (!t->n.dirty) {
-        arm_workers(t);
-    }
-    if (t->n_active == 0 && !t->n.dirty) { /* else there is something to do */
-        net_sleep(&t->n, timeout_ns);
-    }
-}
-
-/* Everything quietly. */
-static void close_peers(ucx *t)
-{
-    uint64_t until = moe_now_ns(moe_clock_real()) + CLOSE_TIMEOUT_NS;
-
-    for (size_t i = 0; i < t->n.n_slots; i++) {
-        net_slot_fail(&t->slots[i].s, "closed");
-        t->slots[i].s.quiet = true; /* also those that had failed before */
-    }
-    t->n.dirty = true;
-    while (t->n.stats.peers > 0 && moe_now_ns(moe_clock_real()) < until) {
-        (void)ucx_progress(&t->n.base);
-    }
-}
-
-/* Sends that did not come back in time: the worker is destroyed first, so that UCX cannot read their frames any
- * more. */
-static void abandon(ucx_slot *slot)
-{
-    if (slot->worker != NULL) {
-        ucp_worker_destroy(slot->worker);
-    }
-    while (slot->oldest != NULL) {
-        end_send(slot->oldest, MOE_ERR_CANCELLED);
-    }
-    if (slot->s.fd >= 0) {
-        (void)close(slot->s.fd);
-    }
-}
-
-static void ucx_close(transport *base)
-{
-    ucx *t = (ucx *)base;
-
-    net_listen_end(&t->n); /* nobody comes while the others go */
-    if (t->slots != NULL) {
-        close_peers(t);
-        for (size_t i = 0; i < t->n.n_slots; i++) {
-            abandon(&t->slots[i]);
-        }
-    }
-    if (t->context != NULL) {
-        ucp_cleanup(t->context);
-    }
-    net_fini(&t->n);
-    explicit_bzero(&t->key, sizeof t->key);
-    free(t->active);
-    free(t->sends);
-    free(t->meets);
-    free(t->slots);
-    free(t);
-}
-
-#define UCX_OPS(lane_name)                                                                                             \
-    {                                                                                                                  \
-        .name = (lane_name), .connect = net_connect, .send = ucx_send_frame, .progress = ucx_progress,                 \
-        .wait = ucx_wait, .wake = net_wake, .peer_close = net_peer_close, .carrier = net_carrier, .close = ucx_close   \
-    }
-static const transport_ops tcp_ops = UCX_OPS("ucx-tcp"), rdma_ops = UCX_OPS("rdma");
 
 /* ------------------------------------------------------------------------------------------------ open */
-static moe_status buffers_open(ucx *t)
+void ucx_close(ucx *u)
 {
-    size_t n_sends = t->n.n_slots * t->n.max_sends;
-
-    t->meets = calloc(t->n.n_slots, sizeof *t->meets);
-    t->active = calloc(t->n.n_slots, sizeof *t->active);
-    t->sends = calloc(n_sends, sizeof *t->sends);
-    if (t->slots == NULL || t->meets == NULL || t->active == NULL || t->sends == NULL) {
-        return MOE_ERR_NO_MEMORY;
+    if (u == NULL) {
+        return;
     }
-    for (size_t i = 0; i < n_sends; i++) {
-        t->sends[i].next = t->free_sends;
-        t->free_sends = &t->sends[i];
+    if (u->context != NULL) {
+        ucp_cleanup(u->context);
     }
-    return MOE_OK;
+    free(u->active);
+    free(u->sends);
+    free(u);
 }
 
-moe_status transport_ucx_open(const transport_net_options *o, transport **out, moe_error *err)
+const char *ucx_transports(const ucx *u)
 {
-    char device[SOCKET_MAX_DEVICE];
-    moe_status status;
-    ucx *t = calloc(1, sizeof *t);
+    return u->transports;
+}
 
-    if (t == NULL) {
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "ucx");
+moe_status ucx_open(transport_lane lane, net *t, const char *device, ucx **out, moe_error *err)
+{
+    size_t n_sends = t->n_slots * t->max_sends;
+    ucx *u = calloc(1, sizeof *u);
+
+    if (u == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "ucx: out of memory");
     }
-    t->slots = calloc(o->max_peers, sizeof *t->slots);
-    net_init(&t->n, o->lane == TRANSPORT_LANE_RDMA ? &rdma_ops : &tcp_ops, &ucx_net_lane, o, t->slots,
-             sizeof *t->slots);
-    status = buffers_open(t);
-    if (status == MOE_OK) {
-        status = meet_key_init(&t->key, o->secret, o->n_secret);
-    }
+    u->t = t;
+    u->active = calloc(t->n_slots, sizeof(ucx_conn *));
+    u->sends = calloc(n_sends, sizeof *u->sends);
+    moe_status status = u->active == NULL || u->sends == NULL
+                            ? moe_fail(err, MOE_ERR_NO_MEMORY, "ucx: out of memory")
+                            : ucx_context_open(lane, device, u->transports, &u->context, err);
     if (status != MOE_OK) {
-        moe_fail(err, status, "ucx: %zu peers, secret of %zu bytes", o->max_peers, o->n_secret);
-    }
-    if (status == MOE_OK) {
-        status = net_open(&t->n, o, device, err);
-    }
-    if (status == MOE_OK) {
-        status = ucx_context_open(o->lane, device, t->n.carrier, &t->context, err);
-    }
-    if (status != MOE_OK) {
-        ucx_close(&t->n.base);
+        ucx_close(u);
         return status;
     }
-    net_listen_on(&t->n);
-    *out = &t->n.base;
+    for (size_t i = 0; i < n_sends; i++) {
+        u->sends[i].next = u->free_sends;
+        u->free_sends = &u->sends[i];
+    }
+    *out = u;
     return MOE_OK;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include <ucp/api/ucp.h>
 #include <ucs/debug/debug.h>
 #include <ucs/debug/log_def.h>
 

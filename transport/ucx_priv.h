@@ -1,66 +1,54 @@
-/* What the files that include UCX's headers share: ucx.c (the transport, its workers, the messages), ucx_peer.c (the
- * connections) and ucx_context.c (starting UCX). Nobody else includes them.
+/* ucx: connections that have met by tls, whose frames travel by UCX active messages. Only ucx.c (connections and messages) and
+ * ucx_context.c (starting UCX) include UCX's headers.
  *
- * A slot is one connection: socket, worker, endpoint, the frames under way, and what is still to be told. */
+ * UCX believes what it reads: addresses and tokens reach it only over the channel of two ends that have proved the secret to
+ * each other (tls_agree.c). The channel stays, silent; its end is the connection's end.
+ *
+ *   open -> connect -> up -> end -> close         nothing that has come is delivered before up: it waits in the worker
+ *
+ * Callbacks of UCX only note what happened (net_slot_fail); end and close are called outside of them.
+ * Threads: the endpoint's. */
 #ifndef CONCLAVE_TRANSPORT_UCX_PRIV_H
 #define CONCLAVE_TRANSPORT_UCX_PRIV_H
 
-#include "transport/meet_priv.h"
 #include "transport/net_priv.h"
 
-#include <ucp/api/ucp.h>
+#include <ucp/api/ucp_def.h>
 
-#define UCX_MAX_LANE 64
+#define UCX_MAX_LANE    64
+#define UCX_MAX_ADDRESS 2048
+#define UCX_TOKEN       16 /* in front of every message: it ties what UCX delivers to the meeting */
 
-typedef struct ucx ucx;
+typedef struct ucx ucx;           /* of one endpoint */
+typedef struct ucx_conn ucx_conn; /* of one connection */
 
-typedef struct ucx_slot {
-    net_slot s;          /* first; CLOSING: its endpoint is being closed, or frames are still to come back */
-    ucp_worker_h worker; /* owned; NULL: none yet */
-    ucp_ep_h ep;         /* owned; NULL: none yet, or being closed */
-    void *close;         /* owned request; NULL: none or done */
-    bool active;         /* the worker is to be progressed */
-    uint32_t n_out;
-    struct ucx_send *oldest, *newest; /* frames under way, in order */
-    unsigned char token[MEET_TOKEN];  /* in front of every message */
-} ucx_slot;
+/* Connections of t (borrowed) for this lane, ucx-tcp or rdma; on this device alone unless that is "". */
+MOE_NODISCARD moe_status ucx_open(transport_lane lane, net *t, const char *device, ucx **out, moe_error *err);
+void ucx_close(ucx *u);                   /* its connections were closed before; NULL is fine */
+const char *ucx_transports(const ucx *u); /* what UCX has opened: "tcp", "rc_mlx5" */
 
-typedef struct ucx_send {
-    ucx_slot *slot;
-    transport_msg *msg; /* borrowed */
-    ucp_dt_iov_t iov[TRANSPORT_MAX_PARTS];
-    uint64_t since_ns;
-    struct ucx_send *prev, *next;
-} ucx_send;
+/* A worker of its own for the slot (borrowed); its address is what the other end connects to. */
+MOE_NODISCARD moe_status ucx_conn_open(ucx *u, net_slot *slot, const unsigned char token[UCX_TOKEN], ucx_conn **out,
+                                       unsigned char address_out[UCX_MAX_ADDRESS], size_t *n_out, moe_error *err);
+MOE_NODISCARD moe_status ucx_conn_connect(ucx_conn *c, const unsigned char *address, size_t n, moe_error *err);
+MOE_NODISCARD moe_status ucx_conn_up(ucx_conn *c);
+MOE_NODISCARD moe_status ucx_conn_send(ucx_conn *c, transport_msg *msg); /* as of transport_ops, the size was checked */
+void ucx_conn_wake(ucx_conn *c);  /* its descriptor tells that there is something to do */
+void ucx_conn_drain(ucx_conn *c); /* delivers what has come */
+uint64_t ucx_conn_stands_since(const ucx_conn *c);
+/* Begins to end it. True once UCX is done with it and with all frames, which have been given back: so no frame's memory is the
+ * caller's again while UCX may still read it. */
+MOE_NODISCARD bool ucx_conn_end(ucx_conn *c);
+/* What has not ended is cut off: the worker goes first, then its frames are given back. NULL is fine. */
+void ucx_conn_close(ucx_conn *c);
 
-struct ucx {
-    net n; /* first */
-    meet_key key;
-    ucp_context_h context;
-    ucx_slot *slots;  /* the net's */
-    meet *meets;      /* owned [n_slots] */
-    uint32_t *active; /* owned [n_slots]: the first n_active are slots whose worker is to be progressed */
-    size_t n_active;
-    ucx_send *sends; /* owned [n_slots * max_sends] */
-    ucx_send *free_sends;
-    unsigned turn;
-    size_t n_read; /* bytes of the worker that is being progressed, in this turn */
-};
+void ucx_progress(ucx *u);                /* of those that may have something to do */
+bool ucx_is_busy(const ucx *u);           /* there are such; NULL: no */
+size_t ucx_n_up(const ucx *u);            /* connections; NULL: none */
+MOE_NODISCARD bool ucx_may_sleep(ucx *u); /* from now on the set of events tells; false: there is something to do */
 
-/* ucx_context.c */
-/* UCX for one endpoint, on this device alone unless that is "". lane_out: the transports it has opened. */
-MOE_NODISCARD moe_status ucx_context_open(transport_lane lane, const char *device, char lane_out[UCX_MAX_LANE],
+/* ucx_context.c: UCX for one endpoint. transports_out: as ucx_transports. */
+MOE_NODISCARD moe_status ucx_context_open(transport_lane lane, const char *device, char transports_out[UCX_MAX_LANE],
                                           ucp_context_h *out, moe_error *err);
-
-/* ucx.c */
-/* The slot's worker is progressed until it has nothing more to do. */
-void ucx_slot_activate(ucx_slot *slot);
-/* Makes the slot's worker; its frames go to the handler of the transport. */
-MOE_NODISCARD moe_status ucx_worker_open(ucx_slot *slot);
-
-/* ucx_peer.c */
-extern const net_lane ucx_net_lane;
-/* Closes what has failed, and tells. Not from within a callback of UCX. */
-void ucx_attend(ucx *t);
 
 #endif

@@ -53,10 +53,12 @@ static void lanes_meet_or_say_why(void **state)
     static const struct {
         transport_lane server, client;
         const char *carrier; /* NULL: refused */
-    } all[] = {{TRANSPORT_LANE_AUTO, TRANSPORT_LANE_AUTO, "shm"}, {TRANSPORT_LANE_AUTO, TRANSPORT_LANE_SHM, "shm"},
-               {TRANSPORT_LANE_SHM, TRANSPORT_LANE_AUTO, "shm"},  {TRANSPORT_LANE_AUTO, TRANSPORT_LANE_TLS, "tls"},
-               {TRANSPORT_LANE_TLS, TRANSPORT_LANE_AUTO, "tls"},  {TRANSPORT_LANE_TLS, TRANSPORT_LANE_SHM, NULL},
-               {TRANSPORT_LANE_SHM, TRANSPORT_LANE_TLS, NULL}};
+    } all[] = {
+        {TRANSPORT_LANE_AUTO, TRANSPORT_LANE_AUTO, "shm"},   {TRANSPORT_LANE_AUTO, TRANSPORT_LANE_SHM, "shm"},
+        {TRANSPORT_LANE_SHM, TRANSPORT_LANE_AUTO, "shm"},    {TRANSPORT_LANE_AUTO, TRANSPORT_LANE_TLS, "tls"},
+        {TRANSPORT_LANE_TLS, TRANSPORT_LANE_AUTO, "tls"},    {TRANSPORT_LANE_TLS, TRANSPORT_LANE_SHM, NULL},
+        {TRANSPORT_LANE_SHM, TRANSPORT_LANE_TLS, NULL},      {TRANSPORT_LANE_UCX_TCP, TRANSPORT_LANE_UCX_TCP, "tcp"},
+        {TRANSPORT_LANE_AUTO, TRANSPORT_LANE_UCX_TCP, NULL}, {TRANSPORT_LANE_SHM, TRANSPORT_LANE_UCX_TCP, NULL}};
 
     (void)state;
     for (size_t i = 0; i < MOE_COUNT(all); i++) {
@@ -172,7 +174,7 @@ static void say_first(const unsigned char *note, size_t n)
     channel *c;
 
     assert_ok(channel_key_open("", 0, &key, &err), err);
-    assert_int_equal(channel_key_offer(key, "conclave shm 1"), MOE_OK);
+    assert_int_equal(channel_key_offer(key, "conclave carrier 1"), MOE_OK);
     assert_int_equal(channel_open(key, true, &c), MOE_OK);
     to.sin_port = htons((uint16_t)atoi(strrchr(transport_net_address(server.t), ':') + 1));
     assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
@@ -202,15 +204,31 @@ static void say_first(const unsigned char *note, size_t n)
 
 static void notes_that_are_not_due_cost_the_connection(void **state)
 {
-    static const unsigned char kinds[] = {2, 3, 4, 200};
+    static const struct {
+        size_t n;
+        unsigned char bytes[24];
+    } notes[] = {
+        {3, {2}},                      /* HERE: the caller's */
+        {3, {3}},                      /* READ: nothing was made */
+        {3 + 16, {3, 16}},             /* the same with a token */
+        {3, {4}},                      /* there is no such kind */
+        {3, {200}},                    /* nor such */
+        {3, {1}},                      /* ASK: for nothing */
+        {4, {1, 1, 0, 0}},             /* ASK: for no carrier */
+        {4, {1, 1, 0, 4}},             /* ASK: for the channel, which is by NONE */
+        {4, {1, 1, 0, 200}},           /* ASK: there is no such carrier */
+        {4, {1, 1, 0, 1}},             /* ASK: a door without a name */
+        {8, {1, 1, 0, 3, 1, 1, 0, 3}}, /* ASK: twice for the same */
+        {8, {1, 1, 0, 3, 1, 1, 0, 2}}, /* ASK: backwards */
+        {7, {1, 1, 0, 2, 3, 0, 0}},    /* READ: of what was declined */
+        {3, {1, 0xff, 0xff}},          /* above the limit */
+    };
     uint64_t n = 0;
 
     (void)state;
     open_both(TRANSPORT_LANE_AUTO, TRANSPORT_LANE_AUTO);
-    for (size_t i = 0; i < MOE_COUNT(kinds); i++) {
-        unsigned char note[33] = {kinds[i]};
-
-        say_first(note, sizeof note);
+    for (size_t i = 0; i < MOE_COUNT(notes); i++) {
+        say_first(notes[i].bytes, notes[i].n);
         assert_int_equal(stats_of(&server).violations, ++n);
     }
     assert_int_equal(server.s.n_up, 0);
