@@ -86,6 +86,7 @@ static const char *const names[] = {
     "profile",
     "progress",
     "quiet",
+    "rdma_network",
     "repetition_penalty",
     "replication",
     "request_id",

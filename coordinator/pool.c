@@ -281,6 +281,7 @@ static moe_status open_transport(pool *p, const char *secret, size_t n_secret, m
         return MOE_OK;
     }
     const transport_net_options options = {.lane = member_lane(p->o.member),
+                                           .rdma_network = member_rdma_network(p->o.member),
                                            .max_message =
                                                member_max_message(&p->o.files->config, p->o.device->numeric_class),
                                            .max_peers = 2 * ROUTER_MAX_NODES,

@@ -13,7 +13,7 @@
 
 /* ------------------------------------------------------------------------------------------------ options */
 typedef struct member_config {
-    char *etcd, *cluster, *id, *transport, *secret_file;
+    char *etcd, *cluster, *id, *transport, *rdma_network, *secret_file;
     char *etcd_user, *etcd_password_file, *etcd_ca, *etcd_cert, *etcd_key;
     char *device, *device_module, *dtype, *isa, *weights, *cache_dir;
     uint32_t threads;
@@ -41,6 +41,9 @@ extern const char *const member_dtypes[], *const member_weights[];
             at, transport, "auto", transport_lane_names, "LANE",                                                       \
             "how frames travel between members, in all alike; auto: by shared memory within a host, else by TLS. "     \
             "rdma: the program does not start where there is none. ucx-tcp needs --insecure"),                         \
+        MEMBER_TEXT(at, rdma_network, NULL, "CIDR|all",                                                                \
+                    "a network that no stranger reaches: --transport auto uses RDMA between members in it that have "  \
+                    "it, unencrypted; --transport rdma is kept to it"),                                                \
         MEMBER_TEXT(at, secret_file, NULL, "FILE",                                                                     \
                     "the cluster's secret: members prove to each other that they know it"),                            \
         MEMBER_TEXT(at, etcd_user, NULL, "NAME", "user of etcd"),                                                      \
@@ -88,7 +91,9 @@ MOE_NODISCARD moe_status member_secret(const member_config *m, char **out, size_
 void member_secret_free(char *secret, size_t n); /* cleansed; NULL is fine */
 MOE_NODISCARD moe_status member_store_open(const member_config *m, cluster_store **out, moe_error *err);
 transport_lane member_lane(const member_config *m);
-/* Errors: MOE_ERR_INVALID_ARG when --transport opens this process to strangers, unless `insecure`; then it is warned of. */
+transport_network member_rdma_network(const member_config *m); /* once member_lane_check has passed it */
+/* Errors: MOE_ERR_INVALID_ARG when --transport opens this process to strangers, unless `insecure`; then it is warned of; or for
+ * --rdma-network. */
 MOE_NODISCARD moe_status member_lane_check(const member_config *m, bool insecure, moe_error *err);
 /* The bytes of one frame between members: equal in all of them. */
 size_t member_max_message(const model_config *c, compute_class numeric_class);

@@ -8,8 +8,10 @@
 typedef enum { CARRIER_NONE, CARRIER_SHM, CARRIER_RDMA, CARRIER_UCX_TCP, CARRIER_TLS, CARRIER_N } carrier;
 extern const char *const carrier_names[CARRIER_N];
 
-/* What an end of this lane offers: bits of carriers. */
-unsigned carrier_offer(transport_lane lane);
+/* What an end of this lane offers to the one at this address: bits of carriers. UCX's are offered only where UCX is open for them
+ * (has_ucx); RDMA in auto only within the network that was given as private, and on its own lane everywhere if none was given.
+ * other NULL: it is not known, and in no network. */
+unsigned carrier_offer(transport_lane lane, bool has_ucx, const transport_network *rdma, const moe_ip *other);
 /* The next one of them to be tried; CARRIER_NONE: there is no more. */
 carrier carrier_next(unsigned offer, carrier after);
 

@@ -37,7 +37,7 @@ moe_status transport_net_open(const transport_net_options *options, transport **
 {
     moe_status status = check_options(options, err);
 
-    return status == MOE_OK ? transport_tls_open(options, out, err) : status;
+    return status == MOE_OK ? transport_tls_open(options, TRANSPORT_LANE_RDMA, out, err) : status;
 }
 
 void net_init(net *t, const transport_ops *ops, const net_lane *lane, const transport_net_options *o, void *slots,

@@ -115,6 +115,8 @@ void net_peer_close(transport *base, transport_peer peer);
 const char *net_carrier(transport *base, transport_peer peer);
 
 /* ------------------------------------------------------------------------------------------------ lanes */
-MOE_NODISCARD moe_status transport_tls_open(const transport_net_options *options, transport **out, moe_error *err);
+/* rdma: what UCX is opened for where RDMA is to be used. Tests, on machines that have none, take ucx-tcp. */
+MOE_NODISCARD moe_status transport_tls_open(const transport_net_options *options, transport_lane rdma, transport **out,
+                                            moe_error *err);
 
 #endif

@@ -104,7 +104,32 @@ static moe_status open_keys(tls *t, const transport_net_options *o, moe_error *e
     return status;
 }
 
-moe_status transport_tls_open(const transport_net_options *o, transport **out, moe_error *err)
+/* auto does without where there is no RDMA. It never asks UCX for anything else. */
+static moe_status open_ucx(tls *t, const transport_net_options *o, const char *device, transport_lane rdma,
+                           moe_error *err)
+{
+    bool may_do_without = o->lane == TRANSPORT_LANE_AUTO;
+
+    if (o->lane == TRANSPORT_LANE_TLS || o->lane == TRANSPORT_LANE_SHM ||
+        (may_do_without && !o->rdma_network.is_given)) {
+        return MOE_OK;
+    }
+    moe_status status = ucx_open(o->lane == TRANSPORT_LANE_UCX_TCP ? o->lane : rdma, &t->n, device, &t->ucx, err);
+    if (!may_do_without) {
+        return status;
+    }
+    if (status == MOE_ERR_UNSUPPORTED) {
+        MOE_WARN("--rdma-network: connections to other hosts are by tls: %s", err->text);
+        return MOE_OK;
+    }
+    if (status == MOE_OK) {
+        MOE_INFO("--rdma-network: connections to other hosts within it are by RDMA (%s) where they have it as well",
+                 ucx_transports(t->ucx));
+    }
+    return status;
+}
+
+moe_status transport_tls_open(const transport_net_options *o, transport_lane rdma, transport **out, moe_error *err)
 {
     char device[SOCKET_MAX_DEVICE];
     tls *t = calloc(1, sizeof *t);
@@ -116,21 +141,21 @@ moe_status transport_tls_open(const transport_net_options *o, transport **out, m
     net_init(&t->n, &tls_ops[o->lane], &tls_lane, o, calloc(o->max_peers, sizeof(tls_slot)), sizeof(tls_slot));
     (void)snprintf(t->n.carrier, sizeof t->n.carrier, "%s", transport_lane_names[o->lane]);
     t->lane = o->lane;
+    t->rdma_network = o->rdma_network;
     t->rings = calloc(o->max_peers, sizeof *t->rings);
     status = t->n.slots == NULL || t->rings == NULL ? moe_fail(err, MOE_ERR_NO_MEMORY, "tls: out of memory")
                                                     : open_keys(t, o, err);
-    t->offer = carrier_offer(o->lane);
     if (status == MOE_OK) {
         status = net_open(&t->n, o, device, err);
     }
-    if (status == MOE_OK && (t->offer & (MOE_BIT(CARRIER_RDMA) | MOE_BIT(CARRIER_UCX_TCP))) != 0) {
-        status = ucx_open(o->lane, &t->n, device, &t->ucx, err);
+    if (status == MOE_OK) {
+        status = open_ucx(t, o, device, rdma, err);
     }
     if (status != MOE_OK) {
         tls_close(&t->n.base);
         return status;
     }
-    if (t->ucx != NULL) {
+    if (t->ucx != NULL && o->lane != TRANSPORT_LANE_AUTO) {
         (void)snprintf(t->n.carrier, sizeof t->n.carrier, "%s", ucx_transports(t->ucx));
     }
     net_listen_on(&t->n);

@@ -239,11 +239,21 @@ static moe_status take_note(tls_slot *slot, moe_error *err)
     return moe_fail(err, MOE_ERR_CORRUPT, "a note that is not due");
 }
 
+static unsigned offer_to_other(const tls_slot *slot)
+{
+    const tls *t = endpoint_of(slot);
+    char host[SOCKET_MAX_ADDRESS];
+    moe_ip ip;
+
+    socket_peer_host(slot->s.fd, host);
+    return carrier_offer(t->lane, t->ucx != NULL, &t->rdma_network, moe_ip_parse(host, &ip) ? &ip : NULL);
+}
+
 static moe_status begin(tls_slot *slot, moe_error *err)
 {
     slot->agreeing = true;
     slot->trying = CARRIER_NONE;
-    slot->offer = endpoint_of(slot)->offer;
+    slot->offer = offer_to_other(slot);
     slot->s.keeps_place = true;           /* whoever came so far has proved the secret, or there is none */
     if (!channel_agreed(slot->channel)) { /* the other end has the lane tls */
         return by_channel(slot, err);

@@ -43,7 +43,7 @@ typedef struct tls_slot {
 typedef struct tls {
     net n; /* first */
     transport_lane lane;
-    unsigned offer;   /* bits of carriers */
+    transport_network rdma_network;
     channel_key *key; /* owned */
     ucx *ucx;         /* owned; NULL: UCX carries nothing here */
     uint32_t *rings;  /* owned [n_slots]: the first n_rings are slots that are UP by shared memory */

@@ -127,8 +127,9 @@ void transport_loopback_set_member_poll(transport *t, unsigned (*poll)(void *ctx
  *                        not know the secret is answered (docs/transport.md)
  *               shm      memory that two processes of one host share. They meet by tls, each hands the other what it takes,
  *                        and the tls connection stays as the sign of life. Anything else is refused
- *               auto     shm where it comes about, else tls; which of them it is differs from peer to peer. The other end
- *                        may be of the lanes tls, auto or shm
+ *               auto     shm where it comes about, else rdma where both ends have it and rdma_network has the other's
+ *                        address at both, else tls; which of them it is differs from peer to peer. The other end may be of
+ *                        the lanes tls, auto, shm or rdma
  *               ucx-tcp  UCX active messages over TCP. Members prove the secret to each other before UCX reads a byte;
  *                        but UCX's own ports accept writes into a member's memory from anybody who reaches them, so
  *                        this lane is for networks that strangers cannot reach
@@ -144,6 +145,17 @@ void transport_loopback_set_member_poll(transport *t, unsigned (*poll)(void *ctx
  * Environment:  of UCX's lanes: the process's UCX_... variables are respected; those not set get what docs/transport.md
  *               says. UCX's error signals are switched off and its log lines go to the log. open calls setenv, so it
  *               comes before other threads call getenv. */
+/* The addresses that --rdma-network names. */
+typedef struct transport_network {
+    bool is_given, is_all;
+    moe_ip base;
+    uint32_t n_bits; /* the first ones of base that an address shares */
+} transport_network;
+/* CIDR or "all". Errors: MOE_ERR_INVALID_ARG, beginning with `what` (the option) and the text. */
+MOE_NODISCARD moe_status transport_network_parse(const char *what, const char *text, transport_network *out,
+                                                 moe_error *err);
+bool transport_network_has(const transport_network *net, const moe_ip *ip); /* none has any */
+
 typedef enum {
     TRANSPORT_LANE_TLS,
     TRANSPORT_LANE_AUTO,
@@ -166,8 +178,11 @@ typedef struct transport_net_options {
     uint64_t send_timeout_ns; /* 0: 10 s */
     const void *secret;       /* of the cluster: members prove it to each other */
     size_t n_secret;          /* 0: there is none */
-    const moe_clock *clock;   /* borrowed; NULL: the real one */
-    moe_look_up_fn look_up;   /* how names are looked up, on a thread of the endpoint's resolver; NULL: getaddrinfo */
+    /* Of auto: which network is private, so that RDMA may be used in it; of rdma: the one that it is used in, else all. Where
+     * there is no RDMA auto does without, and says so. */
+    transport_network rdma_network;
+    const moe_clock *clock; /* borrowed; NULL: the real one */
+    moe_look_up_fn look_up; /* how names are looked up, on a thread of the endpoint's resolver; NULL: getaddrinfo */
     void *look_up_ctx;
 } transport_net_options;
 

@@ -154,6 +154,7 @@ static moe_status open_transport(node_program_state *p, const char *secret, size
 {
     const transport_net_options options = {.listen = p->config.listen,
                                            .lane = member_lane(&p->config.member),
+                                           .rdma_network = member_rdma_network(&p->config.member),
                                            .max_message =
                                                member_max_message(&p->files.config, p->device->numeric_class),
                                            .max_peers = MAX_STRANGERS,

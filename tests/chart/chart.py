@@ -59,6 +59,7 @@ MATRIX = {
     "cert-manager": CERT,
     "rdma": RDMA,
     "rdma-without-ipc-lock": merged(RDMA, {"transport": {"rdma": {"ipcLock": False}}}),
+    "rdma-in-a-network": merged(RDMA, {"transport": {"lane": "auto", "rdma": {"network": "10.0.0.0/8"}}}),
     "ucx-tcp": {"transport": {"lane": "ucx-tcp"}},
     "embedded-etcd": {"etcd": {"embedded": {"enabled": True}}},
     "etcd-with-everything": {"etcd": {"endpoints": ["https://a:2379", "https://b:2379"], "user": "conclave", "auth": {"existingSecret": "etcd-auth"},

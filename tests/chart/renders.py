@@ -108,8 +108,12 @@ class Checks:
                 self.t.assertFalse(image.endswith(":latest"), image)
                 self.t.assertEqual(c["terminationMessagePolicy"] if c["name"] != "etcd" else "FallbackToLogsOnError", "FallbackToLogsOnError")
 
+    def uses_rdma(self):
+        t = self.values["transport"]
+        return t["lane"] == "rdma" or (t["lane"] == "auto" and t["rdma"]["network"] != "")
+
     def security(self):
-        rdma = self.values["transport"]["lane"] == "rdma" and self.values["transport"]["rdma"]["ipcLock"]
+        rdma = self.uses_rdma() and self.values["transport"]["rdma"]["ipcLock"]
         for d in self.objects:
             pod = pod_of(d)
             if pod is None:
@@ -134,7 +138,7 @@ class Checks:
             for c in containers(d):
                 self.t.assertIn("memory", c["resources"]["limits"], c["name"])
                 self.t.assertLessEqual({"cpu", "memory"}, set(c["resources"]["requests"]), c["name"])
-                if self.values["transport"]["lane"] == "rdma" and c["name"] in ("coordinator", "expert"):
+                if self.uses_rdma() and c["name"] in ("coordinator", "expert"):
                     self.t.assertEqual(c["resources"]["limits"][self.values["transport"]["rdma"]["resource"]], "1")
 
     def mounts(self):

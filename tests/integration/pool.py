@@ -749,6 +749,21 @@ class Pool(unittest.TestCase):
         with self.assertRaisesRegex(RuntimeError, "UCX_NET_DEVICES"): # the coordinator's would be on all networks
             self.coordinator("--transport", "ucx-tcp", "--insecure")
 
+    def test_a_private_network_is_one_and_of_use(self):
+        for args, words in ((("--rdma-network", "10.0.0.1/8"), "--rdma-network \"10.0.0.1/8\""),
+                            (("--rdma-network", "all", "--transport", "tls"), "--rdma-network: --transport tls uses no RDMA")):
+            self.refused(self.node("n", *args), words)
+            with self.assertRaisesRegex(RuntimeError, words):
+                self.coordinator(*args)
+
+    def test_where_there_is_no_rdma_auto_serves_without_it(self):
+        self.start_nodes(1, "--rdma-network", "all")
+        with self.coordinator("--rdma-network", "127.0.0.0/8") as coordinator:
+            self.assertEqual(self.answer(coordinator, ASKS[0]), self.expected[0])
+            self.assertEqual(self.lanes(coordinator), ["shm"])
+            coordinator.log_match(r"--rdma-network: connections to other hosts")
+        self.stop_nodes()
+
     # ------------------------------------------------------------------------------------------ out of reach
     def reads(self, url, code, *words):
         """Asks until the page says so."""

@@ -1,6 +1,7 @@
 /* Which lanes meet, what their connections are carried by, and what an authenticated end that breaks the rules costs. */
 #include "tests/unit/test_transport_net_support.h"
 #include "transport/channel_priv.h"
+#include "transport/net_priv.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -125,6 +126,71 @@ static void without_memory_the_lane_shm_refuses(void **state)
     close_both();
 }
 
+/* ------------------------------------------------------------------------------------------------ auto with RDMA
+ * There is no RDMA on the machines the tests run on: UCX is opened for tcp in its place, or not at all. */
+static void open_auto(side *x, const char *listen, const char *network, transport_lane rdma)
+{
+    transport_net_options o = {
+        .lane = TRANSPORT_LANE_AUTO, .listen = listen, .max_message = MAX_MESSAGE, .max_peers = 4, .max_sends = 4};
+    moe_error err;
+
+    if (network != NULL) {
+        assert_ok(transport_network_parse("--rdma-network", network, &o.rdma_network, &err), err);
+    }
+    *x = (side){.s = {.in_order = true, .intact = true}};
+    assert_ok(transport_tls_open(&o, rdma, &x->t, &err), err);
+    x->s.t = x->t;
+    x->t->handler = (transport_handler){&x->s, on_message, on_peer};
+    assert_string_equal(transport_net_lane(x->t), "auto");
+}
+
+static void without_shared_memory_auto_uses_rdma_where_both_may(void **state)
+{
+    static const struct {
+        const char *server, *client; /* --rdma-network */
+        transport_lane rdma;         /* of the client */
+        const char *carrier;
+    } all[] = {
+        {"all", "127.0.0.0/8", TRANSPORT_LANE_UCX_TCP, "tcp"}, {"127.0.0.1/32", "all", TRANSPORT_LANE_UCX_TCP, "tcp"},
+        {"all", "10.0.0.0/8", TRANSPORT_LANE_UCX_TCP, "tls"},  {"10.0.0.0/8", "all", TRANSPORT_LANE_UCX_TCP, "tls"},
+        {"all", NULL, TRANSPORT_LANE_UCX_TCP, "tls"},          {NULL, "all", TRANSPORT_LANE_UCX_TCP, "tls"}};
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(all); i++) {
+        payload = malloc(MAX_MESSAGE * 2);
+        assert_non_null(payload);
+        n_done = 0;
+        open_auto(&server, "127.0.0.1:0", all[i].server, TRANSPORT_LANE_UCX_TCP);
+        open_auto(&client, NULL, all[i].client, all[i].rdma);
+        allow_no_memory();
+        transport_peer without = connect_both();
+        allow_memory();
+        a_frame_goes_both_ways(without, all[i].carrier);
+        a_frame_goes_both_ways(connect_both(), "shm"); /* the same endpoints have both at once */
+        client.s.serial = server.s.serial = 0;
+        client.t->ops->peer_close(client.t, without);
+        UNTIL(server.s.n_down == 1);
+        close_both();
+    }
+}
+
+/* It is refused where UCX has nothing but tcp, and that is no reason not to serve. */
+static void where_there_is_no_rdma_auto_does_without(void **state)
+{
+    (void)state;
+    payload = malloc(MAX_MESSAGE * 2);
+    assert_non_null(payload);
+    n_done = 0;
+    open_auto(&server, "127.0.0.1:0", "all", TRANSPORT_LANE_UCX_TCP);
+    open_auto(&client, NULL, "all", TRANSPORT_LANE_RDMA);
+    allow_no_memory();
+    transport_peer peer = connect_both();
+    allow_memory();
+    assert_null(strstr(transport_carrier(client.t, peer), "tcp"));
+    a_frame_goes_both_ways(connect_both(), "shm");
+    close_both();
+}
+
 /* ------------------------------------------------------------------------------------------------ who breaks the rules */
 /* Writes into every page of counts that this process has mapped, as an end may do to the other. */
 static void damage_all(moe_random *random)
@@ -242,6 +308,8 @@ int main(void)
         cmocka_unit_test(lanes_meet_or_say_why),
         cmocka_unit_test(without_memory_a_connection_is_by_tls),
         cmocka_unit_test(without_memory_the_lane_shm_refuses),
+        cmocka_unit_test(without_shared_memory_auto_uses_rdma_where_both_may),
+        cmocka_unit_test(where_there_is_no_rdma_auto_does_without),
         cmocka_unit_test(memory_that_is_damaged_costs_the_connection_alone),
         cmocka_unit_test(notes_that_are_not_due_cost_the_connection),
     };

@@ -1,7 +1,8 @@
+moe_test(test_transport_carrier LIBS moe_transport_net LABELS unit)
 moe_test(test_transport_channel LIBS moe_transport_net PkgConfig::SSL LABELS unit)
 moe_test(test_transport_shm LIBS moe_transport_net LABELS unit)
 moe_test(test_transport_net_lanes LIBS moe_transport_net PkgConfig::SSL LABELS unit)
-set(net_tests test_transport_shm test_transport_net_lanes test_transport_net test_transport_net_peer test_transport_net_names)
+set(net_tests test_transport_carrier test_transport_shm test_transport_net_lanes test_transport_net test_transport_net_peer test_transport_net_names)
 foreach(name test_transport_net test_transport_net_peer test_transport_net_names)
   moe_test(${name} LIBS moe_transport_net LABELS unit)
   foreach(lane auto ucx-tcp) # the program's own test is of tls

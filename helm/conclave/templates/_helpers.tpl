@@ -89,6 +89,9 @@ annotations:
 - --cluster={{ include "conclave.cluster" . }}
 - --secret-file=/etc/conclave/peer/{{ .Values.peerSecret.key }}
 - --transport={{ .Values.transport.lane }}
+{{- with .Values.transport.rdma.network }}
+- --rdma-network={{ . }}
+{{- end }}
 - --http={{ include "conclave.any" . }}:8080
 - --log-level={{ .Values.log.level }}
 - --log-format={{ .Values.log.format }}
@@ -185,8 +188,14 @@ annotations:
 {{- end }}
 {{- end -}}
 
+{{/* whether the programs may use RDMA */}}
+{{- define "conclave.rdma" -}}
+{{- $t := .Values.transport -}}
+{{- if or (eq $t.lane "rdma") (and (eq $t.lane "auto") $t.rdma.network) }}true{{ end -}}
+{{- end -}}
+
 {{- define "conclave.securityContext" -}}
-{{- $rdma := and (eq .Values.transport.lane "rdma") .Values.transport.rdma.ipcLock -}}
+{{- $rdma := and (include "conclave.rdma" .) .Values.transport.rdma.ipcLock -}}
 {{- $context := deepCopy .Values.containerSecurityContext -}}
 {{- if $rdma -}}
 {{- $capabilities := default dict $context.capabilities -}}
@@ -195,10 +204,10 @@ annotations:
 {{- toYaml $context -}}
 {{- end -}}
 
-{{/* root, resources: with the RDMA device where that lane is chosen */}}
+{{/* root, resources: with the RDMA device where it may be used */}}
 {{- define "conclave.resources" -}}
 {{- $resources := deepCopy .resources -}}
-{{- if eq .root.Values.transport.lane "rdma" -}}
+{{- if include "conclave.rdma" .root -}}
 {{- $limits := merge (dict .root.Values.transport.rdma.resource "1") (default dict $resources.limits) -}}
 {{- $_ := set $resources "limits" $limits -}}
 {{- end -}}
