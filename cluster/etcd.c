@@ -56,6 +56,8 @@ struct etcd {
     uint64_t timeout_ns;
     size_t max_body;
     call calls[MAX_CALLS], login, watch;
+    etcd_listing listing;     /* of the range that is under way: one at a time */
+    bool has_said;            /* that values are left out of it */
     etcd_watch_parser parser; /* of the watch */
     cluster_watch_fn watch_fn;
     void *watch_ctx;
@@ -267,11 +269,19 @@ static void move_on(etcd *s, const call *q)
     }
 }
 
+static bool is_list(const call *q)
+{
+    return strcmp(q->path, "kv/range") == 0;
+}
+
 static void report(call *q, const cluster_reply *reply)
 {
     cluster_reply_fn fn = q->fn;
     void *ctx = q->ctx;
 
+    if (is_list(q)) {
+        etcd_listing_fini(&q->store->listing);
+    }
     drop(q);
     q->store->has_called_back = true;
     fn(ctx, reply);
@@ -335,6 +345,57 @@ static const char *curl_reason(const call *q, CURLcode code)
     return q->error[0] != '\0' ? q->error : curl_easy_strerror(code);
 }
 
+/* ------------------------------------------------------------------------------------------------ lists */
+/* The next part, or the same one made smaller. */
+static void go_on(call *q)
+{
+    take_back(q);
+    moe_text_fini(&q->request);
+    moe_text_fini(&q->response);
+    moe_text_init(&q->request, MAX_BODY);
+    moe_text_init(&q->response, q->store->max_body);
+    etcd_listing_write(&q->store->listing, &q->request);
+    submit(q);
+}
+
+/* What is said of a list, when it changes. */
+static void say_left_out(etcd *s)
+{
+    size_t n = s->listing.n_left_out;
+
+    if (n > 0 && !s->has_said) {
+        MOE_WARN("etcd: values below %s are more than %zu bytes: the %zu largest are left out", s->listing.prefix,
+                 s->max_body, n);
+    }
+    s->has_said = n > 0;
+}
+
+/* True when the list goes on. */
+static bool list_ended(call *q, cluster_reply *reply, const etcd_rest *rest, moe_status *status, moe_error *err)
+{
+    etcd *s = q->store;
+    bool more = false;
+
+    if (*status == MOE_OK && reply->status == MOE_OK) {
+        *status = etcd_listing_take(&s->listing, reply, rest, &more, err);
+        if (*status == MOE_OK && !more) {
+            say_left_out(s);
+            etcd_listing_give(&s->listing, reply);
+        }
+    }
+    if (more && *status == MOE_OK) {
+        go_on(q);
+        return true;
+    }
+    return false;
+}
+
+/* Too large, or too much for the time. */
+static bool is_too_much(const call *q, CURLcode code)
+{
+    return q->response.failed || (code == CURLE_OPERATION_TIMEDOUT && q->response.size > q->store->max_body / 4);
+}
+
 /* A transfer that brought no reply. */
 static void transfer_failed(call *q, CURLcode code)
 {
@@ -344,6 +405,10 @@ static void transfer_failed(call *q, CURLcode code)
                         : q->response.failed             ? MOE_ERR_CORRUPT
                                                          : MOE_ERR_UNAVAILABLE;
 
+    if (is_list(q) && is_too_much(q, code) && etcd_listing_shrink(&s->listing)) {
+        go_on(q);
+        return;
+    }
     if (q->response.failed) {
         (void)moe_fail(&err, status, "%s: the reply is larger than %zu bytes", s->endpoints[q->endpoint], s->max_body);
     } else {
@@ -362,7 +427,7 @@ static void unary_ended(call *q, CURLcode code)
 {
     etcd *s = q->store;
     long http_status = 0;
-    char *token = NULL;
+    etcd_rest rest = {.more = false};
     cluster_reply reply = {0};
     moe_error err = {""};
 
@@ -371,13 +436,14 @@ static void unary_ended(call *q, CURLcode code)
         return;
     }
     (void)curl_easy_getinfo(q->easy, CURLINFO_RESPONSE_CODE, &http_status);
-    moe_status status = etcd_read_reply(moe_text_cstr(&q->response), q->response.size, http_status, &reply,
-                                        q == &s->login ? &token : NULL, &err);
+    moe_status status =
+        etcd_read_reply(moe_text_cstr(&q->response), q->response.size, http_status, &reply, &rest, &err);
     if (status != MOE_OK || reply.status == MOE_ERR_UNAVAILABLE) {
         move_on(s, q);
     }
     if (q == &s->login) {
-        end_login(s, status, &reply, token, &err);
+        end_login(s, status, &reply, rest.token, &err);
+        rest.token = NULL;
     } else if (reply.status == MOE_ERR_DENIED && s->user != NULL && !q->has_renewed) {
         take_back(q);
         moe_text_fini(&q->response);
@@ -385,12 +451,13 @@ static void unary_ended(call *q, CURLcode code)
         q->has_renewed = true;
         forget_token(s);
         submit(q);
-    } else {
+    } else if (!is_list(q) || !list_ended(q, &reply, &rest, &status, &err)) {
         reply.status = status != MOE_OK ? status : reply.status;
         reply.reason = err.text;
         report(q, &reply);
     }
     etcd_reply_fini(&reply);
+    etcd_rest_fini(&rest);
 }
 
 /* Also a good end is a loss. A refusal may be that of an old token: the next call fetches a new one. */
@@ -530,8 +597,11 @@ static void etcd_revoke(cluster_store *store, uint64_t lease, cluster_reply_fn f
 static void etcd_range(cluster_store *store, const char *prefix, cluster_reply_fn fn, void *ctx)
 {
     call *q = new_call(store, "kv/range", fn, ctx);
+    etcd_listing *l = &q->store->listing;
 
-    etcd_write_range(&q->request, prefix);
+    MOE_ASSERT(l->prefix[0] == '\0'); /* one at a time */
+    etcd_listing_init(l, prefix, l->limit, q->store->max_body);
+    etcd_listing_write(l, &q->request);
     submit(q);
 }
 
@@ -571,6 +641,7 @@ static void etcd_close(cluster_store *store)
     all[MAX_CALLS] = &s->login;
     all[MAX_CALLS + 1] = &s->watch;
     etcd_unwatch(store);
+    etcd_listing_fini(&s->listing);
     for (size_t i = 0; i < MOE_COUNT(all); i++) {
         if (all[i]->state != CALL_FREE) {
             drop(all[i]);

@@ -196,8 +196,8 @@ void etcd_write_txn(moe_text *t, const cluster_txn *txn)
     moe_text_printf(t, "]}");
 }
 
-/* The key and the end of its range: the prefix with its last byte raised by one (prefixes end in '/'). */
-static void write_prefix(moe_text *t, const char *prefix)
+/* A key and the end of its range: the prefix with its last byte raised by one (prefixes end in '/'). */
+static void write_prefix(moe_text *t, const char *prefix, const char *from, size_t n_from)
 {
     size_t n = strlen(prefix);
     char end[CLUSTER_STORE_MAX_KEY + 1];
@@ -205,22 +205,33 @@ static void write_prefix(moe_text *t, const char *prefix)
     MOE_ASSERT(n > 0 && n <= CLUSTER_STORE_MAX_KEY && (unsigned char)prefix[n - 1] < 0x7f);
     memcpy(end, prefix, n);
     end[n - 1]++;
-    put_field(t, "key", prefix, n);
+    put_field(t, "key", from, n_from);
     moe_text_append(t, ",", 1);
     put_field(t, "range_end", end, n);
 }
 
-void etcd_write_range(moe_text *t, const char *prefix)
+/* etcd's order is that of the keys' bytes. */
+void etcd_write_range(moe_text *t, const char *prefix, const etcd_range_part *part)
 {
     moe_text_append(t, "{", 1);
-    write_prefix(t, prefix);
+    write_prefix(t, prefix, part->from, part->n_from);
+    if (part->limit != 0) {
+        moe_text_printf(t, ",\"limit\":\"%zu\"", part->limit);
+    }
+    if (part->keys_only) {
+        moe_text_printf(t, ",\"keys_only\":true");
+    }
+    if (part->revision != 0) {
+        moe_text_printf(t, ",\"revision\":\"%" PRIu64 "\"", part->revision);
+    }
     moe_text_append(t, "}", 1);
 }
 
 void etcd_write_watch(moe_text *t, const char *prefix, uint64_t from_revision)
 {
-    moe_text_printf(t, "{\"create_request\":{\"start_revision\":\"%" PRIu64 "\",", from_revision);
-    write_prefix(t, prefix);
+    /* fragment: many events at once come in lines of a request's size each, not in one line above the limit. */
+    moe_text_printf(t, "{\"create_request\":{\"fragment\":true,\"start_revision\":\"%" PRIu64 "\",", from_revision);
+    write_prefix(t, prefix, prefix, strlen(prefix));
     moe_text_printf(t, "}}");
 }
 
@@ -282,7 +293,26 @@ static const char *string_at(const moe_json *object, const char *key)
     return text != NULL ? text : "";
 }
 
-static moe_status read_success(const moe_json *body, cluster_reply *reply, char **token_out, moe_error *err)
+void etcd_rest_fini(etcd_rest *rest)
+{
+    free(rest->token);
+    free(rest->last);
+    *rest = (etcd_rest){.more = false};
+}
+
+static moe_status read_rest(const moe_json *json, const json_t *kvs, etcd_rest *rest, moe_error *err)
+{
+    size_t n = json_array_size(kvs);
+
+    if (string_at(json, "token")[0] != '\0') {
+        rest->token = strdup(string_at(json, "token"));
+    }
+    rest->more = json_is_true(json_object_get(json, "more")) && n > 0;
+    rest->last = rest->more ? get_bytes(json_array_get(kvs, n - 1), "key", &rest->n_last) : NULL;
+    return rest->more && rest->last == NULL ? moe_fail(err, MOE_ERR_NO_MEMORY, "a key") : MOE_OK;
+}
+
+static moe_status read_success(const moe_json *body, cluster_reply *reply, etcd_rest *rest, moe_error *err)
 {
     /* A keepalive is a stream of which the gateway sends the first message. */
     const json_t *wrapped = json_object_get(body, "result");
@@ -293,10 +323,8 @@ static moe_status read_success(const moe_json *body, cluster_reply *reply, char 
         return moe_fail(err, MOE_ERR_CORRUPT, "etcd's reply has a malformed header");
     }
     reply->succeeded = json_is_true(json_object_get(json, "succeeded"));
-    if (token_out != NULL && string_at(json, "token")[0] != '\0') {
-        *token_out = strdup(string_at(json, "token"));
-    }
-    return read_kvs(json_object_get(json, "kvs"), reply, err);
+    moe_status status = read_kvs(json_object_get(json, "kvs"), reply, err);
+    return status == MOE_OK ? read_rest(json, json_object_get(json, "kvs"), rest, err) : status;
 }
 
 /* gRPC codes, as far as they say what to do; wrong credentials come as INVALID_ARGUMENT. */
@@ -334,7 +362,7 @@ static void read_failure(const moe_json *json, long http_status, cluster_reply *
     (void)moe_fail(err, reply->status, "etcd: %.200s (HTTP %ld, code %d)", text, http_status, (int)(code & 0xff));
 }
 
-moe_status etcd_read_reply(const char *body, size_t bytes, long http_status, cluster_reply *reply, char **token_out,
+moe_status etcd_read_reply(const char *body, size_t bytes, long http_status, cluster_reply *reply, etcd_rest *rest,
                            moe_error *err)
 {
     moe_json *json;
@@ -342,6 +370,7 @@ moe_status etcd_read_reply(const char *body, size_t bytes, long http_status, clu
     moe_status status = moe_json_parse(body, bytes, ETCD_JSON_DEPTH, &json, &reason);
 
     *reply = (cluster_reply){0};
+    *rest = (etcd_rest){.more = false};
     if (status != MOE_OK && http_status != 200) { /* a proxy's page, or a path that is not there */
         reply->status = MOE_ERR_UNAVAILABLE;
         (void)moe_fail(err, MOE_ERR_UNAVAILABLE, "etcd: HTTP %ld: %.*s", http_status, (int)MOE_MIN(bytes, (size_t)100),
@@ -352,13 +381,14 @@ moe_status etcd_read_reply(const char *body, size_t bytes, long http_status, clu
         return moe_fail(err, MOE_ERR_CORRUPT, "etcd's reply is no JSON: %s", reason.text);
     }
     if (http_status == 200 && json_object_get(json, "error") == NULL) {
-        status = read_success(json, reply, token_out, err);
+        status = read_success(json, reply, rest, err);
     } else {
         read_failure(json, http_status, reply, err);
     }
     moe_json_free(json);
     if (status != MOE_OK) {
         etcd_reply_fini(reply);
+        etcd_rest_fini(rest);
     }
     return status;
 }

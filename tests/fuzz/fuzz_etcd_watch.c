@@ -44,13 +44,21 @@ static sum feed(const char *bytes, size_t n, size_t piece)
 static void reply(const char *bytes, size_t n, long http_status)
 {
     cluster_reply r;
-    char *token = NULL;
+    etcd_rest rest;
     moe_error err;
 
-    if (etcd_read_reply(bytes, n, http_status, &r, &token, &err) == MOE_OK) {
+    if (etcd_read_reply(bytes, n, http_status, &r, &rest, &err) == MOE_OK) {
+        etcd_listing l;
+        bool more;
+
+        etcd_listing_init(&l, "/a/", 0, 1000);
+        if (etcd_listing_take(&l, &r, &rest, &more, &err) == MOE_OK) {
+            MOE_ASSERT(l.n_bytes <= 1000 && r.n_kvs == 0 && (!more || l.from[l.n_from - 1] == '\0'));
+        }
+        etcd_listing_fini(&l);
         etcd_reply_fini(&r);
+        etcd_rest_fini(&rest);
     }
-    free(token);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)

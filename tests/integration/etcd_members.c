@@ -364,6 +364,50 @@ static void a_reply_over_the_limit_is_refused(void **state)
     assert_contains(a.reason, "larger than 16 bytes");
 }
 
+/* Whoever may write below the prefix; the names sort before and between the members'. */
+static void strangers_write(const cluster_etcd_options *o, size_t n, size_t value_bytes)
+{
+    char *value = calloc(1, value_bytes + 1);
+    cluster_store *s = NULL;
+    moe_error err;
+
+    assert_non_null(value);
+    memset(value, 'x', value_bytes);
+    assert_ok(cluster_etcd_open(o, &s, &err), err);
+    for (size_t i = 0; i < n; i++) {
+        char key[64];
+        answer a = {0};
+        const cluster_put put = {.key = key, .value = value, .value_bytes = value_bytes};
+
+        (void)snprintf(key, sizeof key, "/conclave/test/%s%zu-%zu", i % 2 == 0 ? "a" : "nodes/0", value_bytes, i);
+        s->ops->txn(s, &(const cluster_txn){.puts = &put, .n_puts = 1}, on_reply, &a);
+        wait_for(s, &a);
+        assert_int_equal(a.status, MOE_OK);
+    }
+    cluster_store_close(s);
+    free(value);
+}
+
+/* More than one reply may have, and single values that are: what members write is read all the same. */
+static void strangers_that_write_much_stop_no_list_and_no_watch(void **state)
+{
+    etcd_server *server = *state;
+    const cluster_etcd_options o = {.endpoints = server->url, .max_response_bytes = 128 << 10};
+    trio t;
+
+    strangers_write(&o, 20, 20000);
+    strangers_write(&o, 3, 300000);
+    assert_int_equal(range_with(&o).status, MOE_OK);
+    trio_start(&t, &o);
+    strangers_write(&o, 3, 310000); /* what the watch tells is above the limit as well */
+    strangers_write(&o, 20, 21000);
+    trio_is_whole(&t);
+    member_stop(&t.b);
+    eventually(registered_of(&t.a) == 1 && registered_of(&t.c) == 1);
+    member_stop(&t.a);
+    member_stop(&t.c);
+}
+
 /* etcd forgets its tokens when it restarts: they are fetched again. */
 static void users_log_in_and_again_after_a_restart(void **state)
 {
@@ -476,6 +520,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_watch_of_what_was_compacted_is_lost_and_says_so, open_plain, close_server),
         cmocka_unit_test_setup_teardown(a_dead_endpoint_is_left_for_a_live_one, open_plain, close_server),
         cmocka_unit_test_setup_teardown(a_reply_over_the_limit_is_refused, open_plain, close_server),
+        cmocka_unit_test_setup_teardown(strangers_that_write_much_stop_no_list_and_no_watch, open_plain, close_server),
         cmocka_unit_test_setup_teardown(users_log_in_and_again_after_a_restart, open_plain, close_server),
         cmocka_unit_test_setup_teardown(wrong_credentials_are_denied, open_plain, close_server),
         cmocka_unit_test_setup_teardown(a_denied_watch_is_lost_and_says_so, open_plain, close_server),

@@ -67,18 +67,26 @@ static void a_prefix_ends_with_its_last_byte_raised(void **state)
 
     (void)state;
     moe_text_init(&t, 1000);
-    etcd_write_range(&t, "/a/");
+    etcd_write_range(&t, "/a/", &(const etcd_range_part){.from = "/a/", .n_from = 3});
     assert_string_equal(moe_text_cstr(&t), "{\"key\":\"L2Ev\",\"range_end\":\"L2Ew\"}");
+    moe_text_fini(&t);
+    moe_text_init(&t, 1000);
+    etcd_write_range(&t, "/a/", &(const etcd_range_part){"/a/b", 5, 16, true, 77}); /* with its NUL */
+    assert_string_equal(moe_text_cstr(&t),
+                        "{\"key\":\"L2EvYgA=\",\"range_end\":\"L2Ew\",\"limit\":\"16\",\"keys_only\":"
+                        "true,\"revision\":\"77\"}");
     moe_text_fini(&t);
 }
 
 static moe_status status_of(const char *body, long http_status)
 {
     cluster_reply r;
+    etcd_rest rest;
     moe_error err;
 
-    assert_ok(etcd_read_reply(body, strlen(body), http_status, &r, NULL, &err), err);
+    assert_ok(etcd_read_reply(body, strlen(body), http_status, &r, &rest, &err), err);
     etcd_reply_fini(&r);
+    etcd_rest_fini(&rest);
     return r.status;
 }
 
@@ -103,10 +111,12 @@ static void what_is_absent_means_zero(void **state)
 {
     static const char body[] = "{\"result\":{\"header\":{\"revision\":\"9223372036854775807\"},\"ID\":\"7587\"}}";
     cluster_reply r;
+    etcd_rest rest;
     moe_error err;
 
     (void)state;
-    assert_ok(etcd_read_reply(body, sizeof body - 1, 200, &r, NULL, &err), err);
+    assert_ok(etcd_read_reply(body, sizeof body - 1, 200, &r, &rest, &err), err);
+    assert_false(rest.more);
     assert_true(r.revision == INT64_MAX);
     assert_int_equal(r.lease, 7587);
     assert_int_equal(r.ttl_s, 0); /* a keepalive of a dead lease */
@@ -127,6 +137,7 @@ static void a_key_of_any_bytes_costs_no_other_key(void **state)
 {
     char longest[600];
     cluster_reply r;
+    etcd_rest rest;
     moe_error err;
     moe_text t;
 
@@ -140,13 +151,141 @@ static void a_key_of_any_bytes_costs_no_other_key(void **state)
     moe_text_printf(&t, "},{");
     put_bytes(&t, "key", "good", 4);
     moe_text_printf(&t, "}]}");
-    assert_ok(etcd_read_reply(moe_text_cstr(&t), t.size, 200, &r, NULL, &err), err);
+    assert_ok(etcd_read_reply(moe_text_cstr(&t), t.size, 200, &r, &rest, &err), err);
     assert_int_equal(r.n_kvs, 3);
     assert_string_equal(r.kvs[0].key, "a\\x00b\\x5c\\xff");
     assert_int_equal(strlen(r.kvs[1].key), CLUSTER_STORE_MAX_KEY);
     assert_string_equal(r.kvs[2].key, "good");
     etcd_reply_fini(&r);
     moe_text_fini(&t);
+}
+
+/* ------------------------------------------------------------------------------------------------ lists in parts */
+enum { MANY = 300 };
+
+/* A store of MANY keys of any bytes, each with value_bytes, answering a part as etcd does; more than max_reply is too large. */
+static bool answer_part(const etcd_listing *l, const size_t *value_bytes, size_t max_reply, cluster_reply *r,
+                        etcd_rest *rest)
+{
+    size_t first = 0, n = 0, limit = l->keys_only ? 1 : l->limit;
+    moe_error err;
+    moe_text t;
+
+    if (l->from != NULL) {
+        assert_int_equal(l->n_from, 6); /* "/a/" and two bytes, and the NUL */
+        first = (size_t)(unsigned char)l->from[3] * 256 + (unsigned char)l->from[4] + 1;
+        assert_int_equal(l->revision, 9);
+    }
+    moe_text_init(&t, (size_t)1 << 26);
+    moe_text_printf(&t, "{\"header\":{\"revision\":\"%d\"},\"kvs\":[", l->revision == 0 ? 9 : 10);
+    for (size_t i = first; i < MANY && (limit == 0 || n < limit); i++, n++) {
+        const char key[] = {'/', 'a', '/', (char)(unsigned char)(i / 256), (char)(unsigned char)(i % 256)};
+
+        moe_text_printf(&t, "%s{", n > 0 ? "," : "");
+        put_bytes(&t, "key", key, sizeof key);
+        if (!l->keys_only) {
+            char *value = calloc(1, value_bytes[i] + 1);
+
+            assert_non_null(value);
+            moe_text_printf(&t, ",");
+            put_bytes(&t, "value", value, value_bytes[i]);
+            free(value);
+        }
+        moe_text_printf(&t, "}");
+    }
+    moe_text_printf(&t, "]%s}", first + n < MANY ? ",\"more\":true" : "");
+    assert_false(t.failed);
+    bool fits = t.size <= max_reply;
+    if (fits) {
+        assert_ok(etcd_read_reply(moe_text_cstr(&t), t.size, 200, r, rest, &err), err);
+    }
+    moe_text_fini(&t);
+    return fits;
+}
+
+/* Returns how many keys have lost their value; all are there, once and in order. */
+static size_t list_all(etcd_listing *l, const size_t *value_bytes, size_t max_reply)
+{
+    cluster_reply r = {.status = MOE_OK};
+    bool more = true;
+    size_t n_lost = 0;
+
+    etcd_listing_init(l, "/a/", l->limit, max_reply);
+    while (more) {
+        etcd_rest rest;
+        moe_error err;
+
+        if (!answer_part(l, value_bytes, max_reply, &r, &rest)) {
+            assert_true(etcd_listing_shrink(l));
+            continue;
+        }
+        assert_ok(etcd_listing_take(l, &r, &rest, &more, &err), err);
+        etcd_reply_fini(&r);
+        etcd_rest_fini(&rest);
+        assert_true(l->n_bytes <= max_reply);
+    }
+    etcd_listing_give(l, &r);
+    assert_int_equal(r.n_kvs, MANY);
+    assert_int_equal(r.revision, 9);
+    for (size_t i = 0; i < MANY; i++) {
+        if (i > 0) {
+            assert_string_not_equal(r.kvs[i].key, r.kvs[i - 1].key);
+        }
+        assert_true(r.kvs[i].value_bytes == value_bytes[i] || r.kvs[i].value_bytes == 0);
+        n_lost += r.kvs[i].value_bytes != value_bytes[i];
+    }
+    etcd_reply_fini(&r);
+    etcd_listing_fini(l);
+    return n_lost;
+}
+
+static void a_list_above_the_limit_comes_in_parts(void **state)
+{
+    size_t value_bytes[MANY];
+    etcd_listing l = {.limit = 0};
+
+    (void)state;
+    for (size_t i = 0; i < MANY; i++) {
+        value_bytes[i] = 2000;
+    }
+    assert_int_equal(list_all(&l, value_bytes, (size_t)1 << 20), 0); /* in one */
+    assert_int_equal(l.limit, 0);
+    assert_int_equal(list_all(&l, value_bytes, 700000), 0); /* in parts: base64 is longer than what is kept */
+    for (size_t i = 0; i < MANY; i += 10) {
+        value_bytes[i] = i % 20 == 0 ? 30000 : 900000; /* a stranger's: many that are too much together, and alone */
+    }
+    assert_int_equal(list_all(&l, value_bytes, 700000), MANY / 10);
+    assert_int_equal(list_all(&l, value_bytes, 700000), MANY / 10); /* again, with what it has learnt */
+    for (size_t i = 0; i < MANY; i++) {
+        value_bytes[i] = 2000;
+    }
+    for (int i = 0; i < 20 && l.limit != 0; i++) {
+        assert_int_equal(list_all(&l, value_bytes, (size_t)1 << 20), 0);
+    }
+    assert_int_equal(l.limit, 0); /* they are gone: all in one again */
+}
+
+static void names_alone_above_the_limit_are_refused(void **state)
+{
+    static size_t none[MANY];
+    etcd_listing l = {.limit = 0};
+    cluster_reply r;
+    etcd_rest rest;
+    bool more = true;
+    moe_error err;
+    moe_status status = MOE_OK;
+
+    (void)state;
+    etcd_listing_init(&l, "/a/", 0, 20000);
+    while (more && status == MOE_OK) {
+        assert_true(answer_part(&l, none, 100000, &r, &rest));
+        status = etcd_listing_take(&l, &r, &rest, &more, &err);
+        etcd_reply_fini(&r);
+        etcd_rest_fini(&rest);
+    }
+    assert_int_equal(status, MOE_ERR_CORRUPT);
+    assert_contains(err.text, "/a/");
+    etcd_listing_fini(&l);
 }
 
 /* ------------------------------------------------------------------------------------------------ watch */
@@ -226,6 +365,8 @@ int main(void)
         cmocka_unit_test(errors_say_whose_they_are),
         cmocka_unit_test(what_is_absent_means_zero),
         cmocka_unit_test(events_come_whole_however_the_lines_are_cut),
+        cmocka_unit_test(a_list_above_the_limit_comes_in_parts),
+        cmocka_unit_test(names_alone_above_the_limit_are_refused),
         cmocka_unit_test(a_key_of_any_bytes_costs_no_other_key),
         cmocka_unit_test(a_key_of_any_bytes_does_not_end_a_watch),
         cmocka_unit_test(a_refusal_comes_in_a_line_like_any_other),
