@@ -178,7 +178,7 @@ static bool answer_part(const etcd_listing *l, const size_t *value_bytes, size_t
     }
     moe_text_init(&t, (size_t)1 << 26);
     moe_text_printf(&t, "{\"header\":{\"revision\":\"%d\"},\"kvs\":[", l->revision == 0 ? 9 : 10);
-    for (size_t i = first; i < MANY && (limit == 0 || n < limit); i++, n++) {
+    for (size_t i = first; i < MANY && (limit == 0 || n < limit) && t.size <= max_reply; i++, n++) {
         const char key[] = {'/', 'a', '/', (char)(unsigned char)(i / 256), (char)(unsigned char)(i % 256)};
 
         moe_text_printf(&t, "%s{", n > 0 ? "," : "");
