@@ -162,7 +162,7 @@ def main():
             fits = now["old"] <= run.quick["old"] * (1 + a.old_limit)
             bar.line(f"step {run.step}: new {now['new']:.4f} (base {run.quick['new']:.4f}), old {now['old']:.4f} (base {run.quick['old']:.4f})"
                      + ("" if fits else ": too much lost"))
-            run.idle += 1
+            run.idle += run.best < float("inf")  # that nothing fits yet is no reason to stop: the rate has yet to fall
             if fits and now["new"] < run.best:
                 run.best, run.kept, run.idle = now["new"], run.added(), 0
         if time.monotonic() - saved > a.checkpoint_every:
