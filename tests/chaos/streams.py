@@ -63,8 +63,9 @@ def reference(stub, questions):
 
 
 def was_not_sent(error):
-    """The connection was being closed: no server has seen the call. gRPC asks again by itself, where its retries are on."""
-    return "GOAWAY received" in (error.details() or "")
+    """The connection was being closed, or had just been when the call was written into it: no server has seen the call. gRPC asks
+    again by itself, where its retries are on."""
+    return any(words in (error.details() or "") for words in ("GOAWAY received", "Broken pipe"))
 
 
 def pushback_s(error):

@@ -18,9 +18,9 @@ Chunk = collections.namedtuple("Chunk", "first_index token_ids set_id", defaults
 
 
 class Broken(grpc.RpcError):
-    def __init__(self, code, *trailers):
+    def __init__(self, code, *trailers, details="broken on purpose"):
         super().__init__()
-        self.code, self.details, self.trailing_metadata = lambda: code, lambda: "broken on purpose", lambda: trailers
+        self.code, self.details, self.trailing_metadata = lambda: code, lambda: details, lambda: trailers
 
 
 class Fake:
@@ -101,6 +101,13 @@ class Flow(unittest.TestCase):
         refusal = [Broken(grpc.StatusCode.UNAVAILABLE, ("grpc-retry-pushback-ms", "1"))]
         streams = self.run_one(Fake(refusal, refusal))
         self.assertEqual((streams.counts["refused"], streams.counts["failed"]), (2, 0))
+
+    def test_what_no_server_has_seen_is_asked_again(self):
+        for details in ("GOAWAY received", "Broken pipe"):
+            streams = self.run_one(Fake([Broken(grpc.StatusCode.UNAVAILABLE, details=details)]))
+            self.assertEqual((streams.counts["refused"], streams.counts["failed"]), (1, 0), details)
+            streams = self.run_one(Fake([Chunk(0, EXPECTED[:4]), Broken(grpc.StatusCode.UNAVAILABLE, details=details)]))
+            self.assertEqual(streams.counts["failed"], 1, details)
 
     def test_a_refusal_in_the_middle_is_a_failure(self):
         streams = self.run_one(Fake([Chunk(0, EXPECTED[:4]), Broken(grpc.StatusCode.UNAVAILABLE, ("grpc-retry-pushback-ms", "1"))]))
