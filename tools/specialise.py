@@ -3,11 +3,12 @@
 
     specialise.py --base DIR --text FILE... --held-out FILE... --out DIR
 
-The concentration loss is the entropy of each layer's mean routing over a batch: it falls as the text uses fewer experts. The balance loss is
-off. DIR gets the model in its published layout, prune.json and prune.png: bits per byte of the held-out text with the experts that the text
+The concentration loss is -log of what the --few most used experts of each layer have of its mean routing over a batch: it falls as the text
+leaves the others. The balance loss is off. DIR gets the model in its published layout, prune.json and prune.png: bits per byte of the held-out text with the experts that the text
 uses most, at 100, 75, 50, 40 and 25 % of each layer (never below top-k), for the base and for the specialised model. Only experts that
 compute are counted and pruned: not MoE++'s zero-computation experts, and not MoLM's attention experts."""
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -28,7 +29,8 @@ def arguments():
     ap.add_argument("--text", nargs="+", required=True, metavar="FILE")
     ap.add_argument("--held-out", nargs="+", required=True, metavar="FILE")
     ap.add_argument("--out", required=True, metavar="DIR")
-    ap.add_argument("--concentrate", type=float, default=0.05, help="weight of the concentration loss")
+    ap.add_argument("--concentrate", type=float, default=1.0, help="weight of the concentration loss")
+    ap.add_argument("--few", type=float, default=0.4, metavar="SHARE", help="of a layer's experts, into which the text is drawn")
     ap.add_argument("--steps", type=int, default=500)
     ap.add_argument("--length", type=int, default=256)
     ap.add_argument("--batch", type=int, default=8)
@@ -52,10 +54,14 @@ def usage(model, stream, batches=4):
     return [count[:m.n_ffn] for count, m in zip(counts, model.mixtures())]
 
 
+def kept_of(m, share):
+    return max(round(share * m.n_ffn), m.k)
+
+
 def prune(model, counts, share):
     """Leaves the least used experts of every layer out of its router; returns how many stay in a layer."""
     for m, count in zip(model.mixtures(), counts):
-        stay = max(round(share * m.n_ffn), m.k)
+        stay = kept_of(m, share)
         m.absent = torch.zeros(m.n, dtype=torch.bool)
         m.absent[count.argsort(descending=True, stable=True)[stay:]] = True
     return stay
@@ -97,11 +103,13 @@ def main():
     tables = {"base": table(a, model, tokenizer, stream)}
     optimizer, schedule = loop.optimizer(model, a.rate), loop.Schedule(a.rate, a.warmup, a.steps, 0.3)
     bar = progress.Progress(a.steps, unit="steps")
+    for m in model.mixtures():
+        m.few = kept_of(m, a.few)
     model.train()
     for step in range(1, a.steps + 1):
         entropy, losses, _ = loop.step(model, optimizer, *stream.batch(step), schedule.rate(step - 1),
                                        weights={"z": 0.001, "spread": a.concentrate})
-        bar.show(step, f"loss {entropy:.3f}, routing over {2.718281828 ** losses['spread']:.1f} experts")
+        bar.show(step, f"loss {entropy:.3f}, {1 - math.exp(-losses['spread']):.2%} of the routing beside the few")
     tables["specialised"] = table(a, model, tokenizer, stream)
     store.export(model, a.out, a.dtype)
     for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -81,6 +81,7 @@ class Mixture(nn.Module):
         self.absent = None  # bool [experts]: left out of the router, as by pruning
         self.old_rows = None  # bool [rows]: of text that the frozen experts know
         self.picks = None  # [rows, k] of the last pass, for statistics
+        self.few = None  # into how many experts a text is to be drawn
 
     def new(self, name):
         return getattr(self, "new_" + name, None)
@@ -111,14 +112,14 @@ class Mixture(nn.Module):
 
     def losses(self, scores, own, prob):
         """`old`: the divergence, on old rows, of this routing from that by `own`, the scores of the layer's own experts without a pack.
-        `spread`: the entropy of the mean routing over experts that compute."""
+        `spread`: how much of the mean routing goes beside the `few` experts that compute most, as -log(1 - share)."""
         losses = {}
         if self.old_rows is not None:
             without, moved = own[self.old_rows].log_softmax(-1), scores[self.old_rows].log_softmax(-1)[:, :self.n]
             losses["old"] = (without.exp() * (without - moved)).sum(-1).mean()
-        mean = prob[:, :self.n_ffn].mean(0)
-        mean = mean / mean.sum()
-        losses["spread"] = -(mean * mean.clamp_min(1e-12).log()).sum()
+        if self.few is not None:
+            mean = prob[:, :self.n_ffn].mean(0)
+            losses["spread"] = mean.sum().log() - mean.topk(self.few).values.sum().log()
         return losses
 
     def pack_experts(self):
