@@ -134,8 +134,9 @@ static void mark_held(const cluster *c, uint64_t *bitmap)
 
     for (size_t i = 0; i < s->n_nodes; i++) {
         const cluster_node *n = &s->nodes[i];
+        const bool stays = !n->draining && !cluster_is_lost(c, n);
 
-        for (size_t w = 0; !n->draining && !cluster_is_lost(c, n) && w < router_space_words(s->space); w++) {
+        for (size_t w = 0; stays && w < router_space_words(s->space); w++) {
             bitmap[w] |= n->ready[w];
         }
     }
