@@ -142,28 +142,40 @@ static void mark_held(const cluster *c, uint64_t *bitmap)
     }
 }
 
+/* What is loaded wherever it is not: of the sets that live, of the pending one, and of those that requests run with. */
+static void find_needed(const cluster_state *s, uint64_t *bitmap)
+{
+    catalogue_wanted(s->catalogue, UINT64_MAX, 0, bitmap); /* so late that no former default is kept */
+    for (size_t i = 0; i < s->n_coordinators; i++) {
+        for (size_t w = 0; s->coordinators[i].used != NULL && w < router_space_words(s->space); w++) {
+            bitmap[w] |= s->coordinators[i].used[w];
+        }
+    }
+}
+
 /* Experts of former defaults stay where they are, so that an undo loads nothing; they are not loaded anew when their last
  * owner goes: the pack may have gone with it, and then a node would wait for it and not be ready. */
 uint64_t *cluster_wanted(const cluster *c)
 {
     const cluster_state *s = &c->state->s;
     const size_t n_words = router_space_words(s->space);
-    uint64_t *bits = calloc(n_words, sizeof *bits), *needed = calloc(n_words, sizeof *needed),
-             *held = calloc(n_words, sizeof *held);
+    uint64_t *bits = calloc(n_words, sizeof *bits), *other = calloc(n_words, sizeof *other);
 
-    if (bits != NULL && needed != NULL && held != NULL) {
-        catalogue_wanted(s->catalogue, wall_ms(c), c->o.keep_unused_ms, bits);
-        cluster_state_needed(s, needed);
-        mark_held(c, held);
-        for (size_t w = 0; w < n_words; w++) {
-            bits[w] = needed[w] | (bits[w] & held[w]);
-        }
-    } else {
+    if (bits == NULL || other == NULL) {
         free(bits);
-        bits = NULL;
+        free(other);
+        return NULL;
     }
-    free(needed);
-    free(held);
+    catalogue_wanted(s->catalogue, wall_ms(c), c->o.keep_unused_ms, bits);
+    mark_held(c, other);
+    for (size_t w = 0; w < n_words; w++) {
+        bits[w] &= other[w];
+    }
+    find_needed(s, other);
+    for (size_t w = 0; w < n_words; w++) {
+        bits[w] |= other[w];
+    }
+    free(other);
     return bits;
 }
 

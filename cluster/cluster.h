@@ -265,9 +265,6 @@ MOE_NODISCARD moe_status cluster_state_routing(const cluster_state *s, router_sp
 /* How many experts of the default set no node has reported ready; 0: all can be served. The first of them goes into *first,
  * which may be NULL. */
 size_t cluster_state_missing(const cluster_state *s, router_expert *first);
-/* The experts of the sets that live, of the pending one, and those that requests are running with: what is to be loaded wherever it is
- * not. Those of former defaults alone are kept where they are. bitmap is overwritten. */
-void cluster_state_needed(const cluster_state *s, uint64_t *bitmap);
 /* Which experts a node is to hold; bitmap is overwritten. Returns how many. */
 size_t cluster_state_wanted(const cluster_state *s, const char *node_id, uint64_t *bitmap);
 /* The lowest epoch that a live coordinator applies (desired epoch if there is no coordinator). without, here and below:

@@ -345,15 +345,21 @@ static const char *curl_reason(const call *q, CURLcode code)
     return q->error[0] != '\0' ? q->error : curl_easy_strerror(code);
 }
 
+/* To be submitted once more. */
+static void rewind_call(call *q)
+{
+    take_back(q);
+    moe_text_fini(&q->response);
+    moe_text_init(&q->response, q->store->max_body);
+}
+
 /* ------------------------------------------------------------------------------------------------ lists */
 /* The next part, or the same one made smaller. */
 static void go_on(call *q)
 {
-    take_back(q);
+    rewind_call(q);
     moe_text_fini(&q->request);
-    moe_text_fini(&q->response);
     moe_text_init(&q->request, MAX_BODY);
-    moe_text_init(&q->response, q->store->max_body);
     etcd_listing_write(&q->store->listing, &q->request);
     submit(q);
 }
@@ -445,9 +451,7 @@ static void unary_ended(call *q, CURLcode code)
         end_login(s, status, &reply, rest.token, &err);
         rest.token = NULL;
     } else if (reply.status == MOE_ERR_DENIED && s->user != NULL && !q->has_renewed) {
-        take_back(q);
-        moe_text_fini(&q->response);
-        moe_text_init(&q->response, s->max_body);
+        rewind_call(q);
         q->has_renewed = true;
         forget_token(s);
         submit(q);

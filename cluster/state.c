@@ -658,16 +658,6 @@ static bool has_node(const uint32_t *nodes, size_t n, size_t node)
     return false;
 }
 
-void cluster_state_needed(const cluster_state *s, uint64_t *bitmap)
-{
-    catalogue_wanted(s->catalogue, UINT64_MAX, 0, bitmap);
-    for (size_t i = 0; i < s->n_coordinators; i++) {
-        for (size_t w = 0; s->coordinators[i].used != NULL && w < router_space_words(s->space); w++) {
-            bitmap[w] |= s->coordinators[i].used[w];
-        }
-    }
-}
-
 size_t cluster_state_wanted(const cluster_state *s, const char *node_id, uint64_t *bitmap)
 {
     size_t n_nodes = s->desired != NULL ? router_placement_n_nodes(s->desired) : 0, me = 0, n_wanted = 0, n;

@@ -139,9 +139,7 @@ def dense_beside(pack):
     if not os.path.exists(path):
         return None
     with open(path, encoding="utf-8") as f:
-        dense = json.load(f)["dense"]
-    return {"model": dense["model"], **{f"{text}_{when}": dense[text][when] for text in ("old", "new") for when in ("before", "after")},
-            **{f"{text}_change": dense[text]["after"] / dense[text]["before"] - 1 for text in ("old", "new")}}
+        return json.load(f)["dense"]
 
 
 def make_random(folder, args):
@@ -193,9 +191,10 @@ def show(result):
     for row in rows:
         cells = (f"{row[c]:.4f} ({row[c] / rows[0][c] - 1:+7.2%})" for c in COLUMNS)
         print(f"{row['after']:36}" + "".join(f"{cell:>22}" for cell in cells))
-    if result["dense"]:
-        print("\n{model}, fine-tuned on the same {new} text, for comparison (recorded when it was trained):\n{old} {old_before:.4f} -> {old_after:.4f} "
-              "({old_change:+.2%}), {new} {new_before:.4f} -> {new_after:.4f} ({new_change:+.2%})".format(old=OLD, new=NEW, **result["dense"]))
+    if dense := result["dense"]:
+        figures = (f"{language} {d['before']:.4f} -> {d['after']:.4f} ({d['after'] / d['before'] - 1:+.2%})"
+                   for language, d in ((OLD, dense["old"]), (NEW, dense["new"])))
+        print(f"\n{dense['model']}, fine-tuned on the same {NEW} text, for comparison (recorded when it was trained):\n{', '.join(figures)}")
     print(f"\n{result['seconds_to_the_default_set']:.2f} s from starting the node to the new default set, "
           f"{result['seconds_to_the_first_routed_token']:.2f} s to the first token that was routed to the pack\n"
           f"{result['longest_pause_of_a_stream_s']:.2f} s: the longest pause of a stream; {result['requests']} requests with {result['tokens']} tokens "

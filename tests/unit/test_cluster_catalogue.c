@@ -144,6 +144,26 @@ static void assert_done(bool done)
     }
 }
 
+static void do_german(void)
+{
+    begin_german();
+    prepare(a);
+    prepare(b);
+    run_loading(2 * SECOND);
+    assert_done(true);
+}
+
+/* Both coordinators are prepared when it returns; the change is done a moment later. */
+static void remove_german(member *by)
+{
+    const catalogue_change remove = {.op = CATALOGUE_REMOVE, .word = "german", .now_ms = 1, .deadline_ms = 60001};
+
+    assert_ok(ask_by(by, &remove), err);
+    run_loading(SECOND);
+    prepare(a);
+    prepare(b);
+}
+
 /* Owners of the experts that were added, in the newest placement. */
 static size_t placed_german(member *m)
 {
@@ -246,18 +266,11 @@ static void what_needs_no_experts_needs_the_coordinators_alone(void **state)
 
 static void what_no_set_has_any_more_loses_its_owners_in_the_end(void **state)
 {
-    const catalogue_change remove = {.op = CATALOGUE_REMOVE, .word = "german", .now_ms = 1, .deadline_ms = 60001};
     const catalogue_change rollback = {.op = CATALOGUE_ROLLBACK, .now_ms = 1, .deadline_ms = 60001};
 
     (void)state;
-    begin_german();
-    prepare(a);
-    prepare(b);
-    run_loading(2 * SECOND);
-    assert_ok(ask_by(a, &remove), err);
-    run_loading(SECOND);
-    prepare(a);
-    prepare(b);
+    do_german();
+    remove_german(a);
     run_loading(10 * SECOND);
     assert_int_equal(default_experts(a), LAYERS * EXPERTS);
     assert_int_equal(placed_german(a), GERMAN); /* an undo takes no load */
@@ -267,10 +280,7 @@ static void what_no_set_has_any_more_loses_its_owners_in_the_end(void **state)
     prepare(b);
     run_for(&w, 200 * MS);
     assert_done(true);
-    assert_ok(ask_by(b, &remove), err);
-    run_loading(SECOND);
-    prepare(a);
-    prepare(b);
+    remove_german(b);
     run_loading(700 * SECOND);
     assert_int_equal(placed_german(a), 0);
     load(n1, "n1");
@@ -280,18 +290,11 @@ static void what_no_set_has_any_more_loses_its_owners_in_the_end(void **state)
 /* The pack may have gone with the node: who is to load it would wait for it in vain. */
 static void what_only_a_former_default_has_is_not_loaded_anew(void **state)
 {
-    const catalogue_change remove = {.op = CATALOGUE_REMOVE, .word = "german", .now_ms = 1, .deadline_ms = 60001};
     size_t kept = 0;
 
     (void)state;
-    begin_german();
-    prepare(a);
-    prepare(b);
-    run_loading(2 * SECOND);
-    assert_ok(ask_by(a, &remove), err);
-    run_loading(SECOND);
-    prepare(a);
-    prepare(b);
+    do_german();
+    remove_german(a);
     run_loading(10 * SECOND);
     assert_int_equal(placed_german(a), GERMAN);
     const cluster_state *s = cluster_state_acquire(a->c);
@@ -313,10 +316,7 @@ static void what_requests_use_keeps_its_owners(void **state)
     uint64_t used[WORDS] = {0};
 
     (void)state;
-    begin_german();
-    prepare(a);
-    prepare(b);
-    run_loading(2 * SECOND);
+    do_german();
     assert_ok(ask_by(a, &remove), err);
     run_loading(SECOND);
     const cluster_state *s = cluster_state_acquire(b->c);
@@ -338,22 +338,15 @@ static void what_requests_use_keeps_its_owners(void **state)
 
 static void what_requests_of_a_dead_coordinator_used_goes(void **state)
 {
-    const catalogue_change remove = {.op = CATALOGUE_REMOVE, .word = "german", .now_ms = 1, .deadline_ms = 60001};
     uint64_t used[WORDS] = {0};
 
     (void)state;
-    begin_german();
-    prepare(a);
-    prepare(b);
-    run_loading(2 * SECOND);
+    do_german();
     const cluster_state *s = cluster_state_acquire(b->c);
     router_bit_set(used, LAYERS * EXPERTS + 1);
     cluster_set_used(b->c, s->space, used);
     cluster_state_release(s);
-    assert_ok(ask_by(a, &remove), err);
-    run_loading(SECOND);
-    prepare(a);
-    prepare(b);
+    remove_german(a);
     run_loading(700 * SECOND);
     assert_int_equal(placed_german(a), 1);
     kill_process(b);
@@ -536,15 +529,6 @@ static void of_two_who_ask_at_once_one_is_heard(void **state)
 }
 
 /* ------------------------------------------------------------------------------------------------ the store */
-static void do_german(void)
-{
-    begin_german();
-    prepare(a);
-    prepare(b);
-    run_loading(2 * SECOND);
-    assert_done(true);
-}
-
 static void a_store_that_was_wiped_is_filled_again(void **state)
 {
     (void)state;
