@@ -1,5 +1,5 @@
-/* The CUDA device: the ops table over the launchers, and the module. One stream: ops queue and nobody waits; what an op was given in host memory goes along
- * through the pinned ring (memory.c). */
+/* The CUDA device: the ops table over the launchers, and the module. One stream computes: ops queue and nobody waits; what an op was given in host memory goes up
+ * beside it, through the pinned ring (memory.c). */
 #include "compute/cuda/device_priv.h"
 #include "compute/module.h"
 
@@ -541,6 +541,9 @@ static void device_close(compute_device *device)
     (void)cudaSetDevice(d->index);
     if (d->stream != NULL) {
         (void)cudaStreamSynchronize(d->stream);
+    }
+    if (d->up != NULL) {
+        (void)cudaStreamSynchronize(d->up);
     }
     if (d->copies != NULL) {
         (void)cudaStreamSynchronize(d->copies);

@@ -5,8 +5,8 @@
 #include "compute/compute.h"
 #include "compute/cuda/launch.h"
 
-/* Host arrays go through a ring of pinned memory with a twin on the device. A segment is used again when the copies out of it are done; a host that is that far
- * ahead of its device waits. An array larger than a segment makes the segments grow, once. */
+/* Host arrays go through a ring of pinned memory with a twin on the device, copied by a stream of their own. A segment is used again when what was to be done with
+ * it is done; a host that is that far ahead of its device waits. An array larger than a segment makes the segments grow, once. */
 #define CUDA_SEGMENTS      4
 #define CUDA_SEGMENT_BYTES ((size_t)2 << 20)
 /* Tickets whose events are kept. An older one counts as reached when the one that took its place is. */
@@ -29,11 +29,14 @@ typedef struct cuda_device {
     compute_device_options options;
     int index;
     char place[COMPUTE_MAX_PLACE], name[128];
-    cudaStream_t stream, copies; /* copies: pieces on their way to the host; events say what waits for what */
-    moe_status failed;           /* the first failure; every later answer is it */
+    cudaStream_t stream; /* computes. Events say what it waits for of the others, and they of it */
+    cudaStream_t copies; /* pieces on their way to the host */
+    cudaStream_t up;     /* host arrays on their way to the twin */
+    moe_status failed;   /* the first failure; every later answer is it */
 
     unsigned char *staging, *twin; /* [CUDA_SEGMENTS][segment_bytes], pinned and device */
     size_t segment_bytes, segment, used;
+    cudaEvent_t arrived; /* the last copy of up */
     cudaEvent_t segment_free[CUDA_SEGMENTS];
     unsigned char *down;   /* [CUDA_PIECE_BYTES] pinned */
     unsigned char *pieces; /* [CUDA_PIECES][CUDA_PIECE_BYTES] on the device */

@@ -268,7 +268,11 @@ static moe_status segments_open(cuda_device *d, size_t segment_bytes)
     d->twin = cuda_memory_alloc(d, CUDA_SEGMENTS * segment_bytes);
     d->segment_bytes = segment_bytes;
     d->segment = d->used = 0;
-    return d->staging == NULL || d->twin == NULL ? MOE_ERR_NO_MEMORY : MOE_OK;
+    if (d->staging == NULL || d->twin == NULL) {
+        return MOE_ERR_NO_MEMORY;
+    }
+    cuda_note(d, cudaStreamSynchronize(d->stream)); /* which zeroes the twin, and the other stream copies there */
+    return MOE_OK;
 }
 
 static void segments_close(cuda_device *d)
@@ -278,7 +282,7 @@ static void segments_close(cuda_device *d)
     d->staging = d->twin = NULL;
 }
 
-/* The next segment, once what was copied out of it is there. */
+/* The next segment, once stream has used what was copied out of it to the twin. */
 static void next_segment(cuda_device *d)
 {
     cuda_note(d, cudaEventRecord(d->segment_free[d->segment], d->stream));
@@ -310,12 +314,21 @@ void *cuda_stage(cuda_device *d, size_t bytes, void **device_out)
     return d->staging + at;
 }
 
+/* Always to the twin first, which nothing that was queued before can be using: so the copy begins at once, whatever is being computed. */
 void cuda_stage_send(cuda_device *d, void *to, const void *staged, size_t bytes)
 {
-    if (bytes > 0) {
-        cuda_note(d, cudaMemcpyAsync(to, staged, bytes, cudaMemcpyHostToDevice, cuda_queue(d)));
-        d->copied_bytes += bytes;
+    unsigned char *twin = d->twin + ((const unsigned char *)staged - d->staging);
+
+    if (bytes == 0) {
+        return;
     }
+    cuda_note(d, cudaMemcpyAsync(twin, staged, bytes, cudaMemcpyHostToDevice, d->up));
+    cuda_note(d, cudaEventRecord(d->arrived, d->up));
+    cuda_note(d, cudaStreamWaitEvent(d->stream, d->arrived, 0));
+    if (to != twin) {
+        cuda_note(d, cudaMemcpyAsync(to, twin, bytes, cudaMemcpyDeviceToDevice, cuda_queue(d)));
+    }
+    d->copied_bytes += bytes;
 }
 
 const void *cuda_send(cuda_device *d, const void *from, size_t bytes)
@@ -375,6 +388,8 @@ static void marks_close(cuda_device *d)
 moe_status cuda_staging_open(cuda_device *d)
 {
     if (cudaStreamCreateWithFlags(&d->copies, cudaStreamNonBlocking) != cudaSuccess ||
+        cudaStreamCreateWithFlags(&d->up, cudaStreamNonBlocking) != cudaSuccess ||
+        !events_open(&d->arrived, 1, cudaEventDisableTiming) ||
         !events_open(d->segment_free, CUDA_SEGMENTS, cudaEventDisableTiming) ||
         !events_open(d->piece_free, CUDA_PIECES, cudaEventDisableTiming) || !marks_open(d)) {
         return MOE_ERR_NO_MEMORY;
@@ -392,11 +407,15 @@ void cuda_staging_close(cuda_device *d)
     segments_close(d);
     cuda_host_memory_free(d->down);
     cuda_memory_free(d->pieces);
+    events_close(&d->arrived, 1);
     events_close(d->segment_free, CUDA_SEGMENTS);
     events_close(d->piece_free, CUDA_PIECES);
     marks_close(d);
     if (d->copies != NULL) {
         (void)cudaStreamDestroy(d->copies);
+    }
+    if (d->up != NULL) {
+        (void)cudaStreamDestroy(d->up);
     }
 }
 

@@ -89,6 +89,85 @@ static void rows_on_their_way_are_those_of_their_round(void **state)
     }
 }
 
+static fake_counts counted(void)
+{
+    fake_counts c;
+
+    fake_read_counts(&c);
+    return c;
+}
+
+/* Of two micro-batches: the results of one arrive while the other is computed. They go up meanwhile, nobody waits, and each op sees what was there when
+ * it was queued. */
+static void rows_come_in_while_other_rows_are_computed(void **state)
+{
+    const uint32_t some[] = {7, 0, 3};
+    uint64_t early = counted().early_uploads;
+
+    (void)state;
+    for (uint64_t seed = 0; seed < N_SEEDS; seed++) {
+        fake_config config = some_order(seed);
+        compute_device *d = open_device(&config);
+        compute_mem *mine = d->ops->alloc(d, ROWS * WIDTH * 4), *sum = d->ops->alloc(d, 3 * WIDTH * 4);
+        compute_mem *others = d->ops->alloc(d, ROWS * WIDTH * 4);
+        float came[3 * WIDTH];
+        float *frame = compute_host_alloc(d, sizeof came);
+
+        assert_int_equal(d->ops->sync(d), MOE_OK);
+        uint64_t waits = counted().host_waits;
+        for (size_t r = 0; r < ROUNDS; r++) {
+            for (size_t i = 0; i < MOE_COUNT(came); i++) {
+                came[i] = (float)(r + 1);
+            }
+            d->ops->add(d, others, others, ROWS * WIDTH);
+            d->ops->scatter_in(d, mine, came, some, WIDTH * 4, 3);
+            d->ops->gather(d, others, mine, some, WIDTH, 3);
+            d->ops->add(d, sum, others, 3 * WIDTH);
+        }
+        compute_ticket t = d->ops->gather_out(d, frame, sum, NULL, WIDTH * 4, 3);
+        assert_int_equal(counted().host_waits, waits);
+        poll(d, t);
+        assert_round(frame, 3, ROUNDS * (ROUNDS + 1) / 2 - 1);
+        compute_host_free(d, frame, sizeof came);
+        d->ops->free(d, mine);
+        d->ops->free(d, sum);
+        d->ops->free(d, others);
+        compute_close(d);
+    }
+    assert_true(counted().early_uploads > early);
+}
+
+/* The ring grows for a row that is larger than a segment of it. */
+static void a_row_larger_than_the_ring_comes_in_whole(void **state)
+{
+    enum { LONG = CUDA_SEGMENT_BYTES / 4 + 5 };
+    const uint32_t last[] = {1};
+    float *host = malloc(LONG * sizeof *host);
+
+    (void)state;
+    assert_non_null(host);
+    for (size_t i = 0; i < LONG; i++) {
+        host[i] = (float)(i % 1000 + 1);
+    }
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        fake_config config = some_order(seed);
+        compute_device *d = open_device(&config);
+        compute_mem *x = d->ops->alloc(d, 2 * LONG * sizeof *host);
+
+        assert_non_null(x);
+        d->ops->scatter_in(d, x, host, last, LONG * sizeof *host, 1);
+        float *got = take(d, x, 2 * LONG * sizeof *host);
+        for (size_t i = 0; i < LONG; i++) {
+            if (got[LONG + i] != host[i]) {
+                fail_msg("seed %llu: value %zu is %g", (unsigned long long)seed, i, (double)got[LONG + i]);
+            }
+        }
+        free(got);
+        compute_close(d);
+    }
+    free(host);
+}
+
 /* More than the ring holds goes up before anything is waited for. */
 static void what_goes_up_is_what_it_was(void **state)
 {
@@ -196,14 +275,6 @@ static void measuring_waits_for_nothing(void **state)
 }
 
 /* ------------------------------------------------------------------------------------------------ failures */
-static fake_counts held(void)
-{
-    fake_counts c;
-
-    fake_read_counts(&c);
-    return c;
-}
-
 static moe_status try_open(compute_device **out, moe_error *err)
 {
     const compute_device_options o = {
@@ -221,7 +292,7 @@ static void a_device_that_lacks_memory_is_refused_with_the_bytes(void **state)
     (void)state;
     fake_configure(&config);
     for (uint64_t nth = 1; status != MOE_OK; nth++) {
-        fake_counts before = held();
+        fake_counts before = counted();
         compute_device *d = NULL;
         moe_error err = {""};
 
@@ -234,13 +305,13 @@ static void a_device_that_lacks_memory_is_refused_with_the_bytes(void **state)
             assert_contains(err.text, " free");
         }
         compute_close(d);
-        assert_int_equal(held().device_bytes, before.device_bytes);
-        assert_int_equal(held().pinned_bytes, before.pinned_bytes);
+        assert_int_equal(counted().device_bytes, before.device_bytes);
+        assert_int_equal(counted().pinned_bytes, before.pinned_bytes);
         assert_true(nth < 20);
     }
     compute_device *d = NULL;
     moe_error err = {""};
-    config.memory_bytes = held().device_bytes + 12345;
+    config.memory_bytes = counted().device_bytes + 12345;
     fake_configure(&config);
     assert_int_equal(try_open(&d, &err), MOE_ERR_NO_MEMORY);
     assert_contains(err.text, " bytes wanted, 12345 free");
@@ -257,7 +328,7 @@ static void an_expert_that_finds_no_memory_leaves_nothing_behind(void **state)
 
     (void)state;
     for (uint64_t nth = 1; status != MOE_OK; nth++) {
-        size_t before = held().device_bytes;
+        size_t before = counted().device_bytes;
         compute_expert *e = NULL;
 
         fake_fail(FAKE_ALLOCATION, nth);
@@ -266,7 +337,7 @@ static void an_expert_that_finds_no_memory_leaves_nothing_behind(void **state)
         assert_true(status == MOE_OK || status == MOE_ERR_NO_MEMORY);
         assert_int_equal(d->ops->sync(d), MOE_OK);
         d->ops->expert_close(d, e);
-        assert_int_equal(held().device_bytes, before);
+        assert_int_equal(counted().device_bytes, before);
         assert_true(nth < 20);
     }
     free(w);
@@ -327,6 +398,8 @@ int main(void)
                                        cmocka_unit_test(what_the_device_did_is_counted_once),
                                        cmocka_unit_test(measuring_waits_for_nothing),
                                        cmocka_unit_test(rows_on_their_way_are_those_of_their_round),
+                                       cmocka_unit_test(rows_come_in_while_other_rows_are_computed),
+                                       cmocka_unit_test(a_row_larger_than_the_ring_comes_in_whole),
                                        cmocka_unit_test(what_goes_up_is_what_it_was)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

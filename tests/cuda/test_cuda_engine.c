@@ -1,13 +1,35 @@
 /* Whole models of all kinds through the engine, their experts and their attention on the fake GPU: tokens and log-probabilities
- * are those of the portable CPU, bit for bit, whatever the prefill chunk, and with two micro-batches in turn. */
+ * are those of the portable CPU, bit for bit, whatever the prefill chunk, and with two micro-batches in turn, with streams that are as late as they may
+ * and by a seed. */
+#include "tests/cuda/fake/fake.h"
 #include "tests/support/engine_fixture.h"
 #include "tests/support/random_model.h"
 #include "tests/support/support.h"
 
+#include <dlfcn.h>
 #include <stdlib.h>
 
 #define N_PROMPT 30
 #define N_ANSWER 3
+
+/* The fake lives in the module, which the fixture has opened. Seed 0: as late as may be. */
+static void set_order(uint64_t seed)
+{
+    const fake_config config = {.order = FAKE_ASCENDING,
+                                .copies = seed == 0 ? FAKE_LATE : FAKE_BY_SEED,
+                                .streams = seed == 0 ? FAKE_LATE : FAKE_BY_SEED,
+                                .seed = seed,
+                                .n_devices = 1};
+    void *module = dlopen(getenv("MOE_TEST_MODULE"), RTLD_NOW | RTLD_NOLOAD);
+    union {
+        void *object;
+        void (*configure)(const fake_config *config);
+    } symbol;
+
+    assert_non_null(module);
+    assert_non_null(symbol.object = dlsym(module, "fake_configure"));
+    symbol.configure(&config);
+}
 
 static void run(const char *folder, compute_isa isa, uint32_t chunk, uint32_t micro_batches, answer *out)
 {
@@ -26,6 +48,9 @@ static void run(const char *folder, compute_isa isa, uint32_t chunk, uint32_t mi
 
     spec.sampling.temperature = 0.9f;
     engine_fixture_open(&f, &o);
+    if (isa != COMPUTE_ISA_PORTABLE) {
+        set_order(micro_batches - 1);
+    }
     ask(&f, a, &spec);
     ask_finish(&f, a);
     assert_int_equal(a->status, MOE_OK);

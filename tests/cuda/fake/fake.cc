@@ -952,8 +952,14 @@ struct CUevent_st {
     std::shared_ptr<uint64_t> ns; /* when that was; outlives the event in what is queued */
 };
 
+struct queued_op {
+    std::function<void()> op;
+    uint64_t turn; /* of all that was ever queued */
+    bool kernel;
+};
+
 struct CUstream_st {
-    std::deque<std::function<void()>> queue;
+    std::deque<queued_op> queue;
     uint64_t done = 0, queued = 0;
 };
 
@@ -961,11 +967,12 @@ namespace
 {
 std::vector<cudaStream_t> streams;
 std::map<const void *, size_t> allowed_shared;
+uint64_t turns;
 
 void stream_run(cudaStream_t s, uint64_t until)
 {
     while (s->done < until) {
-        std::function<void()> op = std::move(s->queue.front());
+        std::function<void()> op = std::move(s->queue.front().op);
 
         s->queue.pop_front();
         op();
@@ -973,12 +980,25 @@ void stream_run(cudaStream_t s, uint64_t until)
     }
 }
 
-void stream_push(cudaStream_t s, std::function<void()> op)
+/* A kernel that was queued before this turn is still to be run. */
+bool kernel_waits(uint64_t turn)
+{
+    for (cudaStream_t s : streams) {
+        for (const queued_op &q : s->queue) {
+            if (q.kernel && q.turn < turn) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+void stream_push(cudaStream_t s, std::function<void()> op, bool kernel = false)
 {
     if (std::find(streams.begin(), streams.end(), s) == streams.end()) {
         refuse("%p is no stream", static_cast<void *>(s));
     }
-    s->queue.push_back(std::move(op));
+    s->queue.push_back({std::move(op), turns++, kernel});
     s->queued++;
     if (config.streams == FAKE_AT_ONCE) {
         stream_run(s, s->queued);
@@ -990,7 +1010,7 @@ void stream_push(cudaStream_t s, std::function<void()> op)
 }
 
 /* Something that may fail. */
-void stream_work(cudaStream_t s, std::function<void()> op)
+void stream_work(cudaStream_t s, std::function<void()> op, bool kernel = false)
 {
     bool bad = fails(FAKE_WORK);
 
@@ -1001,7 +1021,7 @@ void stream_work(cudaStream_t s, std::function<void()> op)
             op();
             device_open(false);
         }
-    });
+    }, kernel);
 }
 
 void all_run()
@@ -1063,7 +1083,7 @@ void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t 
         (void)fail(failure.broken ? cudaErrorIllegalAddress : cudaErrorInvalidConfiguration);
         return;
     }
-    stream_work(stream, [=] { kernel_run(name, grid, block, shared, allowed, f); });
+    stream_work(stream, [=] { kernel_run(name, grid, block, shared, allowed, f); }, true);
 }
 } // namespace fake
 
@@ -1200,7 +1220,9 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
     if (kind == cudaMemcpyDeviceToHost) {
         memset(to, 0xff, bytes);
     }
+    uint64_t turn = turns;
     stream_work(stream, [=] {
+        counts.early_uploads += kind == cudaMemcpyHostToDevice && kernel_waits(turn);
         memmove(to, from, bytes);
         clock_ns += FAKE_COPY_NS + bytes;
     });

@@ -53,6 +53,7 @@ uint64_t fake_clock_ns(void);
 typedef struct fake_counts {
     uint64_t kernels, blocks, copies, late_copies; /* late: copies that were pending when nothing else could run */
     uint64_t host_waits;                           /* synchronisations that found something queued */
+    uint64_t early_uploads;                        /* copies from the host that overtook a kernel queued before them */
     size_t device_bytes, pinned_bytes;             /* held */
 } fake_counts;
 
