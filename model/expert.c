@@ -1,5 +1,6 @@
 /* One FFN expert, prepared for a device. */
 #include "model/family/family.h"
+#include "model/model_priv.h"
 
 moe_status model_expert_tensors(const model_config *c, const model_tensors *t, uint32_t layer, int32_t expert_id,
                                 size_t idx_out[MODEL_MAX_EXPERT_TENSORS], size_t *n_out, moe_error *err)
@@ -40,8 +41,11 @@ moe_status model_expert_open(const model_config *c, const model_tensors *t, comp
     }
     status = d->ops->expert_open(d, c->ffn, has_gate ? &w[0] : NULL, &w[n - 2], &w[n - 1], layout, out);
     if (status != MOE_OK) {
-        return moe_fail(err, status, "layer %u expert %d: %s while loading it", layer, expert_id,
-                        moe_status_text(status));
+        char left[MODEL_LEFT_TEXT] = "";
+
+        return moe_fail(err, status, "layer %u expert %d: %s while loading its %zu bytes%s", layer, expert_id,
+                        moe_status_text(status), model_expert_bytes(c, t),
+                        status == MOE_ERR_NO_MEMORY ? model_left(d, left) : left);
     }
     for (size_t i = 0; i < n && layout == COMPUTE_PACKED; i++) {
         model_tensors_forget(t, &model_tensors_all(t)[idx[i]]);
@@ -62,7 +66,10 @@ moe_status model_expert_open_parts(const model_config *c, const model_expert_par
                    gate = has_gate ? weight_of(parts->gate) : up;
     moe_status status = d->ops->expert_open(d, c->ffn, has_gate ? &gate : NULL, &up, &down, layout, out);
 
+    char left[MODEL_LEFT_TEXT] = "";
+
     return status == MOE_OK
                ? MOE_OK
-               : moe_fail(err, status, "%s: %s while loading the expert", parts->up->name, moe_status_text(status));
+               : moe_fail(err, status, "%s: %s while loading the expert%s", parts->up->name, moe_status_text(status),
+                          status == MOE_ERR_NO_MEMORY ? model_left(d, left) : left);
 }

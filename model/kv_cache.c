@@ -219,8 +219,11 @@ moe_status model_kv_open(const model_config *c, compute_device *d, size_t memory
     }
     kv->shape.n_pages = n_pages;
     if (kv_alloc(kv, n_pages) != MOE_OK) {
+        char left[MODEL_LEFT_TEXT];
+
         model_kv_close(kv);
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "--kv-memory %zu: no memory for %zu pages", memory_bytes, n_pages);
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "--kv-memory %zu: no memory for %zu pages of %zu bytes%s", memory_bytes,
+                        n_pages, page_bytes, model_left(d, left));
     }
     memset(kv->buckets, 0xFF, kv->n_buckets * sizeof *kv->buckets);
     for (size_t p = n_pages; p-- > 0;) {

@@ -45,11 +45,25 @@ static void advance(loader *l, const checkpoint_logical *t)
     }
 }
 
+const char *model_left(compute_device *d, char out[MODEL_LEFT_TEXT])
+{
+    compute_report r;
+
+    out[0] = '\0';
+    if (d->ops->report != NULL) {
+        d->ops->report(d, &r);
+        (void)snprintf(out, MODEL_LEFT_TEXT, ", %llu free on %s", (unsigned long long)r.free_bytes, d->place);
+    }
+    return out;
+}
+
 static void fail(loader *l, moe_status status, const checkpoint_logical *t)
 {
+    char left[MODEL_LEFT_TEXT] = "";
+
     if (l->status == MOE_OK) {
-        l->status =
-            moe_fail(l->err, status, "%s: %s while loading %zu bytes", t->name, moe_status_text(status), t->bytes);
+        l->status = moe_fail(l->err, status, "%s: %s while loading %zu bytes%s", t->name, moe_status_text(status),
+                             t->bytes, status == MOE_ERR_NO_MEMORY ? model_left(l->m->device, left) : left);
     }
 }
 
@@ -266,6 +280,7 @@ static void load_rope(loader *l)
     model *m = l->m;
     const model_rope *r = &m->config.rope;
     size_t n = m->max_context * m->config.head_dim;
+    char left[MODEL_LEFT_TEXT];
     double *frequencies;
     float *table;
 
@@ -282,7 +297,8 @@ static void load_rope(loader *l)
     if (m->rope != NULL) {
         m->device->ops->upload(m->device, m->rope, table, n * sizeof *table);
     } else if (l->status == MOE_OK) {
-        l->status = moe_fail(l->err, MOE_ERR_NO_MEMORY, "rope table of %zu positions: out of memory", m->max_context);
+        l->status = moe_fail(l->err, MOE_ERR_NO_MEMORY, "rope table of %zu positions: no memory for %zu bytes%s",
+                             m->max_context, n * sizeof *table, model_left(m->device, left));
     }
     free(frequencies);
     free(table);

@@ -157,6 +157,9 @@ struct model_batch {
     compute_mem *logits;  /* f32 [L, head width] */
 };
 
+/* For messages, behind the bytes wanted: ", 12345 free on cuda:0"; of a device that has the host's memory "". */
+#define MODEL_LEFT_TEXT 80
+const char *model_left(compute_device *d, char out[MODEL_LEFT_TEXT]);
 const compute_kv_shape *model_kv_shape(const model_kv *kv);
 compute_mem *model_kv_memory(const model_kv *kv);
 
