@@ -40,6 +40,7 @@ static const char *const names[] = {
     "expect",
     "experts",
     "frequency_penalty",
+    "gpu_frames",
     "health",
     "http",
     "id",

@@ -87,6 +87,7 @@ static compute_device *inner_of(compute_device *d)
 #define PART_download        TIMED_COPY
 #define PART_gather_out      TIMED_COPY
 #define PART_scatter_in      TIMED_COPY
+#define PART_frame_out       TIMED_COPY
 #define PART_embed           TIMED_SMALL
 #define PART_to_class        TIMED_SMALL
 #define PART_matmul          (w == ((timed_device *)outer)->head ? TIMED_HEAD : TIMED_PROJECTIONS)
@@ -137,8 +138,9 @@ static compute_device *inner_of(compute_device *d)
         d = inner_of(d);                                                                                               \
         return d->ops->name arguments;                                                                                 \
     }
-#define PASS_OPTIONAL       PASS_HOST
-#define PASS_OPTIONAL_ASKED PASS_ASKED
+#define PASS_OPTIONAL         PASS_HOST
+#define PASS_OPTIONAL_ASKED   PASS_ASKED
+#define PASS_OPTIONAL_FETCHED PASS_FETCHED
 /* The memory is the inner device's, its end our own. */
 #define PASS_OWN_alloc PASS_ASKED
 #define PASS_OWN_free  PASS_HOST

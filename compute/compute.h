@@ -38,7 +38,7 @@ extern "C" {
 #include "base/base.h"
 
 /* Of everything in this header that a device in a file of its own is compiled against: raised by any change of it. */
-#define COMPUTE_ABI 1
+#define COMPUTE_ABI 2
 
 /* ----------------------------------------------------------------------------------------------- dtypes and classes */
 typedef enum { COMPUTE_F32, COMPUTE_BF16, COMPUTE_F16, COMPUTE_DTYPE_OTHER } compute_dtype;
@@ -199,8 +199,8 @@ typedef struct compute_counters {
 typedef struct compute_report {
     uint64_t memory_bytes, free_bytes; /* of the whole device; free: for any process */
     uint64_t used_bytes;               /* by this device's buffers and weights */
-    /* Since it was opened, of what has been waited for: from the first to the last of what was queued between two tickets,
-     * with what goes up for it; rows on their way to the host. The two overlap. */
+    /* Since it was opened, of what has been waited for: from the first to the last of what was queued between two tickets;
+     * rows on their way to the host. The two overlap, and what goes up with them is not in them. */
     uint64_t kernel_ns, copy_ns;
     uint64_t copied_bytes; /* both ways */
 } compute_report;
@@ -218,6 +218,7 @@ typedef struct compute_ops {
 #define COMPUTE_OP_ASKED(result)                              MOE_NODISCARD result
 #define COMPUTE_OP_OPTIONAL(result)                           result
 #define COMPUTE_OP_OPTIONAL_ASKED(result)                     MOE_NODISCARD result
+#define COMPUTE_OP_OPTIONAL_FETCHED(result)                   MOE_NODISCARD result
 #define COMPUTE_OP(kind, result, name, parameters, arguments) COMPUTE_OP_##kind(result)(*name) parameters;
 #include "compute/ops.h"
 } compute_ops;

@@ -71,13 +71,14 @@ static moe_status check_ops(const compute_ops *ops, const char *place, moe_error
 {
     const char *missing = NULL;
 
-#define NEEDED_OWN            true
-#define NEEDED_QUEUED         true
-#define NEEDED_FETCHED        true
-#define NEEDED_HOST           true
-#define NEEDED_ASKED          true
-#define NEEDED_OPTIONAL       false
-#define NEEDED_OPTIONAL_ASKED false
+#define NEEDED_OWN              true
+#define NEEDED_QUEUED           true
+#define NEEDED_FETCHED          true
+#define NEEDED_HOST             true
+#define NEEDED_ASKED            true
+#define NEEDED_OPTIONAL         false
+#define NEEDED_OPTIONAL_ASKED   false
+#define NEEDED_OPTIONAL_FETCHED false
 #define COMPUTE_OP(kind, result, name, parameters, arguments)                                                          \
     missing = NEEDED_##kind && ops->name == NULL ? #name : missing;
 #include "compute/ops.h"

@@ -208,6 +208,7 @@ static void guarded_close(compute_device *d)
     }
 #define PASS_OPTIONAL                                         PASS_HOST
 #define PASS_OPTIONAL_ASKED                                   PASS_ASKED
+#define PASS_OPTIONAL_FETCHED                                 PASS_FETCHED
 #define COMPUTE_OP(kind, result, name, parameters, arguments) PASS_##kind(result, name, parameters, arguments)
 #include "compute/ops.h"
 

@@ -8,8 +8,9 @@
  *   FETCHED         works on device memory, returns something
  *   HOST            does not touch device memory, returns nothing
  *   ASKED           does not touch device memory, returns something
- *   OPTIONAL        as HOST, but NULL in a device that has none: callers ask
- *   OPTIONAL_ASKED  as ASKED, but NULL in a device that has none
+ *   OPTIONAL          as HOST, but NULL in a device that has none: callers ask
+ *   OPTIONAL_ASKED    as ASKED, but NULL in a device that has none
+ *   OPTIONAL_FETCHED  as FETCHED, but NULL in a device that has none
  *
  * n rows may be 0. */
 /* Not by clang-format, which takes parameters for products. */
@@ -40,6 +41,13 @@ COMPUTE_OP(FETCHED, compute_ticket, gather_out,
 COMPUTE_OP(QUEUED, void, scatter_in,
            (compute_device *d, compute_mem *to, const void *from, const uint32_t *rows, size_t row_bytes, size_t n),
            (d, to, from, rows, row_bytes, n))
+/* A frame in device memory, where a network reads it: head, which has been read when it returns; then rows as gather_out has
+ * them; and at sum_at, a multiple of 4 within head, the CRC-32C of all other bytes, little-endian. `frame` is 64-byte aligned,
+ * and the device's until the ticket is reached. NULL: no network reads this device's memory. */
+COMPUTE_OP(OPTIONAL_FETCHED, compute_ticket, frame_out,
+           (compute_device *d, compute_mem *frame, const void *head, size_t head_bytes, size_t sum_at,
+            const compute_mem *from, const uint32_t *rows, size_t row_bytes, size_t n),
+           (d, frame, head, head_bytes, sum_at, from, rows, row_bytes, n))
 /* MOE_OK: all that was queued before the ticket was given is done. MOE_ERR_BUSY: not yet. Others: the device has
  * failed, and nothing is written any more. Never waits. */
 COMPUTE_OP(ASKED, moe_status, reached, (compute_device *d, compute_ticket t), (d, t))

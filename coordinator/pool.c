@@ -280,15 +280,15 @@ static moe_status open_transport(pool *p, const char *secret, size_t n_secret, m
     if (p->transport != NULL) {
         return MOE_OK;
     }
-    const transport_net_options options = {.lane = member_lane(p->o.member),
-                                           .rdma_network = member_rdma_network(p->o.member),
-                                           .max_message =
-                                               member_max_message(&p->o.files->config, p->o.device->numeric_class),
-                                           .max_peers = 2 * ROUTER_MAX_NODES,
-                                           .secret = secret,
-                                           .n_secret = n_secret};
-    moe_status status = transport_net_open(&options, &p->transport, err);
+    transport_net_options options = {.lane = member_lane(p->o.member),
+                                     .rdma_network = member_rdma_network(p->o.member),
+                                     .max_message = member_max_message(&p->o.files->config, p->o.device->numeric_class),
+                                     .max_peers = 2 * ROUTER_MAX_NODES,
+                                     .secret = secret,
+                                     .n_secret = n_secret};
+    moe_status status = member_gpu_frames(p->o.member, p->o.device, &options.gpu_frames, err);
 
+    status = status == MOE_OK ? transport_net_open(&options, &p->transport, err) : status;
     if (status == MOE_OK) {
         p->lane = transport_net_lane(p->transport);
         MOE_INFO("expert nodes are reached by %s", p->lane);

@@ -116,7 +116,15 @@ static moe_status dispatches_open(exchange *x, size_t n, size_t frame_bytes)
     if (x->dispatch_memory == NULL || x->filling == NULL) {
         return MOE_ERR_NO_MEMORY;
     }
-    return transport_frames_open(x->o.transport, n, frame_bytes, x->dispatch_memory, &x->dispatches);
+    moe_status status = transport_frames_open(x->o.transport, n, frame_bytes, x->dispatch_memory, &x->dispatches);
+    if (status == MOE_OK && x->o.device->ops->frame_out != NULL && transport_takes_device(x->o.transport, 0)) {
+        x->dispatch_device = x->o.device->ops->alloc(x->o.device, x->dispatch_bytes);
+        if (x->dispatch_device == NULL) {
+            return MOE_ERR_NO_MEMORY;
+        }
+        transport_frames_set_device(x->dispatches, x->dispatch_device);
+    }
+    return status;
 }
 
 /* Frames that the device writes are its own until it has. */
@@ -129,6 +137,7 @@ static void dispatches_close(exchange *x)
         transport_frame_release(x->filling[i].frame);
     }
     transport_frames_close(x->dispatches);
+    x->o.device->ops->free(x->o.device, x->dispatch_device);
     compute_host_free(x->o.device, x->dispatch_memory, x->dispatch_bytes);
     free(x->filling);
 }
@@ -340,7 +349,15 @@ static void write_dispatch(exchange *x, const exchange_run *run, const router_pl
     unsigned char *rows = wire_put_rows(&b, part->n_rows, x->o.d_model, x->dtype);
     MOE_ASSERT(rows != NULL); /* the plan was told the limits that the frames were made for */
     f->n_bytes = b.used;
-    f->ticket = device->ops->gather_out(device, rows, run->job.x, part->rows, x->row_bytes, part->n_rows);
+    f->frame->from_device =
+        f->frame->device_data != NULL && transport_takes_device(x->o.transport, x->nodes[f->node].peer);
+    if (f->frame->from_device) {
+        (void)wire_finish_apart(&b);
+        f->ticket = device->ops->frame_out(device, f->frame->device_data, b.data, (size_t)(rows - b.data), WIRE_SUM_AT,
+                                           run->job.x, part->rows, x->row_bytes, part->n_rows);
+    } else {
+        f->ticket = device->ops->gather_out(device, rows, run->job.x, part->rows, x->row_bytes, part->n_rows);
+    }
 }
 
 /* Its rows are in the frame. An attempt that has lost its picks meanwhile sends nothing. */
@@ -364,7 +381,7 @@ static void leave(exchange *x, const exchange_filling *f, uint64_t now)
     exchange_mute_owes(node, a->cost, now);
     x->stats.frames_sent++;
     x->stats.bytes_sent += f->n_bytes;
-    transport_frame_post(f->frame, a->peer, wire_finish(&b));
+    transport_frame_post(f->frame, a->peer, f->frame->from_device ? f->n_bytes : wire_finish(&b));
 }
 
 /* Sends one part as a new attempt, at once if the device has no need of time. MOE_ERR_BUSY: no attempt or no buffer is free

@@ -127,7 +127,8 @@ struct exchange {
     } holds;
     router_plan *plan;
     transport_frames *small, *dispatches;
-    void *dispatch_memory; /* owned [dispatch_bytes], the device's host memory */
+    void *dispatch_memory;        /* owned [dispatch_bytes], the device's host memory */
+    compute_mem *dispatch_device; /* owned, the same on the device; NULL: no transport reads it there */
     size_t dispatch_bytes;
     exchange_filling *filling; /* owned [dispatches], in the order of their tickets */
     size_t n_filling;

@@ -84,7 +84,8 @@ struct expert_node {
     uint32_t n_blocks, newest_block;
     node_peer *peers; /* owned [max_peers] */
     transport_frames *small, *answers;
-    void *answer_memory; /* owned [answer_bytes], the device's host memory */
+    void *answer_memory;        /* owned [answer_bytes], the device's host memory */
+    compute_mem *answer_device; /* owned, the same on the device; NULL: no transport reads it there */
     size_t answer_bytes;
     node_frame *filling; /* owned [answers]: computed, their results on the way out of the device; in that order */
     size_t n_filling;

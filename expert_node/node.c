@@ -78,7 +78,15 @@ static moe_status answers_open(expert_node *node, size_t n, size_t frame_bytes)
     if (node->answer_memory == NULL || node->filling == NULL) {
         return MOE_ERR_NO_MEMORY;
     }
-    return transport_frames_open(node->o.transport, n, frame_bytes, node->answer_memory, &node->answers);
+    moe_status status = transport_frames_open(node->o.transport, n, frame_bytes, node->answer_memory, &node->answers);
+    if (status == MOE_OK && node->o.device->ops->frame_out != NULL && transport_takes_device(node->o.transport, 0)) {
+        node->answer_device = node->o.device->ops->alloc(node->o.device, node->answer_bytes);
+        if (node->answer_device == NULL) {
+            return MOE_ERR_NO_MEMORY;
+        }
+        transport_frames_set_device(node->answers, node->answer_device);
+    }
+    return status;
 }
 
 static moe_status buffers_open(expert_node *node)
@@ -150,6 +158,7 @@ void expert_node_close(expert_node *node)
     node_shard_close(node);
     transport_frames_close(node->pieces);
     transport_frames_close(node->answers);
+    node->o.device->ops->free(node->o.device, node->answer_device);
     compute_host_free(node->o.device, node->answer_memory, node->answer_bytes);
     free(node->filling);
     transport_frames_close(node->small);

@@ -175,19 +175,26 @@ static void run_ffn(node_batch *b, compute_device *device, size_t row_bytes, siz
     }
 }
 
-/* The results of a frame's groups in the order asked. */
-static compute_ticket fetch_results(expert_node *node, const node_frame *f, unsigned char *to)
+/* The results of a frame's groups in the order asked, behind its head: b has everything but them. */
+static compute_ticket fetch_results(expert_node *node, const node_frame *f, moe_buf *b, unsigned char *rows)
 {
-    const node_batch *b = &node->batch;
+    const node_batch *batch = &node->batch;
     compute_device *device = node->o.device;
     uint32_t n = 0;
 
     for (uint32_t g = f->first_group; g < f->first_group + f->n_groups; g++) {
-        for (uint32_t i = 0; i < b->groups[g].n; i++) {
-            b->answer_rows[n++] = b->groups[g].out_row + i;
+        for (uint32_t i = 0; i < batch->groups[g].n; i++) {
+            batch->answer_rows[n++] = batch->groups[g].out_row + i;
         }
     }
-    return device->ops->gather_out(device, to, b->out, b->answer_rows, node->row_bytes, n);
+    f->answer->from_device =
+        f->answer->device_data != NULL && transport_takes_device(node->o.transport, f->answer->peer);
+    if (!f->answer->from_device) {
+        return device->ops->gather_out(device, rows, batch->out, batch->answer_rows, node->row_bytes, n);
+    }
+    (void)wire_finish_apart(b);
+    return device->ops->frame_out(device, f->answer->device_data, b->data, (size_t)(rows - b->data), WIRE_SUM_AT,
+                                  batch->out, batch->answer_rows, node->row_bytes, n);
 }
 
 /* status: what the device says of the results. */
@@ -204,7 +211,7 @@ static void send_answer(expert_node *node, const node_frame *f, moe_status statu
     }
     moe_buf_init(&b, f->answer->data, transport_frames_capacity(node->answers));
     b.used = f->n_bytes;
-    transport_frame_post(f->answer, f->peer, wire_finish(&b));
+    transport_frame_post(f->answer, f->peer, f->answer->from_device ? f->n_bytes : wire_finish(&b));
     node->stats.frames++;
     node->stats.rows += f->n_rows;
     node->stats.picks += f->n_picks;
@@ -224,7 +231,7 @@ static void answer(expert_node *node, node_frame *f)
     unsigned char *rows = wire_put_rows(&b, f->n_picks, node->o.d_model, node->dtype);
     MOE_ASSERT(rows != NULL); /* the inbox has compared the size with the limits */
     f->n_bytes = b.used;
-    f->ticket = fetch_results(node, f, rows);
+    f->ticket = fetch_results(node, f, &b, rows);
     moe_status status = node->o.device->ops->reached(node->o.device, f->ticket);
     if (status == MOE_ERR_BUSY) {
         node->filling[node->n_filling++] = *f;

@@ -244,6 +244,21 @@ moe_status member_device(const member_config *m, char place[COMPUTE_MAX_PLACE], 
     return status;
 }
 
+moe_status member_gpu_frames(const member_config *m, const compute_device *d, transport_gpu *out, moe_error *err)
+{
+    size_t asked = 0;
+
+    while (strcmp(m->gpu_frames, transport_gpu_names[asked]) != 0) {
+        asked++; /* the options know no other names */
+    }
+    if (d->ops->frame_out == NULL && asked == TRANSPORT_GPU_ON) {
+        return moe_fail(err, MOE_ERR_UNSUPPORTED, "--gpu-frames on: device %s has no memory that a network reads",
+                        d->name);
+    }
+    *out = d->ops->frame_out == NULL ? TRANSPORT_GPU_OFF : (transport_gpu)asked;
+    return MOE_OK;
+}
+
 static compute_report report_of(compute_device *d)
 {
     compute_report r = {.memory_bytes = 0};

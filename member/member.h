@@ -15,7 +15,7 @@
 typedef struct member_config {
     char *etcd, *cluster, *id, *transport, *rdma_network, *secret_file;
     char *etcd_user, *etcd_password_file, *etcd_ca, *etcd_cert, *etcd_key;
-    char *device, *device_module, *dtype, *isa, *weights, *cache_dir;
+    char *device, *device_module, *gpu_frames, *dtype, *isa, *weights, *cache_dir;
     uint32_t threads;
 } member_config;
 
@@ -58,6 +58,9 @@ extern const char *const member_dtypes[], *const member_weights[];
         MEMBER_TEXT(at, device_module, NULL, "FILE",                                                                   \
                     "the module of --device cuda; default: libconclave-cuda.so beside this program, or in "            \
                     "../lib/conclave or ../lib from there"),                                                           \
+        MEMBER_CHOICE(at, gpu_frames, "auto", transport_gpu_names, "WHEN",                                             \
+                      "whether frames by UCX (--transport rdma, ucx-tcp, auto with --rdma-network) go from the "       \
+                      "memory of a GPU; auto: where UCX says that it can; on: the program does not start where not"),  \
         MEMBER_CHOICE(at, dtype, "auto", member_dtypes, "DTYPE",                                                       \
                       "numeric class; auto: a node takes its cluster's; else bf16 for BF16 checkpoints, f32 for "      \
                       "others"),                                                                                       \
@@ -107,6 +110,9 @@ cluster_alive member_alive(moe_resolver *names, const char *address, const char 
 compute_class member_class(const char *dtype, const model_tensors *t);
 /* What --device comes to here, for compute_open; says so in the log. Before what takes long. Errors: of compute_find. */
 MOE_NODISCARD moe_status member_device(const member_config *m, char place[COMPUTE_MAX_PLACE], moe_error *err);
+/* --gpu-frames, for a transport beside this device. Errors: MOE_ERR_UNSUPPORTED: on, and no network reads its memory. */
+MOE_NODISCARD moe_status member_gpu_frames(const member_config *m, const compute_device *d, transport_gpu *out,
+                                           moe_error *err);
 /* Bytes that there are, and that weights and caches may still take: of the device if it has memory of its own, else of this
  * machine or control group. */
 size_t member_device_total(compute_device *d);

@@ -5,7 +5,6 @@
 
 #define MAGIC         0x57434E43u /* "CNCW" */
 #define LENGTH_OFFSET 8
-#define CRC_OFFSET    12
 #define REQUEST_BYTES 28
 #define DISPATCH_HEAD (WIRE_HEADER_BYTES + REQUEST_BYTES + 28)
 #define RESULT_HEAD   (WIRE_HEADER_BYTES + REQUEST_BYTES + 16)
@@ -18,7 +17,7 @@ size_t wire_dtype_bytes(uint16_t dtype)
 /* ------------------------------------------------------------------------------------------------ frame */
 static uint32_t frame_crc(const unsigned char *frame, size_t n)
 {
-    return wire_crc32c(wire_crc32c(0, frame, CRC_OFFSET), frame + WIRE_HEADER_BYTES, n - WIRE_HEADER_BYTES);
+    return wire_crc32c(wire_crc32c(0, frame, WIRE_SUM_AT), frame + WIRE_HEADER_BYTES, n - WIRE_HEADER_BYTES);
 }
 
 const char *wire_type_name(wire_type type)
@@ -83,14 +82,23 @@ static void put_u32_at(moe_buf *b, size_t offset, uint32_t v)
     moe_put_u32(&field, v);
 }
 
-size_t wire_finish(moe_buf *b)
+size_t wire_finish_apart(moe_buf *b)
 {
     if (b->failed || b->used > UINT32_MAX) {
         return 0;
     }
     put_u32_at(b, LENGTH_OFFSET, (uint32_t)b->used);
-    put_u32_at(b, CRC_OFFSET, frame_crc(b->data, b->used));
     return b->used;
+}
+
+size_t wire_finish(moe_buf *b)
+{
+    size_t n = wire_finish_apart(b);
+
+    if (n > 0) {
+        put_u32_at(b, WIRE_SUM_AT, frame_crc(b->data, n));
+    }
+    return n;
 }
 
 static void body_of(moe_buf *b, const void *frame, size_t n)

@@ -58,6 +58,10 @@ MOE_NODISCARD moe_status wire_open(const void *frame, size_t n, wire_type *type_
 /* Ends the frame begun in b, which starts at b->data: writes length and checksum. Returns the frame's bytes; 0 when it
  * did not fit. */
 size_t wire_finish(moe_buf *b);
+/* The same of a frame whose rows lie elsewhere, so that b has only room for them: the checksum, four bytes here, is written by
+ * who has them (compute op frame_out). */
+#define WIRE_SUM_AT 12
+size_t wire_finish_apart(moe_buf *b);
 
 /* ------------------------------------------------------------------------------------------------ HELLO */
 typedef enum { WIRE_COORDINATOR = 1, WIRE_NODE = 2, WIRE_READER = 3 } wire_role;

@@ -269,6 +269,12 @@ static void pass_peer(void *ctx, transport_peer peer, transport_peer_event event
     f->base.handler.on_peer(f->base.handler.ctx, peer, event, why);
 }
 
+/* Of tests, where the memory of a device is the host's: frames are copied as any. */
+static bool faulty_takes_device(transport *t, transport_peer peer)
+{
+    return transport_takes_device(((faulty *)t)->inner, peer);
+}
+
 static const transport_ops faulty_ops = {
     .name = "faulty",
     .connect = faulty_connect,
@@ -276,6 +282,7 @@ static const transport_ops faulty_ops = {
     .progress = faulty_progress,
     .peer_close = faulty_peer_close,
     .carrier = faulty_carrier,
+    .takes_device = faulty_takes_device,
     .close = faulty_close,
 };
 

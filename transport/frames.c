@@ -49,6 +49,16 @@ moe_status transport_frames_open(transport *t, size_t n_frames, size_t capacity,
     return MOE_OK;
 }
 
+void transport_frames_set_device(transport_frames *buffers, void *memory)
+{
+    size_t stride = moe_round_up(buffers->capacity, 64);
+
+    MOE_ASSERT(buffers->n_out == 0);
+    for (size_t i = 0; i < buffers->n_frames; i++) {
+        buffers->frames[i].device_data = (unsigned char *)memory + i * stride;
+    }
+}
+
 void transport_frames_close(transport_frames *buffers)
 {
     if (buffers == NULL) {
@@ -105,6 +115,7 @@ void transport_frame_release(transport_frame *f)
 
     MOE_ASSERT(buffers->n_out > 0);
     f->peer = 0;
+    f->from_device = false;
     f->next = buffers->free;
     buffers->free = f;
     buffers->n_out--;
@@ -155,7 +166,10 @@ void transport_frame_post(transport_frame *f, transport_peer peer, size_t n_byte
 
     MOE_ASSERT(n_bytes <= buffers->capacity);
     f->peer = peer;
-    f->msg = (transport_msg){.parts = {{f->data, n_bytes}}, .n_parts = 1, .done = frame_done};
+    f->msg = (transport_msg){.parts = {{f->from_device ? f->device_data : f->data, n_bytes}},
+                             .n_parts = 1,
+                             .on_device = f->from_device,
+                             .done = frame_done};
     if (peer_waits(buffers, peer, NULL) || !frame_send(f)) {
         f->next = NULL;
         *buffers->waiting_end = f;

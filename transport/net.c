@@ -35,9 +35,10 @@ static moe_status check_options(const transport_net_options *o, moe_error *err)
 
 moe_status transport_net_open(const transport_net_options *options, transport **out, moe_error *err)
 {
+    const net_hardware hardware = {.rdma = TRANSPORT_LANE_RDMA};
     moe_status status = check_options(options, err);
 
-    return status == MOE_OK ? transport_tls_open(options, TRANSPORT_LANE_RDMA, out, err) : status;
+    return status == MOE_OK ? transport_tls_open(options, &hardware, out, err) : status;
 }
 
 void net_init(net *t, const transport_ops *ops, const net_lane *lane, const transport_net_options *o, void *slots,

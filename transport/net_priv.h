@@ -115,8 +115,13 @@ void net_peer_close(transport *base, transport_peer peer);
 const char *net_carrier(transport *base, transport_peer peer);
 
 /* ------------------------------------------------------------------------------------------------ lanes */
-/* rdma: what UCX is opened for where RDMA is to be used. Tests, on machines that have none, take ucx-tcp. */
-MOE_NODISCARD moe_status transport_tls_open(const transport_net_options *options, transport_lane rdma, transport **out,
-                                            moe_error *err);
+/* What UCX is opened for where RDMA is to be used, and whether what is said to be a GPU's memory is the host's: rdma and false.
+ * Tests, on machines that have neither, take ucx-tcp and true. */
+typedef struct net_hardware {
+    transport_lane rdma;
+    bool gpu_is_host;
+} net_hardware;
+MOE_NODISCARD moe_status transport_tls_open(const transport_net_options *options, const net_hardware *hardware,
+                                            transport **out, moe_error *err);
 
 #endif

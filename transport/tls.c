@@ -83,10 +83,19 @@ static void tls_close(transport *base)
     free(t);
 }
 
+static bool tls_takes_device(transport *base, transport_peer peer)
+{
+    tls *t = (tls *)base;
+    const tls_slot *slot = (const tls_slot *)net_slot_find(&t->n, peer);
+
+    return ucx_takes_device(t->ucx) && (peer == 0 || (slot != NULL && slot->s.state == NET_UP && slot->ucx != NULL));
+}
+
 #define TLS_OPS(lane_name)                                                                                             \
     {                                                                                                                  \
         .name = (lane_name), .connect = net_connect, .send = tls_send, .progress = tls_progress, .wait = tls_wait,     \
-        .wake = net_wake, .peer_close = net_peer_close, .carrier = net_carrier, .close = tls_close                     \
+        .wake = net_wake, .peer_close = net_peer_close, .carrier = net_carrier, .takes_device = tls_takes_device,      \
+        .close = tls_close                                                                                             \
     }
 static const transport_ops tls_ops[TRANSPORT_N_LANES] = {[TRANSPORT_LANE_TLS] = TLS_OPS("tls"),
                                                          [TRANSPORT_LANE_AUTO] = TLS_OPS("auto"),
@@ -104,17 +113,27 @@ static moe_status open_keys(tls *t, const transport_net_options *o, moe_error *e
     return status;
 }
 
-/* auto does without where there is no RDMA. It never asks UCX for anything else. */
-static moe_status open_ucx(tls *t, const transport_net_options *o, const char *device, transport_lane rdma,
+/* auto does without where there is no RDMA, unless frames are to go from a GPU. It never asks UCX for anything else. */
+static moe_status open_ucx(tls *t, const transport_net_options *o, const char *device, const net_hardware *h,
                            moe_error *err)
 {
-    bool may_do_without = o->lane == TRANSPORT_LANE_AUTO;
+    bool may_do_without = o->lane == TRANSPORT_LANE_AUTO && o->gpu_frames != TRANSPORT_GPU_ON;
+    const ucx_options u = {.lane = o->lane == TRANSPORT_LANE_UCX_TCP ? o->lane : h->rdma,
+                           .device = device,
+                           .gpu = o->gpu_frames,
+                           .gpu_is_host = h->gpu_is_host};
 
     if (o->lane == TRANSPORT_LANE_TLS || o->lane == TRANSPORT_LANE_SHM ||
-        (may_do_without && !o->rdma_network.is_given)) {
-        return MOE_OK;
+        (o->lane == TRANSPORT_LANE_AUTO && !o->rdma_network.is_given)) {
+        return o->gpu_frames != TRANSPORT_GPU_ON
+                   ? MOE_OK
+                   : moe_fail(err, MOE_ERR_UNSUPPORTED,
+                              "--gpu-frames on: --transport %s does not use UCX, which alone sends from the memory of "
+                              "a GPU%s",
+                              transport_lane_names[o->lane],
+                              o->lane == TRANSPORT_LANE_AUTO ? "; it does with --rdma-network" : "");
     }
-    moe_status status = ucx_open(o->lane == TRANSPORT_LANE_UCX_TCP ? o->lane : rdma, &t->n, device, &t->ucx, err);
+    moe_status status = ucx_open(&u, &t->n, &t->ucx, err);
     if (!may_do_without) {
         return status;
     }
@@ -129,7 +148,7 @@ static moe_status open_ucx(tls *t, const transport_net_options *o, const char *d
     return status;
 }
 
-moe_status transport_tls_open(const transport_net_options *o, transport_lane rdma, transport **out, moe_error *err)
+moe_status transport_tls_open(const transport_net_options *o, const net_hardware *h, transport **out, moe_error *err)
 {
     char device[SOCKET_MAX_DEVICE];
     tls *t = calloc(1, sizeof *t);
@@ -149,7 +168,7 @@ moe_status transport_tls_open(const transport_net_options *o, transport_lane rdm
         status = net_open(&t->n, o, device, err);
     }
     if (status == MOE_OK) {
-        status = open_ucx(t, o, device, rdma, err);
+        status = open_ucx(t, o, device, h, err);
     }
     if (status != MOE_OK) {
         tls_close(&t->n.base);

@@ -273,6 +273,7 @@ moe_status tls_send(transport *base, transport_peer peer, transport_msg *msg)
     if (slot->ucx != NULL) {
         return ucx_conn_send(slot->ucx, msg);
     }
+    MOE_ASSERT(!msg->on_device);
     if (slot->n_out >= t->n.max_sends) {
         return MOE_ERR_BUSY;
     }

@@ -47,6 +47,7 @@ typedef struct transport_part {
 struct transport_msg {
     transport_part parts[TRANSPORT_MAX_PARTS];
     size_t n_parts;
+    bool on_device; /* its one part lies in the memory of a device: only to peers whose connection takes_device */
     void (*done)(transport_msg *msg, moe_status status);
     transport_msg *next; /* the transport's while it borrows */
 };
@@ -75,6 +76,9 @@ typedef struct transport_ops {
     void (*peer_close)(transport *t, transport_peer peer);
     /* What carries the frames of a connection that is UP: "shm", "tls". Optional: NULL means name, for all. */
     const char *(*carrier)(transport *t, transport_peer peer);
+    /* Whether a frame in the memory of a device can be sent on this connection; peer 0: whether on any there may be. Optional:
+     * NULL means no. */
+    bool (*takes_device)(transport *t, transport_peer peer);
     void (*close)(transport *t);
 } transport_ops;
 
@@ -88,6 +92,11 @@ struct transport {
 static inline const char *transport_carrier(transport *t, transport_peer peer)
 {
     return t->ops->carrier != NULL ? t->ops->carrier(t, peer) : t->ops->name;
+}
+
+static inline bool transport_takes_device(transport *t, transport_peer peer)
+{
+    return t->ops->takes_device != NULL && t->ops->takes_device(t, peer);
 }
 
 static inline void transport_close(transport *t)
@@ -166,6 +175,11 @@ typedef enum {
 } transport_lane;
 extern const char *const transport_lane_names[TRANSPORT_N_LANES + 1]; /* "tls", "auto", ..., NULL */
 
+/* Whether UCX is to read frames from the memory of a GPU. AUTO: where it says that it can. ON: the endpoint does not open where it
+ * does not say so. What comes is in host memory in any case. */
+typedef enum { TRANSPORT_GPU_OFF, TRANSPORT_GPU_AUTO, TRANSPORT_GPU_ON, TRANSPORT_N_GPU } transport_gpu;
+extern const char *const transport_gpu_names[TRANSPORT_N_GPU + 1]; /* "off", "auto", "on", NULL */
+
 /* Frames of up to this many bytes leave in one piece, so max_message is best not above it. Equal in all members. */
 #define TRANSPORT_NET_PIECE ((size_t)(1 << 20) - 4096)
 
@@ -181,6 +195,7 @@ typedef struct transport_net_options {
     /* Of auto: which network is private, so that RDMA may be used in it; of rdma: the one that it is used in, else all. Where
      * there is no RDMA auto does without, and says so. */
     transport_network rdma_network;
+    transport_gpu gpu_frames;
     const moe_clock *clock; /* borrowed; NULL: the real one */
     moe_look_up_fn look_up; /* how names are looked up, on a thread of the endpoint's resolver; NULL: getaddrinfo */
     void *look_up_ctx;
@@ -191,7 +206,8 @@ typedef struct transport_net_options {
 MOE_NODISCARD moe_status transport_net_open(const transport_net_options *options, transport **out, moe_error *err);
 /* HOST:PORT this endpoint listens on, the port as it was found; "" if it does not listen. */
 const char *transport_net_address(const transport *t);
-/* The endpoint's lane, "tls" or "auto"; of UCX what it says itself: "tcp", "rc_mlx5". Of a connection see transport_carrier. */
+/* The endpoint's lane, "tls" or "auto"; of UCX what it says itself: "tcp", "rc_mlx5"; and where there is a GPU, whether frames go
+ * from its memory: "rc_mlx5+gpu", or not: "rc_mlx5+staged". Of a connection see transport_carrier. */
 const char *transport_net_lane(const transport *t);
 
 typedef struct transport_net_stats {
@@ -242,6 +258,8 @@ typedef struct transport_frame {
     transport_msg msg; /* first: done() finds the frame by it */
     transport_frames *owner;
     unsigned char *data; /* [capacity] 64-byte aligned; of their own memory pages are touched only when used */
+    void *device_data;   /* [capacity] the same in the memory of a device; NULL: there is none */
+    bool from_device;    /* whoever fills it says so: that is what is posted. False when it is taken */
     transport_peer peer; /* 0 until it is known, and while the frame is free */
     struct transport_frame *next;
 } transport_frame;
@@ -252,6 +270,9 @@ size_t transport_frames_bytes(size_t n_frames, size_t capacity);
  * of their own. */
 MOE_NODISCARD moe_status transport_frames_open(transport *t, size_t n_frames, size_t capacity, void *memory,
                                                transport_frames **out);
+/* Memory of a device for all of them, of transport_frames_bytes, 64-byte aligned, borrowed until they are closed; of use only
+ * where transport_takes_device. Before any is taken. */
+void transport_frames_set_device(transport_frames *buffers, void *memory);
 void transport_frames_close(transport_frames *buffers); /* none is being sent: the endpoint was closed before */
 transport_frame *transport_frames_take(transport_frames *buffers); /* NULL when all are out */
 /* As take, where there are many peers: one that does not read shall hold up itself alone. Who has n_own frames out gets a

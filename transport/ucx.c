@@ -44,7 +44,9 @@ struct ucx {
     net *t;
     ucp_context_h context;
     char transports[UCX_MAX_LANE];
-    ucx_conn **active; /* owned [n_slots]: the first n_active are to be progressed */
+    bool takes_device;
+    ucs_memory_type_t device_memory; /* where frames on a device are */
+    ucx_conn **active;               /* owned [n_slots]: the first n_active are to be progressed */
     size_t n_active, n_up;
     ucx_send *sends; /* owned [n_slots * max_sends] */
     ucx_send *free_sends;
@@ -153,12 +155,17 @@ moe_status ucx_conn_send(ucx_conn *c, transport_msg *msg)
         s->iov[i] = (ucp_dt_iov_t){(void *)(uintptr_t)msg->parts[i].data, msg->parts[i].bytes};
     }
     bool one = msg->n_parts == 1;
-    const ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
-                                                       UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_DATATYPE,
-                                       .flags = UCP_AM_SEND_FLAG_EAGER,
-                                       .cb = {.send = on_sent},
-                                       .datatype = one ? ucp_dt_make_contig(1) : ucp_dt_make_iov(),
-                                       .user_data = s};
+    ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
+                                                 UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_DATATYPE,
+                                 .flags = UCP_AM_SEND_FLAG_EAGER,
+                                 .cb = {.send = on_sent},
+                                 .datatype = one ? ucp_dt_make_contig(1) : ucp_dt_make_iov(),
+                                 .user_data = s};
+    if (msg->on_device) {
+        MOE_ASSERT(one && c->u->takes_device);
+        param.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+        param.memory_type = c->u->device_memory;
+    }
     ucs_status_ptr_t request =
         ucp_am_send_nbx(c->ep, AM_FRAME, c->token, sizeof c->token, one ? s->iov[0].buffer : s->iov,
                         one ? s->iov[0].length : msg->n_parts, &param);
@@ -365,7 +372,12 @@ const char *ucx_transports(const ucx *u)
     return u->transports;
 }
 
-moe_status ucx_open(transport_lane lane, net *t, const char *device, ucx **out, moe_error *err)
+bool ucx_takes_device(const ucx *u)
+{
+    return u != NULL && u->takes_device;
+}
+
+moe_status ucx_open(const ucx_options *o, net *t, ucx **out, moe_error *err)
 {
     size_t n_sends = t->n_slots * t->max_sends;
     ucx *u = calloc(1, sizeof *u);
@@ -374,11 +386,12 @@ moe_status ucx_open(transport_lane lane, net *t, const char *device, ucx **out, 
         return moe_fail(err, MOE_ERR_NO_MEMORY, "ucx: out of memory");
     }
     u->t = t;
+    u->device_memory = o->gpu_is_host ? UCS_MEMORY_TYPE_HOST : UCS_MEMORY_TYPE_CUDA;
     u->active = calloc(t->n_slots, sizeof(ucx_conn *));
     u->sends = calloc(n_sends, sizeof *u->sends);
     moe_status status = u->active == NULL || u->sends == NULL
                             ? moe_fail(err, MOE_ERR_NO_MEMORY, "ucx: out of memory")
-                            : ucx_context_open(lane, device, u->transports, &u->context, err);
+                            : ucx_context_open(o, u->transports, &u->takes_device, &u->context, err);
     if (status != MOE_OK) {
         ucx_close(u);
         return status;

@@ -94,16 +94,29 @@ static void process_init(void)
 }
 
 /* ------------------------------------------------------------------------------------------------ context */
-static bool is_rdma(const char *transport_name)
+static bool begins_with_any(const char *name, const char *const *prefixes, size_t n)
 {
-    static const char *const prefixes[] = {"rc", "dc", "ud"};
-
-    for (size_t i = 0; i < MOE_COUNT(prefixes); i++) {
-        if (strncmp(transport_name, prefixes[i], 2) == 0) {
+    for (size_t i = 0; i < n; i++) {
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) {
             return true;
         }
     }
     return false;
+}
+
+static bool is_rdma(const char *transport_name)
+{
+    static const char *const prefixes[] = {"rc", "dc", "ud"};
+
+    return begins_with_any(transport_name, prefixes, MOE_COUNT(prefixes));
+}
+
+/* What UCX calls transports and are none: ways between the memory of a GPU and the host's, within the process. */
+static bool is_gpu_copy(const char *transport_name)
+{
+    static const char *const prefixes[] = {"cuda_copy", "gdr_copy"};
+
+    return begins_with_any(transport_name, prefixes, MOE_COUNT(prefixes));
 }
 
 /* Reads the transports that UCX has opened out of its own report, "# resource 0: md 0 dev 0 flags -- tcp/eth0". False
@@ -129,6 +142,9 @@ static bool read_lane(ucp_context_h context, transport_lane lane, char text[UCX_
         }
         name += 3;
         *end = '\0';
+        if (is_gpu_copy(name)) {
+            continue;
+        }
         good = lane == TRANSPORT_LANE_UCX_TCP ? good || strcmp(name, "tcp") == 0 : is_rdma(name) && (good || used == 0);
         if (strstr(text, name) == NULL && used < UCX_MAX_LANE) {
             used += (size_t)snprintf(text + used, UCX_MAX_LANE - used, used == 0 ? "%s" : ",%s", name);
@@ -138,9 +154,41 @@ static bool read_lane(ucp_context_h context, transport_lane lane, char text[UCX_
     return good;
 }
 
-moe_status ucx_context_open(transport_lane lane, const char *device, char lane_out[UCX_MAX_LANE], ucp_context_h *out,
-                            moe_error *err)
+/* Whether UCX sends from the memory of a GPU; says so behind its transports. */
+static moe_status read_gpu(ucp_context_h context, const ucx_options *o, char text[UCX_MAX_LANE], bool *out,
+                           moe_error *err)
 {
+    ucp_context_attr_t attr = {.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES};
+    char kinds[128] = "none";
+    size_t used = 0;
+
+    if (ucp_context_query(context, &attr) != UCS_OK) {
+        attr.memory_types = 0;
+    }
+    *out = o->gpu != TRANSPORT_GPU_OFF && (o->gpu_is_host || (attr.memory_types & MOE_BIT(UCS_MEMORY_TYPE_CUDA)) != 0);
+    for (size_t i = 0; i < UCS_MEMORY_TYPE_LAST; i++) {
+        if ((attr.memory_types & MOE_BIT(i)) != 0 && used < sizeof kinds) {
+            used += (size_t)snprintf(kinds + used, sizeof kinds - used, used == 0 ? "%s" : ", %s",
+                                     ucs_memory_type_names[i]);
+        }
+    }
+    if (o->gpu == TRANSPORT_GPU_ON && !*out) {
+        return moe_fail(err, MOE_ERR_UNSUPPORTED,
+                        "--gpu-frames on: UCX cannot send from the memory of a GPU here; it knows: %s", kinds);
+    }
+    if (o->gpu != TRANSPORT_GPU_OFF) {
+        MOE_INFO("frames by UCX are %s (it knows memory of: %s)",
+                 *out ? "sent from the memory of the GPU" : "staged in host memory", kinds);
+        (void)snprintf(text + strlen(text), UCX_MAX_LANE - strlen(text), *out ? "+gpu" : "+staged");
+    }
+    return MOE_OK;
+}
+
+moe_status ucx_context_open(const ucx_options *o, char lane_out[UCX_MAX_LANE], bool *takes_device_out,
+                            ucp_context_h *out, moe_error *err)
+{
+    transport_lane lane = o->lane;
+    const char *device = o->device;
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     const ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_ESTIMATED_NUM_EPS,
                                  .features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP,
@@ -163,7 +211,8 @@ moe_status ucx_context_open(transport_lane lane, const char *device, char lane_o
     }
     if (lane == TRANSPORT_LANE_RDMA) {
         /* Whatever UCX_TLS says, this lane has no tcp to fall back to. */
-        (void)ucp_config_modify(config, "TLS", "rc,dc,ud");
+        (void)ucp_config_modify(config, "TLS",
+                                o->gpu == TRANSPORT_GPU_OFF ? "rc,dc,ud" : "rc,dc,ud,cuda_copy,gdr_copy");
     } else if (device[0] != '\0' && getenv("UCX_NET_DEVICES") == NULL) {
         (void)ucp_config_modify(config, "NET_DEVICES", device);
     }
@@ -182,6 +231,11 @@ moe_status ucx_context_open(transport_lane lane, const char *device, char lane_o
         ucp_cleanup(context);
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "transport %s: UCX would use \"%s\" instead; %s",
                         transport_lane_names[lane], lane_out, variables);
+    }
+    moe_status gpu = read_gpu(context, o, lane_out, takes_device_out, err);
+    if (gpu != MOE_OK) {
+        ucp_cleanup(context);
+        return gpu;
     }
     *out = context;
     return MOE_OK;

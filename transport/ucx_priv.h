@@ -22,10 +22,19 @@
 typedef struct ucx ucx;           /* of one endpoint */
 typedef struct ucx_conn ucx_conn; /* of one connection */
 
-/* Connections of t (borrowed) for this lane, ucx-tcp or rdma; on this device alone unless that is "". */
-MOE_NODISCARD moe_status ucx_open(transport_lane lane, net *t, const char *device, ucx **out, moe_error *err);
+/* What UCX is opened for. */
+typedef struct ucx_options {
+    transport_lane lane; /* ucx-tcp or rdma */
+    const char *device;  /* the network's, alone; "": all */
+    transport_gpu gpu;
+    bool gpu_is_host; /* of tests: what is said to be a GPU's memory is the host's, as a fake GPU's is */
+} ucx_options;
+
+/* Connections of t (borrowed). */
+MOE_NODISCARD moe_status ucx_open(const ucx_options *o, net *t, ucx **out, moe_error *err);
 void ucx_close(ucx *u);                   /* its connections were closed before; NULL is fine */
-const char *ucx_transports(const ucx *u); /* what UCX has opened: "tcp", "rc_mlx5" */
+const char *ucx_transports(const ucx *u); /* as transport_net_lane: "tcp", "rc_mlx5+gpu" */
+bool ucx_takes_device(const ucx *u);      /* frames from the memory of a GPU; NULL: no */
 
 /* A worker of its own for the slot (borrowed); its address is what the other end connects to. */
 MOE_NODISCARD moe_status ucx_conn_open(ucx *u, net_slot *slot, const unsigned char token[UCX_TOKEN], ucx_conn **out,
@@ -48,7 +57,7 @@ size_t ucx_n_up(const ucx *u);            /* connections; NULL: none */
 MOE_NODISCARD bool ucx_may_sleep(ucx *u); /* from now on the set of events tells; false: there is something to do */
 
 /* ucx_context.c: UCX for one endpoint. transports_out: as ucx_transports. */
-MOE_NODISCARD moe_status ucx_context_open(transport_lane lane, const char *device, char transports_out[UCX_MAX_LANE],
-                                          ucp_context_h *out, moe_error *err);
+MOE_NODISCARD moe_status ucx_context_open(const ucx_options *o, char transports_out[UCX_MAX_LANE],
+                                          bool *takes_device_out, ucp_context_h *out, moe_error *err);
 
 #endif

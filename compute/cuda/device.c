@@ -566,6 +566,7 @@ static const compute_ops ops = {
     .download = cuda_op_download,
     .gather_out = cuda_op_gather_out,
     .scatter_in = cuda_op_scatter_in,
+    .frame_out = cuda_op_frame_out,
     .reached = cuda_op_reached,
     .wait = cuda_op_wait,
     .sync = cuda_op_sync,

@@ -98,6 +98,9 @@ compute_ticket cuda_op_gather_out(compute_device *d, void *to, const compute_mem
                                   size_t row_bytes, size_t n);
 void cuda_op_scatter_in(compute_device *d, compute_mem *to, const void *from, const uint32_t *rows, size_t row_bytes,
                         size_t n);
+compute_ticket cuda_op_frame_out(compute_device *d, compute_mem *frame, const void *head, size_t head_bytes,
+                                 size_t sum_at, const compute_mem *from, const uint32_t *rows, size_t row_bytes,
+                                 size_t n);
 moe_status cuda_op_reached(compute_device *d, compute_ticket t);
 moe_status cuda_op_wait(compute_device *d, compute_ticket t);
 moe_status cuda_op_sync(compute_device *d);

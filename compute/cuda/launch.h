@@ -46,6 +46,9 @@ void cuda_unit_norm(float *x, size_t width, size_t n, cudaStream_t s);
 void cuda_constant_expert(void *out, const void *x, bool bf16, const float *gate, const float *constant,
                           const uint32_t *rows, const uint32_t *out_rows, size_t n, size_t width, cudaStream_t s);
 
+/* The CRC-32C of a frame's bytes but the four at sum_at, where it goes; both are multiples of 4. */
+void cuda_frame_sum(void *frame, size_t bytes, size_t sum_at, cudaStream_t s);
+
 /* ------------------------------------------------------------------------------------------------ attention
  * A row's page table starts at pages[page_start[row]]. k and v point at the layer's first page. */
 typedef struct cuda_pages {

@@ -560,3 +560,30 @@ void cuda_op_scatter_in(compute_device *device, compute_mem *to, const void *fro
     }
     cuda_note(d, cudaGetLastError());
 }
+
+compute_ticket cuda_op_frame_out(compute_device *device, compute_mem *frame, const void *head, size_t head_bytes,
+                                 size_t sum_at, const compute_mem *from, const uint32_t *rows, size_t row_bytes,
+                                 size_t n)
+{
+    cuda_device *d = cuda_of(device);
+    size_t index_at = moe_round_up(head_bytes, 16), index_bytes = rows == NULL ? 0 : n * sizeof(*rows);
+    void *twin;
+    unsigned char *staged = cuda_stage(d, index_at + index_bytes, &twin);
+
+    if (staged == NULL) {
+        return 0;
+    }
+    memcpy(staged, head, head_bytes);
+    if (index_bytes > 0) {
+        memcpy(staged + index_at, rows, index_bytes);
+    }
+    cuda_stage_send(d, twin, staged, index_at + index_bytes);
+    cuda_note(d, cudaMemcpyAsync(frame, twin, head_bytes, cudaMemcpyDeviceToDevice, cuda_queue(d)));
+    cuda_gather(compute_at(frame, head_bytes), from, NULL,
+                rows == NULL ? NULL : (const uint32_t *)(const void *)((unsigned char *)twin + index_at), row_bytes, n,
+                cuda_queue(d));
+    cuda_frame_sum(frame, head_bytes + n * row_bytes, sum_at, cuda_queue(d));
+    cuda_note(d, cudaGetLastError());
+    join(d);
+    return give_ticket(d);
+}

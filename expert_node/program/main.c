@@ -152,16 +152,16 @@ static moe_status open_devices(node_program_state *p, compute_class numeric_clas
 
 static moe_status open_transport(node_program_state *p, const char *secret, size_t n_secret, moe_error *err)
 {
-    const transport_net_options options = {.listen = p->config.listen,
-                                           .lane = member_lane(&p->config.member),
-                                           .rdma_network = member_rdma_network(&p->config.member),
-                                           .max_message =
-                                               member_max_message(&p->files.config, p->device->numeric_class),
-                                           .max_peers = MAX_STRANGERS,
-                                           .secret = secret,
-                                           .n_secret = n_secret};
-    moe_status status = transport_net_open(&options, &p->transport, err);
+    transport_net_options options = {.listen = p->config.listen,
+                                     .lane = member_lane(&p->config.member),
+                                     .rdma_network = member_rdma_network(&p->config.member),
+                                     .max_message = member_max_message(&p->files.config, p->device->numeric_class),
+                                     .max_peers = MAX_STRANGERS,
+                                     .secret = secret,
+                                     .n_secret = n_secret};
+    moe_status status = member_gpu_frames(&p->config.member, p->device, &options.gpu_frames, err);
 
+    status = status == MOE_OK ? transport_net_open(&options, &p->transport, err) : status;
     if (status == MOE_OK) {
         set_address(p);
     }

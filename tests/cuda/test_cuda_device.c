@@ -1,6 +1,7 @@
 /* The host's part of the CUDA device on the fake GPU: what has to wait for what, what is measured, and what becomes of it when memory, a launch or
  * the GPU itself fails. */
 #include "compute/cuda/device_priv.h"
+#include "proto/wire.h"
 #include "tests/unit/test_compute_devices.h"
 
 #define N_SEEDS 40
@@ -166,6 +167,78 @@ static void a_row_larger_than_the_ring_comes_in_whole(void **state)
         compute_close(d);
     }
     free(host);
+}
+
+/* What a network would read, and when: at the ticket, without any other wait. */
+static void assert_frame(compute_device *d, const compute_mem *frame, const unsigned char *want, size_t bytes)
+{
+#if defined(__SANITIZE_ADDRESS__) /* which guards the device's memory from the host */
+    unsigned char *got = malloc(bytes);
+
+    assert_non_null(got);
+    assert_int_equal(d->ops->download(d, got, frame, bytes), MOE_OK);
+    assert_memory_equal(got, want, bytes);
+    free(got);
+#else
+    (void)d;
+    assert_memory_equal(frame, want, bytes);
+#endif
+}
+
+/* Frames in the GPU's memory have the bytes of frames in the host's, checksum and all, when their tickets are reached. */
+static void frames_on_the_gpu_are_those_of_the_host(void **state)
+{
+    enum { MOST = 70, FRAMES = 4 };
+    const size_t heads[] = {60, 72, 16, 1108}, row_bytes[] = {2 * WIDTH, 256, 4, 4096}, counts[] = {3, MOST, 0, 5};
+    unsigned char *host = malloc(1108 + (size_t)MOST * 4096);
+    float *values = any_values(3, (size_t)MOST * 1024, false);
+    uint32_t rows[MOST];
+
+    (void)state;
+    assert_non_null(host);
+    for (uint64_t seed = 0; seed < 8; seed++) {
+        fake_config config = some_order(seed);
+        compute_device *d = open_device(&config);
+        compute_mem *x = d->ops->alloc(d, (size_t)MOST * 4096), *frames[FRAMES];
+        compute_ticket tickets[FRAMES];
+
+        d->ops->upload(d, x, values, (size_t)MOST * 4096);
+        for (int turn = 0; turn < 2; turn++) { /* filled, then looked at */
+            for (size_t f = 0; f < FRAMES; f++) {
+                size_t bytes = heads[f] + counts[f] * row_bytes[f];
+                moe_buf b;
+
+                for (size_t i = 0; i < heads[f]; i++) {
+                    host[i] = (unsigned char)(i * 37 + f);
+                }
+                for (uint32_t i = 0; i < MOST; i++) {
+                    rows[i] = (uint32_t)((i * 11 + f) % MOST);
+                    memcpy(host + heads[f] + i * row_bytes[f], (const unsigned char *)values + rows[i] * row_bytes[f],
+                           i < counts[f] ? row_bytes[f] : 0);
+                }
+                moe_buf_init(&b, host, bytes);
+                b.used = bytes;
+                if (turn == 0) {
+                    (void)wire_finish_apart(&b);
+                    frames[f] = d->ops->alloc(d, bytes);
+                    assert_non_null(frames[f]);
+                    tickets[f] =
+                        d->ops->frame_out(d, frames[f], host, heads[f], WIRE_SUM_AT, x, rows, row_bytes[f], counts[f]);
+                    memset(host, 0, heads[f]);
+                } else {
+                    (void)wire_finish(&b);
+                    poll(d, tickets[f]);
+                    assert_frame(d, frames[f], host, bytes);
+                    d->ops->free(d, frames[f]);
+                }
+            }
+            d->ops->clamp(d, x, 0.0f, (size_t)MOST * 1024);
+        }
+        d->ops->free(d, x);
+        compute_close(d);
+    }
+    free(host);
+    free(values);
 }
 
 /* More than the ring holds goes up before anything is waited for. */
@@ -400,6 +473,7 @@ int main(void)
                                        cmocka_unit_test(rows_on_their_way_are_those_of_their_round),
                                        cmocka_unit_test(rows_come_in_while_other_rows_are_computed),
                                        cmocka_unit_test(a_row_larger_than_the_ring_comes_in_whole),
+                                       cmocka_unit_test(frames_on_the_gpu_are_those_of_the_host),
                                        cmocka_unit_test(what_goes_up_is_what_it_was)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

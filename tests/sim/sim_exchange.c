@@ -66,6 +66,7 @@ static world_options draw_options(void)
             (uint32_t)moe_random_below(&r, 2) * (uint32_t)moe_random_below(&r, f == TRANSPORT_FAULT_KILL ? 30 : 120);
     }
     o.late_device = moe_random_below(&r, 2) == 0;
+    o.device_frames = moe_random_below(&r, 3) == 0;
     return o;
 }
 

@@ -1,5 +1,6 @@
 #include "tests/sim/world.h"
 #include "compute/math.h"
+#include "proto/wire.h"
 
 #include <stdlib.h>
 
@@ -39,20 +40,49 @@ static void scatter_in(compute_device *d, compute_mem *to, const void *from, con
 }
 
 /* Until its ticket is reached the memory holds a pattern, and is the device's to write. */
-static compute_ticket late_gather_out(compute_device *d, void *to, const compute_mem *from, const uint32_t *rows,
-                                      size_t row_bytes, size_t n)
+static world_late *come_late(void *to, size_t bytes)
 {
-    world_late *l = malloc(sizeof *l + n * row_bytes), **end = &the_world->late;
+    world_late *l = malloc(sizeof *l + bytes), **end = &the_world->late;
 
     assert_non_null(l);
-    *l = (world_late){.to = to, .bytes = n * row_bytes, .ticket = ++the_world->last_ticket};
-    assert_int_equal(the_world->gather_out(d, l->rows, from, rows, row_bytes, n), 0);
-    memset(to, PATTERN, l->bytes);
+    *l = (world_late){.to = to, .bytes = bytes, .ticket = ++the_world->last_ticket};
+    memset(to, PATTERN, bytes);
     while (*end != NULL) {
         end = &(*end)->next;
     }
     *end = l;
+    return l;
+}
+
+static compute_ticket late_gather_out(compute_device *d, void *to, const compute_mem *from, const uint32_t *rows,
+                                      size_t row_bytes, size_t n)
+{
+    world_late *l = come_late(to, n * row_bytes);
+
+    assert_int_equal(the_world->gather_out(d, l->rows, from, rows, row_bytes, n), 0);
     return l->ticket;
+}
+
+/* As ops.h has it, in memory that is the host's after all. */
+static compute_ticket late_frame_out(compute_device *d, compute_mem *frame, const void *head, size_t head_bytes,
+                                     size_t sum_at, const compute_mem *from, const uint32_t *rows, size_t row_bytes,
+                                     size_t n)
+{
+    world_late *l = come_late(frame, head_bytes + n * row_bytes);
+    moe_buf field;
+
+    memcpy(l->rows, head, head_bytes);
+    assert_int_equal(the_world->gather_out(d, l->rows + head_bytes, from, rows, row_bytes, n), 0);
+    moe_buf_init(&field, l->rows + sum_at, 4);
+    moe_put_u32(&field, wire_crc32c(wire_crc32c(0, l->rows, sum_at), l->rows + sum_at + 4, l->bytes - sum_at - 4));
+    return l->ticket;
+}
+
+/* Asked without a peer: on some. */
+static bool takes_device(transport *t, transport_peer peer)
+{
+    (void)t;
+    return peer % 2 == 0;
 }
 
 static moe_status late_wait(compute_device *d, compute_ticket t)
@@ -93,8 +123,13 @@ static void device_open(world *w)
     w->scatter_in = w->ops.scatter_in;
     w->ops.scatter_in = scatter_in;
     w->gather_out = w->ops.gather_out;
+    if (w->o.device_frames) {
+        w->ops.frame_out = late_frame_out;
+    }
     if (w->o.late_device) {
         w->ops.gather_out = late_gather_out;
+    }
+    if (w->o.late_device || w->o.device_frames) {
         w->ops.reached = late_reached;
         w->ops.wait = late_wait;
     }
@@ -159,6 +194,11 @@ static transport *endpoint_open(world *w, const char *address, uint64_t seed)
         return w->o.endpoint_open(address);
     }
     assert_int_equal(transport_loopback_open(&loopback, &t), MOE_OK);
+    if (w->o.device_frames) {
+        w->device_net = *t->ops;
+        w->device_net.takes_device = takes_device;
+        t->ops = &w->device_net;
+    }
     if (!w->o.faulty) {
         return t;
     }

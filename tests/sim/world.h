@@ -29,7 +29,8 @@ typedef struct world_options {
     size_t max_ffn_rows; /* 0: plenty */
     uint64_t seed;
     uint64_t dispatch_timeout_ns, heartbeat_ns;
-    bool late_device; /* rows come out of it some time after they were asked for */
+    bool late_device;   /* rows come out of it some time after they were asked for */
+    bool device_frames; /* frames with rows go from its memory, on every second connection */
     bool faulty;
     uint32_t per_mille[TRANSPORT_N_FAULTS];
     /* Another network than the loopback: opens a member's endpoint, and names its address. */
@@ -82,7 +83,8 @@ typedef struct world {
                        size_t n);
     compute_ticket (*gather_out)(compute_device *d, void *to, const compute_mem *from, const uint32_t *rows,
                                  size_t row_bytes, size_t n);
-    world_late *late; /* owned, oldest first */
+    transport_ops device_net; /* the loopback's, and it takes frames in a device's memory */
+    world_late *late;         /* owned, oldest first */
     compute_ticket last_ticket;
     size_t row_bytes;
     void *weights[WORLD_MAX_LAYERS][WORLD_MAX_EXPERTS];           /* owned: gate, up, down in class dtype */

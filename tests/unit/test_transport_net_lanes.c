@@ -138,7 +138,7 @@ static void open_auto(side *x, const char *listen, const char *network, transpor
         assert_ok(transport_network_parse("--rdma-network", network, &o.rdma_network, &err), err);
     }
     *x = (side){.s = {.in_order = true, .intact = true}};
-    assert_ok(transport_tls_open(&o, rdma, &x->t, &err), err);
+    assert_ok(transport_tls_open(&o, &(net_hardware){.rdma = rdma}, &x->t, &err), err);
     x->s.t = x->t;
     x->t->handler = (transport_handler){&x->s, on_message, on_peer};
     assert_string_equal(transport_net_lane(x->t), "auto");
@@ -189,6 +189,124 @@ static void where_there_is_no_rdma_auto_does_without(void **state)
     assert_null(strstr(transport_carrier(client.t, peer), "tcp"));
     a_frame_goes_both_ways(connect_both(), "shm");
     close_both();
+}
+
+/* ------------------------------------------------------------------------------------------------ frames on a GPU
+ * There is no GPU either, and no UCX that knows one: the memory of a fake one is the host's. */
+static moe_status open_gpu(side *x, transport_lane of, const char *listen, transport_gpu gpu, bool gpu_is_host,
+                           moe_error *err)
+{
+    transport_net_options o = {
+        .lane = of, .listen = listen, .max_message = MAX_MESSAGE, .max_peers = 4, .max_sends = 4, .gpu_frames = gpu};
+    const net_hardware hardware = {.rdma = TRANSPORT_LANE_UCX_TCP, .gpu_is_host = gpu_is_host};
+
+    o.rdma_network.is_given = o.rdma_network.is_all = of == TRANSPORT_LANE_AUTO;
+    *x = (side){.s = {.in_order = true, .intact = true}};
+    moe_status status = transport_tls_open(&o, &hardware, &x->t, err);
+    if (status == MOE_OK) {
+        x->s.t = x->t;
+        x->t->handler = (transport_handler){&x->s, on_message, on_peer};
+    }
+    return status;
+}
+
+/* Frames whose host memory has something else, or not; they arrive as any. */
+static void frames_arrive(transport_peer peer, bool from_device)
+{
+    enum { N = 3, BYTES = 70000 };
+    size_t n = server.s.n_messages, bytes = transport_frames_bytes(N, BYTES);
+    unsigned char *on_device = aligned_alloc(64, bytes);
+    transport_frames *frames;
+
+    assert_non_null(on_device);
+    memset(on_device, 0xa5, bytes);
+    assert_int_equal(transport_frames_open(client.t, N, BYTES, NULL, &frames), MOE_OK);
+    transport_frames_set_device(frames, on_device);
+    server.s.serial = 0;
+    server.s.intact = true;
+    for (uint32_t i = 0; i < 2 * N; i++) { /* so that each is used again, by the other memory */
+        transport_frame *f = transport_frames_take(frames);
+
+        assert_non_null(f);
+        assert_false(f->from_device);
+        f->from_device = from_device && i % 3 != 1;
+        memset(f->data, 0x5a, BYTES);
+        fill(f->from_device ? f->device_data : f->data, BYTES - i, i + 1);
+        transport_frame_post(f, peer, BYTES - i);
+        UNTIL(server.s.n_messages == n + i + 1 && transport_frames_out(frames) == 0);
+    }
+    assert_true(server.s.intact && server.s.in_order);
+    transport_frames_close(frames);
+    free(on_device);
+}
+
+static void frames_go_from_a_gpu_by_ucx_alone(void **state)
+{
+    const transport_lane lanes[] = {TRANSPORT_LANE_UCX_TCP, TRANSPORT_LANE_AUTO};
+    moe_error err;
+
+    (void)state;
+    for (size_t i = 0; i < MOE_COUNT(lanes); i++) {
+        bool is_auto = lanes[i] == TRANSPORT_LANE_AUTO;
+
+        payload = NULL;
+        assert_ok(open_gpu(&server, lanes[i], "127.0.0.1:0", TRANSPORT_GPU_OFF, true, &err), err);
+        assert_ok(open_gpu(&client, lanes[i], NULL, is_auto ? TRANSPORT_GPU_AUTO : TRANSPORT_GPU_ON, true, &err), err);
+        allow_no_memory();
+        transport_peer peer = connect_both();
+        allow_memory();
+        assert_string_equal(transport_carrier(client.t, peer), "tcp+gpu");
+        assert_string_equal(transport_carrier(server.t, server.s.last_up), "tcp");
+        assert_true(transport_takes_device(client.t, 0) && transport_takes_device(client.t, peer));
+        assert_false(transport_takes_device(server.t, 0) || transport_takes_device(server.t, server.s.last_up));
+        frames_arrive(peer, true);
+        if (is_auto) {
+            transport_peer shm = connect_both();
+
+            assert_string_equal(transport_carrier(client.t, shm), "shm");
+            assert_false(transport_takes_device(client.t, shm));
+            frames_arrive(shm, false);
+        }
+        client.t->ops->peer_close(client.t, peer);
+        assert_false(transport_takes_device(client.t, peer));
+        close_both();
+    }
+}
+
+/* UCX as it is here: what it does not know is refused, or done without, and said. */
+static void frames_on_a_gpu_that_ucx_does_not_know_are_refused_or_staged(void **state)
+{
+    static const struct {
+        transport_lane lane;
+        const char *why;
+    } all[] = {{TRANSPORT_LANE_TLS, "--transport tls does not use UCX"},
+               {TRANSPORT_LANE_SHM, "--transport shm does not use UCX"},
+               {TRANSPORT_LANE_UCX_TCP, "it knows: host"},
+               {TRANSPORT_LANE_AUTO, "it knows: host"}};
+
+    (void)state;
+    payload = NULL;
+    server.t = NULL;
+    for (size_t i = 0; i < MOE_COUNT(all); i++) {
+        moe_error err = {""};
+        moe_status status = open_gpu(&client, all[i].lane, NULL, TRANSPORT_GPU_ON, false, &err);
+
+        if (status == MOE_OK) { /* a UCX that knows GPUs */
+            assert_true(all[i].lane == TRANSPORT_LANE_UCX_TCP || all[i].lane == TRANSPORT_LANE_AUTO);
+            transport_close(client.t);
+            continue;
+        }
+        assert_int_equal(status, MOE_ERR_UNSUPPORTED);
+        assert_contains(err.text, "--gpu-frames on");
+        assert_contains(err.text, all[i].why);
+        assert_ok(open_gpu(&client, all[i].lane, NULL, TRANSPORT_GPU_AUTO, false, &err), err);
+        assert_false(transport_takes_device(client.t, 0));
+        if (all[i].lane == TRANSPORT_LANE_UCX_TCP) {
+            assert_string_equal(transport_net_lane(client.t), "tcp+staged");
+        }
+        transport_close(client.t);
+    }
+    client.t = NULL;
 }
 
 /* ------------------------------------------------------------------------------------------------ who breaks the rules */
@@ -310,6 +428,8 @@ int main(void)
         cmocka_unit_test(without_memory_the_lane_shm_refuses),
         cmocka_unit_test(without_shared_memory_auto_uses_rdma_where_both_may),
         cmocka_unit_test(where_there_is_no_rdma_auto_does_without),
+        cmocka_unit_test(frames_go_from_a_gpu_by_ucx_alone),
+        cmocka_unit_test(frames_on_a_gpu_that_ucx_does_not_know_are_refused_or_staged),
         cmocka_unit_test(memory_that_is_damaged_costs_the_connection_alone),
         cmocka_unit_test(notes_that_are_not_due_cost_the_connection),
     };

@@ -16,6 +16,7 @@
 #define STUB_ASKED                                            OP_STUB
 #define STUB_OPTIONAL                                         OP_STUB
 #define STUB_OPTIONAL_ASKED                                   OP_STUB
+#define STUB_OPTIONAL_FETCHED                                 OP_STUB
 #define COMPUTE_OP(kind, result, name, parameters, arguments) STUB_##kind(result, name, parameters)
 #include "compute/ops.h"
 
