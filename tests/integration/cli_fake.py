@@ -19,33 +19,21 @@ import unittest
 from concurrent import futures
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from messages import Messages
 
 CONCLAVE, PROTO_DIR = sys.argv[1:3]
 PROTOS = ["conclave/v1/inference.proto", "conclave/v1/admin.proto", "grpc/health/v1/health.proto"]
 WAIT_S = 30
 
 
-def load_pool():
+def load_messages():
     with tempfile.NamedTemporaryFile(suffix=".pb") as out:
         subprocess.run(["protoc", "-I", PROTO_DIR, "--include_imports", "--descriptor_set_out", out.name] + PROTOS, check=True)
-        files = descriptor_pb2.FileDescriptorSet.FromString(out.read())
-    pool = descriptor_pool.DescriptorPool()
-    for file in files.file:
-        pool.Add(file)
-    return pool
+        return Messages(out.read())
 
 
-POOL = load_pool()
-FACTORY = message_factory.MessageFactory(POOL)
-
-
-def message(name, /, **fields):
-    return FACTORY.GetPrototype(POOL.FindMessageTypeByName(name))(**fields)
-
-
-def v1(name, /, **fields):
-    return message("conclave.v1." + name, **fields)
+MESSAGES = load_messages()
+message, v1 = MESSAGES.make, MESSAGES.v1
 
 
 class Server(grpc.GenericRpcHandler):
@@ -64,7 +52,7 @@ class Server(grpc.GenericRpcHandler):
 
     def service(self, details):
         service, method = details.method.strip("/").split("/")
-        descriptor = POOL.FindServiceByName(service).methods_by_name[method]
+        descriptor = MESSAGES.method(service, method)
 
         def answer(request, context):
             self.requests.append(request)
@@ -73,7 +61,7 @@ class Server(grpc.GenericRpcHandler):
             yield from replies(request, context) if callable(replies) else replies
 
         return grpc.unary_stream_rpc_method_handler(
-            answer, FACTORY.GetPrototype(descriptor.input_type).FromString,
+            answer, MESSAGES.type_of(descriptor.input_type).FromString,
             lambda reply: reply if isinstance(reply, bytes) else reply.SerializeToString())
 
 

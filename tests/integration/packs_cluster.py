@@ -1,7 +1,7 @@
 """Packs in a cluster: a node brings one, another reads it from there, coordinators read its part of the router; and the default set changes for
 all of them, to what one process with the same pack gives, while streams that are pinned to the base go on with the same tokens.
 
-Usage: packs_cluster.py CONCLAVE COORDINATOR NODE VECTORS"""
+Usage: packs_cluster.py CONCLAVE COORDINATOR NODE VECTORS DESCRIPTORS"""
 import base64
 import contextlib
 import hashlib
@@ -9,12 +9,18 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import unittest
+
+try:
+    import grpc
+    from messages import Messages
+except ImportError:
+    print("skipped: python3-grpcio and python3-protobuf are not installed")
+    sys.exit(77)
 
 from coordinator import WAIT_S, Coordinator, clean_env, wait_for
 from members import Etcd, Process
@@ -23,7 +29,7 @@ if shutil.which("etcd") is None:
     print("skipped: etcd-server is not installed")
     sys.exit(77)
 
-CONCLAVE, COORDINATOR, NODE, VECTORS = sys.argv[1:5]
+CONCLAVE, COORDINATOR, NODE, VECTORS, DESCRIPTORS = sys.argv[1:6]
 MODEL, PACK = os.path.join(VECTORS, "olmoe-gqa"), os.path.join(VECTORS, "packs", "olmoe-gqa")
 IDS = ",".join(str((7 * i) % 60) for i in range(1, 25))
 
@@ -58,34 +64,6 @@ def begun(model, manifest):
             "packs": [{"kind": "add", "name": pack["name"], "version": pack["version"], "hash": digest, "since": 0,
                        "layers": [[layer, count, n] for layer, count in sorted(added.items())]}],
             "pending": {"number": 1, "begun": 1, "deadline": 600001, "who": "a test", "what": "add", "target": target["id"]}}
-
-
-class Gate:
-    """A way to a server on which nothing goes on, in either direction, once so many bytes have come back; until it is opened."""
-
-    def __init__(self, address, n_bytes):
-        host, port = address.rsplit(":", 1)
-        self.server, self.left, self.opened = (host, int(port)), n_bytes, threading.Event()
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        with self.listener, self.listener.accept()[0] as client, socket.create_connection(self.server) as server:
-            there = threading.Thread(target=self.pump, args=(client, server, False), daemon=True)
-            there.start()
-            self.pump(server, client, True)
-            there.join()
-
-    def pump(self, source, to, counts):
-        with contextlib.suppress(OSError):
-            while data := source.recv(4096):
-                self.left -= len(data) if counts else 0
-                if self.left < 0:
-                    self.opened.wait()
-                to.sendall(data)
-        with contextlib.suppress(OSError):
-            to.shutdown(socket.SHUT_WR)
 
 
 class PacksOfACluster(unittest.TestCase):
@@ -296,26 +274,27 @@ class PacksOfACluster(unittest.TestCase):
         model, pack = self.longer()
         self.node("a", "--model", model, "--pack", pack)
         server = self.coordinator("c", "--model", model, "--keep-unused-ms", "1000")
-        # More than is held on the way, so that the stream waits at the gate.
-        words = [CONCLAVE, "generate", "--json", "--tokens", IDS, "--max-tokens", "4000", "--logprobs", "20",
-                 "--ignore-eos", "--seed", "3", "--set", "base"]
+        messages = Messages.of_file(DESCRIPTORS)
+        # More than is held on the way, whose windows do not grow: so the stream waits at the gate for who does not read it.
+        asked = messages.v1("GenerateRequest", token_ids=messages.v1("TokenIds", ids=map(int, IDS.split(","))),
+                            sampling=messages.v1("Sampling", max_tokens=4000, seed=3, ignore_eos=True, logprobs=20),
+                            set=messages.v1("ExpertSet", id="base"))
+        channel = self.stack.enter_context(grpc.insecure_channel(server.address, [("grpc.http2.bdp_probe", 0)]))
+        generate = channel.unary_stream("/conclave.v1.Inference/Generate", request_serializer=lambda m: m.SerializeToString(),
+                                        response_deserializer=messages.v1("GenerateResponse").FromString)
 
-        def tokens(lines):
-            return [t for reply in map(json.loads, lines) for t in reply.get("token_ids", [])]
+        def tokens(replies):
+            return [t for reply in replies for t in reply.token_ids]
 
-        expected = tokens(subprocess.run([*words, "--server", server.address], check=True, stdout=subprocess.PIPE, encoding="utf-8", env=clean_env()).stdout.splitlines())
+        expected = tokens(generate(asked, timeout=WAIT_S))
         self.change(server, "packs", "add", "olmoe-gqa")
-        gate = Gate(server.address, 16384)
-        with subprocess.Popen([*words, "--server", gate.address], stdout=subprocess.PIPE, encoding="utf-8", env=clean_env()) as stream:
-            lines = [stream.stdout.readline()]  # it runs
-            self.change(server, "experts", "prune", "0:1")
-            self.change(server, "packs", "remove", "olmoe-gqa")
-            wait_for(lambda: 8 not in self.placed(0))  # what nobody has any more has gone
-            self.assertIn(1, self.placed(0))
-            gate.opened.set()
-            lines += stream.stdout
-        self.assertEqual(stream.returncode, 0)
-        self.assertEqual((len(expected), tokens(lines)), (4000, expected))
+        stream = generate(asked, timeout=WAIT_S)
+        first = next(stream)  # it runs
+        self.change(server, "experts", "prune", "0:1")
+        self.change(server, "packs", "remove", "olmoe-gqa")
+        wait_for(lambda: 8 not in self.placed(0))  # what nobody has any more has gone
+        self.assertIn(1, self.placed(0))
+        self.assertEqual((len(expected), tokens([first, *stream])), (4000, expected))
         wait_for(lambda: 1 not in self.placed(0))
 
     def test_a_pack_outlives_who_brought_it(self):
@@ -359,4 +338,4 @@ class PacksOfACluster(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[5:]])
+    unittest.main(argv=[sys.argv[0], *sys.argv[6:]])

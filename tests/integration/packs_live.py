@@ -9,7 +9,7 @@ import tempfile
 
 try:
     import grpc
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    from messages import Messages
 except ImportError:
     print("skipped: python3-grpcio and python3-protobuf are not installed")
     sys.exit(77)
@@ -23,25 +23,17 @@ ADMIN = "/conclave.v1.Admin/"
 
 class Admin:
     def __init__(self, address, descriptors):
-        files = descriptor_pb2.FileDescriptorSet()
-        with open(descriptors, "rb") as f:
-            files.ParseFromString(f.read())
-        self.pool = descriptor_pool.DescriptorPool()
-        for file in files.file:
-            self.pool.Add(file)
+        self.messages = Messages.of_file(descriptors)
         self.channel = grpc.insecure_channel(address)
-
-    def message(self, name):
-        return message_factory.MessageFactory(self.pool).GetPrototype(self.pool.FindMessageTypeByName("conclave.v1." + name))
 
     def change(self, method, **fields):
         """The result of a change: the last message of its stream."""
         call = self.channel.unary_stream(ADMIN + method, request_serializer=lambda m: m.SerializeToString(),
-                                         response_deserializer=self.message("ChangeProgress").FromString)
-        return list(call(self.message(method + "Request")(**fields), timeout=WAIT_S))[-1].result
+                                         response_deserializer=self.messages.v1("ChangeProgress").FromString)
+        return list(call(self.messages.v1(method + "Request", **fields), timeout=WAIT_S))[-1].result
 
     def lists(self, layers):
-        return [self.message("ExpertList")(layer=layer, ids=ids) for layer, ids in enumerate(layers)]
+        return [self.messages.v1("ExpertList", layer=layer, ids=ids) for layer, ids in enumerate(layers)]
 
 
 def scores(conclave, server, expected, *args):
@@ -87,7 +79,9 @@ def check_pruned(conclave, server, admin, config):
 
 def check_refused(admin):
     """Rows that a caller has counted are checked like all that it says."""
-    used = admin.message("ExpertUsage")
+    def used(**fields):
+        return admin.messages.v1("ExpertUsage", **fields)
+
     for usage, says in (([used(layer=9, ids=[0], rows=[1])], "layers"), ([used(layer=0, ids=[0, 1], rows=[1])], "2 ids, 1 rows"),
                         ([used(layer=0, ids=[99], rows=[1])], "there is none"), ([used(layer=0, ids=[0], rows=[2**63])], "more rows")):
         try:

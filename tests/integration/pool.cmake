@@ -18,7 +18,8 @@ foreach(share RANGE 1 ${shares})
   set_tests_properties(pool_${share} PROPERTIES LABELS integration TIMEOUT 1800 COST 900 SKIP_RETURN_CODE 77 ENVIRONMENT "UCX_MEM_EVENTS=n")
 endforeach()
 add_test(NAME packs_cluster COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/packs_cluster.py $<TARGET_FILE:conclave>
-  $<TARGET_FILE:conclave-coordinator> $<TARGET_FILE:conclave-node> ${PROJECT_SOURCE_DIR}/tests/vectors)
+  $<TARGET_FILE:conclave-coordinator> $<TARGET_FILE:conclave-node> ${PROJECT_SOURCE_DIR}/tests/vectors
+  ${CMAKE_CURRENT_BINARY_DIR}/api_python/api.bin)
 set_tests_properties(packs_cluster PROPERTIES LABELS integration TIMEOUT 300 SKIP_RETURN_CODE 77 ENVIRONMENT "UCX_MEM_EVENTS=n")
 if(NOT MOE_SANITIZE) # they are about figures, and about the tool: what runs in them is in packs_cluster
   add_test(NAME packs_nodes COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/packs_nodes.py $<TARGET_FILE:conclave>

@@ -19,7 +19,7 @@ import urllib.request
 
 try:
     import grpc
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    from messages import Messages
 except ImportError:
     print("skipped: python3-grpcio and python3-protobuf are not installed")
     sys.exit(77)
@@ -28,23 +28,8 @@ from coordinator import Coordinator, clean_env, resident_of_file_kib
 
 PROGRAM, MAKE_CHECKPOINT, DESCRIPTORS = sys.argv[1:4]
 WAIT_S = 120
-POOL = descriptor_pool.DescriptorPool()
-
-
-def load_descriptors():
-    files = descriptor_pb2.FileDescriptorSet()
-    with open(DESCRIPTORS, "rb") as f:
-        files.ParseFromString(f.read())
-    for file in files.file:
-        POOL.Add(file)
-
-
-def message(name, /, **fields):
-    return message_factory.MessageFactory(POOL).GetPrototype(POOL.FindMessageTypeByName(name))(**fields)
-
-
-def v1(name, /, **fields):
-    return message("conclave.v1." + name, **fields)
+MESSAGES = Messages.of_file(DESCRIPTORS)
+message, v1 = MESSAGES.make, MESSAGES.v1
 
 
 def generate(ids, **fields):
@@ -55,7 +40,6 @@ def generate(ids, **fields):
 class Service(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        load_descriptors()
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         model = os.path.join(folder.name, "tiny")
