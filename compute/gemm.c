@@ -134,17 +134,63 @@ static size_t part_rows(size_t n, size_t parts, size_t part, size_t *first)
     return cpu_min(each, n - *first);
 }
 
-/* Even tasks, those of few rows, only read memory, which is fastest in long runs: threads take neighbours. */
-static void run_tasks(cpu_device *d, size_t n_tasks, bool even, moe_threads_fn fn, void *job)
+/* The tasks of one pass over the threads, in this order: group, tile, panel, part. A part is a share of a group's rows, and
+ * has tiles where its rows, widened, would have to be made again for each panel: every panel takes one tile before the
+ * next. Where rows are taken as they are there is one, and a panel that is near takes all rows. */
+typedef struct grid {
+    size_t n_groups, panels, parts, tiles; /* the most that any group has */
+    bool even;                             /* tasks of few rows take equally long */
+} grid;
+
+typedef struct grid_task {
+    size_t group, tile, panel, part;
+} grid_task;
+
+static grid make_grid(const cpu_device *d, const compute_matrix *m, size_t n_groups, size_t panels, size_t most_rows,
+                      size_t even_rows)
 {
-    d->op++;
-    (even ? moe_threads_run_even : moe_threads_run)(d->options.threads, n_tasks, fn, job);
+    grid g = {n_groups, panels, row_parts(d, most_rows, n_groups * panels), 1, most_rows <= even_rows};
+    size_t first, n = part_rows(most_rows, g.parts, 0, &first);
+
+    if (wide_floats(d, m, 1, 1) > 0) {
+        g.tiles = MOE_MAX(1, (n + CPU_TILE_ROWS - 1) / CPU_TILE_ROWS);
+    }
+    return g;
 }
 
-/* How far from a task the one is that the same thread probably takes next. */
-static size_t next_task(const cpu_device *d, bool even)
+static grid_task find_task(const grid *g, size_t task)
 {
-    return even ? 1 : d->n_threads;
+    size_t panel = task / g->parts, tile = panel / g->panels;
+
+    return (grid_task){tile / g->tiles, tile % g->tiles, panel % g->panels, task % g->parts};
+}
+
+/* The rows of a task of a group with n rows; 0: none. */
+static size_t task_rows(const grid *g, const grid_task *t, size_t n, size_t *first)
+{
+    size_t n_part = part_rows(n, g->parts, t->part, first);
+
+    if (g->tiles == 1) {
+        return n_part;
+    }
+    size_t each = equal_rows(n_part, CPU_TILE_ROWS), row = cpu_min(t->tile * each, n_part);
+    *first += row;
+    return cpu_min(each, n_part - row);
+}
+
+/* The one that the same thread probably takes next; a group that is not there: none. */
+static grid_task next_task(const cpu_device *d, const grid *g, size_t task)
+{
+    return find_task(g, task + (g->even ? 1 : d->n_threads));
+}
+
+/* Even tasks, those of few rows, only read memory, which is fastest in long runs: threads take neighbours. */
+static void run_tasks(cpu_device *d, const grid *g, moe_threads_fn fn, void *job)
+{
+    size_t n_tasks = g->n_groups * g->tiles * g->panels * g->parts;
+
+    d->op++;
+    (g->even ? moe_threads_run_even : moe_threads_run)(d->options.threads, n_tasks, fn, job);
 }
 
 /* Where packed panel `panel` starts, for prefetching; NULL: there is none. */
@@ -160,8 +206,8 @@ typedef struct matmul_job {
     const unsigned char *x;
     const float *bias; /* NULL: none */
     float *out;
-    size_t row_bytes, n, parts;
-    bool even;
+    size_t row_bytes, n;
+    grid tasks;
 } matmul_job;
 
 static void matmul_tile(const matmul_job *job, size_t panel, size_t row, size_t n, size_t thread, const uint32_t *after)
@@ -191,18 +237,19 @@ static void matmul_tile(const matmul_job *job, size_t panel, size_t row, size_t 
 static void matmul_task(void *ctx, size_t task, size_t thread)
 {
     const matmul_job *job = ctx;
-    size_t first, n = part_rows(job->n, job->parts, task % job->parts, &first), each = equal_rows(n, CPU_TILE_ROWS);
-    const uint32_t *after = panel_start(job->d, job->w, (task + next_task(job->d, job->even)) / job->parts);
+    grid_task t = find_task(&job->tasks, task), next = next_task(job->d, &job->tasks, task);
+    size_t first, n = task_rows(&job->tasks, &t, job->n, &first), each = equal_rows(n, CPU_TILE_ROWS);
+    const uint32_t *after = next.group == 0 ? panel_start(job->d, job->w, next.panel) : NULL;
 
     for (size_t row = 0; row < n; row += each) {
-        matmul_tile(job, task / job->parts, first + row, cpu_min(each, n - row), thread, row + each < n ? NULL : after);
+        matmul_tile(job, t.panel, first + row, cpu_min(each, n - row), thread, row + each < n ? NULL : after);
     }
 }
 
 static void matmul(cpu_device *d, float *out, const unsigned char *x, const compute_matrix *w, const float *bias,
                    size_t n)
 {
-    matmul_job job = {d, w, x, bias, out, w->n_in * (w->kind == CPU_PAIR ? 2 : 4), n, 1, n <= SOME_ROWS};
+    matmul_job job = {d, w, x, bias, out, w->n_in * (w->kind == CPU_PAIR ? 2 : 4), n, {0}};
 
     MOE_ASSERT(n <= d->options.max_rows);
     if (n == 0) {
@@ -213,8 +260,8 @@ static void matmul(cpu_device *d, float *out, const unsigned char *x, const comp
         job.x = d->padded;
         job.row_bytes += 2;
     }
-    job.parts = row_parts(d, n, n_panels(w));
-    run_tasks(d, n_panels(w) * job.parts, job.even, matmul_task, &job);
+    job.tasks = make_grid(d, w, 1, n_panels(w), n, SOME_ROWS);
+    run_tasks(d, &job.tasks, matmul_task, &job);
 }
 
 void cpu_matmul(compute_device *d, compute_mem *out, const compute_mem *x, const compute_matrix *w,
@@ -231,15 +278,14 @@ void cpu_matmul_f32(compute_device *d, compute_mem *out, const compute_mem *x, c
     matmul((cpu_device *)d, (float *)(void *)out, (const unsigned char *)x, w, (const float *)(const void *)bias, n);
 }
 
-/* ------------------------------------------------------------------------------------------------ routed matmul
- * One pass over the threads, task: group, then panel, then part of its rows. */
+/* ------------------------------------------------------------------------------------------------ routed matmul */
 typedef struct routed_job {
     const cpu_device *d;
     const compute_routed *groups;
     const unsigned char *x;
     float *out;
-    size_t n_groups, row_bytes, panels, parts;
-    bool even;
+    size_t row_bytes;
+    grid tasks;
 } routed_job;
 
 /* Row i of a group: where the caller has it or, padded, behind the rows of the groups before. */
@@ -275,16 +321,14 @@ static void routed_tile(const routed_job *job, const compute_routed *g, size_t p
 static void routed_task(void *ctx, size_t task, size_t thread)
 {
     const routed_job *job = ctx;
-    size_t panel = task / job->parts % job->panels;
-    size_t next = (task + next_task(job->d, job->even)) / job->parts;
-    const compute_routed *g = &job->groups[task / job->parts / job->panels];
-    size_t first, n = part_rows(g->n_rows, job->parts, task % job->parts, &first), each = equal_rows(n, CPU_TILE_ROWS);
-    const uint32_t *after = next / job->panels < job->n_groups
-                                ? panel_start(job->d, job->groups[next / job->panels].w, next % job->panels)
-                                : NULL;
+    grid_task t = find_task(&job->tasks, task), next = next_task(job->d, &job->tasks, task);
+    const compute_routed *g = &job->groups[t.group];
+    size_t first, n = task_rows(&job->tasks, &t, g->n_rows, &first), each = equal_rows(n, CPU_TILE_ROWS);
+    const uint32_t *after =
+        next.group < job->tasks.n_groups ? panel_start(job->d, job->groups[next.group].w, next.panel) : NULL;
 
     for (size_t row = 0; row < n; row += each) {
-        routed_tile(job, g, panel, first + row, cpu_min(each, n - row), thread, row + each < n ? NULL : after);
+        routed_tile(job, g, t.panel, first + row, cpu_min(each, n - row), thread, row + each < n ? NULL : after);
     }
 }
 
@@ -292,8 +336,7 @@ void cpu_matmul_routed(compute_device *device, compute_mem *out, const compute_m
                        size_t n_groups)
 {
     cpu_device *d = (cpu_device *)device;
-    routed_job job = {
-        .d = d, .groups = groups, .x = (const unsigned char *)x, .out = (float *)(void *)out, .n_groups = n_groups};
+    routed_job job = {.d = d, .groups = groups, .x = (const unsigned char *)x, .out = (float *)(void *)out};
     size_t most_rows = 0, n_rows = 0;
 
     for (size_t i = 0; i < n_groups; i++) {
@@ -305,7 +348,6 @@ void cpu_matmul_routed(compute_device *device, compute_mem *out, const compute_m
             MOE_ASSERT(n_rows + groups[i].n_rows <= d->options.max_routed_rows);
             pad_rows(d, job.x, groups[i].rows, groups[i].n_rows, w->n_in, n_rows);
         }
-        job.panels = n_panels(w);
         job.row_bytes = w->kind == CPU_PAIR ? moe_round_up(w->n_in, 2) * 2 : w->n_in * 4;
         most_rows = MOE_MAX(most_rows, groups[i].n_rows);
         n_rows += groups[i].n_rows;
@@ -313,9 +355,8 @@ void cpu_matmul_routed(compute_device *device, compute_mem *out, const compute_m
     if (n_rows == 0) {
         return;
     }
-    job.parts = row_parts(d, most_rows, n_groups * job.panels);
-    job.even = most_rows <= FEW_ROWS;
-    run_tasks(d, n_groups * job.panels * job.parts, job.even, routed_task, &job);
+    job.tasks = make_grid(d, groups[0].w, n_groups, n_panels(groups[0].w), most_rows, FEW_ROWS);
+    run_tasks(d, &job.tasks, routed_task, &job);
 }
 
 /* ------------------------------------------------------------------------------------------------ expert FFN
@@ -325,10 +366,8 @@ typedef struct ffn_job {
     unsigned char *out;
     const unsigned char *x;
     const compute_group *groups;
-    size_t n_groups;
-    size_t bytes;               /* of the class dtype */
-    size_t panels[2], parts[2]; /* the most any group has, in each pass */
-    bool even;
+    size_t bytes;  /* of the class dtype */
+    grid tasks[2]; /* of each pass */
 } ffn_job;
 
 /* Of every expert, whatever its width: groups must not overlap. */
@@ -415,30 +454,22 @@ static const compute_matrix *first_matrix(const compute_group *g, size_t pass)
     return pass == 0 ? &g->expert->gate : &g->expert->down;
 }
 
-/* What this thread probably reads after `task`. */
-static const uint32_t *after_task(const ffn_job *job, size_t task, size_t pass)
-{
-    size_t next = (task + next_task(job->d, job->even)) / job->parts[pass], group = next / job->panels[pass];
-
-    return group < job->n_groups
-               ? panel_start(job->d, first_matrix(&job->groups[group], pass), next % job->panels[pass])
-               : NULL;
-}
-
-/* Task: group, then panel, then part of its rows. */
 static void ffn_task(const ffn_job *job, size_t task, size_t thread, size_t pass)
 {
-    size_t parts = job->parts[pass], panel = task / parts % job->panels[pass];
-    const compute_group *g = &job->groups[task / parts / job->panels[pass]];
-    size_t first, n = part_rows(g->n_rows, parts, task % parts, &first), each = equal_rows(n, CPU_TILE_ROWS);
+    const grid *tasks = &job->tasks[pass];
+    grid_task t = find_task(tasks, task), next = next_task(job->d, tasks, task);
+    const compute_group *g = &job->groups[t.group];
+    size_t first, n = task_rows(tasks, &t, g->n_rows, &first), each = equal_rows(n, CPU_TILE_ROWS);
+    const uint32_t *after = next.group < tasks->n_groups
+                                ? panel_start(job->d, first_matrix(&job->groups[next.group], pass), next.panel)
+                                : NULL;
 
-    if (panel >= n_panels(first_matrix(g, pass))) {
+    if (t.panel >= n_panels(first_matrix(g, pass))) {
         return;
     }
     for (size_t row = 0; row < n; row += each) {
-        const uint32_t *after = row + each < n ? NULL : after_task(job, task, pass);
-
-        (pass == 0 ? inner_tile : outer_tile)(job, g, panel, first + row, cpu_min(each, n - row), thread, after);
+        (pass == 0 ? inner_tile : outer_tile)(job, g, t.panel, first + row, cpu_min(each, n - row), thread,
+                                              row + each < n ? NULL : after);
     }
 }
 
@@ -460,9 +491,8 @@ void cpu_expert_ffn(compute_device *device, compute_mem *out, const compute_mem 
                    .out = (unsigned char *)out,
                    .x = (const unsigned char *)x,
                    .groups = groups,
-                   .n_groups = n_groups,
                    .bytes = compute_dtype_bytes(compute_class_dtype(device->numeric_class))};
-    size_t most_rows = 0;
+    size_t most_rows = 0, panels[2] = {0, 0};
 
     for (size_t i = 0; i < n_groups; i++) {
         const compute_group *g = &groups[i];
@@ -470,8 +500,8 @@ void cpu_expert_ffn(compute_device *device, compute_mem *out, const compute_mem 
         MOE_ASSERT(g->out_row + g->n_rows <= d->options.max_ffn_rows);
         MOE_ASSERT(g->expert->gate.n_in == groups[0].expert->gate.n_in);
         most_rows = MOE_MAX(most_rows, g->n_rows);
-        job.panels[0] = MOE_MAX(job.panels[0], n_panels(&g->expert->gate));
-        job.panels[1] = MOE_MAX(job.panels[1], n_panels(&g->expert->down));
+        panels[0] = MOE_MAX(panels[0], n_panels(&g->expert->gate));
+        panels[1] = MOE_MAX(panels[1], n_panels(&g->expert->down));
         if (needs_padding(&g->expert->gate)) {
             pad_rows(d, job.x, g->rows, g->n_rows, g->expert->gate.n_in, g->out_row);
         }
@@ -479,11 +509,10 @@ void cpu_expert_ffn(compute_device *device, compute_mem *out, const compute_mem 
     if (most_rows == 0) {
         return;
     }
-    job.even = most_rows <= FEW_ROWS;
     for (size_t pass = 0; pass < 2; pass++) {
-        size_t n_tasks = n_groups * job.panels[pass];
+        const compute_matrix *any = first_matrix(&groups[0], pass);
 
-        job.parts[pass] = row_parts(d, most_rows, n_tasks);
-        run_tasks(d, n_tasks * job.parts[pass], job.even, pass == 0 ? inner_task : outer_task, &job);
+        job.tasks[pass] = make_grid(d, any, n_groups, panels[pass], most_rows, FEW_ROWS);
+        run_tasks(d, &job.tasks[pass], pass == 0 ? inner_task : outer_task, &job);
     }
 }
