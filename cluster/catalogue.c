@@ -4,7 +4,7 @@
  *             that gives numbers of experts to others change nothing
  *   ask       any coordinator writes the next one, with the change pending in it, if it is made of the one that is there
  *   control   the elected coordinator alone ends a change: it commits when every registered coordinator has prepared and each expert of
- *             the set is ready on a node that serves; it gives up for a member's reason, or when the time is over
+ *             the set is ready on a node that serves (holding.c); it gives up for a member's reason, or when the time is over
  *
  * Why a change is done or undone and never half: each of the steps is one transaction on one key, which compares the key's
  * revision, and of the controller that of its election as well. A controller that dies leaves the change pending, and the
@@ -127,7 +127,7 @@ static uint64_t wall_ms(const cluster *c)
     return c->o.wall_ms != NULL ? c->o.wall_ms(c->o.ctx) : cluster_now(c) / 1000000;
 }
 
-/* What nodes have that stay. */
+/* What nodes have that stay. One that has not told yet may have what its key says: too much is kept rather than too little. */
 static void mark_held(const cluster *c, uint64_t *bitmap)
 {
     const cluster_state *s = &c->state->s;
@@ -135,9 +135,10 @@ static void mark_held(const cluster *c, uint64_t *bitmap)
     for (size_t i = 0; i < s->n_nodes; i++) {
         const cluster_node *n = &s->nodes[i];
         const bool stays = !n->draining && !cluster_is_lost(c, n);
+        const uint64_t *told = cluster_holding_of(c, n), *held = told != NULL ? told : n->ready;
 
         for (size_t w = 0; stays && w < router_space_words(s->space); w++) {
-            bitmap[w] |= n->ready[w];
+            bitmap[w] |= held[w];
         }
     }
 }
@@ -179,13 +180,20 @@ uint64_t *cluster_wanted(const cluster *c)
     return bits;
 }
 
+static bool is_ready(const cluster *c, const cluster_node *n, uint32_t slot)
+{
+    const uint64_t *held = cluster_holding_of(c, n);
+
+    return held != NULL && router_bit(held, slot);
+}
+
 /* Ready on a node that counts as there. */
 static bool is_covered(const cluster *c, uint32_t slot)
 {
     const cluster_state *s = &c->state->s;
 
     for (size_t i = 0; i < s->n_nodes; i++) {
-        if (router_bit(s->nodes[i].ready, slot) && !cluster_is_lost(c, &s->nodes[i])) {
+        if (is_ready(c, &s->nodes[i], slot) && !cluster_is_lost(c, &s->nodes[i])) {
             return true;
         }
     }
@@ -202,7 +210,7 @@ static const cluster_node *find_loading(const cluster *c, uint32_t slot)
     for (size_t i = 0; i < n; i++) {
         const cluster_node *node = cluster_state_node(s, router_placement_node_id(s->desired, owners[i]));
 
-        if (node != NULL && !node->draining && !router_bit(node->ready, slot) && !cluster_is_lost(c, node)) {
+        if (node != NULL && !node->draining && !is_ready(c, node, slot) && !cluster_is_lost(c, node)) {
             return node;
         }
     }

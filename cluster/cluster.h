@@ -123,6 +123,11 @@ typedef struct cluster_options {
      *   ten times a second about all nodes (by coordinators): must not take long
      * NULL: nobody can tell, so the key's lease decides, and vanished nodes are dropped after 15 s. */
     cluster_alive (*alive)(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation);
+    /* Of coordinators: what this incarnation of a node has told on its connection with us that it holds, into the first words of
+     * bitmap, of n_words that are 0. False: it is not connected, or has not told all of it. The controller asks at each of its
+     * turns, must not wait for it, and believes nothing else: `ready` keys are a hint of what to keep. NULL: nobody can tell, so the
+     * keys decide. */
+    bool (*holds)(void *ctx, const char *id, uint64_t incarnation, uint64_t *bitmap, size_t n_words);
     /* A new state can be acquired, or cluster_status has changed. May be NULL. Must not call cluster_step or _close. */
     void (*changed)(void *ctx);
 } cluster_options;
@@ -205,7 +210,7 @@ typedef struct cluster_node {
     bool draining;
     uint64_t ready_epoch;  /* of its report */
     uint32_t n_ready;      /* experts in it */
-    const uint64_t *ready; /* bitmap; never NULL */
+    const uint64_t *ready; /* bitmap, as its key says, which is a hint; never NULL */
     size_t n_packs;
     const cluster_pack *packs; /* that it offers [n_packs] */
     uint64_t failed;           /* it cannot hold what it is given for the pending change of that number; 0: none */
@@ -250,15 +255,9 @@ void cluster_state_release(const cluster_state *s);                             
 const cluster_node *cluster_state_node(const cluster_state *s, const char *id); /* NULL: unknown */
 bool cluster_node_offers(const cluster_node *n, const char *hash);              /* a pack */
 
-/* What node i of the state has ready. told: NULL, or for each node of the state a bitmap of what it has told us itself,
- * which counts instead of its report here; NULL: nothing. Over the slots of the state's space or an older one. */
-static inline const uint64_t *cluster_state_ready(const cluster_state *s, const uint64_t *const *told, size_t i)
-{
-    return told != NULL && told[i] != NULL ? told[i] : s->nodes[i].ready;
-}
-/* What dispatches are planned with: all ready replicas of each expert of a space, that of the state (NULL) or the older one
- * that `told` is of; those that are not in the desired placement are
- * spare. The nodes are those of the state, the epoch is the desired one. *out is owned
+/* What dispatches are planned with: all ready replicas of each expert of a space, that of the state (NULL) or an older one; those that
+ * are not in the desired placement are spare. told [n_nodes]: a bitmap over the slots of that space of what each node has told us
+ * itself that it has ready; NULL: it has told nothing. The nodes are those of the state, the epoch is the desired one. *out is owned
  * (router_placement_unref). Errors: MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status cluster_state_routing(const cluster_state *s, router_space *space, const uint64_t *const *told,
                                                router_placement **out, moe_error *err);
@@ -271,9 +270,11 @@ size_t cluster_state_wanted(const cluster_state *s, const char *node_id, uint64_
  * bit i leaves out coordinators[i] of the state. */
 uint64_t cluster_state_epoch_applied(const cluster_state *s, uint64_t without);
 /* The experts whose rows every live coordinator sends only to owners in the desired placement: nodes that are none may
- * drop them. All, if every coordinator applies the desired epoch or there is none. bitmap is overwritten. */
+ * drop them. All, if every coordinator applies the desired epoch. None, if there is no coordinator: nobody knows then whether the new
+ * owners have them. bitmap is overwritten. */
 void cluster_state_settled(const cluster_state *s, uint64_t without, uint64_t *bitmap);
-/* The experts that a node of the desired placement, other than this one, has reported ready. bitmap is overwritten. */
+/* The experts that a node of the desired placement, other than this one, has reported ready: a hint of what is urgent. bitmap is
+ * overwritten. */
 void cluster_state_covered(const cluster_state *s, const char *but_node_id, uint64_t *bitmap);
 
 typedef struct cluster_stats {

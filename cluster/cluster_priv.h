@@ -299,6 +299,12 @@ struct cluster {
     } ctl;
     catalogue *first_catalogue; /* owned: of a cluster that has none */
 
+    /* holding.c; of the nodes in the state, in its order */
+    struct {
+        uint64_t *bits; /* owned [n_nodes][words of the space]; NULL: outside of the controller's turn */
+        bool is_told[ROUTER_MAX_NODES];
+    } holding;
+
     /* listening.c */
     struct {
         cluster_heard heard[ROUTER_MAX_NODES]; /* of the nodes in the state, in its order */
@@ -387,6 +393,12 @@ void cluster_listen(cluster *c, uint64_t now, uint64_t *due_ns);
 bool cluster_is_lost(const cluster *c, const cluster_node *n);  /* to this coordinator, as the controller judges it */
 bool cluster_is_met(const cluster *c, const cluster_node *n);   /* or nobody has listened to it yet */
 bool cluster_is_placed(const cluster_state *s, const char *id); /* whether the placement gives the node something */
+
+/* holding.c */
+bool cluster_holding_learn(cluster *c); /* for as long as the state stays; false: no memory */
+void cluster_holding_forget(cluster *c);
+/* What a node of the state has ready: a bitmap. NULL: it has not told. */
+const uint64_t *cluster_holding_of(const cluster *c, const cluster_node *n);
 
 /* controller.c: true when it has sent a change. *due_ns is lowered to when it wants to be called again. */
 bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns);

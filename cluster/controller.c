@@ -311,9 +311,10 @@ static void publish_part(cluster *c, uint64_t create_revision)
 bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns)
 {
     const cluster_entry *e = cluster_mirror_find(&c->mirror, "controller");
-    uint64_t *wanted = cluster_wanted(c);
+    uint64_t *wanted = cluster_holding_learn(c) ? cluster_wanted(c) : NULL;
 
     if (wanted == NULL) {
+        cluster_holding_forget(c);
         return false;
     }
     uint64_t membership = hash_membership(c, wanted);
@@ -326,6 +327,7 @@ bool cluster_control(cluster *c, uint64_t now, uint64_t *due_ns)
         aim_when_due(c, wanted, now, due_ns);
     }
     free(wanted);
+    cluster_holding_forget(c);
     if (!has_sent && c->ctl.target != NULL) {
         publish_part(c, e->create_revision);
         has_sent = true;

@@ -277,6 +277,8 @@ static bool settle_registration(cluster *c, uint64_t now)
     bool is_told = c->told.version == c->told_version;
     pthread_mutex_unlock(&c->lock);
     is_told = is_told && e->mod_revision == c->own_revision; /* a restored store has an older report */
+    is_told =
+        is_told && (ready == NULL || ready->mod_revision == c->own_revision); /* or somebody else has written one */
     if (incarnation == 0 || e->lease != c->lease.id || lacks_ready || !is_told) {
         send_registration(c, CLUSTER_COMPARE_MOD, e->mod_revision);
         return true;

@@ -571,7 +571,7 @@ static size_t add_ready(const cluster_state *s, const uint64_t *const *told, uin
     size_t n = 0;
 
     for (uint32_t i = 0; i < s->n_nodes; i++) {
-        if (router_bit(cluster_state_ready(s, told, i), slot)) {
+        if (told[i] != NULL && router_bit(told[i], slot)) {
             replicas[n++] = (router_replica){.layer = e->layer, .expert_id = e->id, .node = i, .spare = !desired[i]};
         }
     }
@@ -598,7 +598,7 @@ moe_status cluster_state_routing(const cluster_state *s, router_space *space, co
     space = space != NULL ? space : s->space;
     for (size_t i = 0; i < s->n_nodes; i++) {
         ids[i] = s->nodes[i].id;
-        total += count_bits(cluster_state_ready(s, told, i), router_space_words(space));
+        total += told[i] != NULL ? count_bits(told[i], router_space_words(space)) : 0;
     }
     router_replica *replicas = calloc(total + 1, sizeof *replicas);
     if (replicas == NULL) {
@@ -694,7 +694,7 @@ void cluster_state_settled(const cluster_state *s, uint64_t without, uint64_t *b
 {
     size_t n_words = router_space_words(s->space);
 
-    memset(bitmap, 0xff, n_words * sizeof *bitmap);
+    memset(bitmap, s->n_coordinators > 0 ? 0xff : 0, n_words * sizeof *bitmap);
     for (size_t i = 0; i < s->n_coordinators; i++) {
         const cluster_coordinator *c = &s->coordinators[i];
         bool tells = c->settled != NULL && c->epoch_settled == s->epoch;

@@ -117,6 +117,8 @@ void cluster_memory_save(cluster_memory *m);          /* keeps what is there now
 void cluster_memory_restore(cluster_memory *m);       /* what was saved is there again, at its revision; leases go on */
 void cluster_memory_lag(cluster_memory *m);           /* the next list of every client is of what was saved */
 void cluster_memory_put(cluster_memory *m, const char *key, const char *value); /* by a stranger */
-const char *cluster_memory_get(cluster_memory *m, const char *key);             /* NULL: absent */
+/* The same, under the lease that the key has; false: there is no such key. */
+bool cluster_memory_forge(cluster_memory *m, const char *key, const char *value);
+const char *cluster_memory_get(cluster_memory *m, const char *key); /* NULL: absent */
 
 #endif

@@ -626,6 +626,17 @@ void cluster_memory_put(cluster_memory *m, const char *key, const char *value)
     put(m, key, value, strlen(value), 0);
 }
 
+bool cluster_memory_forge(cluster_memory *m, const char *key, const char *value)
+{
+    const event *e = find(m, key);
+
+    if (e != NULL) {
+        m->revision++;
+        put(m, key, value, strlen(value), e->lease);
+    }
+    return e != NULL;
+}
+
 const char *cluster_memory_get(cluster_memory *m, const char *key)
 {
     const event *e = find(m, key);

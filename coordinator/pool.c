@@ -5,10 +5,14 @@
  * waits for an expert without an owner gets one.
  *
  * What is routed (cluster_state_routing) and what is desired differ while nodes load: rows go to owners that are ready,
- * be they in the placement or not. Which those are a node tells on its connection (exchange_node_holds); what etcd says of
- * that is only a hint, for nodes that have not told it yet. An epoch is reported as applied only when every expert has a ready owner within the
+ * be they in the placement or not. Which those are a node tells on its connection (exchange_node_holds), and nobody else. An epoch is
+ * reported as applied only when every expert has a ready owner within the
  * placement (find_settled): until then some rows still go to former owners, which must keep those experts. Which experts
- * have their owners already is reported meanwhile. */
+ * have their owners already is reported meanwhile.
+ *
+ * An owner that others reach and this coordinator does not would hold all of that up, for as long as the way between the two is
+ * broken. The controller then gives its experts to others. Any other coordinator takes, after a while, the word of one whose own
+ * connection has told it: what it alone cannot reach is its own trouble, and not the cluster's. */
 #include "coordinator/pool.h"
 
 #include <stdlib.h>
@@ -19,11 +23,15 @@
 /* Chosen, not measured. HEARTBEAT: a node that stands still (stopped, or its machine gone without a word) is lost after
  * eight of them, or 32 while it may be computing; rows do not wait for that where others have its experts. SHOW: how old what other threads see of the nodes may be. SETTLED: reports of what nodes may drop come no
  * closer, as each is a write to etcd. LEAVE: for etcd to take the farewell; the
- * lease ends the registration otherwise. */
+ * lease ends the registration otherwise. WORD: before another coordinator's word counts for an owner that is not reached here. Until
+ * then former owners keep what they gave away, which costs memory; afterwards rows for it have nobody here. It is three times what the
+ * controller waits for a node that it alone misses. LOOK: how often it is looked for such a word then. */
 #define HEARTBEAT_NS UINT64_C(250000000)
 #define SETTLED_NS   UINT64_C(250000000)
 #define SHOW_NS      UINT64_C(10000000)
 #define LEAVE_NS     UINT64_C(2000000000)
+#define WORD_NS      UINT64_C(30000000000)
+#define LOOK_NS      UINT64_C(1000000000)
 
 /* ------------------------------------------------------------------------------------------------ nodes */
 static void let_go(pool *p, pool_node *n)
@@ -92,38 +100,76 @@ static void ask_nodes(const pool *p, const cluster_state *s, told_by told)
     }
 }
 
-static bool expert_has_its_owner(const cluster_state *s, const uint64_t *const *told, uint32_t slot)
+/* Another coordinator sends the expert's rows to an owner. Not by our own word: whoever was first had it of a connection. */
+static bool another_has_settled(const pool *p, const cluster_state *s, uint32_t slot)
 {
-    size_t n;
-    const uint32_t *owners = router_placement_owners(s->desired, slot, &n);
+    for (size_t i = 0; i < s->n_coordinators; i++) {
+        const cluster_coordinator *c = &s->coordinators[i];
+        bool is_settled = c->settled != NULL && c->epoch_settled == s->epoch && router_bit(c->settled, slot);
 
-    for (size_t i = 0; i < n; i++) {
-        const cluster_node *node = cluster_state_node(s, router_placement_node_id(s->desired, owners[i]));
-        if (node != NULL && router_bit(cluster_state_ready(s, told, (size_t)(node - s->nodes)), slot)) {
+        if (strcmp(c->id, p->id) != 0 && (c->epoch_applied >= s->epoch || is_settled)) {
             return true;
         }
     }
     return false;
 }
 
+/* An owner has told that it has the expert; or none has told anything, and by_word. */
+static bool has_its_owner(const pool *p, const cluster_state *s, const uint64_t *const *told, uint32_t slot,
+                          bool by_word)
+{
+    size_t n;
+    const uint32_t *owners = router_placement_owners(s->desired, slot, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        const cluster_node *node = cluster_state_node(s, router_placement_node_id(s->desired, owners[i]));
+        const uint64_t *of_node = node != NULL ? told[node - s->nodes] : NULL;
+
+        if (of_node != NULL && router_bit(of_node, slot)) {
+            return true;
+        }
+        by_word = by_word && of_node == NULL;
+    }
+    return n == 0 || (by_word && another_has_settled(p, s, slot)); /* without owners: no set has it, or it is local */
+}
+
 /* The experts of which no row goes to a replica outside the placement: their former owners may drop them. Returns whether
  * that is all of them. */
-static bool find_settled(const cluster_state *s, const router_space *space, const uint64_t *const *told,
-                         uint64_t *bitmap)
+static bool find_settled(pool *p, const cluster_state *s, const uint64_t *const *told, uint64_t now)
 {
+    const bool by_word = now - p->epoch_ns >= WORD_NS && !s->is_controller;
+    uint64_t *bitmap = p->settled;
     bool all = true;
-    size_t n;
 
-    memset(bitmap, 0, router_space_words(space) * sizeof *bitmap);
-    for (uint32_t slot = 0; slot < router_space_n_slots(space); slot++) {
-        (void)router_placement_owners(s->desired, slot, &n);
-        if (n == 0 || expert_has_its_owner(s, told, slot)) { /* without owners: no set has it, or it is local */
+    memset(bitmap, 0, router_space_words(p->space) * sizeof *bitmap);
+    for (uint32_t slot = 0; slot < router_space_n_slots(p->space); slot++) {
+        if (has_its_owner(p, s, told, slot, by_word)) {
             router_bit_set(bitmap, slot);
         } else {
             all = false;
         }
     }
     return all;
+}
+
+/* Room for what nodes hold; what is known of that stays, and is copied anew. False: no memory. */
+static bool hold(pool *p, size_t n_words)
+{
+    uint64_t *held = calloc(ROUTER_MAX_NODES * n_words, sizeof *held), *before = p->held;
+
+    if (held == NULL) {
+        return false;
+    }
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < ROUTER_MAX_NODES && before != NULL; i++) {
+        memcpy(held + i * n_words, before + i * p->n_held_words, p->n_held_words * sizeof *held);
+        p->nodes[i].told = 0;
+    }
+    p->held = held;
+    p->n_held_words = n_words;
+    pthread_mutex_unlock(&p->lock);
+    free(before);
+    return true;
 }
 
 /* The engine has grown: so does what is sized by the space. False: no memory. */
@@ -135,7 +181,8 @@ static bool follow_space(pool *p)
         return true;
     }
     uint64_t *settled = calloc(router_space_words(space), sizeof *settled);
-    if (settled == NULL) {
+    if (settled == NULL || !hold(p, router_space_words(space))) {
+        free(settled);
         return false;
     }
     free(p->settled);
@@ -157,7 +204,7 @@ static void tell_settled(pool *p, uint64_t epoch, uint64_t now)
     }
 }
 
-static void apply_placement(pool *p, const cluster_state *s)
+static void apply_placement(pool *p, const cluster_state *s, uint64_t now)
 {
     router_placement *routing;
     told_by told;
@@ -177,14 +224,29 @@ static void apply_placement(pool *p, const cluster_state *s)
     if (s->epoch == p->epoch_applied) {
         return;
     }
-    if (!find_settled(s, p->space, told, p->settled)) {
-        tell_settled(p, s->epoch, moe_now_ns(p->o.clock));
+    if (s->epoch != p->epoch) {
+        p->epoch = s->epoch;
+        p->epoch_ns = now;
+    }
+    p->look_ns = now + LOOK_NS;
+    if (!find_settled(p, s, told, now)) {
+        tell_settled(p, s->epoch, now);
     } else {
         p->epoch_applied = s->epoch;
         p->settled_epoch = 0;
         MOE_INFO("placement epoch %llu applied: %zu nodes", (unsigned long long)s->epoch, s->n_nodes);
         exchange_set_applied(p->exchange, s->epoch);
         cluster_set_applied(p->cluster, s->epoch);
+    }
+}
+
+/* Copied only when it has changed: it may be KiB of each node. The lock is held. The exchange's space is ours, or a later one. */
+static void show_held(pool *p, pool_node *n, uint64_t told)
+{
+    if (told != 0 && told != n->told) {
+        memcpy(p->held + (size_t)(n - p->nodes) * p->n_held_words, exchange_node_holds(p->exchange, n->id),
+               p->n_held_words * sizeof *p->held);
+        n->told = told;
     }
 }
 
@@ -197,13 +259,14 @@ static void show(pool *p, uint64_t now)
     if (p->o.transport == NULL) { /* then it is one of a network */
         transport_net_get_stats(p->transport, &p->shown_transport);
     }
-    p->n_shown = 0;
     for (size_t i = 0; i < ROUTER_MAX_NODES; i++) {
-        pool_shown *s = &p->shown[p->n_shown];
+        pool_shown *s = &p->shown[i];
+
+        s->id[0] = '\0';
         if (p->nodes[i].id[0] != '\0' && exchange_get_node(p->exchange, p->nodes[i].id, &s->info)) {
             memcpy(s->id, p->nodes[i].id, sizeof s->id);
+            show_held(p, &p->nodes[i], s->info.told);
             outdated = outdated || s->info.is_another;
-            p->n_shown++;
         }
     }
     pthread_mutex_unlock(&p->lock);
@@ -219,11 +282,12 @@ static void on_turn(void *ctx)
     uint64_t now = moe_now_ns(p->o.clock);
     bool is_new = exchange_holds_changed(p->exchange) || atomic_load_explicit(&p->changed, memory_order_relaxed);
 
+    is_new = is_new || (p->epoch > p->epoch_applied && now >= MOE_MAX(p->epoch_ns + WORD_NS, p->look_ns));
     if (is_new && atomic_load(&p->joined)) {
         atomic_store(&p->changed, false);
         const cluster_state *s = cluster_state_acquire(p->cluster);
         apply_nodes(p, s);
-        apply_placement(p, s);
+        apply_placement(p, s, now);
         cluster_state_release(s);
     }
     if (p->settled_epoch != 0) {
@@ -272,6 +336,25 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
         return CLUSTER_ALIVE_MISSED;
     }
     return info.kind == EXCHANGE_NODE_DOWN ? CLUSTER_ALIVE_NO : CLUSTER_ALIVE_UNKNOWN;
+}
+
+/* Of that incarnation: exchange_add_node was told which one is meant. */
+static bool on_holds(void *ctx, const char *id, uint64_t incarnation, uint64_t *bitmap, size_t n_words)
+{
+    pool *p = ctx;
+    bool is_told = false;
+
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < ROUTER_MAX_NODES && !is_told; i++) {
+        const pool_shown *s = &p->shown[i];
+
+        if (strcmp(s->id, id) == 0 && s->info.told != 0 && s->info.incarnation == incarnation) {
+            memcpy(bitmap, p->held + i * p->n_held_words, MOE_MIN(n_words, p->n_held_words) * sizeof *bitmap);
+            is_told = true;
+        }
+    }
+    pthread_mutex_unlock(&p->lock);
+    return is_told;
 }
 
 /* ------------------------------------------------------------------------------------------------ open, join, close */
@@ -357,8 +440,9 @@ moe_status pool_open(const pool_options *options, pool **out, moe_error *err)
     pool_view_open(p);
     p->space = router_space_ref(options->files->space);
     p->settled = calloc(router_space_words(p->space), sizeof *p->settled);
-    moe_status status = p->settled != NULL ? member_id(options->member, p->id, err)
-                                           : moe_fail(err, MOE_ERR_NO_MEMORY, "pool: out of memory");
+    moe_status status = p->settled != NULL && hold(p, router_space_words(p->space))
+                            ? member_id(options->member, p->id, err)
+                            : moe_fail(err, MOE_ERR_NO_MEMORY, "pool: out of memory");
     if (status == MOE_OK && moe_resolver_open(&(moe_resolver_options){0}, &p->names) != MOE_OK) {
         status = moe_fail(err, MOE_ERR_NO_MEMORY, "pool: out of memory");
     }
@@ -405,6 +489,7 @@ moe_status pool_join(pool *p, const char *address, moe_error *err)
                          .wall_ms = p->is_stepped ? NULL : wall_ms,
                          .ctx = p,
                          .alive = on_alive,
+                         .holds = on_holds,
                          .changed = on_changed};
 
     (void)snprintf(p->address, sizeof p->address, "%s", address);
@@ -520,6 +605,7 @@ void pool_close(pool *p)
     exchange_close(p->exchange);
     pthread_mutex_destroy(&p->lock);
     free(p->settled);
+    free(p->held);
     router_space_unref(p->space);
     free(p);
 }

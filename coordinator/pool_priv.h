@@ -13,10 +13,12 @@ typedef struct pool_node {
     char id[ROUTER_MAX_NODE_ID + 1]; /* "": free */
     char address[CLUSTER_MAX_ADDRESS + 1];
     uint64_t incarnation;
+    uint64_t told; /* exchange_node_info.told of what `held` has of it */
 } pool_node;
 
+/* Of the pool_node at the same place. */
 typedef struct pool_shown {
-    char id[ROUTER_MAX_NODE_ID + 1];
+    char id[ROUTER_MAX_NODE_ID + 1]; /* "": nobody */
     exchange_node_info info;
 } pool_shown;
 
@@ -42,13 +44,16 @@ struct pool {
     router_space *space;                /* owned: the exchange's, as settled is sized */
     uint64_t *settled;                  /* owned bitmap: of the newest epoch, until it is applied */
     uint64_t settled_epoch, settled_ns; /* still to be told, 0: nothing; when it was last told */
+    uint64_t epoch, epoch_ns, look_ns;  /* that is to be applied, since when; when it is looked again what is settled */
 
     atomic_bool changed;  /* a new state can be acquired */
     atomic_bool joined;   /* cluster may be used by the engine's thread */
-    pthread_mutex_t lock; /* of the next three; a leaf */
+    pthread_mutex_t lock; /* of the next four; a leaf */
     transport_net_stats shown_transport;
     pool_shown shown[ROUTER_MAX_NODES];
-    size_t n_shown;
+    uint64_t *
+        held; /* owned [ROUTER_MAX_NODES][n_held_words]: what each has told that it holds; counts while info.told is not 0 */
+    size_t n_held_words;
 };
 
 /* pool_view.c */

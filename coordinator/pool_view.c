@@ -20,7 +20,7 @@ bool pool_find_shown(pool *p, const char *id, exchange_node_info *out)
     bool found = false;
 
     pthread_mutex_lock(&p->lock);
-    for (size_t i = 0; i < p->n_shown && !found; i++) {
+    for (size_t i = 0; i < ROUTER_MAX_NODES && !found; i++) {
         found = strcmp(p->shown[i].id, id) == 0;
         *out = found ? p->shown[i].info : *out;
     }

@@ -111,6 +111,7 @@ typedef struct exchange_node_info {
     uint64_t hedges;       /* dispatches that were late, so that others were asked as well */
     const char *carrier;   /* what carries its frames (transport_carrier); NULL: not connected */
     double slowness;       /* how many times as long as others it takes for the same work; 1: it is not slow */
+    uint64_t told; /* another number whenever it has told something of what it holds; 0: see exchange_node_holds */
 } exchange_node_info;
 /* False: no such node was added. */
 bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *out);

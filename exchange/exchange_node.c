@@ -154,7 +154,8 @@ bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *ou
                                 .hedges = node->hedges,
                                 .carrier =
                                     link_is_open(&node->link) ? transport_carrier(x->o.transport, node->peer) : NULL,
-                                .slowness = (double)node->speed.burden / ROUTER_BURDEN_ONE};
+                                .slowness = (double)node->speed.burden / ROUTER_BURDEN_ONE,
+                                .told = exchange_holds_are_told(node) ? node->n_told : 0};
     memcpy(out->why, node->why, sizeof out->why);
     return true;
 }

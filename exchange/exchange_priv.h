@@ -65,6 +65,7 @@ typedef struct exchange_node {
     uint32_t n_failed;     /* connects in vain since then */
     bool is_refused;       /* nobody listened at its address when it was last called */
     bool leaving;          /* it has said goodbye: that it is gone is no trouble */
+    uint64_t n_told;       /* HOLDS that were taken, over all its connections */
 } exchange_node;
 
 typedef enum { ATTEMPT_FREE, ATTEMPT_OPEN, ATTEMPT_LATE } exchange_attempt_state;
@@ -191,6 +192,7 @@ uint64_t *exchange_holds_alloc(const router_space *space); /* all 0; NULL: no me
 void exchange_holds_copy(uint64_t *to, const router_space *later, const exchange *x);
 void exchange_holds_forget(exchange *x, const exchange_node *node);
 void exchange_on_holds(void *node, const wire_holds *changed); /* of link_ops */
+bool exchange_holds_are_told(const exchange_node *node);
 void exchange_holds_timer(exchange *x);
 
 /* coverage.c */

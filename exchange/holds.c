@@ -48,20 +48,26 @@ static void take_block(const exchange *x, uint64_t *bits, const wire_block *b)
 
 void exchange_on_holds(void *ctx, const wire_holds *changed)
 {
-    const exchange_node *node = ctx;
+    exchange_node *node = ctx;
     exchange *x = node->x;
 
     for (size_t i = 0; i < changed->n_blocks; i++) {
         take_block(x, bits_of(x, node), &changed->blocks[i]);
     }
+    node->n_told++;
     x->holds.is_changed = x->holds.is_changed || node->link.knows_all;
+}
+
+bool exchange_holds_are_told(const exchange_node *node)
+{
+    return link_is_open(&node->link) && node->link.knows_all;
 }
 
 const uint64_t *exchange_node_holds(const exchange *x, const char *id)
 {
     const exchange_node *node = exchange_find_node(x, id);
 
-    return node != NULL && link_is_open(&node->link) && node->link.knows_all ? bits_of(x, node) : NULL;
+    return node != NULL && exchange_holds_are_told(node) ? bits_of(x, node) : NULL;
 }
 
 void exchange_holds_timer(exchange *x)

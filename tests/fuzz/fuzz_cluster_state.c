@@ -52,6 +52,7 @@ static void enter(cluster_mirror *m, char *line, uint64_t revision, const cluste
 
 static void question(const cluster_state *s)
 {
+    const uint64_t *told[ROUTER_MAX_NODES];
     router_placement *p = NULL;
     uint64_t *bitmap = calloc(router_space_words(s->space), sizeof *bitmap);
     moe_error err;
@@ -76,7 +77,10 @@ static void question(const cluster_state *s)
             MOE_ASSERT(!router_nodes_has(&s->coordinators[i].missed, n));
         }
     }
-    MOE_ASSERT(cluster_state_routing(s, NULL, NULL, &p, &err) == MOE_OK);
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        told[i] = s->nodes[i].ready;
+    }
+    MOE_ASSERT(cluster_state_routing(s, NULL, told, &p, &err) == MOE_OK);
     router_placement_unref(p);
     free(bitmap);
 }

@@ -244,6 +244,24 @@ void cluster_world_mute_node(cluster_world *w, uint32_t i, uint64_t for_ns)
     obstacle_mute(w->nodes[i].m.t, true);
 }
 
+bool cluster_world_lie_of_node(cluster_world *w, uint32_t i)
+{
+    char key[64];
+    moe_text value;
+
+    (void)snprintf(key, sizeof key, "/conclave/" CLUSTER_NAME "/ready/%s", w->nodes[i].m.id);
+    moe_text_init(&value, MAX_MESSAGE);
+    moe_text_printf(&value, "{\"v\":1,\"incarnation\":\"%016llx\",\"epoch\":1,\"experts\":[",
+                    (unsigned long long)w->nodes[i].m.incarnation);
+    for (uint32_t l = 0; l < w->model->config.n_layers; l++) {
+        moe_text_printf(&value, "%s\"0-%u\"", l > 0 ? "," : "", w->model->config.n_ffn_experts - 1);
+    }
+    moe_text_printf(&value, "]}");
+    bool is_there = w->nodes[i].m.is_up && cluster_memory_forge(w->memory, key, moe_text_cstr(&value));
+    moe_text_fini(&value);
+    return is_there;
+}
+
 static void end_obstacles(cluster_world *w)
 {
     uint64_t now = cluster_world_now(w);

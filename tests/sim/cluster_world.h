@@ -100,6 +100,8 @@ void cluster_world_kill_coordinator(cluster_world *w, uint32_t i);
 void cluster_world_obstruct(cluster_world *w, uint32_t coordinator, uint32_t node, unsigned obstacles, uint64_t for_ns);
 /* The node answers whatever it is asked but what it is there for. */
 void cluster_world_mute_node(cluster_world *w, uint32_t i, uint64_t for_ns);
+/* Somebody writes into the store, under the node's own lease, that it has everything ready. False: it is not registered. */
+bool cluster_world_lie_of_node(cluster_world *w, uint32_t i);
 /* No more faults of frames; stopped and slow members go on as usual. Obstacles and mute nodes stay for their time. */
 void cluster_world_calm(cluster_world *w);
 /* Everybody who is not stopped does what there is to do, and the clock moves on. */

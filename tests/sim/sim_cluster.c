@@ -59,13 +59,17 @@ static struct {
 /* What happened, over all seeds. */
 static struct {
     uint64_t node_kills, node_stops, slow_nodes, drains, drained, coordinator_kills, coordinator_stops, store_faults,
-        wipes, leases, mutes, ways, names;
+        wipes, leases, mutes, ways, names, lies;
     uint64_t tokens, resumed, failed, refused, abandoned, retries, hedges, epochs;
     uint64_t worst_ns, worst_seed; /* from calm to the last answer */
 } total;
 
 static cluster_world w;
 static client clients[N_CLIENTS];
+static struct {
+    uint32_t node;
+    uint64_t until_ns;
+} lie;
 
 static uint64_t below(uint64_t bound)
 {
@@ -353,6 +357,18 @@ static void trouble_store(void)
     }
 }
 
+/* Somebody goes on writing that a node has everything ready. */
+static void trouble_truth(void)
+{
+    if (cluster_world_now(&w) >= lie.until_ns && chance(10)) {
+        lie.node = (uint32_t)below(w.o.n_nodes);
+        lie.until_ns = cluster_world_now(&w) + below(4000) * MS;
+    }
+    if (cluster_world_now(&w) < lie.until_ns) {
+        total.lies += cluster_world_lie_of_node(&w, lie.node);
+    }
+}
+
 static void end_trouble(void)
 {
     cluster_memory_set_faults(w.memory, &(cluster_memory_faults){0});
@@ -371,6 +387,56 @@ static void keep_nodes_up(void)
         if (!w.nodes[i].m.is_up) {
             cluster_world_start_node(&w, i);
         }
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ copies */
+enum { MAX_EXPERTS = 64 };
+
+/* Bits of nodes: who has the expert; of those, who has not been alone with it since he got it. */
+static struct {
+    uint32_t now, doubled;
+} copies[MAX_EXPERTS];
+
+static uint32_t find_copies(uint32_t expert)
+{
+    const uint32_t per_layer = w.model->config.n_ffn_experts;
+    uint32_t found = 0;
+
+    for (uint32_t i = 0; i < w.o.n_nodes; i++) {
+        found |= (uint32_t)(w.nodes[i].m.is_up &&
+                            expert_node_holds(w.nodes[i].node, expert / per_layer, (int32_t)(expert % per_layer)))
+                 << i;
+    }
+    return found;
+}
+
+/* And has not said goodbye. */
+static bool one_stays(uint32_t bits)
+{
+    for (uint32_t i = 0; i < w.o.n_nodes; i++) {
+        if ((bits >> i & 1) != 0 && w.nodes[i].m.is_up && w.nodes[i].leaves_ns == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A node may end. While it lives it does not drop what it alone has had: at some time another one had it too, which may be gone
+ * by now. */
+static void check_copies(void)
+{
+    const uint32_t n = w.model->config.n_layers * w.model->config.n_ffn_experts;
+
+    assert_true(n <= MAX_EXPERTS);
+    for (uint32_t e = 0; e < n; e++) {
+        uint32_t before = copies[e].now, now = find_copies(e);
+
+        if (now == 0 && one_stays(before & ~copies[e].doubled)) {
+            fail_msg("nodes %#x dropped expert %u, which nobody else has had", before, e);
+        }
+        copies[e].doubled = (copies[e].doubled & now) | ((now & (now - 1)) != 0 ? now : 0);
+        copies[e].now = now;
     }
 }
 
@@ -417,6 +483,7 @@ static void one_turn(bool with_trouble)
             }
         }
         trouble_store();
+        trouble_truth();
     } else {
         keep_nodes_up();
     }
@@ -424,6 +491,7 @@ static void one_turn(bool with_trouble)
         turn_client(&clients[i]);
     }
     cluster_world_turn(&w);
+    check_copies();
 }
 
 /* Nothing is held any more, not even for a token of an engine's own. */
@@ -455,6 +523,8 @@ static void run_seed(void)
     int n_turns = 320;
 
     cluster_world_open(&w, &base.single.model, &o);
+    lie.until_ns = 0;
+    memset(copies, 0, sizeof copies);
     begin();
     w.o.turn_ns = LONG_TURN_NS;
     for (uint64_t until = cluster_world_now(&w) + 3 * SECOND; cluster_world_now(&w) < until;) {
@@ -493,13 +563,14 @@ static void streams_go_on_whatever_dies(void **state)
     clean_up();
     print_message("nodes: %llu killed, %llu stopped, %llu slow, %llu mute, %llu drains, %llu of them relieved; "
                   "coordinators: %llu killed, %llu stopped; store: %llu faults, %llu wipes, %llu times no lease; %llu "
-                  "ways closed, %llu names silent\n",
+                  "ways closed, %llu names silent, %llu lies of what is ready\n",
                   (unsigned long long)total.node_kills, (unsigned long long)total.node_stops,
                   (unsigned long long)total.slow_nodes, (unsigned long long)total.mutes,
                   (unsigned long long)total.drains, (unsigned long long)total.drained,
                   (unsigned long long)total.coordinator_kills, (unsigned long long)total.coordinator_stops,
                   (unsigned long long)total.store_faults, (unsigned long long)total.wipes,
-                  (unsigned long long)total.leases, (unsigned long long)total.ways, (unsigned long long)total.names);
+                  (unsigned long long)total.leases, (unsigned long long)total.ways, (unsigned long long)total.names,
+                  (unsigned long long)total.lies);
     print_message("%llu tokens, %llu streams taken up elsewhere, %llu failures that say try again, %llu refusals; %llu "
                   "steps abandoned, %llu retries, %llu hedges; all answered %.1f s after calm at the latest (seed "
                   "%llu)\n",
@@ -510,7 +581,7 @@ static void streams_go_on_whatever_dies(void **state)
     if (all && LAST_SEED >= 99) {
         assert_true(total.node_kills > 0 && total.node_stops > 0 && total.slow_nodes > 0 && total.drained > 0 &&
                     total.coordinator_kills > 0 && total.coordinator_stops > 0 && total.wipes > 0 && total.mutes > 0 &&
-                    total.ways > 0 && total.names > 0);
+                    total.ways > 0 && total.names > 0 && total.lies > 0);
         assert_true(total.resumed > 0 && total.abandoned > 0 && total.retries > 0 && total.hedges > 0);
     }
 }

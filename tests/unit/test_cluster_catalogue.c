@@ -19,15 +19,27 @@ static catalogue_pack german(void)
     return p;
 }
 
-static int setup(void **state)
+static int setup_with(bool has_links)
 {
-    (void)state;
     world_open(&w, 7);
+    w.has_links = has_links;
     a = add(&w, CLUSTER_COORDINATOR, "a");
     b = add(&w, CLUSTER_COORDINATOR, "b");
     n1 = add(&w, CLUSTER_NODE, "n1");
     n2 = add(&w, CLUSTER_NODE, "n2");
     return 0;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    return setup_with(false);
+}
+
+static int setup_links(void **state)
+{
+    (void)state;
+    return setup_with(true);
 }
 
 static int teardown(void **state)
@@ -47,6 +59,7 @@ static void load(member *m, const char *id)
         assert_true(router_space_words(s->space) <= WORDS);
         (void)cluster_state_wanted(s, id, bitmap);
         cluster_set_ready(m->c, s->space, bitmap, s->epoch);
+        tell(m, bitmap, router_space_words(s->space));
     }
     cluster_state_release(s);
 }
@@ -202,6 +215,40 @@ static void it_waits_until_its_experts_are_there(void **state)
     prepare(a);
     prepare(b);
     run_for(&w, 10 * SECOND); /* nodes load nothing */
+    assert_int_equal(pending_of(a), 1);
+    run_loading(2 * SECOND);
+    assert_done(true);
+}
+
+/* Its key says that it has all, whoever wrote it. */
+static void claim(member *m)
+{
+    const cluster_state *s = cluster_state_acquire(m->c);
+    uint64_t all[WORDS];
+
+    memset(all, 0xff, sizeof all);
+    for (uint32_t slot = router_space_n_slots(s->space); slot < 64 * WORDS; slot++) {
+        router_bit_clear(all, slot);
+    }
+    cluster_set_ready(m->c, s->space, all, s->epoch);
+    cluster_state_release(s);
+}
+
+static void what_a_key_claims_commits_nothing(void **state)
+{
+    (void)state;
+    run_loading(5 * SECOND);
+    assert_ok(ask_for_german(b), err);
+    run_for(&w, 3 * SECOND);
+    prepare(a);
+    prepare(b);
+    claim(n1);
+    claim(n2);
+    run_for(&w, 5 * SECOND);
+    assert_int_equal(missing_of(a), 0);
+    assert_int_equal(pending_of(a), 1);
+    n1->tells = n2->tells = false; /* nor where there is no connection */
+    run_for(&w, 5 * SECOND);
     assert_int_equal(pending_of(a), 1);
     run_loading(2 * SECOND);
     assert_done(true);
@@ -810,6 +857,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_change_is_done_when_all_are_prepared_and_covered),
+        cmocka_unit_test_setup_teardown(what_a_key_claims_commits_nothing, setup_links, teardown),
         TEST(it_waits_until_its_experts_are_there),
         TEST(it_waits_until_they_have_all_their_owners),
         TEST(an_owner_that_dies_is_not_waited_for),

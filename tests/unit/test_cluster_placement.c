@@ -6,8 +6,6 @@ static void everything_is_placed_and_reported_ready(void **state)
 {
     static const char *const ids[] = {"a", "b"};
     world w;
-    moe_error err;
-    router_placement *routing = NULL;
 
     (void)state;
     world_open(&w, 1);
@@ -23,7 +21,7 @@ static void everything_is_placed_and_reported_ready(void **state)
     run_for(&w, SECOND);
     assert_int_equal(missing_of(coordinator), 0);
     const cluster_state *s = cluster_state_acquire(coordinator->c);
-    assert_ok(cluster_state_routing(s, NULL, NULL, &routing, &err), err);
+    router_placement *routing = routing_of(s);
     for (uint32_t l = 0; l < LAYERS; l++) {
         for (int32_t e = 0; e < EXPERTS; e++) {
             size_t n;
@@ -37,15 +35,45 @@ static void everything_is_placed_and_reported_ready(void **state)
     world_close(&w);
 }
 
+static size_t settled_at(member *m)
+{
+    uint64_t bitmap[LAYERS], n = 0;
+    const cluster_state *s = cluster_state_acquire(m->c);
+
+    cluster_state_settled(s, 0, bitmap);
+    for (uint32_t slot = 0; slot < router_space_n_slots(s->space); slot++) {
+        n += router_bit(bitmap, slot);
+    }
+    cluster_state_release(s);
+    return n;
+}
+
+/* A wiped store has none for a moment, and one that was killed will be started again: nobody has said that new owners are ready. */
+static void without_a_coordinator_nothing_may_be_dropped(void **state)
+{
+    world w;
+
+    (void)state;
+    world_open(&w, 1);
+    member *node = add(&w, CLUSTER_NODE, "a"), *coordinator = add(&w, CLUSTER_COORDINATOR, "c");
+    run_for(&w, 3 * SECOND);
+    assert_int_equal(settled_at(node), 0);
+    cluster_set_applied(coordinator->c, 1);
+    run_for(&w, SECOND);
+    assert_int_equal(settled_at(node), LAYERS * EXPERTS);
+    kill_member(coordinator);
+    run_for(&w, 20 * SECOND);
+    assert_int_equal(settled_at(node), 0);
+    world_close(&w);
+}
+
 /* Ready replicas of every expert that rows can go to; at least. */
 static size_t fewest_routed(member *m)
 {
-    router_placement *routing = NULL;
     size_t fewest = SIZE_MAX;
-    moe_error err;
     const cluster_state *s = cluster_state_acquire(m->c);
 
-    assert_ok(cluster_state_routing(s, NULL, NULL, &routing, &err), err);
+    router_placement *routing = routing_of(s);
     for (uint32_t l = 0; l < LAYERS; l++) {
         for (int32_t e = 0; e < EXPERTS; e++) {
             size_t n;
@@ -61,12 +89,10 @@ static size_t fewest_routed(member *m)
 /* Experts that rows can go to a node for; preferred: without those that it may drop at any moment. */
 static size_t count_routed(member *m, const char *id, bool preferred)
 {
-    router_placement *routing = NULL;
     size_t n_experts = 0;
-    moe_error err;
     const cluster_state *s = cluster_state_acquire(m->c);
 
-    assert_ok(cluster_state_routing(s, NULL, NULL, &routing, &err), err);
+    router_placement *routing = routing_of(s);
     for (uint32_t l = 0; l < LAYERS; l++) {
         for (int32_t e = 0; e < EXPERTS; e++) {
             size_t n;
@@ -832,6 +858,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_is_placed_and_reported_ready),
+        cmocka_unit_test(without_a_coordinator_nothing_may_be_dropped),
         cmocka_unit_test(no_row_goes_to_a_node_for_what_it_has_not_loaded),
         cmocka_unit_test(every_ready_replica_can_be_used_while_another_loads),
         cmocka_unit_test(nothing_is_placed_before_min_nodes_are_there),

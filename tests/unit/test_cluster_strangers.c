@@ -144,6 +144,21 @@ static void what_a_former_incarnation_had_loaded_counts_no_more(void **state)
     assert_int_equal(missing_of(t->c), 0);
 }
 
+/* Under its own lease and incarnation, so that all believe it until the node has written its own again. */
+static void a_report_that_somebody_else_wrote_is_written_anew(void **state)
+{
+    trio *t = *state;
+    char *own = strdup(stored(&t->w, "ready/a"));
+
+    assert_true(cluster_memory_forge(t->w.memory, PREFIX "ready/a",
+                                     "{\"v\":1,\"incarnation\":\"0000000000000065\",\"epoch\":1,"
+                                     "\"experts\":[\"0-9\",\"0-9\",\"0-9\"]}"));
+    assert_string_not_equal(stored(&t->w, "ready/a"), own);
+    run_for(&t->w, SECOND);
+    assert_string_equal(stored(&t->w, "ready/a"), own);
+    free(own);
+}
+
 /* That placements are still made: a third node comes, and is given its share. */
 static void assert_that_it_places(trio *t)
 {
@@ -568,6 +583,7 @@ int main(void)
 #define SIGNED(name) cmocka_unit_test_setup_teardown(name, setup_signed, teardown)
     const struct CMUnitTest tests[] = {
         TEST(what_a_former_incarnation_had_loaded_counts_no_more),
+        TEST(a_report_that_somebody_else_wrote_is_written_anew),
         TEST(an_absurd_epoch_is_not_believed),
         TEST(a_whole_placement_of_the_last_epoch_is_not_believed),
         TEST(an_older_placement_is_replaced_by_what_is_in_force),

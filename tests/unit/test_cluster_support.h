@@ -25,6 +25,8 @@ typedef struct member {
     bool answers;                /* what `alive` says of it */
     bool gone;                   /* its address refuses connections */
     const struct member *misses; /* a node that this coordinator has missed for a while; NULL: none */
+    bool tells;                  /* what it holds, on its connections */
+    uint64_t told[8];
 } member;
 
 typedef struct world {
@@ -35,6 +37,7 @@ typedef struct world {
     uint32_t replication, min_nodes;
     uint64_t memory_bytes; /* of the nodes that are added next */
     bool has_nobody_to_ask;
+    bool has_links;     /* of those that are added next: what nodes hold they tell their coordinators (tell) */
     const char *secret; /* of those that are added; NULL: none */
     uint64_t n_asked;
 } world;
@@ -56,6 +59,29 @@ static inline cluster_alive ask(void *ctx, cluster_role role, const char *id, co
         }
     }
     return CLUSTER_ALIVE_NO;
+}
+
+static inline bool hear(void *ctx, const char *id, uint64_t incarnation, uint64_t *bitmap, size_t n_words)
+{
+    const member *asker = ctx;
+    const world *w = asker->world;
+
+    (void)id;
+    for (size_t i = 0; i < w->n; i++) {
+        const member *m = &w->members[i];
+
+        if (m->incarnation == incarnation && m->role == CLUSTER_NODE && m->tells) {
+            memcpy(bitmap, m->told, MOE_MIN(n_words, MOE_COUNT(m->told)) * sizeof *bitmap);
+            return true;
+        }
+    }
+    return false;
+}
+
+static inline void tell(member *m, const uint64_t *bitmap, size_t n_words)
+{
+    memcpy(m->told, bitmap, MOE_MIN(n_words, MOE_COUNT(m->told)) * sizeof *bitmap);
+    m->tells = true;
 }
 
 static inline void world_open(world *w, uint64_t seed)
@@ -100,7 +126,8 @@ static inline member *add_class(world *w, cluster_role role, const char *id, con
                                .clock = &w->clock.clock,
                                .seed = w->n,
                                .ctx = m,
-                               .alive = w->has_nobody_to_ask ? NULL : ask};
+                               .alive = w->has_nobody_to_ask ? NULL : ask,
+                               .holds = w->has_links ? hear : NULL};
     assert_ok(cluster_open(&o, &m->c, &err), err);
     return m;
 }
@@ -215,6 +242,20 @@ static inline size_t missing_of(member *m)
 
     cluster_state_release(s);
     return n;
+}
+
+/* As if each node had told on a connection what its report says. */
+static inline router_placement *routing_of(const cluster_state *s)
+{
+    const uint64_t *told[ROUTER_MAX_NODES];
+    router_placement *routing = NULL;
+    moe_error err;
+
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        told[i] = s->nodes[i].ready;
+    }
+    assert_ok(cluster_state_routing(s, NULL, told, &routing, &err), err);
+    return routing;
 }
 
 static inline const char *stored(world *w, const char *key)

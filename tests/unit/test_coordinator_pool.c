@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "tests/sim/cluster_world.h"
+#include "tests/sim/obstacle.h"
 #include "tests/support/random_model.h"
 
 #define TURN_NS UINT64_C(5000000)
@@ -16,12 +17,12 @@ typedef struct world {
 
 static unsigned n_wakes;
 
-/* A coordinator, and one node that has everything. */
-static int setup(void **state)
+/* Coordinators, and one node that has everything. */
+static int setup_with(void **state, uint32_t n_coordinators)
 {
     const cluster_world_options o = {.seed = 1,
                                      .n_nodes = 2,
-                                     .n_coordinators = 1,
+                                     .n_coordinators = n_coordinators,
                                      .micro_batches = 1,
                                      .replication = 1,
                                      .min_nodes = 1,
@@ -37,10 +38,25 @@ static int setup(void **state)
     f.n_threads = 1;
     model_fixture_open(&w->model, &f);
     cluster_world_open(&w->w, &w->model, &o);
-    cluster_world_start_coordinator(&w->w, 0);
+    for (uint32_t i = 0; i < n_coordinators; i++) {
+        cluster_world_start_coordinator(&w->w, i);
+        for (int turn = 0; turn < 200; turn++) { /* the first is the controller */
+            cluster_world_turn(&w->w);
+        }
+    }
     cluster_world_start_node(&w->w, 0);
     *state = w;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_with(state, 1);
+}
+
+static int setup_two(void **state)
+{
+    return setup_with(state, 2);
 }
 
 static int teardown(void **state)
@@ -179,6 +195,47 @@ static void what_a_killed_node_had_is_placed_before_its_lease_ends(void **state)
     assert_true(cluster_world_now(&w->w) - killed_ns < 500 * UINT64_C(1000000));
 }
 
+/* The key is under the node's own lease, of its incarnation, and false. Its connection is broken: nobody there says otherwise. */
+static void what_a_key_claims_lets_nobody_drop_the_last_copy(void **state)
+{
+    world *w = *state;
+
+    turn_until_told(w, 0);
+    cluster_world_start_node(&w->w, 1);
+    for (int turn = 0; turn < PATIENT && owners_now(w).n_of_1 == 0; turn++) {
+        cluster_world_turn(&w->w);
+    }
+    assert_true(owners_now(w).n_missing_at_1 > 0);
+    w->w.nodes[1].m.stopped_until_ns = cluster_world_now(&w->w) + 60 * UINT64_C(1000000000);
+    for (int turn = 0; turn < PATIENT; turn++) {
+        (void)cluster_world_lie_of_node(&w->w, 1);
+        cluster_world_turn(&w->w);
+        assert_int_equal(owners_now(w).n_of_nobody, 0);
+    }
+}
+
+/* One coordinator never reaches a node that the other serves with: what moves there is given up by its former owner all the
+ * same, once the new one has it. */
+static void a_coordinator_that_reaches_less_holds_nobody_up_for_ever(void **state)
+{
+    world *w = *state;
+    size_t n_dropped = 0;
+
+    turn_until_told(w, 0);
+    cluster_world_obstruct(&w->w, 1, 1, OBSTACLE_OUT | OBSTACLE_IN, UINT64_C(1000000000000));
+    cluster_world_start_node(&w->w, 1);
+    for (int turn = 0; turn < PATIENT; turn++) {
+        owners o = owners_now(w);
+        assert_int_equal(o.n_of_nobody, 0);
+        if (o.n_of_1 > 0 && o.n_dropped_by_0 == o.n_of_1) {
+            n_dropped = o.n_dropped_by_0;
+            break;
+        }
+        cluster_world_turn(&w->w);
+    }
+    assert_true(n_dropped > 0);
+}
+
 static void count_wake(transport *t)
 {
     (void)t;
@@ -214,6 +271,8 @@ int main(void)
         TEST(an_epoch_is_applied_when_the_new_owners_have_everything),
         TEST(a_node_that_was_started_anew_is_used_again),
         TEST(what_a_killed_node_had_is_placed_before_its_lease_ends),
+        TEST(what_a_key_claims_lets_nobody_drop_the_last_copy),
+        cmocka_unit_test_setup_teardown(a_coordinator_that_reaches_less_holds_nobody_up_for_ever, setup_two, teardown),
         TEST(a_change_of_the_cluster_wakes_the_transport),
     };
 
