@@ -20,7 +20,7 @@ static void warn_without_cluster(const coordinator_config *o)
     }
 }
 
-moe_status advertise_check(const coordinator_config *o, moe_error *err)
+moe_status advertise_check(coordinator_config *o, moe_error *err)
 {
     moe_address listen, told;
     moe_status status = moe_address_parse("--listen", o->listen, -1, &listen, err);

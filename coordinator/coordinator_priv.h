@@ -57,7 +57,7 @@ MOE_NODISCARD moe_status first_packs_load(coordinator *c, checkpoint_progress pr
                                           moe_error *err);
 
 /* listeners.c */
-MOE_NODISCARD moe_status listeners_check(const coordinator_config *o, moe_error *err); /* without opening anything */
+MOE_NODISCARD moe_status listeners_check(coordinator_config *o, moe_error *err); /* without opening anything */
 MOE_NODISCARD moe_status listeners_open(coordinator *c, moe_error *err);
 void listeners_set_engine(coordinator *c);
 void listeners_announce_drain(coordinator *c);

@@ -44,7 +44,7 @@ static api_options health_of(const coordinator_config *o)
     return (api_options){.option = "--health", .listen = o->health, .services = API_SERVE_HEALTH};
 }
 
-moe_status listeners_check(const coordinator_config *o, moe_error *err)
+moe_status listeners_check(coordinator_config *o, moe_error *err)
 {
     api_options api = api_of(o, false), admin = api_of(o, true), health = health_of(o);
     moe_status status = api_options_check(&api, err);

@@ -364,7 +364,7 @@ static moe_status open_transport(pool *p, const char *secret, size_t n_secret, m
         return MOE_OK;
     }
     transport_net_options options = {.lane = member_lane(p->o.member),
-                                     .rdma_network = member_rdma_network(p->o.member),
+                                     .rdma_network = p->o.member->private_network,
                                      .max_message = member_max_message(&p->o.files->config, p->o.device->numeric_class),
                                      .max_peers = 2 * ROUTER_MAX_NODES,
                                      .secret = secret,

@@ -107,21 +107,9 @@ transport_lane member_lane(const member_config *m)
     return (transport_lane)lane;
 }
 
-transport_network member_rdma_network(const member_config *m)
-{
-    transport_network none = {.is_given = false}, network;
-    moe_error err;
-
-    return m->rdma_network != NULL &&
-                   transport_network_parse("--rdma-network", m->rdma_network, &network, &err) == MOE_OK
-               ? network
-               : none;
-}
-
-static moe_status check_rdma_network(const member_config *m, moe_error *err)
+static moe_status read_rdma_network(member_config *m, moe_error *err)
 {
     transport_lane lane = member_lane(m);
-    transport_network network;
 
     if (m->rdma_network == NULL) {
         return MOE_OK;
@@ -130,12 +118,12 @@ static moe_status check_rdma_network(const member_config *m, moe_error *err)
         return moe_fail(err, MOE_ERR_INVALID_ARG, "--rdma-network: --transport %s uses no RDMA, auto and rdma do",
                         m->transport);
     }
-    return transport_network_parse("--rdma-network", m->rdma_network, &network, err);
+    return transport_network_parse("--rdma-network", m->rdma_network, &m->private_network, err);
 }
 
-moe_status member_lane_check(const member_config *m, bool insecure, moe_error *err)
+moe_status member_lane_check(member_config *m, bool insecure, moe_error *err)
 {
-    moe_status status = check_rdma_network(m, err);
+    moe_status status = read_rdma_network(m, err);
 
     if (status != MOE_OK) {
         return status;

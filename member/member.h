@@ -17,6 +17,7 @@ typedef struct member_config {
     char *etcd_user, *etcd_password_file, *etcd_ca, *etcd_cert, *etcd_key;
     char *device, *device_module, *gpu_frames, *dtype, *isa, *weights, *cache_dir;
     uint32_t threads;
+    transport_network private_network; /* what rdma_network says: member_lane_check reads it */
 } member_config;
 
 extern const char *const member_dtypes[], *const member_weights[];
@@ -94,10 +95,9 @@ MOE_NODISCARD moe_status member_secret(const member_config *m, char **out, size_
 void member_secret_free(char *secret, size_t n); /* cleansed; NULL is fine */
 MOE_NODISCARD moe_status member_store_open(const member_config *m, cluster_store **out, moe_error *err);
 transport_lane member_lane(const member_config *m);
-transport_network member_rdma_network(const member_config *m); /* once member_lane_check has passed it */
-/* Errors: MOE_ERR_INVALID_ARG when --transport opens this process to strangers, unless `insecure`; then it is warned of; or for
- * --rdma-network. */
-MOE_NODISCARD moe_status member_lane_check(const member_config *m, bool insecure, moe_error *err);
+/* Reads --rdma-network, too. Errors: MOE_ERR_INVALID_ARG when --transport opens this process to strangers, unless `insecure`; then it is
+ * warned of; or for --rdma-network. */
+MOE_NODISCARD moe_status member_lane_check(member_config *m, bool insecure, moe_error *err);
 /* The bytes of one frame between members: equal in all of them. */
 size_t member_max_message(const model_config *c, compute_class numeric_class);
 /* Where HOST:PORT is; a name is asked of `names`, for a second at most. Any thread. Errors: MOE_ERR_INVALID_ARG (no

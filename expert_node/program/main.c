@@ -84,7 +84,7 @@ static size_t default_memory(compute_device *d)
     return MOE_MAX(bytes, (size_t)1);
 }
 
-static moe_status check_listen(const node_config *o, moe_error *err)
+static moe_status check_listen(node_config *o, moe_error *err)
 {
     moe_address listen, advertise;
     moe_status status = moe_address_parse("--listen", o->listen, -1, &listen, err);
@@ -154,7 +154,7 @@ static moe_status open_transport(node_program_state *p, const char *secret, size
 {
     transport_net_options options = {.listen = p->config.listen,
                                      .lane = member_lane(&p->config.member),
-                                     .rdma_network = member_rdma_network(&p->config.member),
+                                     .rdma_network = p->config.member.private_network,
                                      .max_message = member_max_message(&p->files.config, p->device->numeric_class),
                                      .max_peers = MAX_STRANGERS,
                                      .secret = secret,
@@ -528,7 +528,7 @@ static moe_status become_member(node_program_state *p, moe_error *err)
 
 static moe_status start(node_program_state *p, moe_error *err)
 {
-    const node_config *o = &p->config;
+    node_config *o = &p->config;
     hashing h = {.log = {.what = "hashing the checkpoint", .last_tenth = -1}, .node = p};
     moe_status status = check_listen(o, err);
 

@@ -11,7 +11,7 @@ static coordinator_config config(bool in_cluster, char *listen, char *advertise)
 
 static void assert_accepted(bool in_cluster, char *listen, char *advertise, const char *address)
 {
-    const coordinator_config o = config(in_cluster, listen, advertise);
+    coordinator_config o = config(in_cluster, listen, advertise);
     char out[ADVERTISE_BYTES];
     moe_error err;
 
@@ -22,7 +22,7 @@ static void assert_accepted(bool in_cluster, char *listen, char *advertise, cons
 
 static void assert_refused(char *listen, char *advertise, const char *words)
 {
-    const coordinator_config o = config(true, listen, advertise);
+    coordinator_config o = config(true, listen, advertise);
     moe_error err;
 
     assert_int_equal(advertise_check(&o, &err), MOE_ERR_INVALID_ARG);
