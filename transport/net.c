@@ -41,11 +41,9 @@ moe_status transport_net_open(const transport_net_options *options, transport **
     return status == MOE_OK ? transport_tls_open(options, &hardware, out, err) : status;
 }
 
-void net_init(net *t, const transport_ops *ops, const net_lane *lane, const transport_net_options *o, void *slots,
-              size_t slot_bytes)
+void net_init(net *t, const transport_ops *ops, const transport_net_options *o, void *slots, size_t slot_bytes)
 {
     *t = (net){.base = {.ops = ops, .max_message = o->max_message},
-               .lane = lane,
                .clock = o->clock != NULL ? o->clock : moe_clock_real(),
                .listen_fd = -1,
                .epoll_fd = -1,
@@ -127,7 +125,7 @@ const char *net_carrier(transport *base, transport_peer peer)
     net *t = (net *)base;
     const net_slot *slot = net_slot_find(t, peer);
 
-    return slot != NULL && slot->state == NET_UP && t->lane->carrier != NULL ? t->lane->carrier(slot) : t->carrier;
+    return slot != NULL && slot->state == NET_UP ? tls_slot_carrier(slot) : t->carrier;
 }
 
 void transport_net_get_stats(const transport *t, transport_net_stats *out)
@@ -177,7 +175,7 @@ static void take_event(net *t, const struct epoll_event *e)
     } else if (kind == NET_WAKE) {
         take_wake(t);
     } else if (slot != NULL) {
-        t->lane->on_event(slot, kind, e->events);
+        tls_slot_on_event(slot, kind, e->events);
     }
 }
 
@@ -203,7 +201,7 @@ void net_check_times(net *t)
     t->check_ns = now + CHECK_EVERY_NS;
     for (size_t i = 0; i < t->n_slots; i++) {
         net_slot *slot = net_slot_at(t, i);
-        uint64_t stands = slot->state == NET_UP ? t->lane->stands_since(slot) : UINT64_MAX;
+        uint64_t stands = slot->state == NET_UP ? tls_slot_stands_since(slot) : UINT64_MAX;
 
         if (stands < now && now - stands > t->send_timeout_ns) {
             t->stats.timeouts++;

@@ -1,16 +1,16 @@
-/* net: what the lanes of endpoints on a network share: options and their limits, the set of events, the listener, and the
- * connections as far as they are alike. tls.c and ucx.c put a net in front of their endpoint and a net_slot in front of
- * each connection, and fill the table of a lane.
+/* net: what is below an endpoint on a network, whatever carries its frames: options and their limits, the set of events, the
+ * listener, and the connections until they have a socket. tls.c puts a net in front of its endpoint and a net_slot in front of each
+ * connection; what is said over the socket is tls_peer.c's.
  *
  *   FREE -> MEETING -> UP -> FAILED -> (CLOSING ->) FREE
  *              |               ^
  *              +---------------+
  *
  * A connect of ours is MEETING from its beginning: its name is looked up by the endpoint's resolver (`asking`), then the
- * addresses are called one after the other until one takes the call (`connecting`), then the lane meets.
+ * addresses are called one after the other until one takes the call (`connecting`), then the two meet.
  *
  * Whatever ends a connection only notes it (net_slot_fail), because it may happen below a callback of whoever uses the
- * transport; the lane closes at the end of the turn, when `dirty`.
+ * transport; tls_attend closes at the end of the turn, when `dirty`.
  * Threads: the endpoint's, but for net_wake, which the resolver's threads call too. */
 #ifndef CONCLAVE_TRANSPORT_NET_PRIV_H
 #define CONCLAVE_TRANSPORT_NET_PRIV_H
@@ -46,29 +46,18 @@ typedef struct net_slot {
     char why[128]; /* it failed */
 } net_slot;
 
-/* What an event of the set is about. SECOND: a descriptor that the lane has beside the socket. */
+/* What an event of the set is about. SECOND: a descriptor that a carrier has beside the socket. */
 typedef enum { NET_SOCKET, NET_SECOND, NET_LISTEN, NET_WAKE } net_event_kind;
-
-typedef struct net_lane {
-    MOE_NODISCARD moe_status (*begin)(net_slot *slot); /* a meeting over slot->fd, ours if slot->caller */
-    void (*on_event)(net_slot *slot, net_event_kind kind, uint32_t events); /* NET_SOCKET, NET_SECOND */
-    /* Since when frames of a connection that is UP have been standing; UINT64_MAX: none is under way. */
-    uint64_t (*stands_since)(const net_slot *slot);
-    void (*free)(net_slot *slot); /* what the lane holds for the slot; NULL: nothing */
-    /* What carries the frames of a connection that is UP. NULL: the endpoint's carrier, all alike. */
-    const char *(*carrier)(const net_slot *slot);
-} net_lane;
 
 struct net {
     transport base; /* first: ops get it */
-    const net_lane *lane;
     const moe_clock *clock;
     moe_resolver *resolver;           /* owned; NULL: not open */
     int listen_fd, epoll_fd, wake_fd; /* owned; -1: none */
     bool listening;                   /* listen_fd is in the set */
     char address[SOCKET_MAX_ADDRESS];
     char carrier[64];     /* what transport_net_lane tells */
-    unsigned char *slots; /* owned by the lane [n_slots * slot_bytes], each beginning with a net_slot */
+    unsigned char *slots; /* owned by the endpoint [n_slots * slot_bytes], each beginning with a net_slot */
     size_t slot_bytes, n_slots, n_meeting, max_sends;
     size_t n_standing; /* connections whose bytes the socket does not take now */
     uint64_t serial, send_timeout_ns, check_ns;
@@ -79,8 +68,7 @@ struct net {
 
 /* ------------------------------------------------------------------------------------------------ endpoint
  * Fills t from options whose limits have been checked. slots are zeroed. */
-void net_init(net *t, const transport_ops *ops, const net_lane *lane, const transport_net_options *o, void *slots,
-              size_t slot_bytes);
+void net_init(net *t, const transport_ops *ops, const transport_net_options *o, void *slots, size_t slot_bytes);
 /* The set of events, the resolver, and the socket that listens, if one is to. device_out: the network device that has its address. */
 MOE_NODISCARD moe_status net_open(net *t, const transport_net_options *o, char device_out[SOCKET_MAX_DEVICE],
                                   moe_error *err);
@@ -113,6 +101,15 @@ void net_take_strangers(net *t); /* who call */
 MOE_NODISCARD moe_status net_connect(transport *base, const char *address, transport_peer *peer_out);
 void net_peer_close(transport *base, transport_peer peer);
 const char *net_carrier(transport *base, transport_peer peer);
+
+/* ------------------------------------------------------------------------------------------------ tls_peer.c
+ * What is said over the socket of a slot. */
+MOE_NODISCARD moe_status tls_slot_begin(net_slot *slot); /* a meeting over slot->fd, ours if slot->caller */
+void tls_slot_on_event(net_slot *slot, net_event_kind kind, uint32_t events); /* NET_SOCKET, NET_SECOND */
+/* Since when frames of a connection that is UP have been standing; UINT64_MAX: none is under way. */
+uint64_t tls_slot_stands_since(const net_slot *slot);
+const char *tls_slot_carrier(const net_slot *slot); /* what carries the frames of a connection that is UP */
+void tls_slot_free(net_slot *slot);                 /* what it holds for the slot */
 
 /* ------------------------------------------------------------------------------------------------ lanes */
 /* What UCX is opened for where RDMA is to be used, and whether what is said to be a GPU's memory is the host's: rdma and false.

@@ -1,4 +1,4 @@
-/* The connections of an endpoint on a network, as far as its lanes are alike: their places, and how they begin. */
+/* The connections of an endpoint on a network, whatever carries their frames: their places, and how they begin. */
 #include "transport/net_priv.h"
 
 #include <errno.h>
@@ -58,9 +58,7 @@ void net_slot_free(net_slot *slot)
 {
     net *t = slot->t;
 
-    if (t->lane->free != NULL) {
-        t->lane->free(slot);
-    }
+    tls_slot_free(slot);
     if (slot->fd >= 0) {
         (void)close(slot->fd);
     }
@@ -231,7 +229,7 @@ moe_status net_connect(transport *base, const char *address, transport_peer *pee
     *peer_out = slot->peer;
     slot->caller = true;
     slot->to = to;
-    if (t->lane->begin(slot) != MOE_OK) {
+    if (tls_slot_begin(slot) != MOE_OK) {
         net_slot_fail(slot, "no meeting");
     } else {
         begin_connect(slot);
@@ -281,7 +279,7 @@ void net_take_strangers(net *t)
             (void)close(fd);
         } else {
             slot->fd = fd;
-            if (t->lane->begin(slot) != MOE_OK) {
+            if (tls_slot_begin(slot) != MOE_OK) {
                 net_slot_fail(slot, "no meeting");
             } else {
                 watch_socket(slot);

@@ -157,7 +157,7 @@ moe_status transport_tls_open(const transport_net_options *o, const net_hardware
     if (t == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "tls: out of memory");
     }
-    net_init(&t->n, &tls_ops[o->lane], &tls_lane, o, calloc(o->max_peers, sizeof(tls_slot)), sizeof(tls_slot));
+    net_init(&t->n, &tls_ops[o->lane], o, calloc(o->max_peers, sizeof(tls_slot)), sizeof(tls_slot));
     (void)snprintf(t->n.carrier, sizeof t->n.carrier, "%s", transport_lane_names[o->lane]);
     t->lane = o->lane;
     t->rdma_network = o->rdma_network;

@@ -73,7 +73,7 @@ static void rings_remove(tls_slot *slot)
     }
 }
 
-static void free_slot(net_slot *base)
+void tls_slot_free(net_slot *base)
 {
     tls_slot *slot = (tls_slot *)base;
 
@@ -527,8 +527,8 @@ static void watch_end(tls_slot *slot, net_event_kind kind)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ the lane */
-static moe_status begin(net_slot *base)
+/* ------------------------------------------------------------------------------------------------ of net_priv.h */
+moe_status tls_slot_begin(net_slot *base)
 {
     tls_slot *slot = (tls_slot *)base;
 
@@ -536,7 +536,7 @@ static moe_status begin(net_slot *base)
     return channel_open(endpoint_of(slot)->key, base->caller, &slot->channel);
 }
 
-static void on_socket(net_slot *base, net_event_kind kind, uint32_t events)
+void tls_slot_on_event(net_slot *base, net_event_kind kind, uint32_t events)
 {
     tls_slot *slot = (tls_slot *)base;
 
@@ -561,7 +561,7 @@ static void on_socket(net_slot *base, net_event_kind kind, uint32_t events)
     }
 }
 
-static uint64_t stands_since(const net_slot *base)
+uint64_t tls_slot_stands_since(const net_slot *base)
 {
     const tls_slot *slot = (const tls_slot *)base;
 
@@ -571,12 +571,9 @@ static uint64_t stands_since(const net_slot *base)
     return (slot->shm == NULL && bytes_to_send(slot) > 0) || slot->oldest != NULL ? slot->left_ns : UINT64_MAX;
 }
 
-static const char *carrier_of(const net_slot *base)
+const char *tls_slot_carrier(const net_slot *base)
 {
     const tls_slot *slot = (const tls_slot *)base;
 
     return slot->shm != NULL ? "shm" : slot->ucx != NULL ? ucx_transports(endpoint_of(slot)->ucx) : "tls";
 }
-
-const net_lane tls_lane = {
-    .begin = begin, .on_event = on_socket, .stands_since = stands_since, .free = free_slot, .carrier = carrier_of};

@@ -61,7 +61,6 @@ MOE_NODISCARD moe_status tls_agree(tls_slot *slot, moe_error *err);
 void tls_agree_end(tls_slot *slot); /* closes what it has made, and what was open for it */
 
 /* tls_peer.c */
-extern const net_lane tls_lane;
 void tls_attend(tls *t);     /* closes what has failed, and tells; not from within a callback of UCX */
 void tls_take_rings(tls *t); /* what has come by shared memory, and what stands there */
 /* All ends of shared memory are to be woken by the others from now on. False: there is something to do. */
