@@ -1,14 +1,17 @@
 /* How near a whole model comes to the machine's limit: OLMoE-1B-7B's shape with random weights, through the engine with
  * its embedded node and frames.
  *
- *     bench_model [--layers N] [--windows N] [--window-seconds S] [--isa ISA] [THREADS ...]
+ *     bench_model [--layers N] [--windows N] [--window-seconds S] [--isa ISA] [--device DEVICE] [--device-module FILE]
+ *                 [--shape SHAPE] [THREADS ...]
  *
- * (default: all cores, then 1 thread)
+ * (default: all cores, then, without a GPU, 1 thread)
  *
- * Decode at batch 1, 8 and 32 after prompts of 16 random tokens, prefill of 512. The limit of a step is
+ * Decode at batch 1, 8 and 32 after prompts of 16 random tokens, prefill of 512; on a GPU decode at batch 128 too, and
+ * prefill of 2048. The limit of a step is
  * max(bytes / bandwidth, flop / peak): bytes of the weights it reads (the coordinator's, and of every expert that a row
  * of it picked) and of its KV cache. The same threads read the probe's memory after every step, so that steps and probe
- * meet the same machine; the best of short probes around the window is printed too. docs/benchmarks.md explains. */
+ * meet the same machine; the best of short probes around the window is printed too. On a GPU the limits are those of
+ * copies within its memory and of FMAs, before and after each window. docs/benchmarks.md explains. */
 #include "bench/frames.h"
 #include "bench/load.h"
 #include "bench/rig.h"
@@ -16,14 +19,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_WINDOWS = 9, MIN_STEPS = 3, MAX_STEPS = 12, PROMPT_TOKENS = 16, N_MEASURES = 4, FRAME_ROUNDS = 9 };
+enum { MAX_WINDOWS = 9, MIN_STEPS = 3, MAX_STEPS = 12, PROMPT_TOKENS = 16, MAX_MEASURES = 5, FRAME_ROUNDS = 9 };
 
 typedef struct bench_config {
     uint32_t layers, windows;
     double window_seconds;
-    char *isa;
+    char *isa, *device, *device_module, *shape;
 } bench_config;
 
+static const char *const shapes[] = {"olmoe", "tiny", NULL};
 static const moe_option options[] = {
     {"layers", MOE_OPT_U32, offsetof(bench_config, layers), "0", 0, OLMOE_N_LAYERS, NULL, "N",
      "layers to measure of 16; 0: as many as fit into free memory", false},
@@ -33,13 +37,19 @@ static const moe_option options[] = {
      "length of a decode window", false},
     {"isa", MOE_OPT_CHOICE, offsetof(bench_config, isa), "auto", 0, 0, compute_isa_names, "ISA",
      "instruction set, of the limits too; one that this machine has not is refused", false},
+    {"device", MOE_OPT_STRING, offsetof(bench_config, device), "cpu", 0, 0, NULL, "DEVICE",
+     "what computes: cpu, cuda, cuda:N or auto, as the programs have it", false},
+    {"device_module", MOE_OPT_STRING, offsetof(bench_config, device_module), NULL, 0, 0, NULL, "FILE",
+     "the GPU's module X.so, beside which X-limits.so lies; by default both beside this program", false},
+    {"shape", MOE_OPT_CHOICE, offsetof(bench_config, shape), "olmoe", 0, 0, shapes, "SHAPE",
+     "tiny: shows that all works, where a figure means nothing", false},
 };
-static const moe_program program = {.name = "bench_model",
-                                    .summary =
-                                        "bench_model [OPTION]... [THREADS]... (default: all cores, then 1)\n"
-                                        "Speed of a model of OLMoE-1B-7B's shape against the limits of this machine.",
-                                    .options = options,
-                                    .n_options = MOE_COUNT(options)};
+static const moe_program program = {
+    .name = "bench_model",
+    .summary = "bench_model [OPTION]... [THREADS]... (default: all cores, then, without a GPU, 1)\n"
+               "Speed of a model of OLMoE-1B-7B's shape against the limits of this machine, or of its GPU.",
+    .options = options,
+    .n_options = MOE_COUNT(options)};
 
 /* One stretch of steps between two probes. */
 typedef struct window {
@@ -49,21 +59,23 @@ typedef struct window {
 } window;
 
 typedef struct measure {
-    const char *name;
+    char name[32];
     size_t batch, n_prompt; /* sequences; tokens of their prompts */
     bool prefill;           /* the prompt is what is measured */
-    double target;          /* of the limit */
+    double target;          /* of the limit; 0: there is none */
     window windows[MAX_WINDOWS];
     size_t n_windows, n_steps;
     rig_work work;     /* sums over all steps */
     double n_distinct; /* (layer, expert) pairs, the same */
     double bandwidth_min, bandwidth_max, peak_max;
     timed_report report;
+    double kernel_ns, copy_ns; /* sums, of a device that reports them */
 } measure;
 
 typedef struct bench {
     rig rig;
     bench_config config;
+    const olmoe_shape *shape;
     moe_random random;
     load load;
     uint64_t expert_rows[OLMOE_N_LAYERS * OLMOE_N_EXPERTS];
@@ -80,7 +92,7 @@ static moe_status submit(bench *b, size_t n_prompt, uint32_t max_tokens, moe_err
     int32_t prompt[RIG_MAX_ROWS];
 
     for (size_t i = 0; i < n_prompt; i++) {
-        prompt[i] = (int32_t)moe_random_below(&b->random, OLMOE_VOCAB);
+        prompt[i] = (int32_t)moe_random_below(&b->random, b->rig.config.vocab_size);
     }
     return load_submit(&b->load, prompt, n_prompt, max_tokens, err);
 }
@@ -89,7 +101,7 @@ static moe_status submit(bench *b, size_t n_prompt, uint32_t max_tokens, moe_err
 static size_t count_distinct(bench *b)
 {
     uint64_t now[OLMOE_N_LAYERS * OLMOE_N_EXPERTS];
-    size_t n = (size_t)b->rig.config.n_layers * OLMOE_N_EXPERTS, n_distinct = 0;
+    size_t n = (size_t)b->rig.config.n_layers * b->rig.config.n_experts, n_distinct = 0;
 
     (void)engine_get_expert_rows(b->rig.engine, now, n);
     for (size_t i = 0; i < n; i++) {
@@ -117,16 +129,21 @@ static rig_work step_work(const bench *b, const measure *m, size_t n_distinct, c
 static moe_status step(bench *b, measure *m, window *w, rig_work *work, moe_error *err)
 {
     uint32_t before[LOAD_MAX];
+    compute_report was, is;
     size_t n_distinct;
     double start;
 
     memcpy(before, b->load.n_tokens, sizeof before);
     (void)count_distinct(b);
+    (void)rig_report(&b->rig, &was);
     timed_device_begin(b->rig.device, &m->report);
     start = now_s();
     (void)engine_step(b->rig.engine);
     w->seconds += now_s() - start;
     timed_device_end(b->rig.device);
+    (void)rig_report(&b->rig, &is);
+    m->kernel_ns += (double)(is.kernel_ns - was.kernel_ns);
+    m->copy_ns += (double)(is.copy_ns - was.copy_ns);
     n_distinct = count_distinct(b);
     *work = step_work(b, m, n_distinct, before);
     w->tokens += (double)(m->prefill ? m->n_prompt : b->load.n_requests);
@@ -144,7 +161,7 @@ static moe_status start(bench *b, const measure *m, moe_error *err)
     moe_status status = MOE_OK;
 
     for (size_t i = 0; i < m->batch && status == MOE_OK; i++) {
-        status = submit(b, m->n_prompt, MOE_MIN(max_tokens, (uint32_t)(RIG_MAX_CONTEXT - m->n_prompt)), err);
+        status = submit(b, m->n_prompt, MOE_MIN(max_tokens, b->rig.max_context - (uint32_t)m->n_prompt), err);
     }
     while (status == MOE_OK && !m->prefill && !load_all_decode(&b->load)) {
         (void)engine_step(b->rig.engine);
@@ -184,10 +201,14 @@ static moe_status run_window(bench *b, measure *m, moe_error *err)
  * has run for a while has none left. */
 static moe_status touch_kv(bench *b, moe_error *err)
 {
-    const size_t n_prompt = RIG_MAX_ROWS - MODEL_KV_PAGE_TOKENS; /* and a page to decode in */
+    const size_t n_prompt = b->rig.max_rows - MODEL_KV_PAGE_TOKENS; /* and a page to decode in */
+    compute_report report;
     moe_status status = MOE_OK;
 
-    for (size_t i = 0; i < RIG_KV_TOKENS / RIG_MAX_ROWS && status == MOE_OK; i++) {
+    if (rig_report(&b->rig, &report)) {
+        return MOE_OK; /* memory of its own, which costs no more at first */
+    }
+    for (size_t i = 0; i < b->rig.kv_tokens / b->rig.max_rows && status == MOE_OK; i++) {
         status = submit(b, n_prompt, MODEL_KV_PAGE_TOKENS, err);
     }
     while (status == MOE_OK && !load_all_decode(&b->load)) {
@@ -230,14 +251,17 @@ static void print_measure(const bench *b, measure *m)
 {
     const window *median, *best;
     double steps = (double)m->n_steps;
+    char target[16] = "-";
 
     qsort(m->windows, m->n_windows, sizeof *m->windows, by_share_of_limit);
     median = &m->windows[m->n_windows / 2];
     best = &m->windows[m->n_windows - 1];
-    printf("%-16s %8.1f %8.1f %8.1f   %6.1f %% %6.1f %% %6.0f %% %6.1f %%   %8.1f %8.2f %8.0f   %5.1f-%.1f %6.0f\n",
-           m->name, median->tokens / median->seconds, best->tokens / best->seconds,
-           median->tokens / median->limit_seconds, 100.0 * median->limit_seconds / median->seconds,
-           100.0 * best->limit_seconds / best->seconds, 100.0 * m->target,
+    if (m->target > 0.0) {
+        (void)snprintf(target, sizeof target, "%.0f %%", 100.0 * m->target);
+    }
+    printf("%-16s %8.1f %8.1f %8.1f   %6.1f %% %6.1f %% %8s %6.1f %%   %8.1f %8.2f %8.0f   %5.1f-%.1f %6.0f\n", m->name,
+           median->tokens / median->seconds, best->tokens / best->seconds, median->tokens / median->limit_seconds,
+           100.0 * median->limit_seconds / median->seconds, 100.0 * best->limit_seconds / best->seconds, target,
            100.0 * median->least_seconds / median->seconds, m->n_distinct / steps / b->rig.config.n_layers,
            m->work.bytes / steps * 1e-9, m->work.flop / steps * 1e-9, m->bandwidth_min * 1e-9, m->bandwidth_max * 1e-9,
            m->peak_max * 1e-9);
@@ -254,18 +278,39 @@ static double report_ns(const timed_report *r)
     return sum;
 }
 
-static void print_parts(const measure *all)
+/* Of a GPU: what the host does while kernels run is beside their time, but for waiting; the rest of a step is the host's alone. */
+static void print_device(const measure *all, size_t n)
 {
-    printf("\nwhere a step's time goes (ms, share)\n%-34s", "");
-    for (size_t i = 0; i < N_MEASURES; i++) {
+    printf("\n%-34s", "kernels, on the device");
+    for (size_t i = 0; i < n; i++) {
+        printf(" %9.2f %6.1f %%", all[i].kernel_ns * 1e-6 / (double)all[i].n_steps,
+               100.0 * all[i].kernel_ns / report_ns(&all[i].report));
+    }
+    printf("\n%-34s", "rows on their way to the host");
+    for (size_t i = 0; i < n; i++) {
+        printf(" %9.2f %6.1f %%", all[i].copy_ns * 1e-6 / (double)all[i].n_steps,
+               100.0 * all[i].copy_ns / report_ns(&all[i].report));
+    }
+}
+
+static void print_parts(const bench *b, const measure *all, size_t n)
+{
+    compute_report report;
+    bool device = rig_report(&b->rig, &report);
+
+    printf("\nwhere %s time goes (ms of a step, share)\n%-34s", device ? "the host's" : "a step's", "");
+    for (size_t i = 0; i < n; i++) {
         printf(" %18s", all[i].name);
     }
     for (timed_part p = 0; p < TIMED_N_PARTS; p++) {
         printf("\n%-34s", timed_part_name(p));
-        for (size_t i = 0; i < N_MEASURES; i++) {
+        for (size_t i = 0; i < n; i++) {
             double ns = (double)all[i].report.ns[p];
             printf(" %9.2f %6.1f %%", ns * 1e-6 / (double)all[i].n_steps, 100.0 * ns / report_ns(&all[i].report));
         }
+    }
+    if (device) {
+        print_device(all, n);
     }
     printf("\n");
 }
@@ -344,7 +389,7 @@ static moe_status count_seconds(bench *b, double *out, moe_error *err)
 }
 
 /* What the counters of experts take of each measure's steps. */
-static moe_status print_counting(bench *b, const measure *all, moe_error *err)
+static moe_status print_counting(bench *b, const measure *all, size_t n, moe_error *err)
 {
     double a_row = 0.0;
     moe_status status = count_seconds(b, &a_row, err);
@@ -353,12 +398,12 @@ static moe_status print_counting(bench *b, const measure *all, moe_error *err)
         return status;
     }
     printf("\ncounting a row's picks in a layer: %.0f ns;", a_row * 1e9);
-    for (size_t i = 0; i < N_MEASURES; i++) {
+    for (size_t i = 0; i < n; i++) {
         double n_rows = (double)(all[i].prefill ? all[i].n_prompt : all[i].batch);
         double step = report_ns(&all[i].report) * 1e-9 / (double)all[i].n_steps;
 
         printf(" %s %.4f %%%s", all[i].name, 100.0 * a_row * n_rows * b->rig.config.n_layers / step,
-               i + 1 < N_MEASURES ? "," : " of a step (goal: below 0.5 %)\n");
+               i + 1 < n ? "," : " of a step (goal: below 0.5 %)\n");
     }
     return MOE_OK;
 }
@@ -387,56 +432,127 @@ static moe_status print_frames(bench *b, moe_error *err)
 }
 
 /* ------------------------------------------------------------------------------------------------ run */
+/* As many sequences and rows as the rig takes. */
+static size_t plan_measures(const bench *b, measure *all)
+{
+    static const struct {
+        size_t batch;
+        double cpu, gpu; /* targets */
+    } decodes[] = {{1, 0.90, 0.70}, {8, 0.80, 0.0}, {32, 0.60, 0.0}, {128, 0.0, 0.0}};
+    compute_report report;
+    bool gpu = rig_report(&b->rig, &report);
+    size_t n = 0;
+
+    for (size_t i = 0; i < MOE_COUNT(decodes) && decodes[i].batch <= b->rig.max_running; i++) {
+        all[n] = (measure){
+            .batch = decodes[i].batch, .n_prompt = PROMPT_TOKENS, .target = gpu ? decodes[i].gpu : decodes[i].cpu};
+        (void)snprintf(all[n].name, sizeof all[n].name, "decode batch %zu", all[n].batch);
+        n++;
+    }
+    all[n] = (measure){.batch = 1, .n_prompt = b->rig.max_rows, .prefill = true, .target = gpu ? 0.0 : 0.55};
+    (void)snprintf(all[n].name, sizeof all[n].name, "prefill %zu", all[n].n_prompt);
+    return n + 1;
+}
+
+/* What the host does beside the device, on this machine's cores. */
+static moe_status measure_host(bench *b, const measure *all, size_t n, moe_error *err)
+{
+    moe_status status = print_sampling(err);
+
+    if (status == MOE_OK) {
+        status = print_counting(b, all, n, err);
+    }
+    return status == MOE_OK ? print_frames(b, err) : status;
+}
+
 static moe_status measure_all(bench *b, moe_error *err)
 {
-    measure all[N_MEASURES] = {
-        {.name = "decode batch 1", .batch = 1, .n_prompt = PROMPT_TOKENS, .target = 0.90},
-        {.name = "decode batch 8", .batch = 8, .n_prompt = PROMPT_TOKENS, .target = 0.80},
-        {.name = "decode batch 32", .batch = 32, .n_prompt = PROMPT_TOKENS, .target = 0.60},
-        {.name = "prefill 512", .batch = 1, .n_prompt = RIG_MAX_ROWS, .prefill = true, .target = 0.55},
-    };
+    measure all[MAX_MEASURES];
+    size_t n = plan_measures(b, all);
     moe_status status = touch_kv(b, err);
 
     printf("%-16s %8s %8s %8s   %8s %8s %8s %8s   %8s %8s %8s   %9s %6s\n", "", "tokens/s", "tokens/s", "tokens/s",
            "of limit", "of limit", "of limit", "of best", "experts", "GB", "GFLOP", "GB/s", "GFLOP/s");
     printf("%-16s %8s %8s %8s   %8s %8s %8s %8s   %8s %8s %8s   %9s %6s\n", "", "median", "best", "limit", "median",
            "best", "target", "probe", "a layer", "a step", "a step", "mean-best", "probed");
-    for (size_t i = 0; i < N_MEASURES && status == MOE_OK; i++) {
+    for (size_t i = 0; i < n && status == MOE_OK; i++) {
         status = run_measure(b, &all[i], err);
         if (status == MOE_OK) {
             print_measure(b, &all[i]);
         }
     }
     if (status == MOE_OK) {
-        print_parts(all);
+        print_parts(b, all, n);
     }
-    if (status == MOE_OK) {
-        status = print_sampling(err);
-    }
-    if (status == MOE_OK) {
-        status = print_counting(b, all, err);
-    }
-    return status == MOE_OK ? print_frames(b, err) : status;
+    return status == MOE_OK && b->rig.gpu_limits == NULL && b->shape == &olmoe_shape_full ? measure_host(b, all, n, err)
+                                                                                          : status;
 }
 
-static moe_status run(const bench_config *config, size_t n_threads, moe_error *err)
+/* How large the engine's steps are. Where they are small, the KV memory holds what every sequence of a measurement has. */
+static rig_model sizes_of(const bench_config *config, const char *device)
+{
+    rig_model m = {
+        .max_rows = 512, .max_running = 32, .max_context = 1024, .kv_tokens = (size_t)32 * 128, .device = device};
+
+    if (strcmp(config->shape, "tiny") == 0) {
+        m = (rig_model){
+            .max_rows = 128, .max_running = 128, .max_context = 256, .kv_tokens = (size_t)128 * 128, .device = device};
+    } else if (device != NULL) {
+        m = (rig_model){.max_rows = RIG_MAX_ROWS,
+                        .max_running = RIG_MAX_RUNNING,
+                        .max_context = OLMOE_MAX_CONTEXT,
+                        .kv_tokens = (size_t)RIG_MAX_RUNNING * 128,
+                        .device = device};
+    }
+    m.prefill_chunk = m.max_rows;
+    m.device_module = config->device_module;
+    m.isa = compute_isa_of(config->isa);
+    return m;
+}
+
+static moe_status open_rig(bench *b, size_t n_threads, const char *device, uint32_t *n_layers, moe_error *err)
+{
+    rig_model m = sizes_of(&b->config, device);
+    moe_text text;
+    moe_status status = MOE_OK;
+
+    *n_layers = b->config.layers != 0 ? MOE_MIN(b->config.layers, b->shape->n_layers) : b->shape->n_layers;
+    if (b->config.layers == 0 && b->shape == &olmoe_shape_full) {
+        status = rig_layers_that_fit(&m, b->shape, n_layers, err);
+    }
+    if (status == MOE_OK && *n_layers == 0) {
+        status = moe_fail(err, MOE_ERR_NO_MEMORY, "not even one layer fits into free memory");
+    }
+    if (status != MOE_OK) {
+        return status;
+    }
+    moe_text_init(&text, 4096);
+    olmoe_config(b->shape, *n_layers, &text);
+    m.config_json = moe_text_cstr(&text);
+    status = rig_open_model(&b->rig, n_threads, &m, err);
+    moe_text_fini(&text);
+    b->load.engine = b->rig.engine;
+    return status;
+}
+
+static moe_status run(const bench_config *config, const char *device, size_t n_threads, moe_error *err)
 {
     bench *b = calloc(1, sizeof *b);
-    uint32_t n_layers = config->layers != 0 ? config->layers : rig_layers_that_fit();
+    uint32_t n_layers;
     double opened = now_s();
     moe_status status;
 
-    if (b == NULL || n_layers == 0) {
-        free(b);
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "not even one layer fits into free memory");
+    if (b == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "out of memory");
     }
     b->config = *config;
+    b->shape = strcmp(config->shape, "tiny") == 0 ? &olmoe_shape_tiny : &olmoe_shape_full;
     moe_random_seed(&b->random, 5);
-    status = rig_open(&b->rig, n_threads, n_layers, compute_isa_of(config->isa), err);
+    status = open_rig(b, n_threads, device, &n_layers, err);
     if (status == MOE_OK) {
-        b->load.engine = b->rig.engine;
-        printf("\nOLMoE-1B-7B's shape, bf16, %u of %d layers%s, %s, %zu threads; packed in %.1f s\n", n_layers,
-               OLMOE_N_LAYERS, n_layers < OLMOE_N_LAYERS ? " (tokens per second are those of this smaller model)" : "",
+        printf("\n%s, bf16, %u of %u layers%s, %s, %zu threads; packed in %.1f s\n",
+               b->shape == &olmoe_shape_full ? "OLMoE-1B-7B's shape" : "a tiny shape", n_layers, b->shape->n_layers,
+               n_layers < b->shape->n_layers ? " (tokens per second are those of this smaller model)" : "",
                b->rig.device_name, moe_threads_count(b->rig.threads), now_s() - opened);
         status = measure_all(b, err);
         rig_close(&b->rig);
@@ -445,11 +561,22 @@ static moe_status run(const bench_config *config, size_t n_threads, moe_error *e
     return status;
 }
 
+/* NULL: the CPU. */
+static moe_status find_device(const bench_config *config, compute_found *found, const char **device, moe_error *err)
+{
+    moe_status status = compute_find(config->device, config->device_module, found, err);
+
+    *device = status == MOE_OK && strncmp(found->place, "cuda", 4) == 0 ? found->place : NULL;
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     bench_config config;
     const char *args[8];
     size_t n_args = 0;
+    compute_found found;
+    const char *device = NULL;
     moe_options_next next;
     moe_error err;
     moe_status status =
@@ -457,14 +584,17 @@ int main(int argc, char **argv)
 
     compute_thread_init();
     moe_log_set_level(MOE_LOG_WARN);
+    if (status == MOE_OK && next == MOE_OPTIONS_RUN) {
+        status = find_device(&config, &found, &device, &err);
+    }
     if (status == MOE_OK && next == MOE_OPTIONS_RUN && n_args == 0) {
         args[n_args++] = "0"; /* all cores */
-        if (moe_cores_available() > 1) {
+        if (moe_cores_available() > 1 && device == NULL) {
             args[n_args++] = "1";
         }
     }
     for (size_t i = 0; i < n_args && status == MOE_OK; i++) {
-        status = run(&config, (size_t)strtoul(args[i], NULL, 10), &err);
+        status = run(&config, device, (size_t)strtoul(args[i], NULL, 10), &err);
     }
     if (status != MOE_OK) {
         (void)fprintf(stderr, "bench_model: %s\n", err.text);

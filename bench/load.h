@@ -4,7 +4,7 @@
 
 #include "engine/engine.h"
 
-enum { LOAD_MAX = 32 };
+enum { LOAD_MAX = 128 };
 
 typedef struct load {
     engine *engine; /* borrowed */

@@ -1,4 +1,4 @@
-/* olmoe: the shape of OLMoE-1B-7B. */
+/* olmoe: the shape of OLMoE-1B-7B, and a tiny one of the same kind. */
 #ifndef CONCLAVE_BENCH_OLMOE_H
 #define CONCLAVE_BENCH_OLMOE_H
 
@@ -15,9 +15,15 @@ enum {
     OLMOE_MAX_CONTEXT = 4096
 };
 
-/* Its config.json; the text is the caller's. */
-void olmoe_config(uint32_t n_layers, moe_text *out);
+typedef struct olmoe_shape {
+    uint32_t d_model, d_ff, n_heads, n_experts, top_k, vocab_size, n_layers;
+} olmoe_shape;
+extern const olmoe_shape olmoe_shape_full;
+extern const olmoe_shape olmoe_shape_tiny; /* shows that a benchmark works, where a figure of it means nothing */
+
+/* config.json; the text is the caller's. */
+void olmoe_config(const olmoe_shape *s, uint32_t n_layers, moe_text *out);
 /* Of one layer, bf16. */
-size_t olmoe_layer_bytes(void);
+size_t olmoe_layer_bytes(const olmoe_shape *s);
 
 #endif

@@ -33,16 +33,43 @@ static size_t kv_bytes(const model_config *c, size_t n_tokens)
     return compute_kv_page_bytes(&shape) * c->n_layers * (n_tokens / MODEL_KV_PAGE_TOKENS);
 }
 
-uint32_t rig_layers_that_fit(void)
+/* Of the device that m names. */
+static moe_status free_memory(const rig_model *m, size_t *out, moe_error *err)
 {
-    /* Embeddings twice, head, the image's pattern, the probe's memory and the buffers of 512 rows; a
-     * tenth stays free. */
-    const model_config one = {.n_layers = 1, .n_kv_heads = OLMOE_N_HEADS, .head_dim = OLMOE_D_MODEL / OLMOE_N_HEADS};
-    const size_t fixed = (size_t)2500 << 20, available = moe_memory_available() / 10 * 9;
-    size_t layer = olmoe_layer_bytes() + kv_bytes(&one, RIG_KV_TOKENS);
-    size_t n = available > fixed ? (available - fixed) / layer : 0;
+    const compute_device_options small = {
+        .numeric_class = COMPUTE_CLASS_BF16_1, .max_rows = 1, .max_ffn_rows = 1, .max_d_ff = 32, .max_context = 1};
+    compute_report report;
+    compute_device *d;
 
-    return (uint32_t)MOE_MIN(n, (size_t)OLMOE_N_LAYERS);
+    *out = moe_memory_available();
+    if (m->device == NULL) {
+        return MOE_OK;
+    }
+    moe_status status = compute_open(m->device, &small, &d, err);
+    if (status == MOE_OK) {
+        if (d->ops->report != NULL) {
+            d->ops->report(d, &report);
+            *out = report.free_bytes;
+        }
+        compute_close(d);
+    }
+    return status;
+}
+
+moe_status rig_layers_that_fit(const rig_model *m, const olmoe_shape *shape, uint32_t *out, moe_error *err)
+{
+    /* Embeddings twice, head, the image's pattern, the probe's memory and the buffers of a step; a tenth stays free. */
+    const model_config one = {.n_layers = 1, .n_kv_heads = shape->n_heads, .head_dim = shape->d_model / shape->n_heads};
+    const size_t fixed = (size_t)2500 << 20;
+    size_t layer = olmoe_layer_bytes(shape) + kv_bytes(&one, m->kv_tokens), available;
+    moe_status status = free_memory(m, &available, err);
+
+    if (status == MOE_OK) {
+        available = available / 10 * 9;
+        available = available > fixed ? (available - fixed) / layer : 0;
+        *out = (uint32_t)MOE_MIN(available, (size_t)shape->n_layers);
+    }
+    return status;
 }
 
 /* ------------------------------------------------------------------------------------------------ open */
@@ -84,7 +111,7 @@ static moe_status open_device(rig *r, const rig_model *m, moe_error *err)
                                       .max_d_ff = c->d_ff,
                                       .max_context = m->max_context};
     compute_device *inner;
-    moe_status status = compute_open("cpu", &options, &inner, err);
+    moe_status status = compute_open(m->device != NULL ? m->device : "cpu", &options, &inner, err);
 
     if (status != MOE_OK) {
         return status;
@@ -157,16 +184,40 @@ static moe_status open_engine(rig *r, const rig_model *m, moe_error *err)
     return status == MOE_OK ? engine_warm_up(r->engine, err) : status;
 }
 
-moe_status rig_open_model(rig *r, size_t n_threads, const rig_model *m, moe_error *err)
+static moe_status open_probe(rig *r, const rig_model *m, moe_error *err)
 {
-    moe_status status;
+    double bytes_s, flop_s;
 
-    *r = (rig){.probe_memory = moe_pages_alloc(PROBE_BYTES), .isa = m->isa};
+    if (m->device != NULL && strncmp(m->device, "cuda:", 5) == 0) {
+        moe_status status = gpu_limits_open(m->device_module, &r->gpu_limits, err);
+
+        r->gpu = (int)strtol(m->device + 5, NULL, 10);
+        if (status == MOE_OK && !r->gpu_limits(r->gpu, &bytes_s, &flop_s)) {
+            status = moe_fail(err, MOE_ERR_INTERNAL, "the limits of %s cannot be measured", m->device);
+        }
+        return status;
+    }
+    r->probe_memory = moe_pages_alloc(PROBE_BYTES);
     if (r->probe_memory == NULL) {
         return moe_fail(err, MOE_ERR_NO_MEMORY, "probe: out of memory");
     }
     memset(r->probe_memory, 1, PROBE_BYTES);
-    status = moe_threads_open(n_threads, compute_thread_init, &r->threads);
+    return MOE_OK;
+}
+
+moe_status rig_open_model(rig *r, size_t n_threads, const rig_model *m, moe_error *err)
+{
+    moe_status status;
+
+    *r = (rig){.isa = m->isa,
+               .max_rows = m->max_rows,
+               .max_running = m->max_running,
+               .max_context = m->max_context,
+               .kv_tokens = m->kv_tokens};
+    status = open_probe(r, m, err);
+    if (status == MOE_OK) {
+        status = moe_threads_open(n_threads, compute_thread_init, &r->threads);
+    }
     if (status == MOE_OK) {
         status = open_checkpoint(r, m, err);
     }
@@ -183,25 +234,6 @@ moe_status rig_open_model(rig *r, size_t n_threads, const rig_model *m, moe_erro
     if (status != MOE_OK) {
         rig_close(r);
     }
-    return status;
-}
-
-moe_status rig_open(rig *r, size_t n_threads, uint32_t n_layers, compute_isa isa, moe_error *err)
-{
-    rig_model m = {.max_rows = RIG_MAX_ROWS,
-                   .prefill_chunk = RIG_MAX_ROWS,
-                   .max_running = RIG_MAX_RUNNING,
-                   .max_context = RIG_MAX_CONTEXT,
-                   .kv_tokens = RIG_KV_TOKENS,
-                   .isa = isa};
-    moe_text config;
-    moe_status status;
-
-    moe_text_init(&config, 4096);
-    olmoe_config(n_layers, &config);
-    m.config_json = moe_text_cstr(&config);
-    status = rig_open_model(r, n_threads, &m, err);
-    moe_text_fini(&config);
     return status;
 }
 
@@ -223,13 +255,30 @@ void rig_close(rig *r)
 /* ------------------------------------------------------------------------------------------------ limits */
 rig_limits rig_probe(rig *r)
 {
+    rig_limits limits = {0.0, 0.0};
+
+    if (r->gpu_limits != NULL) { /* that it fails, the next step will tell */
+        (void)r->gpu_limits(r->gpu, &limits.bandwidth, &limits.peak);
+        r->gpu_bandwidth = limits.bandwidth;
+        return limits;
+    }
     return (rig_limits){.bandwidth = probe_bandwidth(r->threads, r->probe_memory, PROBE_BYTES),
                         .peak = probe_peak_bf16(r->threads, r->isa)};
 }
 
 double rig_probe_once(rig *r)
 {
-    return PROBE_BYTES / probe_read_seconds(r->threads, r->probe_memory, PROBE_BYTES);
+    return r->gpu_limits != NULL ? r->gpu_bandwidth
+                                 : PROBE_BYTES / probe_read_seconds(r->threads, r->probe_memory, PROBE_BYTES);
+}
+
+bool rig_report(const rig *r, compute_report *out)
+{
+    *out = (compute_report){.memory_bytes = 0};
+    if (r->device->ops->report != NULL) {
+        r->device->ops->report(r->device, out);
+    }
+    return r->device->ops->report != NULL;
 }
 
 rig_limits rig_limits_better(rig_limits a, rig_limits b)
@@ -240,15 +289,15 @@ rig_limits rig_limits_better(rig_limits a, rig_limits b)
 rig_work rig_step_work(const rig *r, size_t n_rows, size_t n_logits, size_t n_positions, size_t n_kv_positions,
                        size_t n_distinct)
 {
-    const double d = OLMOE_D_MODEL, layers = r->config.n_layers;
-    const double row =
-        4.0 * d * d + OLMOE_N_EXPERTS * d + 3.0 * d * OLMOE_D_FF * OLMOE_TOP_K; /* weights met, a layer */
+    const model_config *c = &r->config;
+    const double d = c->d_model, layers = c->n_layers;
+    const double row = 4.0 * d * d + c->n_experts * d + 3.0 * d * c->d_ff * c->gate.k; /* weights met, a layer */
 
     return (rig_work){
         .bytes = (double)model_coordinator_bytes(r->model) + (double)n_distinct * (double)r->expert_bytes +
                  layers * (double)n_kv_positions * 2.0 * d * 2.0,
-        .flop = 2.0 *
-                (layers * ((double)n_rows * row + 2.0 * (double)n_positions * d) + (double)n_logits * d * OLMOE_VOCAB),
+        .flop = 2.0 * (layers * ((double)n_rows * row + 2.0 * (double)n_positions * d) +
+                       (double)n_logits * d * c->vocab_size),
     };
 }
 

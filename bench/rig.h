@@ -1,16 +1,17 @@
 /* rig: an engine over a model with random weights (OLMoE-1B-7B's shape, or any other) with its embedded node, on a
- * device that counts where time goes, and the probes of the machine's limits on the same threads. Everything belongs to
+ * device that counts where time goes, and the probes of its limits: of the machine, on the same threads, or of the GPU. Everything belongs to
  * the calling thread. */
 #ifndef CONCLAVE_BENCH_RIG_H
 #define CONCLAVE_BENCH_RIG_H
 
+#include "bench/gpu_limits.h"
 #include "bench/image.h"
 #include "bench/olmoe.h"
 #include "bench/timed_device.h"
 #include "coordinator/embedded.h"
 #include "engine/engine.h"
 
-enum { RIG_MAX_ROWS = 512, RIG_MAX_RUNNING = 32, RIG_MAX_CONTEXT = 1024, RIG_KV_TOKENS = RIG_MAX_RUNNING * 128 };
+enum { RIG_MAX_ROWS = 2048, RIG_MAX_RUNNING = 128 }; /* at most */
 
 /* Which model, and how large the engine's steps are. */
 typedef struct rig_model {
@@ -20,6 +21,8 @@ typedef struct rig_model {
     uint32_t prefill_chunk, max_running, max_context;
     size_t kv_tokens;
     compute_isa isa;
+    const char *device;        /* a place (compute_find); NULL: the CPU */
+    const char *device_module; /* its file; NULL: the usual one */
 } rig_model;
 
 typedef struct rig {
@@ -37,13 +40,19 @@ typedef struct rig {
     embedded *embedded;
     engine *engine;
     size_t expert_bytes;
-    unsigned char *probe_memory;
+    unsigned char *probe_memory; /* NULL: a GPU, which has */
+    gpu_limits_fn gpu_limits;    /* these */
+    int gpu;
+    double gpu_bandwidth; /* last probed */
+    uint32_t max_rows, max_running, max_context;
+    size_t kv_tokens;
 } rig;
 
-/* How many layers fit into the memory that is free now: image, packed weights, caches and buffers. 0: not even one. */
-uint32_t rig_layers_that_fit(void);
-MOE_NODISCARD moe_status rig_open(rig *r, size_t n_threads, uint32_t n_layers, compute_isa isa, moe_error *err);
-/* Any model; borrows m during the call. rig_step_work below is for OLMoE's shape only. */
+/* How many layers of a shape fit into the memory of m's device that is free now: image, packed weights, caches and buffers. *out 0:
+ * not even one. */
+MOE_NODISCARD moe_status rig_layers_that_fit(const rig_model *m, const olmoe_shape *shape, uint32_t *out,
+                                             moe_error *err);
+/* Any model; borrows m during the call. rig_step_work below is for models of OLMoE's kind only. */
 MOE_NODISCARD moe_status rig_open_model(rig *r, size_t n_threads, const rig_model *m, moe_error *err);
 void rig_close(rig *r);
 /* Bytes of memory that the process holds for the model: weights, caches, buffers; not the image, nor the probe. */
@@ -51,12 +60,15 @@ size_t rig_memory_used(const rig *r);
 
 typedef struct rig_limits {
     double bandwidth; /* bytes per second */
-    double peak;      /* flop per second of bf16 products */
+    double peak;      /* flop per second: of bf16 products, on a GPU of f32 FMAs */
 } rig_limits;
 rig_limits rig_probe(rig *r);
 rig_limits rig_limits_better(rig_limits a, rig_limits b);
-/* Bytes per second of reading the probe's memory once. */
+/* Bytes per second of reading the probe's memory once. A GPU is alone, and a probe would only be in the way: what rig_probe
+ * has found. */
 double rig_probe_once(rig *r);
+/* Whether the device has memory and time of its own, which the report tells. */
+bool rig_report(const rig *r, compute_report *out);
 
 /* What a step must at least read and compute. */
 typedef struct rig_work {

@@ -8,7 +8,7 @@ endforeach()
 
 add_custom_target(benches)
 add_dependencies(benches programs) # bench_pool.py starts them
-foreach(name bench_kernels bench_families bench_model bench_savings bench_transport)
+foreach(name bench_kernels bench_families bench_model bench_savings bench_transport conclave-cuda-limits)
   if(TARGET ${name})
     add_dependencies(benches ${name})
   endif()

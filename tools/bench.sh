@@ -27,6 +27,11 @@ echo "== kernels"
 echo
 echo "== model"
 "$bin/bench_model" ${BENCH_LAYERS:+--layers "$BENCH_LAYERS"} "${threads[@]}"
+if [ -f "$bin/libconclave-cuda.so" ] && nvidia-smi -L > /dev/null 2>&1; then
+    echo
+    echo "== model on the GPU"
+    "$bin/bench_model" --device cuda ${BENCH_LAYERS:+--layers "$BENCH_LAYERS"}
+fi
 # Most machines have AVX2 and no more: what they get, beside the limits of AVX2, wherever this machine's own set is a better one.
 if grep -qw avx512f /proc/cpuinfo; then
     echo

@@ -49,10 +49,10 @@ gpu="$nvcc -std=c++17 -O3 -ftz=true -fmad=false -prec-div=true -prec-sqrt=true -
     esac
     echo "$c $flags -c $f -o $out/compute/$(basename "$f" .c).o"
   done
-  for f in compute/cuda/*.c; do
+  for f in compute/cuda/*.c bench/cuda/limits.c; do
     echo "$c -c $f -o $out/cuda/$(basename "$f" .c).o"
   done
-  for f in compute/cuda/*.cu tests/cuda/probe.cu; do
+  for f in compute/cuda/*.cu bench/cuda/fma.cu; do
     if [ -n "$fake" ]; then
       echo "$gpu -x c++ -c $f -o $out/cuda/$(basename "$f" .cu).cu.o"
     else

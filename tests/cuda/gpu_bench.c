@@ -1,7 +1,7 @@
 /* Speed of the products on a real GPU beside what it can do at most, in one run: the second half of tools/gpu_check.sh. Shapes of
  * OLMoE-1B-7B: 64 experts of 2048 x 1024, 8 a token; its attention's square matrices. */
 #include "compute/module.h"
-#include "tests/cuda/probe.h"
+#include "bench/cuda/limits.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,8 +13,6 @@
 #define N_EXPERTS 64u
 #define TOP_K     8u
 #define MAX_ROWS  256u
-#define COPY      ((size_t)256 << 20)
-#define BLOCKS    2112u /* 16 an SM of an H200 */
 
 const compute_module *conclave_compute_module(void);
 
@@ -34,37 +32,6 @@ static void check(bool ok, const char *what)
     }
 }
 
-typedef struct limits {
-    double bytes_s, flop_s;
-} limits;
-
-/* Best of some: what was reached once can be reached. */
-static limits probe_limits(void)
-{
-    limits l = {0, 0};
-    void *a, *b;
-    cudaStream_t s;
-
-    check(cudaMalloc(&a, COPY) == cudaSuccess && cudaMalloc(&b, COPY) == cudaSuccess &&
-              cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking) == cudaSuccess,
-          "no memory for the probe");
-    for (int i = 0; i < 10; i++) {
-        double t = now();
-
-        (void)cudaMemcpyAsync(b, a, COPY, cudaMemcpyDeviceToDevice, s);
-        check(cudaStreamSynchronize(s) == cudaSuccess, "the copy failed");
-        l.bytes_s = MOE_MAX(l.bytes_s, 2.0 * (double)COPY / (now() - t));
-        t = now();
-        probe_fma(a, BLOCKS, s);
-        check(cudaStreamSynchronize(s) == cudaSuccess, "the FMA probe failed");
-        l.flop_s = MOE_MAX(l.flop_s, probe_fma_flop(BLOCKS) / (now() - t));
-    }
-    (void)cudaFree(a);
-    (void)cudaFree(b);
-    (void)cudaStreamDestroy(s);
-    return l;
-}
-
 typedef struct rig {
     compute_device *d;
     compute_expert *experts[N_EXPERTS];
@@ -72,7 +39,7 @@ typedef struct rig {
     compute_mem *x, *out, *out_f32;
     uint32_t rows[N_EXPERTS][MAX_ROWS];
     compute_group groups[N_EXPERTS];
-    limits l;
+    double bytes_s, flop_s; /* the limits */
 } rig;
 
 static void *random_bf16(size_t n)
@@ -146,7 +113,7 @@ static size_t route(rig *g, size_t n_tokens)
 
 static void print(const rig *g, const char *what, size_t n, double s, double bytes, double flop)
 {
-    double memory = bytes / g->l.bytes_s, fma = flop / g->l.flop_s;
+    double memory = bytes / g->bytes_s, fma = flop / g->flop_s;
 
     printf("| %s | %zu | %.1f | %.0f | %.1f | %.0f %% of %s |\n", what, n, s * 1e6, bytes / s * 1e-9, flop / s * 1e-12,
            100.0 * MOE_MAX(memory, fma) / s, memory > fma ? "copy bandwidth" : "FMA peak");
@@ -159,8 +126,8 @@ int main(void)
     const int rounds = 50;
 
     rig_open(&g);
-    g.l = probe_limits();
-    printf("%s: copies %.0f GB/s, FMA %.1f TFLOP/s\n\n", g.d->name, g.l.bytes_s * 1e-9, g.l.flop_s * 1e-12);
+    check(conclave_gpu_limits(0, &g.bytes_s, &g.flop_s), "the limits cannot be measured");
+    printf("%s: copies %.0f GB/s, FMA %.1f TFLOP/s\n\n", g.d->name, g.bytes_s * 1e-9, g.flop_s * 1e-12);
     printf("| what | tokens | us | GB/s | TFLOP/s | of the limit |\n|---|---|---|---|---|---|\n");
     for (size_t i = 0; i < MOE_COUNT(rows); i++) {
         size_t n = rows[i], n_groups = route(&g, n);

@@ -1,9 +1,13 @@
-/* What a GPU can do at most, for tools/gpu_check.sh: FMAs on registers alone, and copies within its memory. */
+/* FMAs on registers alone: the most that a GPU has of them. */
 #include "compute/cuda/ptx.h"
-#include "tests/cuda/probe.h"
+#include "bench/cuda/fma.h"
 
 #define CHAINS 16
+#ifdef GPU_LIMITS_SMALL
+#define ROUNDS 8
+#else
 #define ROUNDS 4096
+#endif
 
 __global__ void __launch_bounds__(256) fma_kernel(float *out, float a)
 {

@@ -1,5 +1,5 @@
-#ifndef CONCLAVE_TESTS_CUDA_PROBE_H
-#define CONCLAVE_TESTS_CUDA_PROBE_H
+#ifndef CONCLAVE_BENCH_CUDA_FMA_H
+#define CONCLAVE_BENCH_CUDA_FMA_H
 
 #include <cuda_runtime_api.h>
 
