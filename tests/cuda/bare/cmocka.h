@@ -1,5 +1,5 @@
-/* What the compute tests use of cmocka, for a machine that has nothing but compilers: tools/gpu_check.sh builds them with
- * it. A failure ends its test and is counted. */
+/* What the tests of tools/gpu_check.sh use of cmocka, for a machine that has nothing but compilers. A failure ends its
+ * test and is counted. */
 #ifndef CONCLAVE_TESTS_CUDA_BARE_CMOCKA_H
 #define CONCLAVE_TESTS_CUDA_BARE_CMOCKA_H
 
@@ -13,7 +13,8 @@ struct CMUnitTest {
     void (*run)(void **state);
 };
 
-static jmp_buf bare_failed;
+/* One for all files of a program. */
+__attribute__((weak)) jmp_buf bare_failed;
 
 #define fail_msg(...)                                                                                                  \
     (printf("%s:%d: ", __FILE__, __LINE__), printf(__VA_ARGS__), printf("\n"), fflush(stdout), longjmp(bare_failed, 1))
@@ -23,6 +24,8 @@ static jmp_buf bare_failed;
 #define assert_int_equal(a, b)                                                                                         \
     ((long long)(a) == (long long)(b) ? (void)0                                                                        \
                                       : fail_msg("%s is %lld, %s is %lld", #a, (long long)(a), #b, (long long)(b)))
+#define assert_memory_equal(a, b, n) assert_true(memcmp(a, b, n) == 0)
+#define assert_string_equal(a, b)    assert_true(strcmp(a, b) == 0)
 #define assert_float_equal(a, b, by) assert_true(fabs((double)(a) - (double)(b)) <= (double)(by))
 
 #define cmocka_unit_test(f)                                                                                            \
