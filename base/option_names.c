@@ -20,6 +20,7 @@ static const char *const names[] = {
     "chat_template",
     "cluster",
     "config",
+    "cuda_graphs",
     "default_max_tokens",
     "device",
     "device_module",

@@ -241,6 +241,7 @@ typedef struct compute_device_options {
     size_t max_context;     /* positions an attention row may see: scratch for scores */
     size_t max_routed_rows; /* sum of n_rows of one matmul_routed call; 0 where there is none */
     bool full_scan;         /* stick_attention looks at every key: slower, equal bits */
+    bool no_graphs;         /* a GPU is given every op by itself, no stretch as one: equal bits */
 } compute_device_options;
 
 /* Makers of device ops ask which optional ones there are by name, never who it is. */

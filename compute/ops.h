@@ -83,6 +83,16 @@ COMPUTE_OP(HOST, void, step_close, (compute_device *d, compute_step *s), (d, s))
 COMPUTE_OP(HOST, void, step_begin,
            (compute_device *d, compute_step *s, const compute_row *rows, size_t n), (d, s, rows, n))
 
+/* -- stretches: a part of a step whose ops are the same, with the same arguments, whenever step, part and number of rows are
+ * the same; none of them is given host arrays, and no other op comes between. A device may queue it as one:
+ *
+ *   if (!stretch_begin(d, s, part)) { do { ops } while (!stretch_end(d)); }
+ *
+ * begin: true: it has been queued, its ops are left out. end: false: they are wanted once more, as nothing has been queued.
+ * NULL: the device has no use for it. */
+COMPUTE_OP(OPTIONAL_ASKED, bool, stretch_begin, (compute_device *d, compute_step *s, uint32_t part), (d, s, part))
+COMPUTE_OP(OPTIONAL_ASKED, bool, stretch_end, (compute_device *d), (d))
+
 /* -- ops */
 /* out f32 [n, width] = row ids[i] of table, widened. table [.., width] of table_dtype, row-major. */
 COMPUTE_OP(QUEUED, void, embed,

@@ -151,7 +151,8 @@ static moe_status open_device(coordinator *c, moe_error *err)
                                       .max_routed_rows = (size_t)c->config.max_batch_tokens * m->att_gate.k,
                                       .max_d_ff = m->d_ff,
                                       .max_context = c->max_context,
-                                      .full_scan = c->config.no_early_exit};
+                                      .full_scan = c->config.no_early_exit,
+                                      .no_graphs = strcmp(c->config.cuda_graphs, "off") == 0};
 
     return compute_open(c->place, &options, &c->device, err);
 }

@@ -106,6 +106,15 @@ static const moe_option options[] = {
      .kind = MOE_OPT_BOOL,
      .offset = FIELD(no_early_exit),
      .help = "stick-breaking attention reads every key; slower, the same bits"},
+    {.name = "cuda_graphs",
+     .kind = MOE_OPT_CHOICE,
+     .offset = FIELD(cuda_graphs),
+     .fallback = "on",
+     .choices = on_off,
+     .value = "on|off",
+     .help =
+         "on: in steps of few rows a GPU is given the attention half of a layer as one graph; off: op by op. The same "
+         "bits"},
     {.name = "max_context",
      .kind = MOE_OPT_U32,
      .offset = FIELD(max_context),

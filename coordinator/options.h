@@ -12,7 +12,7 @@ typedef struct coordinator_config {
     char *model, *model_name, *listen, *advertise, *http, *health, *admin_listen;
     uint32_t max_batch_tokens, prefill_chunk, max_context, max_running, max_queue, default_max_tokens, micro_batches;
     size_t kv_memory; /* 0: what fits */
-    char *metrics_experts, *tls_cert, *tls_key, *tls_ca, *token_file, *admin_token_file, *chat_template;
+    char *metrics_experts, *tls_cert, *tls_key, *tls_ca, *token_file, *admin_token_file, *chat_template, *cuda_graphs;
     bool insecure, no_prefix_cache, no_early_exit, no_reflection;
     uint32_t keep_unused_ms, drain_delay_ms, drain_timeout_ms, step_timeout_ms, dispatch_timeout_ms, replication,
         min_nodes;

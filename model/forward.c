@@ -170,18 +170,38 @@ void model_batch_fail(model_batch *b, size_t row, const router_set_layer *set, u
     }
 }
 
+/* Attention and the norm behind it. Without attention experts these are the same ops whenever there are as many rows: all that
+ * differs stands in the step. */
+static moe_status attend(model_batch *b, uint32_t layer)
+{
+    compute_device *d = b->m->device;
+    bool stretch = b->m->config.n_att_experts == 0 && d->ops->stretch_begin != NULL;
+
+    if (stretch && d->ops->stretch_begin(d, b->step, layer)) {
+        return MOE_OK;
+    }
+    do {
+        moe_status status = model_attend(b, layer);
+
+        if (status != MOE_OK) {
+            return status;
+        }
+        model_batch_norm(b, &b->m->layers[layer].post_norm);
+    } while (stretch && !d->ops->stretch_end(d));
+    return MOE_OK;
+}
+
 moe_status model_batch_route(model_batch *b, uint32_t layer)
 {
     compute_device *d = b->m->device;
     moe_status status;
 
     if (!b->routing) {
-        status = model_attend(b, layer);
+        status = attend(b, layer);
         b->layer = layer;
         if (status != MOE_OK) {
             return status;
         }
-        model_batch_norm(b, &b->m->layers[layer].post_norm);
         b->arrives = model_gate_begin(b, layer);
     }
     status = d->ops->reached(d, b->arrives);

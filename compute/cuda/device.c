@@ -75,7 +75,8 @@ static moe_status step_open(compute_device *device, size_t max_rows, size_t page
     }
     *s = (compute_step){.max_rows = max_rows, .page_tokens = page_tokens, .max_pages = max_rows * per_row};
     s->on_device = cuda_memory_alloc(d, (2 * max_rows + s->max_pages) * sizeof(uint32_t));
-    if (s->on_device == NULL) {
+    if (s->on_device == NULL || cuda_graphs_open(s) != MOE_OK) {
+        cuda_memory_free(s->on_device);
         free(s);
         return MOE_ERR_NO_MEMORY;
     }
@@ -85,8 +86,8 @@ static moe_status step_open(compute_device *device, size_t max_rows, size_t page
 
 static void step_close(compute_device *d, compute_step *s)
 {
-    (void)d;
     if (s != NULL) {
+        cuda_graphs_close(cuda_of(d), s);
         cuda_memory_free(s->on_device);
         free(s);
     }
@@ -579,6 +580,8 @@ static const compute_ops ops = {
     .step_open = step_open,
     .step_close = step_close,
     .step_begin = step_begin,
+    .stretch_begin = cuda_op_stretch_begin,
+    .stretch_end = cuda_op_stretch_end,
     .embed = embed,
     .to_class = to_class,
     .matmul = matmul,

@@ -16,6 +16,16 @@
 #define CUDA_PIECES      4
 #define CUDA_PIECE_BYTES ((size_t)1 << 20)
 
+/* Stretches of steps with so few rows become graphs, of so many parts (layers). Chosen, not measured: with 16 rows of top-8 a layer of OLMoE-1B-7B reads nearly all of its
+ * experts, 0.8 GB, beside which a dozen launches are nothing. A graph takes some tens of kilobytes. */
+#define CUDA_GRAPH_ROWS  16u
+#define CUDA_GRAPH_PARTS 128u
+
+typedef struct cuda_graph {
+    cudaGraphExec_t graph; /* owned; NULL: not recorded */
+    bool seen;
+} cuda_graph;
+
 /* A ticket's events. What the stream is given between two tickets is a burst: it has been idle before, or goes on. */
 typedef struct cuda_mark {
     cudaEvent_t began, computed; /* the burst, on stream */
@@ -29,10 +39,13 @@ typedef struct cuda_device {
     compute_device_options options;
     int index;
     char place[COMPUTE_MAX_PLACE], name[128];
-    cudaStream_t stream; /* computes. Events say what it waits for of the others, and they of it */
-    cudaStream_t copies; /* pieces on their way to the host */
-    cudaStream_t up;     /* host arrays on their way to the twin */
-    moe_status failed;   /* the first failure; every later answer is it */
+    cudaStream_t stream;       /* computes. Events say what it waits for of the others, and they of it */
+    cudaStream_t copies;       /* pieces on their way to the host */
+    cudaStream_t up;           /* host arrays on their way to the twin */
+    cudaStream_t recorder;     /* takes what is queued while a stretch becomes a graph */
+    cuda_graph *recorded;      /* that is what happens, and where it goes; NULL: no */
+    cudaError_t record_failed; /* the first failure meanwhile */
+    moe_status failed;         /* the first failure; every later answer is it */
 
     unsigned char *staging, *twin; /* [CUDA_SEGMENTS][segment_bytes], pinned and device */
     size_t segment_bytes, segment, used;
@@ -54,6 +67,7 @@ typedef struct cuda_device {
 struct compute_step {
     size_t max_rows, max_pages, page_tokens, n;
     uint32_t *on_device; /* positions, starts of page tables, page tables */
+    cuda_graph *graphs;  /* owned [CUDA_GRAPH_PARTS][CUDA_GRAPH_ROWS]: of 1 row and more */
 };
 
 struct compute_matrix {
@@ -76,9 +90,9 @@ void *cuda_host_memory_alloc(size_t bytes);
 void cuda_host_memory_free(void *p);
 bool cuda_is_pinned(const void *p, size_t bytes);
 uint64_t cuda_memory_used(int index);
-/* The stream, for what is queued now: a burst begins if none has. */
+/* The stream, for what is queued now: a burst begins if none has. Or the recorder. */
 cudaStream_t cuda_queue(cuda_device *d);
-/* Keeps the first failure. */
+/* Keeps the first failure; while something is recorded, as the recording's. */
 void cuda_note(cuda_device *d, cudaError_t e);
 /* Room in the ring for an op's host arrays, to be written and sent at once: to the twin, *device_out, or anywhere. NULL: the device has failed. */
 void *cuda_stage(cuda_device *d, size_t bytes, void **device_out);
@@ -104,6 +118,12 @@ compute_ticket cuda_op_frame_out(compute_device *d, compute_mem *frame, const vo
 moe_status cuda_op_reached(compute_device *d, compute_ticket t);
 moe_status cuda_op_wait(compute_device *d, compute_ticket t);
 moe_status cuda_op_sync(compute_device *d);
+
+/* graph.c */
+MOE_NODISCARD moe_status cuda_graphs_open(compute_step *s);
+void cuda_graphs_close(cuda_device *d, compute_step *s);
+bool cuda_op_stretch_begin(compute_device *d, compute_step *s, uint32_t part);
+bool cuda_op_stretch_end(compute_device *d);
 
 /* weights.c */
 moe_status cuda_op_matrix_open(compute_device *d, const compute_weight *w, compute_layout layout, compute_matrix **out);

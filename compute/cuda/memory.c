@@ -154,6 +154,10 @@ void cuda_note(cuda_device *d, cudaError_t e)
     if (e == cudaSuccess || d->failed != MOE_OK) {
         return;
     }
+    if (d->recorded != NULL) {
+        d->record_failed = d->record_failed == cudaSuccess ? e : d->record_failed;
+        return;
+    }
     d->failed = e == cudaErrorMemoryAllocation ? MOE_ERR_NO_MEMORY : MOE_ERR_INTERNAL;
     moe_log(MOE_LOG_ERROR, "device %s has failed: %s", d->place, cudaGetErrorString(e));
 }
@@ -167,6 +171,9 @@ cudaStream_t cuda_queue(cuda_device *d)
 {
     cuda_mark *m = mark_of(d, d->ticket + 1);
 
+    if (d->recorded != NULL) {
+        return d->recorder;
+    }
     if (!m->burst) {
         m->burst = true;
         cuda_note(d, cudaEventRecord(m->began, d->stream));
@@ -295,6 +302,7 @@ void *cuda_stage(cuda_device *d, size_t bytes, void **device_out)
 {
     size_t at, want = moe_round_up(MOE_MAX(bytes, 1), 256);
 
+    MOE_ASSERT(d->recorded == NULL); /* where it is staged would be recorded */
     if (d->failed == MOE_OK && want > d->segment_bytes) {
         cuda_note(d, cudaStreamSynchronize(d->stream));
         segments_close(d);
@@ -389,6 +397,7 @@ moe_status cuda_staging_open(cuda_device *d)
 {
     if (cudaStreamCreateWithFlags(&d->copies, cudaStreamNonBlocking) != cudaSuccess ||
         cudaStreamCreateWithFlags(&d->up, cudaStreamNonBlocking) != cudaSuccess ||
+        cudaStreamCreateWithFlags(&d->recorder, cudaStreamNonBlocking) != cudaSuccess ||
         !events_open(&d->arrived, 1, cudaEventDisableTiming) ||
         !events_open(d->segment_free, CUDA_SEGMENTS, cudaEventDisableTiming) ||
         !events_open(d->piece_free, CUDA_PIECES, cudaEventDisableTiming) || !marks_open(d)) {
@@ -416,6 +425,9 @@ void cuda_staging_close(cuda_device *d)
     }
     if (d->up != NULL) {
         (void)cudaStreamDestroy(d->up);
+    }
+    if (d->recorder != NULL) {
+        (void)cudaStreamDestroy(d->recorder);
     }
 }
 

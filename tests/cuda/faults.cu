@@ -127,6 +127,28 @@ struct gpu {
     float *in, *out, *host; /* in: [2][N], 0 to N - 1 and zeroes; host: pinned */
 };
 
+/* A kernel by way of a graph: of another one's argument, or with an event that belongs beside it. */
+static void run_graph(const gpu &g, const char *name, bool right)
+{
+    cudaGraph_t graph;
+    cudaGraphExec_t made;
+    cudaEvent_t event;
+
+    (void)cudaEventCreateWithFlags(&event, 0);
+    (void)cudaStreamBeginCapture(g.stream, cudaStreamCaptureModeThreadLocal);
+    CUDA_LAUNCH(mirror_kernel, 1, N, 0, g.stream, right || strcmp(name, "graph argument") != 0 ? g.out : g.in, true);
+    if (!right && strcmp(name, "graph event") == 0) {
+        (void)cudaEventRecord(event, g.stream);
+    }
+    (void)cudaStreamEndCapture(g.stream, &graph);
+    (void)cudaGraphInstantiate(&made, graph, 0);
+    (void)cudaGraphDestroy(graph);
+    (void)cudaGraphLaunch(made, g.stream);
+    (void)cudaStreamSynchronize(g.stream);
+    (void)cudaGraphExecDestroy(made);
+    (void)cudaEventDestroy(event);
+}
+
 static void run(const gpu &g, const char *what)
 {
     bool right = strncmp(what, "right ", 6) == 0;
@@ -159,6 +181,8 @@ static void run(const gpu &g, const char *what)
             CUDA_ALLOW_SHARED(shared_limit_kernel, 100u << 10);
         }
         CUDA_LAUNCH(shared_limit_kernel, 1, N, 100u << 10, g.stream, g.out);
+    } else if (strcmp(name, "graph argument") == 0 || strcmp(name, "graph event") == 0) {
+        run_graph(g, name, right);
     } else if (strcmp(name, "host pointer") == 0) {
         CUDA_LAUNCH(mirror_kernel, 1, N, 0, g.stream, right ? g.out : g.host, true);
     } else if (strcmp(name, "threads") == 0) {

@@ -6,9 +6,10 @@
 
 #define N_SEEDS 40
 
-static compute_device *open_device(const fake_config *config)
+static compute_device *open_with(const fake_config *config, bool no_graphs)
 {
-    const compute_device_options o = {.numeric_class = COMPUTE_CLASS_F32_1,
+    const compute_device_options o = {.no_graphs = no_graphs,
+                                      .numeric_class = COMPUTE_CLASS_F32_1,
                                       .max_rows = 64,
                                       .max_ffn_rows = 64,
                                       .max_d_ff = 64,
@@ -20,6 +21,11 @@ static compute_device *open_device(const fake_config *config)
     fake_configure(config);
     assert_ok(conclave_compute_module()->open(0, &o, &d, &err), err);
     return d;
+}
+
+static compute_device *open_device(const fake_config *config)
+{
+    return open_with(config, false);
 }
 
 /* Seed 0: everything as late as may be. */
@@ -277,6 +283,103 @@ static void what_goes_up_is_what_it_was(void **state)
     free(host);
 }
 
+/* ------------------------------------------------------------------------------------------------ stretches */
+enum { HEADS = 2, DIM = 4, MOST_ROWS = 18, STEPS = 12, PARTS = 2 };
+
+/* Steps whose rows and positions differ, each with two parts. What an op would do that is not the part's own: other threads get memory meanwhile. */
+static void run_steps(compute_device *d, float out[STEPS][MOST_ROWS * HEADS * DIM])
+{
+    static const size_t rows[STEPS] = {2, 3, 2, 2, 17, 3, 2, 3, 17, 3, 16, 2};
+    const float seven[] = {7.0f, 7.0f, 7.0f};
+    float *values = any_values(5, (size_t)64 * DIM, false);
+    const size_t bytes = (size_t)MOST_ROWS * HEADS * DIM * sizeof(float);
+    compute_mem *table = d->ops->alloc(d, (size_t)64 * DIM * sizeof(float)), *x = d->ops->alloc(d, bytes), *others[64];
+    compute_row places[MOST_ROWS];
+    compute_step *step;
+    size_t n_others = 0;
+    bool is_seven[64] = {false};
+
+    assert_int_equal(d->ops->step_open(d, MOST_ROWS, 16, &step), MOE_OK);
+    d->ops->upload(d, table, values, (size_t)64 * DIM * sizeof(float));
+    for (size_t s = 0; s < STEPS; s++) {
+        for (size_t i = 0; i < rows[s]; i++) {
+            places[i] = (compute_row){.position = (uint32_t)(i * 5 + s * 3) % 64};
+        }
+        d->ops->step_begin(d, step, places, rows[s]);
+        d->ops->upload(d, x, values, bytes);
+        for (uint32_t part = 0; part < PARTS; part++) {
+            if (d->ops->stretch_begin(d, step, part)) {
+                continue;
+            }
+            do {
+                d->ops->rope(d, x, table, HEADS, DIM, step);
+                others[n_others] = d->ops->alloc(d, sizeof seven);
+                assert_non_null(others[n_others++]);
+                if (part == 1) {
+                    d->ops->add(d, x, x, rows[s] * HEADS * DIM);
+                }
+            } while (!d->ops->stretch_end(d));
+            d->ops->upload(d, others[n_others - 1], seven, sizeof seven);
+            is_seven[n_others - 1] = true;
+        }
+        assert_int_equal(d->ops->download(d, out[s], x, bytes), MOE_OK);
+    }
+    for (size_t i = 0; i < n_others; i++) { /* not zeroed by a later step */
+        float got[3] = {0};
+
+        assert_int_equal(d->ops->download(d, got, others[i], sizeof got), MOE_OK);
+        assert_memory_equal(got, is_seven[i] ? seven : (float[3]){0}, sizeof got);
+        d->ops->free(d, others[i]);
+    }
+    d->ops->step_close(d, step);
+    d->ops->free(d, table);
+    d->ops->free(d, x);
+    free(values);
+}
+
+static void stretches_queued_as_one_are_their_ops(void **state)
+{
+    static float want[STEPS][MOST_ROWS * HEADS * DIM], got[STEPS][MOST_ROWS * HEADS * DIM];
+
+    (void)state;
+    for (uint64_t seed = 0; seed < 8; seed++) {
+        fake_config config = some_order(seed);
+        compute_device *d = open_with(&config, true);
+        uint64_t graphs = counted().graphs;
+
+        run_steps(d, want);
+        assert_int_equal(counted().graphs, graphs);
+        compute_close(d);
+        d = open_device(&config);
+        run_steps(d, got);
+        assert_memory_equal(got, want, sizeof want);
+        /* Of 2 rows the second to fifth time, of 3 the second to fourth; not of 16, which came once, and of 17. */
+        assert_int_equal(counted().graphs - graphs, PARTS * (4 + 3));
+        assert_int_equal(counted().graphs_held, 0);
+        compute_close(d);
+    }
+}
+
+/* Whatever of it fails while it is recorded: the ops are queued by themselves. */
+static void a_stretch_that_cannot_be_recorded_is_its_ops(void **state)
+{
+    static float want[STEPS][MOST_ROWS * HEADS * DIM], got[STEPS][MOST_ROWS * HEADS * DIM];
+    fake_config config = some_order(1);
+    compute_device *d = open_with(&config, true);
+
+    (void)state;
+    run_steps(d, want);
+    compute_close(d);
+    d = open_device(&config);
+    fake_fail(FAKE_GRAPH, 1);
+    uint64_t graphs = counted().graphs;
+    run_steps(d, got);
+    assert_memory_equal(got, want, sizeof want);
+    assert_int_equal(counted().graphs, graphs);
+    fake_fail(FAKE_GRAPH, 0);
+    compute_close(d);
+}
+
 /* ------------------------------------------------------------------------------------------------ times */
 static compute_report report_of(compute_device *d)
 {
@@ -474,6 +577,8 @@ int main(void)
                                        cmocka_unit_test(rows_come_in_while_other_rows_are_computed),
                                        cmocka_unit_test(a_row_larger_than_the_ring_comes_in_whole),
                                        cmocka_unit_test(frames_on_the_gpu_are_those_of_the_host),
+                                       cmocka_unit_test(stretches_queued_as_one_are_their_ops),
+                                       cmocka_unit_test(a_stretch_that_cannot_be_recorded_is_its_ops),
                                        cmocka_unit_test(what_goes_up_is_what_it_was)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

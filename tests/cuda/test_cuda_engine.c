@@ -10,9 +10,19 @@
 #include <stdlib.h>
 
 #define N_PROMPT 30
-#define N_ANSWER 3
+#define N_ANSWER 4
 
-/* The fake lives in the module, which the fixture has opened. Seed 0: as late as may be. */
+/* The fake lives in the module, which the fixture has opened. */
+static void *find_in_module(const char *name)
+{
+    void *module = dlopen(getenv("MOE_TEST_MODULE"), RTLD_NOW | RTLD_NOLOAD), *object;
+
+    assert_non_null(module);
+    assert_non_null(object = dlsym(module, name));
+    return object;
+}
+
+/* Seed 0: as late as may be. */
 static void set_order(uint64_t seed)
 {
     const fake_config config = {.order = FAKE_ASCENDING,
@@ -20,15 +30,24 @@ static void set_order(uint64_t seed)
                                 .streams = seed == 0 ? FAKE_LATE : FAKE_BY_SEED,
                                 .seed = seed,
                                 .n_devices = 1};
-    void *module = dlopen(getenv("MOE_TEST_MODULE"), RTLD_NOW | RTLD_NOLOAD);
     union {
         void *object;
         void (*configure)(const fake_config *config);
-    } symbol;
+    } symbol = {.object = find_in_module("fake_configure")};
 
-    assert_non_null(module);
-    assert_non_null(symbol.object = dlsym(module, "fake_configure"));
     symbol.configure(&config);
+}
+
+static uint64_t graphs_launched(void)
+{
+    union {
+        void *object;
+        void (*read)(fake_counts *out);
+    } symbol = {.object = find_in_module("fake_read_counts")};
+    fake_counts c;
+
+    symbol.read(&c);
+    return c.graphs;
 }
 
 static void run(const char *folder, compute_isa isa, uint32_t chunk, uint32_t micro_batches, answer *out)
@@ -74,8 +93,11 @@ static void check(const char *kind)
         assert_int_equal(want.n, N_ANSWER);
         run(folder.path, COMPUTE_ISA_AUTO, 512, 1, &got);
         assert_answers_equal(&want, &got);
+        uint64_t graphs = graphs_launched();
         run(folder.path, COMPUTE_ISA_AUTO, 7, 2, &got);
         assert_answers_equal(&want, &got);
+        /* attention experts take host arrays in the middle of what would be one */
+        assert_int_equal(graphs_launched() > graphs, strstr(kind, "moduleformer") == NULL);
         test_folder_close(&folder);
     }
 }

@@ -86,6 +86,8 @@ static const struct {
     {"streams", NULL, false},
     {"overtaken copy", NULL, false},
     {"sync", NULL, false},
+    {"graph argument", NULL, false},
+    {"graph event", "on a stream that is captured", false},
 };
 
 #if defined(__SANITIZE_THREAD__)

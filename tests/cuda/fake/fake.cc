@@ -958,8 +958,17 @@ struct queued_op {
     bool kernel;
 };
 
+struct CUgraph_st {
+    std::vector<queued_op> ops;
+};
+
+struct CUgraphExec_st {
+    std::vector<queued_op> ops;
+};
+
 struct CUstream_st {
     std::deque<queued_op> queue;
+    cudaGraph_t captured = nullptr; /* owned; what is queued goes there */
     uint64_t done = 0, queued = 0;
 };
 
@@ -993,10 +1002,18 @@ bool kernel_waits(uint64_t turn)
     return false;
 }
 
-void stream_push(cudaStream_t s, std::function<void()> op, bool kernel = false)
+void check_stream(cudaStream_t s)
 {
     if (std::find(streams.begin(), streams.end(), s) == streams.end()) {
         refuse("%p is no stream", static_cast<void *>(s));
+    }
+}
+
+void stream_push(cudaStream_t s, std::function<void()> op, bool kernel = false)
+{
+    check_stream(s);
+    if (s->captured != nullptr) {
+        refuse("an event or a wait on a stream that is captured");
     }
     s->queue.push_back({std::move(op), turns++, kernel});
     s->queued++;
@@ -1012,6 +1029,11 @@ void stream_push(cudaStream_t s, std::function<void()> op, bool kernel = false)
 /* Something that may fail. */
 void stream_work(cudaStream_t s, std::function<void()> op, bool kernel = false)
 {
+    check_stream(s);
+    if (s->captured != nullptr) {
+        s->captured->ops.push_back({std::move(op), 0, kernel});
+        return;
+    }
     bool bad = fails(FAKE_WORK);
 
     stream_push(s, [=] {
@@ -1269,10 +1291,80 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
     return cudaSuccess;
 }
 
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mode)
+{
+    std::lock_guard<std::recursive_mutex> g(fake::lock);
+
+    (void)mode;
+    check_stream(s);
+    FAKE_UNLESS_BROKEN();
+    if (s->captured != nullptr) {
+        return fake::fail(cudaErrorInvalidValue);
+    }
+    s->captured = new CUgraph_st;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *out)
+{
+    std::lock_guard<std::recursive_mutex> g(fake::lock);
+
+    *out = s->captured;
+    s->captured = nullptr;
+    return *out != nullptr ? cudaSuccess : fake::fail(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags)
+{
+    std::lock_guard<std::recursive_mutex> g(fake::lock);
+
+    (void)flags;
+    FAKE_UNLESS_BROKEN();
+    if (fails(FAKE_ALLOCATION) || fails(FAKE_GRAPH)) {
+        return fake::fail(cudaErrorMemoryAllocation);
+    }
+    *out = new CUgraphExec_st{graph->ops};
+    counts.graphs_held++;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t s)
+{
+    std::lock_guard<std::recursive_mutex> g(fake::lock);
+
+    FAKE_UNLESS_BROKEN();
+    if (fails(FAKE_LAUNCH)) {
+        return fake::fail(cudaErrorInvalidConfiguration);
+    }
+    counts.graphs++;
+    for (const queued_op &q : graph->ops) {
+        stream_work(s, q.op, q.kernel);
+    }
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph)
+{
+    std::lock_guard<std::recursive_mutex> g(fake::lock);
+
+    counts.graphs_held--;
+    delete graph;
+    return cudaSuccess;
+}
+
 cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
     std::lock_guard<std::recursive_mutex> g(fake::lock);
 
+    if (s->captured != nullptr) {
+        refuse("a host waits for a stream that is captured");
+    }
     counts.host_waits += s->done < s->queued;
     stream_run(s, s->queued);
     FAKE_UNLESS_BROKEN();

@@ -10,6 +10,8 @@
  *   copies     Asynchronous copies into shared memory complete at once, by seed, or as late as they may; until somebody waits for them their
  *              target is poisoned and filled with 0xff.
  *   streams    What is queued runs at once, by seed, or when it is waited for; the target of a copy to the host is 0xff until then.
+ *   graphs     A stream that is captured keeps kernels and copies, with their arguments as they are then, and runs none; events and waits on it are refused. A graph
+ *              that is launched queues all of them again.
  *   time       Events have the time of a clock that only the device moves: by kernels, their blocks, and copied bytes. It is the same in every run.
  *   failures   Asked for, the n-th allocation, launch, or whatever else was queued fails; after the last kind every call says so.
  *   limits     1024 threads, 48 KB of shared memory (227 KB where the kernel asked), grids, alignment.
@@ -43,6 +45,7 @@ void fake_configure(const fake_config *config);
 typedef enum {
     FAKE_ALLOCATION, /* of the device's memory, or pinned: there is none */
     FAKE_LAUNCH,     /* is refused */
+    FAKE_GRAPH,      /* cannot be made of what was captured */
     FAKE_WORK /* a kernel, a copy or a setting of memory, when it runs: it and all that comes later is not done */
 } fake_failure;
 void fake_fail(fake_failure what, uint64_t nth);
@@ -53,6 +56,7 @@ uint64_t fake_clock_ns(void);
 typedef struct fake_counts {
     uint64_t kernels, blocks, copies, late_copies; /* late: copies that were pending when nothing else could run */
     uint64_t host_waits;                           /* synchronisations that found something queued */
+    uint64_t graphs, graphs_held;                  /* launched; not destroyed */
     uint64_t early_uploads;                        /* copies from the host that overtook a kernel queued before them */
     size_t device_bytes, pinned_bytes;             /* held */
 } fake_counts;
