@@ -12,14 +12,13 @@
 #define N_PROMPT 30
 #define N_ANSWER 4
 
-/* The fake lives in the module, which the fixture has opened. */
+/* The fake lives in the module, which the fixture has opened. NULL: it is one for a real GPU (tools/gpu_check.sh). */
 static void *find_in_module(const char *name)
 {
-    void *module = dlopen(getenv("MOE_TEST_MODULE"), RTLD_NOW | RTLD_NOLOAD), *object;
+    void *module = dlopen(getenv("MOE_TEST_MODULE"), RTLD_NOW | RTLD_NOLOAD);
 
     assert_non_null(module);
-    assert_non_null(object = dlsym(module, name));
-    return object;
+    return dlsym(module, name);
 }
 
 /* Seed 0: as late as may be. */
@@ -35,18 +34,23 @@ static void set_order(uint64_t seed)
         void (*configure)(const fake_config *config);
     } symbol = {.object = find_in_module("fake_configure")};
 
-    symbol.configure(&config);
+    if (symbol.object != NULL) {
+        symbol.configure(&config);
+    }
 }
 
+/* UINT64_MAX: nobody counts them. */
 static uint64_t graphs_launched(void)
 {
     union {
         void *object;
         void (*read)(fake_counts *out);
     } symbol = {.object = find_in_module("fake_read_counts")};
-    fake_counts c;
+    fake_counts c = {.graphs = UINT64_MAX};
 
-    symbol.read(&c);
+    if (symbol.object != NULL) {
+        symbol.read(&c);
+    }
     return c.graphs;
 }
 
@@ -97,7 +101,9 @@ static void check(const char *kind)
         run(folder.path, COMPUTE_ISA_AUTO, 7, 2, &got);
         assert_answers_equal(&want, &got);
         /* attention experts take host arrays in the middle of what would be one */
-        assert_int_equal(graphs_launched() > graphs, strstr(kind, "moduleformer") == NULL);
+        if (graphs != UINT64_MAX) {
+            assert_int_equal(graphs_launched() > graphs, strstr(kind, "moduleformer") == NULL);
+        }
         test_folder_close(&folder);
     }
 }
