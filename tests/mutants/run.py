@@ -17,6 +17,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -110,12 +111,13 @@ def build(tree, tests, jobs):
 def run_test(tree, test, limit_s=None):
     """How the test failed, or None."""
     *settings, target = test.split()
-    env = os.environ | {"UCX_MEM_EVENTS": "n"} | dict(s.split("=", 1) for s in settings)
-    try:
-        done = subprocess.run([tree / "build/release/bin" / target], cwd=tree, env=env, timeout=limit_s, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace")
-    except subprocess.TimeoutExpired:
-        return "does not end"
+    with tempfile.TemporaryDirectory() as folder:  # a test that is killed leaves its own there
+        env = os.environ | {"UCX_MEM_EVENTS": "n", "TMPDIR": folder} | dict(s.split("=", 1) for s in settings)
+        try:
+            done = subprocess.run([tree / "build/release/bin" / target], cwd=tree, env=env, timeout=limit_s, text=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace")
+        except subprocess.TimeoutExpired:
+            return "does not end"
     if done.returncode == 0:
         return None
     failed = re.search(r"^\[  FAILED  \] (?:\S+: )?([a-z]\w+)", done.stdout, re.M)

@@ -1,9 +1,11 @@
 """What run.py takes for an entry that applies: one that plants nothing would be found by nobody, and one that does not build by
 everybody."""
+import os
 import pathlib
 import sys
 import tempfile
 import unittest
+from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import run  # noqa: E402
@@ -45,6 +47,15 @@ class Table(unittest.TestCase):
         self.assertIsNone(bug.check(self.root))
         self.assertEqual(bug.tests, ["SEED=1 test_plan", "test_more"])
         self.assertEqual(bug.plant("int one = 1;\n    int two;\n"), "int one = 2;\n    int two;\n    int three;\n")
+
+    def test_a_test_that_is_killed_leaves_nothing_behind(self):
+        left = self.root / "tmp"
+        left.mkdir()
+        self.put("build/release/bin/test_plan", "#!/bin/sh\nmktemp -d >/dev/null\nexec sleep 60\n")
+        (self.root / "build/release/bin/test_plan").chmod(0o755)
+        with mock.patch.dict(os.environ, TMPDIR=str(left)), mock.patch.object(tempfile, "tempdir", str(left)):
+            self.assertEqual(run.run_test(self.root, "test_plan", 0.5), "does not end")
+        self.assertEqual(list(left.iterdir()), [])
 
     def test_what_has_changed_is_noticed(self):
         self.put("router/plan.c", "int one = 1;\n")
