@@ -35,7 +35,7 @@ test: packages-test packages-cluster   ## everything: unit, simulator, integrati
 
 sim: packages-test       ## whole clusters, the exchange, and moves of experts, on a virtual clock: SEEDS (100000) of each; a failing seed is named
 	@tools/configure.sh release && cmake --build --preset release -j $(JOBS) --target sim_exchange sim_cluster sim_changes sim_moves
-	@seeds=0..$$(($${SEEDS:-100000} - 1)); for s in sim_exchange sim_cluster sim_changes sim_moves; do echo "$$s: seeds $$seeds"; CONCLAVE_SIM_SEED=$$seeds build/release/bin/$$s || exit 1; done
+	@seeds=0..$$(($${SEEDS:-100000} - 1)); for s in sim_exchange sim_cluster sim_changes sim_moves; do echo "$$s: seeds $$seeds"; SIM_SEED=$$seeds build/release/bin/$$s || exit 1; done
 
 mutants: packages-test packages-cluster   ## plants known bugs, one at a time, and says which test finds each (NAMES="older-list-believed ...")
 	@/usr/bin/python3 -B tests/mutants/run.py --jobs $(JOBS) $(NAMES)
@@ -56,9 +56,9 @@ coverage: packages-fuzz  ## line coverage of the parsers by the fuzz corpora
 	@tools/configure.sh coverage && cmake --build --preset coverage -j $(JOBS) --target fuzzers
 	@tools/fuzz_coverage.sh build/coverage/bin
 
-check-peers: packages-peers packages-cluster  ## models against Python's `transformers` (MODEL=DIR for one of yours), tokenizers against SentencePiece and `tokenizers` (CONCLAVE_TOKENIZERS=DIR for real files too), chat templates against `jinja2` (CONCLAVE_TEMPLATES=DIR)
+check-peers: packages-peers packages-cluster  ## models against Python's `transformers` (MODEL=DIR for one of yours), tokenizers against SentencePiece and `tokenizers` (TOKENIZERS=DIR for real files too), chat templates against `jinja2` (TEMPLATES=DIR)
 	@tools/configure.sh release && cmake --build --preset release -j $(JOBS) --target programs tokenizer_probe template_probe
-	@MODEL="$(MODEL)" tools/check_peers.sh build/release/bin
+	@MODEL="$(MODEL)" TOKENIZERS="$(TOKENIZERS)" TEMPLATES="$(TEMPLATES)" tools/check_peers.sh build/release/bin
 
 image: build packages-image   ## an OCI archive, conclave.tar: the three programs FROM scratch, the same bytes every time (IMAGE=NAME:TAG, OUT=FILE, RDMA=1)
 	@RDMA=$(RDMA) tools/image.sh bin $(or $(OUT),conclave.tar) $(IMAGE)

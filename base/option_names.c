@@ -130,9 +130,6 @@ static const char *const names[] = {
     "zone",
 };
 
-/* Of our tests and tools, not of a program. */
-static const char *const others[] = {"oracle_dirs", "sim_seed", "templates", "tokenizers"};
-
 static bool is_among(const char *const *list, size_t n, const char *name)
 {
     for (size_t i = 0; i < n; i++) {
@@ -163,8 +160,7 @@ static bool is_of_a_service(const char *name)
 
 bool option_name_known(const char *name)
 {
-    return is_among(names, MOE_COUNT(names), name) || is_among(others, MOE_COUNT(others), name) ||
-           is_of_a_service(name);
+    return is_among(names, MOE_COUNT(names), name) || is_of_a_service(name);
 }
 
 void option_names_offer(moe_guess *g)

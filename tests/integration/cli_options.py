@@ -55,6 +55,16 @@ class Variables(unittest.TestCase):
             shown = [line.split()[0] for line in run([*argv, "--help"]).stdout.splitlines() if line.startswith("  --")]
             self.assertEqual(sorted(shown), sorted(set(shown)), argv)
 
+    def test_variables_of_tests_and_tools_have_names_of_their_own(self):
+        """A program that they start would refuse a CONCLAVE_* variable that is no option."""
+        read = re.compile(r'''(?:getenv\(|environ\.get\(|environ\[)["']CONCLAVE_(\w+)|\$[{(]?CONCLAVE_(\w+)''')
+        for folder in ("tests", "tools", "bench", "train", "examples", "clients"):
+            for parent, _, files in os.walk(os.path.join(SOURCE_DIR, folder)):
+                for path in (os.path.join(parent, name) for name in files if name.endswith((".c", ".py", ".sh"))):
+                    with open(path, encoding="utf-8") as file:
+                        found = {a or b for a, b in read.findall(file.read())}
+                    self.assertLessEqual({name.lower() for name in found}, set(known_names()), path)
+
     def test_every_program_tolerates_the_variables_of_the_others(self):
         all_names = set().union(*self.options)
         for argv, own in zip(self.programs, self.options):

@@ -21,7 +21,7 @@ int sim_name_seed(void **state)
 {
     (void)state;
     if (sim_seed != UINT64_MAX) {
-        print_message("failed with CONCLAVE_SIM_SEED=%llu\n", (unsigned long long)sim_seed);
+        print_message("failed with SIM_SEED=%llu\n", (unsigned long long)sim_seed);
     }
     return 0;
 }
@@ -34,7 +34,7 @@ static void on_abort(int signal)
 
 bool sim_run_seeds(uint64_t last, void (*run_seed)(void))
 {
-    const char *wanted = getenv("CONCLAVE_SIM_SEED");
+    const char *wanted = getenv("SIM_SEED");
     uint64_t first = 0;
 
     (void)signal(SIGABRT, on_abort);

@@ -1,4 +1,4 @@
-/* The seeds of a simulation. CONCLAVE_SIM_SEED=SEED or FIRST..LAST runs those alone; one that fails is named. */
+/* The seeds of a simulation. SIM_SEED=SEED or FIRST..LAST runs those alone; one that fails is named. */
 #ifndef CONCLAVE_TESTS_SIM_SEEDS_H
 #define CONCLAVE_TESTS_SIM_SEEDS_H
 

@@ -6,7 +6,7 @@
  * or without all of the pack, with or without the pruned expert. Checked at last: all coordinators serve the catalogue's default, no
  * change is pending, and whoever asked was told what the log says.
  *
- * CONCLAVE_SIM_SEED=SEED or FIRST..LAST runs those seeds alone. */
+ * SIM_SEED=SEED or FIRST..LAST runs those seeds alone. */
 #include "tests/sim/cluster_world.h"
 
 #include <stdlib.h>
@@ -734,6 +734,6 @@ int main(void)
         cmocka_unit_test_teardown(changes_are_done_or_undone_and_never_half, sim_name_seed),
     };
 
-    moe_log_set_level(getenv("CONCLAVE_SIM_LOG") == NULL ? MOE_LOG_ERROR : MOE_LOG_DEBUG);
+    moe_log_set_level(getenv("SIM_LOG") == NULL ? MOE_LOG_ERROR : MOE_LOG_DEBUG);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

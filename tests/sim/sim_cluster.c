@@ -6,7 +6,7 @@
  * the documents allow. Checked at last: when the trouble is over everybody is answered within a bound of virtual time, and
  * nothing is held any more.
  *
- * CONCLAVE_SIM_SEED=SEED or FIRST..LAST runs those seeds alone. */
+ * SIM_SEED=SEED or FIRST..LAST runs those seeds alone. */
 #include "tests/sim/cluster_world.h"
 
 #include <stdlib.h>
@@ -592,6 +592,6 @@ int main(void)
         cmocka_unit_test_teardown(streams_go_on_whatever_dies, sim_name_seed),
     };
 
-    moe_log_set_level(getenv("CONCLAVE_SIM_LOG") == NULL ? MOE_LOG_ERROR : MOE_LOG_DEBUG);
+    moe_log_set_level(getenv("SIM_LOG") == NULL ? MOE_LOG_ERROR : MOE_LOG_DEBUG);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,7 +3,7 @@
  * every event: a result is written once, while its job runs, with the bits of the expert run directly (world.c).
  * Checked at the end: every job finished, nothing leaked, every kind of trouble really happened.
  *
- * CONCLAVE_SIM_SEED=SEED or FIRST..LAST runs those seeds alone. */
+ * SIM_SEED=SEED or FIRST..LAST runs those seeds alone. */
 #include "tests/sim/seeds.h"
 #include "tests/sim/world.h"
 

@@ -282,6 +282,6 @@ int main(void)
         cmocka_unit_test(a_silent_name_server_stops_nobody_who_is_connected),
     };
 
-    moe_log_set_level(getenv("CONCLAVE_SIM_LOG") == NULL ? MOE_LOG_ERROR : MOE_LOG_DEBUG);
+    moe_log_set_level(getenv("SIM_LOG") == NULL ? MOE_LOG_ERROR : MOE_LOG_DEBUG);
     return cmocka_run_group_tests(tests, prepare, clean_up);
 }

@@ -2,7 +2,7 @@
  * a node drops what it gave away by the rule of docs/wire.md, from what its connections tell alone. Checked: every job
  * finishes with the bits of the experts, and no row ever comes to a node that has dropped its expert.
  *
- * CONCLAVE_SIM_SEED=SEED or FIRST..LAST runs those seeds alone. */
+ * SIM_SEED=SEED or FIRST..LAST runs those seeds alone. */
 #include "tests/sim/seeds.h"
 #include "tests/sim/world.h"
 

@@ -329,7 +329,7 @@ class Served(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.programs = os.environ.get("CONCLAVE_BIN", os.path.join(ROOT, "bin"))
+        cls.programs = os.environ.get("PROGRAMS", os.path.join(ROOT, "bin"))
         cls.program = program = os.path.join(cls.programs, "conclave-coordinator")
         if not os.path.exists(program):
             raise unittest.SkipTest(f"no {program}")

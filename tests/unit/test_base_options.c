@@ -296,8 +296,7 @@ static void variables_of_other_programs_are_left_alone(void **state)
     run r;
 
     (void)state;
-    assert_ok(start(&r, NO_WORDS, WORDS("CONCLAVE_KV_MEMORY=x", "CONCLAVE_TOP_P=x", "CONCLAVE_SIM_SEED=x", "SEED=x")),
-              r.err);
+    assert_ok(start(&r, NO_WORDS, WORDS("CONCLAVE_KV_MEMORY=x", "CONCLAVE_TOP_P=x", "SIM_SEED=x", "SEED=x")), r.err);
     assert_int_equal(r.c.seed, 0);
     finish(&r);
 }

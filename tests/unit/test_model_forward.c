@@ -1,5 +1,5 @@
 /* tokens -> logits against the oracle's vectors: log-probabilities within 1e-4, experts and greedy tokens equal.
- * Further checkpoints made by the same recipe (tests/vectors/README.md) can be named in CONCLAVE_ORACLE_DIRS, separated
+ * Further checkpoints made by the same recipe (tests/vectors/README.md) can be named in ORACLE_DIRS, separated
  * by colons. */
 #include <math.h>
 #include <stdlib.h>
@@ -123,7 +123,7 @@ static void for_each_vector(void (*check)(const char *dir, void *ctx), void *ctx
 {
     static const char *const committed[] = {"tests/vectors/olmoe-gqa", "tests/vectors/olmoe-norm-clip",
                                             "tests/vectors/olmoe-tied"};
-    const char *more = getenv("CONCLAVE_ORACLE_DIRS");
+    const char *more = getenv("ORACLE_DIRS");
 
     for (size_t i = 0; i < MOE_COUNT(committed); i++) {
         check(committed[i], ctx);

@@ -1,4 +1,4 @@
-/* Whole tokenizer files: our own small one, and the published ones in the folder that CONCLAVE_TOKENIZERS names
+/* Whole tokenizer files: our own small one, and the published ones in the folder that TOKENIZERS names
  * (olmo-a.json, olmo-b.json, codegen.json), skipped by name where they are absent. */
 #include "tests/unit/test_tokenizer_support.h"
 
@@ -24,14 +24,14 @@ static tokenizer *open_path(const char *path, size_t vocab_size)
 
 static tokenizer *open_published(const char *name, size_t vocab_size)
 {
-    const char *folder = getenv("CONCLAVE_TOKENIZERS");
+    const char *folder = getenv("TOKENIZERS");
     char path[1024];
     FILE *f;
 
     snprintf(path, sizeof path, "%s/%s", folder ? folder : "", name);
     f = folder ? fopen(path, "rb") : NULL;
     if (!f) {
-        print_message("skipped: %s\n", folder ? path : "CONCLAVE_TOKENIZERS is not set");
+        print_message("skipped: %s\n", folder ? path : "TOKENIZERS is not set");
         skip();
     }
     fclose(f);
@@ -121,7 +121,7 @@ static void codegen_has_runs_of_spaces_and_tabs(void **state)
 static void a_user_cannot_type_the_end_of_text(const char *name, const char *typed)
 {
     const tokenizer_specials specials = {.bos_id = 50279, .eos_id = 50279};
-    const char *folder = getenv("CONCLAVE_TOKENIZERS");
+    const char *folder = getenv("TOKENIZERS");
     const tokenizer_message message = said(TOKENIZER_ROLE_USER, typed);
     char path[1024], *json;
     size_t n, n_ids = 0;
