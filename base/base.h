@@ -192,7 +192,6 @@ MOE_NODISCARD moe_status moe_options_parse(const moe_program *program, void *con
                                            const char **args, size_t max_args, size_t *n_args_out,
                                            moe_options_next *next_out, moe_error *err);
 void moe_options_fini(const moe_program *program, void *config);
-void moe_options_help(const moe_program *program, FILE *out);
 /* The first line of a program's log: its name, version and command. Secrets are never in argv: options name files. */
 void moe_options_log_start(const moe_program *program, int argc, char **argv);
 /* The option as the user gave it, for a refusal that comes later: "--seed 5 (command line)", "CONCLAVE_SEED=5
@@ -222,6 +221,8 @@ void moe_guess_offer(moe_guess *g, const char *candidate);
 
 /* Flushes standard output. Errors: MOE_ERR_IO with the system's reason, "standard output: No space left on device". */
 MOE_NODISCARD moe_status moe_output_flush(moe_error *err);
+/* The same of text, all of it: the reason is that of the first write that failed, however long the text is. */
+MOE_NODISCARD moe_status moe_output_write(const char *text, size_t n, moe_error *err);
 
 /* ------------------------------------------------------------------------------------------------ address
  * HOST:PORT as people write it, the only parser of it. Nothing is resolved. */
@@ -469,6 +470,10 @@ void moe_text_json_string(moe_text *t, const char *bytes, size_t n);
  * The whole regular file, read into malloc'ed memory with a NUL after the last byte. */
 MOE_NODISCARD moe_status moe_file_read(const char *path, size_t max_bytes, char **data_out, size_t *bytes_out,
                                        moe_error *err);
+/* One that `what`, an option, names: a refusal begins with it, and is MOE_ERR_INVALID_ARG also where there is no such file or
+ * it may not be read: whatever is wrong with it, trying again will not help. */
+MOE_NODISCARD moe_status moe_file_read_named(const char *what, const char *path, size_t max_bytes, char **data_out,
+                                             size_t *bytes_out, moe_error *err);
 
 /* Git LFS leaves a few lines of text in place of a large file that was not fetched. moe_file_read refuses such a file. */
 bool moe_file_is_lfs_pointer(const void *bytes, size_t n);

@@ -159,6 +159,17 @@ bool moe_file_stamp_equal(const moe_file_stamp *a, const moe_file_stamp *b)
     return a->inode == b->inode && a->size == b->size && a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
 }
 
+moe_status moe_file_read_named(const char *what, const char *path, size_t max_bytes, char **data_out, size_t *bytes_out,
+                               moe_error *err)
+{
+    moe_error reason = {""};
+    moe_status status = moe_file_read(path, max_bytes, data_out, bytes_out, &reason);
+
+    return status == MOE_OK ? MOE_OK
+                            : moe_fail(err, status == MOE_ERR_NO_MEMORY ? status : MOE_ERR_INVALID_ARG, "%s %.300s",
+                                       what, reason.text);
+}
+
 /* errno tells the reason only right after the write that failed: a caller passes the status on at once. */
 moe_status moe_output_flush(moe_error *err)
 {
@@ -166,4 +177,12 @@ moe_status moe_output_flush(moe_error *err)
         return moe_fail(err, MOE_ERR_IO, "standard output: %s", strerror(errno));
     }
     return ferror(stdout) != 0 ? moe_fail(err, MOE_ERR_IO, "standard output: a write failed") : MOE_OK;
+}
+
+moe_status moe_output_write(const char *text, size_t n, moe_error *err)
+{
+    if (fwrite(text, 1, n, stdout) != n) {
+        return moe_fail(err, MOE_ERR_IO, "standard output: %s", strerror(errno));
+    }
+    return moe_output_flush(err);
 }

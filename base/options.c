@@ -360,7 +360,7 @@ static moe_status apply_defaults(parse *p)
 
 /* ------------------------------------------------------------------------------------------------ output */
 
-void moe_options_help(const moe_program *program, FILE *out)
+static void write_help(const moe_program *program, FILE *out)
 {
     (void)fprintf(out, "usage: %s [OPTION]...%s%s\n%s\n\n", program->name, program->arguments != NULL ? " " : "",
                   program->arguments != NULL ? program->arguments : "", program->summary);
@@ -375,6 +375,22 @@ void moe_options_help(const moe_program *program, FILE *out)
              "file as \"some_name\". The command line beats the environment, which beats the file.\n"
              "Exit code: 0 success; 2 the command line or the configuration is refused; 1 any other failure. "
              "docs/cli.md has the others.\n");
+}
+
+static moe_status print_help(parse *p)
+{
+    char *text = NULL;
+    size_t n = 0;
+    FILE *out = open_memstream(&text, &n);
+
+    if (out == NULL) {
+        return moe_fail(p->err, MOE_ERR_NO_MEMORY, "--help: out of memory");
+    }
+    write_help(p->program, out);
+    moe_status status = fclose(out) == 0 ? moe_output_write(text, n, p->err)
+                                         : moe_fail(p->err, MOE_ERR_NO_MEMORY, "--help: out of memory");
+    free(text);
+    return status;
 }
 
 static moe_status print_config(parse *p)
@@ -401,8 +417,7 @@ static moe_status print_config(parse *p)
     moe_text_printf(&text, "\n  }\n}\n");
     status = text.failed ? moe_fail(p->err, MOE_ERR_NO_MEMORY, "--print-config: out of memory") : MOE_OK;
     if (status == MOE_OK) {
-        (void)fputs(text.data, stdout);
-        status = moe_output_flush(p->err);
+        status = moe_output_write(text.data, text.size, p->err);
     }
     moe_text_fini(&text);
     return status;
@@ -427,8 +442,7 @@ static moe_status apply_all(parse *p, int argc, char **argv, char **env, const c
 
     *next_out = MOE_OPTIONS_EXIT_OK;
     if (status == MOE_OK && p->builtin.help) {
-        moe_options_help(p->program, stdout);
-        return moe_output_flush(p->err);
+        return print_help(p);
     }
     if (status == MOE_OK && p->builtin.version) {
         (void)printf("%s %s\n", p->program->name, MOE_VERSION);

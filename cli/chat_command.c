@@ -9,21 +9,31 @@ typedef struct command {
 
 static moe_status run_help(cli_chat *c, const char *value, moe_error *err);
 
+static void say_it_begins_again(const cli_chat *c)
+{
+    if (c->is_terminal) {
+        fprintf(stderr, "The conversation begins again.\n");
+    }
+}
+
 static moe_status run_reset(cli_chat *c, const char *value, moe_error *err)
 {
     (void)value;
     (void)err;
     cli_chat_keep(c, c->n_first);
-    if (c->is_terminal) {
-        fprintf(stderr, "The conversation begins again.\n");
-    }
+    say_it_begins_again(c);
     return MOE_OK;
 }
 
 static moe_status run_system(cli_chat *c, const char *value, moe_error *err)
 {
     if (*value != '\0') {
-        return cli_chat_begin(c, value, err);
+        moe_status status = cli_chat_begin(c, value, err);
+
+        if (status == MOE_OK) {
+            say_it_begins_again(c);
+        }
+        return status;
     }
     if (c->n_first == 0) {
         fprintf(stderr, "no system message\n");
@@ -101,8 +111,9 @@ static moe_status unknown(const char *name, size_t n, moe_error *err)
     for (size_t i = 0; i < MOE_COUNT(commands); i++) {
         moe_guess_offer(&guess, commands[i].name);
     }
-    return moe_fail(err, MOE_ERR_INVALID_ARG, "/%.*s: no such command; %s%s", (int)MOE_MIN(n, (size_t)64), name,
-                    guess.best != NULL ? "did you mean /" : "/help lists them", guess.best != NULL ? guess.best : "");
+    return moe_fail(err, MOE_ERR_INVALID_ARG, "/%.*s: no such command; %s%s%s", (int)MOE_MIN(n, (size_t)64), name,
+                    guess.best != NULL ? "did you mean /" : "/help lists them", guess.best != NULL ? guess.best : "",
+                    guess.best != NULL ? "?" : "");
 }
 
 moe_status cli_chat_command(cli_chat *c, const char *line, bool *known_out, moe_error *err)

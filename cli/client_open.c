@@ -19,22 +19,12 @@ static bool is_set(const char *text)
     return text != NULL && *text != '\0';
 }
 
-/* A file of the configuration: whatever is wrong with it, trying again will not help. */
 static moe_status read_text(const char *flag, const char *path, size_t max_bytes, char **out, moe_error *err)
 {
-    moe_error reason;
     size_t n;
-    moe_status status;
 
     *out = NULL;
-    if (!is_set(path)) {
-        return MOE_OK;
-    }
-    status = moe_file_read(path, max_bytes, out, &n, &reason);
-    if (status != MOE_OK) {
-        return moe_fail(err, status == MOE_ERR_NO_MEMORY ? status : MOE_ERR_INVALID_ARG, "%s %s", flag, reason.text);
-    }
-    return MOE_OK;
+    return is_set(path) ? moe_file_read_named(flag, path, max_bytes, out, &n, err) : MOE_OK;
 }
 
 static moe_status read_pem(const char *flag, const char *path, char **out, moe_error *err)

@@ -47,6 +47,9 @@ moe_status cli_detokenize_run(cli_run *run, moe_error *err)
     if (status != MOE_OK) {
         return status;
     }
+    if (run->n_args == 0 && cli_run_value(run, "tokens") == NULL) {
+        status = moe_fail(err, MOE_ERR_INVALID_ARG, "give token ids, or --tokens");
+    }
     for (size_t i = 0; i < run->n_args && status == MOE_OK; i++) {
         status = cli_message_set_list(request, "ids", run->args[i], err);
     }

@@ -379,6 +379,7 @@ class Tokens(Case):
         self.ok("detokenize", "--tokens", "3,1,2", "--skip-special")
         self.assertEqual(self.server.requests, [v1("DetokenizeRequest", ids=[3, 1, 2]),
                                                 v1("DetokenizeRequest", ids=[3, 1, 2], skip_special=True)])
+        self.fails(2, "give token ids, or --tokens", "detokenize")
 
 
 class Chat(Case):
@@ -411,7 +412,7 @@ class Chat(Case):
         self.assertEqual([c[-1][1] for c in self.conversations()], ["/etc/passwd: what is it?", " /reset"])
 
     def test_a_misspelt_command_is_no_message(self):
-        self.fails(2, "/rest: no such command; did you mean /reset", "chat", stdin="/rest\nOne?\n")
+        self.fails(2, "/rest: no such command; did you mean /reset?", "chat", stdin="/rest\nOne?\n")
         self.assertEqual(self.server.requests, [])
 
     def test_a_nul_byte_is_refused(self):
@@ -999,7 +1000,7 @@ class ChatAtATerminal(Case):
         typist.type(b"/system Be brief.\r")
         typist.expect(b"> ")
         typist.type(b"/resett\r")
-        typist.expect(b"/resett: no such command; did you mean /reset")
+        typist.expect(b"/resett: no such command; did you mean /reset?")
         typist.type(b"Three?\r")
         typist.expect(b"Yes.")
         typist.type(b"/quit\r")
@@ -1038,7 +1039,7 @@ class Help(Case):
             self.assertIn(text, done.stderr)
 
     def test_a_full_device_is_told_by_everything_that_prints(self):
-        for args in (["--help"], ["help", "chat"], ["version"], ["model", "--help"], ["model", "--print-config"]):
+        for args in (["--help"], ["help", "chat"], ["help", "generate"], ["version"], ["model", "--help"], ["model", "--print-config"]):
             with open("/dev/full", "w") as full:
                 done = subprocess.run([CONCLAVE, *args], stdout=full, stderr=subprocess.PIPE, encoding="utf-8", timeout=WAIT_S)
             self.assertEqual(done.returncode, 1, args)
