@@ -76,6 +76,13 @@ moe_status checkpoint_missing(int dir_fd, const char *what, moe_error *err)
                     kinds[kind].advice);
 }
 
+/* The weights may be there: then what is missing is all that is said. */
+static bool has_weights(int dir_fd)
+{
+    return faccessat(dir_fd, "model.safetensors", F_OK, 0) == 0 ||
+           faccessat(dir_fd, "model.safetensors.index.json", F_OK, 0) == 0;
+}
+
 moe_status checkpoint_explain(const char *dir, const char *what, moe_error *err)
 {
     int fd = open(dir, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
@@ -85,7 +92,9 @@ moe_status checkpoint_explain(const char *dir, const char *what, moe_error *err)
     if (fd < 0) {
         return moe_fail(err, MOE_ERR_NOT_FOUND, "%.200s: %s", dir, strerror(errno));
     }
-    status = checkpoint_missing(fd, what, &reason);
+    status = has_weights(fd)
+                 ? moe_fail(&reason, MOE_ERR_NOT_FOUND, "%s beside the weights: was all of it fetched?", what)
+                 : checkpoint_missing(fd, what, &reason);
     (void)close(fd);
     return moe_fail(err, status, "%.120s: %s", dir, reason.text);
 }

@@ -374,8 +374,8 @@ moe_status model_config_rope(const moe_json *json, model_config *c, moe_error *e
         const scaling *s = i == 0 ? &older : &newer;
 
         if (s->keys != NULL) {
-            status = refuse_others(s, err);
-            status = status == MOE_OK ? parse_type(s, json, c, err) : status;
+            status = parse_type(s, json, c, err);
+            status = status == MOE_OK ? refuse_others(s, err) : status;
         }
     }
     return status;

@@ -168,7 +168,7 @@ static moe_status resolve(resolver *r, model_role role, uint32_t layer, bool sto
         model_format_name(from.pattern, layer, first + i, name);
         tensor = take(r, name);
         if (tensor == NULL) {
-            return moe_fail(r->err, MOE_ERR_NOT_FOUND, "tensor %s: missing", name);
+            return moe_fail(r->err, MOE_ERR_INVALID_ARG, "tensor %s: missing", name);
         }
         status = check_tensor(r, tensor, role, &whole);
         if (status == MOE_OK) {

@@ -202,6 +202,9 @@ moe_status tokenizer_encode(tokenizer *t, const char *text, size_t bytes, bool a
         *n_ids_out = e.n_ids;
     }
     encoding_fini(&e);
+    if (status == MOE_ERR_BUSY && e.n_read == 0) { /* known before the first token */
+        return moe_fail(err, MOE_ERR_INVALID_ARG, "text: %zu bytes make more than %zu tokens", bytes, max_ids);
+    }
     if (status == MOE_ERR_BUSY) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "text: more than %zu tokens; of %zu bytes %zu were encoded", max_ids,
                         bytes, MOE_MIN(e.n_read, bytes));

@@ -147,7 +147,7 @@ def write_weights(out_dir, tensors, n_shards, seed, dtype):
     total = sum(count(t.shape) for t in tensors) * BYTES[dtype]
     free = shutil.disk_usage(out_dir).free
     if total > free:
-        sys.exit(f"the weights need {total / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+        sys.exit(f"the weights need {total / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free")
     progress = Progress(total)
     if n_shards == 1:
         write_safetensors(os.path.join(out_dir, "model.safetensors"), tensors, seed, dtype, progress)

@@ -18,8 +18,8 @@ bool standing_is_met(const standing *s, moe_error *why)
         (void)moe_fail(why, MOE_ERR_UNAVAILABLE, "none of the %zu coordinators is connected any more", n);
     } else {
         (void)moe_fail(why, MOE_ERR_UNAVAILABLE,
-                       "no coordinator has connected to %s, though %zu are registered: wrong --advertise?", s->address,
-                       n);
+                       "no coordinator has connected to %s, though %zu %s registered: wrong --advertise?", s->address,
+                       n, n == 1 ? "is" : "are");
     }
     return false;
 }

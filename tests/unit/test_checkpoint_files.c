@@ -192,6 +192,9 @@ static void what_stands_in_place_of_a_config_is_explained_too(void **state)
     put("m.gguf", "x");
     assert_int_equal(checkpoint_explain(dir.path, "no config.json", &err), MOE_ERR_NOT_FOUND);
     assert_contains(err.text, ": no config.json, but m.gguf (of llama.cpp): Conclave does not read it");
+    put("model.safetensors", "x");
+    assert_int_equal(checkpoint_explain(dir.path, "no config.json", &err), MOE_ERR_NOT_FOUND);
+    assert_contains(err.text, ": no config.json beside the weights: was all of it fetched?");
     assert_int_equal(checkpoint_explain("/nowhere", "no config.json", &err), MOE_ERR_NOT_FOUND);
     assert_contains(err.text, "/nowhere: No such file");
 }

@@ -65,7 +65,7 @@ static void an_address_that_nobody_connects_to_is_named(void **state_)
     (void)state_;
     s.n_hellos = 0;
     s.n_connected = 0;
-    assert_not_met(&s, "no coordinator has connected to host:7, though 1 are registered: wrong --advertise?");
+    assert_not_met(&s, "no coordinator has connected to host:7, though 1 is registered: wrong --advertise?");
 }
 
 static void a_wrong_secret_is_named(void **state_)

@@ -198,6 +198,8 @@ static const struct refusal {
     {"rope_scaling", "{\"type\": \"linear\", \"factor\": 1e6}", "rope_scaling.factor: 1e+06 times 4096 positions"},
     {"rope_scaling", "{\"type\": 7}", "rope_scaling.type: must be a string"},
     {"rope_scaling", "{\"type\": \"longrope\"}", "rope_scaling.rope_type: \"longrope\" is not supported, only"},
+    {"rope_scaling", "{\"type\": \"longrope\", \"short_factor\": [1], \"long_factor\": [1]}",
+     "rope_scaling.rope_type: \"longrope\" is not supported, only"},
     {"rope_scaling", "{\"type\": \"default\", \"mrope_section\": [1]}", "rope_scaling.mrope_section: not supported"},
     {"rope_scaling", "{\"type\": \"dynamic\"}", "rope_scaling.factor: missing"},
     {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 0}", "rope_scaling.factor: 0 must be within"},

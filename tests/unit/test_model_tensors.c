@@ -350,7 +350,7 @@ static void a_missing_tensor_is_named(void **state)
         char says[160];
 
         snprintf(says, sizeof says, "tensor %s: missing", names[i]);
-        assert_refused(&(variation){.leave_out = names[i]}, MOE_ERR_NOT_FOUND, says);
+        assert_refused(&(variation){.leave_out = names[i]}, MOE_ERR_INVALID_ARG, says);
     }
 }
 
@@ -358,7 +358,7 @@ static void a_missing_fused_half_is_named(void **state)
 {
     (void)state;
     assert_refused(&(variation){.fused = {true, false}, .leave_out = "model.layers.0.mlp.experts.down_proj"},
-                   MOE_ERR_NOT_FOUND, "tensor model.layers.0.mlp.experts.down_proj: missing");
+                   MOE_ERR_INVALID_ARG, "tensor model.layers.0.mlp.experts.down_proj: missing");
 }
 
 static void an_unexpected_tensor_is_named(void **state)
@@ -414,7 +414,7 @@ static void a_layer_of_both_layouts_is_refused(void **state)
 static void a_plain_layer_with_one_fused_tensor_is_refused(void **state)
 {
     (void)state;
-    assert_refused(&(variation){.add = "model.layers.0.mlp.experts.down_proj"}, MOE_ERR_NOT_FOUND,
+    assert_refused(&(variation){.add = "model.layers.0.mlp.experts.down_proj"}, MOE_ERR_INVALID_ARG,
                    "tensor model.layers.0.mlp.experts.gate_up_proj: missing");
 }
 
