@@ -8,6 +8,7 @@ static void warn_without_cluster(const coordinator_config *o)
         const char *name;
         bool given;
     } all[] = {{"--transport", strcmp(o->member.transport, "auto") != 0},
+               {"--rdma-network", o->member.rdma_network != NULL},
                {"--advertise", o->advertise != NULL},
                {"--replication", o->replication != 0},
                {"--min-nodes", o->min_nodes != 0},

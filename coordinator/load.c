@@ -33,9 +33,10 @@ static moe_status choose_chat_template(coordinator *c, moe_error *err)
     if (strchr(chosen, '/') == NULL && tokenizer_chat_select(c->tokenizer, chosen, NULL) == MOE_OK) {
         return MOE_OK;
     }
-    status = moe_file_read(chosen, TEMPLATE_MAX_SOURCE, &source, &n, &reason);
+    status = moe_file_read_named("--chat-template: neither tulu nor olmo2 nor a file:", chosen, TEMPLATE_MAX_SOURCE,
+                                 &source, &n, err);
     if (status != MOE_OK) {
-        return moe_fail(err, status, "--chat-template: neither tulu nor olmo2 nor a file: %.300s", reason.text);
+        return status;
     }
     status = tokenizer_chat_use(c->tokenizer, source, n, &reason);
     free(source);
@@ -60,7 +61,8 @@ static moe_status open_tokenizer(coordinator *c, moe_error *err)
     }
     status = tokenizer_open(c->config.model, m->vocab_size, &specials, &c->tokenizer, err);
     if (status == MOE_ERR_NOT_FOUND) {
-        MOE_WARN("%s has neither tokenizer.json nor tokenizer.model: requests must give token ids", c->config.model);
+        MOE_WARN("%s has neither tokenizer.json nor tokenizer.model: requests must give token ids%s", c->config.model,
+                 c->config.chat_template != NULL ? ", and --chat-template has no effect" : "");
         return MOE_OK;
     }
     return status == MOE_OK ? choose_chat_template(c, err) : status;

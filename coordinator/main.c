@@ -115,6 +115,9 @@ static moe_status start(coordinator *c, const sigset_t *signals, moe_error *err)
 {
     moe_status status = listeners_check(&c->config, err);
 
+    if (status == MOE_OK && coordinator_in_cluster(c)) {
+        status = member_check(&c->config.member, err);
+    }
     if (status == MOE_OK) {
         status = read_accepted(c, err);
     }

@@ -13,6 +13,7 @@
 #define PROBE_MS     1000 /* as NAME_NS chosen, not measured: the cluster's thread waits so long */
 #define NAME_NS      UINT64_C(1000000000)
 #define LARGE_BYTES  ((size_t)256 << 20)
+#define FILE_BYTES   ((size_t)1 << 20) /* of a certificate, a key or a password */
 
 const char *const member_dtypes[] = {"auto",
 #define X(id, name, option, dtype) option,
@@ -47,7 +48,8 @@ moe_status member_secret(const member_config *m, char **out, size_t *n_out, moe_
     size_t n = 0;
 
     if (m->secret_file != NULL) {
-        moe_status status = moe_file_read(m->secret_file, WIRE_MAX_SECRET, &bytes, &n, err);
+        moe_status status = moe_file_read_named("--secret-file", m->secret_file, WIRE_MAX_SECRET, &bytes, &n, err);
+
         if (status != MOE_OK) {
             return status;
         }
@@ -95,6 +97,54 @@ moe_status member_store_open(const member_config *m, cluster_store **out, moe_er
                                        .key = m->etcd_key};
 
     return cluster_etcd_open(&etcd, out, err);
+}
+
+/* They are read by libraries, and again, as long as the program runs; here only whether they can be. */
+static moe_status check_etcd_files(const member_config *m, moe_error *err)
+{
+    const struct {
+        const char *option, *path;
+    } files[] = {{"--etcd-password-file", m->etcd_password_file},
+                 {"--etcd-ca", m->etcd_ca},
+                 {"--etcd-cert", m->etcd_cert},
+                 {"--etcd-key", m->etcd_key}};
+    moe_status status = MOE_OK;
+
+    for (size_t i = 0; i < MOE_COUNT(files) && status == MOE_OK; i++) {
+        char *bytes = NULL;
+        size_t n = 0;
+
+        if (files[i].path != NULL) {
+            status = moe_file_read_named(files[i].option, files[i].path, FILE_BYTES, &bytes, &n, err);
+        }
+        member_secret_free(bytes, n);
+    }
+    return status;
+}
+
+moe_status member_check(const member_config *m, moe_error *err)
+{
+    char id[ROUTER_MAX_NODE_ID + 1], *secret = NULL;
+    size_t n_secret = 0;
+    cluster_store *store = NULL;
+    moe_status status = member_id(m, id, err);
+
+    if (status == MOE_OK && !cluster_name_is_valid(m->cluster)) {
+        status = moe_fail(err, MOE_ERR_INVALID_ARG, "--cluster \"%.80s\": not a name: 1 to %d of A-Z a-z 0-9 . - _",
+                          m->cluster, ROUTER_MAX_NODE_ID);
+    }
+    if (status == MOE_OK) {
+        status = member_secret(m, &secret, &n_secret, err);
+        member_secret_free(secret, n_secret);
+    }
+    if (status == MOE_OK) {
+        status = check_etcd_files(m, err);
+    }
+    if (status == MOE_OK) {
+        status = member_store_open(m, &store, err);
+        cluster_store_close(store);
+    }
+    return status;
 }
 
 transport_lane member_lane(const member_config *m)

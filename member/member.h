@@ -93,6 +93,9 @@ MOE_NODISCARD moe_status member_id(const member_config *m, char out[ROUTER_MAX_N
  * given. Errors: MOE_ERR_INVALID_ARG (empty, too long), and those of reading the file. */
 MOE_NODISCARD moe_status member_secret(const member_config *m, char **out, size_t *n_out, moe_error *err);
 void member_secret_free(char *secret, size_t n); /* cleansed; NULL is fine */
+/* What the options say of the cluster: its name and ours, the secret, the way into etcd and the files that all of them name.
+ * Before what takes long: nothing of it needs the checkpoint. Errors: MOE_ERR_INVALID_ARG names the option. */
+MOE_NODISCARD moe_status member_check(const member_config *m, moe_error *err);
 MOE_NODISCARD moe_status member_store_open(const member_config *m, cluster_store **out, moe_error *err);
 transport_lane member_lane(const member_config *m);
 /* Reads --rdma-network, too. Errors: MOE_ERR_INVALID_ARG when --transport opens this process to strangers, unless `insecure`; then it is

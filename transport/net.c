@@ -89,6 +89,16 @@ static void close_fd(int *fd)
     *fd = -1;
 }
 
+moe_status transport_net_check_listen(const char *listen, moe_error *err)
+{
+    char found[SOCKET_MAX_ADDRESS], device[SOCKET_MAX_DEVICE];
+    int fd = -1;
+    moe_status status = socket_listen(listen, &fd, found, device, err);
+
+    close_fd(&fd);
+    return status == MOE_ERR_EXISTS ? MOE_ERR_INVALID_ARG : status;
+}
+
 void net_listen_end(net *t)
 {
     net_listen_off(t);

@@ -17,7 +17,7 @@ static moe_status address_to_listen(const char *text, struct sockaddr_storage *o
 {
     moe_address a;
     char port[8];
-    moe_status status = moe_address_parse("address", text, -1, &a, err);
+    moe_status status = moe_address_parse("--listen", text, -1, &a, err);
     const struct addrinfo hints = {
         .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_family = AF_UNSPEC};
     struct addrinfo *found;
@@ -28,7 +28,7 @@ static moe_status address_to_listen(const char *text, struct sockaddr_storage *o
     (void)snprintf(port, sizeof port, "%u", (unsigned)a.port);
     int failed = getaddrinfo(a.host[0] == '\0' ? NULL : a.host, port, &hints, &found);
     if (failed != 0) {
-        return moe_fail(err, MOE_ERR_UNAVAILABLE, "address \"%s\": %s", text, gai_strerror(failed));
+        return moe_fail(err, MOE_ERR_UNAVAILABLE, "--listen %s: %s", text, gai_strerror(failed));
     }
     memcpy(out, found->ai_addr, found->ai_addrlen);
     *bytes_out = found->ai_addrlen;
@@ -100,6 +100,19 @@ void socket_peer_host(int fd, char out[SOCKET_MAX_ADDRESS])
     }
 }
 
+static moe_status status_of_bind(int number)
+{
+    switch (number) {
+    case EADDRINUSE:
+        return MOE_ERR_EXISTS;
+    case EADDRNOTAVAIL:
+    case EACCES:
+        return MOE_ERR_INVALID_ARG;
+    default:
+        return MOE_ERR_UNAVAILABLE;
+    }
+}
+
 moe_status socket_listen(const char *address, int *fd_out, char found_out[SOCKET_MAX_ADDRESS],
                          char device_out[SOCKET_MAX_DEVICE], moe_error *err)
 {
@@ -117,8 +130,8 @@ moe_status socket_listen(const char *address, int *fd_out, char found_out[SOCKET
     }
     if (fd < 0 || bind(fd, (const struct sockaddr *)&at, bytes) != 0 || listen(fd, BACKLOG) != 0 ||
         getsockname(fd, (struct sockaddr *)&at, &bytes) != 0) {
-        moe_status status = moe_fail(err, errno == EADDRINUSE ? MOE_ERR_EXISTS : MOE_ERR_UNAVAILABLE, "listen %s: %s",
-                                     address, strerror(errno));
+        moe_status status =
+            moe_fail(err, status_of_bind(errno), "--listen %s: cannot be bound: %s", address, strerror(errno));
 
         if (fd >= 0) {
             (void)close(fd);

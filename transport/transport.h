@@ -204,6 +204,9 @@ typedef struct transport_net_options {
 /* Errors: MOE_ERR_INVALID_ARG (an option, named), MOE_ERR_EXISTS (address in use), MOE_ERR_UNSUPPORTED (UCX would
  * not use the lane), MOE_ERR_UNAVAILABLE (the lane does not start), MOE_ERR_NO_MEMORY. */
 MOE_NODISCARD moe_status transport_net_open(const transport_net_options *options, transport **out, moe_error *err);
+/* Whether an endpoint could listen at this address now; for a program that opens it after what takes long. Errors:
+ * MOE_ERR_INVALID_ARG (no address, in use, or not this machine's), MOE_ERR_UNAVAILABLE (its name is not found now). */
+MOE_NODISCARD moe_status transport_net_check_listen(const char *listen, moe_error *err);
 /* HOST:PORT this endpoint listens on, the port as it was found; "" if it does not listen. */
 const char *transport_net_address(const transport *t);
 /* The endpoint's lane, "tls" or "auto"; of UCX what it says itself: "tcp", "rc_mlx5"; and where there is a GPU, whether frames go

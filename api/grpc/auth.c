@@ -131,7 +131,7 @@ static moe_status load(const char *path, auth_tokens *out, moe_error *err)
 {
     char *text;
     size_t bytes;
-    moe_status status = moe_file_read(path, MAX_FILE_BYTES, &text, &bytes, err);
+    moe_status status = moe_file_read_named("token file", path, MAX_FILE_BYTES, &text, &bytes, err);
 
     if (status == MOE_OK) {
         status = parse_tokens(path, text, bytes, out, err);

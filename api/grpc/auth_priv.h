@@ -12,7 +12,7 @@
 
 typedef struct auth auth;
 
-/* Errors: those of moe_file_read; MOE_ERR_INVALID_ARG naming the line: no token at all, more than AUTH_MAX_TOKENS, one
+/* Errors: those of moe_file_read_named; MOE_ERR_INVALID_ARG naming the line: no token at all, more than AUTH_MAX_TOKENS, one
  * longer than AUTH_MAX_TOKEN_BYTES or with characters that are not printable ASCII, or what follows it is no list of sets. Tokens are never logged. */
 MOE_NODISCARD moe_status auth_open(const char *path, auth **out, moe_error *err);
 void auth_close(auth *a); /* clears the tokens; NULL is fine */

@@ -84,6 +84,9 @@ static moe_status files_check(const tls *t, const tls_files *f, moe_error *err)
     return status;
 }
 
+static const char *const option_of[TLS_N_FILES] = {
+    [TLS_CERT] = "--tls-cert", [TLS_KEY] = "--tls-key", [TLS_CA] = "--tls-ca"};
+
 static moe_status files_load(const tls *t, tls_files *out, moe_error *err)
 {
     tls_files f = {.text = {NULL}};
@@ -92,7 +95,7 @@ static moe_status files_load(const tls *t, tls_files *out, moe_error *err)
 
     for (size_t i = 0; i < TLS_N_FILES && status == MOE_OK; i++) {
         if (t->path[i] != NULL) {
-            status = moe_file_read(t->path[i], MAX_FILE_BYTES, &f.text[i], &bytes, err);
+            status = moe_file_read_named(option_of[i], t->path[i], MAX_FILE_BYTES, &f.text[i], &bytes, err);
         }
     }
     if (status == MOE_OK) {

@@ -9,7 +9,7 @@
 
 typedef struct tls tls;
 
-/* ca_path NULL: clients need no certificate. Errors: those of moe_file_read; MOE_ERR_CORRUPT: no certificate or key in
+/* ca_path NULL: clients need no certificate. Errors: those of moe_file_read_named; MOE_ERR_CORRUPT: no certificate or key in
  * a file, or the key is of another certificate. */
 MOE_NODISCARD moe_status tls_open(const char *cert_path, const char *key_path, const char *ca_path, tls **out,
                                   moe_error *err);

@@ -533,7 +533,13 @@ static moe_status start(node_program_state *p, moe_error *err)
     moe_status status = check_listen(o, err);
 
     if (status == MOE_OK) {
+        status = member_check(&o->member, err);
+    }
+    if (status == MOE_OK) {
         status = member_id(&o->member, p->id, err);
+    }
+    if (status == MOE_OK) {
+        status = transport_net_check_listen(o->listen, err); /* it opens when the checkpoint's hash is known */
     }
     if (status == MOE_OK) {
         status = member_device(&o->member, p->place, err);

@@ -575,8 +575,12 @@ class Pool(unittest.TestCase):
         with socket.socket() as s:
             s.bind(("127.0.0.1", taken))
             s.listen()
-            self.refused(self.node("n", "--http", f"127.0.0.1:{taken}", "--cache-dir", os.path.join(self.folder, "never-made")),
-                         f"http 127.0.0.1:{taken}: cannot be bound", exit_code=2)
+            for option in ("--http", "--listen"):
+                self.refused(self.node("n", option, f"127.0.0.1:{taken}", "--cache-dir", os.path.join(self.folder, "never-made")),
+                             f"{option} 127.0.0.1:{taken}: cannot be bound", exit_code=2)
+        for option, says in (("--secret-file", "No such file"), ("--etcd-ca", "No such file"), ("--etcd", "must be http(s)://HOST:PORT")):
+            absent = os.path.join(self.folder, "absent")
+            self.refused(self.node("n", option, absent, "--cache-dir", os.path.join(self.folder, "never-made")), option, absent, says)
         self.assertFalse(os.path.exists(os.path.join(self.folder, "never-made")), "the checkpoint was hashed")
         port, = free_ports(1)
         node = self.node("n", "--http", f"127.0.0.1:{port}", "--etcd", f"http://127.0.0.1:{free_ports(1)[0]}")

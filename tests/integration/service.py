@@ -243,6 +243,29 @@ class Service(unittest.TestCase):
                 self.assertIn(f"{option} {address}: cannot be bound", log)
             self.assertFalse(os.path.exists(cache), "the checkpoint was hashed")
 
+    def test_what_options_name_is_looked_at_before_the_load(self):
+        with tempfile.TemporaryDirectory() as folder:
+            model, cache, absent = (os.path.join(folder, name) for name in ("model", "cache", "absent"))
+            self.make(model)
+            with open(os.path.join(folder, "short"), "w", encoding="utf-8") as file:
+                file.write("secret\n")
+            cluster = ("--etcd", "http://127.0.0.1:1")
+            for args, says in ((("--token-file", absent), f"token file {absent}: No such file"),
+                               (("--tls-cert", absent, "--tls-key", absent), f"--tls-cert {absent}: No such file"),
+                               ((*cluster, "--secret-file", absent), f"--secret-file {absent}: No such file"),
+                               ((*cluster, "--secret-file", os.path.join(folder, "short")), "holds 6 bytes"),
+                               ((*cluster, "--etcd-user", "u", "--etcd-password-file", absent), f"--etcd-password-file {absent}: No such file"),
+                               ((*cluster, "--etcd-user", "u"), "one needs the other"),
+                               ((*cluster, "--etcd-ca", absent), f"--etcd-ca {absent}: No such file"),
+                               ((*cluster, "--etcd-cert", folder, "--etcd-key", absent), f"--etcd-cert {folder}: is not a regular file"),
+                               ((*cluster, "--cluster", "a/b"), '--cluster "a/b": not a name'),
+                               ((*cluster, "--id", "a b"), '--id "a b": not a name'),
+                               (("--etcd", "store"), '--etcd "store": must be http(s)://HOST:PORT')):
+                code, log = self.run_refused(model, "--cache-dir", cache, "--listen", "127.0.0.1:0", *args)
+                self.assertEqual(code, 2, log)
+                self.assertIn(says, log)
+            self.assertFalse(os.path.exists(cache), "the checkpoint was hashed")
+
     def test_a_signal_while_loading_ends_it_at_once(self):
         with tempfile.TemporaryDirectory() as folder:
             self.make(folder, "hidden_size=1024", "intermediate_size=512", "num_experts=32")

@@ -255,6 +255,11 @@ static void an_address_is_taken_once(void **state)
     (void)state;
     assert_int_equal(transport_net_open(&o, &t, &err), MOE_ERR_EXISTS);
     assert_contains(err.text, transport_net_address(server.t));
+    assert_int_equal(transport_net_check_listen(o.listen, &err),
+                     MOE_ERR_INVALID_ARG); /* one needs no endpoint to know */
+    assert_contains(err.text, "cannot be bound");
+    assert_int_equal(transport_net_check_listen("192.0.2.1:7", &err), MOE_ERR_INVALID_ARG); /* not this machine's */
+    assert_ok(transport_net_check_listen("127.0.0.1:0", &err), err);
 }
 
 /* There is none on the machines the tests run on; where there is, the lane says so. */
