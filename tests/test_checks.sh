@@ -69,6 +69,8 @@ put router/cuda/plan.cu '#include "cluster/cluster.h"'
 refuses check_layers.sh "one in a CUDA file" "router/cuda/plan.cu:1: router may not include cluster/cluster.h"
 put engine/step.c '#include "router/plan_priv.h"'
 refuses check_layers.sh "a private header of another room" "engine/step.c:1: a private header of another folder: router/plan_priv.h"
+put engine/step.c '#include "router/set.h"'
+refuses check_layers.sh "a header that is not the room's public one" "engine/step.c:1: no public header of router: router/set.h"
 put api/intake.c '#include "api/grpc/rpc_priv.h"'
 refuses check_layers.sh "a private header of a folder below" "api/intake.c:1: a private header of another folder: api/grpc/rpc_priv.h"
 put router/set.c '#include "../model/model.h"'
