@@ -67,6 +67,8 @@ static void set_default_sampling(const model_config *c, Conclave__V1__SamplingDe
     out->top_p = p.top_p;
     out->min_p = p.min_p;
     out->repetition_penalty = p.repetition_penalty;
+    out->frequency_penalty = p.frequency_penalty;
+    out->presence_penalty = p.presence_penalty;
 }
 
 static void model_start(rpc_call *call, const uint8_t *bytes, size_t n)

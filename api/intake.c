@@ -189,6 +189,8 @@ void intake_default_sampling(const model_config *c, sampling_params *out)
         .top_p = d->top_p > 0 ? (float)d->top_p : 1.0f,
         .min_p = d->min_p > 0 ? (float)d->min_p : 0.0f,
         .repetition_penalty = d->repetition_penalty > 0 ? (float)d->repetition_penalty : 1.0f,
+        .frequency_penalty = (float)d->frequency_penalty,
+        .presence_penalty = (float)d->presence_penalty,
     };
 }
 

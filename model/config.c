@@ -293,6 +293,10 @@ static void text_defaults(const model_defaults *d, moe_text *out)
     if (d->repetition_penalty >= 0.0) {
         moe_text_printf(out, "default_repetition_penalty %.17g\n", d->repetition_penalty);
     }
+    if (d->frequency_penalty != 0.0 || d->presence_penalty != 0.0) {
+        moe_text_printf(out, "default_frequency_penalty %.17g\ndefault_presence_penalty %.17g\n", d->frequency_penalty,
+                        d->presence_penalty);
+    }
     if (d->max_new_tokens >= 0) {
         moe_text_printf(out, "default_max_new_tokens %d\n", d->max_new_tokens);
     }

@@ -121,6 +121,7 @@ static void take_token(const moe_json *json, const char *key, uint32_t vocab_siz
  * the file may name as well are for that request. */
 static void take_sampling(const moe_json *json, model_defaults *d)
 {
+    const bound either_sign = {-SAMPLING_MAX_PENALTY, SAMPLING_MAX_PENALTY, false};
     moe_error reason;
     bool sample = true;
 
@@ -129,6 +130,8 @@ static void take_sampling(const moe_json *json, model_defaults *d)
     d->top_p = d->top_p >= 0.0 ? MOE_MAX(d->top_p, (double)FLT_MIN) : d->top_p; /* 0: the likeliest token alone */
     take_real(json, "min_p", (bound){0.0, 1.0, false}, &d->min_p, d);
     take_real(json, "repetition_penalty", (bound){0.0, SAMPLING_MAX_PENALTY, true}, &d->repetition_penalty, d);
+    take_real(json, "frequency_penalty", either_sign, &d->frequency_penalty, d);
+    take_real(json, "presence_penalty", either_sign, &d->presence_penalty, d);
     take_count(json, "top_k", -1, &d->top_k, d);
     if (moe_json_bool(json, "do_sample", &sample, NULL, &reason) != MOE_OK) {
         note(d, "%s", reason.text);

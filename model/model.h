@@ -50,11 +50,12 @@ typedef enum { MODEL_ATTENTION_SOFTMAX, MODEL_ATTENTION_STICK_BREAKING } model_a
  *   CENTROIDS   cosine of a projection with each expert's centroid, times a learned factor */
 typedef enum { MODEL_GATE_LINEAR, MODEL_GATE_GELU, MODEL_GATE_TANH, MODEL_GATE_CENTROIDS } model_gate;
 
-/* What generation_config.json says for requests that do not say; within the limits of a request. Negative: not given.
- */
+/* What generation_config.json says for requests that do not say; within the limits of a request. Negative: not given, but
+ * 0 of the last two penalties, which may be negative. */
 typedef struct model_defaults {
     double temperature; /* 0 too where do_sample is false */
     double top_p, min_p, repetition_penalty;
+    double frequency_penalty, presence_penalty;
     int32_t top_k;
     int32_t max_new_tokens;
     int32_t max_length;   /* of prompt and answer; not given beside max_new_tokens */

@@ -65,6 +65,8 @@ static void check_defaults(const model_defaults *d)
     MOE_ASSERT(d->temperature == -1.0 || (d->temperature >= 0.0 && d->temperature <= 100.0));
     MOE_ASSERT(d->top_p == -1.0 || ((float)d->top_p > 0.0f && d->top_p <= 1.0));
     MOE_ASSERT(d->min_p == -1.0 || (d->min_p >= 0.0 && d->min_p <= 1.0));
+    MOE_ASSERT(d->frequency_penalty >= -100.0 && d->frequency_penalty <= 100.0);
+    MOE_ASSERT(d->presence_penalty >= -100.0 && d->presence_penalty <= 100.0);
     MOE_ASSERT(d->repetition_penalty == -1.0 ||
                ((float)d->repetition_penalty > 0.0f && d->repetition_penalty <= 100.0));
     MOE_ASSERT(d->top_k >= -1 && (d->max_new_tokens == -1 || d->max_new_tokens > 0));

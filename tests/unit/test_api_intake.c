@@ -65,9 +65,12 @@ static void the_models_own_defaults_come_first(void **state)
     c->defaults.top_k = 7;
     c->defaults.min_p = 0.125;
     c->defaults.repetition_penalty = 1.5;
+    c->defaults.frequency_penalty = -0.25;
+    c->defaults.presence_penalty = 1.25;
     assert_ok(intake_generate(*state, &r, &in, &err), err);
     assert_true(in.spec.sampling.temperature == 0.25f && in.spec.sampling.top_p == 0.5f);
     assert_true(in.spec.sampling.min_p == 0.125f && in.spec.sampling.repetition_penalty == 1.5f);
+    assert_true(in.spec.sampling.frequency_penalty == -0.25f && in.spec.sampling.presence_penalty == 1.25f);
     assert_int_equal(in.spec.sampling.top_k, 7);
     intake_fini(&in);
 }

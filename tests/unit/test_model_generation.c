@@ -27,6 +27,9 @@ static void generation_defaults_are_taken(void **state)
     assert_int_equal(d.max_new_tokens, 2048);
     assert_int_equal(d.max_length, -1);
     assert_string_equal(d.not_served, "");
+    assert_true(d.frequency_penalty == 0.0 && d.presence_penalty == 0.0);
+    d = defaults("{\"frequency_penalty\": -0.5, \"presence_penalty\": 1.5}"); /* other servers' keys */
+    assert_true(d.frequency_penalty == -0.5 && d.presence_penalty == 1.5);
 }
 
 static void a_model_that_does_not_sample_is_greedy(void **state)
@@ -81,6 +84,7 @@ static void what_cannot_be_served_is_named_and_refuses_nothing(void **state)
         {"\"temperature\": Infinity", "temperature: must be a number, is \"Infinity\""},
         {"\"min_p\": 2", "min_p: 2 must be within [0, 1]"},
         {"\"repetition_penalty\": 0", "repetition_penalty: 0 must be within (0, 100]"},
+        {"\"presence_penalty\": 101", "presence_penalty: 101 must be within [-100, 100]"},
         {"\"top_k\": 1.5", "top_k: must be an integer, is 1.5"},
         {"\"top_k\": -2", "top_k: -2 must be within"},
         {"\"max_new_tokens\": 0", "max_new_tokens: 0 must be within"},
@@ -180,6 +184,11 @@ static void later_defaults_are_in_the_text_only_where_a_file_has_them(void **sta
     (void)state;
     assert_contains(text,
                     "default_top_k -1\ndefault_min_p 0.5\ndefault_repetition_penalty 1.25\ndefault_max_length 99\n");
+    free(text);
+    c = parsed("", NULL, "{\"presence_penalty\": 1.5, \"max_length\": 99}");
+    text = text_of(&c);
+    assert_contains(
+        text, "default_top_k -1\ndefault_frequency_penalty 0\ndefault_presence_penalty 1.5\ndefault_max_length 99\n");
     free(text);
 }
 
