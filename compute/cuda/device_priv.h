@@ -17,7 +17,7 @@
 #define CUDA_PIECE_BYTES ((size_t)1 << 20)
 
 /* Stretches of steps with so few rows become graphs, of so many parts (layers). Chosen, not measured: with 16 rows of top-8 a layer of OLMoE-1B-7B reads nearly all of its
- * experts, 0.8 GB, beside which a dozen launches are nothing. A graph takes some tens of kilobytes. */
+ * experts, 0.7 GB, beside which a dozen launches are nothing. A graph takes some tens of kilobytes. */
 #define CUDA_GRAPH_ROWS  16u
 #define CUDA_GRAPH_PARTS 128u
 

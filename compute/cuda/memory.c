@@ -582,6 +582,7 @@ compute_ticket cuda_op_frame_out(compute_device *device, compute_mem *frame, con
     void *twin;
     unsigned char *staged = cuda_stage(d, index_at + index_bytes, &twin);
 
+    MOE_ASSERT(head_bytes % 4 == 0 && sum_at % 4 == 0 && sum_at + 4 <= head_bytes); /* where kernels write words */
     if (staged == NULL) {
         return 0;
     }
