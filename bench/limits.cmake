@@ -10,7 +10,7 @@ add_custom_command(OUTPUT ${object}
   MAIN_DEPENDENCY cuda/fma.cu DEPFILE ${object}.d COMMENT "Building CUDA object bench/cuda/fma.o" VERBATIM)
 get_filename_component(cuda_root ${MOE_NVCC} DIRECTORY)
 get_filename_component(cuda_root ${cuda_root} DIRECTORY)
-add_library(conclave-cuda-limits MODULE EXCLUDE_FROM_ALL cuda/limits.c ${object})
+add_library(conclave-cuda-limits MODULE cuda/limits.c ${object})
 set_target_properties(conclave-cuda-limits PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_RUNTIME_OUTPUT_DIRECTORY})
 target_include_directories(conclave-cuda-limits PRIVATE ${PROJECT_SOURCE_DIR})
 target_include_directories(conclave-cuda-limits SYSTEM PRIVATE ${cuda_root}/include)
