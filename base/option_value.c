@@ -36,6 +36,12 @@ static bool parse_digits(const char *text, uint64_t *out, const char **end)
     return p != text;
 }
 
+/* G, Gi as Kubernetes writes it, GiB as our logs do; not GB, which may be another number. */
+static bool ends_size(const char *rest)
+{
+    return strcmp(rest, "") == 0 || strcmp(rest, "i") == 0 || strcmp(rest, "iB") == 0;
+}
+
 moe_status moe_parse_size(const char *text, size_t *bytes_out)
 {
     static const char units[] = "KMGT";
@@ -49,7 +55,7 @@ moe_status moe_parse_size(const char *text, size_t *bytes_out)
         const char *unit = strchr(units, *end);
         unsigned shift = unit != NULL ? 10 * (unsigned)(unit - units + 1) : 0;
 
-        if (unit == NULL || end[1] != '\0' || v > UINT64_MAX >> shift) {
+        if (unit == NULL || !ends_size(end + 1) || v > UINT64_MAX >> shift) {
             return MOE_ERR_INVALID_ARG;
         }
         v <<= shift;
@@ -98,7 +104,8 @@ static moe_status set_size(const moe_option *option, size_t *field, const char *
     moe_status status;
 
     if (moe_parse_size(text, &v) != MOE_OK) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "must be a number of bytes, with K, M, G or T for binary multiples");
+        return moe_fail(err, MOE_ERR_INVALID_ARG,
+                        "must be a number of bytes, with K, M, G or T (Ki, KiB, ...) for binary multiples");
     }
     status = check_range(option, (double)v, err);
     if (status == MOE_OK) {

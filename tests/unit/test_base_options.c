@@ -358,7 +358,9 @@ static void sizes_take_binary_units(void **state)
                  {"1K", 1024},
                  {"512M", (size_t)512 << 20},
                  {"3G", (size_t)3 << 30},
-                 {"2T", (size_t)2 << 40}};
+                 {"2T", (size_t)2 << 40},
+                 {"4Gi", (size_t)4 << 30},
+                 {"100MiB", (size_t)100 << 20}};
     size_t bytes = 1;
 
     (void)state;
@@ -373,7 +375,8 @@ static void sizes_take_binary_units(void **state)
 static void other_sizes_are_refused(void **state)
 {
     static const char *const texts[] = {
-        "", "K", "1KB", "-1", "1.5G", " 1", "1 ", "16777216T", "18446744073709551616", "1k", "0x10"};
+        "",   "K",    "1KB", "-1",   "1.5G",  " 1",         "1 ", "16777216T", "18446744073709551616",
+        "1k", "0x10", "1iB", "1Kib", "1KiBs", "16777216TiB"};
     size_t bytes;
 
     (void)state;
