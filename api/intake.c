@@ -219,7 +219,10 @@ static moe_status take_counts(const sampling_request *s, engine_spec *out, moe_e
 {
     out->has_max_tokens = s->has_max_tokens_case != 0;
     out->max_tokens = out->has_max_tokens ? s->max_tokens : 0;
-    out->min_tokens = s->has_min_tokens_case != 0 ? s->min_tokens : 0;
+    if (s->has_min_tokens_case != 0) {
+        out->min_tokens = s->min_tokens;
+        out->min_tokens_is_default = false;
+    }
     if (s->has_top_k_case != 0) {
         if (s->top_k > INT32_MAX) {
             return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.top_k: %u; the limit is %d", s->top_k, INT32_MAX);
@@ -242,6 +245,8 @@ static moe_status take_counts(const sampling_request *s, engine_spec *out, moe_e
 static moe_status take_sampling(const engine_info *info, const sampling_request *s, engine_spec *out, moe_error *err)
 {
     intake_default_sampling(info->config, &out->sampling);
+    out->min_tokens = (uint32_t)MOE_MAX(info->config->defaults.min_new_tokens, 0);
+    out->min_tokens_is_default = true;
     out->n_choices = 1;
     if (s == NULL) {
         return MOE_OK;

@@ -44,7 +44,8 @@ typedef struct engine_spec {
     /* generate */
     bool has_max_tokens;
     uint32_t max_tokens, min_tokens;
-    sampling_params sampling; /* seed used if has_seed, else drawn */
+    bool min_tokens_is_default; /* nobody asked for it: of a shorter answer it is the length, not an error */
+    sampling_params sampling;   /* seed used if has_seed, else drawn */
     bool has_seed;
     uint32_t n_choices;
     bool want_logprobs;

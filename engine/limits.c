@@ -126,7 +126,8 @@ static moe_status check_counts(const engine_spec *spec, moe_error *err)
         return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.n: %u; it must be in [1, %d]", spec->n_choices,
                         ENGINE_MAX_CHOICES);
     }
-    if (spec->has_max_tokens && spec->max_tokens > 0 && spec->min_tokens > spec->max_tokens) {
+    if (spec->has_max_tokens && spec->max_tokens > 0 && spec->min_tokens > spec->max_tokens &&
+        !spec->min_tokens_is_default) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.min_tokens: %u; the limit is max_tokens, %u",
                         spec->min_tokens, spec->max_tokens);
     }
@@ -189,7 +190,7 @@ static moe_status choose_length(const engine_info *info, const engine_spec *spec
     *max_tokens_out = spec->kind != ENGINE_GENERATE ? 0
                       : spec->has_max_tokens        ? spec->max_tokens
                                                     : default_length(info, spec->n_prompt, limit - spec->n_prompt);
-    if (spec->min_tokens > *max_tokens_out) {
+    if (spec->min_tokens > *max_tokens_out && !spec->min_tokens_is_default) {
         return moe_fail(err, MOE_ERR_INVALID_ARG, "sampling.min_tokens: %u; the limit is max_tokens, %u",
                         spec->min_tokens, *max_tokens_out);
     }

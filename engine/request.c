@@ -88,7 +88,7 @@ static void copy_fields(engine_request *r, const engine_spec *spec, uint32_t max
     r->deadline_ns = spec->deadline_ns;
     r->n_prompt = (uint32_t)spec->n_prompt;
     r->max_tokens = max_tokens;
-    r->min_tokens = spec->min_tokens;
+    r->min_tokens = MOE_MIN(spec->min_tokens, max_tokens);
     r->n_top = spec->n_top;
     r->want_logprobs = spec->want_logprobs;
     r->want_progress = spec->want_progress;

@@ -17,6 +17,7 @@ const model_defaults model_no_defaults = {.temperature = -1.0,
                                           .repetition_penalty = -1.0,
                                           .top_k = -1,
                                           .max_new_tokens = -1,
+                                          .min_new_tokens = -1,
                                           .max_length = -1};
 
 static const model_family *const families[] = {&model_family_olmoe, &model_family_mixtral, &model_family_qwen3_moe,
@@ -299,6 +300,9 @@ static void text_defaults(const model_defaults *d, moe_text *out)
     }
     if (d->max_new_tokens >= 0) {
         moe_text_printf(out, "default_max_new_tokens %d\n", d->max_new_tokens);
+    }
+    if (d->min_new_tokens > 0) {
+        moe_text_printf(out, "default_min_new_tokens %d\n", d->min_new_tokens);
     }
     if (d->max_length >= 0) {
         moe_text_printf(out, "default_max_length %d\n", d->max_length);

@@ -27,7 +27,6 @@ static const struct {
     {"no_repeat_ngram_size", 0},
     {"encoder_no_repeat_ngram_size", 0},
     {"min_length", 0},
-    {"min_new_tokens", 0},
     {"guidance_scale", 1},
     {"bad_words_ids", 0},
     {"force_words_ids", 0},
@@ -145,6 +144,7 @@ static void take_length(const moe_json *json, model_defaults *d)
     take_count(json, "max_new_tokens", 1, &d->max_new_tokens, d);
     take_count(json, "max_length", 1, &d->max_length, d);
     d->max_length = d->max_new_tokens > 0 ? -1 : d->max_length;
+    take_count(json, "min_new_tokens", 0, &d->min_new_tokens, d);
 }
 
 static bool asks_for_more(const json_t *value, double neutral)

@@ -57,7 +57,7 @@ typedef struct model_defaults {
     double top_p, min_p, repetition_penalty;
     double frequency_penalty, presence_penalty;
     int32_t top_k;
-    int32_t max_new_tokens;
+    int32_t max_new_tokens, min_new_tokens;
     int32_t max_length;   /* of prompt and answer; not given beside max_new_tokens */
     char not_served[512]; /* what the file asks for and does not get, "key: value" or a reason each, for one warning */
 } model_defaults;

@@ -70,6 +70,7 @@ static void check_defaults(const model_defaults *d)
     MOE_ASSERT(d->repetition_penalty == -1.0 ||
                ((float)d->repetition_penalty > 0.0f && d->repetition_penalty <= 100.0));
     MOE_ASSERT(d->top_k >= -1 && (d->max_new_tokens == -1 || d->max_new_tokens > 0));
+    MOE_ASSERT(d->min_new_tokens >= -1);
     MOE_ASSERT(d->max_length == -1 || (d->max_length > 0 && d->max_new_tokens == -1));
     MOE_ASSERT(memchr(d->not_served, '\0', sizeof d->not_served) != NULL);
 }

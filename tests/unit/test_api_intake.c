@@ -67,11 +67,21 @@ static void the_models_own_defaults_come_first(void **state)
     c->defaults.repetition_penalty = 1.5;
     c->defaults.frequency_penalty = -0.25;
     c->defaults.presence_penalty = 1.25;
+    c->defaults.min_new_tokens = 9;
     assert_ok(intake_generate(*state, &r, &in, &err), err);
     assert_true(in.spec.sampling.temperature == 0.25f && in.spec.sampling.top_p == 0.5f);
     assert_true(in.spec.sampling.min_p == 0.125f && in.spec.sampling.repetition_penalty == 1.5f);
     assert_true(in.spec.sampling.frequency_penalty == -0.25f && in.spec.sampling.presence_penalty == 1.25f);
     assert_int_equal(in.spec.sampling.top_k, 7);
+    assert_true(in.spec.min_tokens == 9 && in.spec.min_tokens_is_default);
+    intake_fini(&in);
+
+    Conclave__V1__Sampling s = CONCLAVE__V1__SAMPLING__INIT;
+    s.has_min_tokens_case = CONCLAVE__V1__SAMPLING__HAS_MIN_TOKENS_MIN_TOKENS;
+    s.min_tokens = 0;
+    r.sampling = &s;
+    assert_ok(intake_generate(*state, &r, &in, &err), err);
+    assert_true(in.spec.min_tokens == 0 && !in.spec.min_tokens_is_default);
     intake_fini(&in);
 }
 

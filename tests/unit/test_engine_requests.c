@@ -188,6 +188,18 @@ static void a_stop_id_cannot_be_chosen_before_min_tokens(void **state)
     free(whole);
 }
 
+static void a_default_of_min_tokens_is_at_most_the_answers_length(void **state)
+{
+    engine_spec spec = plain(*state, 5);
+    asked *a;
+
+    spec.min_tokens = 6;
+    spec.min_tokens_is_default = true;
+    a = run(*state, &spec);
+    assert_int_equal(a->choices[0].n, 5);
+    free(a);
+}
+
 static void a_resumed_answer_repeats_no_text(void **state)
 {
     world *w = *state;
@@ -650,6 +662,7 @@ int main(void)
         cmocka_unit_test(a_stop_string_is_cut_wherever_it_begins),
         cmocka_unit_test(a_stop_id_ends_the_answer_and_stays_in_its_tokens),
         cmocka_unit_test(a_stop_id_cannot_be_chosen_before_min_tokens),
+        cmocka_unit_test(a_default_of_min_tokens_is_at_most_the_answers_length),
         cmocka_unit_test(a_resumed_answer_repeats_no_text),
         cmocka_unit_test(choices_differ_and_the_first_is_the_lone_answer),
         cmocka_unit_test(a_cancelled_request_frees_its_pages_within_one_step),

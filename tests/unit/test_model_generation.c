@@ -18,13 +18,15 @@ static model_defaults defaults(const char *generation)
 
 static void generation_defaults_are_taken(void **state)
 {
-    model_defaults d = defaults("{\"do_sample\": true, \"temperature\": 0.6, \"top_p\": 0.9, \"top_k\": 40, "
-                                "\"min_p\": 0.05, \"repetition_penalty\": 1.05, \"max_new_tokens\": 2048}");
+    model_defaults d =
+        defaults("{\"do_sample\": true, \"temperature\": 0.6, \"top_p\": 0.9, \"top_k\": 40, "
+                 "\"min_p\": 0.05, \"repetition_penalty\": 1.05, \"max_new_tokens\": 2048, \"min_new_tokens\": 3}");
 
     (void)state;
     assert_true(d.temperature == 0.6 && d.top_p == 0.9 && d.min_p == 0.05 && d.repetition_penalty == 1.05);
     assert_int_equal(d.top_k, 40);
     assert_int_equal(d.max_new_tokens, 2048);
+    assert_int_equal(d.min_new_tokens, 3);
     assert_int_equal(d.max_length, -1);
     assert_string_equal(d.not_served, "");
     assert_true(d.frequency_penalty == 0.0 && d.presence_penalty == 0.0);
@@ -110,7 +112,7 @@ static void what_cannot_be_served_is_named_and_refuses_nothing(void **state)
         assert_contains(d.not_served, rows[i].says);
         d.not_served[0] = '\0';
         assert_true(d.temperature < 0 && d.top_p < 0 && d.min_p < 0 && d.repetition_penalty < 0 && d.top_k < 0 &&
-                    d.max_new_tokens < 0 && d.max_length < 0);
+                    d.max_new_tokens < 0 && d.min_new_tokens < 0 && d.max_length < 0);
     }
 }
 
