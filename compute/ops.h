@@ -42,7 +42,7 @@ COMPUTE_OP(QUEUED, void, scatter_in,
            (compute_device *d, compute_mem *to, const void *from, const uint32_t *rows, size_t row_bytes, size_t n),
            (d, to, from, rows, row_bytes, n))
 /* A frame in device memory, where a network reads it: head, which has been read when it returns; then rows as gather_out has
- * them; and at sum_at, a multiple of 4 within head, the CRC-32C of all other bytes, little-endian. `frame` is 64-byte aligned,
+ * them; and at sum_at, within head, the CRC-32C of all other bytes, little-endian; both are multiples of 4. `frame` is 64-byte aligned,
  * and the device's until the ticket is reached. NULL: no network reads this device's memory. */
 COMPUTE_OP(OPTIONAL_FETCHED, compute_ticket, frame_out,
            (compute_device *d, compute_mem *frame, const void *head, size_t head_bytes, size_t sum_at,

@@ -9,6 +9,7 @@ static void warn_without_cluster(const coordinator_config *o)
         bool given;
     } all[] = {{"--transport", strcmp(o->member.transport, "auto") != 0},
                {"--rdma-network", o->member.rdma_network != NULL},
+               {"--gpu-frames", strcmp(o->member.gpu_frames, "auto") != 0},
                {"--advertise", o->advertise != NULL},
                {"--replication", o->replication != 0},
                {"--min-nodes", o->min_nodes != 0},
