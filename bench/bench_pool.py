@@ -28,24 +28,11 @@ import threading
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 sys.path.insert(0, os.path.join(ROOT, "tests", "integration"))
-from coordinator import Coordinator, clean_env, free_ports, run_json  # noqa: E402
+from coordinator import Coordinator, run_json  # noqa: E402
+from processes import etcd, running, start  # noqa: E402
 
 N_NODES = 2
 N_PROMPT = 16
-
-
-def start(*args):
-    return subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8", env=clean_env())
-
-
-@contextlib.contextmanager
-def running(processes):
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.terminate()
-            process.wait()
 
 
 class Bench:
@@ -161,12 +148,7 @@ class Bench:
             print(f"two nodes, replication {replication}: batch {batch:2d} at {share:.3f} of one process", flush=True)
 
     def run(self):
-        client, peer = free_ports(2)
-        url, peer_url = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
-        etcd = start("etcd", "--name", "bench", "--data-dir", os.path.join(self.folder, "etcd"), "--log-level", "error", "--listen-client-urls",
-                     url, "--advertise-client-urls", url, "--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url,
-                     "--initial-cluster", "bench=" + peer_url)
-        with running([etcd]):
+        with etcd(self.folder) as url:
             for replication in self.a.replication:
                 self.compare(url, replication)
 

@@ -53,6 +53,9 @@ if command -v etcd > /dev/null; then
     echo
     echo "== pool"
     /usr/bin/python3 bench/bench_pool.py "$bin" --layers "${BENCH_LAYERS:-8}"
+    echo
+    echo "== nodes that load"
+    /usr/bin/python3 bench/bench_loading.py "$bin"
 fi
 echo
 echo "waiting   $(pressure) (the benchmark's own threads included)"
