@@ -3,10 +3,11 @@
 
 static coordinator_config config(bool in_cluster, char *listen, char *advertise)
 {
-    static char etcd[] = "http://127.0.0.1:2379", lane[] = "auto";
+    static char etcd[] = "http://127.0.0.1:2379", lane[] = "auto", frames[] = "auto";
 
-    return (coordinator_config){
-        .member = {.etcd = in_cluster ? etcd : NULL, .transport = lane}, .listen = listen, .advertise = advertise};
+    return (coordinator_config){.member = {.etcd = in_cluster ? etcd : NULL, .transport = lane, .gpu_frames = frames},
+                                .listen = listen,
+                                .advertise = advertise};
 }
 
 static void assert_accepted(bool in_cluster, char *listen, char *advertise, const char *address)
