@@ -15,54 +15,27 @@ it with 2 threads. Then, while --streams (16) answers are under way:
 """
 import argparse
 import concurrent.futures
-import importlib
 import os
-import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 
-try:
-    import grpc  # noqa: F401
-except ImportError:
-    print("skipped: python3-grpcio is not installed")
-    sys.exit(0)
+from streaming import Streaming  # first: it says where the others are
+from coordinator import Coordinator
+from streams import Stub, Unjudged, percentiles
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-sys.path[:0] = [os.path.join(ROOT, "tests", name) for name in ("integration", "chaos")]
-sys.dont_write_bytecode = True
-from coordinator import Coordinator  # noqa: E402
-from python_client import lay_out  # noqa: E402
-from streams import Question, Stub, Unjudged, percentiles  # noqa: E402
-
-N_PROMPT, N_SETS = 16, 8
+N_SETS = 8
 KEEP_UNUSED_S = 2  # experts that went are loaded anew when the next round adds them; a rollback comes sooner
 HEALTHY_S = 3
 PROBE_S, N_PROBES = 0.02, 24
 GAP_GOAL, UNDO_GOAL_S, SETS_GOAL = 2, 0.1, 0.95
 
 
-class Bench:
+class Bench(Streaming):
     def __init__(self, a, folder):
-        self.a, self.folder = a, folder
-        self.model, self.pack = os.path.join(folder, "model"), os.path.join(folder, "bench")
-        self.make("make_checkpoint.py", self.model, "--shape", "olmoe-1b-7b", "--layers", str(a.layers), "--no-tokenizer")
+        super().__init__(a, folder)
+        self.pack = os.path.join(folder, "bench")
         self.make("make_pack.py", "random", self.pack, "--model", self.model, "--conclave", self.program("conclave"), "--experts", str(a.experts))
-        lay_out(os.path.join(folder, "client"))
-        sys.path.insert(0, os.path.join(folder, "client"))
-        self.v1 = importlib.import_module("conclave")
-
-    def make(self, tool, *args):
-        subprocess.run(["/usr/bin/python3", "-B", os.path.join(ROOT, "tools", tool), *args], check=True, capture_output=True,
-                       env={**os.environ, "XDG_CACHE_HOME": self.folder})
-
-    def program(self, name):
-        return os.path.join(self.a.bin, name)
-
-    def question(self, i, n_tokens, set=""):
-        return Question(random.Random(i).sample(range(50000), N_PROMPT), dict(max_tokens=n_tokens, ignore_eos=True, seed=i, temperature=1), set)
 
     # ------------------------------------------------------------------------------------------ gaps
     def streams(self):

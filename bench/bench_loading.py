@@ -10,46 +10,20 @@ one copy again, and so --rounds (2) times, for each --load-bandwidth (0, which i
 """
 import argparse
 import contextlib
-import importlib
-import os
-import random
-import subprocess
-import sys
 import tempfile
 import time
 
-try:
-    import grpc  # noqa: F401
-except ImportError:
-    print("skipped: python3-grpcio is not installed")
-    sys.exit(0)
+from streaming import Streaming  # first: it says where the others are
+from coordinator import Coordinator
+from processes import etcd, running, start
+from streams import Stub, Unjudged, percentiles
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-sys.path[:0] = [os.path.join(ROOT, "tests", name) for name in ("integration", "chaos")]
-sys.dont_write_bytecode = True
-from coordinator import Coordinator  # noqa: E402
-from processes import etcd, running, start  # noqa: E402
-from python_client import lay_out  # noqa: E402
-from streams import Question, Stub, Unjudged, percentiles  # noqa: E402
-
-N_NODES, N_PROMPT, N_EXPERTS = 2, 16, 64
+N_NODES, N_EXPERTS = 2, 64
 HEALTHY_S, WAIT_S, LOOK_S = 4, 300, 0.1
 EXPERT_BYTES = 3 * 2048 * 1024 * 2
 
 
-class Bench:
-    def __init__(self, a, folder):
-        self.a, self.folder = a, folder
-        self.model = os.path.join(folder, "model")
-        subprocess.run(["/usr/bin/python3", os.path.join(ROOT, "tools", "make_checkpoint.py"), self.model, "--shape", "olmoe-1b-7b",
-                        "--layers", str(a.layers), "--no-tokenizer"], check=True, stderr=subprocess.DEVNULL)
-        lay_out(os.path.join(folder, "client"))
-        sys.path.insert(0, os.path.join(folder, "client"))
-        self.v1 = importlib.import_module("conclave")
-
-    def program(self, name):
-        return os.path.join(self.a.bin, name)
-
+class Bench(Streaming):
     @contextlib.contextmanager
     def pool(self, url, bandwidth):
         member = ["--etcd", url, "--cluster", f"bench-{bandwidth}", "--cache-dir", self.folder]
@@ -82,8 +56,7 @@ class Bench:
         healthy, loading, seconds = [], [], []
         with self.pool(url, bandwidth) as server:
             stub = Stub(self.v1, server.address)
-            questions = [Question(random.Random(i).sample(range(50000), N_PROMPT), dict(max_tokens=3500, ignore_eos=True, seed=i, temperature=1),
-                                  "") for i in range(self.a.streams)]
+            questions = [self.question(i, 3500) for i in range(self.a.streams)]
             self.wait_for_copies(stub, 1)
             streams = Unjudged([stub], questions, self.a.streams)
             try:
