@@ -188,6 +188,8 @@ static grpc_channel *make_channel(const cli_client *client, const cli_client_opt
         int_arg((char *)GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
         int_arg((char *)GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
         int_arg((char *)GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),
+        /* A call that gRPC 1.51 tries again, as a server that ends has not taken it, may never end, whatever its deadline. */
+        int_arg((char *)GRPC_ARG_ENABLE_RETRIES, 0),
         /* A proxy of the environment cannot reach this machine's own loopback. */
         int_arg((char *)GRPC_ARG_ENABLE_HTTP_PROXY, !is_loopback(client)),
         {.type = GRPC_ARG_STRING,

@@ -10,7 +10,8 @@ import time
 import grpc
 
 HUNG_S = 180  # without a token for so long a stream counts as failed; a step may wait a minute for an expert (--step-timeout-ms)
-CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
+# What is asked again, and when, is up to the streams; and a call that gRPC 1.51 itself asks again at a server's end may never end.
+CHANNEL = [("grpc.enable_retries", 0), ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
 
 Question = collections.namedtuple("Question", "prompt sampling set", defaults=("",))
 

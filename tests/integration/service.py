@@ -24,10 +24,11 @@ except ImportError:
     print("skipped: python3-grpcio and python3-protobuf are not installed")
     sys.exit(77)
 
-from coordinator import Coordinator, clean_env, resident_of_file_kib
+from coordinator import Coordinator, clean_env, resident_of_file_kib, wait_for
 
 PROGRAM, MAKE_CHECKPOINT, DESCRIPTORS = sys.argv[1:4]
 WAIT_S = 120
+NO_RETRIES = [("grpc.enable_retries", 0)]  # a call that gRPC 1.51 tries again at a server's end may never end, whatever its deadline
 MESSAGES = Messages.of_file(DESCRIPTORS)
 message, v1 = MESSAGES.make, MESSAGES.v1
 
@@ -302,7 +303,7 @@ class Service(unittest.TestCase):
         said, n_whole, ended = [], [], threading.Event()
 
         def ask_again(address):
-            with grpc.insecure_channel(address) as channel:
+            with grpc.insecure_channel(address, NO_RETRIES) as channel:
                 call = channel.unary_stream("/conclave.v1.Inference/Generate", request_serializer=lambda m: m.SerializeToString(),
                                             response_deserializer=type(v1("GenerateResponse")).FromString)
                 while not ended.is_set():  # later another program may listen there
@@ -319,15 +320,16 @@ class Service(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             self.make(folder)
             with Coordinator(PROGRAM, folder, "--cache-dir", "", "--threads", "1") as coordinator:
-                clients = [threading.Thread(target=ask_again, args=(coordinator.address,)) for _ in range(8)]
+                clients = [threading.Thread(target=ask_again, args=(coordinator.address,), daemon=True) for _ in range(8)]
                 for client in clients:
                     client.start()
-                while len(n_whole) < 3 * len(clients):
-                    time.sleep(0.001)
+                wait_for(lambda: len(n_whole) >= 3 * len(clients) or said)
+                self.assertEqual(said, [])
                 self.assertEqual(coordinator.stop(), (0, ""))
                 ended.set()
                 for client in clients:
-                    client.join()
+                    client.join(WAIT_S)
+                    self.assertFalse(client.is_alive(), "a call that neither ends nor fails")
         self.assertEqual(set(said), {grpc.StatusCode.UNAVAILABLE})
 
     def test_a_drain_is_announced_before_it_begins(self):

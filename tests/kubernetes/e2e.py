@@ -82,12 +82,10 @@ class Site:
 
 
 class Apart(Stub):
-    """With a connection of its own, as a client of its own has. What is asked again, and when, is up to the streams alone,
-    so the library's own retries are off."""
+    """With a connection of its own, as a client of its own has."""
 
     def __init__(self, v1, address):
-        options = [*CHANNEL, ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
-        self.v1, self.channel = v1, grpc.insecure_channel(address, options)
+        self.v1, self.channel = v1, grpc.insecure_channel(address, [*CHANNEL, ("grpc.use_local_subchannel_pool", 1)])
 
 
 class Load(Streams):

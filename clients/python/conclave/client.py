@@ -66,7 +66,8 @@ class Client:
 
     def __init__(self, server: str = "127.0.0.1:50051", *, credentials: Optional[grpc.ChannelCredentials] = None,
                  token: Optional[str] = None, timeout: Optional[float] = None, retries: int = 5) -> None:
-        options = [("grpc.max_receive_message_length", -1)]
+        # gRPC's own retries are off: in 1.51 a call that meets a server's end may then wait for good, past its deadline.
+        options = [("grpc.max_receive_message_length", -1), ("grpc.enable_retries", 0)]
         self._channel = grpc.secure_channel(server, credentials, options) if credentials else grpc.insecure_channel(server, options)
         self._metadata = (("authorization", f"Bearer {token}"),) if token else None
         self._timeout = timeout
