@@ -129,7 +129,7 @@ class Streams:
         self.lock = threading.Lock()
         self.counts = collections.Counter()
         self.errors = collections.Counter()
-        self.gaps = [[] for _ in range(n)]  # of each stream (from, to): between tokens, and from a request to its first token
+        self.gaps = [[] for _ in range(n)]  # of each stream, as and_gap() keeps them: between tokens, and from a request to its first token
         self.n_tokens = [0] * n
         self.asked = itertools.count()
         self.ending = self.cancelled = False
@@ -170,7 +170,7 @@ class Streams:
                         answer.set_id = self.set_ids[me] = chunk.set_id
                     if chunk.token_ids:
                         now = time.monotonic()
-                        self.gaps[me].append((last, now))
+                        self.gaps[me] = and_gap(self.gaps[me], last, now)
                         last = now
                         answer.take(chunk.first_index, chunk.token_ids)
                         self.served_by[me] = target % len(self.targets)
@@ -201,7 +201,7 @@ class Streams:
 
     def longest_since(self, start):
         now = time.monotonic()
-        return [max([min(b, now) - a for a, b in reversed_until(gaps, start)], default=0) for gaps in self.gaps]
+        return [max([min(b, now) - a for a, b in gaps if b > start], default=0) for gaps in self.gaps]
 
     @contextlib.contextmanager
     def injection(self):
@@ -259,9 +259,10 @@ class Unjudged(Streams):
             Streams.count(self, i, answer, whole, times)
 
 
-def reversed_until(gaps, start):
-    """The gaps that end after start."""
-    return itertools.takewhile(lambda gap: gap[1] > start, reversed(gaps))
+def and_gap(gaps, start, end):
+    """With one more, (start, end), without those before it that are no longer: what the longest one since any moment is found in, and
+    few. Millions of them would have Python's collector stop all streams for 100 ms."""
+    return [gap for gap in gaps if gap[1] - gap[0] > end - start] + [(start, end)]
 
 
 def percentiles(seconds):

@@ -1,6 +1,8 @@
 """What chaos.py counts, against coordinators that are not there: a verdict that cannot be bad would prove nothing."""
 import collections
+import itertools
 import os
+import random
 import sys
 import unittest
 
@@ -11,7 +13,7 @@ except ImportError:
     sys.exit(77)
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-from streams import Answer, Streams, Unjudged, make_questions, percentiles  # noqa: E402
+from streams import Answer, Streams, Unjudged, and_gap, make_questions, percentiles  # noqa: E402
 
 EXPECTED = list(range(100, 110))
 Chunk = collections.namedtuple("Chunk", "first_index token_ids set_id", defaults=("",))
@@ -73,6 +75,16 @@ class Counts(unittest.TestCase):
         self.assertEqual(percentiles(range(200)), [100, 198, 199])
         self.assertEqual(percentiles([5]), [5, 5, 5])
         self.assertIsNone(percentiles([]))
+
+    def test_the_longest_gap_since_a_moment_is_found_in_few(self):
+        draw = random.Random(1)
+        ends = list(itertools.accumulate(draw.randrange(1, 1000) for _ in range(300)))
+        kept = []
+        for gap in zip(ends, ends[1:]):
+            kept = and_gap(kept, *gap)
+            self.assertLess(len(kept), 30)
+        for moment in range(ends[0], ends[-1]):
+            self.assertEqual(max(b - a for a, b in kept if b > moment), max(b - a for a, b in zip(ends, ends[1:]) if b > moment))
 
 
 class Flow(unittest.TestCase):
