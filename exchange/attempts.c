@@ -5,10 +5,12 @@
  *
  *   SLOW_TIMEOUTS  a node that let a deadline pass is avoided for so many time-outs, unless nobody else has the expert
  *   TELL           a node that is late is told of so often at most
- *   STRAGGLER      so often it is looked at again whether a late part is the job's last */
+ *   STRAGGLER      so often it is looked at again whether a late part is the job's last
+ *   AGAIN          so often, once it was hedged, whether others can take what is left of it now */
 #define SLOW_TIMEOUTS 4
 #define TELL_NS       UINT64_C(10000000000)
 #define STRAGGLER_NS  UINT64_C(1000000)
+#define AGAIN_NS      UINT64_C(20000000)
 
 /* A free attempt, else the oldest that is late: its picks have been taken from it. */
 exchange_attempt *exchange_take_attempt(exchange *x)
@@ -55,7 +57,7 @@ static bool is_straggler(const exchange *x, const exchange_attempt *a, uint64_t 
     for (size_t i = 0; i < x->n_attempts; i++) {
         const exchange_attempt *b = &x->attempts[i];
 
-        if (b->state == ATTEMPT_OPEN && b->request.micro_batch == a->request.micro_batch && now < b->hedge_ns) {
+        if (b->state == ATTEMPT_OPEN && b->request.micro_batch == a->request.micro_batch && now < b->late_ns) {
             return false;
         }
     }
@@ -71,11 +73,11 @@ static void tell_late(exchange *x, exchange_node *n, const exchange_attempt *a, 
         n->late_told_ns = now;
         MOE_WARN("node %s at %s is late: no result for %llu ms, usually %llu ms; others are asked as well", n->id,
                  n->address, (unsigned long long)((now - a->sent_ns) / 1000000),
-                 (unsigned long long)(n->speed.usual_ns * a->cost / 1000000));
+                 (unsigned long long)(exchange_speed_usual_ns(x, n, a->cost) / 1000000));
     }
 }
 
-/* Those picks that another node can compute go there as well; whichever answers first wins. */
+/* Those picks that another node can compute now go there as well; whichever answers first wins. */
 static void hedge(exchange *x, exchange_attempt *a, uint64_t now)
 {
     exchange_run *run = exchange_run_of(x, a);
@@ -94,7 +96,7 @@ static void hedge(exchange *x, exchange_attempt *a, uint64_t now)
             n_away++;
         }
     }
-    a->hedge_ns = UINT64_MAX;
+    a->look_ns = now + AGAIN_NS;
     if (n_away > 0) {
         a->state = n_away == n_open ? ATTEMPT_LATE : ATTEMPT_OPEN;
         run->n_waiting += n_away;
@@ -155,12 +157,13 @@ void exchange_attempt_timers(exchange *x, uint64_t now)
             exchange_requeue(x, a);
             continue;
         }
-        bool late = now >= a->hedge_ns;
-        if (late && is_straggler(x, a, now)) {
-            hedge(x, a, now);
-            late = false;
+        if (now >= a->look_ns) {
+            a->look_ns = now + STRAGGLER_NS;
+            if (is_straggler(x, a, now)) {
+                hedge(x, a, now);
+            }
         }
-        exchange_wake_at(x, MOE_MIN(a->deadline_ns, late ? now + STRAGGLER_NS : a->hedge_ns));
+        exchange_wake_at(x, MOE_MIN(a->deadline_ns, a->look_ns));
     }
 }
 

@@ -375,9 +375,9 @@ static void leave(exchange *x, const exchange_filling *f, uint64_t now)
     moe_buf_init(&b, f->frame->data, transport_frames_capacity(x->dispatches));
     b.used = f->n_bytes;
     a->sent_ns = now;
-    a->hedge_ns = now + exchange_speed_hedge_ns(x, node, a->cost);
+    a->late_ns = a->look_ns = now + exchange_speed_late_ns(x, node, a->cost);
     a->deadline_ns = now + x->o.dispatch_timeout_ns;
-    exchange_wake_at(x, a->hedge_ns);
+    exchange_wake_at(x, a->look_ns);
     exchange_mute_owes(node, a->cost, now);
     x->stats.frames_sent++;
     x->stats.bytes_sent += f->n_bytes;
@@ -412,7 +412,7 @@ static moe_status send_part(exchange *x, exchange_run *run, const router_plan_pa
     a->request = f.request;
     a->sent_ns = now;
     a->cost = part->cost;
-    a->hedge_ns = a->deadline_ns = UINT64_MAX; /* until it leaves */
+    a->late_ns = a->look_ns = a->deadline_ns = UINT64_MAX; /* until it leaves */
     a->n_rows = part->n_rows;
     a->n_picks = part->n_picks;
     memcpy(a->picks, part->picks, part->n_picks * sizeof *a->picks);

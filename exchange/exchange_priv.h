@@ -77,7 +77,10 @@ typedef struct exchange_attempt {
     uint32_t node;
     transport_peer peer; /* the connection it left by, and its incarnation */
     wire_request request;
-    uint64_t sent_ns, hedge_ns, deadline_ns;
+    uint64_t sent_ns;
+    uint64_t late_ns; /* from then on it is late */
+    uint64_t look_ns; /* when it is looked at next whether others can be asked as well */
+    uint64_t deadline_ns;
     uint32_t n_rows, n_picks, cost;
     uint32_t *picks; /* borrowed [max_picks] in the order asked; ATTEMPT_AWAY: another attempt has it now */
 } exchange_attempt;
@@ -173,8 +176,10 @@ void exchange_peer_lost(exchange *x, transport_peer peer); /* its attempts are o
 bool exchange_is_taken(const exchange *x, uint32_t layer, int32_t expert_id, uint32_t not_node, uint64_t now);
 
 /* speed.c */
-/* How long a part of this cost may take at the node before it is hedged. */
-uint64_t exchange_speed_hedge_ns(const exchange *x, const exchange_node *n, uint32_t cost);
+/* How long a part of this cost usually takes at the node, or at others while that is not known; 0: nothing is known yet. */
+uint64_t exchange_speed_usual_ns(const exchange *x, const exchange_node *n, uint32_t cost);
+/* What takes longer is late. */
+uint64_t exchange_speed_late_ns(const exchange *x, const exchange_node *n, uint32_t cost);
 void exchange_speed_note(exchange *x, exchange_run *run, const exchange_attempt *a, uint64_t now); /* it is answered */
 /* Of the placement's nodes, for a plan; NULL: all are equal. */
 const uint32_t *exchange_speed_burdens(exchange *x, uint64_t now, uint32_t burdens[ROUTER_MAX_NODES]);

@@ -32,7 +32,7 @@ void exchange_mute_judge(exchange *x, exchange_node *n, uint64_t now)
     if (n->mute.owed_ns == 0) {
         return;
     }
-    uint64_t bound = MOE_MAX(MUTE_FACTOR * exchange_speed_hedge_ns(x, n, n->mute.owed_cost), MUTE_LEAST_NS)
+    uint64_t bound = MOE_MAX(MUTE_FACTOR * exchange_speed_late_ns(x, n, n->mute.owed_cost), MUTE_LEAST_NS)
                      << MOE_MIN(n->mute.n_times, (uint32_t)MUTE_MOST);
     if (now - n->mute.owed_ns < bound) {
         return;

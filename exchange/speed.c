@@ -2,7 +2,8 @@
  *
  *   usual time   of a node, per unit of work (router_plan_part.cost), as TCP keeps its round-trip time (RFC 6298): a mean
  *                and a mean deviation. A part that takes several times as long is hedged: another owner gets its picks as
- *                well, and whoever answers first wins
+ *                well, and whoever answers first wins. Of a node that is new it is not known: what the slowest of the
+ *                others takes counts instead, and a multiple of it
  *   burden       how many times as long as the others of a job a node takes for the same work. The plan gives it that much
  *                less, so that it is done when they are
  *
@@ -14,6 +15,7 @@
 /* Chosen, not measured.
  *
  *   LEARNT        results before a usual time is believed: connections and caches are cold at first
+ *   COLD          times as long such a node may take
  *   HEDGE_FACTOR  times the usual time and four deviations. Decode and prefill take different times for a unit, so it is
  *                 generous; a node that stands still is noticed after some milliseconds all the same
  *   HEDGE_LEAST   what a busy machine may do to a healthy node
@@ -22,6 +24,7 @@
  *   EASE          a burden that has not grown for so long shrinks by a sixteenth: in a second to a third
  *   SLOW, FAST    burdens at which a person is told */
 #define LEARNT         16
+#define COLD           4
 #define HEDGE_FACTOR   4
 #define HEDGE_LEAST_NS UINT64_C(20000000)
 #define LAG_NS         UINT64_C(1000000)
@@ -49,15 +52,41 @@ static void learn(exchange_node *n, uint64_t elapsed_ns, uint32_t cost)
     s->n_learnt += s->n_learnt < LEARNT;
 }
 
-uint64_t exchange_speed_hedge_ns(const exchange *x, const exchange_node *n, uint32_t cost)
+/* What is known of a node, or of the others; NULL: nothing yet. */
+static const exchange_speed *known(const exchange *x, const exchange_node *n)
 {
-    const exchange_speed *s = &n->speed;
+    const exchange_speed *slowest = NULL;
 
-    if (s->n_learnt < LEARNT) {
+    if (n->speed.n_learnt == LEARNT) {
+        return &n->speed;
+    }
+    for (size_t i = 0; i < ROUTER_MAX_NODES; i++) {
+        const exchange_node *other = &x->nodes[i];
+
+        if (other->state == NODE_MET && other->speed.n_learnt == LEARNT &&
+            (slowest == NULL || other->speed.usual_ns > slowest->usual_ns)) {
+            slowest = &other->speed;
+        }
+    }
+    return slowest;
+}
+
+uint64_t exchange_speed_usual_ns(const exchange *x, const exchange_node *n, uint32_t cost)
+{
+    const exchange_speed *s = known(x, n);
+
+    return s == NULL ? 0 : s->usual_ns * cost;
+}
+
+uint64_t exchange_speed_late_ns(const exchange *x, const exchange_node *n, uint32_t cost)
+{
+    const exchange_speed *s = known(x, n);
+
+    if (s == NULL) {
         return x->o.dispatch_timeout_ns;
     }
-    uint64_t late = HEDGE_FACTOR * cost * (s->usual_ns + 4 * s->deviation_ns);
-    return MOE_MIN(MOE_MAX(late, HEDGE_LEAST_NS), x->o.dispatch_timeout_ns);
+    uint64_t late = MOE_MAX(HEDGE_FACTOR * cost * (s->usual_ns + 4 * s->deviation_ns), HEDGE_LEAST_NS);
+    return MOE_MIN(s == &n->speed ? late : COLD * late, x->o.dispatch_timeout_ns);
 }
 
 static void set_burden(exchange_node *n, uint32_t burden, uint64_t now)

@@ -91,6 +91,61 @@ static void a_node_that_stands_still_is_hedged_long_before_its_deadline(void **s
     world_close(&w);
 }
 
+/* What it usually takes is not known yet: what the others take is. */
+static void a_new_node_that_stands_still_is_hedged_by_what_others_take(void **state)
+{
+    moe_error err;
+    exchange *x;
+
+    (void)state;
+    open_world(2, 2);
+    for (int i = 0; i < 40; i++) {
+        (void)run_job(1);
+    }
+    x = w.coordinators[0].x;
+    world_node_kill(&w, 0);
+    exchange_remove_node(x, "node-0");
+    world_node_start(&w, 0);
+    assert_int_equal(exchange_add_node(x, "node-0", "node-0", 0, &err), MOE_OK);
+    for (int turn = 0; turn < 100 && !exchange_node_ready(x, "node-0"); turn++) {
+        world_turn(&w, MS);
+    }
+    assert_true(run_job(0) < 1000);
+    assert_int_equal(node_info("node-0").hedges, 1);
+    world_close(&w);
+}
+
+/* An owner that is late itself is not asked, but it is as soon as it answers. */
+static void whoever_can_take_a_late_part_later_is_given_it_then(void **state)
+{
+    exchange *x;
+
+    (void)state;
+    open_world(2, 2);
+    for (int i = 0; i < 40; i++) {
+        (void)run_job(1);
+    }
+    assert_true(run_job(0) < 100); /* node 0 is late, and is asked for nothing until it answers */
+    x = w.coordinators[0].x;
+    world_job_make(&w, 0, 0);
+    assert_int_equal(exchange_begin(x, &w.jobs[0][0].job), MOE_OK);
+    for (int turn = 0; turn < 200; turn++) { /* and now node 1 */
+        moe_clock_virtual_advance(&w.clock, MS);
+        (void)exchange_progress(x);
+    }
+    assert_int_equal(exchange_state(x, 0), EXCHANGE_RUNNING);
+    assert_int_equal(stats().hedges, 1);
+    for (int turn = 0; turn < 500 && exchange_state(x, 0) == EXCHANGE_RUNNING; turn++) {
+        (void)expert_node_progress(w.nodes[0].node);
+        moe_clock_virtual_advance(&w.clock, MS);
+        (void)exchange_progress(x);
+    }
+    assert_int_equal(exchange_state(x, 0), EXCHANGE_DONE);
+    assert_int_equal(stats().hedges, 2);
+    world_job_check(&w, 0, 0);
+    world_close(&w);
+}
+
 /* What only the late node has is awaited; it is not asked for it twice. */
 static void an_only_owner_is_waited_for(void **state)
 {
@@ -301,6 +356,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_node_that_stands_still_is_hedged_long_before_its_deadline),
+        cmocka_unit_test(a_new_node_that_stands_still_is_hedged_by_what_others_take),
+        cmocka_unit_test(whoever_can_take_a_late_part_later_is_given_it_then),
         cmocka_unit_test(an_only_owner_is_waited_for),
         cmocka_unit_test(a_hedged_node_that_dies_loses_nothing),
         cmocka_unit_test(a_slow_node_is_given_less),
