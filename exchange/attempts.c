@@ -167,7 +167,7 @@ void exchange_attempt_timers(exchange *x, uint64_t now)
     }
 }
 
-exchange_attempt *exchange_find_attempt(exchange *x, transport_peer peer, const wire_request *request)
+exchange_attempt *exchange_find_attempt(const exchange *x, transport_peer peer, const wire_request *request)
 {
     for (size_t i = 0; i < x->n_attempts; i++) {
         exchange_attempt *a = &x->attempts[i];
@@ -176,6 +176,5 @@ exchange_attempt *exchange_find_attempt(exchange *x, transport_peer peer, const 
             return a;
         }
     }
-    x->stats.late_results++;
     return NULL;
 }

@@ -76,11 +76,10 @@ static void hello_init(exchange *x)
 static moe_status limits_init(exchange *x, moe_error *err)
 {
     const exchange_options *o = &x->o;
-    compute_dtype dtype = compute_class_dtype(o->device->numeric_class);
     size_t rows = o->max_frame_rows == 0 ? o->max_rows : MOE_MIN(o->max_frame_rows, o->max_rows);
 
-    x->dtype = dtype == COMPUTE_BF16 ? WIRE_BF16 : WIRE_F32;
-    x->row_bytes = o->d_model * compute_dtype_bytes(dtype);
+    x->dtype = outbox_dtype(o->device);
+    x->row_bytes = o->d_model * compute_dtype_bytes(compute_class_dtype(o->device->numeric_class));
     x->hello.max_rows = (uint32_t)rows;
     x->hello.max_picks = (uint32_t)rows * o->k;
     if (o->transport->max_message < WIRE_SMALL_BYTES ||
@@ -108,40 +107,6 @@ static moe_status attempts_open(exchange *x)
     return MOE_OK;
 }
 
-static moe_status dispatches_open(exchange *x, size_t n, size_t frame_bytes)
-{
-    x->dispatch_bytes = transport_frames_bytes(n, frame_bytes);
-    x->dispatch_memory = compute_host_alloc(x->o.device, x->dispatch_bytes);
-    x->filling = calloc(n, sizeof *x->filling);
-    if (x->dispatch_memory == NULL || x->filling == NULL) {
-        return MOE_ERR_NO_MEMORY;
-    }
-    moe_status status = transport_frames_open(x->o.transport, n, frame_bytes, x->dispatch_memory, &x->dispatches);
-    if (status == MOE_OK && x->o.device->ops->frame_out != NULL && transport_takes_device(x->o.transport, 0)) {
-        x->dispatch_device = x->o.device->ops->alloc(x->o.device, x->dispatch_bytes);
-        if (x->dispatch_device == NULL) {
-            return MOE_ERR_NO_MEMORY;
-        }
-        transport_frames_set_device(x->dispatches, x->dispatch_device);
-    }
-    return status;
-}
-
-/* Frames that the device writes are its own until it has. */
-static void dispatches_close(exchange *x)
-{
-    for (size_t i = 0; i < x->n_filling; i++) {
-        moe_status status = x->o.device->ops->wait(x->o.device, x->filling[i].ticket);
-
-        (void)status; /* a device that has failed writes nothing any more */
-        transport_frame_release(x->filling[i].frame);
-    }
-    transport_frames_close(x->dispatches);
-    x->o.device->ops->free(x->o.device, x->dispatch_device);
-    compute_host_free(x->o.device, x->dispatch_memory, x->dispatch_bytes);
-    free(x->filling);
-}
-
 static moe_status buffers_open(exchange *x)
 {
     const exchange_options *o = &x->o;
@@ -160,7 +125,12 @@ static moe_status buffers_open(exchange *x)
     }
     if (status == MOE_OK) {
         size_t n = MOE_MIN(MOE_MAX(DISPATCH_POOL / frame_bytes, 2 * (size_t)o->micro_batches), N_DISPATCHES);
-        status = dispatches_open(x, n, frame_bytes);
+        x->dispatches = (outbox){.device = o->device,
+                                 .transport = o->transport,
+                                 .n_frames = n,
+                                 .frame_bytes = frame_bytes,
+                                 .d_model = o->d_model};
+        status = outbox_init(&x->dispatches);
     }
     if (status == MOE_OK) {
         x->holds.bits = exchange_holds_alloc(o->space);
@@ -214,7 +184,7 @@ void exchange_close(exchange *x)
         free(x->runs[mb].picks);
     }
     free(x->holds.bits);
-    dispatches_close(x);
+    outbox_fini(&x->dispatches);
     transport_frames_close(x->small);
     router_plan_close(x->plan);
     router_placement_unref(x->placement);
@@ -305,7 +275,7 @@ void exchange_get_stats(const exchange *x, exchange_stats *out)
 
 void exchange_get_held(const exchange *x, size_t *frames_out, size_t *attempts_out)
 {
-    *frames_out = transport_frames_out(x->small) + transport_frames_out(x->dispatches);
+    *frames_out = transport_frames_out(x->small) + transport_frames_out(x->dispatches.frames);
     *attempts_out = 0;
     for (size_t i = 0; i < x->n_attempts; i++) {
         *attempts_out += x->attempts[i].state != ATTEMPT_FREE;
@@ -325,10 +295,9 @@ void exchange_replan(exchange *x)
 }
 
 /* ------------------------------------------------------------------------------------------------ sending */
-/* Its rows are on their way when this returns. */
-static void write_dispatch(exchange *x, const exchange_run *run, const router_plan_part *part, exchange_filling *f)
+/* Fills a frame with the part; see outbox_fill. */
+static moe_status write_dispatch(exchange *x, const exchange_run *run, const router_plan_part *part, outbox_frame *f)
 {
-    compute_device *device = x->o.device;
     const wire_dispatch head = {.request = f->request,
                                 .epoch = router_placement_epoch(x->placement),
                                 .d_model = x->o.d_model,
@@ -336,52 +305,30 @@ static void write_dispatch(exchange *x, const exchange_run *run, const router_pl
                                 .n_rows = part->n_rows,
                                 .n_groups = part->n_groups,
                                 .n_picks = part->n_picks};
-    moe_buf b;
 
-    moe_buf_init(&b, f->frame->data, transport_frames_capacity(x->dispatches));
-    wire_dispatch_begin(&b, &head);
+    wire_dispatch_begin(&f->buf, &head);
     for (uint32_t g = 0; g < part->n_groups; g++) {
-        wire_put_group(&b, (wire_group){part->groups[g].expert_id, part->groups[g].n_picks});
+        wire_put_group(&f->buf, (wire_group){part->groups[g].expert_id, part->groups[g].n_picks});
     }
     for (uint32_t i = 0; i < part->n_picks; i++) {
-        moe_put_u32(&b, part->pick_rows[i]);
+        moe_put_u32(&f->buf, part->pick_rows[i]);
     }
-    unsigned char *rows = wire_put_rows(&b, part->n_rows, x->o.d_model, x->dtype);
-    MOE_ASSERT(rows != NULL); /* the plan was told the limits that the frames were made for */
-    f->n_bytes = b.used;
-    f->frame->from_device =
-        f->frame->device_data != NULL && transport_takes_device(x->o.transport, x->nodes[f->node].peer);
-    if (f->frame->from_device) {
-        (void)wire_finish_apart(&b);
-        f->ticket = device->ops->frame_out(device, f->frame->device_data, b.data, (size_t)(rows - b.data), WIRE_SUM_AT,
-                                           run->job.x, part->rows, x->row_bytes, part->n_rows);
-    } else {
-        f->ticket = device->ops->gather_out(device, rows, run->job.x, part->rows, x->row_bytes, part->n_rows);
-    }
+    return outbox_fill(&x->dispatches, f, run->job.x, part->rows, part->n_rows);
 }
 
-/* Its rows are in the frame. An attempt that has lost its picks meanwhile sends nothing. */
-static void leave(exchange *x, const exchange_filling *f, uint64_t now)
+/* Its rows are in the frame. */
+static void leave(exchange *x, exchange_attempt *a, outbox_frame *f, uint64_t now)
 {
-    exchange_attempt *a = f->attempt;
-    exchange_node *node = &x->nodes[f->node];
-    moe_buf b;
+    exchange_node *node = &x->nodes[a->node];
 
-    if (!wire_request_equal(&a->request, &f->request) || a->state != ATTEMPT_OPEN) {
-        a->state = wire_request_equal(&a->request, &f->request) ? ATTEMPT_FREE : a->state;
-        transport_frame_release(f->frame);
-        return;
-    }
-    moe_buf_init(&b, f->frame->data, transport_frames_capacity(x->dispatches));
-    b.used = f->n_bytes;
     a->sent_ns = now;
     a->late_ns = a->look_ns = now + exchange_speed_late_ns(x, node, a->cost);
     a->deadline_ns = now + x->o.dispatch_timeout_ns;
     exchange_wake_at(x, a->look_ns);
     exchange_mute_owes(node, a->cost, now);
     x->stats.frames_sent++;
-    x->stats.bytes_sent += f->n_bytes;
-    transport_frame_post(f->frame, a->peer, f->frame->from_device ? f->n_bytes : wire_finish(&b));
+    x->stats.bytes_sent += f->buf.used;
+    outbox_post(f);
 }
 
 /* Sends one part as a new attempt, at once if the device has no need of time. MOE_ERR_BUSY: no attempt or no buffer is free
@@ -390,20 +337,16 @@ static moe_status send_part(exchange *x, exchange_run *run, const router_plan_pa
 {
     uint32_t node = x->node_of[part->node];
     exchange_attempt *a = exchange_take_attempt(x);
-    transport_frame *frame = a == NULL ? NULL : transport_frames_take(x->dispatches);
+    outbox_frame f;
 
-    if (frame == NULL) {
+    if (a == NULL || !outbox_take(&x->dispatches, x->nodes[node].peer, &f)) {
         return MOE_ERR_BUSY;
     }
-    exchange_filling f = {
-        .frame = frame,
-        .attempt = a,
-        .node = node,
-        .request = {x->o.coordinator_id, run->step, run->job.layer, run->job.micro_batch, run->next_attempt++}};
-    write_dispatch(x, run, part, &f);
-    moe_status status = x->o.device->ops->reached(x->o.device, f.ticket);
+    f.request =
+        (wire_request){x->o.coordinator_id, run->step, run->job.layer, run->job.micro_batch, run->next_attempt++};
+    moe_status status = write_dispatch(x, run, part, &f);
     if (status != MOE_OK && status != MOE_ERR_BUSY) {
-        transport_frame_release(frame);
+        transport_frame_release(f.frame);
         return status;
     }
     a->state = ATTEMPT_OPEN;
@@ -421,9 +364,7 @@ static moe_status send_part(exchange *x, exchange_run *run, const router_plan_pa
     }
     run->n_waiting -= part->n_picks;
     if (status == MOE_OK) {
-        leave(x, &f, now);
-    } else {
-        x->filling[x->n_filling++] = f;
+        leave(x, a, &f, now);
     }
     return MOE_OK;
 }
@@ -434,31 +375,33 @@ static void end_run(exchange *x, exchange_run *run, exchange_state_kind state)
     exchange_end_attempts(x, run->job.micro_batch);
 }
 
-/* Sends what the device has filled. Returns how many frames there were and are, so that nobody sleeps meanwhile. */
+/* Sends what the device has filled. An attempt that has lost its picks meanwhile sends nothing. Returns how many frames there
+ * were and are, so that nobody sleeps meanwhile. */
 static unsigned send_filled(exchange *x, uint64_t now)
 {
-    compute_device *device = x->o.device;
-    size_t n = 0, all = x->n_filling;
+    unsigned all = (unsigned)x->dispatches.n_filling;
+    outbox_frame f;
+    moe_status status;
 
-    for (; n < all; n++) {
-        const exchange_filling *f = &x->filling[n];
-        moe_status status = device->ops->reached(device, f->ticket);
+    while (outbox_next(&x->dispatches, &f, &status)) {
+        exchange_attempt *a = exchange_find_attempt(x, f.frame->peer, &f.request);
+        bool is_open = a != NULL && a->state == ATTEMPT_OPEN;
 
-        if (status == MOE_ERR_BUSY) {
-            break;
+        if (is_open && status == MOE_OK) {
+            leave(x, a, &f, now);
+            continue;
         }
-        if (status != MOE_OK && wire_request_equal(&f->attempt->request, &f->request) &&
-            f->attempt->state == ATTEMPT_OPEN) {
-            exchange_run *run = exchange_run_of(x, f->attempt);
+        transport_frame_release(f.frame);
+        if (is_open) {
+            exchange_run *run = exchange_run_of(x, a);
 
             run->status = status;
             end_run(x, run, EXCHANGE_FAILED);
+        } else if (a != NULL) {
+            a->state = ATTEMPT_FREE;
         }
-        leave(x, f, now);
     }
-    x->n_filling = all - n;
-    memmove(x->filling, x->filling + n, x->n_filling * sizeof *x->filling);
-    return (unsigned)all;
+    return all;
 }
 
 /* Marks the placement's nodes that may be used now and narrows the limits to what all of them take. Returns how many
@@ -560,6 +503,7 @@ moe_status exchange_on_result(exchange *x, transport_peer peer, const wire_resul
     exchange_attempt *a = exchange_find_attempt(x, peer, &r->request);
 
     if (a == NULL) {
+        x->stats.late_results++;
         return MOE_OK;
     }
     if (r->n_picks != a->n_picks || r->d_model != x->o.d_model || r->dtype != x->dtype) {
@@ -589,6 +533,7 @@ void exchange_on_refuse(exchange *x, transport_peer peer, const wire_refuse *r)
 
     x->stats.refusals++;
     if (a == NULL) {
+        x->stats.late_results++;
         return;
     }
     MOE_DEBUG("node %s refuses: %s", x->nodes[a->node].id, r->text);
@@ -701,7 +646,7 @@ unsigned exchange_progress(exchange *x)
     run_timers(x, now);
     exchange_coverage_update(x, now);
     atomic_store_explicit(&x->turned_ns, now, memory_order_relaxed);
-    n += transport_frames_flush(x->small) + transport_frames_flush(x->dispatches);
+    n += transport_frames_flush(x->small) + transport_frames_flush(x->dispatches.frames);
     x->busy_ns = n > 0 ? now : x->busy_ns;
     return n;
 }

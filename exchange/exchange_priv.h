@@ -3,6 +3,7 @@
 #define CONCLAVE_EXCHANGE_EXCHANGE_PRIV_H
 
 #include "exchange/exchange.h"
+#include "outbox/outbox.h"
 #include "proto/link.h"
 
 #include <pthread.h>
@@ -85,17 +86,6 @@ typedef struct exchange_attempt {
     uint32_t *picks; /* borrowed [max_picks] in the order asked; ATTEMPT_AWAY: another attempt has it now */
 } exchange_attempt;
 
-/* A DISPATCH whose rows the device still writes: the frame is the device's until the ticket is reached, whatever becomes of
- * the attempt meanwhile. */
-typedef struct exchange_filling {
-    transport_frame *frame;
-    size_t n_bytes; /* without the checksum yet */
-    compute_ticket ticket;
-    exchange_attempt *attempt;
-    uint32_t node;
-    wire_request request; /* that the attempt had; it may be another one by now */
-} exchange_filling;
-
 /* What a pick is doing. The plan skips all but the first. */
 enum { PICK_WAITING = 0, PICK_SENT = 1, PICK_DONE = 2 };
 
@@ -130,12 +120,8 @@ struct exchange {
         uint64_t shown_ns; /* which was then */
     } holds;
     router_plan *plan;
-    transport_frames *small, *dispatches;
-    void *dispatch_memory;        /* owned [dispatch_bytes], the device's host memory */
-    compute_mem *dispatch_device; /* owned, the same on the device; NULL: no transport reads it there */
-    size_t dispatch_bytes;
-    exchange_filling *filling; /* owned [dispatches], in the order of their tickets */
-    size_t n_filling;
+    transport_frames *small;
+    outbox dispatches;
     exchange_attempt *attempts; /* owned [n_attempts] */
     size_t n_attempts;
     uint32_t *attempt_picks; /* owned, all attempts */
@@ -161,8 +147,8 @@ void exchange_on_refuse(exchange *x, transport_peer peer, const wire_refuse *r);
 
 /* attempts.c */
 exchange_attempt *exchange_take_attempt(exchange *x); /* NULL: all are open */
-/* The one that this answers, if it is outstanding on this very connection. */
-exchange_attempt *exchange_find_attempt(exchange *x, transport_peer peer, const wire_request *request);
+/* The one that this asks or answers, if it is outstanding on this very connection. */
+exchange_attempt *exchange_find_attempt(const exchange *x, transport_peer peer, const wire_request *request);
 exchange_run *exchange_run_of(exchange *x, const exchange_attempt *a);
 /* Takes the picks away from an open attempt: they wait for another. */
 void exchange_requeue(exchange *x, const exchange_attempt *a);

@@ -3,6 +3,7 @@
 #define CONCLAVE_EXPERT_NODE_PRIV_H
 
 #include "expert_node/expert_node.h"
+#include "outbox/outbox.h"
 #include "proto/link.h"
 
 #define NODE_NO_GROUP UINT32_MAX
@@ -50,12 +51,8 @@ typedef struct node_group {
 
 /* One dispatch that waits, with the buffer its answer will leave in. */
 typedef struct node_frame {
-    transport_peer peer;
-    wire_request request;
-    uint32_t n_rows, n_picks, first_group, n_groups;
-    transport_frame *answer; /* owned until it is posted */
-    size_t n_bytes;          /* of the answer while the device fills it, without the checksum yet */
-    compute_ticket ticket;
+    outbox_frame answer;
+    uint32_t first_group, n_groups;
 } node_frame;
 
 typedef struct node_batch {
@@ -83,16 +80,12 @@ struct expert_node {
     node_block *blocks; /* owned; each layer's ids that there are, 64 by 64 */
     uint32_t n_blocks, newest_block;
     node_peer *peers; /* owned [max_peers] */
-    transport_frames *small, *answers;
-    void *answer_memory;        /* owned [answer_bytes], the device's host memory */
-    compute_mem *answer_device; /* owned, the same on the device; NULL: no transport reads it there */
-    size_t answer_bytes;
-    node_frame *filling; /* owned [answers]: computed, their results on the way out of the device; in that order */
-    size_t n_filling;
-    transport_frames *pieces;        /* NULL: there are no packs */
-    uint32_t next_reader;            /* in peers: whose turn it is */
-    bool may_ask;                    /* a reader may wait for a piece: else nobody is looked at */
-    size_t small_kept, answers_kept; /* of them, for peers that have none out (NODE_OWN_...) */
+    transport_frames *small;
+    size_t small_kept; /* of them, for peers that have none out (NODE_OWN_SMALL) */
+    outbox answers;
+    transport_frames *pieces; /* NULL: there are no packs */
+    uint32_t next_reader;     /* in peers: whose turn it is */
+    bool may_ask;             /* a reader may wait for a piece: else nobody is looked at */
     node_batch batch;
     expert_node_stats stats;
 };

@@ -39,15 +39,14 @@ static moe_status check_options(const expert_node_options *o, moe_error *err)
 static void node_init(expert_node *node, const expert_node_options *options)
 {
     expert_node_options *o = &node->o;
-    compute_dtype dtype = compute_class_dtype(options->device->numeric_class);
 
     *o = *options;
     o->batch_rows = o->batch_rows == 0 ? o->max_rows : o->batch_rows;
     o->batch_picks = o->batch_picks == 0 ? o->max_picks : o->batch_picks;
     o->batch_frames = o->batch_frames == 0 ? 16 : o->batch_frames;
     o->max_peers = o->max_peers == 0 ? 64 : o->max_peers;
-    node->dtype = dtype == COMPUTE_BF16 ? WIRE_BF16 : WIRE_F32;
-    node->row_bytes = o->d_model * compute_dtype_bytes(dtype);
+    node->dtype = outbox_dtype(o->device);
+    node->row_bytes = o->d_model * compute_dtype_bytes(compute_class_dtype(o->device->numeric_class));
 }
 
 static void hello_init(expert_node *node)
@@ -70,25 +69,6 @@ static void hello_init(expert_node *node)
     node->o.cluster = node->hello.cluster;
 }
 
-static moe_status answers_open(expert_node *node, size_t n, size_t frame_bytes)
-{
-    node->answer_bytes = transport_frames_bytes(n, frame_bytes);
-    node->answer_memory = compute_host_alloc(node->o.device, node->answer_bytes);
-    node->filling = calloc(n, sizeof *node->filling);
-    if (node->answer_memory == NULL || node->filling == NULL) {
-        return MOE_ERR_NO_MEMORY;
-    }
-    moe_status status = transport_frames_open(node->o.transport, n, frame_bytes, node->answer_memory, &node->answers);
-    if (status == MOE_OK && node->o.device->ops->frame_out != NULL && transport_takes_device(node->o.transport, 0)) {
-        node->answer_device = node->o.device->ops->alloc(node->o.device, node->answer_bytes);
-        if (node->answer_device == NULL) {
-            return MOE_ERR_NO_MEMORY;
-        }
-        transport_frames_set_device(node->answers, node->answer_device);
-    }
-    return status;
-}
-
 static moe_status buffers_open(expert_node *node)
 {
     const expert_node_options *o = &node->o;
@@ -107,8 +87,14 @@ static moe_status buffers_open(expert_node *node)
         size_t wanted = 2 * (size_t)o->batch_frames + NODE_OWN_ANSWERS * n_others;
         size_t n = MOE_MIN(MOE_MAX(ANSWER_POOL / answer_bytes, n_others > 0 ? 3 : 2), wanted);
 
-        node->answers_kept = MOE_MIN(NODE_OWN_ANSWERS * n_others, n / 2);
-        status = answers_open(node, n, answer_bytes);
+        node->answers = (outbox){.device = o->device,
+                                 .transport = o->transport,
+                                 .n_frames = n,
+                                 .frame_bytes = answer_bytes,
+                                 .d_model = o->d_model,
+                                 .n_own = NODE_OWN_ANSWERS,
+                                 .n_kept = MOE_MIN(NODE_OWN_ANSWERS * n_others, n / 2)};
+        status = outbox_init(&node->answers);
     }
     if (status == MOE_OK) {
         status = node_reading_open(node);
@@ -157,10 +143,7 @@ void expert_node_close(expert_node *node)
     node_batch_close(node);
     node_shard_close(node);
     transport_frames_close(node->pieces);
-    transport_frames_close(node->answers);
-    node->o.device->ops->free(node->o.device, node->answer_device);
-    compute_host_free(node->o.device, node->answer_memory, node->answer_bytes);
-    free(node->filling);
+    outbox_fini(&node->answers);
     transport_frames_close(node->small);
     free(node->peers);
     router_space_unref(node->o.space);
@@ -177,7 +160,7 @@ unsigned expert_node_progress(expert_node *node)
     node_batch_run(node);
     n += node_reading_turn(node);
     n += node->pieces != NULL ? transport_frames_flush(node->pieces) : 0;
-    return n + transport_frames_flush(node->small) + transport_frames_flush(node->answers);
+    return n + transport_frames_flush(node->small) + transport_frames_flush(node->answers.frames);
 }
 
 uint64_t expert_node_epoch_of_others(const expert_node *node,
@@ -214,6 +197,6 @@ void expert_node_get_stats(const expert_node *node, expert_node_stats *out)
         out->readers += link_is_reading(&node->peers[i].link);
     }
     out->epoch_applied = expert_node_epoch_applied(node);
-    out->frames_out = transport_frames_out(node->small) + transport_frames_out(node->answers) +
+    out->frames_out = transport_frames_out(node->small) + transport_frames_out(node->answers.frames) +
                       (node->pieces != NULL ? transport_frames_out(node->pieces) : 0);
 }

@@ -46,15 +46,8 @@ void node_batch_close(expert_node *node)
     node_batch *b = &node->batch;
 
     for (uint32_t i = 0; i < b->n_frames; i++) {
-        transport_frame_release(b->frames[i].answer);
+        transport_frame_release(b->frames[i].answer.frame);
     }
-    for (size_t i = 0; i < node->n_filling; i++) { /* they are the device's until it has written them */
-        moe_status status = node->o.device->ops->wait(node->o.device, node->filling[i].ticket);
-
-        (void)status; /* a device that has failed writes nothing any more */
-        transport_frame_release(node->filling[i].answer);
-    }
-    node->n_filling = 0;
     node->o.device->ops->free(node->o.device, b->x);
     node->o.device->ops->free(node->o.device, b->out);
     free(b->frames);
@@ -100,17 +93,16 @@ moe_status node_batch_add(expert_node *node, transport_peer peer, const wire_dis
     if (!fits(node, d)) { /* then the batch runs early, and this dispatch begins the next one */
         node_batch_run(node);
     }
-    transport_frame *answer = transport_frames_take_for(node->answers, peer, NODE_OWN_ANSWERS, node->answers_kept);
-    if (answer == NULL) {
+    node_frame *f = &b->frames[b->n_frames];
+    if (!outbox_take(&node->answers, peer, &f->answer)) {
         return MOE_ERR_BUSY;
     }
-    b->frames[b->n_frames++] = (node_frame){.peer = peer,
-                                            .request = d->request,
-                                            .n_rows = d->n_rows,
-                                            .n_picks = d->n_picks,
-                                            .first_group = b->n_groups,
-                                            .n_groups = d->n_groups,
-                                            .answer = answer};
+    f->answer.request = d->request;
+    f->answer.n_rows = d->n_rows;
+    f->answer.n_picks = d->n_picks;
+    f->first_group = b->n_groups;
+    f->n_groups = d->n_groups;
+    b->n_frames++;
     device->ops->upload(device, compute_at(b->x, b->n_rows * node->row_bytes), d->rows, d->n_rows * node->row_bytes);
     for (uint32_t i = 0; i < d->n_picks; i++) {
         b->pick_rows[b->n_picks + i] = b->n_rows + wire_u32_at(d->pick_rows, i);
@@ -175,11 +167,33 @@ static void run_ffn(node_batch *b, compute_device *device, size_t row_bytes, siz
     }
 }
 
-/* The results of a frame's groups in the order asked, behind its head: b has everything but them. */
-static compute_ticket fetch_results(expert_node *node, const node_frame *f, moe_buf *b, unsigned char *rows)
+/* status: what the device says of the results. */
+static void send_answer(expert_node *node, outbox_frame *f, moe_status status)
 {
-    const node_batch *batch = &node->batch;
-    compute_device *device = node->o.device;
+    if (status != MOE_OK) {
+        transport_peer peer = f->frame->peer;
+
+        MOE_ERROR("node %s: layer %u: %s while fetching results", node->o.id, f->request.layer,
+                  moe_status_text(status));
+        transport_frame_release(f->frame);
+        node_refuse(node, peer, &f->request, WIRE_REFUSE_FAILED, moe_status_text(status));
+        return;
+    }
+    outbox_post(f);
+    node->stats.frames++;
+    node->stats.rows += f->n_rows;
+    node->stats.picks += f->n_picks;
+}
+
+/* The results of the frame's groups in the order asked. */
+static void answer(expert_node *node, node_frame *f)
+{
+    node_batch *batch = &node->batch;
+    const wire_result head = {.request = f->answer.request,
+                              .d_model = node->o.d_model,
+                              .dtype = node->dtype,
+                              .n_picks = f->answer.n_picks,
+                              .queued_rows = batch->n_rows};
     uint32_t n = 0;
 
     for (uint32_t g = f->first_group; g < f->first_group + f->n_groups; g++) {
@@ -187,75 +201,23 @@ static compute_ticket fetch_results(expert_node *node, const node_frame *f, moe_
             batch->answer_rows[n++] = batch->groups[g].out_row + i;
         }
     }
-    f->answer->from_device =
-        f->answer->device_data != NULL && transport_takes_device(node->o.transport, f->answer->peer);
-    if (!f->answer->from_device) {
-        return device->ops->gather_out(device, rows, batch->out, batch->answer_rows, node->row_bytes, n);
-    }
-    (void)wire_finish_apart(b);
-    return device->ops->frame_out(device, f->answer->device_data, b->data, (size_t)(rows - b->data), WIRE_SUM_AT,
-                                  batch->out, batch->answer_rows, node->row_bytes, n);
-}
-
-/* status: what the device says of the results. */
-static void send_answer(expert_node *node, const node_frame *f, moe_status status)
-{
-    moe_buf b;
-
-    if (status != MOE_OK) {
-        MOE_ERROR("node %s: layer %u: %s while fetching results", node->o.id, f->request.layer,
-                  moe_status_text(status));
-        transport_frame_release(f->answer);
-        node_refuse(node, f->peer, &f->request, WIRE_REFUSE_FAILED, moe_status_text(status));
-        return;
-    }
-    moe_buf_init(&b, f->answer->data, transport_frames_capacity(node->answers));
-    b.used = f->n_bytes;
-    transport_frame_post(f->answer, f->peer, f->answer->from_device ? f->n_bytes : wire_finish(&b));
-    node->stats.frames++;
-    node->stats.rows += f->n_rows;
-    node->stats.picks += f->n_picks;
-}
-
-static void answer(expert_node *node, node_frame *f)
-{
-    const wire_result head = {.request = f->request,
-                              .d_model = node->o.d_model,
-                              .dtype = node->dtype,
-                              .n_picks = f->n_picks,
-                              .queued_rows = node->batch.n_rows};
-    moe_buf b;
-
-    moe_buf_init(&b, f->answer->data, transport_frames_capacity(node->answers));
-    wire_result_begin(&b, &head);
-    unsigned char *rows = wire_put_rows(&b, f->n_picks, node->o.d_model, node->dtype);
-    MOE_ASSERT(rows != NULL); /* the inbox has compared the size with the limits */
-    f->n_bytes = b.used;
-    f->ticket = fetch_results(node, f, &b, rows);
-    moe_status status = node->o.device->ops->reached(node->o.device, f->ticket);
-    if (status == MOE_ERR_BUSY) {
-        node->filling[node->n_filling++] = *f;
-    } else {
-        send_answer(node, f, status);
+    wire_result_begin(&f->answer.buf, &head);
+    moe_status status = outbox_fill(&node->answers, &f->answer, batch->out, batch->answer_rows, n);
+    if (status != MOE_ERR_BUSY) {
+        send_answer(node, &f->answer, status);
     }
 }
 
 unsigned node_answers_send(expert_node *node)
 {
-    compute_device *device = node->o.device;
-    size_t n = 0, all = node->n_filling;
+    unsigned all = (unsigned)node->answers.n_filling;
+    outbox_frame f;
+    moe_status status;
 
-    for (; n < all; n++) {
-        moe_status status = device->ops->reached(device, node->filling[n].ticket);
-
-        if (status == MOE_ERR_BUSY) {
-            break;
-        }
-        send_answer(node, &node->filling[n], status);
+    while (outbox_next(&node->answers, &f, &status)) {
+        send_answer(node, &f, status);
     }
-    node->n_filling = all - n;
-    memmove(node->filling, node->filling + n, node->n_filling * sizeof *node->filling);
-    return (unsigned)all;
+    return all;
 }
 
 void node_batch_run(expert_node *node)

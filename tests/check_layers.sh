@@ -4,8 +4,8 @@
 set -eu
 cd "${1:-$(dirname "$0")/..}"
 
-rooms="base compute checkpoint template tokenizer router sampling model pack catalogue export proto transport exchange engine api/http api cluster member expert_node/program
-  expert_node coordinator cli bench"
+rooms="base compute checkpoint template tokenizer router sampling model pack catalogue export proto transport outbox exchange engine api/http api cluster member
+  expert_node/program expert_node coordinator cli bench"
 
 allowed() {
   case $1 in
@@ -19,12 +19,13 @@ allowed() {
     catalogue) echo "base router pack" ;;
     export) echo "base compute checkpoint router model pack catalogue" ;;
     transport) echo "base proto" ;;
-    exchange) echo "base compute router proto transport" ;;
+    outbox) echo "base compute proto transport" ;;
+    exchange) echo "base compute router proto transport outbox" ;;
     engine) echo "base compute router model sampling tokenizer exchange" ;;
     api) echo "base proto catalogue engine model router sampling tokenizer api/http" ;;
     cluster) echo "base router catalogue" ;;
     member) echo "base compute checkpoint router model pack catalogue proto transport cluster" ;;
-    expert_node) echo "base compute checkpoint router model proto transport" ;;
+    expert_node) echo "base compute checkpoint router model proto transport outbox" ;;
     expert_node/program) echo "base compute checkpoint router model pack catalogue proto transport cluster member expert_node api/http" ;;
     coordinator) echo "base template compute checkpoint router model pack catalogue proto transport exchange engine api api/http cluster member expert_node tokenizer" ;;
     cli) echo "base compute checkpoint model pack export proto" ;;

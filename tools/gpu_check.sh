@@ -89,7 +89,7 @@ fi
 ! wants model || built="$built bench_model limits"
 if wants tokens || wants model; then # the way of a token, without tokenizer, network, packs and cluster
   rooms="$rooms checkpoint/*.c router/*.c sampling/*.c model/*.c model/family/*.c proto/wire.c proto/crc32c.c proto/proof.c proto/link.c
-    transport/frames.c transport/lanes.c transport/network.c transport/loopback.c exchange/*.c engine/*.c expert_node/*.c coordinator/embedded.c
+    transport/frames.c transport/lanes.c transport/network.c transport/loopback.c outbox/*.c exchange/*.c engine/*.c expert_node/*.c coordinator/embedded.c
     coordinator/embedded_change.c"
 fi
 rooms="$rooms tests/cuda/bare/*.c"

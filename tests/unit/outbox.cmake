@@ -1,0 +1,1 @@
+moe_test(test_outbox LIBS moe_outbox LABELS unit)
