@@ -1,5 +1,6 @@
 /* The real API over the fake engine, driven by tests/integration/api_test.py: flags are name=value, then one command
  * per line on standard input, each answered by one line. Ends when standard input does. */
+#include "tests/support/fake_cluster.h"
 #include "tests/support/fake_engine.h"
 
 #include <inttypes.h>

@@ -1,4 +1,5 @@
 #include "tests/support/fake_engine.h"
+#include "tests/support/fake_tokenizer.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -7,14 +8,6 @@
 #include <time.h>
 
 #define RING 64
-
-struct tokenizer {
-    bool chat;
-    pthread_mutex_t lock; /* of the rest */
-    pthread_cond_t released;
-    bool hold;
-    size_t n_held, n_encoded;
-};
 
 struct engine_request {
     engine *engine;
@@ -61,132 +54,6 @@ struct engine {
 
 const double engine_bucket_seconds[16] = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2,
                                           0.5,   1,     2,     5,    10,   20,   50,  100};
-
-/* ------------------------------------------------------------------------------------------------ tokenizer */
-static void wait_while_held(tokenizer *t)
-{
-    pthread_mutex_lock(&t->lock);
-    t->n_encoded++;
-    t->n_held++;
-    while (t->hold) {
-        pthread_cond_wait(&t->released, &t->lock);
-    }
-    t->n_held--;
-    pthread_mutex_unlock(&t->lock);
-}
-
-moe_status tokenizer_encode(tokenizer *t, const char *text, size_t bytes, bool add_special, const tokenizer_span *spans,
-                            size_t n_spans, int32_t *ids, size_t max_ids, size_t *n_ids_out, moe_error *err)
-{
-    (void)add_special, (void)spans, (void)n_spans;
-    if (bytes >= 5 && memcmp(text, "!hold", 5) == 0) {
-        wait_while_held(t);
-    }
-    if (bytes > max_ids) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "text: more than %zu tokens", max_ids);
-    }
-    for (size_t i = 0; i < bytes; i++) {
-        ids[i] = (unsigned char)text[i];
-    }
-    *n_ids_out = bytes;
-    return MOE_OK;
-}
-
-moe_status tokenizer_chat_encode(tokenizer *t, const tokenizer_conversation *c, int32_t *ids, size_t max_ids,
-                                 size_t *n_ids_out, moe_error *err)
-{
-    const tokenizer_message *messages = c->messages;
-    size_t n = 0, got = 0;
-
-    for (size_t i = 0; i < c->n_messages; i++) {
-        if (n == max_ids) {
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "messages: more than %zu tokens", max_ids);
-        }
-        ids[n++] = "suatd"[messages[i].role];
-        moe_status status = tokenizer_encode(t, messages[i].content, messages[i].bytes, false, NULL, 0, ids + n,
-                                             max_ids - n, &got, err);
-        if (status != MOE_OK) {
-            return status;
-        }
-        n += got;
-    }
-    if (c->tools != NULL && n < max_ids) {
-        ids[n++] = 'T';
-    }
-    if (c->template_args != NULL && n < max_ids) {
-        ids[n++] = 'A';
-    }
-    if (c->add_generation_prompt && n < max_ids) {
-        ids[n++] = '>';
-    }
-    *n_ids_out = n;
-    return MOE_OK;
-}
-
-const char *tokenizer_chat_problem(const tokenizer *t)
-{
-    (void)t;
-    return "";
-}
-
-const char *tokenizer_chat_name(const tokenizer *t)
-{
-    return t->chat ? "fake" : "";
-}
-
-const char *tokenizer_token_bytes(const tokenizer *t, int32_t id, size_t *bytes_out)
-{
-    static char bytes[256];
-
-    (void)t;
-    for (int i = 0; i < 256; i++) {
-        bytes[i] = (char)i;
-    }
-    *bytes_out = id < 256 ? 1 : 0;
-    return id < 256 ? &bytes[id] : NULL;
-}
-
-size_t tokenizer_max_text_bytes(const tokenizer *t, size_t n_ids)
-{
-    (void)t;
-    return n_ids;
-}
-
-void tokenizer_decode_init(tokenizer_decode *d, const tokenizer *t, bool skip_special)
-{
-    *d = (tokenizer_decode){.t = t, .skip_special = skip_special};
-}
-
-static size_t sequence_length(unsigned char first)
-{
-    return first < 0x80 ? 1 : first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc2 ? 2 : 1;
-}
-
-void tokenizer_decode_push(tokenizer_decode *d, int32_t id, moe_text *out)
-{
-    if (id >= 256) {
-        moe_text_append(out, "<s>", d->skip_special ? 0 : 3);
-        return;
-    }
-    d->pending[d->n_pending++] = (unsigned char)id;
-    if (d->n_pending < sequence_length(d->pending[0])) {
-        return;
-    }
-    if (moe_utf8_valid_prefix(d->pending, d->n_pending) == d->n_pending) {
-        moe_text_append(out, d->pending, d->n_pending);
-    } else {
-        moe_text_append(out, "\xef\xbf\xbd", 3);
-    }
-    d->n_pending = 0;
-}
-
-void tokenizer_decode_finish(tokenizer_decode *d, moe_text *out)
-{
-    if (d->n_pending > 0) {
-        moe_text_append(out, "\xef\xbf\xbd", 3);
-        d->n_pending = 0;
-    }
-}
 
 /* ------------------------------------------------------------------------------------------------ events */
 static size_t ring_room(const engine_request *r)
@@ -690,9 +557,7 @@ engine *fake_engine_open(const fake_options *options)
     engine *e = calloc(1, sizeof(*e));
 
     MOE_ASSERT(e != NULL);
-    e->tokenizer.chat = !options->no_chat;
-    pthread_mutex_init(&e->tokenizer.lock, NULL);
-    pthread_cond_init(&e->tokenizer.released, NULL);
+    fake_tokenizer_init(&e->tokenizer, !options->no_chat);
     e->config = (model_config){.model_type = "fake",
                                .n_layers = FAKE_LAYERS,
                                .d_model = 8,
@@ -768,30 +633,17 @@ void fake_engine_freeze(engine *e, bool frozen)
 
 void fake_engine_hold(engine *e, bool held)
 {
-    tokenizer *t = &e->tokenizer;
-
-    pthread_mutex_lock(&t->lock);
-    t->hold = held;
-    pthread_cond_broadcast(&t->released);
-    pthread_mutex_unlock(&t->lock);
-}
-
-static size_t count_of(tokenizer *t, const size_t *count)
-{
-    pthread_mutex_lock(&t->lock);
-    const size_t n = *count;
-    pthread_mutex_unlock(&t->lock);
-    return n;
+    fake_tokenizer_hold(&e->tokenizer, held);
 }
 
 size_t fake_engine_held(engine *e)
 {
-    return count_of(&e->tokenizer, &e->tokenizer.n_held);
+    return fake_tokenizer_count(&e->tokenizer, &e->tokenizer.n_held);
 }
 
 size_t fake_engine_encoded(engine *e)
 {
-    return count_of(&e->tokenizer, &e->tokenizer.n_encoded);
+    return fake_tokenizer_count(&e->tokenizer, &e->tokenizer.n_encoded);
 }
 
 size_t fake_engine_live(engine *e)
@@ -804,90 +656,4 @@ size_t fake_engine_live(engine *e)
     }
     pthread_mutex_unlock(&e->mutex);
     return n;
-}
-
-struct fake_cluster {
-    api_view view;
-    atomic_int state;
-    _Atomic uint32_t replication, min_nodes;
-};
-
-typedef struct fake_snapshot {
-    api_view_snapshot base;
-    api_view_node node;
-    api_view_coordinator coordinator;
-    api_view_replica replicas[FAKE_LAYERS * FAKE_EXPERTS];
-} fake_snapshot;
-
-static const api_view_snapshot *acquire(void *ctx, bool want_replicas)
-{
-    fake_cluster *c = ctx;
-    fake_snapshot *s = calloc(1, sizeof(*s));
-
-    MOE_ASSERT(s != NULL);
-    s->node = (api_view_node){.id = "node \"one\"",
-                              .address = "in-process",
-                              .state = (api_view_node_state)atomic_load(&c->state),
-                              .transport = "loopback",
-                              .rows = 11};
-    s->coordinator = (api_view_coordinator){.id = "c0", .epoch = 3, .controller = true};
-    for (uint32_t i = 0; i < FAKE_LAYERS * FAKE_EXPERTS; i++) {
-        s->replicas[i] =
-            (api_view_replica){.layer = i / FAKE_EXPERTS, .expert_id = (int32_t)(i % FAKE_EXPERTS), .ready = true};
-    }
-    s->base = (api_view_snapshot){.cluster = "fake",
-                                  .epoch = 3,
-                                  .n_nodes = 1,
-                                  .n_coordinators = 1,
-                                  .nodes = &s->node,
-                                  .coordinators = &s->coordinator,
-                                  .replication = c->replication,
-                                  .min_nodes = c->min_nodes,
-                                  .n_replicas = want_replicas ? FAKE_LAYERS * FAKE_EXPERTS : 0,
-                                  .replicas = s->replicas};
-    return &s->base;
-}
-
-static void release(void *ctx, const api_view_snapshot *snapshot)
-{
-    (void)ctx;
-    free((void *)(uintptr_t)snapshot);
-}
-
-static moe_status set_policy(void *ctx, uint32_t replication, uint32_t min_nodes, moe_error *err)
-{
-    fake_cluster *c = ctx;
-
-    if (replication > 64 || min_nodes > 64) {
-        return moe_fail(err, MOE_ERR_INVALID_ARG, "%s: limit 64", replication > 64 ? "replication" : "min_nodes");
-    }
-    c->replication = replication != 0 ? replication : c->replication;
-    c->min_nodes = min_nodes != 0 ? min_nodes : c->min_nodes;
-    return MOE_OK;
-}
-
-fake_cluster *fake_cluster_open(void)
-{
-    fake_cluster *c = calloc(1, sizeof(*c));
-
-    MOE_ASSERT(c != NULL);
-    c->view = (api_view){.acquire = acquire, .release = release, .set_policy = set_policy, .ctx = c};
-    c->replication = c->min_nodes = 1;
-    atomic_init(&c->state, API_VIEW_NODE_UP);
-    return c;
-}
-
-void fake_cluster_close(fake_cluster *c)
-{
-    free(c);
-}
-
-const api_view *fake_cluster_view(fake_cluster *c)
-{
-    return &c->view;
-}
-
-void fake_cluster_set_state(fake_cluster *c, api_view_node_state state)
-{
-    atomic_store(&c->state, (int)state);
 }

@@ -39,11 +39,4 @@ size_t fake_engine_held(engine *e);    /* threads that it holds now */
 size_t fake_engine_encoded(engine *e); /* texts of that kind that it has ever begun */
 size_t fake_engine_live(engine *e);    /* requests that have neither ended nor been cancelled */
 
-/* A cluster of one node and one coordinator whose state can be changed. */
-typedef struct fake_cluster fake_cluster;
-fake_cluster *fake_cluster_open(void);
-void fake_cluster_close(fake_cluster *c);
-const api_view *fake_cluster_view(fake_cluster *c);
-void fake_cluster_set_state(fake_cluster *c, api_view_node_state state);
-
 #endif

@@ -1,5 +1,7 @@
 # The engine, the tokenizer and the sets behind the API, without a model.
-add_library(moe_fake_engine STATIC EXCLUDE_FROM_ALL ${CMAKE_CURRENT_LIST_DIR}/../support/fake_engine.c)
+add_library(moe_fake_engine STATIC EXCLUDE_FROM_ALL
+  ${CMAKE_CURRENT_LIST_DIR}/../support/fake_engine.c ${CMAKE_CURRENT_LIST_DIR}/../support/fake_tokenizer.c
+  ${CMAKE_CURRENT_LIST_DIR}/../support/fake_cluster.c)
 target_include_directories(moe_fake_engine PUBLIC ${PROJECT_SOURCE_DIR})
 target_link_libraries(moe_fake_engine PUBLIC moe_base moe_model moe_request_limits moe_registry PRIVATE moe_flags)
 

@@ -1,5 +1,7 @@
 moe_test(test_cluster_member LIBS moe_cluster LABELS unit)
 moe_test(test_cluster_placement LIBS moe_cluster LABELS unit)
+moe_test(test_cluster_silence LIBS moe_cluster LABELS unit)
+moe_test(test_cluster_policy LIBS moe_cluster LABELS unit)
 moe_test(test_cluster_strangers LIBS moe_cluster LABELS unit)
 moe_test(test_cluster_mirror LIBS moe_cluster LABELS unit)
 moe_test(test_cluster_catalogue LIBS moe_cluster LABELS unit)

@@ -1,4 +1,5 @@
 #include "api/metrics_priv.h"
+#include "tests/support/fake_cluster.h"
 #include "tests/support/fake_engine.h"
 #include "tests/support/support.h"
 
