@@ -32,8 +32,10 @@ void exchange_mute_judge(exchange *x, exchange_node *n, uint64_t now)
     if (n->mute.owed_ns == 0) {
         return;
     }
-    uint64_t bound = MOE_MAX(MUTE_FACTOR * exchange_speed_late_ns(x, n, n->mute.owed_cost), MUTE_LEAST_NS)
-                     << MOE_MIN(n->mute.n_times, (uint32_t)MUTE_MOST);
+    /* What nobody has computed yet may take long for good reasons: caches and pages are cold. */
+    uint64_t late = exchange_speed_usual_ns(x, n, 1) != 0 ? exchange_speed_late_ns(x, n, n->mute.owed_cost)
+                                                          : x->o.dispatch_timeout_ns;
+    uint64_t bound = MOE_MAX(MUTE_FACTOR * late, MUTE_LEAST_NS) << MOE_MIN(n->mute.n_times, (uint32_t)MUTE_MOST);
     if (now - n->mute.owed_ns < bound) {
         return;
     }

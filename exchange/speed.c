@@ -3,7 +3,8 @@
  *   usual time   of a node, per unit of work (router_plan_part.cost), as TCP keeps its round-trip time (RFC 6298): a mean
  *                and a mean deviation. A part that takes several times as long is hedged: another owner gets its picks as
  *                well, and whoever answers first wins. Of a node that is new it is not known: what the slowest of the
- *                others takes counts instead, and a multiple of it
+ *                others takes counts instead, and a multiple of it. What other parts of the same job took says more: a
+ *                prompt's rows take another time per unit than decode's
  *   burden       how many times as long as the others of a job a node takes for the same work. The plan gives it that much
  *                less, so that it is done when they are
  *
@@ -16,17 +17,21 @@
  *
  *   LEARNT        results before a usual time is believed: connections and caches are cold at first
  *   COLD          times as long such a node may take
+ *   UNKNOWN       what a part may take while no node has answered anything
  *   HEDGE_FACTOR  times the usual time and four deviations. Decode and prefill take different times for a unit, so it is
  *                 generous; a node that stands still is noticed after some milliseconds all the same
  *   HEDGE_LEAST   what a busy machine may do to a healthy node
+ *   JOB_FACTOR    times what another part of the job took that was not smaller
  *   LAG           what is not worth mending
  *   BURDEN_MOST   nodes that take still longer are given nothing until their burden has shrunk
  *   EASE          a burden that has not grown for so long shrinks by a sixteenth: in a second to a third
  *   SLOW, FAST    burdens at which a person is told */
 #define LEARNT         16
 #define COLD           4
+#define UNKNOWN_NS     UINT64_C(250000000)
 #define HEDGE_FACTOR   4
 #define HEDGE_LEAST_NS UINT64_C(20000000)
+#define JOB_FACTOR     8
 #define LAG_NS         UINT64_C(1000000)
 #define BURDEN_MOST    (64 * ROUTER_BURDEN_ONE)
 #define EASE_NS        UINT64_C(50000000)
@@ -52,23 +57,29 @@ static void learn(exchange_node *n, uint64_t elapsed_ns, uint32_t cost)
     s->n_learnt += s->n_learnt < LEARNT;
 }
 
+/* Of the nodes that have answered so often. */
+static const exchange_speed *slowest(const exchange *x, uint32_t n_learnt)
+{
+    const exchange_speed *s = NULL;
+
+    for (size_t i = 0; i < ROUTER_MAX_NODES; i++) {
+        const exchange_node *n = &x->nodes[i];
+
+        if (n->state == NODE_MET && n->speed.n_learnt >= n_learnt && (s == NULL || n->speed.usual_ns > s->usual_ns)) {
+            s = &n->speed;
+        }
+    }
+    return s;
+}
+
 /* What is known of a node, or of the others; NULL: nothing yet. */
 static const exchange_speed *known(const exchange *x, const exchange_node *n)
 {
-    const exchange_speed *slowest = NULL;
-
     if (n->speed.n_learnt == LEARNT) {
         return &n->speed;
     }
-    for (size_t i = 0; i < ROUTER_MAX_NODES; i++) {
-        const exchange_node *other = &x->nodes[i];
-
-        if (other->state == NODE_MET && other->speed.n_learnt == LEARNT &&
-            (slowest == NULL || other->speed.usual_ns > slowest->usual_ns)) {
-            slowest = &other->speed;
-        }
-    }
-    return slowest;
+    const exchange_speed *s = slowest(x, LEARNT);
+    return s != NULL ? s : slowest(x, 1);
 }
 
 uint64_t exchange_speed_usual_ns(const exchange *x, const exchange_node *n, uint32_t cost)
@@ -83,10 +94,29 @@ uint64_t exchange_speed_late_ns(const exchange *x, const exchange_node *n, uint3
     const exchange_speed *s = known(x, n);
 
     if (s == NULL) {
-        return x->o.dispatch_timeout_ns;
+        return MOE_MIN(UNKNOWN_NS, x->o.dispatch_timeout_ns);
     }
     uint64_t late = MOE_MAX(HEDGE_FACTOR * cost * (s->usual_ns + 4 * s->deviation_ns), HEDGE_LEAST_NS);
-    return MOE_MIN(s == &n->speed ? late : COLD * late, x->o.dispatch_timeout_ns);
+    return MOE_MIN(n->speed.n_learnt == LEARNT ? late : COLD * late, x->o.dispatch_timeout_ns);
+}
+
+/* A part of the job has come: the others need not be waited for much longer. One that is waited for less stays so. */
+static void hurry(exchange *x, const exchange_attempt *done, uint64_t elapsed_ns)
+{
+    for (size_t i = 0; i < x->n_attempts; i++) {
+        exchange_attempt *a = &x->attempts[i];
+
+        if (a == done || a->state != ATTEMPT_OPEN || a->request.micro_batch != done->request.micro_batch ||
+            a->late_ns == UINT64_MAX) { /* it has not left */
+            continue;
+        }
+        uint64_t late_ns =
+            a->sent_ns + MOE_MAX(JOB_FACTOR * elapsed_ns / done->cost * MOE_MAX(a->cost, done->cost), HEDGE_LEAST_NS);
+        if (late_ns < a->late_ns) {
+            a->late_ns = a->look_ns = late_ns;
+            exchange_wake_at(x, late_ns);
+        }
+    }
 }
 
 static void set_burden(exchange_node *n, uint32_t burden, uint64_t now)
@@ -123,6 +153,7 @@ void exchange_speed_note(exchange *x, exchange_run *run, const exchange_attempt 
     const exchange_lap lap = {.node = a->node, .cost = a->cost, .elapsed_ns = now - a->sent_ns};
 
     learn(&x->nodes[a->node], lap.elapsed_ns, lap.cost);
+    hurry(x, a, lap.elapsed_ns);
     if (run->first.cost == 0) {
         run->first = lap;
     } else if (run->first.node != lap.node) {

@@ -23,8 +23,8 @@ static exchange_node_info node_info(const char *id)
     return info;
 }
 
-/* Node 0 turns every `every`-th millisecond, the others every one; 0: never. Returns how many milliseconds it took. */
-static int run_job(int every)
+/* Node 0 turns every `every`-th turn, the others every one; 0: never. Returns how many turns it took. */
+static int run_job_in(int every, uint64_t turn_ns)
 {
     exchange *x = w.coordinators[0].x;
     int turn = 0;
@@ -37,12 +37,18 @@ static int run_job(int every)
                 (void)expert_node_progress(w.nodes[i].node);
             }
         }
-        moe_clock_virtual_advance(&w.clock, MS);
+        moe_clock_virtual_advance(&w.clock, turn_ns);
         (void)exchange_progress(x);
     }
     assert_int_equal(exchange_state(x, 0), EXCHANGE_DONE);
     world_job_check(&w, 0, 0);
     return turn;
+}
+
+/* Turns of a millisecond. */
+static int run_job(int every)
+{
+    return run_job_in(every, MS);
 }
 
 static void open_world(uint32_t n_nodes, uint32_t replication)
@@ -112,6 +118,56 @@ static void a_new_node_that_stands_still_is_hedged_by_what_others_take(void **st
     }
     assert_true(run_job(0) < 1000);
     assert_int_equal(node_info("node-0").hedges, 1);
+    world_close(&w);
+}
+
+/* Nothing is known of anybody, and nobody answers; then node 1 does. */
+static void the_first_job_of_a_pool_is_hedged_too(void **state)
+{
+    exchange *x;
+    int turn = 0;
+
+    (void)state;
+    open_world(2, 2);
+    x = w.coordinators[0].x;
+    world_job_make(&w, 0, 0);
+    assert_int_equal(exchange_begin(x, &w.jobs[0][0].job), MOE_OK);
+    for (; turn < 1000 && exchange_state(x, 0) == EXCHANGE_RUNNING; turn++) {
+        if (turn >= 300) {
+            (void)expert_node_progress(w.nodes[1].node);
+        }
+        moe_clock_virtual_advance(&w.clock, MS);
+        (void)exchange_progress(x);
+    }
+    assert_true(turn < 350);
+    assert_int_equal(node_info("node-0").hedges, 1);
+    world_job_check(&w, 0, 0);
+    world_close(&w);
+}
+
+/* So short jobs have told what a unit takes that a long one would be waited for much too long. */
+static void a_long_part_is_hedged_by_what_its_job_takes(void **state)
+{
+    exchange *x;
+    int turn = 0;
+
+    (void)state;
+    open_world(2, 2);
+    x = w.coordinators[0].x;
+    for (int i = 0; i < 40; i++) {
+        (void)run_job_in(1, 60 * MS);
+    }
+    do { /* both nodes are asked, and node 1 answers at once */
+        world_job_make(&w, 0, 0);
+    } while (w.jobs[0][0].job.n_rows < 20);
+    assert_int_equal(exchange_begin(x, &w.jobs[0][0].job), MOE_OK);
+    for (; turn < 2000 && exchange_state(x, 0) == EXCHANGE_RUNNING; turn++) {
+        (void)expert_node_progress(w.nodes[1].node);
+        moe_clock_virtual_advance(&w.clock, MS);
+        (void)exchange_progress(x);
+    }
+    assert_true(turn < 300);
+    world_job_check(&w, 0, 0);
     world_close(&w);
 }
 
@@ -357,6 +413,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_node_that_stands_still_is_hedged_long_before_its_deadline),
         cmocka_unit_test(a_new_node_that_stands_still_is_hedged_by_what_others_take),
+        cmocka_unit_test(the_first_job_of_a_pool_is_hedged_too),
+        cmocka_unit_test(a_long_part_is_hedged_by_what_its_job_takes),
         cmocka_unit_test(whoever_can_take_a_late_part_later_is_given_it_then),
         cmocka_unit_test(an_only_owner_is_waited_for),
         cmocka_unit_test(a_hedged_node_that_dies_loses_nothing),
