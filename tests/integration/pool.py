@@ -890,6 +890,19 @@ class Pool(unittest.TestCase):
                 self.assertIn("leaves though its experts have no other owner: not within --drain-timeout-ms; " + words, log)
         self.nodes.clear()
 
+    def test_the_only_copies_do_not_leave_while_the_coordinator_is_restarted(self):
+        leaving, _ = self.start_nodes(2, "--drain-timeout-ms", "600000")
+        with self.coordinator("--min-nodes", "2") as coordinator:
+            self.assertEqual(self.answers(coordinator), self.expected)
+        leaving.process.send_signal(signal.SIGTERM)
+        leaving.says("cannot be relieved now: no coordinator is registered, and 8 experts are nowhere else")
+        with self.coordinator() as coordinator:
+            code, log = leaving.end()
+            self.assertEqual(code, 0, log)
+            self.assertEqual(self.answers(coordinator), self.expected)
+        self.nodes.remove(leaving)
+        self.stop_nodes()  # there is nobody left who could be given its experts
+
     def test_a_drain_waits_for_a_node_that_can_relieve_it(self):
         self.start_nodes(1, "--drain-timeout-ms", "600000")
         with self.coordinator() as coordinator:

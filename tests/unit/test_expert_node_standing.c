@@ -8,6 +8,7 @@
 #define EXPERTS 10
 
 static cluster_node nodes[3];
+static uint64_t ready[3]; /* of each node: as many experts as fit into a word */
 static cluster_coordinator coordinator;
 static cluster_state state;
 
@@ -20,7 +21,10 @@ static standing normal(void)
         nodes[i].expert_bytes = 100;
         nodes[i].memory_bytes = 100 * EXPERTS;
         nodes[i].registered = true;
+        nodes[i].ready = &ready[i];
+        ready[i] = 0;
     }
+    ready[0] = 0x1f;
     coordinator = (cluster_coordinator){.id = "c", .epoch_applied = 4};
     state = (cluster_state){.connected = true,
                             .registered = true,
@@ -147,7 +151,20 @@ static void who_has_none_does_not_wait_for_a_coordinator_that_is_gone(void **sta
     s.n_wanted = 0;
     s.n_connected = 0;
     s.epoch_registered = 3;
+    ready[1] = 0x1f;
     assert_int_equal(standing_judge(&s, NULL), STANDING_RELIEVED);
+}
+
+/* Others were given what it has, and have not loaded it: the coordinator that will be back needs it. */
+static void who_has_the_only_copies_waits_for_a_coordinator_that_is_gone(void **state_)
+{
+    standing s = normal();
+
+    (void)state_;
+    s.n_wanted = 0;
+    s.n_connected = 0;
+    ready[1] = 0x0f;
+    assert_hopeless(&s, "no coordinator is connected");
 }
 
 static void who_has_none_waits_for_a_coordinator_that_is_connected_and_not_registered(void **state_)
@@ -172,16 +189,58 @@ static void a_coordinator_that_has_lost_the_store_needs_what_it_knows(void **sta
     assert_int_equal(standing_judge(&s, NULL), STANDING_HOPELESS);
 }
 
-static void without_a_coordinator_nobody_needs_a_node(void **state_)
+/* As it is while the only one is restarted. */
+static standing without_a_coordinator(void)
 {
     standing s = normal();
 
-    (void)state_;
     s.n_connected = 0;
     state.n_coordinators = 0;
-    s.n_connected = 0;
     s.epoch_connected = UINT64_MAX;
+    return s;
+}
+
+static void without_a_coordinator_nobody_needs_what_others_have(void **state_)
+{
+    standing s = without_a_coordinator();
+
+    (void)state_;
+    ready[1] = 0x0f;
+    ready[2] = 0x10;
+    state.n_nodes = 3;
     assert_int_equal(standing_judge(&s, NULL), STANDING_RELIEVED);
+    ready[0] = 0;
+    state.n_nodes = 1;
+    assert_int_equal(standing_judge(&s, NULL), STANDING_RELIEVED);
+}
+
+static void the_only_copies_do_not_go_while_the_coordinator_is_away(void **state_)
+{
+    standing s = without_a_coordinator();
+
+    (void)state_;
+    ready[1] = 0x0f;
+    assert_hopeless(&s, "no coordinator is registered, and 1 experts are nowhere else");
+    ready[1] = 0x1f;
+    nodes[1].registered = false; /* it may be gone */
+    ready[2] = 0x1f;
+    nodes[2].draining = true;
+    state.n_nodes = 3;
+    assert_hopeless(&s, "no coordinator is registered, and 5 experts are nowhere else");
+    s.id = "node-3"; /* not even our own key is there */
+    assert_hopeless(&s, "5 experts are nowhere else");
+}
+
+/* The cluster is taken down. */
+static void nodes_that_all_leave_do_not_wait_for_a_coordinator(void **state_)
+{
+    standing s = without_a_coordinator();
+
+    (void)state_;
+    nodes[1].draining = true;
+    assert_int_equal(standing_judge(&s, NULL), STANDING_RELIEVED);
+    state.connected = false; /* then what is known may be old */
+    assert_hopeless(&s, "store does not answer");
 }
 
 /* It serves on, though its lease has ended. */
@@ -252,7 +311,10 @@ int main(void)
         cmocka_unit_test(who_has_none_does_not_wait_for_a_coordinator_that_is_gone),
         cmocka_unit_test(who_has_none_waits_for_a_coordinator_that_is_connected_and_not_registered),
         cmocka_unit_test(a_coordinator_that_has_lost_the_store_needs_what_it_knows),
-        cmocka_unit_test(without_a_coordinator_nobody_needs_a_node),
+        cmocka_unit_test(who_has_the_only_copies_waits_for_a_coordinator_that_is_gone),
+        cmocka_unit_test(without_a_coordinator_nobody_needs_what_others_have),
+        cmocka_unit_test(the_only_copies_do_not_go_while_the_coordinator_is_away),
+        cmocka_unit_test(nodes_that_all_leave_do_not_wait_for_a_coordinator),
         cmocka_unit_test(a_coordinator_that_has_lost_etcd_still_needs_a_node),
         cmocka_unit_test(a_coordinator_that_died_relieves_nobody),
         cmocka_unit_test(the_only_node_cannot_be_relieved),
