@@ -26,7 +26,7 @@ typedef __m256 vf;
     X(5, 2, 0)                                                                                                         \
     X(6, 2, 0)
 #define KEPT_SHAPES(X)     X(2) X(3)
-#define FEW_PASSES(n_rows) ((n_rows) == 5 || (n_rows) == 6 || (n_rows) >= 9 ? 4 : 3)
+#define FEW_PASSES(n_rows) ((n_rows) <= 2 ? (n_rows) : (n_rows) == 5 || (n_rows) == 6 || (n_rows) >= 9 ? 4 : 3)
 
 static inline vf vf_zero(void)
 {
