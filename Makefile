@@ -57,7 +57,7 @@ coverage: packages-fuzz  ## line coverage of the parsers by the fuzz corpora
 	@tools/fuzz_coverage.sh build/coverage/bin
 
 check-peers: packages-peers packages-cluster  ## models against Python's `transformers` (MODEL=DIR for one of yours), tokenizers against SentencePiece and `tokenizers` (TOKENIZERS=DIR for real files too), chat templates against `jinja2` (TEMPLATES=DIR)
-	@tools/configure.sh release && cmake --build --preset release -j $(JOBS) --target programs tokenizer_probe template_probe
+	@tools/configure.sh release && cmake --build --preset release -j $(JOBS) --target programs tokenizer_driver template_driver
 	@MODEL="$(MODEL)" TOKENIZERS="$(TOKENIZERS)" TEMPLATES="$(TEMPLATES)" tools/check_peers.sh build/release/bin
 
 image: build packages-image   ## an OCI archive, conclave.tar: the three programs FROM scratch, the same bytes every time (IMAGE=NAME:TAG, OUT=FILE, RDMA=1)

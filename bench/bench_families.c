@@ -1,4 +1,4 @@
-/* The kernels of the ModuleFormer family at MoLM's shapes, against max(bytes / bandwidth, flop / peak), both probed in
+/* The kernels of the ModuleFormer family at MoLM's shapes, against max(bytes / bandwidth, flop / peak), both measured in
  * the same run.
  *
  *     bench_families [--isa portable|avx2|avx512f|avx512] [--seconds S] [--only NAME] [--full-scan] [THREADS ...]
@@ -180,7 +180,7 @@ static double keys_seen(const bench *b, kernel_fn fn, bench *run, size_t n)
 /* A key is multiplied twice, in f32; it is read once for all rows at best. */
 static void measure_stick(bench *b)
 {
-    double peak = probe_peak_f32(b->rig->threads, b->rig->isa);
+    double peak = cpu_limits_peak_f32(b->rig->threads, b->rig->isa);
 
     for (size_t n = 512; n <= MAX_CONTEXT; n *= 8) {
         double row = keys_seen(b, run_stick_row, b, n), rows = keys_seen(b, run_stick_rows, b, n);

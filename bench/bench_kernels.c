@@ -1,4 +1,4 @@
-/* How near the kernels come to the machine's limit, max(bytes / bandwidth, flop / peak), both probed in the same run.
+/* How near the kernels come to the machine's limit, max(bytes / bandwidth, flop / peak), both measured in the same run.
  *
  *     bench_kernels [--isa portable|avx2|avx512f|avx512] [--seconds S] [--only NAME] [THREADS ...]     (default 1 and 2
  * threads)
@@ -332,7 +332,7 @@ static void run(kernel_rig *rig)
            "of limit", "median");
     measure_products(&b);
     measure_layer(&b, MAX_ROWS);
-    printf("best probes of the run: bandwidth %.1f GB/s, peak %.0f GFLOP/s\n", rig->bandwidth * 1e-9, rig->peak * 1e-9);
+    printf("best limits of the run: bandwidth %.1f GB/s, peak %.0f GFLOP/s\n", rig->bandwidth * 1e-9, rig->peak * 1e-9);
     close_bench(&b);
 }
 

@@ -9,8 +9,8 @@
  * Decode at batch 1, 8 and 32 after prompts of 16 random tokens, prefill of 512; on a GPU decode at batch 128 too, and
  * prefill of 2048. The limit of a step is
  * max(bytes / bandwidth, flop / peak): bytes of the weights it reads (the coordinator's, and of every expert that a row
- * of it picked) and of its KV cache. The same threads read the probe's memory after every step, so that steps and probe
- * meet the same machine; the best of short probes around the window is printed too. On a GPU the limits are those of
+ * of it picked) and of its KV cache. The same threads read the memory of the limit after every step, so that both meet
+ * the same machine; the best of short measurements around the window is printed too. On a GPU the limits are those of
  * copies within its memory and of FMAs, before and after each window. docs/benchmarks.md explains. */
 #include "bench/frames.h"
 #include "bench/load.h"
@@ -32,7 +32,7 @@ static const moe_option options[] = {
     {"layers", MOE_OPT_U32, offsetof(bench_config, layers), "0", 0, OLMOE_N_LAYERS, NULL, "N",
      "layers to measure of 16; 0: as many as fit into free memory", false},
     {"windows", MOE_OPT_U32, offsetof(bench_config, windows), "5", 1, MAX_WINDOWS, NULL, "N",
-     "windows of each measurement, each between two probes", false},
+     "windows of each measurement, each between two measurements of the limit", false},
     {"window_seconds", MOE_OPT_F64, offsetof(bench_config, window_seconds), "0.7", 0.01, 60, NULL, "S",
      "length of a decode window", false},
     {"isa", MOE_OPT_CHOICE, offsetof(bench_config, isa), "auto", 0, 0, compute_isa_names, "ISA",
@@ -51,11 +51,11 @@ static const moe_program program = {
     .options = options,
     .n_options = MOE_COUNT(options)};
 
-/* One stretch of steps between two probes. */
+/* One stretch of steps between two measurements of the limit. */
 typedef struct window {
     double tokens, seconds;
     double limit_seconds; /* by the bandwidth that was read between the steps, in turns with them */
-    double least_seconds; /* by the best of the probes around the window */
+    double least_seconds; /* by the best of the limits around the window */
 } window;
 
 typedef struct measure {
@@ -174,7 +174,7 @@ static moe_status run_window(bench *b, measure *m, moe_error *err)
 {
     window *w = &m->windows[m->n_windows];
     rig_work work[MAX_STEPS];
-    rig_limits limits = rig_probe(&b->rig), paired;
+    rig_limits limits = rig_measure_limits(&b->rig), paired;
     double read_seconds = 0.0;
     size_t n = 0, most = m->prefill ? 1 : MAX_STEPS;
     moe_status status = MOE_OK;
@@ -182,9 +182,9 @@ static moe_status run_window(bench *b, measure *m, moe_error *err)
     *w = (window){.tokens = 0.0};
     while (status == MOE_OK && n < most && (n < MIN_STEPS || w->seconds < b->config.window_seconds)) {
         status = step(b, m, w, &work[n++], err);
-        read_seconds += 1.0 / rig_probe_once(&b->rig);
+        read_seconds += 1.0 / rig_read_once(&b->rig);
     }
-    limits = rig_limits_better(limits, rig_probe(&b->rig)); /* a probe that was disturbed flatters */
+    limits = rig_limits_better(limits, rig_measure_limits(&b->rig)); /* one that was disturbed flatters */
     paired = (rig_limits){.bandwidth = (double)n / read_seconds, .peak = limits.peak};
     for (size_t i = 0; i < n; i++) {
         w->limit_seconds += rig_limit_seconds(work[i], paired);
@@ -474,7 +474,7 @@ static moe_status measure_all(bench *b, moe_error *err)
     printf("%-16s %8s %8s %8s   %8s %8s %8s %8s   %8s %8s %8s   %9s %6s\n", "", "tokens/s", "tokens/s", "tokens/s",
            "of limit", "of limit", "of limit", "of best", "experts", "GB", "GFLOP", "GB/s", "GFLOP/s");
     printf("%-16s %8s %8s %8s   %8s %8s %8s %8s   %8s %8s %8s   %9s %6s\n", "", "median", "best", "limit", "median",
-           "best", "target", "probe", "a layer", "a step", "a step", "mean-best", "probed");
+           "best", "target", "limit", "a layer", "a step", "a step", "mean-best", "peak");
     for (size_t i = 0; i < n && status == MOE_OK; i++) {
         status = run_measure(b, &all[i], err);
         if (status == MOE_OK) {

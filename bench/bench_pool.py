@@ -7,7 +7,7 @@ Makes a checkpoint of OLMoE-1B-7B's shape with N layers (8; random weights) unle
 process with 2 threads against etcd, a coordinator with 2 threads and two nodes with 1 thread each. The rate of a virtual machine changes
 within seconds, so the two decode by turns, --rounds times, and medians are compared; where memory does not hold both, the pool comes
 between two measurements of the one process. Every stream has random tokens of its own; rates are those of the time in which all streams
-decode. The bandwidth probe of bench_kernels stands beside each measurement.
+decode. The bandwidth that bench_kernels measures stands beside each measurement.
 
 With replication 1 a layer waits for the node that has more of the step's experts, and nothing can even that out. How much more is
 measured: the tokens that were generated are scored again with their experts, and per step and layer the distinct experts of the busiest
@@ -67,7 +67,7 @@ class Bench:
             thread.join()
         return sum(rates)
 
-    def probe(self):
+    def bandwidth(self):
         out = subprocess.run([self.program("bench_kernels"), "--only", "head", "--seconds", "0.05", "2"], capture_output=True,
                              encoding="utf-8").stdout
         found = re.search(r"bandwidth ([\d.]+) GB/s", out)
@@ -94,12 +94,12 @@ class Bench:
             n_tokens, texts = 40 if batch == 1 else 24, {}
             for coordinator in members.values():
                 self.decode(coordinator, batch, 6)
-            before = self.probe()
+            before = self.bandwidth()
             all_rates = {name: [] for name in members}
             for _ in range(self.a.rounds):
                 for name, coordinator in members.items():
                     all_rates[name].append(self.decode(coordinator, batch, n_tokens, texts if name == "pool" else None))
-            after = self.probe()
+            after = self.bandwidth()
             for name, these in all_rates.items():
                 rates[name][batch] = these
                 what = "one process" if name == "one" else f"two nodes, replication {replication}"

@@ -381,9 +381,9 @@ static moe_status dense_prefill(bench *b, dense_result *r, moe_error *err)
     moe_status status = prefill(b, 0, n_ids, &m, err); /* touches the memory */
 
     for (size_t w = 0; w < n && status == MOE_OK; w++) {
-        rig_limits limits = rig_probe(&b->rig);
+        rig_limits limits = rig_measure_limits(&b->rig);
         status = prefill(b, 0, n_ids, &m, err);
-        limits = rig_limits_better(limits, rig_probe(&b->rig));
+        limits = rig_limits_better(limits, rig_measure_limits(&b->rig));
         speeds[w] = PREFILL_ROWS / m.seconds;
         of_peak[w] = speeds[w] * row_flop(&b->rig) / limits.peak;
         of_step[w] = m.expert_seconds / m.seconds;
@@ -408,7 +408,7 @@ static moe_status dense_decode(bench *b, dense_result *r, moe_error *err)
         double speeds[MAX_WINDOWS];
 
         for (size_t w = 0; w < b->n_windows && status == MOE_OK; w++) {
-            double bandwidth = rig_probe(&b->rig).bandwidth;
+            double bandwidth = rig_measure_limits(&b->rig).bandwidth;
             measure m;
             status = decode(b, 0, b->rig.config.vocab_size, batches[i], DENSE_STEPS, &m, err);
             r->bandwidth_min = i + w == 0 ? bandwidth : MOE_MIN(r->bandwidth_min, bandwidth);

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SAMPLES = 4096, N_PROBES = 5, PROBE_BYTES = 256 << 20 };
+enum { MAX_SAMPLES = 4096, N_MEASURES = 5, READ_BYTES = 256 << 20 };
 
 double kernel_rig_now(void)
 {
@@ -36,22 +36,22 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The best seen so far in this run: a probe that was disturbed must not flatter the kernels. */
-static void probe(kernel_rig *rig)
+/* The best seen so far in this run: one that was disturbed must not flatter the kernels. */
+static void measure_limits(kernel_rig *rig)
 {
-    double bandwidth = probe_bandwidth(rig->threads, rig->probe_memory, PROBE_BYTES);
+    double bandwidth = cpu_limits_bandwidth(rig->threads, rig->read_memory, READ_BYTES);
 
     rig->bandwidth = MOE_MAX(rig->bandwidth, bandwidth);
-    rig->peak = MOE_MAX(rig->peak, probe_peak_bf16(rig->threads, rig->isa));
+    rig->peak = MOE_MAX(rig->peak, cpu_limits_peak_bf16(rig->threads, rig->isa));
 }
 
 void kernel_rig_print(kernel_rig *rig)
 {
-    for (int i = 0; i < N_PROBES; i++) {
-        probe(rig);
+    for (int i = 0; i < N_MEASURES; i++) {
+        measure_limits(rig);
     }
     printf("\n%s, %zu threads: bandwidth %.1f GB/s, f32 peak %.0f GFLOP/s, bf16 peak %.0f GFLOP/s\n", rig->d->name,
-           moe_threads_count(rig->threads), rig->bandwidth * 1e-9, probe_peak_f32(rig->threads, rig->isa) * 1e-9,
+           moe_threads_count(rig->threads), rig->bandwidth * 1e-9, cpu_limits_peak_f32(rig->threads, rig->isa) * 1e-9,
            rig->peak * 1e-9);
 }
 
@@ -65,7 +65,7 @@ bool kernel_rig_measure(kernel_rig *rig, const char *name, kernel_fn fn, struct 
     if (strstr(name, rig->only) == NULL) {
         return false;
     }
-    probe(rig);
+    measure_limits(rig);
     memory = work.bytes / rig->bandwidth;
     arithmetic = work.flop / (work.peak == 0.0 ? rig->peak : work.peak);
     end = kernel_rig_now() + rig->seconds;
@@ -93,10 +93,10 @@ static void run(const kernel_program *program, size_t n_threads, compute_device_
     MOE_ASSERT(moe_threads_open(n_threads, compute_thread_init, &rig.threads) == MOE_OK);
     o.threads = rig.threads;
     MOE_ASSERT(compute_open("cpu", &o, &rig.d, NULL) == MOE_OK);
-    rig.probe_memory = kernel_rig_check(moe_pages_alloc(PROBE_BYTES));
-    kernel_rig_fill(rig.probe_memory, PROBE_BYTES / 2, 1);
+    rig.read_memory = kernel_rig_check(moe_pages_alloc(READ_BYTES));
+    kernel_rig_fill(rig.read_memory, READ_BYTES / 2, 1);
     program->run(&rig);
-    moe_pages_free(rig.probe_memory, PROBE_BYTES);
+    moe_pages_free(rig.read_memory, READ_BYTES);
     compute_close(rig.d);
     moe_threads_close(rig.threads);
 }

@@ -1,19 +1,19 @@
 /* kernel_rig: a device on threads of its own, on which a program times one op after the other against
- * max(bytes / bandwidth, flop / peak), both probed in the same run. */
+ * max(bytes / bandwidth, flop / peak), both measured in the same run. */
 #ifndef CONCLAVE_BENCH_KERNEL_RIG_H
 #define CONCLAVE_BENCH_KERNEL_RIG_H
 
-#include "bench/probe.h"
+#include "bench/cpu_limits.h"
 #include "compute/compute.h"
 
 typedef struct kernel_rig {
     moe_threads *threads;
     compute_device *d;
     compute_isa isa;        /* of the device, and of the peak */
-    double bandwidth, peak; /* the best probed so far; peak: of bf16 pairs */
+    double bandwidth, peak; /* the best so far; peak: of bf16 pairs */
     double seconds;         /* of one measurement */
     const char *only;       /* measure what has this in its name */
-    void *probe_memory;
+    void *read_memory;
 } kernel_rig;
 
 typedef struct kernel_program {
@@ -28,7 +28,7 @@ typedef struct kernel_program {
  * returns. */
 int kernel_rig_main(const kernel_program *program, int argc, char **argv);
 
-/* Probes the limits and prints them under the name of the device. */
+/* Measures the limits and prints them under the name of the device. */
 void kernel_rig_print(kernel_rig *rig);
 
 struct bench; /* the program's own, only handed on */

@@ -1,5 +1,5 @@
 if(TARGET moe_embedded)
-  set(rig load.c rig.c image.c image_steer.c olmoe.c timed_device.c probe.c gpu_limits.c)
+  set(rig load.c rig.c image.c image_steer.c olmoe.c timed_device.c cpu_limits.c gpu_limits.c)
   moe_program(bench_model SOURCES bench_model.c frames.c ${rig} LIBS moe_embedded moe_engine ${CMAKE_DL_LIBS})
   moe_program(bench_savings SOURCES bench_savings.c ${rig} LIBS moe_embedded moe_engine ${CMAKE_DL_LIBS})
 endif()

@@ -5,9 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "bench/probe.h"
+#include "bench/cpu_limits.h"
 
-enum { PROBE_BYTES = 256 << 20 };
+enum { READ_BYTES = 256 << 20 };
 
 static const unsigned char no_fingerprint[32];
 static const char no_fingerprint_hex[] = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -18,7 +18,7 @@ size_t rig_memory_used(const rig *r)
     moe_resident now;
 
     moe_memory_resident(&now);
-    return now.anonymous - r->image.own_bytes - PROBE_BYTES;
+    return now.anonymous - r->image.own_bytes - READ_BYTES;
 }
 
 /* All layers, for n_tokens. */
@@ -58,7 +58,7 @@ static moe_status free_memory(const rig_model *m, size_t *out, moe_error *err)
 
 moe_status rig_layers_that_fit(const rig_model *m, const olmoe_shape *shape, uint32_t *out, moe_error *err)
 {
-    /* Embeddings twice, head, the image's pattern, the probe's memory and the buffers of a step; a tenth stays free. */
+    /* Embeddings twice, head, the image's pattern, the memory of the limit and the buffers of a step; a tenth stays free. */
     const model_config one = {.n_layers = 1, .n_kv_heads = shape->n_heads, .head_dim = shape->d_model / shape->n_heads};
     const size_t fixed = (size_t)2500 << 20;
     size_t layer = olmoe_layer_bytes(shape) + kv_bytes(&one, m->kv_tokens), available;
@@ -184,7 +184,7 @@ static moe_status open_engine(rig *r, const rig_model *m, moe_error *err)
     return status == MOE_OK ? engine_warm_up(r->engine, err) : status;
 }
 
-static moe_status open_probe(rig *r, const rig_model *m, moe_error *err)
+static moe_status open_limits(rig *r, const rig_model *m, moe_error *err)
 {
     double bytes_s, flop_s;
 
@@ -197,11 +197,11 @@ static moe_status open_probe(rig *r, const rig_model *m, moe_error *err)
         }
         return status;
     }
-    r->probe_memory = moe_pages_alloc(PROBE_BYTES);
-    if (r->probe_memory == NULL) {
-        return moe_fail(err, MOE_ERR_NO_MEMORY, "probe: out of memory");
+    r->read_memory = moe_pages_alloc(READ_BYTES);
+    if (r->read_memory == NULL) {
+        return moe_fail(err, MOE_ERR_NO_MEMORY, "limits: out of memory");
     }
-    memset(r->probe_memory, 1, PROBE_BYTES);
+    memset(r->read_memory, 1, READ_BYTES);
     return MOE_OK;
 }
 
@@ -214,7 +214,7 @@ moe_status rig_open_model(rig *r, size_t n_threads, const rig_model *m, moe_erro
                .max_running = m->max_running,
                .max_context = m->max_context,
                .kv_tokens = m->kv_tokens};
-    status = open_probe(r, m, err);
+    status = open_limits(r, m, err);
     if (status == MOE_OK) {
         status = moe_threads_open(n_threads, compute_thread_init, &r->threads);
     }
@@ -249,11 +249,11 @@ void rig_close(rig *r)
     checkpoint_close(r->checkpoint);
     image_close(&r->image);
     moe_threads_close(r->threads);
-    moe_pages_free(r->probe_memory, PROBE_BYTES);
+    moe_pages_free(r->read_memory, READ_BYTES);
 }
 
 /* ------------------------------------------------------------------------------------------------ limits */
-rig_limits rig_probe(rig *r)
+rig_limits rig_measure_limits(rig *r)
 {
     rig_limits limits = {0.0, 0.0};
 
@@ -262,14 +262,14 @@ rig_limits rig_probe(rig *r)
         r->gpu_bandwidth = limits.bandwidth;
         return limits;
     }
-    return (rig_limits){.bandwidth = probe_bandwidth(r->threads, r->probe_memory, PROBE_BYTES),
-                        .peak = probe_peak_bf16(r->threads, r->isa)};
+    return (rig_limits){.bandwidth = cpu_limits_bandwidth(r->threads, r->read_memory, READ_BYTES),
+                        .peak = cpu_limits_peak_bf16(r->threads, r->isa)};
 }
 
-double rig_probe_once(rig *r)
+double rig_read_once(rig *r)
 {
     return r->gpu_limits != NULL ? r->gpu_bandwidth
-                                 : PROBE_BYTES / probe_read_seconds(r->threads, r->probe_memory, PROBE_BYTES);
+                                 : READ_BYTES / cpu_limits_read_seconds(r->threads, r->read_memory, READ_BYTES);
 }
 
 bool rig_report(const rig *r, compute_report *out)

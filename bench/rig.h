@@ -1,5 +1,5 @@
 /* rig: an engine over a model with random weights (OLMoE-1B-7B's shape, or any other) with its embedded node, on a
- * device that counts where time goes, and the probes of its limits: of the machine, on the same threads, or of the GPU. Everything belongs to
+ * device that counts where time goes, and measures its limits: of the machine, on the same threads, or of the GPU. Everything belongs to
  * the calling thread. */
 #ifndef CONCLAVE_BENCH_RIG_H
 #define CONCLAVE_BENCH_RIG_H
@@ -40,10 +40,10 @@ typedef struct rig {
     embedded *embedded;
     engine *engine;
     size_t expert_bytes;
-    unsigned char *probe_memory; /* NULL: a GPU, which has */
-    gpu_limits_fn gpu_limits;    /* these */
+    unsigned char *read_memory; /* NULL: a GPU, which has */
+    gpu_limits_fn gpu_limits;   /* these */
     int gpu;
-    double gpu_bandwidth; /* last probed */
+    double gpu_bandwidth; /* last measured */
     uint32_t max_rows, max_running, max_context;
     size_t kv_tokens;
 } rig;
@@ -55,18 +55,18 @@ MOE_NODISCARD moe_status rig_layers_that_fit(const rig_model *m, const olmoe_sha
 /* Any model; borrows m during the call. rig_step_work below is for models of OLMoE's kind only. */
 MOE_NODISCARD moe_status rig_open_model(rig *r, size_t n_threads, const rig_model *m, moe_error *err);
 void rig_close(rig *r);
-/* Bytes of memory that the process holds for the model: weights, caches, buffers; not the image, nor the probe. */
+/* Bytes of memory that the process holds for the model: weights, caches, buffers; not the image, nor what only the limit reads. */
 size_t rig_memory_used(const rig *r);
 
 typedef struct rig_limits {
     double bandwidth; /* bytes per second */
     double peak;      /* flop per second: of bf16 products, on a GPU of f32 FMAs */
 } rig_limits;
-rig_limits rig_probe(rig *r);
+rig_limits rig_measure_limits(rig *r);
 rig_limits rig_limits_better(rig_limits a, rig_limits b);
-/* Bytes per second of reading the probe's memory once. A GPU is alone, and a probe would only be in the way: what rig_probe
+/* Bytes per second of reading that memory once. A GPU is alone, and it would only be in the way: what rig_measure_limits
  * has found. */
-double rig_probe_once(rig *r);
+double rig_read_once(rig *r);
 /* Whether the device has memory and time of its own, which the report tells. */
 bool rig_report(const rig *r, compute_report *out);
 

@@ -1,5 +1,5 @@
 #include "cli/client_priv.h"
-#include "cli/probe.h"
+#include "cli/peer.h"
 
 #include <grpc/byte_buffer.h>
 #include <grpc/byte_buffer_reader.h>
@@ -206,7 +206,7 @@ static long retry_after_ms(const grpc_metadata_array *trailers)
 /* What the user can do when no connection came about. */
 static const char *advice(const cli_client *client)
 {
-    switch (client->is_unix ? CLI_PEER_UNKNOWN : cli_probe(&client->address)) {
+    switch (client->is_unix ? CLI_PEER_UNKNOWN : cli_peer_detect(&client->address)) {
     case CLI_PEER_NOBODY:
         return "; nobody listens there: is conclave-coordinator running? --server HOST:PORT names another";
     case CLI_PEER_WEB:

@@ -123,7 +123,7 @@ static moe_status make_tls(const cli_client_options *options, grpc_channel_crede
     return status;
 }
 
-/* Splits --server, for messages and for the probe; a socket of this machine has no host. */
+/* Splits --server, for messages and for cli_peer_detect; a socket of this machine has no host. */
 static moe_status set_target(cli_client *client, const char *server, moe_error *err)
 {
     moe_status status;

@@ -48,16 +48,16 @@ static moe_status check_module(const compute_module *m, const char *file, moe_er
     const compute_module own = {COMPUTE_MODULE_HEAD, .kind = MODULE_KIND};
 
     if (m == NULL || m->abi != own.abi || m->ops_bytes != own.ops_bytes || m->options_bytes != own.options_bytes ||
-        m->probe_bytes != own.probe_bytes) {
+        m->devices_bytes != own.devices_bytes) {
         return moe_fail(err, MOE_ERR_UNSUPPORTED,
                         "%.200s is of another release: device interface %u, this program (%s) has %u", file,
                         m != NULL ? m->abi : 0, MOE_VERSION, own.abi);
     }
-    if (m->kind == NULL || m->probe == NULL || m->open == NULL) {
+    if (m->kind == NULL || m->enumerate == NULL || m->open == NULL) {
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "%.200s: half a module: it has no %s", file,
-                        m->kind == NULL    ? "kind"
-                        : m->probe == NULL ? "probe"
-                                           : "open");
+                        m->kind == NULL        ? "kind"
+                        : m->enumerate == NULL ? "enumerate"
+                                               : "open");
     }
     if (strcmp(m->kind, own.kind) != 0) {
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "%.200s: a module of the device \"%.32s\", not of %s", file, m->kind,
@@ -204,37 +204,37 @@ static moe_status unknown(const char *name, moe_error *err)
 }
 
 /* ------------------------------------------------------------------------------------------------ finding */
-static moe_status check_gpu(const compute_module_probe *probe, uint32_t index, moe_error *err)
+static moe_status check_gpu(const compute_module_devices *all, uint32_t index, moe_error *err)
 {
-    if (probe->n_devices == 0) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "%s", probe->problem);
+    if (all->n_devices == 0) {
+        return moe_fail(err, MOE_ERR_UNSUPPORTED, "%s", all->problem);
     }
-    if (index >= probe->n_devices) {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "there is no GPU %u: this machine has %u", index, probe->n_devices);
+    if (index >= all->n_devices) {
+        return moe_fail(err, MOE_ERR_UNSUPPORTED, "there is no GPU %u: this machine has %u", index, all->n_devices);
     }
-    if (probe->devices[index].problem[0] != '\0') {
-        return moe_fail(err, MOE_ERR_UNSUPPORTED, "GPU %u, %s: %s", index, probe->devices[index].name,
-                        probe->devices[index].problem);
+    if (all->devices[index].problem[0] != '\0') {
+        return moe_fail(err, MOE_ERR_UNSUPPORTED, "GPU %u, %s: %s", index, all->devices[index].name,
+                        all->devices[index].problem);
     }
     return MOE_OK;
 }
 
-static moe_status probe_module(const char *file, compute_module_probe *out, moe_error *err)
+static moe_status enumerate(const char *file, compute_module_devices *out, moe_error *err)
 {
     const compute_module *m;
     moe_status status = open_module(file, &m, err);
 
-    *out = (compute_module_probe){.n_devices = 0};
+    *out = (compute_module_devices){.n_devices = 0};
     if (status == MOE_OK) {
-        m->probe(out);
+        m->enumerate(out);
         out->n_devices = MOE_MIN(out->n_devices, COMPUTE_MODULE_DEVICES);
     }
     return status;
 }
 
-static void tell_gpu(compute_found *out, const compute_module_probe *probe, uint32_t index)
+static void tell_gpu(compute_found *out, const compute_module_devices *all, uint32_t index)
 {
-    const compute_module_device *d = &probe->devices[index];
+    const compute_module_device *d = &all->devices[index];
 
     (void)snprintf(out->place, sizeof out->place, MODULE_KIND ":%u", index);
     (void)snprintf(out->why, sizeof out->why, "%s, %llu MiB, %llu MiB free", d->name,
@@ -244,16 +244,16 @@ static void tell_gpu(compute_found *out, const compute_module_probe *probe, uint
 static moe_status find_gpu(uint32_t index, const char *file, compute_found *out, moe_error *err)
 {
     moe_error why = {""};
-    compute_module_probe probe;
-    moe_status status = probe_module(file, &probe, &why);
+    compute_module_devices all;
+    moe_status status = enumerate(file, &all, &why);
 
     if (status == MOE_OK) {
-        status = check_gpu(&probe, index, &why);
+        status = check_gpu(&all, index, &why);
     }
     if (status != MOE_OK) {
         return moe_fail(err, status, "device " MODULE_KIND ": %.340s", why.text);
     }
-    tell_gpu(out, &probe, index);
+    tell_gpu(out, &all, index);
     return MOE_OK;
 }
 
@@ -261,18 +261,18 @@ static moe_status find_gpu(uint32_t index, const char *file, compute_found *out,
 static moe_status find_any(const char *file, compute_found *out, moe_error *err)
 {
     moe_error why = {""};
-    compute_module_probe probe;
-    moe_status status = probe_module(file, &probe, &why);
+    compute_module_devices all;
+    moe_status status = enumerate(file, &all, &why);
 
     if (status != MOE_OK && file != NULL) {
         return moe_fail(err, status, "device auto: %.340s", why.text);
     }
     if (status == MOE_OK) {
-        status = check_gpu(&probe, 0, &why);
+        status = check_gpu(&all, 0, &why);
     }
-    for (uint32_t i = 0; i < probe.n_devices; i++) {
-        if (probe.devices[i].problem[0] == '\0') {
-            tell_gpu(out, &probe, i);
+    for (uint32_t i = 0; i < all.n_devices; i++) {
+        if (all.devices[i].problem[0] == '\0') {
+            tell_gpu(out, &all, i);
             return MOE_OK;
         }
     }

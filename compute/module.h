@@ -20,18 +20,18 @@ typedef struct compute_module_device {
     char problem[128]; /* why it cannot be used; "": it can */
 } compute_module_device;
 
-typedef struct compute_module_probe {
+typedef struct compute_module_devices {
     compute_module_device devices[COMPUTE_MODULE_DEVICES];
     uint32_t n_devices;
     char problem[256]; /* why there is none: "no NVIDIA driver"; "" where there are some */
-} compute_module_probe;
+} compute_module_devices;
 
 typedef struct compute_module {
-    uint32_t abi, ops_bytes, options_bytes, probe_bytes; /* COMPUTE_MODULE_HEAD */
-    const char *kind;                                    /* "cuda" */
-    const char *release;                                 /* MOE_VERSION */
+    uint32_t abi, ops_bytes, options_bytes, devices_bytes; /* COMPUTE_MODULE_HEAD */
+    const char *kind;                                      /* "cuda" */
+    const char *release;                                   /* MOE_VERSION */
     /* Never fails: what is wrong stands in the answer. Any thread. */
-    void (*probe)(compute_module_probe *out);
+    void (*enumerate)(compute_module_devices *out);
     /* Opens device `index`; its place is "kind:index". Errors: MOE_ERR_UNSUPPORTED, MOE_ERR_NO_MEMORY (bytes wanted and
      * free), MOE_ERR_INVALID_ARG. */
     moe_status (*open)(uint32_t index, const compute_device_options *options, compute_device **out, moe_error *err);
@@ -39,7 +39,7 @@ typedef struct compute_module {
 
 #define COMPUTE_MODULE_HEAD                                                                                            \
     COMPUTE_ABI, (uint32_t)sizeof(compute_ops), (uint32_t)sizeof(compute_device_options),                              \
-        (uint32_t)sizeof(compute_module_probe)
+        (uint32_t)sizeof(compute_module_devices)
 
 #define COMPUTE_MODULE_SYMBOL "conclave_compute_module"
 typedef const compute_module *(*compute_module_fn)(void);

@@ -329,7 +329,7 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
                : info.is_mute                  ? CLUSTER_ALIVE_MISSED
                                                : CLUSTER_ALIVE_YES;
     }
-    if (info.is_refused) { /* the exchange calls it again and again, so this needs no probe of its own */
+    if (info.is_refused) { /* the exchange calls it again and again, so this calls nobody itself */
         return CLUSTER_ALIVE_GONE;
     }
     if (info.is_missed) {

@@ -10,7 +10,7 @@
 #include "proto/wire.h"
 
 #define LEAST_SECRET 16
-#define PROBE_MS     1000 /* as NAME_NS chosen, not measured: the cluster's thread waits so long */
+#define CONNECT_MS   1000 /* as NAME_NS chosen, not measured: the cluster's thread waits so long */
 #define NAME_NS      UINT64_C(1000000000)
 #define LARGE_BYTES  ((size_t)256 << 20)
 #define FILE_BYTES   ((size_t)1 << 20) /* of a certificate, a key or a password */
@@ -250,7 +250,7 @@ cluster_alive member_alive(moe_resolver *names, const char *address, const char 
         return status == MOE_ERR_INVALID_ARG ? CLUSTER_ALIVE_NO : CLUSTER_ALIVE_UNKNOWN;
     }
     for (size_t i = 0; i < ips.n; i++) {
-        cluster_alive at = listens(&ips.at[i], port, PROBE_MS / (int)ips.n);
+        cluster_alive at = listens(&ips.at[i], port, CONNECT_MS / (int)ips.n);
 
         if (at == CLUSTER_ALIVE_YES) {
             return at;

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 bin=$1
 UCX_MEM_EVENTS=n /usr/bin/python3 -B tests/integration/packs_nodes.py "$bin/conclave" "$bin/conclave-coordinator" "$bin/conclave-node" ||
   [ $? = 77 ] # etcd is missing
-/usr/bin/python3 tools/check_peers_sentencepiece.py --probe "$bin/tokenizer_probe"
-python3 tools/check_peers_templates.py --probe "$bin/template_probe" ${TEMPLATES:+--templates "$TEMPLATES"}
-python3 tools/check_peers_tokenizers.py --probe "$bin/tokenizer_probe" ${TOKENIZERS:+--tokenizers "$TOKENIZERS"}
+/usr/bin/python3 tools/check_peers_sentencepiece.py --driver "$bin/tokenizer_driver"
+python3 tools/check_peers_templates.py --driver "$bin/template_driver" ${TEMPLATES:+--templates "$TEMPLATES"}
+python3 tools/check_peers_tokenizers.py --driver "$bin/tokenizer_driver" ${TOKENIZERS:+--tokenizers "$TOKENIZERS"}
 exec python3 tools/check_model_peers.py --conclave "$bin/conclave" --coordinator "$bin/conclave-coordinator" ${MODEL:+--model "$MODEL"}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the reader of tokenizer.model with SentencePiece: ids, decoded text and the text of random ids must be equal.
 
-    tools/check_peers_sentencepiece.py --probe build/release/bin/tokenizer_probe [--strings N] [--seed N] [MODEL...]
+    tools/check_peers_sentencepiece.py --driver build/release/bin/tokenizer_driver [--strings N] [--seed N] [MODEL...]
 
 Trains small BPE models of several settings into a temporary folder (or takes those named) and compares on random strings.
 Needs the package python3-sentencepiece.
@@ -17,7 +17,7 @@ import tempfile
 
 import sentencepiece
 
-from check_peers_tokenizers import CONTROLS, SCRIPTS, SPACES, WORDS, assigned, run_probe
+from check_peers_tokenizers import CONTROLS, SCRIPTS, SPACES, WORDS, assigned, run_driver
 from make_tokenizer import ROOT, make_sentencepiece, message, sample_text
 
 MARK = "\u2581"
@@ -120,9 +120,9 @@ def make_ids(rng, n_pieces, byte_ids):
             for _ in range(rng.randint(0, 12))]
 
 
-def run_decode(probe, path, all_ids):
+def run_decode(driver, path, all_ids):
     blob = b"".join(struct.pack(f"<I{len(ids)}i", len(ids), *ids) for ids in all_ids)
-    out = subprocess.run([probe, path, "--decode"], input=blob, stdout=subprocess.PIPE, check=True).stdout
+    out = subprocess.run([driver, path, "--decode"], input=blob, stdout=subprocess.PIPE, check=True).stdout
     at = 0
     for _ in all_ids:
         n, = struct.unpack_from("<I", out, at)
@@ -130,7 +130,7 @@ def run_decode(probe, path, all_ids):
         at += 4 + n
 
 
-def check_model(probe, path, n_strings, seed):
+def check_model(driver, path, n_strings, seed):
     peer = sentencepiece.SentencePieceProcessor(model_file=path)
     rng, scripts = random.Random(seed), [assigned(*s) for s in SCRIPTS]
     n_pieces = peer.get_piece_size()
@@ -138,13 +138,13 @@ def check_model(probe, path, n_strings, seed):
     byte_ids = [i for i in range(n_pieces) if peer.is_byte(i)]
     differences = []
     texts = [make_string(rng, scripts, pieces) for _ in range(n_strings)]
-    for text, (ids, (decoded,)) in zip(texts, run_probe(probe, path, texts, special=False)):
+    for text, (ids, (decoded,)) in zip(texts, run_driver(driver, path, texts, special=False)):
         peer_ids = peer.encode(text)
         peer_text = peer.decode(peer_ids) if peer_ids else ""
         if ids != peer_ids or decoded != peer_text:
             differences.append(f"{text!r}\n  ours {ids} {decoded!r}\n  peer {peer_ids} {peer_text!r}")
     id_lists = [make_ids(rng, n_pieces, byte_ids) for _ in range(n_strings)]
-    for ids, decoded in zip(id_lists, run_decode(probe, path, id_lists)):
+    for ids, decoded in zip(id_lists, run_decode(driver, path, id_lists)):
         peer_text = peer.decode(ids) if ids else ""
         if decoded != peer_text:
             differences.append(f"{ids}\n  ours {decoded!r}\n  peer {peer_text!r}")
@@ -157,7 +157,7 @@ def check_model(probe, path, n_strings, seed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--probe", required=True, help="the program tokenizer_probe")
+    parser.add_argument("--driver", required=True, help="the program tokenizer_driver")
     parser.add_argument("--strings", type=int, default=20000, help="random strings per model (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("models", metavar="MODEL", nargs="*")
@@ -166,7 +166,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         models = args.models or ([train(folder, name) for name in SETTINGS] +
                                  [write_extended(folder, name, random.Random(args.seed)) for name in EXTENDED])
-        sys.exit(1 if sum([check_model(args.probe, path, args.strings, args.seed) for path in models]) else 0)
+        sys.exit(1 if sum([check_model(args.driver, path, args.strings, args.seed) for path in models]) else 0)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
   templates      those of template_models.py, and real ones: *.jinja, and the chat_template of *.json, under --templates DIR
   conversations  random: system, several turns, tools, calls and their results, odd white space, empty contents
 
-usage: check_peers_templates.py --probe build/release/bin/template_probe [--templates DIR] [--conversations N]
+usage: check_peers_templates.py --driver build/release/bin/template_driver [--templates DIR] [--conversations N]
        check_peers_templates.py --write tests/vectors/template/cases.json    (the vectors, made with jinja2)"""
 import argparse
 import datetime
@@ -79,7 +79,7 @@ def rendered(env, source, variables, cache={}):
         return "error", f"{type(error).__name__}: {error}"
 
 
-class Probe:
+class Driver:
     def __init__(self, path):
         self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
@@ -214,10 +214,10 @@ def report(name, variables, ours, theirs):
     print(f"  ours {ours[0]} {ours[1]!r:.2000}\n  peer {theirs[0]} {theirs[1]!r:.2000}")
 
 
-def check_constructions(env, probe):
+def check_constructions(env, driver):
     bad = 0
     for source in template_cases.cases():
-        ours, theirs = probe.ask(source, template_cases.VARIABLES), rendered(env, source, template_cases.VARIABLES)
+        ours, theirs = driver.ask(source, template_cases.VARIABLES), rendered(env, source, template_cases.VARIABLES)
         if differ(ours, theirs):
             bad += 1
             report(repr(source), {}, ours, theirs)
@@ -225,7 +225,7 @@ def check_constructions(env, probe):
     return bad
 
 
-def check_templates(env, probe, templates, n, seed):
+def check_templates(env, driver, templates, n, seed):
     """n conversations, shared out among the templates."""
     bad = n_text = n_done = 0
     for index, (name, source) in enumerate(templates.items()):
@@ -233,7 +233,7 @@ def check_templates(env, probe, templates, n, seed):
         before = bad
         for _ in range(-(-n // len(templates))):
             variables = generator.variables()
-            ours, theirs = probe.ask(source, variables), rendered(env, source, variables)
+            ours, theirs = driver.ask(source, variables), rendered(env, source, variables)
             n_done += 1
             n_text += theirs[0] == "text"
             if differ(ours, theirs):
@@ -256,7 +256,7 @@ def write_vectors(env, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--probe", help="the program template_probe")
+    parser.add_argument("--driver", help="the program template_driver")
     parser.add_argument("--templates", help="folder with real templates")
     parser.add_argument("--conversations", type=int, default=20000, help="in all (default %(default)s), and as many for DIR's")
     parser.add_argument("--seed", type=int, default=1)
@@ -271,11 +271,11 @@ def main():
         write_vectors(env, args.write)
         return
     print(f"jinja2 {jinja2.__version__}, seed {args.seed}", flush=True)
-    probe = Probe(args.probe)
-    bad = check_constructions(env, probe) + check_templates(env, probe, template_models.TEMPLATES, args.conversations, args.seed)
+    driver = Driver(args.driver)
+    bad = check_constructions(env, driver) + check_templates(env, driver, template_models.TEMPLATES, args.conversations, args.seed)
     real = real_templates(args.templates) if args.templates else {}
     if real:
-        bad += check_templates(env, probe, real, args.conversations, args.seed)
+        bad += check_templates(env, driver, real, args.conversations, args.seed)
     sys.exit(1 if bad else 0)
 
 

@@ -2,7 +2,7 @@
 """Compares the tokenizer with the `tokenizers` package on random strings: ids (with special tokens added) and decoded text, with
 special tokens and without, must be equal.
 
-    tools/check_peers_tokenizers.py --probe build/bin/tokenizer_probe [--tokenizers DIR] [--only NAME] [--strings N] [--seed N]
+    tools/check_peers_tokenizers.py --driver build/bin/tokenizer_driver [--tokenizers DIR] [--only NAME] [--strings N] [--seed N]
 
 Small tokenizers are trained that have the pipelines of published MoE checkpoints (peer_tokenizers.py); DIR holds further
 tokenizer.json files under any names (*.json). The package is installed into build/peers-venv if it is not there.
@@ -43,12 +43,12 @@ def is_punctuation(c):
 
 def is_settled(c, peer):
     """Whether the package orders and composes c as the standard says. U+0334 has the lowest mark class, U+0345 the highest."""
-    probes = (c, "a" + c + "\u0334", "a\u0345" + c, c + "\u0301")
+    marked = (c, "a" + c + "\u0334", "a\u0345" + c, c + "\u0301")
     forms = {"NFC": peer.NFC(), "NFKC": peer.NFKC()}
     is_mark = unicodedata.category(c).startswith("M")
     if is_punctuation(c) != (unicodedata.category(c).startswith("P") or (c.isascii() and c.isprintable() and not c.isalnum() and c != " ")):
         return False
-    return is_mark == (peer.StripAccents().normalize_str(c) == "") and all(form.normalize_str(p) == unicodedata.normalize(name, p) for p in probes for name, form in forms.items())
+    return is_mark == (peer.StripAccents().normalize_str(c) == "") and all(form.normalize_str(p) == unicodedata.normalize(name, p) for p in marked for name, form in forms.items())
 
 
 def make_string(rng, scripts, marks, specials):
@@ -78,10 +78,10 @@ def make_string(rng, scripts, marks, specials):
     return "".join(parts)
 
 
-def run_probe(probe, path, texts, special=True):
+def run_driver(driver, path, texts, special=True):
     """For each text its ids and what they decode to; with special tokens, then decoded without them, too."""
     blob = b"".join(struct.pack("<I", len(t)) + t for t in (text.encode() for text in texts))
-    out = subprocess.run([probe, path] + special * ["--all"], input=blob, stdout=subprocess.PIPE, check=True).stdout
+    out = subprocess.run([driver, path] + special * ["--all"], input=blob, stdout=subprocess.PIPE, check=True).stdout
     at = 0
     for _ in texts:
         n, = struct.unpack_from("<I", out, at)
@@ -115,7 +115,7 @@ def encode_all(peer, texts):
         return [None] if half == 0 else encode_all(peer, texts[:half]) + encode_all(peer, texts[half:])
 
 
-def check_file(probe, path, alphabets, n_strings, seed):
+def check_file(driver, path, alphabets, n_strings, seed):
     from tokenizers import Tokenizer
     peer = Tokenizer.from_file(path)
     specials = [token.content for token in peer.get_added_tokens_decoder().values()]
@@ -124,7 +124,7 @@ def check_file(probe, path, alphabets, n_strings, seed):
     while done < n_strings:
         texts = [make_string(rng, scripts, marks, specials) for _ in range(min(10000, n_strings - done))]
         expected = encode_all(peer, texts)
-        for text, (ids, decoded), encoding in zip(texts, run_probe(probe, path, texts), expected):
+        for text, (ids, decoded), encoding in zip(texts, run_driver(driver, path, texts), expected):
             if encoding is None:
                 failures += 1
                 continue
@@ -152,7 +152,7 @@ def enter_venv():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--probe", required=True, help="the program tokenizer_probe")
+    parser.add_argument("--driver", required=True, help="the program tokenizer_driver")
     parser.add_argument("--tokenizers", help="folder with tokenizer.json files of yours")
     parser.add_argument("--only", default="", help="part of a file's name")
     parser.add_argument("--strings", type=int, default=100000, help="random strings per file (default %(default)s)")
@@ -170,7 +170,7 @@ def main():
             tokenizer.save(os.path.join(folder, name + ".json"))
         for path in sorted({p for where in (folder, args.tokenizers or folder) for p in glob.glob(os.path.join(where, "*.json"))}):
             if args.only in os.path.basename(path):
-                differences += check_file(args.probe, path, alphabets, args.strings, args.seed)
+                differences += check_file(args.driver, path, alphabets, args.strings, args.seed)
     sys.exit(1 if differences else 0)
 
 

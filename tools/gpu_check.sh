@@ -72,7 +72,7 @@ sources_of() {
     corners) echo tests/cuda/test_cuda_corners.c ;;
     tokens) echo tests/cuda/test_cuda_engine.c tests/support/support.c tests/support/tensors.c tests/support/random_model.c tests/support/model_fixture.c tests/support/engine_fixture.c ;;
     speed) echo tests/cuda/gpu_bench.c bench/cuda/limits.c ;;
-    bench_model) for f in bench_model load rig image image_steer olmoe timed_device probe gpu_limits frames; do echo bench/$f.c; done ;;
+    bench_model) for f in bench_model load rig image image_steer olmoe timed_device cpu_limits gpu_limits frames; do echo bench/$f.c; done ;;
     limits) echo bench/cuda/limits.c ;;
     *) echo "tests/unit/test_compute_$1.c" ;;
   esac

@@ -30,12 +30,12 @@ __global__ void __launch_bounds__(256) fma_kernel(float *out, float a)
     out[blockIdx.x * 256 + threadIdx.x] = x[0];
 }
 
-double probe_fma_flop(unsigned blocks)
+double limits_fma_flop(unsigned blocks)
 {
     return 2.0 * CHAINS * ROUNDS * 256 * blocks;
 }
 
-void probe_fma(float *out, unsigned blocks, cudaStream_t s)
+void limits_fma(float *out, unsigned blocks, cudaStream_t s)
 {
     CUDA_LAUNCH(fma_kernel, blocks, 256, 0, s, out, 0.5f);
 }

@@ -8,8 +8,8 @@ extern "C" {
 #endif
 
 /* out [blocks * 256]. */
-void probe_fma(float *out, unsigned blocks, cudaStream_t s);
-double probe_fma_flop(unsigned blocks);
+void limits_fma(float *out, unsigned blocks, cudaStream_t s);
+double limits_fma_flop(unsigned blocks);
 
 #ifdef __cplusplus
 }

@@ -44,9 +44,9 @@ __attribute__((visibility("default"))) bool conclave_gpu_limits(int gpu, double 
         ok = cudaStreamSynchronize(s) == cudaSuccess;
         better(&best_bytes, 2.0 * (double)COPY / (now() - t));
         t = now();
-        probe_fma(a, BLOCKS, s);
+        limits_fma(a, BLOCKS, s);
         ok = ok && cudaStreamSynchronize(s) == cudaSuccess;
-        better(&best_flop, probe_fma_flop(BLOCKS) / (now() - t));
+        better(&best_flop, limits_fma_flop(BLOCKS) / (now() - t));
     }
     if (s != NULL) {
         (void)cudaStreamDestroy(s);

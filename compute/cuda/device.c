@@ -622,7 +622,7 @@ static moe_status device_init(cuda_device *d, size_t hidden_bytes)
 /* ------------------------------------------------------------------------------------------------ the module */
 #define OLDEST_MAJOR 8 /* sm_80: asynchronous copies into shared memory */
 
-static void probe_one(compute_module_device *out, int index)
+static void describe(compute_module_device *out, int index)
 {
     struct cudaDeviceProp p;
     size_t free_bytes = 0, total = 0;
@@ -648,12 +648,12 @@ static void probe_one(compute_module_device *out, int index)
     out->free_bytes = free_bytes;
 }
 
-static void probe(compute_module_probe *out)
+static void enumerate(compute_module_devices *out)
 {
     int n = 0;
     cudaError_t e = cudaGetDeviceCount(&n);
 
-    *out = (compute_module_probe){.n_devices = 0};
+    *out = (compute_module_devices){.n_devices = 0};
     if (e != cudaSuccess || n <= 0) {
         (void)cudaGetLastError();
         (void)snprintf(out->problem, sizeof(out->problem), "%s",
@@ -664,7 +664,7 @@ static void probe(compute_module_probe *out)
     }
     out->n_devices = (uint32_t)MOE_MIN(n, COMPUTE_MODULE_DEVICES);
     for (int i = 0; i < (int)out->n_devices; i++) {
-        probe_one(&out->devices[i], i);
+        describe(&out->devices[i], i);
     }
 }
 
@@ -694,7 +694,7 @@ static moe_status module_open(uint32_t index, const compute_device_options *opti
     if (status != MOE_OK) {
         return status;
     }
-    probe_one(&found, (int)index);
+    describe(&found, (int)index);
     if (found.problem[0] != '\0') {
         return moe_fail(err, MOE_ERR_UNSUPPORTED, "GPU %u: %s", index, found.problem);
     }
@@ -725,8 +725,8 @@ static moe_status module_open(uint32_t index, const compute_device_options *opti
 __attribute__((visibility("default"))) const compute_module *conclave_compute_module(void);
 const compute_module *conclave_compute_module(void)
 {
-    static const compute_module module = {COMPUTE_MODULE_HEAD, .kind = "cuda", .release = MOE_VERSION, .probe = probe,
-                                          .open = module_open};
+    static const compute_module module = {COMPUTE_MODULE_HEAD, .kind = "cuda", .release = MOE_VERSION,
+                                          .enumerate = enumerate, .open = module_open};
 
     return &module;
 }

@@ -31,11 +31,11 @@ static void close_nothing(compute_device *d)
     (void)d;
 }
 
-static void probe(compute_module_probe *out)
+static void enumerate(compute_module_devices *out)
 {
-    *out = (compute_module_probe){.n_devices = 1, .devices = {{.name = "test", .memory_bytes = 3u << 20}}};
+    *out = (compute_module_devices){.n_devices = 1, .devices = {{.name = "test", .memory_bytes = 3u << 20}}};
 #if defined(FAULT_GPU)
-    *out = (compute_module_probe){.problem = "no GPU today"};
+    *out = (compute_module_devices){.problem = "no GPU today"};
 #elif defined(FAULT_OLD)
     (void)snprintf(out->devices[0].problem, sizeof out->devices[0].problem, "too old");
 #endif
@@ -67,7 +67,7 @@ static moe_status open_one(uint32_t index, const compute_device_options *options
 __attribute__((visibility("default"))) const compute_module *conclave_compute_module(void);
 const compute_module *conclave_compute_module(void)
 {
-    static compute_module m = {COMPUTE_MODULE_HEAD, .kind = "cuda", .release = "test", .probe = probe,
+    static compute_module m = {COMPUTE_MODULE_HEAD, .kind = "cuda", .release = "test", .enumerate = enumerate,
                                .open = open_one};
 
 #if defined(FAULT_ABI)

@@ -1,9 +1,9 @@
-/* tokenizer_probe FILE: FILE is a tokenizer.json, or a tokenizer.model by its ending. Reads texts from standard input,
+/* tokenizer_driver FILE: FILE is a tokenizer.json, or a tokenizer.model by its ending. Reads texts from standard input,
  * each as a u32 (little-endian) byte count and its bytes; writes for each a u32 count of ids, the ids, a u32 count of
  * bytes and the decoded text.
- * tokenizer_probe FILE --all: adds special tokens, and behind the decoded text writes it a second time without them. Each
+ * tokenizer_driver FILE --all: adds special tokens, and behind the decoded text writes it a second time without them. Each
  * text must also encode into exactly as much room as it needs.
- * tokenizer_probe FILE --decode: reads u32 counts, each before so many ids; writes for each a u32 count of bytes and
+ * tokenizer_driver FILE --decode: reads u32 counts, each before so many ids; writes for each a u32 count of bytes and
  * the decoded text, without special tokens. For tools/check_peers_tokenizers.py and
  * tools/check_peers_sentencepiece.py. */
 #include "tokenizer/tokenizer.h"
@@ -32,7 +32,7 @@ static bool write_decoded(tokenizer *t, const int32_t *ids, size_t n_ids, bool s
     return ok;
 }
 
-static bool probe(tokenizer *t, bool all, const char *text, size_t n, int32_t *ids)
+static bool encode(tokenizer *t, bool all, const char *text, size_t n, int32_t *ids)
 {
     moe_error err = {""};
     size_t n_ids = 0;
@@ -51,13 +51,13 @@ static bool probe(tokenizer *t, bool all, const char *text, size_t n, int32_t *i
            write_decoded(t, ids, n_ids, false) && (!all || write_decoded(t, ids, n_ids, true));
 }
 
-static bool probe_all(tokenizer *t, bool decode, bool all, char *text, int32_t *ids)
+static bool encode_all(tokenizer *t, bool decode, bool all, char *text, int32_t *ids)
 {
     uint32_t n;
 
     while (fread(&n, 4, 1, stdin) == 1) {
         if (n > MAX_TEXT || fread(decode ? (void *)ids : text, decode ? 4 : 1, n, stdin) != n ||
-            !(decode ? write_decoded(t, ids, n, true) : probe(t, all, text, n, ids))) {
+            !(decode ? write_decoded(t, ids, n, true) : encode(t, all, text, n, ids))) {
             return false;
         }
     }
@@ -90,9 +90,9 @@ int main(int argc, char **argv)
     bool ok = (argc == 2 || decode || all) && text && ids && open_file(argv[1], &t, &err) == MOE_OK;
 
     if (!ok) {
-        fprintf(stderr, "tokenizer_probe FILE [--decode|--all]: %s\n", err.text);
+        fprintf(stderr, "tokenizer_driver FILE [--decode|--all]: %s\n", err.text);
     }
-    ok = ok && probe_all(t, decode, all, text, ids);
+    ok = ok && encode_all(t, decode, all, text, ids);
     tokenizer_close(t);
     free(text);
     free(ids);

@@ -1,4 +1,4 @@
-#include "bench/probe.h"
+#include "bench/cpu_limits.h"
 
 enum { ROUNDS = 3, SPINS = 200000, BLOCK = 1 << 20 };
 
@@ -53,7 +53,7 @@ static void read_task(void *ctx, size_t task, size_t thread)
     job->sink ^= read_block(job->memory + task * BLOCK);
 }
 
-double probe_read_seconds(moe_threads *threads, const void *memory, size_t bytes)
+double cpu_limits_read_seconds(moe_threads *threads, const void *memory, size_t bytes)
 {
     read_job job = {memory, bytes / BLOCK, 0};
     double start = seconds();
@@ -62,12 +62,12 @@ double probe_read_seconds(moe_threads *threads, const void *memory, size_t bytes
     return seconds() - start;
 }
 
-double probe_bandwidth(moe_threads *threads, const void *memory, size_t bytes)
+double cpu_limits_bandwidth(moe_threads *threads, const void *memory, size_t bytes)
 {
     double best = 0.0;
 
     for (int i = 0; i < ROUNDS; i++) {
-        best = MOE_MAX(best, (double)(bytes / BLOCK * BLOCK) / probe_read_seconds(threads, memory, bytes));
+        best = MOE_MAX(best, (double)(bytes / BLOCK * BLOCK) / cpu_limits_read_seconds(threads, memory, bytes));
     }
     return best;
 }
@@ -139,7 +139,7 @@ static compute_isa known(compute_isa isa)
     return isa == COMPUTE_ISA_AUTO ? compute_isa_best() : isa;
 }
 
-double probe_peak_f32(moe_threads *threads, compute_isa isa)
+double cpu_limits_peak_f32(moe_threads *threads, compute_isa isa)
 {
 #if defined(__x86_64__)
     if (known(isa) >= COMPUTE_ISA_AVX512F) {
@@ -155,12 +155,12 @@ double probe_peak_f32(moe_threads *threads, compute_isa isa)
     return 0.0;
 }
 
-double probe_peak_bf16(moe_threads *threads, compute_isa isa)
+double cpu_limits_peak_bf16(moe_threads *threads, compute_isa isa)
 {
 #if defined(__x86_64__)
     if (known(isa) == COMPUTE_ISA_AVX512) {
         return peak_of(threads, spin_dot_zmm, IN_FLIGHT * 64.0);
     }
 #endif
-    return probe_peak_f32(threads, isa);
+    return cpu_limits_peak_f32(threads, isa);
 }

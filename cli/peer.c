@@ -1,4 +1,4 @@
-#include "cli/probe.h"
+#include "cli/peer.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -105,7 +105,7 @@ static bool is_tls(const unsigned char *answer, size_t n)
     return n >= 3 && (answer[0] == 0x15 || answer[0] == 0x16) && answer[1] == 3; /* alert or handshake record */
 }
 
-cli_peer cli_probe(const moe_address *address)
+cli_peer cli_peer_detect(const moe_address *address)
 {
     unsigned char answer[ANSWER_BYTES];
     bool refused;

@@ -1,8 +1,8 @@
-/* probe: what a port speaks, asked when gRPC could not connect, so that the user is told what to change.
+/* peer: what a port speaks, asked when gRPC could not connect, so that the user is told what to change.
  *
  * Threads: none; blocks for a few seconds at most. */
-#ifndef CONCLAVE_CLI_PROBE_H
-#define CONCLAVE_CLI_PROBE_H
+#ifndef CONCLAVE_CLI_PEER_H
+#define CONCLAVE_CLI_PEER_H
 
 #include "base/base.h"
 
@@ -15,6 +15,6 @@ typedef enum {
 } cli_peer;
 
 /* Says HTTP/2's first words, then TLS's on a second connection, and looks at the first bytes of the answer. */
-cli_peer cli_probe(const moe_address *address);
+cli_peer cli_peer_detect(const moe_address *address);
 
 #endif

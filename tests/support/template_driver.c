@@ -10,10 +10,10 @@
 static const template_limits limits = {
     .max_steps = 20000000, .max_memory_bytes = (size_t)256 << 20, .max_output_bytes = (size_t)16 << 20};
 
-typedef struct probe {
+typedef struct rendering {
     template *t;  /* of the line before: lines often share one */
     char *source; /* owned */
-} probe;
+} rendering;
 
 static void say_error(const char *reason, const char *at)
 {
@@ -78,7 +78,7 @@ static void render(const template *t, json_t *line)
     template_vars_close(vars);
 }
 
-static void run(probe *p, json_t *line)
+static void run(rendering *p, json_t *line)
 {
     const char *source = json_string_value(json_object_get(line, "template"));
     moe_error err = {""};
@@ -104,7 +104,7 @@ static void run(probe *p, json_t *line)
 
 int main(void)
 {
-    probe p = {NULL, NULL};
+    rendering p = {NULL, NULL};
     char *text = NULL;
     size_t room = 0;
 
