@@ -164,6 +164,7 @@ static moe_status open_engine(rig *r, const rig_model *m, moe_error *err)
                              .progress_ctx = &last_tenth};
     engine_options options = {.model = r->model,
                               .kv = r->kv,
+                              .threads = r->threads,
                               .base_set = r->set,
                               .clock = moe_clock_real(),
                               .max_batch_tokens = m->max_rows,

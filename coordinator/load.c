@@ -296,6 +296,7 @@ static moe_status open_engine(coordinator *c, moe_error *err)
 {
     engine_options options = {.model = c->model,
                               .kv = c->kv,
+                              .threads = c->threads,
                               .tokenizer = c->tokenizer,
                               .base_set = c->base_set,
                               .clock = moe_clock_real(),

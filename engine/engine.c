@@ -49,7 +49,7 @@ static moe_status open_buffers(engine *e)
         status = model_batch_open(o->model, o->kv, o->max_batch_tokens, e->limits.max_logit_rows, &e->batches[i]);
     }
     if (status == MOE_OK) {
-        status = sampler_open(model_head_width(c), &e->sampler);
+        status = engine_open_samples(e);
     }
     if (status == MOE_OK) {
         status = moe_queue_open(o->max_queue + 1, &e->arrivals);
@@ -143,7 +143,7 @@ void engine_close(engine *e)
         model_batch_close(e->batches[i]);
     }
     step_fini(&e->step);
-    sampler_close(e->sampler);
+    engine_close_samples(e);
     moe_queue_close(e->arrivals);
     moe_waiter_close(e->waiter);
     router_set_unref(e->set);

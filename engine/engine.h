@@ -262,6 +262,7 @@ typedef struct engine_options {
     model *model;
     model_kv *kv;
     exchange *exchange;
+    moe_threads *threads;       /* rows of logits are sampled on them; idle whenever the engine's thread runs */
     const tokenizer *tokenizer; /* NULL: token ids only */
     router_set *base_set;
     const moe_clock *clock;

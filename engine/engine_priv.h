@@ -29,6 +29,15 @@ typedef struct step_run {
     exchange_coverage at_begin; /* the owners as they were */
 } step_run;
 
+/* What came of a row of logits: filled by one of the threads, handed out by the engine's. */
+typedef struct row_sample {
+    const step_work *work; /* NULL: its request has ended or failed, so nobody wants it */
+    uint32_t row;          /* of the step */
+    moe_status status;
+    choice_token token; /* where it is a token that is wanted; token.top is top */
+    sampling_top top[SAMPLING_MAX_TOP_LOGPROBS];
+} row_sample;
+
 struct engine {
     engine_options options;
     engine_info info;
@@ -38,7 +47,8 @@ struct engine {
     step step;
     step_run run;
     model_batch *batches[ENGINE_MAX_MICRO_BATCHES];
-    sampler *sampler;
+    sampler **samplers;              /* owned: one of each thread */
+    row_sample *samples;             /* owned [max_logit_rows]: what came of the rows of logits */
     float *logits;                   /* owned [max_logit_rows, width of the head] */
     engine_request *oldest, *newest; /* but for the one in the background */
     uint64_t intake_ns;              /* when arrivals were last taken */
@@ -99,7 +109,13 @@ void engine_take_change(engine *e);
 /* Whether the engine knows all experts of the set. */
 MOE_NODISCARD moe_status engine_check_set(engine *e, const router_set *set, moe_error *err);
 
-/* tokens.c: what one choice gets of a step whose layers have all run; its tokens count as computed from now on. */
+/* sample.c: all rows of logits of a step whose layers have all run, on the threads. Nothing that others see changes. */
+MOE_NODISCARD moe_status engine_open_samples(engine *e);
+void engine_close_samples(engine *e);
+void engine_sample(engine *e);
+bool engine_work_failed(const engine *e, const step_work *w);
+
+/* tokens.c: what one choice gets of such a step, after engine_sample; its tokens count as computed from now on. */
 MOE_NODISCARD moe_status engine_finish_work(engine *e, const step_work *w);
 float *engine_logits_at(engine *e, uint32_t logit);
 double engine_seconds(uint64_t from_ns, uint64_t to_ns);

@@ -94,7 +94,7 @@ void engine_end_proof(engine *e, moe_status status, const char *why)
     float logprob;
 
     if (status == MOE_OK &&
-        (engine_row_failed(e, 0) || sampler_logprobs(e->sampler, e->logits, 0, &logprob, 0, NULL) != MOE_OK)) {
+        (engine_row_failed(e, 0) || sampler_logprobs(e->samplers[0], e->logits, 0, &logprob, 0, NULL) != MOE_OK)) {
         status = MOE_ERR_DATA_LOSS;
         why = "the model gave a value that is not a number";
     }

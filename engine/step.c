@@ -261,6 +261,7 @@ bool engine_row_failed(const engine *e, uint32_t row)
 /* Every request of the step gets its tokens; those whose rows failed end, the others never notice. */
 static void finish_step(engine *e)
 {
+    engine_sample(e);
     for (uint32_t i = 0; i < e->step.n_work; i++) {
         const step_work *w = &e->step.work[i];
         engine_request *r = w->choice->request;

@@ -314,6 +314,7 @@ void cluster_world_start_coordinator(cluster_world *w, uint32_t i)
     const engine_options e = {.model = w->model->model,
                               .kv = c->kv,
                               .exchange = pool_exchange(c->pool),
+                              .threads = w->model->threads,
                               .base_set = w->model->set,
                               .clock = &w->clock.clock,
                               .max_batch_tokens = MAX_ROWS,

@@ -46,6 +46,7 @@ void engine_fixture_open(engine_fixture *f, const engine_fixture_options *o)
     engine_options options = {.model = f->model.model,
                               .kv = f->model.kv,
                               .exchange = embedded_exchange(f->embedded),
+                              .threads = f->model.threads,
                               .tokenizer = f->tokenizer,
                               .base_set = f->model.set,
                               .clock = moe_clock_real(),

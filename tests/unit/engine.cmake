@@ -12,6 +12,7 @@ if(NOT MOE_SANITIZE STREQUAL "thread") # the threads are those of the first fami
 endif()
 moe_test(test_engine_requests LIBS moe_test_engine LABELS unit)
 moe_test(test_engine_background LIBS moe_test_engine LABELS unit)
+moe_test(test_engine_sampling LIBS moe_test_engine LABELS unit)
 moe_test(test_engine_device LIBS moe_test_engine LABELS unit)
 moe_test(test_engine_wakeups LIBS moe_test_engine LABELS unit)
 moe_test(test_engine_waiting LIBS moe_test_engine LABELS unit)
