@@ -18,6 +18,7 @@ typedef struct client {
     int32_t tokens[N_REQUESTS][N_TOKENS];
     unsigned n_tokens[N_REQUESTS];
     unsigned n_refused, n_cancelled;
+    moe_waiter *waiter; /* until the engine is closed: it may be inside the wake-up of an event that has been read */
     pthread_t thread;
 } client;
 
@@ -58,12 +59,8 @@ static void read_all(client *c, unsigned i, engine_request *r, moe_waiter *waite
 static void *client_main(void *arg)
 {
     client *c = arg;
-    moe_waiter *waiter;
 
     compute_thread_init();
-    if (moe_waiter_open(&waiter) != MOE_OK) {
-        return NULL;
-    }
     for (unsigned i = 0; i < N_REQUESTS; i++) {
         int32_t prompt[40];
         size_t n = 10 + 10 * (i % N_PROMPTS);
@@ -73,15 +70,14 @@ static void *client_main(void *arg)
         /* Longer than its ring is deep, so that it cannot have ended before its reader cancels. */
         spec = ask_spec(prompt, n, cancels(c->number, i) ? 200 : N_TOKENS, 5);
         spec.wake = on_wake;
-        spec.wake_ctx = waiter;
+        spec.wake_ctx = c->waiter;
         if (engine_submit(c->engine, &spec, &r, NULL) != MOE_OK) {
             c->n_refused++;
             continue;
         }
-        read_all(c, i, r, waiter);
+        read_all(c, i, r, c->waiter);
         engine_release(r);
     }
-    moe_waiter_close(waiter);
     return NULL;
 }
 
@@ -105,6 +101,7 @@ static void streams_of_many_threads_are_as_if_alone(void **state)
     for (unsigned i = 0; i < N_CLIENTS; i++) {
         clients[i].engine = f.engine;
         clients[i].number = i;
+        assert_int_equal(moe_waiter_open(&clients[i].waiter), MOE_OK);
         assert_int_equal(pthread_create(&clients[i].thread, NULL, client_main, &clients[i]), 0);
     }
     for (unsigned i = 0; i < N_CLIENTS; i++) {
@@ -122,6 +119,9 @@ static void streams_of_many_threads_are_as_if_alone(void **state)
     }
     assert_true(n_cancelled > 0);
     engine_fixture_close(&f);
+    for (unsigned i = 0; i < N_CLIENTS; i++) {
+        moe_waiter_close(clients[i].waiter);
+    }
     free(clients);
 }
 
