@@ -325,9 +325,10 @@ static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, cons
         return CLUSTER_ALIVE_NO;
     }
     if (info.kind == EXCHANGE_NODE_READY || info.kind == EXCHANGE_NODE_DRAINING) {
-        return info.incarnation != incarnation ? CLUSTER_ALIVE_NO /* another one of its name */
-               : info.is_mute                  ? CLUSTER_ALIVE_MISSED
-                                               : CLUSTER_ALIVE_YES;
+        return info.incarnation != incarnation  ? CLUSTER_ALIVE_NO /* another one of its name */
+               : info.is_mute || info.is_untold ? CLUSTER_ALIVE_MISSED
+               : info.told == 0                 ? CLUSTER_ALIVE_UNKNOWN /* nothing new for it yet: it may never tell */
+                                                : CLUSTER_ALIVE_YES;
     }
     if (info.is_refused) { /* the exchange calls it again and again, so this calls nobody itself */
         return CLUSTER_ALIVE_GONE;
@@ -530,7 +531,7 @@ static void why_nothing_is_placed(pool *p, const cluster_state *s, moe_error *er
     size_t n_met = 0;
 
     for (size_t i = 0; i < s->n_nodes; i++) {
-        if (pool_find_shown(p, s->nodes[i].id, &info) && info.kind >= EXCHANGE_NODE_READY) {
+        if (pool_find_shown(p, s->nodes[i].id, &info) && info.kind >= EXCHANGE_NODE_READY && !info.is_untold) {
             n_met++;
         } else if (silent == NULL) {
             silent = &s->nodes[i];

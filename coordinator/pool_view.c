@@ -30,7 +30,7 @@ bool pool_find_shown(pool *p, const char *id, exchange_node_info *out)
 
 static api_view_node_state node_state(const cluster_node *n, bool known, const exchange_node_info *info)
 {
-    if (!known || info->kind == EXCHANGE_NODE_DOWN || info->is_mute) {
+    if (!known || info->kind == EXCHANGE_NODE_DOWN || info->is_mute || info->is_untold) {
         return API_VIEW_NODE_DOWN;
     }
     if (info->kind == EXCHANGE_NODE_CONNECTING) {

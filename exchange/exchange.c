@@ -536,13 +536,15 @@ void exchange_on_refuse(exchange *x, transport_peer peer, const wire_refuse *r)
         x->stats.late_results++;
         return;
     }
-    MOE_DEBUG("node %s refuses: %s", x->nodes[a->node].id, r->text);
-    x->nodes[a->node].hold_until_ns = moe_now_ns(x->o.clock) + pause_ns(x);
-    x->nodes[a->node].mute.owed_ns = 0;
+    uint64_t now = moe_now_ns(x->o.clock);
+    exchange_node *node = &x->nodes[a->node];
+    MOE_DEBUG("node %s refuses: %s", node->id, r->text);
+    node->hold_until_ns = now + pause_ns(x);
     if (a->state == ATTEMPT_OPEN) {
         exchange_requeue(x, a);
     }
     a->state = ATTEMPT_FREE;
+    exchange_mute_refused(x, node, now);
 }
 
 /* ------------------------------------------------------------------------------------------------ jobs */

@@ -103,8 +103,10 @@ typedef struct exchange_node_info {
     bool is_another;      /* another incarnation answers at its address: what is known of the node is out of date */
     bool is_refused;      /* not connected: nobody listens at its address */
     bool is_missed;       /* not connected: its connection was lost a while ago, and no other could be made since */
-    bool is_mute;         /* it answers pings, but has computed nothing for so long that it is given nothing (mute.c) */
-    char why[96];         /* not connected: why it last failed; "" while nothing has */
+    bool
+        is_mute; /* it answers pings, but has computed nothing, or refused all, for so long that it is given nothing (mute.c) */
+    bool is_untold;        /* it is connected, but has not told for 10 s what it holds (holds.c) */
+    char why[96];          /* why it last failed, or is given nothing; "" while nothing has */
     uint64_t rows, frames; /* answered since it was added: unique rows, results */
     double busy_seconds;   /* from dispatch to result, summed over those frames */
     uint32_t queued_rows;  /* of all coordinators, at the node when it last answered */

@@ -146,6 +146,7 @@ bool exchange_get_node(const exchange *x, const char *id, exchange_node_info *ou
                                 .is_another = node->is_another,
                                 .is_refused = !link_is_open(&node->link) && node->is_refused,
                                 .is_mute = now < node->mute.until_ns,
+                                .is_untold = link_is_open(&node->link) && node->is_untold,
                                 .is_missed = is_missed(node, now),
                                 .rows = node->rows,
                                 .frames = node->frames,
@@ -244,6 +245,7 @@ static void turn_link(exchange *x, exchange_node *node, uint64_t now)
         lost(x, node, "no greeting in time");
     } else {
         exchange_wake_at(x, wake);
+        exchange_holds_judge(x, node, now);
         if (beats) {
             exchange_mute_judge(x, node, now);
         }
@@ -361,6 +363,8 @@ static void on_opened(exchange *x, exchange_node *node)
     node->why[0] = '\0';
     node->leaving = false;
     exchange_holds_forget(x, node);
+    node->opened_ns = moe_now_ns(x->o.clock);
+    node->is_untold = false;
     node->slow_until_ns = node->hold_until_ns = 0;
     MOE_INFO("node %s at %s: frames travel by %s", node->id, node->address,
              transport_carrier(x->o.transport, node->peer));

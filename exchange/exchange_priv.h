@@ -26,10 +26,12 @@ typedef struct exchange_speed {
 
 /* mute.c */
 typedef struct exchange_mute {
-    uint64_t owed_ns;   /* since when it owes results and has sent none; 0: it owes none */
-    uint32_t owed_cost; /* of the largest part that it owes */
-    uint64_t until_ns;  /* it has computed nothing for too long: before that it is given nothing. 0: it computes */
-    uint32_t n_times;   /* in a row */
+    uint64_t owed_ns;    /* since when it owes results and has sent none; 0: it owes none */
+    uint32_t owed_cost;  /* of the largest part that it owes */
+    uint64_t until_ns;   /* it has computed nothing for too long: before that it is given nothing. 0: it computes */
+    uint32_t n_times;    /* in a row */
+    uint64_t refused_ns; /* the first refusal since its last result, */
+    uint32_t n_refused;  /* and how many have come since */
 } exchange_mute;
 
 /* How long a part of a job took. */
@@ -67,6 +69,8 @@ typedef struct exchange_node {
     bool is_refused;       /* nobody listened at its address when it was last called */
     bool leaving;          /* it has said goodbye: that it is gone is no trouble */
     uint64_t n_told;       /* HOLDS that were taken, over all its connections */
+    uint64_t opened_ns;    /* when its link was opened */
+    bool is_untold;        /* it has not told in time what it holds (holds.c) */
 } exchange_node;
 
 typedef enum { ATTEMPT_FREE, ATTEMPT_OPEN, ATTEMPT_LATE } exchange_attempt_state;
@@ -171,9 +175,10 @@ void exchange_speed_note(exchange *x, exchange_run *run, const exchange_attempt 
 const uint32_t *exchange_speed_burdens(exchange *x, uint64_t now, uint32_t burdens[ROUTER_MAX_NODES]);
 
 /* mute.c */
-void exchange_mute_owes(exchange_node *n, uint32_t cost, uint64_t now); /* a part was sent to it */
-void exchange_mute_judge(exchange *x, exchange_node *n, uint64_t now);  /* it answers pings */
-void exchange_mute_answered(exchange *x, exchange_node *n);             /* with a result */
+void exchange_mute_owes(exchange_node *n, uint32_t cost, uint64_t now);  /* a part was sent to it */
+void exchange_mute_judge(exchange *x, exchange_node *n, uint64_t now);   /* it answers pings */
+void exchange_mute_answered(exchange *x, exchange_node *n);              /* with a result */
+void exchange_mute_refused(exchange *x, exchange_node *n, uint64_t now); /* with none */
 /* Whether the node may be given rows, as far as it is connected, has not refused a moment ago, and computes. */
 bool exchange_takes_rows(const exchange_node *n, uint64_t now);
 
@@ -184,6 +189,7 @@ void exchange_holds_copy(uint64_t *to, const router_space *later, const exchange
 void exchange_holds_forget(exchange *x, const exchange_node *node);
 void exchange_on_holds(void *node, const wire_holds *changed); /* of link_ops */
 bool exchange_holds_are_told(const exchange_node *node);
+void exchange_holds_judge(exchange *x, exchange_node *node, uint64_t now);
 void exchange_holds_timer(exchange *x);
 
 /* coverage.c */

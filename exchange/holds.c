@@ -1,5 +1,5 @@
 /* What nodes hold, as they have told on their connections. It counts once a node has told all, and as long as it is
- * connected. */
+ * connected. One that has not told in time counts as not there: rows never go to it, and what it was given others are given. */
 #include "exchange/exchange_priv.h"
 
 #include <stdlib.h>
@@ -8,6 +8,8 @@
 /* Who routes by this builds its table anew for each change, which is milliseconds of the engine's thread in the largest
  * clusters; a node that loads changes with every expert. Chosen, not measured. */
 #define HOLDS_NS UINT64_C(20000000)
+/* A node tells all right after the greeting, but it may compute a large prompt of somebody else first, or swap. Chosen, not measured. */
+#define UNTOLD_NS UINT64_C(10000000000)
 
 static uint64_t *bits_of(const exchange *x, const exchange_node *node)
 {
@@ -55,7 +57,27 @@ void exchange_on_holds(void *ctx, const wire_holds *changed)
         take_block(x, bits_of(x, node), &changed->blocks[i]);
     }
     node->n_told++;
+    if (node->is_untold && node->link.knows_all) {
+        node->is_untold = false;
+        node->why[0] = '\0';
+        MOE_INFO("node %s at %s has told what it holds", node->id, node->address);
+    }
     x->holds.is_changed = x->holds.is_changed || node->link.knows_all;
+}
+
+void exchange_holds_judge(exchange *x, exchange_node *node, uint64_t now)
+{
+    if (!link_is_open(&node->link) || node->link.knows_all || node->is_untold) {
+        return;
+    }
+    if (now - node->opened_ns < UNTOLD_NS) {
+        exchange_wake_at(x, node->opened_ns + UNTOLD_NS);
+        return;
+    }
+    node->is_untold = true;
+    (void)snprintf(node->why, sizeof node->why, "it is connected, but does not tell what it holds");
+    MOE_WARN("node %s at %s is connected, but has not told for %llu s what it holds: it counts as lost until it does",
+             node->id, node->address, (unsigned long long)((now - node->opened_ns) / 1000000000));
 }
 
 bool exchange_holds_are_told(const exchange_node *node)

@@ -34,7 +34,7 @@ typedef struct held {
 typedef struct obstacle {
     transport base;   /* first: ops get it */
     transport *inner; /* owned */
-    bool is_mute;
+    bool is_mute, hides;
     uint64_t n_lost; /* connects into nothing */
     way ways[MAX_ADDRESSES];
     peer_entry peers[MAX_PEERS];
@@ -173,18 +173,18 @@ static size_t join(const transport_msg *msg, unsigned char *out)
     return n;
 }
 
-static bool is_result(const transport_msg *msg)
+static bool is_of(const transport_msg *msg, wire_type type)
 {
     const unsigned char *head = msg->parts[0].data;
 
-    return msg->parts[0].bytes >= 8 && head[6] == WIRE_RESULT && head[7] == 0;
+    return msg->parts[0].bytes >= 8 && head[6] == type && head[7] == 0;
 }
 
 static moe_status obstacle_send(transport *base, transport_peer peer, transport_msg *msg)
 {
     obstacle *o = (obstacle *)base;
 
-    if (o->is_mute && is_result(msg)) {
+    if ((o->is_mute && is_of(msg, WIRE_RESULT)) || (o->hides && is_of(msg, WIRE_HOLDS))) {
         msg->done(msg, MOE_OK);
         return MOE_OK;
     }
@@ -320,6 +320,12 @@ void obstacle_mute(transport *t, bool on)
 {
     assert_ptr_equal(t->ops, &obstacle_ops);
     ((obstacle *)t)->is_mute = on;
+}
+
+void obstacle_hide(transport *t, bool on)
+{
+    assert_ptr_equal(t->ops, &obstacle_ops);
+    ((obstacle *)t)->hides = on;
 }
 
 void obstacle_set(transport *t, const char *address, unsigned kinds)

@@ -190,6 +190,43 @@ static void what_a_node_that_computes_nothing_had_is_given_to_others(void **stat
     }
 }
 
+/* Every coordinator needs no owner outside of the placement any more. */
+static bool all_have_applied(void)
+{
+    const cluster_state *s = cluster_state_acquire(w.nodes[0].cluster);
+    bool all = s->n_coordinators == w.o.n_coordinators && cluster_state_epoch_applied(s, 0) >= s->epoch;
+
+    cluster_state_release(s);
+    return all;
+}
+
+/* It is connected and answers pings, so nothing but this is missing; and it may be one that has just come, or one that was started
+ * anew and has its place in the placement. */
+static void what_a_node_that_never_tells_what_it_holds_had_is_given_to_others(void **state)
+{
+    (void)state;
+    for (uint32_t n_coordinators = 1; n_coordinators <= 2; n_coordinators++) {
+        open_world(n_coordinators, 1);
+        cluster_world_kill_node(&w, 1);
+        cluster_world_start_node(&w, 1);
+        obstacle_hide(w.nodes[1].m.t, true);
+        for (uint64_t until = cluster_world_now(&w) + BOUND; wanted_of("node-1") > 0 || !all_have_applied();) {
+            assert_true(cluster_world_now(&w) < until);
+            cluster_world_turn(&w);
+        }
+        answer_one();
+        turn_for(BOUND);
+        assert_int_equal(wanted_of("node-1"), 0);
+        obstacle_hide(w.nodes[1].m.t, false);
+        for (uint64_t until = cluster_world_now(&w) + BOUND; wanted_of("node-1") == 0 || !all_have_applied();) {
+            assert_true(cluster_world_now(&w) < until);
+            cluster_world_turn(&w);
+        }
+        answer_one();
+        cluster_world_close(&w);
+    }
+}
+
 /* Nothing refuses a connection. Its experts have new owners while its lease still runs. */
 static void what_a_silent_node_alone_had_is_given_to_others_long_before_its_lease_ends(void **state)
 {
@@ -276,6 +313,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_node_that_computes_nothing_had_is_given_to_others),
+        cmocka_unit_test(what_a_node_that_never_tells_what_it_holds_had_is_given_to_others),
         cmocka_unit_test(what_a_silent_node_alone_had_is_given_to_others_long_before_its_lease_ends),
         cmocka_unit_test(a_node_that_stands_still_for_a_second_keeps_what_it_has),
         cmocka_unit_test(a_node_that_another_coordinator_serves_with_is_not_lost_at_once),

@@ -351,6 +351,54 @@ static void an_only_owner_that_computes_nothing_counts_as_lost(void **state)
     world_close(&w);
 }
 
+/* Drops, or loads, the experts that are noted: those it had at first. */
+static void set_experts_of_node_0(bool held[2][12], bool on)
+{
+    moe_error err;
+
+    for (uint32_t layer = 0; layer < 2; layer++) {
+        for (int32_t id = 0; id < 12; id++) {
+            if (!on) {
+                held[layer][id] = expert_node_holds(w.nodes[0].node, layer, id);
+                expert_node_drop(w.nodes[0].node, layer, id);
+            } else if (held[layer][id]) {
+                assert_ok(expert_node_load(w.nodes[0].node, layer, id, &err), err);
+            }
+        }
+    }
+}
+
+/* It tells that it has them, and refuses them all: nothing is ever late. */
+static void an_only_owner_that_refuses_everything_counts_as_lost(void **state)
+{
+    bool held[2][12];
+    exchange *x;
+
+    (void)state;
+    open_world_with_beats(1);
+    x = w.coordinators[0].x;
+    obstacle_hide(w.nodes[0].t, true);
+    set_experts_of_node_0(held, false);
+    do {
+        exchange_drop(x, 0);
+        world_job_make(&w, 0, 0);
+        assert_int_equal(exchange_begin(x, &w.jobs[0][0].job), MOE_OK);
+        turn_for(1000 * MS);
+    } while (exchange_state(x, 0) != EXCHANGE_RUNNING);
+    turn_for(7000 * MS);
+    assert_true(is_covered());
+    turn_for(6000 * MS);
+    assert_true(node_info("node-0").is_mute);
+    assert_false(is_covered());
+    set_experts_of_node_0(held, true);
+    turn_for(30000 * MS);
+    assert_int_equal(exchange_state(x, 0), EXCHANGE_DONE);
+    world_job_check(&w, 0, 0);
+    assert_false(node_info("node-0").is_mute);
+    assert_true(is_covered());
+    world_close(&w);
+}
+
 /* The other owner has answered long ago. A node that is tried in vain is left alone for longer each time. */
 static void a_node_that_computes_nothing_is_asked_ever_less(void **state)
 {
@@ -420,6 +468,7 @@ int main(void)
         cmocka_unit_test(a_hedged_node_that_dies_loses_nothing),
         cmocka_unit_test(a_slow_node_is_given_less),
         cmocka_unit_test(an_only_owner_that_computes_nothing_counts_as_lost),
+        cmocka_unit_test(an_only_owner_that_refuses_everything_counts_as_lost),
         cmocka_unit_test(a_node_that_computes_nothing_is_asked_ever_less),
         cmocka_unit_test(a_node_that_stands_still_is_missed_until_it_is_met_again),
     };
