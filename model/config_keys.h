@@ -38,7 +38,9 @@ MOE_NODISCARD moe_status model_config_any_window(const moe_json *json, model_con
 /* Refuses keys that would make another model and that the family does not read, unless they are neutral
  * (config_others.c); c is complete. */
 MOE_NODISCARD moe_status model_config_refuse_others(const moe_json *json, const model_config *c, moe_error *err);
-/* One line at debug: keys that nothing here knows. */
+/* Adds the keys that nothing here knows, each behind a blank. */
+void model_config_unknown(const moe_json *json, const model_family *family, moe_text *names);
+/* One line at debug: those keys. */
 void model_config_log_unknown(const moe_json *json, const model_config *c);
 /* vocab_size, hidden_size, num_hidden_layers, max_position_embeddings. */
 MOE_NODISCARD moe_status model_config_widths(const moe_json *json, model_config *c, moe_error *err);

@@ -262,22 +262,28 @@ static bool is_known(const model_family *family, const char *key)
     return reads(family, key);
 }
 
+void model_config_unknown(const moe_json *json, const model_family *family, moe_text *names)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach((json_t *)(uintptr_t)json, key, value)
+    {
+        if (!is_known(family, key)) {
+            moe_text_printf(names, " %.64s", key);
+        }
+    }
+}
+
 void model_config_log_unknown(const moe_json *json, const model_config *c)
 {
     moe_text names;
-    const char *key;
-    json_t *value;
 
     if (!moe_log_enabled(MOE_LOG_DEBUG)) {
         return;
     }
     moe_text_init(&names, 512); /* what is more is not shown */
-    json_object_foreach((json_t *)(uintptr_t)json, key, value)
-    {
-        if (!is_known(c->family, key)) {
-            moe_text_printf(&names, " %.64s", key);
-        }
-    }
+    model_config_unknown(json, c->family, &names);
     if (names.size > 0) {
         MOE_DEBUG("config.json: keys that mean nothing to a %s:%s", c->model_type, moe_text_cstr(&names));
     }

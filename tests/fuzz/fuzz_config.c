@@ -1,12 +1,16 @@
 /* config.json, and after the first zero byte generation_config.json: refused with a reason, or within every bound that
- * the rest of the program relies on. */
+ * the rest of the program relies on. Small inputs are read from files as well, to the same end. */
+#include "model/config_keys.h"
 #include "model/family/family.h"
 #include "compute/math.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#define MAX_PAIRS 512
+#define MAX_PAIRS       512
+#define MAX_FILES_BYTES 128
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -100,24 +104,71 @@ static void check_text(const model_config *c)
     moe_text_fini(&text);
 }
 
+/* The keys that would be logged. */
+static void check_unknown(const uint8_t *data, size_t n, const model_config *c)
+{
+    moe_json *json = NULL;
+    moe_text names;
+
+    MOE_ASSERT(moe_json_parse_python((const char *)data, n, 32, &json, NULL) == MOE_OK);
+    moe_text_init(&names, 1u << 20);
+    model_config_unknown(json, c->family, &names);
+    MOE_ASSERT(!names.failed && (names.size == 0 || names.data[0] == ' '));
+    moe_text_fini(&names);
+    moe_json_free(json);
+}
+
+static void write_file(const char *dir, const char *name, const void *data, size_t n)
+{
+    char path[64];
+    FILE *f;
+
+    (void)snprintf(path, sizeof path, "%s/%s", dir, name);
+    f = fopen(path, "wbe");
+    MOE_ASSERT(f && fwrite(data, 1, n, f) == n && fclose(f) == 0);
+}
+
+static bool loads(const uint8_t *data, size_t n, const char *generation, size_t n_generation)
+{
+    char dir[] = "/tmp/fuzz_config_XXXXXX", path[64];
+    model_config c;
+    moe_error err = {.text = ""};
+
+    MOE_ASSERT(mkdtemp(dir));
+    write_file(dir, "config.json", data, n);
+    if (generation != NULL) {
+        write_file(dir, "generation_config.json", generation, n_generation);
+    }
+    const bool loaded = model_config_load(dir, &c, &err) == MOE_OK;
+    MOE_ASSERT(loaded || err.text[0] != '\0');
+    (void)snprintf(path, sizeof path, "%s/generation_config.json", dir);
+    (void)unlink(path);
+    (void)snprintf(path, sizeof path, "%s/config.json", dir);
+    MOE_ASSERT(unlink(path) == 0 && rmdir(dir) == 0);
+    return loaded;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const uint8_t *zero = size > 0 ? memchr(data, 0, size) : NULL;
     size_t bytes = zero != NULL ? (size_t)(zero - data) : size;
     const char *generation = zero != NULL ? (const char *)zero + 1 : NULL;
+    const size_t n_generation = zero != NULL ? size - bytes - 1 : 0;
     model_config c;
     moe_error err = {.text = ""};
 
-    if (model_config_parse((const char *)data, bytes, generation, zero != NULL ? size - bytes - 1 : 0, &c, &err) ==
-        MOE_OK) {
+    const bool parsed = model_config_parse((const char *)data, bytes, generation, n_generation, &c, &err) == MOE_OK;
+    if (parsed) {
         check(&c);
         check_rope(&c);
         check_context(&c);
         check_defaults(&c.defaults);
         check_names(&c);
         check_text(&c);
+        check_unknown(data, bytes, &c);
     } else {
         MOE_ASSERT(err.text[0] != '\0');
     }
+    MOE_ASSERT(size > MAX_FILES_BYTES || loads(data, bytes, generation, n_generation) == parsed);
     return 0;
 }

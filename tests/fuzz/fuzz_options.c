@@ -1,11 +1,14 @@
 /* Any bytes as a --config file: refused with a reason, or values within their limits that are the same when the printed
- * configuration is read back. */
+ * configuration is read back; a list is the same when its items come one by one. */
 #include "base/options_priv.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#define MAX_ITEMS 16
 
 typedef struct config {
     bool dry_run;
@@ -13,7 +16,7 @@ typedef struct config {
     uint64_t seed;
     size_t cache_bytes;
     double share;
-    char *listen, *mode;
+    char *listen, *mode, *peers;
 } config;
 
 static const char *const modes[] = {"fast", "exact", NULL};
@@ -27,6 +30,7 @@ static const moe_option options[] = {
     {FIELD(share, MOE_OPT_F64), .fallback = "0.5", .min = 0, .max = 1},
     {FIELD(listen, MOE_OPT_STRING)},
     {FIELD(mode, MOE_OPT_CHOICE), .fallback = "fast", .choices = modes},
+    {FIELD(peers, MOE_OPT_STRING), .is_list = true},
 };
 static const moe_program program = {.name = "fuzz", .summary = "", .options = options, .n_options = MOE_COUNT(options)};
 
@@ -55,6 +59,42 @@ static void print(const config *c, moe_text *out)
     MOE_ASSERT(!out->failed);
 }
 
+/* The items of a list, each by a flag of its own. */
+static void check_list(const char *whole)
+{
+    char name[] = "fuzz", *argv[MAX_ITEMS + 2] = {name}, *env[] = {NULL};
+    const char *item, *at = whole;
+    size_t n;
+    int argc = 1;
+    config again;
+    moe_options_next next;
+    moe_error err;
+
+    while (argc <= MAX_ITEMS && moe_list_next(&at, &item, &n)) {
+        MOE_ASSERT(asprintf(&argv[argc++], "--peers=%.*s", (int)n, item) > 0);
+    }
+    if (at == NULL) {
+        MOE_ASSERT(moe_options_parse(&program, &again, argc, argv, env, NULL, 0, NULL, &next, &err) == MOE_OK);
+        MOE_ASSERT(strcmp(again.peers, whole) == 0);
+        moe_options_fini(&program, &again);
+    }
+    while (argc > 1) {
+        free(argv[--argc]);
+    }
+}
+
+/* For people: right to a twentieth of its unit. */
+static void check_size(size_t bytes)
+{
+    static const char units[] = "bKMGT";
+    char text[MOE_SIZE_TEXT], unit[8] = "";
+    double value = 0;
+
+    MOE_ASSERT(sscanf(moe_size_text(bytes, text), "%lf %5s", &value, unit) == 2 && strchr(units, unit[0]) != NULL);
+    const double one = exp2(10 * (double)(strchr(units, unit[0]) - units));
+    MOE_ASSERT(fabs(value - (double)bytes / one) <= 0.0501);
+}
+
 static void check(config *c)
 {
     config again;
@@ -64,6 +104,11 @@ static void check(config *c)
     MOE_ASSERT(c->count >= 1 && c->count <= 1000 && c->share >= 0 && c->share <= 1);
     MOE_ASSERT(c->cache_bytes >= 1024 && c->cache_bytes <= (size_t)1 << 40);
     MOE_ASSERT(strcmp(c->mode, "fast") == 0 || strcmp(c->mode, "exact") == 0);
+    if (c->peers != NULL) {
+        check_list(c->peers);
+    }
+    check_size(c->cache_bytes);
+    check_size(c->count);
     c->share = fabs(c->share); /* -0 comes back as 0 */
     moe_text_init(&first, 1 << 20);
     moe_text_init(&second, 1 << 20);

@@ -36,6 +36,13 @@ OPTIONS = {
     "mode_unknown": '{"mode":"slow"}',
     "escapes": '{"listen":"\\ud83d\\ude00\\"\\\\[{"}',
     "nul": '{"listen":"a\\u0000b"}',
+    "list_of_one": '{"peers":"a:1","cache_bytes":"3G","count":1000}',
+    "list_of_more": '{"peers":"a:1,,--b=2,","cache_bytes":1073741823}',
+    "list_empty": '{"peers":"","cache_bytes":"1T","share":0.1234567890123456789}',
+    "list_long": '{"peers":"1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17"}',
+    "size_minus": '{"cache_bytes":"-1"}',
+    "size_fraction": '{"cache_bytes":"1.5K"}',
+    "count_beyond": '{"count":4294967296}',
 }
 SMALL = {"model_type": "olmoe", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 3,
          "num_attention_heads": 4, "max_position_embeddings": 512, "num_experts": 16, "num_experts_per_tok": 4}
@@ -76,6 +83,51 @@ CONFIG = {
     "sigmoid": {"scoring_func": "sigmoid"},
     "other_head": {"architectures": ["OlmoeForSequenceClassification"]},
     "base_model": {"architectures": ["OlmoeModel"]},
+    "heads_wide": {"num_attention_heads": 1 << 18, "head_dim": 64},
+    "unknown": {"a_key": 1, " b\n": {}, "c" * 70: None},
+    "nulls": {"is_causal": None, "scoring_func": None, "n_group": None},
+    "falses": {"alibi": False, "is_causal": False},
+    "mlp_only": {"mlp_only_layers": [0]},
+    "groups": {"n_group": 8},
+    "scale": {"rotary_pct": [1, 0.25]},
+    "rotary_part": {"rotary_dim": 8},
+}
+MOLM = {"model_type": "moduleformer", "vocab_size": 256, "n_embd": 16, "n_layer": 2, "n_head": 1, "att_hidden": 16, "n_att_experts": 4, "k_att": 2,
+        "ffd_hidden": 32, "n_mlp_experts": 8, "k_mlp": 2, "gating_size": 8}
+LABELS = {"architectures": ["ModuleFormerForSequenceClassification"]}
+MOLM_CONFIG = {
+    "labels": LABELS | {"num_labels": 3, "pad_token_id": 1, "eos_token_id": 2, "bos_token_id": 2},
+    "labels_named": LABELS | {"id2label": {"0": "a", "1": "b", "2": "c"}, "tie_word_embeddings": True},
+    "labels_list": LABELS | {"id2label": ["a"]},
+    "labels_zero": LABELS | {"num_labels": 0},
+    "alias": {"n_embd": None, "hidden_size": 16},
+    "k_mlp": {"k_mlp": 9},
+    "k_att": {"k_att": 5},
+    "no_width": {"att_hidden": None},
+    "heads": {"n_head": 3},
+    "gate_linear": {"gate_type": "linear", "n_head": 2},
+    "gate_gmm": {"gate_type": "gmm"},
+    "gate_other": {"gate_type": "top"},
+    "gate_number": {"gate_type": 1},
+    "att_func": {"att_func": "softmax"},
+    "post_norm": {"pre_norm": False},
+    "universal": {"universal": True},
+}
+MOE_PLUS_PLUS = {"model_type": "MoE++", "vocab_size": 256, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+                 "num_attention_heads": 2, "num_experts": [8]}
+MOE_PLUS_PLUS_CONFIG = {
+    "number": {"num_experts": 8},
+    "few": {"num_experts": [4], "moe_num_constant": 2},
+    "constants": {"moe_num_constant": -1},
+    "interval": {"moe_expert_interval": 2},
+    "mixtral": {"moe_use_mixtral_gating": True, "moe_2layer_gate": True},
+    "rope_linear": {"rope_scaling": {"type": "linear", "factor": 2.0}},
+    "rope_ntk": {"rope_scaling": {"type": "ntk", "factor": 2}},
+    "rope_dynamic": {"rope_scaling": {"type": "dynamic", "factor": 2}},
+    "rope_no_type": {"rope_scaling": {"factor": 2, "a": 1}},
+    "rope_three": {"rope_scaling": {"type": "linear", "factor": 2, "a": 1}},
+    "rope_type": {"rope_scaling": {"type": 1, "factor": 2}},
+    "rope_factor": {"rope_scaling": {"type": "linear", "factor": 1}},
 }
 GENERATION = {
     "taken": '{"do_sample":true,"temperature":0.6,"top_p":0.9,"top_k":20,"min_p":0.01,"repetition_penalty":1.05,"max_new_tokens":512}',
@@ -84,6 +136,11 @@ GENERATION = {
     "out_of_range": '{"top_p":0,"temperature":-1,"min_p":2,"repetition_penalty":0,"top_k":-2,"max_new_tokens":0,"do_sample":"yes"}',
     "not_served": '{"num_beams":4,"typical_p":0.9,"stop_strings":["a"],"sequence_bias":{"a":1},"bad_words_ids":[[1,2]],"max_time":"x",'
                   '"suppress_tokens":[1],"watermarking_config":{},"dola_layers":"high","begin_suppress_tokens":[],"token_healing":true}',
+    "penalties": '{"frequency_penalty":0.5,"presence_penalty":-0.5,"min_new_tokens":3}',
+    "penalties_beyond": '{"frequency_penalty":101,"presence_penalty":"x","min_new_tokens":-1,"pad_token_id":256}',
+    "neutral": '{"num_beams":1,"token_healing":false,"dola_layers":null,"bad_words_ids":[],"sequence_bias":{},"max_time":0}',
+    "not_served_many": json.dumps({key: 40 * "x" for key in ("num_beams", "typical_p", "top_h", "stop_strings", "max_time", "dola_layers", "constraints",
+                                                             "epsilon_cutoff", "eta_cutoff", "suppress_tokens", "guidance_scale")}),
     "eos_beyond": '{"eos_token_id":[1,256]}',
     "nan_as_key": '{NaN:1}',
 }
@@ -99,4 +156,7 @@ if __name__ == "__main__":
     corpus = pathlib.Path(sys.argv[1])
     write(corpus / "fuzz_options", OPTIONS)
     write(corpus / "fuzz_config", {name: json.dumps(SMALL | change) for name, change in CONFIG.items()})
+    write(corpus / "fuzz_config", {"molm_" + name: json.dumps(MOLM | change) for name, change in MOLM_CONFIG.items()})
+    write(corpus / "fuzz_config", {"moe_plus_plus_" + name: json.dumps(MOE_PLUS_PLUS | change) for name, change in MOE_PLUS_PLUS_CONFIG.items()})
+    write(corpus / "fuzz_config", {"bare_defaults": '{"model_type":"olmoe"}\0{"top_k":5}', "bare_broken": '{"model_type":"olmoe"}\0{'})
     write(corpus / "fuzz_config", {"defaults_" + name: json.dumps(SMALL) + "\0" + text for name, text in GENERATION.items()})

@@ -136,6 +136,9 @@ EXPRESSIONS = [
     "a" + "?" * 300, "(?:(?:a|b|c|d|e|\u00e9)*(?:a|\u00e9)(?:a|b){9})", "[" * 40 + "a" + "]" * 40, "\\1", "(?<n>a)", "a{2000}", "[a", "(?>ab)", "(a", "a)", "(?#a)", "(?>[ab])c?+(?m:.)(?i)d", "|a",
     "a\\", "a{,}b{", "(?<=^)a{2}?", "\\x{e9", "\\p", "[a-", "[[:digit:][:^space:]&&[^\\W]]+?"]
 
+# What fails late, so that it is found out where matches begin; and what looks far from every place, until that is too much.
+LATE = {"late": ("a+b", 20 * "a" + "\u00e9" + 100 * "a" + "b" + 12 * "a"), "late_never": ("a+b", 40 * "a"), "far": ("a(?:a*b)?", 600 * "a")}
+
 
 def stages():
     """Sequences of every stage, and expressions in Split and in Replace."""
@@ -181,6 +184,8 @@ def main():
     REGEX_DIR.mkdir(parents=True, exist_ok=True)
     for i, expression in enumerate(EXPRESSIONS):
         (REGEX_DIR / f"regex_{i:02}").write_bytes("\0".join((expression, TEXTS[i % len(TEXTS)] + " aab ab1.5 x  \n  end")).encode())
+    for name, parts in LATE.items():
+        (REGEX_DIR / f"regex_{name}").write_bytes("\0".join(parts).encode())
     TEXT_DIR.mkdir(parents=True, exist_ok=True)
     for i, text in enumerate([text.encode() for text in TEXTS] + BYTES):
         (TEXT_DIR / f"text_{i}").write_bytes(text)
