@@ -1,9 +1,9 @@
 # The tests whose programs start no thread. ThreadSanitizer has nothing to find in them, so that preset does not build them. What this
 # list says is kept true: their own code cannot start one (tests/support/alone.c), in any preset.
 set(MOE_TESTS_ALONE
-  fuzz_address fuzz_catalogue fuzz_channel fuzz_checkpoint_index fuzz_cluster_state fuzz_config fuzz_etcd_watch
-  fuzz_link fuzz_options fuzz_pack fuzz_pickle fuzz_regex fuzz_safetensors fuzz_sentencepiece fuzz_template
-  fuzz_tokenizer_json fuzz_tokenizer_text fuzz_wire fuzz_zip sim_cluster sim_exchange sim_losses sim_moves
+  fuzz_address fuzz_auth fuzz_catalogue fuzz_channel fuzz_checkpoint_index fuzz_cluster_state fuzz_config
+  fuzz_etcd_watch fuzz_link fuzz_options fuzz_pack fuzz_pickle fuzz_regex fuzz_safetensors fuzz_sentencepiece
+  fuzz_template fuzz_tokenizer_json fuzz_tokenizer_text fuzz_wire fuzz_zip sim_cluster sim_exchange sim_losses sim_moves
   test_api_auth test_api_descriptors test_api_grpc_proto test_api_proto test_base_address test_base_buf
   test_base_clock test_base_cores test_base_file test_base_guess test_base_json test_base_json_python test_base_log
   test_base_memory test_base_options test_base_pages test_base_resident test_base_status test_base_support

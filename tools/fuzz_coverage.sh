@@ -17,8 +17,9 @@ llvm-profdata merge -o "$work/all.profdata" "$work"/*.profraw
 # The files that read bytes from outside; an arena reads nothing.
 sources=$(ls base/json.c base/json_python.c base/option_value.c base/address.c checkpoint/safetensors.c checkpoint/index.c checkpoint/zip.c \
     checkpoint/pickle.c checkpoint/pickle_tensor.c checkpoint/torch_file.c model/config.c model/config_others.c \
-    model/context.c model/generation.c model/rope.c model/family/olmoe.c \
-    template/*.c tokenizer/*.c catalogue/record_read.c proto/wire.c proto/link.c api/intake.c api/grpc/proto.c cluster/watch_parse.c |
+    model/context.c model/generation.c model/rope.c model/family/*.c \
+    template/*.c tokenizer/*.c catalogue/record_read.c proto/wire.c proto/link.c api/intake.c api/grpc/auth.c api/grpc/proto.c cluster/watch_parse.c \
+    pack/manifest.c pack/contents.c |
     grep -v "template/arena.c")
 # Per file: LF is the lines that hold code, LH those that were reached.
 llvm-cov export -format=lcov -instr-profile "$work/all.profdata" "${objects[@]}" $sources model/config_keys.c cluster/state.c cluster/key.c |
