@@ -234,6 +234,7 @@ static void close_all(coordinator *c)
     tokenizer_close(c->tokenizer);
     labels_free(c->labels, c->files.config.n_labels);
     member_files_close(&c->files);
+    member_forget_secret(&c->config.member);
     moe_options_fini(&coordinator_program, &c->config);
 }
 

@@ -359,7 +359,7 @@ static bool on_holds(void *ctx, const char *id, uint64_t incarnation, uint64_t *
 }
 
 /* ------------------------------------------------------------------------------------------------ open, join, close */
-static moe_status open_transport(pool *p, const char *secret, size_t n_secret, moe_error *err)
+static moe_status open_transport(pool *p, moe_error *err)
 {
     if (p->transport != NULL) {
         return MOE_OK;
@@ -368,8 +368,8 @@ static moe_status open_transport(pool *p, const char *secret, size_t n_secret, m
                                      .rdma_network = p->o.member->private_network,
                                      .max_message = member_max_message(&p->o.files->config, p->o.device->numeric_class),
                                      .max_peers = 2 * ROUTER_MAX_NODES,
-                                     .secret = secret,
-                                     .n_secret = n_secret};
+                                     .secret = p->o.member->secret,
+                                     .n_secret = p->o.member->n_secret};
     moe_status status = member_gpu_frames(p->o.member, p->o.device, &options.gpu_frames, err);
 
     status = status == MOE_OK ? transport_net_open(&options, &p->transport, err) : status;
@@ -380,7 +380,7 @@ static moe_status open_transport(pool *p, const char *secret, size_t n_secret, m
     return status;
 }
 
-static moe_status open_exchange(pool *p, const char *secret, size_t n_secret, moe_error *err)
+static moe_status open_exchange(pool *p, moe_error *err)
 {
     const model_config *m = &p->o.files->config;
     exchange_options x = {.transport = p->transport,
@@ -396,8 +396,8 @@ static moe_status open_exchange(pool *p, const char *secret, size_t n_secret, mo
                           .id = p->id,
                           .cluster = p->o.member->cluster,
                           .incarnation = p->incarnation,
-                          .secret = secret,
-                          .n_secret = n_secret,
+                          .secret = p->o.member->secret,
+                          .n_secret = p->o.member->n_secret,
                           .heartbeat_ns = HEARTBEAT_NS,
                           .threads = p->o.threads,
                           .poll = on_turn,
@@ -405,22 +405,6 @@ static moe_status open_exchange(pool *p, const char *secret, size_t n_secret, mo
 
     memcpy(x.fingerprint, p->o.files->manifest.fingerprint.bytes, sizeof x.fingerprint);
     return exchange_open(&x, &p->exchange, err);
-}
-
-static moe_status open_with_secret(pool *p, moe_error *err)
-{
-    char *secret;
-    size_t n_secret;
-    moe_status status = member_secret(p->o.member, &secret, &n_secret, err);
-
-    if (status == MOE_OK) {
-        status = open_transport(p, secret, n_secret, err);
-        if (status == MOE_OK) {
-            status = open_exchange(p, secret, n_secret, err);
-        }
-        member_secret_free(secret, n_secret);
-    }
-    return status;
 }
 
 moe_status pool_open(const pool_options *options, pool **out, moe_error *err)
@@ -431,6 +415,7 @@ moe_status pool_open(const pool_options *options, pool **out, moe_error *err)
         return moe_fail(err, MOE_ERR_NO_MEMORY, "pool: out of memory");
     }
     p->o = *options;
+    p->id = options->member->name;
     p->is_stepped = options->clock != NULL;
     p->o.clock = p->is_stepped ? options->clock : moe_clock_real();
     p->transport = options->transport;
@@ -441,14 +426,16 @@ moe_status pool_open(const pool_options *options, pool **out, moe_error *err)
     pool_view_open(p);
     p->space = router_space_ref(options->files->space);
     p->settled = calloc(router_space_words(p->space), sizeof *p->settled);
-    moe_status status = p->settled != NULL && hold(p, router_space_words(p->space))
-                            ? member_id(options->member, p->id, err)
-                            : moe_fail(err, MOE_ERR_NO_MEMORY, "pool: out of memory");
-    if (status == MOE_OK && moe_resolver_open(&(moe_resolver_options){0}, &p->names) != MOE_OK) {
+    moe_status status = MOE_OK;
+    if (p->settled == NULL || !hold(p, router_space_words(p->space)) ||
+        moe_resolver_open(&(moe_resolver_options){0}, &p->names) != MOE_OK) {
         status = moe_fail(err, MOE_ERR_NO_MEMORY, "pool: out of memory");
     }
     if (status == MOE_OK) {
-        status = open_with_secret(p, err);
+        status = open_transport(p, err);
+    }
+    if (status == MOE_OK) {
+        status = open_exchange(p, err);
     }
     if (status != MOE_OK) {
         pool_close(p);
@@ -467,13 +454,6 @@ static uint64_t wall_ms(void *ctx)
 moe_status pool_join(pool *p, const char *address, moe_error *err)
 {
     const member_files *f = p->o.files;
-    char *secret;
-    size_t n_secret;
-    moe_status status = member_secret(p->o.member, &secret, &n_secret, err);
-
-    if (status != MOE_OK) {
-        return status;
-    }
     cluster_options o = {.role = CLUSTER_COORDINATOR,
                          .cluster = p->o.member->cluster,
                          .id = p->id,
@@ -481,8 +461,8 @@ moe_status pool_join(pool *p, const char *address, moe_error *err)
                          .incarnation = p->incarnation,
                          .model = member_model(f, p->o.device->numeric_class),
                          .version = MOE_VERSION,
-                         .secret = secret,
-                         .n_secret = n_secret,
+                         .secret = p->o.member->secret,
+                         .n_secret = p->o.member->n_secret,
                          .policy = {p->o.replication, p->o.min_nodes},
                          .keep_unused_ms = p->o.keep_unused_ms,
                          .clock = p->o.clock,
@@ -494,12 +474,11 @@ moe_status pool_join(pool *p, const char *address, moe_error *err)
                          .changed = on_changed};
 
     (void)snprintf(p->address, sizeof p->address, "%s", address);
-    status = p->store != NULL ? MOE_OK : member_store_open(p->o.member, &p->store, err);
+    moe_status status = p->store != NULL ? MOE_OK : member_store_open(p->o.member, &p->store, err);
     o.store = p->store;
     if (status == MOE_OK) {
         status = cluster_open(&o, &p->cluster, err);
     }
-    member_secret_free(secret, n_secret);
     if (status == MOE_OK) {
         atomic_store(&p->joined, true);
         status = p->is_stepped ? MOE_OK : cluster_start(p->cluster, err);

@@ -22,19 +22,15 @@ static void say_hello(const pool *p, wire_hello *out)
 /* An endpoint that only connects, and the key of the secret. */
 static moe_status dial(const pool *p, transport **out, wire_key *key, moe_error *err)
 {
-    transport_net_options options = {
-        .lane = member_lane(p->o.member), .max_message = p->transport->max_message, .max_peers = 1};
-    char *secret;
-    moe_status status = member_secret(p->o.member, &secret, &options.n_secret, err);
+    const member_config *m = p->o.member;
+    const transport_net_options options = {.lane = member_lane(m),
+                                           .max_message = p->transport->max_message,
+                                           .max_peers = 1,
+                                           .secret = m->secret,
+                                           .n_secret = m->n_secret};
+    moe_status status = wire_key_init(key, m->secret, m->n_secret);
 
-    if (status != MOE_OK) {
-        return status;
-    }
-    options.secret = secret;
-    status = wire_key_init(key, secret, options.n_secret);
-    status = status == MOE_OK ? transport_net_open(&options, out, err) : moe_fail(err, status, "no key of the secret");
-    member_secret_free(secret, options.n_secret);
-    return status;
+    return status == MOE_OK ? transport_net_open(&options, out, err) : moe_fail(err, status, "no key of the secret");
 }
 
 moe_status pool_fetch_pack(pool *p, pack_fetch *f, const cluster_state *s, const char *hash, pack **out, moe_error *err)

@@ -23,8 +23,8 @@ typedef struct pool_shown {
 } pool_shown;
 
 struct pool {
-    pool_options o; /* borrowed until close */
-    char id[ROUTER_MAX_NODE_ID + 1];
+    pool_options o;                        /* borrowed until close */
+    const char *id;                        /* of the options */
     char address[CLUSTER_MAX_ADDRESS + 1]; /* of the API */
     const char *lane;                      /* of the transport */
     uint64_t incarnation;

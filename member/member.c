@@ -23,7 +23,31 @@ const char *const member_dtypes[] = {"auto",
 const char *const member_weights[] = {"packed", "mapped", NULL};
 
 /* ------------------------------------------------------------------------------------------------ options */
-moe_status member_id(const member_config *m, char out[ROUTER_MAX_NODE_ID + 1], moe_error *err)
+int member_exit_code(moe_status status)
+{
+    switch (status) {
+    case MOE_ERR_UNSUPPORTED:
+    case MOE_ERR_CORRUPT:
+    case MOE_ERR_DENIED:
+        return MOE_EXIT_USAGE;
+    default:
+        return moe_exit_code(status);
+    }
+}
+
+moe_status member_store_open(const member_config *m, cluster_store **out, moe_error *err)
+{
+    const cluster_etcd_options etcd = {.endpoints = m->etcd,
+                                       .user = m->etcd_user,
+                                       .password_file = m->etcd_password_file,
+                                       .ca = m->etcd_ca,
+                                       .cert = m->etcd_cert,
+                                       .key = m->etcd_key};
+
+    return cluster_etcd_open(&etcd, out, err);
+}
+
+static moe_status read_name(member_config *m, moe_error *err)
 {
     char host[256] = "";
     const char *id = m->id;
@@ -38,65 +62,42 @@ moe_status member_id(const member_config *m, char out[ROUTER_MAX_NODE_ID + 1], m
         return moe_fail(err, MOE_ERR_INVALID_ARG, "--id \"%.80s\": not a name: 1 to %d of A-Z a-z 0-9 . - _", id,
                         ROUTER_MAX_NODE_ID);
     }
-    memcpy(out, id, strlen(id) + 1);
+    memcpy(m->name, id, strlen(id) + 1);
     return MOE_OK;
 }
 
-moe_status member_secret(const member_config *m, char **out, size_t *n_out, moe_error *err)
+static void forget(char *bytes, size_t n)
 {
-    char *bytes = NULL;
-    size_t n = 0;
-
-    if (m->secret_file != NULL) {
-        moe_status status = moe_file_read_named("--secret-file", m->secret_file, WIRE_MAX_SECRET, &bytes, &n, err);
-
-        if (status != MOE_OK) {
-            return status;
-        }
-        while (n > 0 && (bytes[n - 1] == '\n' || bytes[n - 1] == '\r')) {
-            n--;
-        }
-        if (n < LEAST_SECRET) {
-            member_secret_free(bytes, n);
-            return moe_fail(err, MOE_ERR_INVALID_ARG, "--secret-file %s: holds %zu bytes, at least %d are needed",
-                            m->secret_file, n, LEAST_SECRET);
-        }
-    }
-    *out = bytes;
-    *n_out = n;
-    return MOE_OK;
-}
-
-int member_exit_code(moe_status status)
-{
-    switch (status) {
-    case MOE_ERR_UNSUPPORTED:
-    case MOE_ERR_CORRUPT:
-    case MOE_ERR_DENIED:
-        return MOE_EXIT_USAGE;
-    default:
-        return moe_exit_code(status);
+    if (bytes != NULL) {
+        explicit_bzero(bytes, n);
+        free(bytes);
     }
 }
 
-void member_secret_free(char *secret, size_t n)
+void member_forget_secret(member_config *m)
 {
-    if (secret != NULL) {
-        explicit_bzero(secret, n);
-        free(secret);
-    }
+    forget(m->secret, m->n_secret);
+    m->secret = NULL;
+    m->n_secret = 0;
 }
 
-moe_status member_store_open(const member_config *m, cluster_store **out, moe_error *err)
+static moe_status read_secret(member_config *m, moe_error *err)
 {
-    const cluster_etcd_options etcd = {.endpoints = m->etcd,
-                                       .user = m->etcd_user,
-                                       .password_file = m->etcd_password_file,
-                                       .ca = m->etcd_ca,
-                                       .cert = m->etcd_cert,
-                                       .key = m->etcd_key};
-
-    return cluster_etcd_open(&etcd, out, err);
+    if (m->secret_file == NULL) {
+        return MOE_OK;
+    }
+    moe_status status =
+        moe_file_read_named("--secret-file", m->secret_file, WIRE_MAX_SECRET, &m->secret, &m->n_secret, err);
+    if (status != MOE_OK) {
+        return status;
+    }
+    while (m->n_secret > 0 && (m->secret[m->n_secret - 1] == '\n' || m->secret[m->n_secret - 1] == '\r')) {
+        m->n_secret--;
+    }
+    return m->n_secret >= LEAST_SECRET
+               ? MOE_OK
+               : moe_fail(err, MOE_ERR_INVALID_ARG, "--secret-file %s: holds %zu bytes, at least %d are needed",
+                          m->secret_file, m->n_secret, LEAST_SECRET);
 }
 
 /* They are read by libraries, and again, as long as the program runs; here only whether they can be. */
@@ -117,25 +118,22 @@ static moe_status check_etcd_files(const member_config *m, moe_error *err)
         if (files[i].path != NULL) {
             status = moe_file_read_named(files[i].option, files[i].path, FILE_BYTES, &bytes, &n, err);
         }
-        member_secret_free(bytes, n);
+        forget(bytes, n);
     }
     return status;
 }
 
-moe_status member_check(const member_config *m, moe_error *err)
+moe_status member_check(member_config *m, moe_error *err)
 {
-    char id[ROUTER_MAX_NODE_ID + 1], *secret = NULL;
-    size_t n_secret = 0;
     cluster_store *store = NULL;
-    moe_status status = member_id(m, id, err);
+    moe_status status = read_name(m, err);
 
     if (status == MOE_OK && !cluster_name_is_valid(m->cluster)) {
         status = moe_fail(err, MOE_ERR_INVALID_ARG, "--cluster \"%.80s\": not a name: 1 to %d of A-Z a-z 0-9 . - _",
                           m->cluster, ROUTER_MAX_NODE_ID);
     }
     if (status == MOE_OK) {
-        status = member_secret(m, &secret, &n_secret, err);
-        member_secret_free(secret, n_secret);
+        status = read_secret(m, err);
     }
     if (status == MOE_OK) {
         status = check_etcd_files(m, err);

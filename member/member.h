@@ -18,6 +18,10 @@ typedef struct member_config {
     char *device, *device_module, *gpu_frames, *dtype, *isa, *weights, *cache_dir;
     uint32_t threads;
     transport_network private_network; /* what rdma_network says: member_lane_check reads it */
+    /* member_check reads these. */
+    char name[ROUTER_MAX_NODE_ID + 1]; /* --id, or the host's */
+    char *secret;                      /* [n_secret] owned: of --secret-file, without newlines at its end; NULL: none */
+    size_t n_secret;
 } member_config;
 
 extern const char *const member_dtypes[], *const member_weights[];
@@ -87,15 +91,11 @@ void member_pack_dir(const member_config *m, char out[MEMBER_MAX_PATH]);
 
 #define MEMBER_EXIT_DISPLACED 4 /* another process has taken the member's name (cluster_is_displaced) */
 
-/* --id, or the host's name. Errors: MOE_ERR_INVALID_ARG when it is no name. */
-MOE_NODISCARD moe_status member_id(const member_config *m, char out[ROUTER_MAX_NODE_ID + 1], moe_error *err);
-/* The bytes of --secret-file without the newlines at its end; *out is owned (free), NULL with *n_out 0 when it was not
- * given. Errors: MOE_ERR_INVALID_ARG (empty, too long), and those of reading the file. */
-MOE_NODISCARD moe_status member_secret(const member_config *m, char **out, size_t *n_out, moe_error *err);
-void member_secret_free(char *secret, size_t n); /* cleansed; NULL is fine */
 /* What the options say of the cluster: its name and ours, the secret, the way into etcd and the files that all of them name.
- * Before what takes long: nothing of it needs the checkpoint. Errors: MOE_ERR_INVALID_ARG names the option. */
-MOE_NODISCARD moe_status member_check(const member_config *m, moe_error *err);
+ * Before what takes long: nothing of it needs the checkpoint. Our name and the secret are read here, once. Errors:
+ * MOE_ERR_INVALID_ARG names the option. */
+MOE_NODISCARD moe_status member_check(member_config *m, moe_error *err);
+void member_forget_secret(member_config *m); /* cleansed; also after a check that failed, or without one */
 MOE_NODISCARD moe_status member_store_open(const member_config *m, cluster_store **out, moe_error *err);
 transport_lane member_lane(const member_config *m);
 /* Reads --rdma-network, too. Errors: MOE_ERR_INVALID_ARG when --transport opens this process to strangers, unless `insecure`; then it is

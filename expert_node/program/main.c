@@ -150,15 +150,15 @@ static moe_status open_devices(node_program_state *p, compute_class numeric_clas
     return status;
 }
 
-static moe_status open_transport(node_program_state *p, const char *secret, size_t n_secret, moe_error *err)
+static moe_status open_transport(node_program_state *p, moe_error *err)
 {
     transport_net_options options = {.listen = p->config.listen,
                                      .lane = member_lane(&p->config.member),
                                      .rdma_network = p->config.member.private_network,
                                      .max_message = member_max_message(&p->files.config, p->device->numeric_class),
                                      .max_peers = MAX_STRANGERS,
-                                     .secret = secret,
-                                     .n_secret = n_secret};
+                                     .secret = p->config.member.secret,
+                                     .n_secret = p->config.member.n_secret};
     moe_status status = member_gpu_frames(&p->config.member, p->device, &options.gpu_frames, err);
 
     status = status == MOE_OK ? transport_net_open(&options, &p->transport, err) : status;
@@ -207,11 +207,17 @@ static void offer_packs(node_program_state *p)
     cluster_set_packs(p->cluster, packs, n);
 }
 
-static moe_status open_caller(const node_program_state *p, transport **out, wire_key *key, moe_error *err);
-
+/* An endpoint that calls another node. */
 static moe_status dial(void *ctx, transport **out, moe_error *err)
 {
-    return open_caller(ctx, out, NULL, err);
+    const node_program_state *p = ctx;
+    const transport_net_options options = {.lane = member_lane(&p->config.member),
+                                           .max_message = p->transport->max_message,
+                                           .max_peers = 1,
+                                           .secret = p->config.member.secret,
+                                           .n_secret = p->config.member.n_secret};
+
+    return transport_net_open(&options, out, err);
 }
 
 static void on_pack(void *ctx)
@@ -225,7 +231,7 @@ static void on_pack(void *ctx)
 
 static void probe_hello(const node_program_state *p, wire_hello *out);
 
-static moe_status open_supply(node_program_state *p, const char *secret, size_t n_secret, moe_error *err)
+static moe_status open_supply(node_program_state *p, moe_error *err)
 {
     supply_options o = {.experts = &p->experts,
                         .shelf = &p->shelf,
@@ -245,7 +251,7 @@ static moe_status open_supply(node_program_state *p, const char *secret, size_t 
     member_pack_dir(&p->config.member, p->pack_dir);
     probe_hello(p, &o.hello);
     o.hello.role = WIRE_READER;
-    if (status == MOE_OK && wire_key_init(&p->key, secret, n_secret) != MOE_OK) {
+    if (status == MOE_OK && wire_key_init(&p->key, p->config.member.secret, p->config.member.n_secret) != MOE_OK) {
         status = moe_fail(err, MOE_ERR_INTERNAL, "no key of the secret");
     }
     return status == MOE_OK ? supply_open(&o, &p->supply, err) : status;
@@ -266,7 +272,7 @@ static moe_status open_loader(node_program_state *p, moe_error *err)
     return status;
 }
 
-static moe_status open_node(node_program_state *p, const char *secret, size_t n_secret, moe_error *err)
+static moe_status open_node(node_program_state *p, moe_error *err)
 {
     const model_config *m = &p->files.config;
     expert_node_options o = {.id = p->id,
@@ -277,8 +283,8 @@ static moe_status open_node(node_program_state *p, const char *secret, size_t n_
                              .packs = shelf_reads(&p->shelf),
                              .space = p->files.space,
                              .d_model = m->d_model,
-                             .secret = secret,
-                             .n_secret = n_secret,
+                             .secret = p->config.member.secret,
+                             .n_secret = p->config.member.n_secret,
                              .clock = moe_clock_real(),
                              .memory_bytes = p->memory_bytes,
                              .expert_bytes = model_expert_bytes(m, p->files.tensors),
@@ -295,7 +301,7 @@ static moe_status open_node(node_program_state *p, const char *secret, size_t n_
                                      .layout = member_layout(p->config.member.weights),
                                      .manifest = &p->files.manifest};
     if (status == MOE_OK) {
-        status = open_supply(p, secret, n_secret, err);
+        status = open_supply(p, err);
     }
     if (status == MOE_OK) {
         status = open_loader(p, err);
@@ -322,38 +328,16 @@ static void probe_hello(const node_program_state *p, wire_hello *out)
     memcpy(out->fingerprint, p->files.manifest.fingerprint.bytes, sizeof out->fingerprint);
 }
 
-/* An endpoint that calls another node. key NULL: it is known. */
-static moe_status open_caller(const node_program_state *p, transport **out, wire_key *key, moe_error *err)
-{
-    transport_net_options options = {
-        .lane = member_lane(&p->config.member), .max_message = p->transport->max_message, .max_peers = 1};
-    char *secret;
-    moe_status status = member_secret(&p->config.member, &secret, &options.n_secret, err);
-
-    if (status != MOE_OK) {
-        return status;
-    }
-    options.secret = secret;
-    status = key != NULL ? wire_key_init(key, secret, options.n_secret) : MOE_OK;
-    if (status == MOE_OK) {
-        status = transport_net_open(&options, out, err);
-    }
-    member_secret_free(secret, options.n_secret);
-    return status;
-}
-
-static cluster_alive ask_at(const node_program_state *p, const char *address, uint64_t incarnation)
+static cluster_alive ask_at(node_program_state *p, const char *address, uint64_t incarnation)
 {
     cluster_alive answer = CLUSTER_ALIVE_UNKNOWN;
     wire_hello hello;
-    wire_key key = {.present = false};
     transport *t = NULL;
 
-    if (open_caller(p, &t, &key, NULL) == MOE_OK) {
+    if (dial(p, &t, NULL) == MOE_OK) {
         probe_hello(p, &hello);
-        answer = alive_node(t, &hello, &key, address, incarnation);
+        answer = alive_node(t, &hello, &p->key, address, incarnation);
     }
-    wire_key_fini(&key);
     return answer;
 }
 
@@ -361,7 +345,7 @@ static cluster_alive ask_at(const node_program_state *p, const char *address, ui
  * addresses is asked at one after the other while a second has not passed: the lease waits. */
 static cluster_alive on_alive(void *ctx, cluster_role role, const char *id, const char *address, uint64_t incarnation)
 {
-    const node_program_state *p = ctx;
+    node_program_state *p = ctx;
     cluster_alive answer = CLUSTER_ALIVE_NO;
     moe_address at = {.host = ""};
     char text[MOE_ADDRESS_BYTES];
@@ -392,7 +376,7 @@ static void on_changed(void *ctx)
     p->transport->ops->wake(p->transport);
 }
 
-static moe_status open_cluster(node_program_state *p, const char *secret, size_t n_secret, moe_error *err)
+static moe_status open_cluster(node_program_state *p, moe_error *err)
 {
     cluster_options o = {.role = CLUSTER_NODE,
                          .cluster = p->config.member.cluster,
@@ -404,8 +388,8 @@ static moe_status open_cluster(node_program_state *p, const char *secret, size_t
                          .zone = p->config.zone,
                          .version = MOE_VERSION,
                          .memory_bytes = p->memory_bytes,
-                         .secret = secret,
-                         .n_secret = n_secret,
+                         .secret = p->config.member.secret,
+                         .n_secret = p->config.member.n_secret,
                          .ctx = p,
                          .alive = on_alive,
                          .changed = on_changed};
@@ -426,37 +410,18 @@ static moe_status open_cluster(node_program_state *p, const char *secret, size_t
     return cluster_start(p->cluster, err);
 }
 
-static moe_status open_with_secret(node_program_state *p, moe_error *err)
-{
-    char *secret;
-    size_t n_secret;
-    moe_status status = member_secret(&p->config.member, &secret, &n_secret, err);
-
-    if (status == MOE_OK) {
-        status = open_transport(p, secret, n_secret, err);
-        if (status == MOE_OK) {
-            status = open_node(p, secret, n_secret, err);
-        }
-        if (status == MOE_OK) {
-            status = open_cluster(p, secret, n_secret, err);
-        }
-        member_secret_free(secret, n_secret);
-    }
-    return status;
-}
-
 /* All that depends on the numeric class. */
 static void close_member(node_program_state *p)
 {
     node_pages_detach(p);
     loader_close(p->loader);
     supply_close(p->supply);
-    wire_key_fini(&p->key);
     if (p->cluster != NULL) {
         cluster_stop(p->cluster, LEAVE_NS);
         cluster_close(p->cluster);
     }
     cluster_store_close(p->store);
+    wire_key_fini(&p->key); /* which on_alive uses, too */
     moe_resolver_close(p->names);
     transport_close(p->transport);
     expert_node_close(p->node);
@@ -500,7 +465,13 @@ static moe_status open_member(node_program_state *p, compute_class numeric_class
     moe_status status = open_devices(p, numeric_class, err);
 
     if (status == MOE_OK) {
-        status = open_with_secret(p, err);
+        status = open_transport(p, err);
+    }
+    if (status == MOE_OK) {
+        status = open_node(p, err);
+    }
+    if (status == MOE_OK) {
+        status = open_cluster(p, err);
     }
     if (status != MOE_OK) {
         return status;
@@ -534,9 +505,7 @@ static moe_status start(node_program_state *p, moe_error *err)
 
     if (status == MOE_OK) {
         status = member_check(&o->member, err);
-    }
-    if (status == MOE_OK) {
-        status = member_id(&o->member, p->id, err);
+        p->id = o->member.name;
     }
     if (status == MOE_OK) {
         status = transport_net_check_listen(o->listen, err); /* it opens when the checkpoint's hash is known */
@@ -582,6 +551,7 @@ static void close_all(node_program_state *p)
     moe_threads_close(p->threads);
     pthread_mutex_destroy(&p->lock);
     pthread_mutex_destroy(&p->parts);
+    member_forget_secret(&p->config.member);
     moe_options_fini(&node_program, &p->config);
 }
 

@@ -25,7 +25,7 @@ typedef struct node_shown {
 /* In the order in which they are opened; closed in reverse. */
 typedef struct node_program_state {
     node_config config;
-    char id[ROUTER_MAX_NODE_ID + 1];
+    const char *id;                  /* of config */
     char address[MOE_ADDRESS_BYTES]; /* advertised */
     size_t memory_bytes;
     char place[COMPUTE_MAX_PLACE]; /* of the devices */
@@ -38,7 +38,7 @@ typedef struct node_program_state {
     expert_checkpoint experts;
     shelf shelf; /* --pack, and what was read from others */
     char pack_dir[MEMBER_MAX_PATH];
-    wire_key key; /* the supply's */
+    wire_key key; /* of the secret: for those that it calls */
     supply *supply;
     loader *loader;
     expert_node *node;

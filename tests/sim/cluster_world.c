@@ -290,7 +290,8 @@ void cluster_world_start_coordinator(cluster_world *w, uint32_t i)
     for (uint32_t n = 0; n < CLUSTER_WORLD_NODES; n++) {
         set_way(w, i, n);
     }
-    c->config = (member_config){.cluster = (char *)(uintptr_t)CLUSTER_NAME, .id = c->m.id};
+    c->config = (member_config){.cluster = (char *)(uintptr_t)CLUSTER_NAME};
+    memcpy(c->config.name, c->m.id, strlen(c->m.id) + 1);
     pool_options p = {.member = &c->config,
                       .files = &w->files,
                       .device = w->model->device,

@@ -36,12 +36,13 @@ static member_config sound(void)
     return (member_config){.etcd = etcd, .cluster = name, .id = id, .secret_file = secret};
 }
 
-static void assert_refused(const member_config *m, const char *says)
+static void assert_refused(member_config *m, const char *says)
 {
     moe_error err = {""};
 
     assert_int_equal(member_check(m, &err), MOE_ERR_INVALID_ARG);
     assert_contains(err.text, says);
+    member_forget_secret(m);
 }
 
 static void what_is_sound_passes_without_a_connection(void **state)
@@ -51,6 +52,11 @@ static void what_is_sound_passes_without_a_connection(void **state)
 
     (void)state;
     assert_ok(member_check(&m, &err), err);
+    assert_string_equal(m.name, m.id);
+    assert_int_equal(m.n_secret, 16); /* without the newline */
+    assert_memory_equal(m.secret, "0123456789abcdef", 16);
+    member_forget_secret(&m);
+    assert_null(m.secret);
     m.secret_file = NULL;
     m.etcd_user = m.id;
     m.etcd_password_file = m.etcd_ca = m.etcd_cert = m.etcd_key = secret;
