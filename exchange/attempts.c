@@ -70,10 +70,15 @@ static void tell_late(exchange *x, exchange_node *n, const exchange_attempt *a, 
     x->stats.hedges++;
     n->slow_until_ns = now + SLOW_TIMEOUTS * x->o.dispatch_timeout_ns;
     if (n->late_told_ns == 0 || now - n->late_told_ns >= TELL_NS) {
+        uint64_t usual_ns = exchange_speed_usual_ns(x, n, a->cost);
+        char usual[48] = "no node has answered yet";
+
+        if (usual_ns != 0) {
+            (void)snprintf(usual, sizeof usual, "usually %llu ms", (unsigned long long)(usual_ns / 1000000));
+        }
         n->late_told_ns = now;
-        MOE_WARN("node %s at %s is late: no result for %llu ms, usually %llu ms; others are asked as well", n->id,
-                 n->address, (unsigned long long)((now - a->sent_ns) / 1000000),
-                 (unsigned long long)(exchange_speed_usual_ns(x, n, a->cost) / 1000000));
+        MOE_WARN("node %s at %s is late: no result for %llu ms, %s; others are asked as well", n->id, n->address,
+                 (unsigned long long)((now - a->sent_ns) / 1000000), usual);
     }
 }
 

@@ -99,12 +99,11 @@ typedef enum {
 
 typedef struct exchange_node_info {
     exchange_node_kind kind;
-    uint64_t incarnation; /* of its last HELLO that was accepted; 0: none yet */
-    bool is_another;      /* another incarnation answers at its address: what is known of the node is out of date */
-    bool is_refused;      /* not connected: nobody listens at its address */
-    bool is_missed;       /* not connected: its connection was lost a while ago, and no other could be made since */
-    bool
-        is_mute; /* it answers pings, but has computed nothing, or refused all, for so long that it is given nothing (mute.c) */
+    uint64_t incarnation;  /* of its last HELLO that was accepted; 0: none yet */
+    bool is_another;       /* another incarnation answers at its address: what is known of the node is out of date */
+    bool is_refused;       /* not connected: nobody listens at its address */
+    bool is_missed;        /* not connected: its connection was lost a while ago, and no other could be made since */
+    bool is_mute;          /* it is connected, but has computed nothing, or refused all, for too long (mute.c) */
     bool is_untold;        /* it is connected, but has not told for 10 s what it holds (holds.c) */
     char why[96];          /* why it last failed, or is given nothing; "" while nothing has */
     uint64_t rows, frames; /* answered since it was added: unique rows, results */
