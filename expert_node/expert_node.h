@@ -144,7 +144,7 @@ typedef struct expert_node_stats {
     uint64_t hellos;               /* coordinators whose HELLO (and proof) was accepted, since the start */
     size_t coordinators;           /* of them connected now */
     uint64_t epoch_applied;        /* expert_node_epoch_applied */
-    uint64_t silent;               /* connections closed because they did not greet in time */
+    uint64_t silent;               /* connections closed because they did not greet in time, or said nothing for long */
     uint64_t unsent;               /* small frames not sent because the peer does not take those before */
     uint64_t pieces, piece_bytes;  /* of packs, read to others */
     size_t readers;                /* of them connected now */

@@ -42,7 +42,7 @@ static const link_edge edges[] = {
     {LINK_NODE, LINK_GREETING, LINK_TIME, LINK_TO(LINK_GREETING) | LINK_TO(LINK_CLOSED)},
     {LINK_NODE, LINK_PROVING, LINK_TIME, LINK_TO(LINK_PROVING) | LINK_TO(LINK_CLOSED)},
     {LINK_NODE, LINK_REFUSED, LINK_TIME, LINK_TO(LINK_REFUSED) | LINK_TO(LINK_CLOSED)},
-    {LINK_NODE, LINK_OPEN, LINK_TIME, LINK_TO(LINK_OPEN)},
+    {LINK_NODE, LINK_OPEN, LINK_TIME, LINK_TO(LINK_OPEN) | LINK_TO(LINK_CLOSED)},
     {LINK_NODE, LINK_READING, WIRE_FETCH, LINK_TO(LINK_ASKED)},
     {LINK_NODE, LINK_READING, LINK_TIME, LINK_TO(LINK_READING) | LINK_TO(LINK_CLOSED)},
     {LINK_NODE, LINK_ASKED, LINK_TIME, LINK_TO(LINK_ASKED) | LINK_TO(LINK_CLOSED)},
@@ -148,6 +148,7 @@ moe_status link_begin(link_end *l, const link_side *side, void *ctx, uint64_t no
                     .deadline_ns = deadline_ns,
                     .heard_ns = now,
                     .last_known = UINT64_MAX,
+                    .ticked_ns = now,
                     .pinged_ns = now};
     if (has_secret(l)) {
         status = side->ops->draw(l->nonce, sizeof l->nonce);
@@ -533,10 +534,17 @@ static link_verdict tick_coordinator(link_end *l, uint64_t now, bool busy, uint6
     return verdict;
 }
 
-static void tick_node(link_end *l, uint64_t now, uint64_t *wake_ns)
+static link_verdict tick_node(link_end *l, uint64_t now, uint64_t *wake_ns)
 {
+    if (now - l->ticked_ns > LINK_CALLER_NS / 2) {
+        l->heard_ns = now; /* this loop has not turned meanwhile */
+    }
+    l->ticked_ns = now;
+    if (now - l->heard_ns >= LINK_CALLER_NS) {
+        return LINK_SILENT;
+    }
+    *wake_ns = MOE_MIN(*wake_ns, l->heard_ns + LINK_CALLER_NS);
     bool is_all = tell_holds(l);
-
     if (l->side->draining && !l->told_draining) {
         l->told_draining = send_goodbye(l, WIRE_GOODBYE_DRAINING, "draining");
         is_all = is_all && l->told_draining;
@@ -544,6 +552,7 @@ static void tick_node(link_end *l, uint64_t now, uint64_t *wake_ns)
     if (!is_all) {
         *wake_ns = MOE_MIN(*wake_ns, now + AGAIN_NS);
     }
+    return LINK_FINE;
 }
 
 /* Silent is a node's reader that asks nothing, or does not take its answers; and a reader's node that does not answer. */
@@ -580,7 +589,7 @@ link_verdict link_tick(link_end *l, uint64_t now, bool busy, uint64_t *wake_ns)
             *wake_ns = MOE_MIN(*wake_ns, l->deadline_ns);
         }
     } else if (l->side->role == LINK_NODE) {
-        tick_node(l, now, wake_ns);
+        verdict = tick_node(l, now, wake_ns);
     } else {
         verdict = tick_coordinator(l, now, busy, wake_ns);
     }

@@ -38,6 +38,10 @@
 #define LINK_READING_NS UINT64_C(10000000000)
 #define LINK_ASKED_NS   UINT64_C(5000000000)
 
+/* A node ends the link of a coordinator of which it has heard nothing for so long: it stands still, or its host is gone and
+ * the kernel has not noticed. Chosen, not measured: a PING comes every quarter of a second, unless its engine computes. */
+#define LINK_CALLER_NS UINT64_C(30000000000)
+
 typedef enum { LINK_COORDINATOR, LINK_NODE, LINK_PROBE, LINK_READER, LINK_N_ROLES } link_role;
 typedef enum {
     LINK_CLOSED,
@@ -112,6 +116,7 @@ typedef struct link_end {
     bool told_draining;  /* and it was sent */
     uint64_t told;       /* the revision up to which it was sent what we hold */
     uint64_t last_known; /* by its last PING; UINT64_MAX: none has come */
+    uint64_t ticked_ns;  /* when link_tick was last called */
 } link_end;
 
 /* Begins a link on a connection that was made just now: whoever called says HELLO. deadline_ns: 0, or when it must be open.

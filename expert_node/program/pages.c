@@ -113,7 +113,8 @@ static void put_node(const node_shown *s, moe_text *out)
     metrics_counter(out, "conclave_node_load_failures_total", "Loads that failed.", s->stats.load_failures);
     metrics_counter(out, "conclave_node_unsent_total", "Small frames for peers that did not take those before.",
                     s->stats.unsent);
-    metrics_counter(out, "conclave_node_silent_total", "Connections that did not greet in time.", s->stats.silent);
+    metrics_counter(out, "conclave_node_silent_total",
+                    "Connections that did not greet in time, or said nothing for long.", s->stats.silent);
     metrics_gauge(out, "conclave_node_experts", "Experts loaded.", s->stats.experts);
     metrics_gauge(out, "conclave_node_expert_bytes", "Memory they take.", s->stats.memory_bytes);
     const metrics_transport seen = {.peers = s->transport.peers,

@@ -227,6 +227,43 @@ static void what_a_node_that_never_tells_what_it_holds_had_is_given_to_others(vo
     }
 }
 
+static bool nobody_has_too_much(void)
+{
+    const cluster_state *s = cluster_state_acquire(w.nodes[0].cluster);
+    uint64_t bitmap[64];
+    bool all = true;
+
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        all = all && s->nodes[i].n_ready == cluster_state_wanted(s, s->nodes[i].id, bitmap);
+    }
+    cluster_state_release(s);
+    return all;
+}
+
+/* Its connections live, and it has lost its lease: what it may still use is kept, but not for ever. */
+static void a_coordinator_that_stands_still_does_not_hold_up_drops_for_ever(void **state)
+{
+    (void)state;
+    open_world(2, 1);
+    w.coordinators[1].m.stopped_until_ns = EVER;
+    cluster_world_kill_node(&w, 1);
+    while (wanted_of("node-1") > 0) {
+        cluster_world_turn(&w);
+    }
+    cluster_world_start_node(&w, 1);
+    for (uint64_t until = cluster_world_now(&w) + 2 * BOUND; wanted_of("node-1") == 0 || !nobody_has_too_much();) {
+        assert_true(cluster_world_now(&w) < until);
+        cluster_world_turn(&w);
+    }
+    answer_one();
+    w.coordinators[1].m.stopped_until_ns = 0;
+    for (uint64_t until = cluster_world_now(&w) + BOUND; !is_covered() || !all_have_applied();) { /* it is met again */
+        assert_true(cluster_world_now(&w) < until);
+        cluster_world_turn(&w);
+    }
+    cluster_world_close(&w);
+}
+
 /* Nothing refuses a connection. Its experts have new owners while its lease still runs. */
 static void what_a_silent_node_alone_had_is_given_to_others_long_before_its_lease_ends(void **state)
 {
@@ -314,6 +351,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_node_that_computes_nothing_had_is_given_to_others),
         cmocka_unit_test(what_a_node_that_never_tells_what_it_holds_had_is_given_to_others),
+        cmocka_unit_test(a_coordinator_that_stands_still_does_not_hold_up_drops_for_ever),
         cmocka_unit_test(what_a_silent_node_alone_had_is_given_to_others_long_before_its_lease_ends),
         cmocka_unit_test(a_node_that_stands_still_for_a_second_keeps_what_it_has),
         cmocka_unit_test(a_node_that_another_coordinator_serves_with_is_not_lost_at_once),

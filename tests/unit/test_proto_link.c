@@ -123,10 +123,10 @@ static void time_leads_along_the_table(void **state_)
                 continue;
             }
             member *m = of_role(role);
-            bool watched = state != LINK_CLOSED && !(role == LINK_NODE && state == LINK_OPEN) &&
-                           !(role == LINK_READER && state == LINK_READING);
-            bool is_reading = link_is_reading(&m->end);
-            uint64_t end = is_reading ? 2 * LINK_READING_NS : DEADLINE, each = is_reading ? end / 50 : HEARTBEAT / 2;
+            bool watched = state != LINK_CLOSED && !(role == LINK_READER && state == LINK_READING);
+            bool is_caller = role == LINK_NODE && state == LINK_OPEN, is_reading = link_is_reading(&m->end);
+            uint64_t end = is_caller ? 2 * LINK_CALLER_NS : is_reading ? 2 * LINK_READING_NS : DEADLINE;
+            uint64_t each = is_caller || is_reading ? end / 50 : HEARTBEAT / 2;
             assert_int_equal(link_tick(&m->end, 2, false, &wake), LINK_FINE);
             assert_int_equal(m->end.state, state);
             for (uint64_t now = 2; now <= end && m->end.state == state; now += each) {
@@ -319,6 +319,8 @@ static void a_loop_that_has_not_turned_blames_nobody(void **state)
     meet();
     tick(&coordinator, 1000 * HEARTBEAT);
     assert_true(link_is_open(&coordinator.end));
+    tick(&node, 10 * LINK_CALLER_NS);
+    assert_true(link_is_open(&node.end));
 }
 
 int main(void)
