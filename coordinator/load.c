@@ -74,7 +74,11 @@ moe_status coordinator_open_files(coordinator *c, moe_error *err)
     moe_status status = member_files_open(&c->files, c->config.model, err);
 
     if (status == MOE_OK && not_served[0] != '\0') {
-        MOE_WARN("generation_config.json: ignored, as it is not supported: %s", not_served);
+        MOE_WARN("%s: %s",
+                 c->files.config.defaults.is_missing
+                     ? "config.json: ignored, as defaults of requests are those of a generation_config.json"
+                     : "generation_config.json: ignored, as it is not supported",
+                 not_served);
     }
     if (status == MOE_OK) {
         moe_error why = {""};

@@ -18,7 +18,8 @@ const model_defaults model_no_defaults = {.temperature = -1.0,
                                           .top_k = -1,
                                           .max_new_tokens = -1,
                                           .min_new_tokens = -1,
-                                          .max_length = -1};
+                                          .max_length = -1,
+                                          .is_missing = true};
 
 static const model_family *const families[] = {&model_family_olmoe, &model_family_mixtral, &model_family_qwen3_moe,
                                                &model_family_moduleformer, &model_family_moe_plus_plus};
@@ -169,6 +170,9 @@ moe_status model_config_parse(const char *json, size_t bytes, const char *genera
         return status;
     }
     status = parse_config(object, &c, err);
+    if (status == MOE_OK && generation_json == NULL) {
+        model_generation_missing(object, &c);
+    }
     moe_json_free(object);
     if (status == MOE_OK && generation_json != NULL) {
         status = parse_text(generation_json, generation_bytes, "generation_config.json", &object, err);

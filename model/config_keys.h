@@ -65,6 +65,8 @@ MOE_NODISCARD moe_status model_config_experts(const moe_json *json, model_config
 MOE_NODISCARD moe_status model_config_silu(const moe_json *json, model_config *c, moe_error *err);
 /* generation_config.json; config.json has been read. Errors: of eos_token_id only. */
 MOE_NODISCARD moe_status model_generation_parse(const moe_json *json, model_config *c, moe_error *err);
+/* There is none: what config.json says of its keys is noted as not served. */
+void model_generation_missing(const moe_json *config_json, model_config *c);
 /* A real in (0, max], as a float that is not denormal. */
 MOE_NODISCARD moe_status model_config_positive(const moe_json *json, const char *key, double max, float *out,
                                                bool *found, moe_error *err);

@@ -10,10 +10,12 @@
 #include <string.h>
 
 /* What asks for something that is not here, unless it is null, false, empty or this number. */
-static const struct {
+typedef struct asked {
     const char *key;
     double neutral;
-} others[] = {
+} asked;
+
+static const asked others[] = {
     {"num_beams", 1},
     {"num_beam_groups", 1},
     {"num_return_sequences", 1},
@@ -43,6 +45,13 @@ static const struct {
     {"watermarking_config", 0},
     {"dola_layers", 0},
     {"max_time", 0},
+};
+
+/* What is served of generation_config.json, but not of config.json, where older versions of transformers wrote it with
+ * these values for nothing. */
+static const asked served[] = {
+    {"do_sample", 0},          {"temperature", 1},    {"top_k", 50},         {"top_p", 1},       {"min_p", 0},
+    {"repetition_penalty", 1}, {"max_new_tokens", 0}, {"min_new_tokens", 0}, {"max_length", 20},
 };
 
 /* Adds to the list of what is not served; a list that is full says so. */
@@ -165,19 +174,25 @@ static bool asks_for_more(const json_t *value, double neutral)
     }
 }
 
-static void note_others(const moe_json *json, model_defaults *d)
+static void note_asked(const moe_json *json, const asked *all, size_t n, model_defaults *d)
 {
-    for (size_t i = 0; i < MOE_COUNT(others); i++) {
-        const json_t *value = json_object_get(json, others[i].key);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *value = json_object_get(json, all[i].key);
         char *text = NULL;
 
-        if (value == NULL || !asks_for_more(value, others[i].neutral)) {
+        if (value == NULL || !asks_for_more(value, all[i].neutral)) {
             continue;
         }
         text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
-        note(d, "%s: %.40s%s", others[i].key, text == NULL ? "" : text, text != NULL && strlen(text) > 40 ? "..." : "");
+        note(d, "%s: %.40s%s", all[i].key, text == NULL ? "" : text, text != NULL && strlen(text) > 40 ? "..." : "");
         free(text);
     }
+}
+
+void model_generation_missing(const moe_json *config_json, model_config *c)
+{
+    note_asked(config_json, served, MOE_COUNT(served), &c->defaults);
+    note_asked(config_json, others, MOE_COUNT(others), &c->defaults);
 }
 
 moe_status model_generation_parse(const moe_json *json, model_config *c, moe_error *err)
@@ -188,10 +203,11 @@ moe_status model_generation_parse(const moe_json *json, model_config *c, moe_err
     if (status != MOE_OK) {
         return status;
     }
+    c->defaults.is_missing = false;
     take_token(json, "bos_token_id", c->vocab_size, &c->bos_id, &c->defaults);
     take_token(json, "pad_token_id", c->vocab_size, &c->pad_id, &c->defaults);
     take_sampling(json, &c->defaults);
     take_length(json, &c->defaults);
-    note_others(json, &c->defaults);
+    note_asked(json, others, MOE_COUNT(others), &c->defaults);
     return MOE_OK;
 }

@@ -60,6 +60,7 @@ typedef struct model_defaults {
     int32_t max_new_tokens, min_new_tokens;
     int32_t max_length;   /* of prompt and answer; not given beside max_new_tokens */
     char not_served[512]; /* what the file asks for and does not get, "key: value" or a reason each, for one warning */
+    bool is_missing;      /* there is no such file; not_served is of config.json, where old files have these keys */
 } model_defaults;
 extern const model_defaults model_no_defaults;
 

@@ -77,6 +77,7 @@ static void check_defaults(const model_defaults *d)
     MOE_ASSERT(d->min_new_tokens >= -1);
     MOE_ASSERT(d->max_length == -1 || (d->max_length > 0 && d->max_new_tokens == -1));
     MOE_ASSERT(memchr(d->not_served, '\0', sizeof d->not_served) != NULL);
+    MOE_ASSERT(!d->is_missing || (d->temperature == -1.0 && d->top_k == -1 && d->max_new_tokens == -1));
 }
 
 /* The longest names there can be: every tensor that the config has can be named. */

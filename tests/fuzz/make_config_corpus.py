@@ -83,6 +83,7 @@ CONFIG = {
     "sigmoid": {"scoring_func": "sigmoid"},
     "other_head": {"architectures": ["OlmoeForSequenceClassification"]},
     "base_model": {"architectures": ["OlmoeModel"]},
+    "defaults_in_config": {"do_sample": True, "temperature": 0.7, "top_k": 50, "num_beams": 4},
     "heads_wide": {"num_attention_heads": 1 << 18, "head_dim": 64},
     "unknown": {"a_key": 1, " b\n": {}, "c" * 70: None},
     "nulls": {"is_causal": None, "scoring_func": None, "n_group": None},
@@ -158,5 +159,5 @@ if __name__ == "__main__":
     write(corpus / "fuzz_config", {name: json.dumps(SMALL | change) for name, change in CONFIG.items()})
     write(corpus / "fuzz_config", {"molm_" + name: json.dumps(MOLM | change) for name, change in MOLM_CONFIG.items()})
     write(corpus / "fuzz_config", {"moe_plus_plus_" + name: json.dumps(MOE_PLUS_PLUS | change) for name, change in MOE_PLUS_PLUS_CONFIG.items()})
-    write(corpus / "fuzz_config", {"bare_defaults": '{"model_type":"olmoe"}\0{"top_k":5}', "bare_broken": '{"model_type":"olmoe"}\0{'})
+    write(corpus / "fuzz_config", {"bare_defaults": '{"model_type":"olmoe","intermediate_size":64}\0{"top_k":5}', "bare_broken": '{"model_type":"olmoe","intermediate_size":64}\0{'})
     write(corpus / "fuzz_config", {"defaults_" + name: json.dumps(SMALL) + "\0" + text for name, text in GENERATION.items()})

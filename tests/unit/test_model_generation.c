@@ -155,6 +155,43 @@ static void a_long_list_of_what_is_not_served_ends_in_dots(void **state)
     assert_string_equal(d.not_served + strlen(d.not_served) - 5, ", ...");
 }
 
+static model_defaults defaults_without_file(const char *config)
+{
+    model_config c;
+    moe_error err = {.text = ""};
+
+    assert_ok(model_config_parse(config, strlen(config), NULL, 0, &c, &err), err);
+    return c.defaults;
+}
+
+static void without_a_file_what_the_config_asks_for_in_its_place_is_named(void **state)
+{
+    model_defaults d = defaults_without_file(
+        "{\"model_type\": \"olmoe\", \"intermediate_size\": 64, \"do_sample\": true, \"temperature\": 0.7, "
+        "\"top_k\": 50, \"num_beams\": 4}");
+
+    (void)state;
+    assert_true(d.is_missing);
+    assert_string_equal(d.not_served, "do_sample: true, temperature: 0.7, num_beams: 4");
+    assert_true(d.temperature < 0.0);
+    d = parsed("temperature", "0.7", "{}").defaults;
+    assert_false(d.is_missing);
+    assert_string_equal(d.not_served, "");
+}
+
+static void what_old_configs_say_of_defaults_for_nothing_is_not_named(void **state)
+{
+    (void)state;
+    assert_string_equal(
+        defaults_without_file(
+            "{\"model_type\": \"olmoe\", \"intermediate_size\": 64, \"do_sample\": false, \"temperature\": 1.0, "
+            "\"top_k\": 50, \"top_p\": 1.0, "
+            "\"max_length\": 20, \"min_length\": 0, \"num_beams\": 1, \"repetition_penalty\": 1.0, \"typical_p\": 1.0, "
+            "\"bad_words_ids\": null, \"diversity_penalty\": 0.0, \"remove_invalid_values\": false}")
+            .not_served,
+        "");
+}
+
 static const struct {
     const char *text, *says;
 } refusals[] = {
@@ -206,6 +243,8 @@ int main(void)
         cmocka_unit_test(what_cannot_be_served_is_named_and_refuses_nothing),
         cmocka_unit_test(what_asks_for_nothing_is_not_named),
         cmocka_unit_test(a_long_list_of_what_is_not_served_ends_in_dots),
+        cmocka_unit_test(without_a_file_what_the_config_asks_for_in_its_place_is_named),
+        cmocka_unit_test(what_old_configs_say_of_defaults_for_nothing_is_not_named),
         cmocka_unit_test(a_bad_generation_config_is_refused_by_its_name),
         cmocka_unit_test(later_defaults_are_in_the_text_only_where_a_file_has_them),
     };
