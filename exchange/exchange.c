@@ -18,13 +18,13 @@
  *   N_DISPATCHES   send buffers for DISPATCH at most; fewer when they are large (DISPATCH_POOL bytes of address
  *                  space in all), but two for each job, so that one can be written while another leaves. Picks that
  *                  find no buffer wait a pause
- *   N_SMALL        HELLO and PROOF, or a PING, to every node at once
+ *   N_SMALL        HELLO, PROOF and a PING to every node at once (EXCHANGE_OWN_SMALL), whatever the others take
  *   PAUSE_SHARE    a node that refuses, and picks without an owner, wait this part of a time-out, and PAUSE_MOST_NS
  *                  at most */
 #define N_ATTEMPTS    256
 #define N_DISPATCHES  64
 #define DISPATCH_POOL ((size_t)1 << 30)
-#define N_SMALL       (2 * ROUTER_MAX_NODES)
+#define N_SMALL       (EXCHANGE_OWN_SMALL * ROUTER_MAX_NODES)
 #define PAUSE_SHARE   4
 #define PAUSE_MOST_NS UINT64_C(10000000)
 

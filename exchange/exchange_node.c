@@ -318,7 +318,8 @@ bool exchange_fit(const exchange *x, uint64_t max_message, uint32_t *rows, uint3
 static bool send_on_link(void *ctx, const unsigned char *frame, size_t n)
 {
     const exchange_node *node = ctx;
-    transport_frame *f = transport_frames_take(node->x->small);
+    transport_frame *f = transport_frames_take_for(node->x->small, node->peer, EXCHANGE_OWN_SMALL,
+                                                   EXCHANGE_OWN_SMALL * (ROUTER_MAX_NODES - 1));
 
     if (f != NULL) {
         memcpy(f->data, frame, n);

@@ -11,6 +11,8 @@
 
 #define EXCHANGE_MAX_JOBS 2
 #define EXCHANGE_NO_NODE  UINT32_MAX
+/* Small frames that a node may have on the way. One that reads nothing is sent no more: it would keep those of all others. */
+#define EXCHANGE_OWN_SMALL 3
 
 /* MET: connected, and how far that has come its link knows. Elsewhere the link is closed. */
 typedef enum { NODE_FREE, NODE_DOWN, NODE_CONNECTING, NODE_MET } exchange_node_state;

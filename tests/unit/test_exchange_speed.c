@@ -456,6 +456,31 @@ static void a_node_that_stands_still_is_missed_until_it_is_met_again(void **stat
     world_close(&w);
 }
 
+/* HELLO and PINGs for all nodes come from one pool: whoever does not take them holds up itself alone. */
+static void a_node_that_takes_nothing_keeps_few_frames(void **state)
+{
+    size_t frames, attempts;
+
+    (void)state;
+    open_world_with_beats(1);
+    do {
+        world_job_make(&w, 0, 0);
+        assert_int_equal(exchange_begin(w.coordinators[0].x, &w.jobs[0][0].job), MOE_OK);
+        turn_without_node_0(40 * MS);
+    } while (exchange_state(w.coordinators[0].x, 0) != EXCHANGE_RUNNING);
+    for (int i = 0; i < 60; i++) {
+        turn_without_node_0(100 * MS);
+        exchange_get_held(w.coordinators[0].x, &frames, &attempts);
+        assert_true(frames <= 2 + 3 + 1); /* DISPATCH, and again after its deadline; its others; a PING for node 1 */
+    }
+    assert_true(exchange_node_ready(w.coordinators[0].x, "node-0"));
+    assert_true(exchange_node_ready(w.coordinators[0].x, "node-1"));
+    turn_for(5000 * MS);
+    assert_int_equal(exchange_state(w.coordinators[0].x, 0), EXCHANGE_DONE);
+    world_job_check(&w, 0, 0);
+    world_close(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -471,6 +496,7 @@ int main(void)
         cmocka_unit_test(an_only_owner_that_refuses_everything_counts_as_lost),
         cmocka_unit_test(a_node_that_computes_nothing_is_asked_ever_less),
         cmocka_unit_test(a_node_that_stands_still_is_missed_until_it_is_met_again),
+        cmocka_unit_test(a_node_that_takes_nothing_keeps_few_frames),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
