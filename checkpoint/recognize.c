@@ -24,6 +24,7 @@ static const struct {
     {".h5", "of TensorFlow", GET_SAFETENSORS},
     {".msgpack", "of Flax", GET_SAFETENSORS},
     {".npz", "of NumPy", GET_SAFETENSORS},
+    {"snapshots", "of the Hugging Face hub's cache", "serve the directory below it"}, /* a whole name */
 };
 
 static bool ends_with(const char *name, const char *ending)
@@ -36,6 +37,9 @@ static bool ends_with(const char *name, const char *ending)
 /* training_args.bin and its like are no weights. */
 static bool is_weights(const char *name, const char *ending)
 {
+    if (ending[0] != '.') {
+        return strcmp(name, ending) == 0;
+    }
     return ends_with(name, ending) && (strcmp(ending, ".bin") != 0 || strncmp(name, "pytorch_model", 13) == 0);
 }
 

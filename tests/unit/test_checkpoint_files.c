@@ -189,6 +189,10 @@ static void what_stands_in_place_of_a_config_is_explained_too(void **state)
     moe_error err;
 
     (void)state;
+    put("snapshots", "x"); /* a directory, where people have one */
+    put("my_snapshots", "x");
+    assert_int_equal(checkpoint_explain(dir.path, "no config.json", &err), MOE_ERR_NOT_FOUND);
+    assert_contains(err.text, ": no config.json, but snapshots (of the Hugging Face hub's cache): serve the directory");
     put("m.gguf", "x");
     assert_int_equal(checkpoint_explain(dir.path, "no config.json", &err), MOE_ERR_NOT_FOUND);
     assert_contains(err.text, ": no config.json, but m.gguf (of llama.cpp): Conclave does not read it");
