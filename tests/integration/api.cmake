@@ -18,7 +18,7 @@ if(MOE_SANITIZE)
   set(api_quick --quick)
 endif()
 add_test(NAME integration_api
-  COMMAND /usr/bin/python3 ${CMAKE_CURRENT_LIST_DIR}/api_test.py --server $<TARGET_FILE:api_server> --descriptors ${api_python}/api.bin ${api_quick}
+  COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/api_test.py --server $<TARGET_FILE:api_server> --descriptors ${api_python}/api.bin ${api_quick}
   WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
 set_tests_properties(integration_api PROPERTIES LABELS integration TIMEOUT 600 SKIP_RETURN_CODE 77
   ENVIRONMENT "TSAN_OPTIONS=ignore_noninstrumented_modules=1")

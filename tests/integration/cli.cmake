@@ -1,6 +1,8 @@
 # /usr/bin/python3: the interpreter that Debian's python3-grpcio is for.
-add_test(NAME cli_fake COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/cli_fake.py $<TARGET_FILE:conclave> ${PROJECT_SOURCE_DIR}/proto)
-set_tests_properties(cli_fake PROPERTIES LABELS integration TIMEOUT 300)
+foreach(name cli_fake cli_chat)
+  add_test(NAME ${name} COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/${name}.py $<TARGET_FILE:conclave> ${PROJECT_SOURCE_DIR}/proto)
+  set_tests_properties(${name} PROPERTIES LABELS integration TIMEOUT 300)
+endforeach()
 if(NOT MOE_SANITIZE) # nothing of what a sanitizer sees runs in these two
   add_test(NAME configure COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_LIST_DIR}/configure.py ${PROJECT_SOURCE_DIR})
   set_tests_properties(configure PROPERTIES LABELS integration TIMEOUT 300)

@@ -1,4 +1,4 @@
-"""Clients in other languages and the examples, against the server of cli_fake.py.
+"""Clients in other languages and the examples, against the server of cli_server.py.
 
 Usage: clients.py CONCLAVE PROTO_DIR [unittest arguments]
 """
@@ -11,7 +11,7 @@ import unittest
 
 import grpc
 
-from cli_fake import CHUNKS, PROTO_DIR, WAIT_S, Server, refuse, v1
+from cli_server import CHUNKS, PROTO_DIR, WAIT_S, Server, refuse, v1
 from python_client import SOURCE, lay_out
 
 EXAMPLES = os.path.realpath(os.path.join(PROTO_DIR, "..", "examples"))

@@ -12,7 +12,7 @@ import unittest
 
 from coordinator import Coordinator, run_json
 from members import Etcd, Process
-from pool import CONCLAVE, COORDINATOR, MAKE_CHECKPOINT, NODE
+from pool_case import CONCLAVE, COORDINATOR, MAKE_CHECKPOINT, NODE
 
 
 def settings(family, **more):

@@ -15,7 +15,7 @@ import tempfile
 import oracle
 from coordinator import Coordinator
 from members import Etcd, Process
-from pool import CONCLAVE, COORDINATOR, NODE
+from pool_case import CONCLAVE, COORDINATOR, NODE
 
 ORACLE = sys.argv[5]
 

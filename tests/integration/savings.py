@@ -15,7 +15,7 @@ import unittest
 
 from coordinator import WAIT_S, Coordinator, run_json
 from members import Etcd, Process
-from pool import CONCLAVE, COORDINATOR, MAKE_CHECKPOINT, NODE
+from pool_case import CONCLAVE, COORDINATOR, MAKE_CHECKPOINT, NODE
 
 IDS = list(range(100, 300))  # two hundreds of consecutive ids: each holds the share exactly
 N_LAYERS, D_MODEL, ROW_BYTES = 3, 64, 64 * 4
