@@ -5,7 +5,7 @@
  *
  * (default 31 turns, 50304 ids, 1 and 2 threads.) A row is as peaked as a trained model's: at temperature 1 the best id has
  * 0.38, and 0.95 are reached by some 200 ids. `flat` is that of an untrained head, the worst there is: half the vocabulary
- * is sorted. Reported are medians of the turns. */
+ * is sorted. Reported are the 5th percentile of the turns and the median, for all rows; a row's share, and passes, are of the former. */
 #include "compute/math.h"
 #include "sampling/sampling.h"
 
@@ -119,10 +119,15 @@ static int by_value(const void *x, const void *y)
     return (a > b) - (a < b);
 }
 
-static double median(double *x, size_t n)
+/* Returns the 5th percentile. */
+static double print(const char *name, size_t n_rows, double *took, size_t n, double pass)
 {
-    qsort(x, n, sizeof *x, by_value);
-    return x[n / 2];
+    qsort(took, n, sizeof *took, by_value);
+    double best = took[n / 20];
+
+    printf("%-28s %4zu %10.1f %10.1f %10.1f %8.1f\n", name, n_rows, best * 1e6, took[n / 2] * 1e6,
+           best / (double)n_rows * 1e6, best / (pass > 0.0 ? pass : best));
+    return best;
 }
 
 static void measure(bench *b, size_t n_turns)
@@ -139,13 +144,9 @@ static void measure(bench *b, size_t n_turns)
         }
         pass[turn] = timed(b, NULL, 0);
     }
-    double once = median(pass, n_turns);
-    printf("%-28s %4zu rows %9.1f us a row %8.1f us in all\n", "plain pass", b->n_rows, once / (double)b->n_rows * 1e6,
-           once * 1e6);
+    double once = print("plain pass", b->n_rows, pass, n_turns, 0.0);
     for (size_t k = 0; k < MOE_COUNT(kinds); k++) {
-        double t = median(took[k], n_turns);
-        printf("%-28s %4zu rows %9.1f us a row %8.1f us in all %7.1f passes\n", kinds[k].name, b->n_rows,
-               t / (double)b->n_rows * 1e6, t * 1e6, t / once);
+        (void)print(kinds[k].name, b->n_rows, took[k], n_turns, once);
     }
 }
 
@@ -158,9 +159,10 @@ static void run(bench *b, size_t n_threads, size_t n_turns)
     for (size_t i = 0; i < n_threads; i++) {
         MOE_ASSERT(sampler_open(b->vocab_size, &b->samplers[i]) == MOE_OK);
     }
+    printf("%zu threads, %zu ids\n%-28s %4s %10s %10s %10s %8s\n", n_threads, b->vocab_size, "", "rows", "p5 us",
+           "median us", "us a row", "passes");
     for (size_t i = 0; i < MOE_COUNT(rows); i++) {
         b->n_rows = rows[i];
-        printf("\n%zu threads, %zu ids\n", n_threads, b->vocab_size);
         measure(b, n_turns);
     }
     for (size_t i = 0; i < n_threads; i++) {

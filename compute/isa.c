@@ -146,6 +146,11 @@ void compute_row_exp(float *y, const float *x, float shift, size_t n)
     row_kernels()->row_exp(y, x, shift, n);
 }
 
+void compute_row_divide(float *y, float by, size_t n)
+{
+    row_kernels()->row_divide(y, by, n);
+}
+
 void compute_row_softmax(float *y, const float *x, size_t n)
 {
     const cpu_kernels *k = row_kernels();
@@ -155,14 +160,10 @@ void compute_row_softmax(float *y, const float *x, size_t n)
     k->row_divide(y, k->row_sum(y, n), n);
 }
 
-void compute_row_log_sum(const float *x, size_t n, float *scratch, float *max_out, float *log_sum_out)
+float compute_row_log_sum(const float *x, float max, size_t n, float *scratch)
 {
     const cpu_kernels *k = row_kernels();
-    float max;
 
-    MOE_ASSERT(n > 0);
-    max = k->row_max(x, n);
     k->row_exp(scratch, x, max, n);
-    *max_out = max;
-    *log_sum_out = compute_log(k->row_sum(scratch, n));
+    return compute_log(k->row_sum(scratch, n));
 }

@@ -31,14 +31,15 @@ static inline float compute_f32_from_bf16(uint16_t b)
 float compute_f32_from_f16(uint16_t h); /* exact */
 
 /* Row functions on host arrays, using the best instruction set (equal bits on all):
- * sum of 16 strided partial sums folded in the fixed tree; the maximum; y = exp(x - shift). */
+ * sum of 16 strided partial sums folded in the fixed tree; the maximum; y = exp(x - shift); y = y / by. */
 float compute_row_sum(const float *x, size_t n);
-float compute_row_max(const float *x, size_t n); /* NaN if any is NaN; n > 0 */
-void compute_row_exp(float *y, const float *x, float shift, size_t n);
+float compute_row_max(const float *x, size_t n);                       /* NaN if any is NaN; n > 0 */
+void compute_row_exp(float *y, const float *x, float shift, size_t n); /* y may be x */
+void compute_row_divide(float *y, float by, size_t n);
 /* y = softmax(x): m = max; e = exp(x - m); y = e / sum(e). y may be x. */
 void compute_row_softmax(float *y, const float *x, size_t n);
-/* max(x) and log(sum(exp(x - max))): log-softmax of entry i is (x[i] - max) - log_sum. scratch [n]. */
-void compute_row_log_sum(const float *x, size_t n, float *scratch, float *max_out, float *log_sum_out);
+/* log(sum(exp(x - max))) with max = max(x): log-softmax of entry i is (x[i] - max) - that. scratch [n]. */
+float compute_row_log_sum(const float *x, float max, size_t n, float *scratch);
 /* Tests and benchmarks: which set the row functions use (default AUTO). */
 void compute_row_set_isa(compute_isa isa);
 

@@ -227,7 +227,8 @@ static row_results row_results_of(compute_isa isa, const float *x, size_t n)
     r.max = compute_row_max(x, n);
     compute_row_exp(r.exp, x, 0.25f, n);
     compute_row_softmax(r.softmax, x, n);
-    compute_row_log_sum(x, n, scratch, &r.shared_max, &r.log_sum);
+    r.shared_max = compute_row_max(x, n);
+    r.log_sum = compute_row_log_sum(x, r.shared_max, n, scratch);
     compute_row_set_isa(COMPUTE_ISA_AUTO);
     return r;
 }

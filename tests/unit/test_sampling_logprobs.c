@@ -46,6 +46,33 @@ static void the_best_log_probabilities_come_first_and_ties_by_id(void **state)
     }
 }
 
+/* Wherever in a long row they are: the best that is left is looked for again and again. */
+static void the_best_of_a_long_row_are_found_in_it(void **state)
+{
+    enum { N = 1000 };
+    float logits[N];
+    moe_random random;
+
+    (void)state;
+    moe_random_seed(&random, 1);
+    for (size_t n_top = 1; n_top <= SAMPLING_MAX_TOP_LOGPROBS; n_top += 7) {
+        sampling_top top[SAMPLING_MAX_TOP_LOGPROBS];
+        bool taken[N] = {false};
+        for (size_t i = 0; i < N; i++) {
+            logits[i] = (float)moe_random_below(&random, 300); /* few are alone */
+        }
+        assert_int_equal(logprobs(logits, N, -1, NULL, n_top, top), MOE_OK);
+        for (size_t i = 0; i < n_top; i++) {
+            int32_t best = -1;
+            for (int32_t id = 0; id < N; id++) {
+                best = !taken[id] && (best < 0 || logits[id] > logits[best]) ? id : best;
+            }
+            assert_int_equal(top[i].token_id, best);
+            taken[best] = true;
+        }
+    }
+}
+
 static void a_top_entry_has_the_log_probability_of_its_token(void **state)
 {
     const float logits[] = {1.0f, 5.0f, 1.0f, 7.0f};
@@ -89,6 +116,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(log_probabilities_are_those_of_the_softmax),
         cmocka_unit_test(the_best_log_probabilities_come_first_and_ties_by_id),
+        cmocka_unit_test(the_best_of_a_long_row_are_found_in_it),
         cmocka_unit_test(a_top_entry_has_the_log_probability_of_its_token),
         cmocka_unit_test(more_top_entries_than_ids_are_marked_as_none),
         cmocka_unit_test(log_probabilities_of_a_nan_fail),
