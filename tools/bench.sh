@@ -44,6 +44,9 @@ echo "== families"
 "$bin/bench_savings" "${threads[0]}"
 "$bin/bench_families" "${threads[0]}"
 echo
+echo "== sampling"
+"$bin/bench_sampling" "${threads[@]}"
+echo
 echo "== transport"
 "$bin/bench_transport"
 echo
