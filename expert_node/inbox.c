@@ -213,6 +213,22 @@ static moe_status on_dispatch(expert_node *node, const node_peer *p, const unsig
     return MOE_OK;
 }
 
+/* A coordinator has one connection: with a new one that of before is over, though its end may not have come. One that leaks
+ * them cannot take all places. */
+static void end_former(expert_node *node, const node_peer *p)
+{
+    for (uint32_t i = 0; i < node->o.max_peers; i++) {
+        node_peer *q = &node->peers[i];
+
+        if (q != p && link_is_open(&q->link) && q->link.theirs.incarnation == p->link.theirs.incarnation &&
+            strcmp(q->link.theirs.member, p->link.theirs.member) == 0) {
+            MOE_DEBUG("node %s: coordinator %s has another connection now", node->o.id, p->link.theirs.member);
+            link_close(&q->link);
+            node->o.transport->ops->peer_close(node->o.transport, q->peer);
+        }
+    }
+}
+
 static moe_status on_frame(expert_node *node, node_peer *p, const unsigned char *bytes, size_t n, moe_error *err)
 {
     link_event event;
@@ -233,6 +249,7 @@ static moe_status on_frame(expert_node *node, node_peer *p, const unsigned char 
     node->may_ask |= event == LINK_WANTED;
     if (event == LINK_OPENED && link_is_open(&p->link)) {
         node->stats.hellos++;
+        end_former(node, p);
         node->peers_check_ns = 0; /* it has been told nothing yet */
     } else if (event == LINK_TURNED_AWAY) {
         MOE_WARN("node %s: %s", node->o.id, err->text);

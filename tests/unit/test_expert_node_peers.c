@@ -105,10 +105,10 @@ static void send_hello(coordinator *c, const char *member)
     send_frame(c, &b);
 }
 
-static void coordinator_open(coordinator *c, const char *name)
+static void coordinator_open_at(coordinator *c, const char *address, const char *name)
 {
     const transport_loopback_options o = {
-        .net = w.net, .address = name, .max_message = 1 << 16, .max_peers = 2, .max_queued = 4};
+        .net = w.net, .address = address, .max_message = 1 << 16, .max_peers = 2, .max_queued = 4};
 
     *c = (coordinator){0};
     assert_int_equal(transport_loopback_open(&o, &c->t), MOE_OK);
@@ -120,6 +120,11 @@ static void coordinator_open(coordinator *c, const char *name)
     node_turn();
     c->t->ops->progress(c->t);
     assert_false(c->is_down);
+}
+
+static void coordinator_open(coordinator *c, const char *name)
+{
+    coordinator_open_at(c, name, name);
 }
 
 static int setup(void **state)
@@ -237,12 +242,33 @@ static void who_leaves_without_reading_leaves_nothing(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+/* The one before is over for it, be it that the end of that has not come yet; and nobody can take all places. */
+static void a_coordinator_has_one_connection(void **state)
+{
+    coordinator again;
+
+    (void)state;
+    coordinator_open_at(&again, "from-elsewhere", "modest");
+    send_ping(&again);
+    node_turn();
+    modest.t->ops->progress(modest.t);
+    greedy.t->ops->progress(greedy.t);
+    again.t->ops->progress(again.t);
+    const uint64_t n_connected = stats().coordinators;
+    transport_close(again.t);
+    assert_true(modest.is_down);
+    assert_false(greedy.is_down);
+    assert_int_equal(n_connected, 2);
+    assert_int_equal(again.n_pongs, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(who_pings_and_does_not_read_holds_up_itself_alone),
         TEST(who_dispatches_and_does_not_read_holds_up_itself_alone),
         TEST(who_leaves_without_reading_leaves_nothing),
+        TEST(a_coordinator_has_one_connection),
     };
 
     moe_log_set_level(MOE_LOG_ERROR);
