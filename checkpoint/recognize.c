@@ -87,12 +87,27 @@ static bool has_weights(int dir_fd)
            faccessat(dir_fd, "model.safetensors.index.json", F_OK, 0) == 0;
 }
 
+/* ORG/NAME, as other servers take it. */
+static bool is_hub_name(const char *dir)
+{
+    const char *slash = strchr(dir, '/');
+
+    return slash != NULL && slash != dir && dir[0] != '.' && slash[1] != '\0' && strchr(slash + 1, '/') == NULL;
+}
+
 moe_status checkpoint_explain(const char *dir, const char *what, moe_error *err)
 {
     int fd = open(dir, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
     moe_error reason;
     moe_status status;
 
+    if (fd < 0 && errno == ENOENT && is_hub_name(dir)) {
+        return moe_fail(
+            err, MOE_ERR_NOT_FOUND,
+            "%.120s: no such directory, and models are not fetched: hf download %.120s --local-dir DIR, then "
+            "serve DIR",
+            dir, dir);
+    }
     if (fd < 0) {
         return moe_fail(err, MOE_ERR_NOT_FOUND, "%.200s: %s", dir, strerror(errno));
     }

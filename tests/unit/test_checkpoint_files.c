@@ -184,6 +184,21 @@ static void files_of_other_programs_are_named(void **state)
     }
 }
 
+static void a_name_of_the_hub_is_told_from_a_directory(void **state)
+{
+    moe_error err;
+
+    (void)state;
+    assert_int_equal(checkpoint_explain("org/name", "no config.json", &err), MOE_ERR_NOT_FOUND);
+    assert_contains(err.text, "org/name: no such directory, and models are not fetched: hf download org/name");
+    for (size_t i = 0; i < 4; i++) {
+        const char *const paths[] = {"./org", "/none/here", "none", "a/b/none"};
+
+        assert_int_equal(checkpoint_explain(paths[i], "no config.json", &err), MOE_ERR_NOT_FOUND);
+        assert_contains(err.text, ": No such file or directory");
+    }
+}
+
 static void what_stands_in_place_of_a_config_is_explained_too(void **state)
 {
     moe_error err;
@@ -216,6 +231,7 @@ int main(void)
         IN_DIR(pointers_of_git_lfs_are_told_with_the_command_that_helps),
         IN_DIR(pickles_are_told_with_the_command_that_helps),
         IN_DIR(files_of_other_programs_are_named),
+        cmocka_unit_test(a_name_of_the_hub_is_told_from_a_directory),
         IN_DIR(what_stands_in_place_of_a_config_is_explained_too),
         IN_DIR(refuses_an_empty_file),
         IN_DIR(refuses_a_directory_in_place_of_the_file),
