@@ -315,53 +315,6 @@ static void print_parts(const bench *b, const measure *all, size_t n)
     printf("\n");
 }
 
-/* Seconds of drawing a token: of logits as flat as those of an untrained model, where half the vocabulary is sorted. */
-static moe_status sample_seconds(float deviation, double *out, moe_error *err)
-{
-    static float logits[OLMOE_VOCAB];
-    const sampling_params sampling = {.temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = 1.0f};
-    enum { N = 50 };
-    sampler *scratch;
-    moe_random random;
-    double start;
-    int32_t token;
-    moe_status status = sampler_open(OLMOE_VOCAB, &scratch);
-
-    if (status != MOE_OK) {
-        return moe_fail(err, status, "sampler: out of memory");
-    }
-    moe_random_seed(&random, 9);
-    for (size_t i = 0; i < OLMOE_VOCAB; i++) {
-        double sum = -6.0; /* of twelve uniforms: nearly normal */
-        for (int j = 0; j < 12; j++) {
-            sum += moe_random_unit(&random);
-        }
-        logits[i] = deviation * (float)sum;
-    }
-    start = now_s();
-    for (uint32_t i = 0; i < N && status == MOE_OK; i++) {
-        status = sampler_pick(scratch, &sampling, logits, NULL, NULL, 0, i, 0, &token);
-    }
-    *out = (now_s() - start) / N;
-    sampler_close(scratch);
-    return status == MOE_OK ? status : moe_fail(err, status, "sampling: %s", moe_status_text(status));
-}
-
-static moe_status print_sampling(moe_error *err)
-{
-    double peaked, flat;
-    moe_status status = sample_seconds(4.5f, &peaked, err);
-
-    if (status == MOE_OK) {
-        status = sample_seconds(0.9f, &flat, err);
-    }
-    if (status == MOE_OK) {
-        printf("\nsampling a token at temperature 1: %.0f us from peaked logits, %.0f us from flat ones\n",
-               peaked * 1e6, flat * 1e6);
-    }
-    return status;
-}
-
 /* Seconds of counting the picks of a row in one layer. */
 static moe_status count_seconds(bench *b, double *out, moe_error *err)
 {
@@ -459,11 +412,8 @@ static size_t plan_measures(const bench *b, measure *all)
 /* What the host does beside the device, on this machine's cores. */
 static moe_status measure_host(bench *b, const measure *all, size_t n, moe_error *err)
 {
-    moe_status status = print_sampling(err);
+    moe_status status = print_counting(b, all, n, err);
 
-    if (status == MOE_OK) {
-        status = print_counting(b, all, n, err);
-    }
     return status == MOE_OK ? print_frames(b, err) : status;
 }
 

@@ -32,6 +32,12 @@ void exchange_mute_owes(exchange_node *n, uint32_t cost, uint64_t now)
     n->mute.owed_cost = MOE_MAX(n->mute.owed_cost, cost);
 }
 
+/* Each time in vain doubles it. */
+static uint64_t doubled(const exchange_mute *m, uint64_t ns)
+{
+    return ns << MOE_MIN(m->n_times, (uint32_t)MUTE_MOST);
+}
+
 static void give_up(exchange *x, exchange_node *n, uint64_t until_ns, const char *why)
 {
     (void)snprintf(n->why, sizeof n->why, "%s", why);
@@ -51,7 +57,7 @@ void exchange_mute_judge(exchange *x, exchange_node *n, uint64_t now)
     /* What nobody has computed yet may take long for good reasons: caches and pages are cold. */
     uint64_t late = exchange_speed_usual_ns(x, n, 1) != 0 ? exchange_speed_late_ns(x, n, n->mute.owed_cost)
                                                           : x->o.dispatch_timeout_ns;
-    uint64_t bound = MOE_MAX(MUTE_FACTOR * late, MUTE_LEAST_NS) << MOE_MIN(n->mute.n_times, (uint32_t)MUTE_MOST);
+    uint64_t bound = doubled(&n->mute, MOE_MAX(MUTE_FACTOR * late, MUTE_LEAST_NS));
     if (now - n->mute.owed_ns < bound) {
         return;
     }
@@ -73,7 +79,7 @@ void exchange_mute_refused(exchange *x, exchange_node *n, uint64_t now)
     if (m->n_refused < REFUSALS || now - m->refused_ns < MUTE_LEAST_NS) {
         return;
     }
-    uint64_t bound = MUTE_LEAST_NS << MOE_MIN(m->n_times, (uint32_t)MUTE_MOST);
+    uint64_t bound = doubled(m, MUTE_LEAST_NS);
     MOE_WARN(
         "node %s at %s has refused all that it was given for %llu s: it counts as lost, and is tried again in %llu s",
         n->id, n->address, (unsigned long long)((now - m->refused_ns) / 1000000000),

@@ -78,13 +78,13 @@ static void tell_peer(expert_node *node, node_peer *p, uint64_t now)
     bool was_refused = p->link.state == LINK_REFUSED, was_open = link_is_open(&p->link);
     uint64_t wake = UINT64_MAX;
 
-    if (link_tick(&p->link, now, false, &wake) != LINK_FINE && was_open) {
-        MOE_WARN("node %s: closing the connection of coordinator %s: it has said nothing for %llu s", node->o.id,
-                 p->link.theirs.member, (unsigned long long)(LINK_CALLER_NS / 1000000000));
-        node->stats.silent++;
-        node->o.transport->ops->peer_close(node->o.transport, p->peer);
-    } else if (p->link.state == LINK_CLOSED) {
-        MOE_DEBUG("node %s: a connection has not greeted, or a reader not asked, in time", node->o.id);
+    if (link_tick(&p->link, now, false, &wake) != LINK_FINE) {
+        if (was_open) {
+            MOE_WARN("node %s: closing the connection of coordinator %s: it has said nothing for %llu s", node->o.id,
+                     p->link.theirs.member, (unsigned long long)(LINK_CALLER_NS / 1000000000));
+        } else {
+            MOE_DEBUG("node %s: a connection has not greeted, or a reader not asked, in time", node->o.id);
+        }
         node->stats.silent += !was_refused;
         node->o.transport->ops->peer_close(node->o.transport, p->peer);
     }

@@ -71,13 +71,19 @@ static void open_world(uint32_t n_nodes, uint32_t replication)
     world_settle(&w);
 }
 
+/* So many jobs that what is usual is known of all nodes. */
+static void learn(void)
+{
+    for (int i = 0; i < 40; i++) {
+        (void)run_job(1);
+    }
+}
+
 static void a_node_that_stands_still_is_hedged_long_before_its_deadline(void **state)
 {
     (void)state;
     open_world(2, 2);
-    for (int i = 0; i < 40; i++) {
-        (void)run_job(1);
-    }
+    learn();
     assert_int_equal(stats().hedges, 0);
     assert_true(run_job(0) < 100);
     assert_int_equal(stats().hedges, 1);
@@ -105,9 +111,7 @@ static void a_new_node_that_stands_still_is_hedged_by_what_others_take(void **st
 
     (void)state;
     open_world(2, 2);
-    for (int i = 0; i < 40; i++) {
-        (void)run_job(1);
-    }
+    learn();
     x = w.coordinators[0].x;
     world_node_kill(&w, 0);
     exchange_remove_node(x, "node-0");
@@ -178,9 +182,7 @@ static void whoever_can_take_a_late_part_later_is_given_it_then(void **state)
 
     (void)state;
     open_world(2, 2);
-    for (int i = 0; i < 40; i++) {
-        (void)run_job(1);
-    }
+    learn();
     assert_true(run_job(0) < 100); /* node 0 is late, and is asked for nothing until it answers */
     x = w.coordinators[0].x;
     world_job_make(&w, 0, 0);
@@ -207,9 +209,7 @@ static void an_only_owner_is_waited_for(void **state)
 {
     (void)state;
     open_world(2, 1);
-    for (int i = 0; i < 40; i++) {
-        (void)run_job(1);
-    }
+    learn();
     uint64_t frames = stats().frames_sent;
     assert_true(run_job(300) >= 299);
     assert_int_equal(stats().hedges, 0);
@@ -222,9 +222,7 @@ static void a_hedged_node_that_dies_loses_nothing(void **state)
 {
     (void)state;
     open_world(3, 2);
-    for (int i = 0; i < 40; i++) {
-        (void)run_job(1);
-    }
+    learn();
     world_job_make(&w, 0, 0);
     exchange *x = w.coordinators[0].x;
     assert_int_equal(exchange_begin(x, &w.jobs[0][0].job), MOE_OK);
@@ -251,9 +249,7 @@ static void a_slow_node_is_given_less(void **state)
 
     (void)state;
     open_world(2, 2);
-    for (int i = 0; i < 40; i++) {
-        (void)run_job(1);
-    }
+    learn();
     uint64_t slow_before = node_info("node-0").rows, other_before = node_info("node-1").rows;
     for (int i = 0; i < 200; i++) {
         (void)run_job(10);
@@ -303,9 +299,7 @@ static void open_world_with_beats(uint32_t replication)
 
     world_open(&w, &o);
     world_settle(&w);
-    for (int i = 0; i < 40; i++) {
-        (void)run_job(1);
-    }
+    learn();
 }
 
 static bool is_covered(void)
